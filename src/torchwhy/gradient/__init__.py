@@ -1,0 +1,1 @@
+"""Methods that read the gradient, at the input or along a path."""

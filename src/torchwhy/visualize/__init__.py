@@ -1,0 +1,1 @@
+"""Pictures of attributions: pure functions over arrays."""
