@@ -157,11 +157,10 @@ class Target:
         for i, size in zip(self.largest, out.shape[1:]):
             if i >= size:
                 raise ValueError(f"{what}: index {i} is out of range, the output has {size} (0 to {size - 1})")
+        index: tuple[Any, ...] = (slice(None), *self.index) if isinstance(self.index, tuple) else ()
         if isinstance(self.index, Tensor):
-            own = torch.arange(m, device=out.device)
-            index = (own, *self.index[rows].to(out.device).unbind(1))
-            return out[index]
-        return out[(slice(None), *(self.index or ()))]
+            index = (torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))
+        return out[index]
 
 
 def _index(value: Any) -> tuple[int, ...]:
