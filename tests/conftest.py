@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the networks are tiny: threads only get in each other's way
+
 
 @pytest.fixture(autouse=True)
 def _same_start():

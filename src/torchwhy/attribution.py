@@ -186,7 +186,7 @@ class Attribution:
             if given is not None and not allowed:
                 raise TypeError(f"{name}: {type(self).__name__} has no use for them; leave them out")
         data = _data(inputs, extra)
-        model = as_function(self.model)
+        model = as_function(self.model, gradient=self.needs_gradient)
         self._check_model(model, data)
         generator = generator_of(getattr(self, "generator", None))
         places = self._places(model)
