@@ -33,6 +33,15 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "cam.gradient_cams": [
+        "GradCAM",
+        "GradCAMPlusPlus",
+        "XGradCAM",
+        "HiResCAM",
+        "ElementWiseCAM",
+        "LayerCAM",
+        "ShapleyCAM",
+    ],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
