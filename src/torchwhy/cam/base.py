@@ -87,7 +87,11 @@ class ClassActivationMap(Attribution):
         if len(maps) > 1:
             peaks = [m.flatten(1).abs().amax(1).reshape(-1, *[1] * (m.dim() - 1)) for m in maps]
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
-        return (sum(resize(m[:, None], size) for m in maps) / len(maps),)
+        return (
+            torch.stack([resize(m[:, None], size) for m in maps]).mean(0)
+            if maps[1:]
+            else resize(maps[0][:, None], size),
+        )
 
     def _form(self, values: Tensors, inputs: Inputs) -> Any:
         return values[0]

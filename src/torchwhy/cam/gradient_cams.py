@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..engine.gradients import curved
-from ..engine.problem import Problem
-from .base import ClassActivationMap
+from ..engine.paths import Around, count
+from ..engine.problem import Problem, Sums
+from ..engine.randomness import Seed
+from .base import ClassActivationMap, weighted, wide
 
 
 @dataclass(kw_only=True, repr=False)
@@ -57,6 +60,53 @@ class GradCAMPlusPlus(ClassActivationMap):
 
 
 @dataclass(kw_only=True, repr=False)
+class SmoothGradCAMPlusPlus(ClassActivationMap):
+    r"""Grad-CAM++ with g, g² and g³ replaced by their means over inputs with noise,
+    :math:`x_n + \sigma_n \epsilon_k`, :math:`\epsilon_k \sim N(0, I)`.
+
+    The activations, in the denominator and in the map, are those of the input itself: without noise it is
+    :class:`GradCAMPlusPlus`.
+
+    Args:
+        n_samples: the number of noisy inputs.
+        noise_level: :math:`\sigma_n` as a share of the row's range, max − min.
+        stdevs: :math:`\sigma_n` itself, in units of the input, one or one per input tensor; replaces ``noise_level``.
+        numerator: the mean g² in α's numerator (``"second"``), or the mean g (``"first"``), as the paper prints it.
+        generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
+
+    Paper: Omeiza et al. 2019, arXiv:1908.01224, equations 8 and 9.
+    """
+
+    n_samples: int = 32
+    noise_level: float = 0.15
+    stdevs: float | Sequence[float] | None = None
+    numerator: Literal["first", "second"] = "second"
+    generator: Seed = None
+
+    paper: ClassVar[str] = "arXiv:1908.01224"
+
+    def maps(self, problem: Problem) -> list[Tensor]:
+        """As for all, from the means over the noisy inputs."""
+        if self.numerator not in ("first", "second"):
+            raise ValueError(f"numerator={self.numerator!r}: expected 'first' or 'second'")
+        n, sums = count("n_samples", self.n_samples), Sums(problem.n)
+        for part in problem.walk(n, Around(problem, self.noise_level, self.stdevs).point):
+            views = self.views(problem, part.gradients, len(part.rows))
+            slopes = [wide(f(g)) for f, g in zip(views, part.gradients)]
+            sums.add(part.rows, [g**power for g in slopes for power in (1, 2, 3)])
+        means = iter(sums.mean(n))
+        return [
+            weighted(a, self._weights(a, *triple)) for a, triple in zip(self.activations(problem), zip(*[means] * 3))
+        ]
+
+    def _weights(self, a: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        """The weights, ``(N, C)``."""
+        below = 2 * second + third * a.flatten(2).sum(2).reshape(*a.shape[:2], *[1] * (a.dim() - 2))
+        top = first if self.numerator == "first" else second
+        return torch.where(below != 0, first.clamp(min=0) * top / below, 0).flatten(2).sum(2)
+
+
+@dataclass(kw_only=True, repr=False)
 class XGradCAM(ClassActivationMap):
     r"""Channels weighted by their gradients, these weighted by the activations:
     :math:`w_{nc} = \sum_u A_{ncu} g_{ncu} / \sum_u A_{ncu}`; 0 where the denominator is.
@@ -93,8 +143,10 @@ class HiResCAM(ClassActivationMap):
 class ElementWiseCAM(ClassActivationMap):
     r"""The positive parts of gradient times activation: :math:`M_{nu} = \sum_c \mathrm{ReLU}(g_{ncu} A_{ncu})`.
 
-    Never negative. No paper: known as the element-wise Grad-CAM.
+    Never negative. It has no paper: :class:`HiResCAM` (the paper named here) with the ReLU on each channel.
     """
+
+    paper: ClassVar[str] = "arXiv:2011.08891"
 
     def combine(self, a: Tensor, g: Tensor) -> Tensor:
         """The map, ``(M, *grid)``."""

@@ -162,8 +162,9 @@ def last_grid(problem: Problem, *, input: bool = False) -> Place:
     key = (shapes, given is None, tuple(name for name, _ in model.named_modules()))
     if callable(given) or problem.neuron is not None:
         found = _search(problem)
-    elif not (found := _known.setdefault(model, {}).get(key)):
-        found = _known[model][key] = _search(problem)
+    else:
+        known = _known.setdefault(model, {})
+        found = known[key] if key in known else known.setdefault(key, _search(problem))
     return replace(found, module=model.get_submodule(found.name), input=input)
 
 
