@@ -1,1 +1,21 @@
-"""Small real models, photos and data for the demo, the tests and the benchmarks."""
+"""Small real models, photos and data for the demo, the tests and the benchmarks.
+
+Importing this loads torch and nothing heavier; torchvision, scikit-image and scikit-learn are imported when used.
+"""
+
+from .labels import find_label, imagenet_labels
+from .photos import IMAGENET_MEAN, IMAGENET_STD, PHOTOS, Preprocess, photo, preprocess, read_image, to_image
+
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "PHOTOS",
+    "Preprocess",
+    "find_label",
+    "imagenet_labels",
+    "photo",
+    "preprocess",
+    "read_image",
+    "to_image",
+]
