@@ -5,17 +5,22 @@ Importing this loads torch and nothing heavier; torchvision, scikit-image and sc
 
 from .labels import find_label, imagenet_labels
 from .photos import IMAGENET_MEAN, IMAGENET_STD, PHOTOS, Preprocess, photo, preprocess, read_image, to_image
+from .shapes import SHAPES, TEXTURES, ShapesBatch, shapes
 
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "PHOTOS",
+    "SHAPES",
+    "TEXTURES",
     "Preprocess",
+    "ShapesBatch",
     "find_label",
     "imagenet_labels",
     "photo",
     "preprocess",
     "read_image",
+    "shapes",
     "to_image",
 ]
