@@ -6,6 +6,7 @@ Importing this loads torch and nothing heavier; torchvision, scikit-image and sc
 from .labels import find_label, imagenet_labels
 from .photos import IMAGENET_MEAN, IMAGENET_STD, PHOTOS, Preprocess, photo, preprocess, read_image, to_image
 from .shapes import SHAPES, TEXTURES, ShapesBatch, shapes
+from .small import ShapesResNet, ShapesViT, shapes_resnet, shapes_vit
 
 
 __all__ = [
@@ -16,11 +17,15 @@ __all__ = [
     "TEXTURES",
     "Preprocess",
     "ShapesBatch",
+    "ShapesResNet",
+    "ShapesViT",
     "find_label",
     "imagenet_labels",
     "photo",
     "preprocess",
     "read_image",
     "shapes",
+    "shapes_resnet",
+    "shapes_vit",
     "to_image",
 ]
