@@ -7,6 +7,7 @@ from .labels import find_label, imagenet_labels
 from .photos import IMAGENET_MEAN, IMAGENET_STD, PHOTOS, Preprocess, photo, preprocess, read_image, to_image
 from .shapes import SHAPES, TEXTURES, ShapesBatch, shapes
 from .small import ShapesResNet, ShapesViT, shapes_resnet, shapes_vit
+from .tabular import Tabular, breast_cancer, digits
 
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "ShapesBatch",
     "ShapesResNet",
     "ShapesViT",
+    "Tabular",
+    "breast_cancer",
+    "digits",
     "find_label",
     "imagenet_labels",
     "photo",
