@@ -8,7 +8,7 @@ from .photos import IMAGENET_MEAN, IMAGENET_STD, PHOTOS, Preprocess, photo, prep
 from .shapes import SHAPES, TEXTURES, ShapesBatch, shapes
 from .small import ShapesResNet, ShapesViT, shapes_resnet, shapes_vit
 from .tabular import Tabular, breast_cancer, digits
-
+from .zoo import LoadedModel, load
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -16,6 +16,7 @@ __all__ = [
     "PHOTOS",
     "SHAPES",
     "TEXTURES",
+    "LoadedModel",
     "Preprocess",
     "ShapesBatch",
     "ShapesResNet",
@@ -25,6 +26,7 @@ __all__ = [
     "digits",
     "find_label",
     "imagenet_labels",
+    "load",
     "photo",
     "preprocess",
     "read_image",
