@@ -1,1 +1,4 @@
-from torchwhy.cli import main; import sys; sys.exit(main())
+from torchwhy.cli import main
+import sys
+
+sys.exit(main())
