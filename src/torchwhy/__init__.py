@@ -33,6 +33,19 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "cam.gradient_cams": [
+        "GradCAM",
+        "GradCAMPlusPlus",
+        "SmoothGradCAMPlusPlus",
+        "XGradCAM",
+        "HiResCAM",
+        "ElementWiseCAM",
+        "LayerCAM",
+        "ShapleyCAM",
+    ],
+    "cam.principal": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
+    "cam.masked": ["ScoreCAM", "SSCAM", "ISCAM"],
+    "cam.ablation": ["AblationCAM"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
