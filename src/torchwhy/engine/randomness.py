@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -52,7 +53,9 @@ class Draws:
 
     def scaled(self, by: float) -> Draws:
         """The same draws times a number."""
-        return Draws(lambda count, g: self.draw(count, g) * by, self.generator, self.block)
+        other, draw = copy(self), self.draw
+        other.draw, other.blocks = lambda count, g: draw(count, g) * by, {}
+        return other
 
     def __getitem__(self, k: Tensor) -> Tensor:
         """Draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""
