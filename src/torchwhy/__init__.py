@@ -46,6 +46,15 @@ _HOME = {
     "cam.principal": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
     "cam.masked": ["ScoreCAM", "SSCAM", "ISCAM"],
     "cam.ablation": ["AblationCAM"],
+    "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
+    "perturbation.occlusion": ["Occlusion"],
+    "perturbation.rise": ["RISE"],
+    "perturbation.lime": ["LIME"],
+    "perturbation.segments": ["patches", "superpixels"],
+    "shapley.exact": ["ExactShapley"],
+    "shapley.kernel": ["KernelSHAP", "Banzhaf"],
+    "shapley.sampling": ["ShapleySampling", "OwenValues"],
+    "shapley.linear": ["LinearSHAP"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
