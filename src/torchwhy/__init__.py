@@ -1,3 +1,58 @@
-"""torchwhy: why did the model say that?"""
+"""torchwhy: why did the model say that?
+
+A method is a class of settings over a model, called with data::
+
+    import torchwhy as tw
+
+    ig = tw.IntegratedGradients(model, n_steps=64)
+    maps = ig.attribute(x, target=281)
+    explanation = ig.explain(x, target=281)  # with the evaluations, the completeness gap, a picture
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+# where each public name lives; it is imported when it is first used
+_HOME = {
+    "attribution": ["Attribution"],
+    "explanation": ["Explanation"],
+    "target": ["Neuron"],
+    "engine.where": ["Layer"],
+    "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
+    "gradient.saliency": ["Saliency"],
+    "gradient.input_x_gradient": ["InputXGradient"],
+    "gradient.smoothgrad": ["SmoothGrad", "SquareGrad", "VarGrad"],
+    "gradient.integrated_gradients": ["IntegratedGradients"],
+    "gradient.expected_gradients": ["ExpectedGradients", "GradientSHAP"],
+    "gradient.blur_ig": ["BlurIG"],
+    "gradient.guided_ig": ["GuidedIG"],
+    "gradient.idgi": ["IDGI"],
+    "gradient.conductance": ["Conductance", "InternalInfluence"],
+    "gradient.layer_activation": ["LayerActivation"],
+}
+_MODULES = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", "methods", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'torchwhy' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def methods() -> dict[str, type]:
+    """All methods, by name, in the order of their families."""
+    found = {name: __getattr__(name) for name in _MODULES}
+    base = found["Attribution"]
+    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base) and c is not base}

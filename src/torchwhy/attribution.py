@@ -1,0 +1,409 @@
+"""The base class of every method: what it is called with, checked once, and what it gives back."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .baselines import BaselineLike, Distribution, rows_of
+from .engine.batching import Batching
+from .engine.blackbox import as_function
+from .engine.paths import baseline_at
+from .engine.problem import Data, Problem, Tensors
+from .engine.randomness import Seed, generator_of
+from .engine.where import LayerLike, Place, find, until
+from .explanation import Explanation
+from .target import Neuron, Target, TargetLike, only_tensor
+
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(kw_only=True, repr=False)
+class Attribution:
+    """The base class of the methods: settings in the constructor, data in the call.
+
+    A method is a dataclass of its settings with one function, ``_attribute(problem)``; two methods with equal settings
+    compare equal.
+
+    Args:
+        model: a module, used as it is and left as it was; methods without gradients take any callable, also from
+            NumPy arrays to NumPy arrays, or a scikit-learn estimator.
+        layer: what the target is explained by: the inputs (None), or what passes a layer, given as a module, its dotted
+            name, :class:`torchwhy.Layer`, or a list of these.
+        attribute_to_layer_input: explain by what goes into the layer, not by what comes out.
+        batch_size: the most rows of one model call; None finds it from the memory that a row takes. It is halved, and
+            the work goes on, when memory runs out. It does not change the numbers, beyond rounding.
+        precision: run the model under autocast in ``"bf16"`` or ``"fp16"``; sums are kept in float32.
+        progress: show a bar.
+    """
+
+    model: Any = field(kw_only=False)
+    layer: LayerLike | Sequence[LayerLike] | None = None
+    attribute_to_layer_input: bool = False
+    batch_size: int | None = None
+    precision: Literal["bf16", "fp16"] | None = None
+    progress: bool = False
+
+    # facts about the method, for the tables of methods and for the checks
+    multiplies_by_input: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = True
+    is_complete: ClassVar[bool] = False
+    uses_baselines: ClassVar[bool] = False
+    uses_feature_mask: ClassVar[bool] = False
+    baselines_are_rows: ClassVar[bool] = False  # a tensor of baselines is K rows to draw from
+    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "cut"  # the model begins there | is read there | of a part
+    paper: ClassVar[str] = ""
+
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        baselines: Any = None,
+        feature_mask: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Any:
+        """The attributions: how much each input element had to do with the target.
+
+        Args:
+            inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
+                arguments). Rows are independent.
+            target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
+                dimensions), a callable that takes the model's whole output to ``(N,)``, :class:`torchwhy.Neuron`,
+                ``"predicted"`` (each row's largest output), or None if the model gives one number per row.
+            baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
+                :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
+            feature_mask: integers that broadcast to a row: elements with the same number are one feature.
+            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one; tensors
+                with N rows follow the rows.
+
+        Returns:
+            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
+
+        Raises:
+            TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
+            FloatingPointError: the model's output is NaN or infinite.
+        """
+        return self._solve(inputs, target, baselines, feature_mask, additional_forward_args)[0]
+
+    def explain(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        baselines: Any = None,
+        feature_mask: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Explanation:
+        """As :meth:`attribute`, with what it took and how far it can be trusted: see :class:`Explanation`."""
+        begun = time.perf_counter()
+        attributions, problem = self._solve(
+            inputs, target, baselines, feature_mask, additional_forward_args, facts=True
+        )
+        return Explanation(
+            attributions=attributions,
+            inputs=inputs,
+            target=problem.target.given,
+            method=type(self).__name__,
+            settings=self.settings(),
+            evaluations=problem.evaluations,
+            seconds=time.perf_counter() - begun,
+            **problem.facts,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        found = {}
+        for f in fields(self):
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            value = getattr(self, f.name)
+            if f.name != "model" and (value is not default) and not (type(value) is type(default) and value == default):
+                found[f.name] = value
+        return found
+
+    def __repr__(self) -> str:
+        name = getattr(self.model, "__name__", type(self.model).__name__)
+        shown = {
+            k: f"<{type(v).__name__}>" if isinstance(v, nn.Module) else repr(v) for k, v in self.settings().items()
+        }
+        return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        """The method itself: attributions for ``problem.x``, tensor by tensor."""
+        raise NotImplementedError
+
+    # ---- from the caller's arguments to a problem, and back
+
+    def _solve(
+        self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, *, facts: bool = False
+    ) -> tuple[Any, Problem]:
+        """The attributions in the caller's form, and the problem that was solved; with ``facts``, what can be said of it."""
+        with torch.inference_mode(False):
+            problem = self._problem(inputs, target, baselines, feature_mask, extra)
+            with problem.open():
+                values = self._attribute(problem)
+                if (
+                    facts
+                    and self.is_complete
+                    and getattr(self, "multiply_by_inputs", True)
+                    and "completeness_gap" not in problem.facts
+                ):
+                    problem.report(completeness_gap=completeness_gap(problem, values))
+            if bool(torch.stack([~v.isfinite().all() for v in values]).any()):
+                raise FloatingPointError(
+                    f"{type(self).__name__}: the attributions are NaN or infinite; the gradients overflow "
+                    "or the model divides by zero"
+                )
+            values = tuple(
+                v.to(x.dtype) if x.is_floating_point() else v
+                for v, x in zip(values, problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values))
+            )
+        return self._form(values, inputs), problem
+
+    def _form(self, values: Tensors, inputs: Inputs) -> Any:
+        """``values`` in the form of the inputs, or of ``layer=``."""
+        if self.layer is not None:
+            return values if isinstance(self.layer, (list, tuple)) else values[0]
+        if isinstance(inputs, Mapping):
+            return dict(zip(inputs, values))
+        return values[0] if isinstance(inputs, Tensor) else values
+
+    def _problem(self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any) -> Problem:
+        """The checked problem."""
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}: expected 'bf16', 'fp16' or None")
+        for given, allowed, name in (
+            (baselines, self.uses_baselines, "baselines"),
+            (feature_mask, self.uses_feature_mask, "feature_mask"),
+        ):
+            if given is not None and not allowed:
+                raise TypeError(f"{name}: {type(self).__name__} has no use for them; leave them out")
+        data = _data(inputs, extra)
+        model = as_function(self.model)
+        self._check_model(model, data)
+        generator = generator_of(getattr(self, "generator", None))
+        places = self._places(model)
+        problem = Problem(
+            model=model,
+            data=data,
+            target=Target(),
+            x=data.inputs,
+            generator=generator,
+            precision=PRECISIONS[self.precision],
+            batching=Batching(
+                self.batch_size,
+                data.inputs[0].device,
+                graph=self.needs_gradient,
+                progress=self.progress,
+                images=any(t.dim() in (4, 5) for t in data.inputs),
+                label=type(self).__name__,
+            ),
+        )
+        if self.uses_baselines:
+            given = _each(baselines, inputs, "baselines")
+            problem.baselines = tuple(
+                rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)
+            )
+        if self.layer_role == "tap" and not places:
+            raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
+        if self.layer_role == "tap":
+            problem.taps = places
+        elif places:
+            self._cut(problem, places)
+        problem.feature_mask = None if feature_mask is None else _each(feature_mask, inputs, "feature_mask")
+        if isinstance(target, Neuron):
+            problem.neuron = find(model, target.layer)
+            with torch.no_grad():  # one row, to its end: does the layer run once?
+                until(
+                    lambda: _first(data).call(model, [t[:1] for t in data.inputs], problem.rows[:1]),
+                    [problem.neuron],
+                    stop=False,
+                )
+        if isinstance(target, str):
+            target = self._predicted(problem, target)
+        problem.target = Target.of(target, data.n, data.inputs[0].device)
+        return problem
+
+    def _places(self, model: Any) -> tuple[Place, ...]:
+        if self.layer is None or self.layer_role == "inner":
+            return ()
+        if not isinstance(model, nn.Module):
+            raise TypeError("layer: the model is a plain callable and has no layers")
+        layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+        return tuple(find(model, layer, input=self.attribute_to_layer_input) for layer in layers)
+
+    def _check_model(self, model: Any, data: Data) -> None:
+        """Refuse or warn where the numbers could not mean anything."""
+        if not isinstance(model, nn.Module):
+            return
+        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
+            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+            raise TypeError(
+                "inputs: integers have no gradient; explain by the embedding layer, "
+                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
+            )
+        device = next((p.device for p in model.parameters()), data.inputs[0].device)
+        if device != data.inputs[0].device:
+            raise ValueError(f"inputs: on {data.inputs[0].device}, but the model is on {device}")
+        noisy = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+        names = [name for name, m in model.named_modules() if m.training and isinstance(m, noisy)]
+        if names:
+            warnings.warn(
+                f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
+                "random or let rows influence each other; call model.eval() first",
+                stacklevel=5,
+            )
+
+    def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
+        """Let the layer's tensors, at the inputs and at the baselines, be what is explained."""
+        data = problem.data
+
+        def below(z: Sequence[Tensor], rows: Tensor) -> Tensors:
+            def work(a: int, b: int) -> list[Tensor]:
+                problem.evaluations += b - a
+                run = lambda: data.call(problem.model, [t[a:b] for t in z], rows[a:b])  # noqa: E731
+                return until(run, places, stop=False)  # to its end, to see every call of the layer
+
+            with torch.no_grad():
+                return tuple(torch.cat(parts) for parts in zip(*problem.batches(len(rows), work)))
+
+        if problem.baselines:
+            k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
+            m = data.n if data.args or data.kwargs else m
+            z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in problem.baselines]
+            at = below(z, problem.rows[:m].repeat(k))
+            problem.baselines = tuple(t.unflatten(0, (k, m)) for t in at)
+        problem.x = below(data.inputs, problem.rows)
+        problem.cut = places
+        for x, place in zip(problem.x, places):
+            if len(x) != data.n:
+                raise ValueError(
+                    f"{place} passes a tensor of shape {tuple(x.shape)} for {data.n} rows: its first dimension "
+                    "must be the rows"
+                )
+
+    @staticmethod
+    def _predicted(problem: Problem, target: str) -> list[int]:
+        """The largest output of each row."""
+        if target != "predicted":
+            raise ValueError(f"target={target!r}: the only word is 'predicted'")
+        with torch.no_grad():
+            out = only_tensor(problem.output(problem.x, problem.rows))
+        problem.evaluations += problem.n
+        if out.dim() != 2:
+            raise ValueError(f"target='predicted' needs an output (N, classes), this one has shape {tuple(out.shape)}")
+        return out.argmax(1).tolist()
+
+
+def completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
+    """How far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
+    total = torch.stack([v.flatten(1).sum(1, dtype=torch.promote_types(v.dtype, torch.float)) for v in values]).sum(0)
+    return (total - change(problem)).abs()
+
+
+def change(problem: Problem) -> Tensor:
+    """The scores at x minus those at the baselines, averaged over these, shape ``(N,)``."""
+    k, n = len(problem.baselines[0]), problem.n
+
+    def work(a, b):
+        return problem.scores(
+            [baseline_at(t, torch.arange(a, b) // n, problem.rows.repeat(k)[a:b]) for t in problem.baselines],
+            problem.rows.repeat(k)[a:b],
+        )
+
+    at_baselines = torch.cat(list(problem.batches(k * n, work))).view(k, n).mean(0)
+    return problem.all_scores(problem.x) - at_baselines
+
+
+def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensors:
+    """What another method says of ``z`` ``(M, ...)`` in place of the inputs of rows ``(M,)``."""
+    data, take = problem.data, lambda value: problem.data.take(value, rows)
+    extra: Any = {k: take(v) for k, v in data.kwargs.items()} or tuple(map(take, data.args)) or None
+    form = tuple if data.names is None else lambda values: dict(zip(data.names or (), values))
+    options = {}
+    if method.uses_baselines and problem.baselines:
+        options["baselines"] = form(
+            baseline_at(b, torch.zeros_like(rows), rows) if len(b) == 1 else Distribution(b[:, 0])
+            for b in problem.baselines
+        )
+    if method.uses_feature_mask and problem.feature_mask is not None:
+        options["feature_mask"] = form(map(take, problem.feature_mask))
+    found, inner = method._solve(
+        form(z), problem.target.take(rows), options.get("baselines"), options.get("feature_mask"), extra
+    )
+    problem.evaluations += inner.evaluations
+    return tuple(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
+
+
+def _each(value: Any, inputs: Inputs, name: str) -> tuple:
+    """One value for each input tensor; a single one stands for all."""
+    if isinstance(inputs, Mapping):
+        if isinstance(value, Mapping):
+            unknown = set(value) - set(inputs)
+            if unknown:
+                raise ValueError(f"{name}: no inputs are called {', '.join(map(repr, sorted(unknown)))}")
+            return tuple(value.get(key) for key in inputs)
+        return (value,) * len(inputs)
+    n = 1 if isinstance(inputs, Tensor) else len(inputs)
+    if isinstance(value, (tuple, list)):
+        if len(value) != n:
+            raise ValueError(f"{name}: {len(value)} given for {n} input tensors")
+        return tuple(value)
+    return (value,) * n
+
+
+def _data(inputs: Any, extra: Any) -> Data:
+    """The checked inputs and further arguments."""
+    names = tuple(inputs) if isinstance(inputs, Mapping) else None
+    tensors = (
+        tuple(inputs.values())
+        if isinstance(inputs, Mapping)
+        else tuple(inputs)
+        if isinstance(inputs, (tuple, list))
+        else (inputs,)
+    )
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(
+            "inputs: expected a tensor (N, ...), or a tuple or dict of them; got "
+            + (", ".join(type(t).__name__ for t in tensors) or "nothing")
+        )
+    sizes = {len(t) if t.dim() else None for t in tensors}
+    if len(sizes) != 1 or None in sizes or 0 in sizes:
+        raise ValueError(
+            "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
+            f"shapes {', '.join(str(tuple(t.shape)) for t in tensors)}"
+        )
+    for t in tensors:
+        if t.is_floating_point() and not bool(t.isfinite().all()):
+            raise ValueError("inputs: NaN or infinite values")
+    tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in tensors)
+    kwargs = dict(extra) if isinstance(extra, Mapping) else {}
+    args = (
+        ()
+        if extra is None or isinstance(extra, Mapping)
+        else tuple(extra)
+        if isinstance(extra, (tuple, list))
+        else (extra,)
+    )
+    return Data(tensors, names, args, kwargs)
+
+
+def _first(data: Data) -> Data:
+    """The first row alone."""
+    row = torch.zeros(1, dtype=torch.long, device=data.inputs[0].device)
+    return Data(
+        tuple(t[:1] for t in data.inputs),
+        data.names,
+        tuple(data.take(a, row) for a in data.args),
+        {k: data.take(v, row) for k, v in data.kwargs.items()},
+    )
+
+
+__all__ = ["Attribution", "BaselineLike", "Inputs", "Seed"]

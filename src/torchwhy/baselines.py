@@ -1,0 +1,168 @@
+"""Baselines: what stands for the absence of a feature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .engine.images import gaussian_blur
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A rule that gives, for inputs ``(N, ...)``, K baselines ``(K, N or 1, ...)``."""
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Baseline):
+    """The same number everywhere."""
+
+    value: float = 0.0
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The number, shape ``(1, 1, ...)``."""
+        return torch.full_like(x[:1], self.value)[None]
+
+
+@dataclass(frozen=True)
+class Mean(Baseline):
+    """Each row's mean: over its last two dimensions for images (one value a channel), else over all of it."""
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Means, shape ``(1, N, ...)``."""
+        return x.mean(tuple(range(2, x.dim())) if x.dim() > 2 else 1, keepdim=True).expand_as(x)[None]
+
+
+@dataclass(frozen=True)
+class Blur(Baseline):
+    """The row blurred by a Gaussian over its last one (N, C, L) or two (N, C, H, W) dimensions.
+
+    Args:
+        sigma: standard deviation of the Gaussian, in pixels.
+    """
+
+    sigma: float = 20.0
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Blurred rows, shape ``(1, N, ...)``."""
+        return gaussian_blur(x, x.new_full((len(x),), self.sigma))[None]
+
+
+@dataclass(frozen=True)
+class Noise(Baseline):
+    """Rows of Gaussian noise around zero.
+
+    Args:
+        std: its standard deviation.
+        k: how many baselines.
+    """
+
+    std: float = 1.0
+    k: int = 1
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise, shape ``(K, 1, ...)``, the same for all rows."""
+        return (torch.randn(self.k, 1, *x.shape[1:], generator=generator) * self.std).to(x)
+
+
+@dataclass(frozen=True)
+class Uniform(Baseline):
+    """Rows of numbers drawn uniformly.
+
+    Args:
+        low, high: their bounds; None takes each input's own smallest and largest value.
+        k: how many baselines.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    k: int = 1
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise, shape ``(K, N, ...)``, the same draws for all rows."""
+        u = torch.rand(self.k, 1, *x.shape[1:], generator=generator).to(x)
+        flat = x.flatten(1)
+        low, high = (m.reshape(-1, *[1] * (x.dim() - 1)) for m in (flat.amin(1), flat.amax(1)))
+        low = low if self.low is None else torch.full_like(low, self.low)
+        high = high if self.high is None else torch.full_like(high, self.high)
+        return low + (high - low) * u
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution(Baseline):
+    """Rows of data, such as a part of the training set; methods average over them, or draw from them.
+
+    Args:
+        data: tensor ``(K, ...)``.
+    """
+
+    data: Tensor
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The rows, shape ``(K, 1, ...)``.
+
+        Raises:
+            ValueError: rows of another shape than the inputs', or none.
+        """
+        if self.data.shape[1:] != x.shape[1:] or not len(self.data):
+            raise ValueError(
+                f"baselines: a distribution of rows has shape (K, {', '.join(map(str, x.shape[1:]))}), "
+                f"got {tuple(self.data.shape)}"
+            )
+        return self.data.to(x)[:, None]
+
+
+NAMED: dict[str, type[Baseline]] = {"zero": Constant, "mean": Mean, "blur": Blur, "noise": Noise, "uniform": Uniform}
+
+BaselineLike = Baseline | Tensor | float | str | None
+
+
+def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, distribution: bool = False) -> Tensor:
+    """Baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
+
+    Args:
+        baseline: an object, a name, a number, a tensor that broadcasts to ``x``, or None for zero.
+        x: the inputs.
+        generator: for the random ones.
+        distribution: read a tensor as K rows to draw from.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: an unknown name, or a tensor that does not broadcast.
+    """
+    if baseline is None:
+        baseline = Constant()
+    if isinstance(baseline, str):
+        if baseline not in NAMED:
+            raise ValueError(f"baselines={baseline!r}: unknown; the names are {', '.join(NAMED)}")
+        baseline = NAMED[baseline]()
+    if isinstance(baseline, Tensor) and baseline.dim() and distribution:
+        baseline = Distribution(baseline)
+    if isinstance(baseline, Baseline):
+        if not x.is_floating_point() and not isinstance(baseline, (Constant, Distribution)):
+            raise TypeError(
+                f"baselines={type(baseline).__name__}: the inputs are integers; give a number or a tensor of them"
+            )
+        return baseline.rows(x, generator)
+    if isinstance(baseline, bool) or not isinstance(baseline, (int, float, Tensor)):
+        raise TypeError(
+            f"baselines: expected a number, a tensor, one of {', '.join(NAMED)} or an object such as tw.Blur(); "
+            f"got {type(baseline).__name__}"
+        )
+    tensor = torch.as_tensor(baseline).to(x)
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError("baselines: NaN or infinite values")
+    shape = (1,) * (x.dim() - tensor.dim()) + tuple(tensor.shape)
+    if tensor.dim() > x.dim() or any(a not in (1, b) for a, b in zip(shape, x.shape)):
+        raise ValueError(
+            f"baselines: shape {tuple(tensor.shape)} does not broadcast to the inputs' {tuple(x.shape)}; "
+            "for several baselines pass tw.Distribution(rows)"
+        )
+    tensor = tensor.reshape(shape)
+    return tensor.expand(shape[0], *x.shape[1:])[None]

@@ -1,0 +1,168 @@
+"""How many rows a model call gets: bounded by memory, halved when memory runs out, in the faster memory format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+T = TypeVar("T")
+
+FIRST = 8  # rows of the first call of a long run, which measures what a row costs
+MOST = 4096  # rows of any call
+CPU_BYTES = {True: 2**30, False: 2**29}  # what one call may hold, with and without a graph kept for the backward pass
+
+
+class _Bytes(TorchDispatchMode):
+    """Counts the bytes that operations make: their sum, and the largest single one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not any(r.alias_info for r in func._schema.returns):  # neither a view nor in place
+            for t in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(t, Tensor):
+                    size = t.numel() * t.element_size()
+                    self.total, self.largest = self.total + size, max(self.largest, size)
+        return out
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on any device."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+class Batching:
+    """Cuts long work into model calls.
+
+    Args:
+        batch_size: the most rows of a call; None finds it from what a row costs.
+        device: where the model runs.
+        graph: whether a call keeps its intermediate results for a backward pass.
+        images: whether the model's inputs have a channels-last form (4 or 5 dimensions).
+        progress: show a ``tqdm`` bar.
+        label: what the bar is called.
+    """
+
+    def __init__(
+        self, batch_size: int | None, device: torch.device, *, graph: bool, images: bool, progress: bool, label: str
+    ) -> None:
+        if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
+            raise ValueError(f"batch_size={batch_size!r}: expected an int of at least 1, or None to find it")
+        self.batch_size, self.device, self.graph = batch_size, device, graph
+        self.progress, self.label = progress, label
+        self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
+        self.channels_last = False
+        self._undecided = images
+        self._times: list[float] = []
+        self._depth = 0
+
+    def format(self, tensor: Tensor) -> Tensor:
+        """``tensor`` in the memory format that was found the faster one."""
+        if not self.channels_last or tensor.dim() not in (4, 5) or tensor.shape[1] == 1:
+            return tensor
+        return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d)
+
+    def run(self, total: int, work: Callable[[int, int], T]) -> Iterator[T]:
+        """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
+
+        ``work`` is called again, on a shorter range, after it ran out of memory; whatever it draws must follow from
+        ``start`` and ``stop`` alone.
+
+        Raises:
+            Exception: what ``work`` raised, also an out-of-memory error with a single row.
+        """
+        if self._depth:  # inside a call that is itself a chunk: measured, timed and shown by the outer one
+            yield from self._chunks(total, work, None)
+            return
+        self._depth += 1
+        bar = _bar(total, self.label) if self.progress else None
+        try:
+            yield from self._chunks(total, work, bar)
+        finally:
+            self._depth -= 1
+            if bar is not None:
+                bar.close()
+
+    def _chunks(self, total: int, work: Callable[[int, int], T], bar: Any) -> Iterator[T]:
+        start = 0
+        while start < total:
+            left = total - start
+            measure = self.limit is None and left > 2 * FIRST
+            trying = self._undecided and left >= 3 * (FIRST if self.limit is None else min(FIRST, self.limit))
+            size = min(left, FIRST if measure or trying else left, self.limit or left)
+            if not (measure or trying):
+                size = -(-left // -(-left // size))  # equal calls: a short rest uses the machine badly
+            try:
+                result = (
+                    self._timed(work, start, start + size, measure) if measure or trying else work(start, start + size)
+                )
+            except Exception as error:
+                if is_out_of_memory(error) and size > 1:
+                    self.limit = size // 2
+                elif isinstance(error, RuntimeError) and trying and self.channels_last:  # it uses .view on images
+                    self.channels_last = self._undecided = False
+                else:
+                    raise
+                _release(self.device)
+                continue
+            start += size
+            if bar is not None:
+                bar.update(size)
+            yield result
+
+    def _timed(self, work: Callable[[int, int], T], start: int, stop: int, measure: bool) -> T:
+        """One call of a long run's beginning: the first is contiguous and measured, the second channels-last."""
+        begun = _seconds(self.device)
+        result = self._measured(work, start, stop) if measure else work(start, stop)
+        self._times.append((_seconds(self.device) - begun) / (stop - start))
+        if self._undecided:
+            self.channels_last = len(self._times) == 1 or self._times[1] < 0.95 * self._times[0]
+            self._undecided = len(self._times) == 1
+        return result
+
+    def _measured(self, work: Callable[[int, int], T], start: int, stop: int) -> T:
+        """One call that finds what a row costs, and so how many rows the others get."""
+        if self.device.type == "cuda":
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            result = work(start, stop)
+            each = (torch.cuda.max_memory_allocated(self.device) - before) / (stop - start)
+            unused = torch.cuda.memory_reserved(self.device) - before
+            budget = (torch.cuda.mem_get_info(self.device)[0] + unused) / 2
+        else:
+            with _Bytes() as made:
+                result = work(start, stop)
+            # a graph keeps about what the forward half made; without one only neighbours live together
+            each = (made.total / 2 if self.graph else 4 * made.largest) / (stop - start)
+            budget = CPU_BYTES[self.graph]
+        self.limit = int(min(MOST, max(1, budget // max(each, 1))))
+        return result
+
+
+def _bar(total: int, label: str) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=label, unit="row", leave=False)
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _seconds(device: torch.device) -> float:
+    """A clock reading after all work on ``device`` is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

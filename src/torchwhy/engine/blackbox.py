@@ -1,0 +1,62 @@
+"""Models that are not modules: any callable from arrays to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class BlackBox:
+    """A callable that takes and gives NumPy arrays, or tensors, as a function of tensors.
+
+    It is first called with tensors; if it cannot take them, with arrays, from then on.
+    """
+
+    function: Callable[..., Any]
+    arrays: bool | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's output, arrays made tensors on the inputs' device."""
+        device = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.device("cpu"))
+        if self.arrays is None:
+            try:
+                out = self.function(*args, **kwargs)
+                self.arrays = False
+            except (TypeError, AttributeError, ValueError, RuntimeError) as tensor_error:
+                try:
+                    out = self.function(*map(_array, args), **{k: _array(v) for k, v in kwargs.items()})
+                    self.arrays = True
+                except Exception:
+                    raise tensor_error from None
+        elif self.arrays:
+            out = self.function(*map(_array, args), **{k: _array(v) for k, v in kwargs.items()})
+        else:
+            out = self.function(*args, **kwargs)
+        return torch.as_tensor(out, device=device) if hasattr(out, "__array__") and not isinstance(out, Tensor) else out
+
+
+def as_function(model: Any) -> Any:
+    """``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if not callable(model):
+        named = next((n for n in ("predict_proba", "decision_function", "predict") if hasattr(model, n)), None)
+        if named is None:
+            raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
+        model = getattr(model, named)
+    if isinstance(getattr(model, "__self__", None), object) and hasattr(getattr(model, "__self__", None), "get_params"):
+        return BlackBox(model, arrays=True)
+    return BlackBox(model)
+
+
+def _array(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value

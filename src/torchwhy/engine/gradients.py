@@ -1,0 +1,84 @@
+"""Gradients of scores, with the model's parameters frozen meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+_lock = threading.Lock()
+_holders: WeakIdKeyDictionary = WeakIdKeyDictionary()  # parameter -> how many runs keep it frozen
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """While open, no gradient is computed for the parameters, in any thread; the last one out restores them."""
+    mine: list[Tensor] = []
+    with _lock:
+        for p in model.parameters() if isinstance(model, nn.Module) else ():
+            if p in _holders or p.requires_grad:
+                _holders[p] = _holders.get(p, 0) + 1
+                p.requires_grad_(False)
+                mine.append(p)
+    try:
+        yield
+    finally:
+        with _lock:
+            for held in mine:
+                _holders[held] -= 1
+                if not _holders[held]:
+                    del _holders[held]
+                    held.requires_grad_(True)
+
+
+@contextmanager
+def differentiable(model: Any, device: torch.device) -> Iterator[None]:
+    """While open, operations build a graph, whatever the caller switched off."""
+    recurrent = (
+        device.type == "cuda"
+        and isinstance(model, nn.Module)
+        and any(isinstance(m, nn.RNNBase) for m in model.modules())
+    )
+    with torch.inference_mode(False), torch.enable_grad():
+        if recurrent:  # cuDNN has no backward pass for recurrent layers in eval mode
+            with torch.backends.cudnn.flags(enabled=False):
+                yield
+        else:
+            yield
+
+
+def gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs", keep: bool = False) -> tuple[Tensor, ...]:
+    r"""Gradients :math:`\partial s_n / \partial z_n` of each row's score with respect to its own row.
+
+    Args:
+        scores: ``(M,)``.
+        wrt: tensors ``(M, ...)``; one that the scores do not depend on has gradient zero.
+        what: what ``wrt`` is, for the error.
+        keep: keep the graph for another call.
+
+    Raises:
+        ValueError: the scores depend on none of them, or were computed without a graph.
+    """
+    nothing = f"the target does not depend on the {what}"
+    if not scores.requires_grad:
+        raise ValueError(
+            f"{nothing} in a differentiable way (it may come from argmax, rounding, integers or a detached "
+            "tensor): choose another target or layer, or a perturbation method, which needs no gradient"
+        )
+    found = torch.autograd.grad(scores.sum(), wrt, allow_unused=True, retain_graph=keep)
+    if all(g is None for g in found):
+        raise ValueError(f"{nothing}: choose another target or layer")
+    return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
+
+
+def gradients_of_each(
+    scores: Sequence[Tensor], wrt: Sequence[Tensor], use: Callable[[int, tuple[Tensor, ...]], None], **options: Any
+) -> None:
+    """Gradients of several scores ``(M,)`` of one forward pass: ``use(t, gradients)`` gets those of ``scores[t]``."""
+    for t, s in enumerate(scores):
+        use(t, gradient(s, wrt, keep=t + 1 < len(scores), **options))

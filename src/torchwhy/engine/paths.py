@@ -1,0 +1,140 @@
+"""Paths between a baseline and the input, and rules to integrate along them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .images import gaussian_blur
+from .problem import Evaluated, Problem, Tensors, over_rows
+from .randomness import Draws
+
+Rule = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
+
+
+def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
+    """Points in [0, 1] and weights that sum to 1, float64 ``(n,)`` each, to integrate over [0, 1].
+
+    Raises:
+        ValueError: an unknown rule, or too few points for it.
+    """
+    least = 2 if method == "riemann_trapezoid" else 1
+    if isinstance(n, bool) or int(n) != n or n < least:
+        raise ValueError(f"n_steps={n!r}: expected an int of at least {least} for method={method!r}")
+    if method == "gausslegendre":
+        nodes, shares = np.polynomial.legendre.leggauss(n)
+        return torch.from_numpy((1 + nodes) / 2), torch.from_numpy(shares / 2)
+    if method == "riemann_trapezoid":
+        weights = torch.full((n,), 1 / (n - 1), dtype=torch.double)
+        weights[0] = weights[-1] = 0.5 / (n - 1)
+        return torch.linspace(0, 1, n, dtype=torch.double), weights
+    shift = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}.get(method)
+    if shift is None:
+        raise ValueError(
+            f"method={method!r}: expected gausslegendre, riemann_left, riemann_right, riemann_middle or "
+            "riemann_trapezoid"
+        )
+    return (torch.arange(n, dtype=torch.double) + shift) / n, torch.full((n,), 1 / n, dtype=torch.double)
+
+
+def pick(t: Tensor, rows: Tensor) -> Tensor:
+    """Rows ``(M,)`` of ``t`` ``(N, ...)``, without a copy if there is only one."""
+    return t.expand(len(rows), *t.shape[1:]) if len(t) == 1 else t[rows]
+
+
+def baseline_at(baselines: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+    """Baselines ``k`` ``(M,)`` of rows ``(M,)``, shape ``(M, ...)``, from ``(K, N or 1, ...)``."""
+    if len(baselines) == 1:
+        return pick(baselines[0], rows)
+    return baselines[k.to(rows.device), rows if baselines.shape[1] > 1 else torch.zeros_like(rows)]
+
+
+@dataclass
+class Straight:
+    r"""Points :math:`b + \alpha_k (x - b)` on the line from a baseline to the input.
+
+    Args:
+        problem: whose ``x`` and ``baselines`` are joined.
+        alphas: ``(n,)``, where on the line each point lies.
+        baseline: ``(n,)``, which baseline each point belongs to; None goes through ``alphas`` once for each baseline.
+        noise: added to the input, one :class:`Draws` for each tensor.
+    """
+
+    problem: Problem
+    alphas: Tensor
+    baseline: Tensor | None = None
+    noise: tuple[Draws, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """How many points a row has."""
+        return len(self.alphas) if self.baseline is not None else len(self.alphas) * len(self.problem.baselines[0])
+
+    def ends(self, rows: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Baselines and inputs of points ``k`` ``(M,)`` of rows ``(M,)``."""
+        which = k // len(self.alphas) if self.baseline is None else self.baseline[k]
+        ends = [(baseline_at(b, which, rows), pick(x, rows)) for b, x in zip(self.problem.baselines, self.problem.x)]
+        return [(b, x + d[k].to(x)) for (b, x), d in zip(ends, self.noise)] if self.noise else ends
+
+    def point(self, rows: Tensor, k: Tensor) -> Tensors:
+        """The points, ``(M, ...)``."""
+        alphas = self.alphas[k % len(self.alphas)]
+        return tuple(
+            torch.lerp(b, x, over_rows(alphas, x).expand_as(x)) if x.is_floating_point() else x
+            for b, x in self.ends(rows, k)
+        )
+
+    def velocity(self, rows: Tensor, k: Tensor) -> Tensors:
+        """The derivative of the point by alpha, ``(M, ...)``: input minus baseline."""
+        return tuple(x - b for b, x in self.ends(rows, k))
+
+
+@dataclass
+class Blurred:
+    """Points from the most blurred image to the image itself.
+
+    Args:
+        problem: whose ``x`` ``(N, C, L)`` or ``(N, C, H, W)`` is blurred.
+        sigmas: ``(n,)``, the widths of the Gaussian in pixels, falling.
+    """
+
+    problem: Problem
+    sigmas: Tensor
+
+    def point(self, rows: Tensor, k: Tensor) -> Tensors:
+        """The points, ``(M, ...)``."""
+        sigmas = self.sigmas[k].to(rows.device)
+        return tuple(gaussian_blur(pick(x, rows), sigmas) for x in self.problem.x)
+
+    def velocity(self, rows: Tensor, k: Tensor) -> Tensors:
+        """The step that the trapezoid rule gives to each point: half the way between its neighbours."""
+        after, before = (self.point(rows, (k + i).clamp(0, len(self.sigmas) - 1)) for i in (1, -1))
+        return tuple((a - b) / 2 for a, b in zip(after, before))
+
+
+def pairs(walk: Iterable[Evaluated], n: int, points: int) -> Iterator[tuple[Evaluated, Evaluated]]:
+    """Neighbours on a path: for each sample k that is not a path's first, what was found for some rows at k − 1 and at k.
+
+    Args:
+        walk: the evaluations, samples in rising order.
+        n: the number of rows.
+        points: how many points a path has; a new one begins after them.
+    """
+    last: list[Tensor] = []
+    for chunk in walk:
+        for k in chunk.k.unique().tolist():
+            part = chunk.of(k)
+            tensors = [part.scores, *part.gradients, *part.activations]
+            if not last:
+                last = [t.new_zeros(n, *t.shape[1:]) for t in tensors]
+            if k % points:
+                s, *rest = (t[part.rows] for t in last)
+                cut = len(part.gradients)
+                yield part._replace(scores=s, gradients=tuple(rest[:cut]), activations=tuple(rest[cut:])), part
+            for stored, t in zip(last, tensors):
+                stored[part.rows] = t

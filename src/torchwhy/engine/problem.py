@@ -1,0 +1,287 @@
+"""The question put to a model: which rows, which score, explained by what; and how its answers are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .batching import Batching
+from .gradients import differentiable, frozen, gradient
+from .where import Place, since, tapped, until
+
+Tensors = tuple[Tensor, ...]
+
+
+class Selector(Protocol):
+    """Turns a model's output for M rows into M scores."""
+
+    @property
+    def given(self) -> Any:
+        """The target as the caller gave it."""
+
+    def take(self, rows: Tensor) -> Any:
+        """The target for the chosen rows, as a caller could give it."""
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        """Scores ``(M,)`` of rows ``(M,)``."""
+
+
+class Evaluated(NamedTuple):
+    """A chunk of a walk: M evaluations, at points ``z``, of samples ``k`` of rows ``rows``."""
+
+    rows: Tensor
+    k: Tensor
+    z: Tensors
+    scores: Tensor
+    gradients: Tensors
+    activations: Tensors = ()
+
+    def of(self, k: int) -> Evaluated:
+        """The part that belongs to sample ``k``."""
+        if int(self.k[0]) == int(self.k[-1]):
+            return self
+        at = (self.k == k).nonzero()[:, 0].to(self.rows.device)
+        take = lambda tensors: tuple(t[at] for t in tensors)  # noqa: E731
+        return Evaluated(
+            self.rows[at],
+            self.k[self.k == k],
+            take(self.z),
+            self.scores[at],
+            take(self.gradients),
+            take(self.activations),
+        )
+
+
+@dataclass
+class Data:
+    """What the caller passes to the model, row by row.
+
+    Args:
+        inputs: tensors ``(N, ...)``.
+        names: keyword names of the inputs, None if they are positional.
+        args, kwargs: further arguments; tensors with N rows follow the rows.
+    """
+
+    inputs: Tensors
+    names: tuple[str, ...] | None
+    args: tuple
+    kwargs: dict[str, Any]
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return len(self.inputs[0])
+
+    def take(self, value: Any, rows: Tensor) -> Any:
+        """The chosen rows of a tensor with N rows; anything else as it is."""
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != self.n:
+            return value
+        if self.n == 1:
+            return value.expand(len(rows), *value.shape[1:])
+        return value[rows.to(value.device)]
+
+    def call(self, model: Callable[..., Any], z: Sequence[Tensor], rows: Tensor) -> Any:
+        """The model's output for inputs ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``."""
+        args = [self.take(a, rows) for a in self.args]
+        kwargs = {k: self.take(v, rows) for k, v in self.kwargs.items()}
+        if self.names is None:
+            return model(*z, *args, **kwargs)
+        return model(*args, **dict(zip(self.names, z)), **kwargs)
+
+
+@dataclass
+class Problem:
+    """What a method works on.
+
+    Args:
+        model: the model.
+        data: the caller's inputs and further arguments.
+        target: what is explained.
+        batching: cuts the work into calls.
+        cut: the places whose tensors are explained, the model below being left out; none: the inputs.
+        taps: the places whose gradients are read while the inputs vary.
+        neuron: where the target is read, if inside the model.
+        x: what is explained, tensors ``(N, ...)``: the inputs, or what passes the ``cut``.
+        baselines: one tensor ``(K, N or 1, ...)`` for each of ``x``: K baselines.
+        feature_mask: as the caller gave it, one entry for each of ``x``, or None.
+        generator: where all randomness comes from.
+        precision: the data type of autocast, None for none.
+    """
+
+    model: Any
+    data: Data
+    target: Selector
+    batching: Batching
+    cut: tuple[Place, ...] = ()
+    taps: tuple[Place, ...] = ()
+    neuron: Place | None = None
+    x: Tensors = ()
+    baselines: Tensors = ()
+    feature_mask: Any = None
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    precision: torch.dtype | None = None
+    evaluations: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    _broken: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of rows N."""
+        return self.data.n
+
+    @property
+    def rows(self) -> Tensor:
+        """All rows, LongTensor ``(N,)``."""
+        return torch.arange(self.n, device=self.data.inputs[0].device)
+
+    @property
+    def what(self) -> str:
+        """What is explained, in words."""
+        return ", ".join(map(str, self.cut or self.taps)) or "inputs"
+
+    def report(self, **facts: Any) -> None:
+        """Put facts (a standard error, a completeness gap) on the explanation."""
+        self.facts.update(facts)
+
+    def batches(self, total: int, work: Callable[[int, int], Any]) -> Iterator[Any]:
+        """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``; see :meth:`Batching.run`."""
+        return self.batching.run(total, work)
+
+    def output(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+        """What the target is read from, for ``z`` ``(M, ...)`` in place of what is explained."""
+        own = {t.data_ptr() for t in self.data.inputs}
+        # a model may work in place: neither the caller's tensors nor rows that share memory are handed to it
+        z = [self.batching.format(t.clone() if t.data_ptr() in own or 0 in t.stride() else t) for t in z]
+        with ExitStack() as stack:
+            if self.precision is not None:
+                stack.enter_context(torch.autocast(z[0].device.type, dtype=self.precision))
+            if self.cut:
+                stack.enter_context(since(self.cut, z))
+                z = [self.batching.format(t[rows]) for t in self.data.inputs]
+            if self.neuron is not None:
+                return until(lambda: self.data.call(self.model, z, rows), [self.neuron])[0]
+            return self.data.call(self.model, z, rows)
+
+    def _score(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+        scores = self.target.select(self.output(z, rows), rows)
+        scores = (
+            scores.float() if scores.dtype in (torch.half, torch.bfloat16) or not scores.is_floating_point() else scores
+        )
+        broken = ~scores.detach().isfinite().all()
+        self._broken = broken if self._broken is None else self._broken | broken
+        self.evaluations += len(rows)
+        return scores
+
+    def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Scores ``(M,)`` of ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
+        with torch.no_grad():
+            return self._score(z, rows)
+
+    def all_scores(self, z: Sequence[Tensor]) -> Tensor:
+        """Scores ``(N,)`` of ``z`` ``(N, ...)``, in as many calls as memory asks for."""
+        return torch.cat(list(self.batches(self.n, lambda a, b: self.scores([t[a:b] for t in z], self.rows[a:b]))))
+
+    def gradients(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensors]:
+        """Scores ``(M,)`` and their gradients with respect to ``z`` ``(M, ...)``, one call."""
+        with differentiable(self.model, z[0].device):
+            leaves = [self.batching.format(t.detach()).requires_grad_() for t in z]
+            scores = self._score([leaf.clone() for leaf in leaves], rows)  # the model may work in place
+            return scores.detach(), gradient(scores, leaves, what=self.what)
+
+    def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
+        """Gradients with respect to ``z`` ``(N, ...)``, in as many calls as memory asks for."""
+        found = list(self.batches(self.n, lambda a, b: self.gradients([t[a:b] for t in z], self.rows[a:b])[1]))
+        return found[0] if len(found) == 1 else tuple(map(torch.cat, zip(*found)))
+
+    def tap(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensors, Tensors]:
+        """Scores ``(M,)``, gradients at the taps, and what passes the taps, for inputs ``z`` ``(M, ...)``, one call."""
+        with differentiable(self.model, z[0].device):
+            with tapped(self.taps) as seen:
+                scores = self._score(z, rows)
+            at = [seen[i] for i in range(len(self.taps))]
+            return scores.detach(), gradient(scores, at, what=self.what), tuple(a.detach() for a in at)
+
+    def rows_and_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Jobs ``start`` to ``stop - 1`` of rows × samples: rows ``(M,)``, and samples ``(M,)`` on the CPU, these slower."""
+        flat = torch.arange(start, stop)
+        return (flat % self.n).to(self.data.inputs[0].device), flat // self.n
+
+    def walk(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> Iterator[Evaluated]:
+        """Scores and gradients at ``n`` points of every row, many rows and points to a call.
+
+        Args:
+            n: the number of points of a row.
+            point: ``(rows (M,), k (M,))`` → where to evaluate, tensors ``(M, ...)``. The points come in the order of k
+                (which is on the CPU), the rows of one k together.
+        """
+
+        def work(start: int, stop: int) -> Evaluated:
+            rows, k = self.rows_and_samples(start, stop)
+            z = point(rows, k)
+            if self.taps:
+                scores, gradients, activations = self.tap(z, rows)
+                return Evaluated(rows, k, z, scores, gradients, activations)
+            return Evaluated(rows, k, z, *self.gradients(z, rows))
+
+        return self.batches(n * self.n, work)
+
+    @contextmanager
+    def open(self) -> Iterator[Problem]:
+        """While open, the model can be run; afterwards everything is as it was.
+
+        Raises:
+            FloatingPointError: the model's scores were NaN or infinite.
+        """
+        with frozen(self.model), torch.no_grad():
+            yield self
+        if self._broken is not None and bool(self._broken):
+            raise FloatingPointError(
+                "the target is NaN or infinite for some of the rows that were evaluated: an attribution "
+                "would be meaningless; check the model, the inputs and precision="
+            )
+
+
+class Sums:
+    """Weighted sums over a walk, one accumulator ``(N, ...)`` for each tensor, in float32 or better.
+
+    With ``square=True`` also those of the squares, around each row's first value, for the variance.
+    """
+
+    def __init__(self, n: int, *, square: bool = False) -> None:
+        self.n, self.square = n, square
+        self.total: list[Tensor] = []
+        self.squares: list[Tensor] = []
+        self.first: list[Tensor] = []
+
+    def add(self, rows: Tensor, values: Sequence[Tensor], weights: Tensor | None = None) -> None:
+        """Add ``values`` ``(M, ...)``, times ``weights`` ``(M,)``, to rows ``(M,)``."""
+        values = [v.float() if v.dtype in (torch.half, torch.bfloat16) else v for v in values]
+        if not self.total:
+            self.total = [v.new_zeros(self.n, *v.shape[1:]) for v in values]
+            if self.square:
+                self.squares = [torch.zeros_like(t) for t in self.total]
+                m = min(self.n, len(rows))
+                self.first = [t.index_copy(0, rows[:m], v[:m]) for t, v in zip(self.total, values)]
+        for i, v in enumerate(values):
+            if self.square:
+                v = v - self.first[i][rows]
+                self.squares[i].index_add_(0, rows, v.square())
+            self.total[i].index_add_(0, rows, v if weights is None else over_rows(weights, v) * v)
+
+    def mean(self, n: int) -> Tensors:
+        """Means over ``n`` values of each row."""
+        return tuple(t / n + (self.first[i] if self.square else 0) for i, t in enumerate(self.total))
+
+    def variance(self, n: int) -> Tensors:
+        """Unbiased variances over ``n`` values of each row; zero for a single one."""
+        return tuple(((s - t.square() / n) / max(1, n - 1)).clamp(min=0) for s, t in zip(self.squares, self.total))
+
+
+def over_rows(weights: Tensor, like: Tensor) -> Tensor:
+    """``weights`` ``(M,)`` shaped to multiply ``like`` ``(M, ...)``, in its type."""
+    return weights.to(like).reshape(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,80 @@
+"""Randomness: every draw comes from one generator, shared by the rows and the same for every batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Seed = int | torch.Generator | None
+
+
+def generator_of(seed: Seed) -> torch.Generator:
+    """A generator on the CPU: a new one from an int, a fresh one from None (not repeatable), or the one given.
+
+    Raises:
+        TypeError: neither an int nor a CPU ``torch.Generator``.
+    """
+    if isinstance(seed, torch.Generator):
+        if seed.device.type != "cpu":
+            raise TypeError(
+                f"generator: a CPU generator gives the same draws on every device; got one on {seed.device}"
+            )
+        return seed
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise TypeError(f"generator={seed!r}: expected an int, a torch.Generator or None")
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
+class Draws:
+    """Draws ``0, 1, 2, ...`` of ``draw(count, generator)``, made in blocks that do not depend on who asks for how many.
+
+    Only the blocks in use are kept, so the numbers must be asked for in (roughly) rising order.
+
+    Args:
+        draw: gives ``count`` draws, shape ``(count, ...)``.
+        generator: where the randomness comes from.
+        block: how many draws are made together.
+    """
+
+    def __init__(self, draw: Callable[[int, torch.Generator], Tensor], generator: torch.Generator, block: int) -> None:
+        self.draw, self.generator, self.block = draw, generator, block
+        self.blocks: dict[int, Tensor] = {}
+        self.made = 0
+
+    def scaled(self, by: float) -> Draws:
+        """The same draws times a number."""
+        return Draws(lambda count, g: self.draw(count, g) * by, self.generator, self.block)
+
+    def __getitem__(self, k: Tensor) -> Tensor:
+        """Draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""
+        first, last = int(k[0]) // self.block, int(k[-1]) // self.block
+        while self.made <= last:
+            self.blocks[self.made] = self.draw(self.block, self.generator)
+            self.made += 1
+        # the block before is kept: a chunk is asked for again after it ran out of memory
+        self.blocks = {i: b for i, b in self.blocks.items() if i >= first - 1}
+        drawn = torch.cat([self.blocks[i] for i in range(first, last + 1)]) if last > first else self.blocks[first]
+        return drawn[k - first * self.block]
+
+
+def block_for(numel: int) -> int:
+    """How many draws of ``numel`` numbers to make together: about 4 million numbers, at least 1, at most 64."""
+    return max(1, min(64, 2**22 // max(1, numel)))
+
+
+def normal_draws(x: Tensor, generator: torch.Generator) -> Draws:
+    """Standard normal draws ``(count, ...)`` of the shape of a row of ``x`` ``(N, ...)``, the same for all rows."""
+    shape = x.shape[1:]
+    dtype = x.dtype if x.dtype == torch.double else torch.float
+    return Draws(
+        lambda count, g: torch.randn(count, *shape, generator=g, dtype=dtype).to(x.device),
+        generator,
+        block_for(shape.numel()),
+    )

@@ -1,0 +1,199 @@
+"""Where a model is cut: places inside it, and what passes them. The only file that registers hooks."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in a model: one module, one of its calls, one of its tensors.
+
+    Args:
+        module: the module, or its dotted name (``"layer4.1.conv2"``).
+        call: which call of a module that runs several times in one forward pass, from 0.
+        output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``.
+        input: the tensor that goes into the module, not the one that comes out.
+    """
+
+    module: nn.Module | str
+    call: int | None = None
+    output: int | str | None = None
+    input: bool = False
+
+
+LayerLike = Layer | str | nn.Module
+
+
+@dataclass(frozen=True)
+class Place:
+    """A :class:`Layer` found in a model."""
+
+    name: str
+    module: nn.Module
+    call: int | None
+    output: int | str | None
+    input: bool
+
+    def __str__(self) -> str:
+        return f"{'the input of ' if self.input else ''}layer {self.name!r}"
+
+
+def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
+    """The place that ``layer`` names in ``model``.
+
+    Raises:
+        LookupError: no such layer (with the nearest names), or a module that is not part of the model.
+    """
+    where = layer if isinstance(layer, Layer) else Layer(layer)
+    modules = dict(model.named_modules())
+    if isinstance(where.module, str):
+        name, module = where.module, modules.get(where.module)
+        if module is None:
+            near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or [n for n in modules if n][-5:]
+            raise LookupError(f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}")
+    elif isinstance(where.module, nn.Module):
+        name, module = next(((n, m) for n, m in modules.items() if m is where.module), ("", where.module))
+        if module is not model and not name:
+            raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
+    else:
+        raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
+    return Place(name, module, where.call, where.output, where.input or input)
+
+
+@contextmanager
+def visit(places: Sequence[Place], act: Callable[[int, Tensor], Tensor | None]) -> Iterator[list[int]]:
+    """While open, ``act(i, tensor)`` sees what passes ``places[i]``; what it returns, unless None, goes on instead.
+
+    Yields the number of times that each place was passed. Other threads that run the same model see nothing.
+
+    Raises:
+        LookupError: a place is passed twice in one forward pass and its ``call`` was not chosen.
+    """
+    me, calls, handles = threading.get_ident(), [0] * len(places), []
+
+    def watch(i: int, place: Place, value: Any) -> Any:
+        calls[i] += 1
+        if place.call is None and calls[i] > 1:
+            raise LookupError(
+                f"{place} runs more than once in one forward pass: choose the call with "
+                f"tw.Layer({place.name!r}, call=0), call=1, ..."
+            )
+        if place.call is not None and calls[i] != place.call + 1:
+            return None
+        key, tensor = _pick(place, value)
+        new = act(i, tensor)
+        return None if new is None else _put(value, key, new)
+
+    def before(i: int, place: Place) -> Callable:
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+            new = watch(i, place, {**dict(enumerate(args)), **kwargs}) if threading.get_ident() == me else None
+            return None if new is None else (tuple(new[k] for k in range(len(args))), {k: new[k] for k in kwargs})
+
+        return hook
+
+    def after(i: int, place: Place) -> Callable:
+        return lambda module, args, output: watch(i, place, output) if threading.get_ident() == me else None
+
+    try:
+        for i, place in enumerate(places):
+            handles.append(
+                place.module.register_forward_pre_hook(before(i, place), with_kwargs=True)
+                if place.input
+                else place.module.register_forward_hook(after(i, place))
+            )
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pick(place: Place, value: Any) -> tuple[int | str | None, Tensor]:
+    """The tensor that is meant in a module's output (or arguments), and its key there."""
+    if isinstance(value, Tensor):
+        return None, value
+    items = (
+        dict(value) if hasattr(value, "items") else dict(enumerate(value)) if isinstance(value, (tuple, list)) else {}
+    )
+    tensors = {k: v for k, v in items.items() if isinstance(v, Tensor)}
+    if place.output is not None:
+        if place.output not in tensors:
+            raise LookupError(f"{place}, output={place.output!r}: there is no such tensor; there are {list(tensors)}")
+        return place.output, tensors[place.output]
+    floats = {k: v for k, v in tensors.items() if v.is_floating_point()} or tensors
+    if len(floats) != 1:
+        found = f"{len(floats)} tensors ({', '.join(map(repr, floats))})" if floats else f"a {type(value).__name__}"
+        raise LookupError(f"{place} passes {found}: choose one with tw.Layer({place.name!r}, output=...)")
+    return next(iter(floats.items()))
+
+
+def _put(value: Any, key: int | str | None, new: Tensor) -> Any:
+    """``value`` with the tensor at ``key`` replaced, of the same type."""
+    if key is None:
+        return new
+    if hasattr(value, "items"):
+        named = {**value, key: new}
+        return named if type(value) is dict else type(value)(**named)
+    items = [new if k == key else v for k, v in enumerate(value)]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+class _Reached(Exception):
+    """All places were passed: the rest of the forward pass is not needed."""
+
+
+def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True) -> list[Tensor]:
+    """What passes ``places`` while ``run()`` runs the model, which stops there (``stop=False``: runs to its end).
+
+    Raises:
+        LookupError: a place was not passed.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def act(i: int, tensor: Tensor) -> None:
+        seen[i] = tensor
+        if stop and len(seen) == len(places):
+            raise _Reached
+
+    with visit(places, act), suppress(_Reached):
+        run()
+    return [seen[i] if i in seen else _not_passed(place) for i, place in enumerate(places)]
+
+
+def _not_passed(place: Place) -> Tensor:
+    which = "" if place.call is None else f" (call {place.call})"
+    raise LookupError(f"{place}{which} did not run in the forward pass")
+
+
+@contextmanager
+def since(places: Sequence[Place], values: Sequence[Tensor]) -> Iterator[None]:
+    """While open, ``values[i]`` (as many rows as the model is run on) stands in for what passes ``places[i]``."""
+    # a copy: the operations above may work in place, and a leaf of the graph may not be written to
+    with visit(places, lambda i, tensor: values[i].to(tensor.dtype, copy=True)) as calls:
+        yield
+    for place, n in zip(places, calls):
+        if not n or (place.call is not None and n <= place.call):
+            _not_passed(place)
+
+
+@contextmanager
+def tapped(places: Sequence[Place]) -> Iterator[dict[int, Tensor]]:
+    """While open, what passes ``places`` is kept and can be differentiated by; nothing below the lowest is."""
+    seen: dict[int, Tensor] = {}
+
+    def act(i: int, tensor: Tensor) -> Tensor:
+        seen[i] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        return seen[i].clone()  # as in `since`
+
+    with visit(places, act):
+        yield seen
+    for i, place in enumerate(places):
+        if i not in seen:
+            _not_passed(place)

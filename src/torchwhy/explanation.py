@@ -1,0 +1,168 @@
+"""The result of a method: attributions with their context."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True, eq=False)
+class Explanation:
+    """Attributions, and what can be said about them.
+
+    Args:
+        attributions: tensors in the form of the inputs, or of the layer.
+        inputs: what was explained.
+        target: the target as it was resolved.
+        method: the method's name.
+        settings: its settings that differ from the defaults.
+        evaluations: rows that went through the model, of a forward pass with or without a backward pass.
+        seconds: wall-clock time.
+        completeness_gap: ``(N,)``, \\|sum of the attributions − change of the score\\|, in the units of the score; None where
+            a method promises no such sum.
+        standard_error: of each attribution, in the attributions' form, for methods that sample.
+        details: further facts that a method reports.
+    """
+
+    attributions: Any
+    inputs: Any
+    target: Any = None
+    method: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    evaluations: int = 0
+    seconds: float = 0.0
+    completeness_gap: Tensor | None = None
+    standard_error: Any = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Explanation({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
+
+    def summary(self) -> dict[str, Any]:
+        """The facts on one line each: method, target, shapes, evaluations, seconds, gap."""
+        facts: dict[str, Any] = {"method": self.method, **self.settings, "target": _short(self.target)}
+        facts["shape"] = ", ".join(str(tuple(t.shape)) for t in _tensors(self.attributions).values())
+        facts["evaluations"], facts["seconds"] = self.evaluations, round(self.seconds, 3)
+        if self.completeness_gap is not None:
+            facts["completeness_gap"] = f"{float(self.completeness_gap.max()):.3g}"
+        return facts
+
+    def plot(self, **options: Any) -> Any:
+        """A figure for what the attributions are: maps of images, lines of series, bars of features.
+
+        Args:
+            options: handed to the picture, see :mod:`torchwhy.visualize`.
+
+        Returns:
+            A ``matplotlib`` figure.
+        """
+        from .visualize import plot
+
+        return plot(
+            _only(self.attributions), _only(self.inputs), title=self.method, error=_only(self.standard_error), **options
+        )
+
+    def overlay(self, **options: Any) -> Any:
+        """The first row's map over its image, as a ``matplotlib`` figure."""
+        from .visualize import overlay
+
+        return overlay(_only(self.inputs)[0], _only(self.attributions)[0], **options)
+
+    def _repr_html_(self) -> str:
+        """The notebook view: the picture, where there is one, above the facts."""
+        import base64
+        import io
+
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
+            for k, v in self.summary().items()
+        )
+        table = f"<table>{rows}</table>"
+        try:
+            figure = self.plot()
+        except (TypeError, ValueError):  # no picture for this shape: the facts alone
+            return table
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
+        return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'/>{table}"
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a ``safetensors`` file; targets and settings that are not plain data are kept as text."""
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {}
+        forms = {}
+        for name in ("attributions", "inputs", "completeness_gap", "standard_error"):
+            value = getattr(self, name)
+            forms[name] = type(value).__name__ if not isinstance(value, Mapping) else "dict"
+            tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in _tensors(value).items()}
+        facts = {
+            "target": self.target,
+            "method": self.method,
+            "settings": self.settings,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+            "details": self.details,
+            "forms": forms,
+        }
+        save_file(tensors, str(path), metadata={"torchwhy": json.dumps(facts, default=_plain)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file was not written by :meth:`save`.
+        """
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("torchwhy", "null"))
+            if facts is None:
+                raise ValueError(f"{path}: not an explanation written by save()")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        forms = facts.pop("forms")
+        for name, form in forms.items():
+            parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}
+            facts[name] = (
+                None
+                if form == "NoneType"
+                else parts
+                if form == "dict"
+                else parts["0"]
+                if form == "Tensor"
+                else tuple(parts[str(i)] for i in range(len(parts)))
+            )
+        return cls(**facts)
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    """The tensors of a result, by name."""
+    if value is None:
+        return {}
+    if isinstance(value, Tensor):
+        return {"0": value}
+    return {str(k): t for k, t in (value.items() if isinstance(value, Mapping) else enumerate(value))}
+
+
+def _only(value: Any) -> Any:
+    tensors = _tensors(value)
+    if len(tensors) > 1:
+        raise ValueError(f"a picture shows one tensor, this explanation has {len(tensors)}: pick one of .attributions")
+    return next(iter(tensors.values()), None)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) and value.numel() < 1000 else repr(value)
+
+
+def _short(target: Any) -> str:
+    text = str(target.tolist() if isinstance(target, torch.Tensor) else target)
+    return text if len(text) < 60 else text[:57] + "..."

@@ -1,0 +1,75 @@
+"""What flows through a hidden layer on the way from a baseline to the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..attribution import Attribution
+from ..engine.paths import Rule, Straight, nodes_and_weights, pairs
+from ..engine.problem import Problem, Sums, Tensors
+
+
+@dataclass(kw_only=True, repr=False)
+class Conductance(Attribution):
+    r"""The part of integrated gradients that flows through each hidden unit:
+    :math:`A_{nj} = \sum_k \frac{\partial f}{\partial y_j}(z_k) \, (y_j(z_{k+1}) - y_j(z_k))`,
+    :math:`z_k = b_n + \alpha_k (x_n - b_n)`.
+
+    Of the shape of the layer's output, in units of the score; over a whole layer it sums to f(x) − f(b) as the steps grow
+    (the error falls with 1 / n_steps).
+
+    Args:
+        n_steps: steps; the model is evaluated at their n_steps + 1 ends.
+        method: where the ends lie, as for :class:`IntegratedGradients`; only ``riemann_trapezoid`` begins at the baseline and
+            ends at the input.
+
+    ``layer=`` is needed. Paper: Dhamdhere, Sundararajan, Yan 2018, arXiv:1805.12233, equation 2, in the form of Shrikumar et
+    al. 2018, arXiv:1807.09946.
+    """
+
+    n_steps: int = 50
+    method: Rule = "gausslegendre"
+
+    multiplies_by_input: ClassVar[bool] = True
+    is_complete: ClassVar[bool] = True
+    uses_baselines: ClassVar[bool] = True
+    layer_role: ClassVar = "tap"
+    paper: ClassVar[str] = "arXiv:1805.12233"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        path, sums = Straight(problem, nodes_and_weights(self.method, self.n_steps + 1)[0]), Sums(problem.n)
+        for before, after in pairs(problem.walk(path.n, path.point), problem.n, self.n_steps + 1):
+            sums.add(
+                after.rows, [g * (a - b) for g, a, b in zip(before.gradients, after.activations, before.activations)]
+            )
+        return sums.mean(len(problem.baselines[0]))
+
+
+@dataclass(kw_only=True, repr=False)
+class InternalInfluence(Attribution):
+    r"""The mean gradient at a hidden layer while the input goes from a baseline to its value:
+    :math:`A_{nj} = \int_0^1 \frac{\partial f}{\partial y_j}(b_n + \alpha (x_n - b_n)) \, d\alpha`.
+
+    Of the shape of the layer's output; a slope, in units of score per activation, not a share of the score.
+
+    Args:
+        n_steps: points of the rule.
+        method: the rule, as for :class:`IntegratedGradients`.
+
+    ``layer=`` is needed. Paper: Leino et al. 2018, arXiv:1802.03788, definition 1, uniform on the line from b to x.
+    """
+
+    n_steps: int = 50
+    method: Rule = "gausslegendre"
+
+    uses_baselines: ClassVar[bool] = True
+    layer_role: ClassVar = "tap"
+    paper: ClassVar[str] = "arXiv:1802.03788"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        alphas, weights = nodes_and_weights(self.method, self.n_steps)
+        path, sums = Straight(problem, alphas), Sums(problem.n)
+        for c in problem.walk(path.n, path.point):
+            sums.add(c.rows, c.gradients, weights[c.k % self.n_steps])
+        return sums.mean(len(problem.baselines[0]))

@@ -1,0 +1,83 @@
+"""Integrated gradients by sampling: expected gradients and GradientSHAP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..attribution import Attribution
+from ..engine.paths import Straight
+from ..engine.problem import Problem, Sums, Tensors
+from ..engine.randomness import Draws, Seed, normal_draws
+
+
+@dataclass(kw_only=True, repr=False)
+class ExpectedGradients(Attribution):
+    r"""The expected gradient between baselines and input: :math:`A_n = E_{b, \alpha} [(x_n - b) \nabla f(b + \alpha (x_n - b))]`,
+    b drawn from the baselines, :math:`\alpha` from [0, 1].
+
+    In units of the score; in expectation the attributions sum to f(x) minus the mean score of the baselines. The draws are
+    shared by the rows.
+
+    Args:
+        n_samples: the number of draws; the explanation's ``standard_error`` falls with its square root.
+        generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
+
+    ``baselines``: a tensor ``(K, ...)`` of rows to draw from, such as part of the training set, or anything else of
+    :mod:`torchwhy.baselines`.
+
+    Paper: Erion et al. 2021, arXiv:1906.10670, equation 2.
+    """
+
+    n_samples: int = 64
+    generator: Seed = None
+
+    multiplies_by_input: ClassVar[bool] = True
+    is_complete: ClassVar[bool] = True
+    uses_baselines: ClassVar[bool] = True
+    baselines_are_rows: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1906.10670"
+
+    def noise(self, problem: Problem) -> tuple[Draws, ...]:
+        """What is added to the input: nothing."""
+        return ()
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        m = self.n_samples
+        if isinstance(m, bool) or int(m) != m or m < 1:
+            raise ValueError(f"n_samples={m!r}: expected an int of at least 1")
+        alphas = torch.rand(m, generator=problem.generator, dtype=torch.double)
+        drawn = torch.randint(len(problem.baselines[0]), (m,), generator=problem.generator)
+        path, sums = Straight(problem, alphas, drawn, self.noise(problem)), Sums(problem.n, square=True)
+        for c in problem.walk(m, path.point):
+            sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
+        error = [(v / m).sqrt() for v in sums.variance(m)]
+        problem.report(standard_error=error[0] if len(error) == 1 else tuple(error))
+        return sums.mean(m)
+
+
+@dataclass(kw_only=True, repr=False)
+class GradientSHAP(ExpectedGradients):
+    r"""Expected gradients with noise on the input:
+    :math:`A_n = E [(x_n + \sigma \epsilon - b) \nabla f(b + \alpha (x_n + \sigma \epsilon - b))]`.
+
+    In units of the score. An estimate of Shapley values that is right where the model is linear or the features independent;
+    with ``stdevs=0`` it is :class:`ExpectedGradients`.
+
+    Args:
+        stdevs: the standard deviation :math:`\sigma` of the noise, in units of the input.
+
+    Paper: Lundberg, Lee 2017, arXiv:1705.07874; as in its authors' GradientExplainer.
+    """
+
+    stdevs: float = 0.0
+
+    paper: ClassVar[str] = "arXiv:1705.07874"
+
+    def noise(self, problem: Problem) -> tuple[Draws, ...]:
+        """Normal draws of each input's shape."""
+        if self.stdevs < 0:
+            raise ValueError(f"stdevs={self.stdevs!r}: a standard deviation cannot be negative")
+        return tuple(normal_draws(x, problem.generator).scaled(self.stdevs) for x in problem.x) if self.stdevs else ()

@@ -1,0 +1,58 @@
+"""Saliency: the gradient of the score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..engine.problem import Problem, Tensors
+
+Channels = Literal["max", "norm", "sum"] | None
+
+
+@dataclass(kw_only=True, repr=False)
+class Saliency(Attribution):
+    r"""The absolute gradient of the score: :math:`A_{nk} = |\partial f(x_n) / \partial x_{nk}|`.
+
+    How much the score changes for a small change of each element: a slope, in units of score per input, not a share of the
+    score. With ``channels="max"`` :math:`M_{nij} = \max_c |\partial f(x_n) / \partial x_{ncij}|`, the paper's map.
+
+    Args:
+        signed: keep the sign of the gradient.
+        channels: make one map ``(N, 1, H, W)`` of the channels: the largest absolute value ("max"), the Euclidean norm
+            ("norm") or the sum ("sum"); None keeps the shape ``(N, C, H, W)``.
+
+    Paper: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3.
+
+    >>> net = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = torch.nn.init.constant_(net.weight, -3.0)
+    >>> Saliency(net).attribute(torch.zeros(1, 2), target=0)
+    tensor([[3., 3.]])
+    """
+
+    signed: bool = False
+    channels: Channels = None
+
+    paper: ClassVar[str] = "arXiv:1312.6034"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        return finish(problem.all_gradients(problem.x), self.signed, self.channels)
+
+
+def finish(gradients: Iterable[Tensor], signed: bool, channels: Channels) -> Tensors:
+    """Gradients ``(N, C, ...)`` with their sign taken off and their channels made one, as asked for."""
+    if channels not in ("max", "norm", "sum", None):
+        raise ValueError(f"channels={channels!r}: expected 'max', 'norm', 'sum' or None")
+    out = []
+    for g in gradients:
+        g = g if signed else g.abs()
+        if channels == "max":
+            g = g.gather(1, g.abs().argmax(1, keepdim=True))
+        elif channels is not None:
+            g = g.norm(dim=1, keepdim=True) if channels == "norm" else g.sum(1, keepdim=True)
+        out.append(g)
+    return tuple(out)

@@ -1,0 +1,147 @@
+"""SmoothGrad and its relatives: what becomes of a method's answers when noise is added to the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution, ask
+from ..engine.paths import pick
+from ..engine.problem import Problem, Sums, Tensors, over_rows
+from ..engine.randomness import Seed, normal_draws
+from .saliency import Channels, Saliency, finish
+
+
+@dataclass(kw_only=True, repr=False)
+class SmoothGrad(Attribution):
+    r"""The mean gradient around the input: :math:`A_n = | \frac1m \sum_{k=1}^m \nabla f(x_n + \sigma_n \epsilon_k) |`.
+
+    In units of score per input, like :class:`Saliency`, which it equals without noise. The noise
+    :math:`\epsilon_k \sim N(0, I)` is shared by the rows, so that a batch gives what its rows give one by one. With ``of=``,
+    the mean of that method's attributions, its sign and shape.
+
+    Args:
+        n_samples: the number m of noisy inputs.
+        noise_level: :math:`\sigma_n` as a share of the row's range, max − min.
+        stdevs: :math:`\sigma_n` itself, in units of the input, one or one per input tensor; replaces ``noise_level``.
+        of: another method, whose own settings (its layer, its batch size) hold; None is the plain gradient.
+        signed: keep the sign of the mean gradient.
+        channels: make one map of the channels, as for :class:`Saliency`.
+        generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
+
+    The explanation's ``standard_error`` is that of the mean, before the sign is taken off.
+
+    Paper: Smilkov et al. 2017, arXiv:1706.03825. Captum's ``NoiseTunnel(Saliency(model))`` averages absolute gradients:
+    that is ``SmoothGrad(model, of=Saliency(model))``.
+    """
+
+    n_samples: int = 32
+    noise_level: float = 0.15
+    stdevs: float | Sequence[float] | None = None
+    of: Attribution | None = None
+    signed: bool = False
+    channels: Channels = None
+    generator: Seed = None
+
+    layer_role: ClassVar = "inner"
+    paper: ClassVar[str] = "arXiv:1706.03825"
+
+    @property
+    def uses_baselines(self) -> bool:  # type: ignore[override]
+        """Those of the other method."""
+        return self.of is not None and self.of.uses_baselines
+
+    @property
+    def uses_feature_mask(self) -> bool:  # type: ignore[override]
+        """That of the other method."""
+        return self.of is not None and self.of.uses_feature_mask
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        return self.finish(self.moments(problem).mean(self.n_samples))
+
+    def finish(self, values: Tensors) -> Tensors:
+        """The mean gradient in the form asked for; another method's mean as it is."""
+        return finish(values, self.signed, self.channels) if self.of is None else values
+
+    def moments(self, problem: Problem) -> Sums:
+        """Sums over the noisy inputs' maps and their squares, with the mean's standard error reported."""
+        if isinstance(self.n_samples, bool) or int(self.n_samples) != self.n_samples or self.n_samples < 1:
+            raise ValueError(f"n_samples={self.n_samples!r}: expected an int of at least 1")
+        if self.of is not None and self.layer is not None:
+            raise ValueError("layer: give it to the method in of=")
+        of = self.of or Saliency(
+            self.model,
+            signed=True,
+            layer=self.layer,
+            batch_size=self.batch_size,
+            attribute_to_layer_input=self.attribute_to_layer_input,
+            precision=self.precision,
+        )
+        sigmas = self._sigmas(problem.x)
+        noise = [normal_draws(x, problem.generator) for x in problem.x]
+
+        def work(start: int, stop: int) -> tuple[Tensor, Tensors]:
+            rows, k = problem.rows_and_samples(start, stop)
+            z = [
+                pick(x, rows) + over_rows(s.expand(problem.n)[rows], x) * e[k].to(x)
+                for x, s, e in zip(problem.x, sigmas, noise)
+            ]
+            return rows, ask(of, problem, z, rows)
+
+        sums = Sums(problem.n, square=True)
+        for rows, values in problem.batches(self.n_samples * problem.n, work):
+            sums.add(rows, values)
+        error = [(v / self.n_samples).sqrt() for v in sums.variance(self.n_samples)]
+        problem.report(standard_error=error[0] if len(error) == 1 else tuple(error))
+        return sums
+
+    def _sigmas(self, tensors: Tensors) -> list[Tensor]:
+        """The standard deviation of the noise, ``(N,)`` or ``(1,)``, for each tensor."""
+        if self.stdevs is not None:
+            given = self.stdevs if isinstance(self.stdevs, (tuple, list)) else [self.stdevs] * len(tensors)
+            if len(given) != len(tensors):
+                raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
+            found = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, tensors)]
+        else:
+            found = [self.noise_level * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in tensors]
+        if self.noise_level < 0 or any(bool((s < 0).any()) for s in found):
+            raise ValueError("stdevs, noise_level: a standard deviation cannot be negative")
+        return found
+
+
+@dataclass(kw_only=True, repr=False)
+class SquareGrad(SmoothGrad):
+    r"""The mean squared gradient around the input: :math:`A_n = \frac1m \sum_k \nabla f(x_n + \sigma_n \epsilon_k)^2`.
+
+    Non-negative, in squared units. Settings as for :class:`SmoothGrad`.
+
+    Paper: Hooker et al. 2019, arXiv:1806.10758, section 3 (SmoothGrad-Squared).
+    """
+
+    paper: ClassVar[str] = "arXiv:1806.10758"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        sums, m = self.moments(problem), self.n_samples
+        return self.finish(tuple(mean.square() + v * ((m - 1) / m) for mean, v in zip(sums.mean(m), sums.variance(m))))
+
+
+@dataclass(kw_only=True, repr=False)
+class VarGrad(SmoothGrad):
+    r"""The variance of the gradient around the input: :math:`A_n = \frac1m \sum_k (g_k - \bar g)^2`,
+    :math:`g_k = \nabla f(x_n + \sigma_n \epsilon_k)`.
+
+    Non-negative, in squared units; says where the gradient is unstable, not where it is large. Settings as for
+    :class:`SmoothGrad`.
+
+    Paper: Adebayo et al. 2018, arXiv:1810.03307; Hooker et al. 2019, arXiv:1806.10758.
+    """
+
+    paper: ClassVar[str] = "arXiv:1810.03307"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        sums, m = self.moments(problem), self.n_samples
+        return self.finish(tuple(v * ((m - 1) / m) for v in sums.variance(m)))
