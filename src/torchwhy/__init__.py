@@ -33,6 +33,10 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "backprop.guided": ["GuidedBackprop", "DeconvNet"],
+    "backprop.lrp": ["LRP"],
+    "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
+    "backprop.excitation": ["LinearApproximation"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 

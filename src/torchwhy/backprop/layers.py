@@ -53,13 +53,12 @@ class LinearLayer:
 
     def transpose(self, g: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of ⟨g, op(x, weight)⟩ for x, without running op."""
-        assert self.x is not None
         if self.name == "linear":
             return torch.matmul(g, weight) if weight.dim() == 2 else g.unsqueeze(-1) * weight
         o = self.options
         moved = o.get("output_padding", (0,) * (weight.dim() - 2))
         return torch.ops.aten.convolution_backward(
-            g, self.x.value, weight, None, o["stride"], o["padding"], o["dilation"],
+            g, self.values[0], weight, None, o["stride"], o["padding"], o["dilation"],
             self.name.startswith("conv_transpose"), moved, o["groups"], [True, False, False],
         )[0]  # fmt: skip
 
@@ -86,7 +85,7 @@ class LinearLayer:
         """The input and the output (bias included) of the layer."""
         if self.x is None or self.y is None:
             raise RuntimeError("the layer has not run")
-        return self.x.value, self.y.value
+        return self.x.value.to(self.weight.dtype), self.y.value.to(self.weight.dtype)  # they differ under autocast
 
     def contributions(self, sign: int) -> Tensor:
         """Return the sum of the terms x·w of one sign (+1 or -1), and of the bias where it has that sign."""
@@ -124,4 +123,4 @@ def _same(x: Tensor, weight: Tensor, options: dict[str, Any]) -> Tensor:
 def run(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -> Tensor:
     """Return the value `y` with `rule`'s backward for x."""
     layer.x, layer.y = call.mode.hold(x), call.mode.hold(y)
-    return surrogate(y, lambda m: (rule.multiplier(layer, m),), x)
+    return surrogate(y, lambda m: (rule.multiplier(layer, m.to(layer.weight.dtype)),), x)

@@ -22,6 +22,7 @@ from torchwhy.backprop.layers import LinearLayer
 
 def stable(z: Tensor, epsilon: float) -> Tensor:
     """Z moved away from zero by epsilon, along its sign (zero counts as positive)."""
+    epsilon = max(epsilon, torch.finfo(z.dtype).tiny)
     return torch.where(z < 0, z - epsilon, z + epsilon)
 
 

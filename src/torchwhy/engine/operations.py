@@ -103,7 +103,8 @@ STRUCTURAL = frozenset(
     "pixel_shuffle pixel_unshuffle channel_shuffle ravel repeat repeat_interleave reshape reshape_as resolve_conj "
     "resolve_neg roll rot90 select slice split split_with_sizes squeeze stack swap t take take_along_dim tensor_split "
     "tile to transpose type type_as tril triu unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze vsplit vstack "
-    "view view_as where masked_fill pack_padded_sequence pad_packed_sequence requires_grad setitem im2col positive".split()
+    "view view_as where masked_fill pack_padded_sequence pad_packed_sequence requires_grad setitem im2col positive "
+    "grad backward retain_grad register_hook".split()  # these are asked of a tensor, and compute nothing from it
 )
 # Linear in every signal they get (a sum of signals included): their gradient is their rule in every method.
 LINEAR = STRUCTURAL | frozenset(

@@ -63,6 +63,11 @@ class Call:
 Rule = Callable[[Call], Any]
 
 
+def gradient(call: Call) -> Any:
+    """The rule of operations whose plain gradient is what the method asks for: they run untouched, and are not counted."""
+    return call()
+
+
 class Held:
     """A tensor kept for the backward pass. `Rules.hold` makes it, and copies it before its memory is overwritten."""
 
@@ -137,7 +142,7 @@ class Rules(TorchFunctionMode):
         rule = self._rule(op.name)
         if in_place and self._held and args:
             self._rescue(args[0])
-        if rule is None or not (self.always or carries_signal(args, kwargs)):
+        if rule is None or rule is gradient or not (self.always or carries_signal(args, kwargs)):
             out = function(*args, **kwargs)
             if rule is None and op.name not in LINEAR and carries_signal(out):
                 self._count_plain(op.name, args, kwargs)
@@ -224,7 +229,7 @@ class _Surrogate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, backward, *signals):
         ctx.rule = backward
-        return y
+        return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
     @staticmethod
     @once_differentiable
@@ -236,7 +241,7 @@ class _Surrogate(torch.autograd.Function):
 
 def surrogate(y: Tensor, backward: Callable[[Tensor], tuple[Tensor | None, ...]], *signals: Tensor) -> Tensor:
     """Return the value `y`, whose gradient for each of `signals` is what `backward` makes of the multiplier at y."""
-    return _Surrogate.apply(y, backward, *signals)
+    return _Surrogate.apply([y], backward, *signals)
 
 
 class _Write(torch.autograd.Function):
@@ -255,7 +260,7 @@ class _Write(torch.autograd.Function):
 
 def pointwise(call: Call, y: Tensor, backward: Callable[[Tensor], tuple[Tensor]]) -> Tensor:
     """Return the value `y` of an elementwise operation, in the place of its input if the model asked for that."""
-    return _Write.apply(call.x, y, backward) if call.in_place else _Surrogate.apply(y, backward, call.x)
+    return _Write.apply(call.x, y, backward) if call.in_place else _Surrogate.apply([y], backward, call.x)
 
 
 def writes(rule: Rule) -> Rule:
