@@ -41,6 +41,12 @@ def test_rollout_by_hand_and_as_a_product(attentions):
     assert not torch.allclose(attention.rollout(attentions, discard_ratio=0.5), expected)
 
 
+def test_rollout_keeps_the_class_tokens_own_entry():
+    one = [torch.tensor([[[0.1, 0.9], [0.3, 0.7]]], dtype=torch.float64)]
+    close(attention.rollout(one, discard_ratio=0.5), [[0.55, 0.45], [0.0, 1.0]])
+    close(attention.rollout(one, discard_ratio=0.5, protected=()), [[1 / 1.9, 0.9 / 1.9], [0.0, 1.0]])
+
+
 def test_max_flow_needs_the_way_back():
     """Two units must cross; the first path taken (s a b t) blocks one of them unless it can be undone."""
     capacity = {"s": {"a": 1.0, "c": 1.0}, "a": {"b": 1.0, "d": 1.0}, "c": {"b": 1.0}, "b": {"t": 1.0}, "d": {"e": 1.0}}

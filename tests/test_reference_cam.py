@@ -198,6 +198,11 @@ def test_scorecam_by_hand():
     close(cam_masks.iscam(f, x, A, [0.5, 1.0], relu=False), half * A[0] + (1 - half) * A[1])
 
 
+def test_scorecam_survives_large_scores():
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    close(cam_masks.scorecam(lambda t: 1000 * t[0, 0, 0, 0], x, A), A[1].clamp(min=0))
+
+
 def test_sscam_by_hand():
     """f = sum of squares, one cell, masks 0 (constant maps): noise alone speaks, (2 s)^2 = s^2 * 4 against 0."""
     x, a = torch.full((1, 1, 1, 1), 2.0, dtype=torch.float64), torch.ones(2, 1, 1, dtype=torch.float64)
@@ -294,14 +299,15 @@ def test_full_gradients_are_complete_and_fullgrad_by_hand(layers, x):
     assert total.item() == pytest.approx(run(layers, x).item() - head_bias + 0.7, abs=1e-12)
     assert [t.shape for t in terms] == [torch.Size(s) for s in shapes]
 
-    # y = sum w x + a bias map of slope v: |x w| and |b v| brought to [0, 1], added up
+    # y = sum w x + a bias map of slope v: |x w| and |b v| brought to [0, 1], added up;
+    # a layer with a constant term and one without a grid add nothing
     w = torch.tensor([[0.0, 1.0], [-2.0, 4.0]], dtype=torch.float64)
     v = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
     ones = torch.ones(1, 1, 2, 2, dtype=torch.float64)
     found = cam.fullgrad(
-        lambda t, s: (w * t).sum() + (v * s[0]).sum() + s[1].sum(),
+        lambda t, s: (w * t).sum() + (v * s[0]).sum() + s[1].sum() + (v[0] * s[2]).sum(),
         ones,
-        [torch.tensor([-3.0], dtype=torch.float64)] * 2,
-        [(1, 1, 2, 2), (1, 1)],
+        [torch.tensor(b, dtype=torch.float64) for b in ([-3.0], [2.0], [1.0, 5.0])],
+        [(1, 1, 2, 2), (1, 1, 2, 2), (1, 2)],
     )
     close(found, [[0.0, 0.25 + 0.25], [0.5 + 0.5, 2.0]])
