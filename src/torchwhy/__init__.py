@@ -36,7 +36,8 @@ _HOME = {
     "backprop.guided": ["GuidedBackprop", "DeconvNet"],
     "backprop.lrp": ["LRP"],
     "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
-    "backprop.excitation": ["LinearApproximation"],
+    "backprop.excitation": ["ExcitationBackprop"],
+    "backprop.linear_approximation": ["LinearApproximation"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 

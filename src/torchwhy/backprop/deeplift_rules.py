@@ -91,12 +91,9 @@ def product(call: Call) -> Tensor:
     args, kwargs, y = call.args, call.kwargs, call.value()
     signals = [a for a, _ in pairs]
     if call.name == "mul":  # the most frequent, without a second forward
-        for one, (other, _) in ((0, pairs[1]), (1, pairs[0])):
-            if other in call.mode.inverses:
-                (a1, a0), (r1, r0) = pairs[one], pairs[1 - one]
-                share = _share_of_quotient(a1.detach(), 1 / r1.detach(), a0, 1 / r0)
-                inner = -r1.detach() * r0  # Δσ = Δ(1/r) = -Δr / (r1 r0)
-                return surrogate(y, lambda m: _both(share, m, 1 / inner), a1, r1)
+        scale = next((k for k in (0, 1) if pairs[k][0] in call.mode.inverses), None)
+        if scale is not None:
+            return _scaled_by(y, pairs[1 - scale], pairs[scale])
         a, b = (middles[id(s)] for s in signals)
         return surrogate(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
 
@@ -109,6 +106,15 @@ def product(call: Call) -> Tensor:
         return found
 
     return surrogate(y, backward, *{id(s): s for s in signals}.values())
+
+
+def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, Tensor]) -> Tensor:
+    """Share y = a r, r = 1/σ, as the quotient a/σ: Δσ = -Δr / (r1 r0)."""
+    (a1, a0), (r1, r0) = factor, inverse
+    one, zero = r1.detach(), r0
+    of_a, of_sigma = _share_of_quotient(a1.detach(), 1 / one, a0, 1 / zero)
+    of_r = -of_sigma / (one * zero)
+    return surrogate(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
 
 
 def _signals(new: Any, old: Any) -> Any:
@@ -145,10 +151,6 @@ def _share_of_quotient(a1: Tensor, b1: Tensor, a0: Tensor, b0: Tensor) -> Share:
     of_a = torch.where(same, 1 / middle, middle / both)
     of_b = torch.where(same, -(a1 / b1 + a0 / b0) / 2 / middle, -(a1 + a0) / 2 / both)
     return of_a, of_b
-
-
-def _both(share: Share, m: Tensor, inner: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-    return m * share[0], m * share[1] * inner
 
 
 def quotient(call: Call) -> Tensor:
@@ -262,7 +264,7 @@ def vector_norm(call: Call) -> Tensor:
         call.mode._count_plain(call.name, call.args, call.kwargs)
         return call()
     n1, n0 = call.value(), call.base.value()
-    dim, keep = call.kwargs.get("dim"), call.kwargs.get("keepdim", False)
+    dim = call.kwargs.get("dim")
     dims = tuple(range(call.x.dim())) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     wide = [1 if i in {d % call.x.dim() for d in dims} else n for i, n in enumerate(call.x.shape)]
     total = (n1 + n0).reshape(wide)
@@ -339,9 +341,7 @@ def _extreme_of_two(call: Call) -> Tensor:
         for mask, p, q in ((first, a1, a0), (~first, b1, b0))
     ]
     signals = [(s, f) for s, f in zip((a1, b1), factors) if carries_signal(s)]
-    return surrogate(
-        y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
-    )
+    return surrogate(y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals))
 
 
 def _max_pool(call: Call) -> Any:

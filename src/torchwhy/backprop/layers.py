@@ -42,11 +42,6 @@ class LinearLayer:
                 options["padding"] = (0,) * spatial
         return cls(call.name, weight, bias, options), x
 
-    @property
-    def _axis(self) -> int:
-        """The dimension of channels or features in y."""
-        return -1 if self.name == "linear" else 1
-
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """op(x, weight) + bias."""
         return getattr(F, self.name)(x, weight, bias, **self.options)
@@ -73,11 +68,9 @@ class LinearLayer:
             weight = weight * scale.view(-1, 1, *tail)
         return replace(self, weight=weight, bias=shift if self.bias is None else self.bias * scale + shift)
 
-    def shape_bias(self, bias: Tensor | None) -> Tensor | float:
-        """Return `bias` in a shape that adds to y; 0 where there is none."""
-        if bias is None:
-            return 0.0
-        return bias if self.name == "linear" else bias.view(-1, *[1] * (self.weight.dim() - 2))
+    def negated(self) -> LinearLayer:
+        """Return the layer with its weights negated, and the same value."""
+        return replace(self, weight=-self.weight)
 
     # ------------------------------------------------------------------------------ contributions by their sign
     @property

@@ -14,7 +14,20 @@ from ..attribution import Attribution
 from ..engine.operations import LINEAR_LAYERS, operation
 from ..engine.problem import Problem, Tensors
 from ..engine.rules import Rule
-from .lrp_rules import FIRST_ONLY, LAYER_RULES, AlphaBeta, Epsilon, Excitation, Flat, Gamma, Norm, Pass, ZBox, ZPlus, stable
+from .lrp_rules import (
+    FIRST_ONLY,
+    LAYER_RULES,
+    AlphaBeta,
+    Epsilon,
+    Excitation,
+    Flat,
+    Gamma,
+    Norm,
+    Pass,
+    ZBox,
+    ZPlus,
+    stable,
+)
 from .propagation import MATMULS, Propagation, linear_rule, matmul, overrides, passing, table
 from .running import under_rules
 
@@ -67,8 +80,9 @@ class LRP(Attribution):
     input times gradient on piecewise linear networks.
 
     The rules act on operations, on the untouched model. Batch norm is folded, for the rule only, into the linear operation
-    before it, else it is affine. Activations pass relevance on; products share it, softmax keeps its gradient, norms and
-    denominators count as constants, a sigmoid factor is a gate (see :mod:`torchwhy.backprop.propagation`).
+    before it, else it is affine. Activations pass relevance on; products share it; norms and denominators count as
+    constants; a sigmoid factor is a gate, which gets nothing; so are attention weights, but for the composite
+    ``"attention"``, where queries and keys get their share (see :mod:`torchwhy.backprop.propagation`).
 
     Args:
         composite: which rule where. ``"auto"`` is ``"attention"`` for models with attention or layer norms, else
@@ -135,7 +149,9 @@ class LRP(Attribution):
         reads = isinstance(first, FIRST_ONLY)
         for by_name in (False, True):  # a module's name is more special than its type
             for key in (k for group in custom for k in (group if isinstance(group, tuple) else (group,))):
-                rule = self._rule(next(v for g, v in custom.items() if key is g or (isinstance(g, tuple) and key in g)), "rule")
+                rule = self._rule(
+                    next(v for g, v in custom.items() if key is g or (isinstance(g, tuple) and key in g)), "rule"
+                )
                 reads = reads or isinstance(rule, FIRST_ONLY)
                 if not (isinstance(key, (str, type))):
                     if not by_name:
@@ -146,9 +162,12 @@ class LRP(Attribution):
             first, reads = None, False
         if first is not None and not isinstance(first, FIRST_ONLY) and not isinstance(first, LAYER_RULES):
             raise ValueError(f"first={first!r}: expected a rule of linear layers")
-        return lambda: Propagation(
-            operations, first=first, reads_relevance=reads or first is not None, modules=modules, strict=self.strict
-        )
+        options: dict[str, Any] = {
+            "reads_relevance": reads,
+            "softmax_gates": name != "attention",
+            "strict": self.strict,
+        }
+        return lambda: Propagation(operations, first=first, modules=modules, **options)
 
     def _rule(self, rule: Any, what: str) -> Any:
         if isinstance(rule, str):

@@ -50,7 +50,7 @@ class Gamma:
     """
 
     gamma: float = 0.25
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
@@ -71,7 +71,7 @@ class AlphaBeta:
 
     alpha: float = 2.0
     beta: float = 1.0
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
     def __post_init__(self) -> None:
         if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
@@ -103,11 +103,10 @@ class ZPlus(AlphaBeta):
 class Excitation:
     r"""Excitation backprop's rule, :math:`R_j = \sum_k \frac{x_j w_{jk}^+}{\sum_i x_i w_{ik}^+} R_k` (Zhang et al. 2018, Eq. 1).
 
-    Meant for inputs that are not negative; negative ones get nothing. Biases get nothing either. `dual` takes the
-    negative weights in place of the positive ones, as the contrastive variant does at its top layer.
+    Meant for inputs that are not negative; negative ones get nothing. Biases get nothing either.
     """
 
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
@@ -122,7 +121,7 @@ class Excitation:
 class Pass:
     """Identity rule, R_j = R_k elementwise: for activations and other operations that keep the shape."""
 
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Norm:
 class Flat:
     r"""Flat rule: relevance is spread evenly, :math:`R_j = \sum_k R_k / |\{i : i \to k\}|`. For the first layer only."""
 
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
     def relevance(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return R_j."""
@@ -147,7 +146,7 @@ class Flat:
 class WSquare:
     r"""w² rule, :math:`R_j = \sum_k \frac{w_{jk}^2}{\sum_i w_{ik}^2} R_k`. For the first layer only; the bias gets nothing."""
 
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
     def relevance(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return R_j."""
@@ -170,7 +169,7 @@ class ZBox:
 
     low: float | Tensor | None = None
     high: float | Tensor | None = None
-    epsilon: float = 1e-6
+    epsilon: float = 1e-9
 
     def __post_init__(self) -> None:
         if self.low is None or self.high is None:

@@ -1,8 +1,9 @@
 r"""Layer-wise relevance propagation, operation by operation: what is not a linear layer, and how the rules are dealt out.
 
 Relevance is x m throughout. Pointwise functions pass it on unchanged (m_x = m_y y/x); a product of two signals shares it,
-or gives all of it to the signal where the other is a gate (a sigmoid); norms and denominators count as constants; softmax
-keeps its gradient, which is its deep Taylor decomposition (Achtibat et al. 2024, arXiv:2402.05602, Eq. 13-16).
+or gives all of it to the signal where the other is a gate (a sigmoid); norms and denominators count as constants. Attention
+weights are gates too (Ali et al. 2022, arXiv:2202.07304, which conserves relevance), or signals: then softmax keeps its
+gradient, its deep Taylor decomposition, and they share (Achtibat et al. 2024, arXiv:2402.05602, Eq. 13-16).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.backprop.layers import LinearLayer, run
@@ -47,9 +48,16 @@ class Propagation(Rules):
     """
 
     def __init__(
-        self, table: Mapping[str, Rule], *, first: Any = None, reads_relevance: bool = False, **options: Any
+        self,
+        table: Mapping[str, Rule],
+        *,
+        first: Any = None,
+        reads_relevance: bool = False,
+        softmax_gates: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(table, **options)
+        self.gates = {**GATES, "softmax": 2} if softmax_gates else GATES
         self.first, self.reads_relevance = first, reads_relevance or first is not None
         self.facts: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -92,15 +100,17 @@ class Propagation(Rules):
         return surrogate(x, lambda m: (x * m,), value)
 
     def _note(self, name: str, args: tuple, out: Any) -> None:
-        tensors = [a for a in (args[0] if args and isinstance(args[0], (tuple, list)) else args) if isinstance(a, Tensor)]
+        tensors = [
+            a for a in (args[0] if args and isinstance(args[0], (tuple, list)) else args) if isinstance(a, Tensor)
+        ]
         others = [a for a in args[1:] if isinstance(a, (int, float))]
         facts: dict[str, Any] = {}
         if name in NONNEGATIVE:
             facts["nonnegative"] = True
         elif name in KEEPS_SIGN and tensors and (name in STRUCTURAL or not others or name not in ("add", "mul")):
             facts["nonnegative"] = all(self.fact(t, "nonnegative") for t in tensors)
-        if name in GATES:
-            facts["gate"] = GATES[name]
+        if name in self.gates:
+            facts["gate"] = self.gates[name]
         elif name in KEEPS_GATE and sum(t.requires_grad for t in tensors) == 1:
             facts["gate"] = max(self.fact(t, "gate") or 0 for t in tensors)
         if self.reads_relevance and name in STRUCTURAL and tensors:
@@ -200,7 +210,7 @@ def share(call: Call) -> Tensor:
     if len(signals) < 2:
         return call()
     ranks = [call.mode.fact(s, "gate") or 0 for s in signals]
-    if call.name == "mul" and ranks[0] != ranks[1]:
+    if len(set(ranks)) > 1:
         gate = signals[ranks.index(max(ranks))]
         change = lambda v: v.detach() if v is gate else v  # noqa: E731
     else:
@@ -210,8 +220,10 @@ def share(call: Call) -> Tensor:
 
 
 def attention(call: Call) -> Tensor:
-    """Fused attention: half to the values, half to the weights, of which the queries and the keys get half each."""
+    """Fused attention: all to the values, or half, and half to the weights, which queries and keys share."""
     q, k, v = call.args[0], call.kwargs["key"], call.kwargs["value"]
+    if "softmax" in call.mode.gates and carries_signal(v):
+        return call.beside((q.detach(),), {**call.kwargs, "key": k.detach()})()
     both = carries_signal(q) or carries_signal(k)
     half = 0.5 if both and carries_signal(v) else 1.0
     inner = half * (0.5 if carries_signal(q) and carries_signal(k) else 1.0)
@@ -273,7 +285,9 @@ def norm(call: Call) -> Tensor:
 BASE: dict[str, Rule] = {
     **DECOMPOSITIONS,
     **dict.fromkeys(POINTWISE, passing),
-    **dict.fromkeys(("relu", "leaky_relu", "prelu", "rrelu", "abs"), gradient),  # through the origin: y / x is the slope
+    **dict.fromkeys(
+        ("relu", "leaky_relu", "prelu", "rrelu", "abs"), gradient
+    ),  # through the origin: y / x is the slope
     **dict.fromkeys(("softmax", "vector_norm", *MAX_POOLS, *EXTREMES), gradient),
     **dict.fromkeys(PRODUCTS, share),
     **dict.fromkeys(NORMS, norm),
@@ -304,5 +318,3 @@ def overrides(rule: Any) -> dict[str, Rule]:
     if callable(rule):
         raise TypeError(f"{rule!r} is a function: choose it by operation, not by module")
     return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul(rule))}
-
-

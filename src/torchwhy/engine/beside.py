@@ -48,7 +48,12 @@ class Beside(Rules):
     always = True
 
     def __init__(
-        self, table: Mapping[str, Rule], decompositions: Mapping[str, Rule], recording: Recording, *, strict: bool = False
+        self,
+        table: Mapping[str, Rule],
+        decompositions: Mapping[str, Rule],
+        recording: Recording,
+        *,
+        strict: bool = False,
     ):
         super().__init__({**table, **decompositions}, strict=strict)
         self.decompositions, self.tape = decompositions, recording.tape

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,12 +18,16 @@ from torch import Tensor
 from torchwhy.engine.rules import Call
 
 
-@lru_cache(maxsize=None)
+@cache
 def _body(function: Callable) -> Callable:
     """Return a twin of one of torch's Python functions that does not hand itself to the mode, but what it calls."""
     blind = {name: lambda *_: False for name in function.__globals__ if name.startswith("has_torch_function")}
     twin = types.FunctionType(
-        function.__code__, {**function.__globals__, **blind}, function.__name__, function.__defaults__, function.__closure__
+        function.__code__,
+        {**function.__globals__, **blind},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
     )
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
@@ -50,7 +54,9 @@ def attention(call: Call) -> Tensor:
         shown = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         bias = torch.zeros(shown.shape, dtype=q.dtype, device=q.device).masked_fill(~shown, -math.inf)
     elif mask is not None:
-        hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+        hidden = (
+            torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+        )
         bias = hidden
     with call.mode:
         if options.get("enable_gqa"):
@@ -84,7 +90,7 @@ def addcmul(call: Call) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------ recurrent layers
-def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor | None]) -> tuple[Tensor, ...]:
+def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
     h, c = state
     gates = F.linear(x, w[0], w[2]) + F.linear(h, w[1], w[3])
     i, f, g, o = gates.chunk(4, dim=-1)
@@ -93,7 +99,7 @@ def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor | None]) -> 
     return (h if len(w) < 5 else F.linear(h, w[4])), c
 
 
-def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor | None]) -> tuple[Tensor, ...]:
+def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
     (h,) = state
     xr, xz, xn = F.linear(x, w[0], w[2]).chunk(3, dim=-1)
     hr, hz, hn = F.linear(h, w[1], w[3]).chunk(3, dim=-1)
@@ -103,13 +109,18 @@ def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor | None]) -> t
 
 
 def _simple_step(activation: Callable) -> Callable:
-    def step(x: Tensor, state: tuple[Tensor, ...], w: list[Tensor | None]) -> tuple[Tensor, ...]:
+    def step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
         return (activation(F.linear(x, w[0], w[2]) + F.linear(state[0], w[1], w[3])),)
 
     return step
 
 
-STEPS = {"lstm": _lstm_step, "gru": _gru_step, "rnn_tanh": _simple_step(torch.tanh), "rnn_relu": _simple_step(torch.relu)}
+STEPS = {
+    "lstm": _lstm_step,
+    "gru": _gru_step,
+    "rnn_tanh": _simple_step(torch.tanh),
+    "rnn_relu": _simple_step(torch.relu),
+}
 
 
 def _scan(step: Callable, xs: list[Tensor], state: tuple[Tensor, ...], w: list, back: bool) -> tuple[list, tuple]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -94,8 +94,13 @@ MAX_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d",
 EXTREMES = ("amax", "amin", "max", "min", "maximum", "minimum", "fmax", "fmin")
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Move, copy or drop elements; nothing is computed.
-STRUCTURAL = frozenset(
+STRUCTURAL = _names(
     "alias as_strided atleast_1d atleast_2d atleast_3d bfloat16 broadcast_tensors broadcast_to cat chunk clone "
     "column_stack contiguous cpu cuda detach diag diag_embed diagonal double dropout dropout1d dropout2d dropout3d "
     "alpha_dropout feature_dropout dsplit dstack embedding expand expand_as flatten flip fliplr flipud float gather "
@@ -104,15 +109,15 @@ STRUCTURAL = frozenset(
     "resolve_neg roll rot90 select slice split split_with_sizes squeeze stack swap t take take_along_dim tensor_split "
     "tile to transpose type type_as tril triu unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze vsplit vstack "
     "view view_as where masked_fill pack_padded_sequence pad_packed_sequence requires_grad setitem im2col positive "
-    "grad backward retain_grad register_hook".split()  # these are asked of a tensor, and compute nothing from it
+    "grad backward retain_grad register_hook"  # these are asked of a tensor, and compute nothing from it
 )
 # Linear in every signal they get (a sum of signals included): their gradient is their rule in every method.
-LINEAR = STRUCTURAL | frozenset(
+LINEAR = STRUCTURAL | _names(
     "add addr sub rsub neg mean sum nansum cumsum diff trace avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
     "adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample fold col2im grid_sample affine_grid lerp index_add "
     "scatter scatter_add scatter_reduce segment_reduce fft_fft fft_rfft fft_fft2 fft_rfft2 fft_ifft fft_ifft2 fft_irfft "
     "fft_irfft2 real imag view_as_real view_as_complex stft istft embedding_bag unique index_copy copy conv_tbc "
-    "masked_scatter batch_norm dropout index_put moveaxis trapezoid trapz cov copysign".split()
+    "masked_scatter batch_norm dropout index_put moveaxis trapezoid trapz cov"
 ) | frozenset(LINEAR_LAYERS)  # fmt: skip
 NONNEGATIVE = frozenset(("relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "abs", "square", "exp", "softplus"))
 KEEPS_SIGN = frozenset(
@@ -131,7 +136,7 @@ class Operation:
     signature: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation(function: Callable) -> Operation:
     """Return the operation that a torch function is one spelling of.
 
@@ -160,7 +165,7 @@ def operation(function: Callable) -> Operation:
     return Operation(name, in_place, swapped, tuple(signature.split()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def pure(name: str, function: Callable) -> Callable:
     """Return the out-of-place function of the operation `name`, of which `function` is one spelling."""
     original = getattr(function, "__name__", "")

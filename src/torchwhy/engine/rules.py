@@ -16,7 +16,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchwhy.engine.operations import LINEAR, PRODUCTS, Operation, bind, operation, pure
 
+M = TypeVar("M", bound="Rules")
 _here = threading.local()  # .mode: the Rules at work on this thread
 
 
@@ -33,6 +34,8 @@ class Call:
 
     __slots__ = ("args", "base", "function", "in_place", "kwargs", "mode", "name")
     base: Call  # the same call in the recorded run beside this one (engine/beside.py)
+
+    mode: Any  # the Rules at work, of whichever kind the method made
 
     def __init__(self, mode: Rules, op: Operation, function: Callable, args: tuple, kwargs: dict[str, Any]):
         self.mode, self.name, self.function, self.in_place = mode, op.name, function, False
@@ -51,7 +54,6 @@ class Call:
         """Evaluate the operation without autograd."""
         with torch.no_grad():
             return self()
-
 
     def beside(self, args: tuple, kwargs: dict[str, Any]) -> Call:
         """Return the same operation with other arguments."""
@@ -111,7 +113,7 @@ class Rules(TorchFunctionMode):
         self._hooks: list[Any] = []
         self._held: dict[int, list[weakref.ref[Held]]] = defaultdict(list)
 
-    def __enter__(self) -> Rules:
+    def __enter__(self: M) -> M:
         running = getattr(_here, "mode", None)
         if self._depth == 0:
             if running is not None:
@@ -285,8 +287,12 @@ def refuse_invisible(model: Any) -> None:
     for name, module in model.named_modules():
         where = f"module {name!r}" if name else "the model"
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(f"{where} is TorchScript, whose operations cannot be given rules; use the nn.Module it came from")
+            raise TypeError(
+                f"{where} is TorchScript, whose operations cannot be given rules; use the nn.Module it came from"
+            )
         if hasattr(module, "_orig_mod"):
             raise TypeError(f"{where} is compiled, so that its operations cannot be given rules; use its `_orig_mod`")
         if isinstance(module, nn.DataParallel):
-            raise TypeError(f"{where} is DataParallel, which runs on threads that rules do not reach; use its `.module`")
+            raise TypeError(
+                f"{where} is DataParallel, which runs on threads that rules do not reach; use its `.module`"
+            )

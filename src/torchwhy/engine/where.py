@@ -173,7 +173,9 @@ def _not_passed(place: Place, when: str = "in the forward pass") -> Tensor:
 
 
 @contextmanager
-def since(places: Sequence[Place], values: Sequence[Tensor], goal: str = "the end of the forward pass") -> Iterator[None]:
+def since(
+    places: Sequence[Place], values: Sequence[Tensor], goal: str = "the end of the forward pass"
+) -> Iterator[None]:
     """While open, ``values[i]`` (as many rows as the model is run on) stands in for what passes ``places[i]``.
 
     Raises:
