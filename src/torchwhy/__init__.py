@@ -55,6 +55,11 @@ _HOME = {
     "shapley.kernel": ["KernelSHAP", "Banzhaf"],
     "shapley.sampling": ["ShapleySampling", "OwenValues"],
     "shapley.linear": ["LinearSHAP"],
+    "backprop.guided": ["GuidedBackprop", "DeconvNet"],
+    "backprop.lrp": ["LRP"],
+    "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
+    "backprop.excitation": ["ExcitationBackprop"],
+    "backprop.linear_approximation": ["LinearApproximation"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
