@@ -33,6 +33,8 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "concept.tcav": ["TCAV"],
+    "concept.dissection": ["NetworkDissection"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
