@@ -33,6 +33,7 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "counterfactual.counterfactual": ["Counterfactual"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
 }
