@@ -36,6 +36,11 @@ _HOME = {
     "counterfactual.counterfactual": ["Counterfactual"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
+    "surrogate.importance": ["GradientImportance", "PermutationImportance"],
+    "surrogate.dependence": ["PartialDependence"],
+    "surrogate.tree": ["SurrogateTree"],
+    "surrogate.network": ["SurrogateNetwork"],
+    "surrogate.bias": ["BiasReport"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 

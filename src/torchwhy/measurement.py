@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -59,16 +59,15 @@ class Measurement(Settings):
                 yield problem
 
 
-def outputs(problem: Problem, *inputs: Tensor) -> Tensor:
-    """The model's output for all rows, ``(N, ...)``; ``inputs`` stand in for those of the problem."""
-    z = inputs or problem.x
+def outputs(problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
 
     def work(a: int, b: int) -> Tensor:
         problem.evaluations += b - a
         with torch.no_grad():
-            return only_tensor(problem.output([t[a:b] for t in z], problem.rows[a:b]))
+            return only_tensor(problem.output([t[a:b] for t in z], rows[a:b]))
 
-    return torch.cat(list(problem.batches(len(z[0]), work)))
+    return torch.cat(list(problem.batches(len(rows), work)))
 
 
 def activations(problem: Problem, then: Callable[[Tensor], Tensor] = torch.Tensor.detach) -> list[Tensor]:
