@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -17,6 +16,7 @@ from .engine.blackbox import as_function
 from .engine.paths import baseline_at
 from .engine.problem import Data, Problem, Tensors
 from .engine.randomness import Seed, generator_of
+from .engine.warning import warn
 from .engine.where import LayerLike, Place, find, until
 from .explanation import Explanation
 from .settings import Settings
@@ -170,7 +170,7 @@ class Attribution(Settings):
             if given is not None and not allowed:
                 raise TypeError(f"{name}: {type(self).__name__} has no use for them; leave them out")
         data = _data(inputs, extra)
-        model = as_function(self.model)
+        model = as_function(self.model, gradient=self.needs_gradient)
         self._check_model(model, data)
         generator = generator_of(getattr(self, "generator", None))
         places = self._places(model)
@@ -239,10 +239,9 @@ class Attribution(Settings):
         noisy = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
         names = [name for name, m in model.named_modules() if m.training and isinstance(m, noisy)]
         if names:
-            warnings.warn(
+            warn(
                 f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
                 "random or let rows influence each other; call model.eval() first",
-                stacklevel=5,
             )
 
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import torch
 
 from .paths import Straight
 from .problem import Problem, Tensors
+from .warning import warn
 
 Node = tuple[float, float, Tensors]  # score, slope, gradients
 
@@ -110,10 +110,9 @@ def integrate(problem: Problem, tolerance: float, most: int, *, multiply: bool) 
         ]
     short = sorted({line.row for line in lines if not line.converged(tolerance)})
     if short:
-        warnings.warn(
+        warn(
             f"tolerance={tolerance}: not reached with max_steps={most} for rows {short[:8]}; the completeness gap on "
             "the explanation says what is missing",
-            stacklevel=7,
         )
     problem.report(details={"n_steps": [len(line.alphas) for line in lines]})
     total = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float)) for x in problem.x]

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 FIRST = 8  # rows of the first call of a long run, which measures what a row costs
 MOST = 4096  # rows of any call
+SLOW = 0.02  # seconds of a call from which it is worth trying another memory format
 CPU_BYTES = {True: 2**30, False: 2**29}  # what one call may hold, with and without a graph kept for the backward pass
 
 
@@ -63,7 +64,7 @@ class Batching:
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
         self.channels_last = False
-        self._undecided = images
+        self._undecided = images and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
         self._depth = 0
 
@@ -125,7 +126,10 @@ class Batching:
         """One call of a long run's beginning: the first is contiguous and measured, the second channels-last."""
         begun = _seconds(self.device)
         result = self._measured(work, start, stop) if measure else work(start, stop)
-        self._times.append((_seconds(self.device) - begun) / (stop - start))
+        took = _seconds(self.device) - begun
+        self._times.append(took / (stop - start))
+        if took < SLOW and len(self._times) == 1:
+            self._undecided = False
         if self._undecided:
             self.channels_last = len(self._times) == 1 or self._times[1] < 0.95 * self._times[0]
             self._undecided = len(self._times) == 1

@@ -40,8 +40,10 @@ class BlackBox:
         return torch.as_tensor(out, device=device) if hasattr(out, "__array__") and not isinstance(out, Tensor) else out
 
 
-def as_function(model: Any) -> Any:
+def as_function(model: Any, *, gradient: bool = False) -> Any:
     """``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
+
+    With ``gradient`` it must take tensors.
 
     Raises:
         TypeError: it cannot be called.
@@ -53,9 +55,8 @@ def as_function(model: Any) -> Any:
         if named is None:
             raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
         model = getattr(model, named)
-    if isinstance(getattr(model, "__self__", None), object) and hasattr(getattr(model, "__self__", None), "get_params"):
-        return BlackBox(model, arrays=True)
-    return BlackBox(model)
+    estimator = hasattr(getattr(model, "__self__", None), "get_params")
+    return BlackBox(model, arrays=False if gradient else True if estimator else None)
 
 
 def _array(value: Any) -> Any:

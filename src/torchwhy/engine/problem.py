@@ -161,7 +161,7 @@ class Problem:
             if self.precision is not None:
                 stack.enter_context(torch.autocast(z[0].device.type, dtype=self.precision))
             if self.cut:
-                stack.enter_context(since(self.cut, z))
+                stack.enter_context(since(self.cut, z, *([str(self.neuron)] if self.neuron else [])))
                 z = [self.batching.format(t[rows]) for t in self.data.inputs]
             if self.neuron is not None:
                 return until(lambda: self.data.call(self.model, z, rows), [self.neuron])[0]

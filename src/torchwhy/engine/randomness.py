@@ -71,10 +71,9 @@ def block_for(numel: int) -> int:
 
 def normal_draws(x: Tensor, generator: torch.Generator) -> Draws:
     """Standard normal draws ``(count, ...)`` of the shape of a row of ``x`` ``(N, ...)``, the same for all rows."""
-    shape = x.shape[1:]
-    dtype = x.dtype if x.dtype == torch.double else torch.float
+    shape = x.shape[1:]  # in float32 for every type of x: the same draws for all
     return Draws(
-        lambda count, g: torch.randn(count, *shape, generator=g, dtype=dtype).to(x.device),
+        lambda count, g: torch.randn(count, *shape, generator=g).to(x.device),
         generator,
         block_for(shape.numel()),
     )

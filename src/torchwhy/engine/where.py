@@ -158,7 +158,7 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> None:
-        seen[i] = tensor
+        seen[i] = tensor if stop else tensor.clone()  # what runs after it may work in place
         if stop and len(seen) == len(places):
             raise _Reached
 
@@ -167,20 +167,26 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
     return [seen[i] if i in seen else _not_passed(place) for i, place in enumerate(places)]
 
 
-def _not_passed(place: Place) -> Tensor:
+def _not_passed(place: Place, when: str = "in the forward pass") -> Tensor:
     which = "" if place.call is None else f" (call {place.call})"
-    raise LookupError(f"{place}{which} did not run in the forward pass")
+    raise LookupError(f"{place}{which} did not run {when}")
 
 
 @contextmanager
-def since(places: Sequence[Place], values: Sequence[Tensor]) -> Iterator[None]:
-    """While open, ``values[i]`` (as many rows as the model is run on) stands in for what passes ``places[i]``."""
+def since(
+    places: Sequence[Place], values: Sequence[Tensor], goal: str = "the end of the forward pass"
+) -> Iterator[None]:
+    """While open, ``values[i]`` (as many rows as the model is run on) stands in for what passes ``places[i]``.
+
+    Raises:
+        LookupError: a place was not passed before ``goal`` was reached.
+    """
     # a copy: the operations above may work in place, and a leaf of the graph may not be written to
     with visit(places, lambda i, tensor: values[i].to(tensor.dtype, copy=True)) as calls:
         yield
     for place, n in zip(places, calls):
         if not n or (place.call is not None and n <= place.call):
-            _not_passed(place)
+            _not_passed(place, f"before {goal}: the target does not depend on it")
 
 
 @contextmanager

@@ -15,7 +15,8 @@ class GuidedIG(Attribution):
     r"""The gradient integrated along a path on which the features with the smallest gradients move first:
     :math:`A_n = \sum_k \nabla f(z_k) (z_{k+1} - z_k)`, :math:`z_0 = b, z_m = x_n`.
 
-    In units of the score; sums to f(x) − f(b) as far as the steps resolve the integral. Less noisy than
+    In units of the score; sums to f(x) − f(b) up to a gap that falls with ``max_dist`` more than with the steps, because a
+    feature may cross that distance in one of them: see the explanation's ``completeness_gap``. Less noisy than
     :class:`IntegratedGradients` where the straight path crosses steep regions that say nothing about the input. The steps
     follow one another, so only rows share a call.
 

@@ -1,0 +1,1 @@
+from torchwhy.cli import main; import sys; sys.exit(main())

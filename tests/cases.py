@@ -1,0 +1,68 @@
+"""The table of methods: one row each, used by every file of properties."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from nets import inputs, make
+
+import torchwhy as tw
+
+
+@dataclass
+class Case:
+    """A method with settings that keep it quick, the network it is tried on, and what holds for it.
+
+    ``layer`` is one that it needs, ``laws`` the names of the laws of ``test_laws.py`` that hold for it.
+    """
+
+    method: type
+    options: dict[str, Any] = field(default_factory=dict)
+    net: str = "conv"
+    layer: str | None = None
+    laws: tuple[str, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+    wrap: Callable[[Any], Any] | None = None  # for methods of methods: model → options
+
+    def make(self, model, **options):
+        layer = {"layer": self.layer} if self.layer else {}
+        return self.method(model, **{**layer, **self.options, **(self.wrap(model) if self.wrap else {}), **options})
+
+    def setup(self, dtype=torch.double, n=3):
+        return make(self.net, dtype), inputs(self.net, n, dtype)
+
+    def __str__(self):
+        return f"{self.method.__name__}{'' if self.wrap is None else '-of'}"
+
+
+SAMPLES = {"n_samples": 6, "generator": 0}
+CASES = [
+    Case(tw.Saliency),
+    Case(tw.InputXGradient, laws=("linear", "dummy")),
+    Case(tw.SmoothGrad, SAMPLES),
+    Case(tw.SmoothGrad, SAMPLES, wrap=lambda m: {"of": tw.IntegratedGradients(m, n_steps=5)}),
+    Case(tw.SquareGrad, SAMPLES),
+    Case(tw.VarGrad, SAMPLES),
+    Case(tw.IntegratedGradients, {"n_steps": 40}, laws=("linear", "complete", "dummy")),
+    Case(tw.IntegratedGradients, {"tolerance": 0.005, "max_steps": 200}, laws=("linear", "complete", "dummy")),
+    Case(tw.ExpectedGradients, SAMPLES, laws=("linear", "dummy")),
+    Case(tw.GradientSHAP, {**SAMPLES, "stdevs": 0.0}, laws=("linear", "dummy")),
+    Case(tw.GradientSHAP, {**SAMPLES, "stdevs": 0.1}, laws=("dummy",)),
+    Case(tw.BlurIG, {"n_steps": 40, "max_sigma": 3.0}, laws=("complete",)),
+    Case(tw.GuidedIG, {"n_steps": 40, "max_dist": 0.002}, laws=("linear", "complete", "dummy")),
+    Case(tw.IDGI, laws=("complete",)),
+    Case(tw.IDGI, wrap=lambda m: {"of": tw.GuidedIG(m, n_steps=10)}, laws=("complete",)),
+    Case(tw.IDGI, wrap=lambda m: {"of": tw.BlurIG(m, n_steps=10)}, laws=("complete",)),
+    Case(tw.Conductance, {"n_steps": 60, "method": "riemann_trapezoid"}, layer="conv1", laws=("complete",)),
+    Case(tw.InternalInfluence, {"n_steps": 10}, layer="conv1"),
+    Case(tw.LayerActivation, layer="conv1"),
+]
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def cases(*, law):
+    """The rows for which a law holds."""
+    return pytest.mark.parametrize("case", [c for c in CASES if law in c.laws], ids=str)

@@ -1,0 +1,131 @@
+"""Explanations from attention matrices: rollout, flow and gradient-weighted relevance.
+
+``attentions``: a list, first layer first, of (heads, T, T), rows (queries) adding up to one; ``gradients``: the
+derivatives of the explained number by them, of the same shapes. Results are (T, T): row i is what output token i owes
+to each input token; for a classifier with a class token the row of that token is the explanation.
+"""
+
+from itertools import pairwise
+
+import torch
+
+
+def fuse(attention, how="mean"):
+    """One (T, T) matrix from (heads, T, T): the mean, the largest or the smallest of the heads."""
+    heads, size, _ = attention.shape
+    fused = torch.zeros(size, size, dtype=attention.dtype)
+    for i in range(size):
+        for j in range(size):
+            values = [attention[h, i, j].item() for h in range(heads)]
+            fused[i, j] = {"mean": sum(values) / heads, "max": max(values), "min": min(values)}[how]
+    return fused
+
+
+def discard_lowest(matrix, ratio, protected=()):
+    """The int(ratio * T * T) smallest entries set to 0; those in ``protected``, pairs (i, j), keep their value.
+
+    Choices: protected entries count among the smallest without being replaced by others; of equal entries the first
+    in reading order goes first.
+    """
+    size = len(matrix)
+    order = sorted((matrix[i, j].item(), i, j) for i in range(size) for j in range(size))
+    out = matrix.clone()
+    for _, i, j in order[: int(ratio * size * size)]:
+        if (i, j) not in protected:
+            out[i, j] = 0
+    return out
+
+
+def with_residual(matrix):
+    """(A + I) / 2, each row divided by its sum (which changes nothing when the rows of A add up to one)."""
+    size = len(matrix)
+    out = matrix.clone()
+    for i in range(size):
+        out[i, i] += 1
+    for i in range(size):
+        out[i] = out[i] / out[i].sum()
+    return out
+
+
+def product(a, b):
+    """The matrix product, written out."""
+    rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
+    out = torch.zeros(rows, columns, dtype=a.dtype)
+    for i in range(rows):
+        for j in range(columns):
+            out[i, j] = sum(a[i, k].item() * b[k, j].item() for k in range(inner))
+    return out
+
+
+def rollout(attentions, head_fusion="mean", discard_ratio=0.0, protected=((0, 0),)):
+    """A~_L ... A~_2 A~_1 with A~_l = (A_l + I) / 2; Abnar and Zuidema, arXiv:2005.00928.
+
+    Choices: heads are fused first; ``discard_ratio`` (not in the paper; from the vit-explain project, which protects
+    the class token's own entry) drops the smallest fused entries before I is added; rows are divided by their sums.
+    """
+    total = None
+    for attention in attentions:
+        layer = with_residual(discard_lowest(fuse(attention, head_fusion), discard_ratio, protected))
+        total = layer if total is None else product(layer, total)
+    return total
+
+
+def max_flow(capacity, source, sink):
+    """The largest flow from source to sink; ``capacity``: dict of dicts. Edmonds-Karp: shortest paths first."""
+    left = {u: dict(edges) for u, edges in capacity.items()}
+    for u in capacity:
+        for v in capacity[u]:
+            left.setdefault(v, {}).setdefault(u, 0.0)
+    total = 0.0
+    while True:
+        parent, queue = {source: None}, [source]
+        for u in queue:
+            for v, room in left[u].items():
+                if room > 1e-15 and v not in parent:
+                    parent[v] = u
+                    queue.append(v)
+        if sink not in parent:
+            return total
+        path = [sink]
+        while path[-1] != source:
+            path.append(parent[path[-1]])
+        path = path[::-1]
+        amount = min(left[u][v] for u, v in pairwise(path))
+        for u, v in pairwise(path):
+            left[u][v] -= amount
+            left[v][u] += amount
+        total += amount
+
+
+def flow(attentions, head_fusion="mean", normalise=False):
+    """Entry (i, j): the maximum flow from token i above the last layer to input token j.
+
+    Abnar and Zuidema, arXiv:2005.00928. The graph has a node per token and level; the edge from token a of
+    level l to token b of level l - 1 has capacity (A_l + I)_ab / 2. Choices: heads are fused first; every pair (i, j)
+    is a flow problem of its own; ``normalise`` divides each row by its sum (the authors' code).
+    """
+    layers = [with_residual(fuse(a, head_fusion)) for a in attentions]
+    size, top = len(layers[0]), len(layers)
+    capacity = {}
+    for level, layer in enumerate(layers, start=1):
+        for a in range(size):
+            capacity[level, a] = {(level - 1, b): layer[a, b].item() for b in range(size)}
+    out = torch.zeros(size, size, dtype=layers[0].dtype)
+    for i in range(size):
+        for j in range(size):
+            out[i, j] = max_flow(capacity, (top, i), (0, j))
+    return out / out.sum(1, keepdim=True) if normalise else out
+
+
+def relevance(attentions, gradients):
+    """R = I, then for each layer R <- R + A^ R, with A^ = mean over heads of relu(dy/dA * A).
+
+    Chefer, Gur, Wolf, ICCV 2021, arXiv:2103.15679, eq. 5 and 6 (self-attention). Includes the I: subtract it, or leave
+    out the token's own column, to see what came from other tokens.
+    """
+    size = attentions[0].shape[-1]
+    R = torch.eye(size, dtype=attentions[0].dtype)
+    for attention, g in zip(attentions, gradients, strict=True):
+        weighted = fuse((g * attention).clamp(min=0), "mean")
+        R = R + product(weighted, R)
+    return R

@@ -1,0 +1,214 @@
+"""What makes no sense is refused with a message that names the argument, and the model stays as it was."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES
+from nets import inputs, make
+from torch import nn
+
+import torchwhy as tw
+
+GRADIENT = [c for c in CASES if c.method.needs_gradient]
+SOME = [
+    c for c in CASES if c.method in (tw.Saliency, tw.SmoothGrad, tw.IntegratedGradients, tw.GuidedIG, tw.Conductance)
+]
+each = pytest.mark.parametrize("case", SOME, ids=str)
+
+
+@each
+@pytest.mark.parametrize(
+    "target, error, message",
+    [
+        (4, ValueError, r"target: index 4 is out of range, the output has 4 \(0 to 3\)"),
+        ([0, 1, 9], ValueError, "index 9 is out of range"),
+        (-1, ValueError, "cannot be negative"),
+        ([0, 1], ValueError, "2 indices given for 3 rows"),
+        (torch.zeros(3), TypeError, "1-D integer tensor"),
+        (1.0, TypeError, "expected an int"),
+        ("cat", ValueError, "'predicted'"),
+        ((1, 2), ValueError, "2 indices given, but a row of the output has shape"),
+        (None, ValueError, "more than one score per row"),
+        (lambda out: out, ValueError, r"one score per row, shape \(\d+,\); it returned \(\d+, 4\)"),
+        (lambda out: 3.0, ValueError, "it returned float"),
+    ],
+)
+def test_targets(case, target, error, message):
+    net, x = case.setup()
+    with pytest.raises(error, match=message):
+        case.make(net).attribute(x, target)
+    assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    "baselines, error, message",
+    [
+        (torch.zeros(2, 3, 8, 8), ValueError, "does not broadcast"),
+        (torch.zeros(5), ValueError, "does not broadcast"),
+        (torch.full((3, 8, 8), float("nan")), ValueError, "NaN"),
+        ("black", ValueError, "the names are zero, mean, blur"),
+        ([0, 0], ValueError, "2 given for 1 input"),
+        (object(), TypeError, "expected a number, a tensor"),
+        (tw.Distribution(torch.zeros(4, 3, 8, 7)), ValueError, r"a distribution of rows has shape \(K, 3, 8, 8\)"),
+    ],
+)
+def test_baselines(baselines, error, message):
+    net, x = make("conv"), inputs("conv")
+    with pytest.raises(error, match=message):
+        tw.IntegratedGradients(net).attribute(x, 1, baselines=baselines)
+
+
+def test_what_a_method_does_not_use():
+    net, x = make("conv"), inputs("conv")
+    with pytest.raises(TypeError, match="baselines: Saliency has no use for them"):
+        tw.Saliency(net).attribute(x, 1, baselines=0)
+    with pytest.raises(TypeError, match="feature_mask: IntegratedGradients"):
+        tw.IntegratedGradients(net).attribute(x, 1, feature_mask=torch.zeros(8, 8))
+
+
+@pytest.mark.parametrize(
+    "x, error, message",
+    [
+        (np.zeros((2, 5)), TypeError, "got ndarray"),
+        (torch.zeros(0, 5), ValueError, "at least one"),
+        (torch.tensor(1.0), ValueError, "at least one"),
+        ((torch.zeros(2, 5), torch.zeros(3, 5)), ValueError, "the same number of rows"),
+        (torch.tensor([[1.0, float("nan"), 0, 0, 0]]), ValueError, "NaN or infinite"),
+        (torch.tensor([[1.0, float("inf"), 0, 0, 0]]), ValueError, "NaN or infinite"),
+        ((), TypeError, "got nothing"),
+    ],
+    ids=["numpy", "empty batch", "scalar", "rows", "nan", "inf", "no tensors"],
+)
+def test_inputs(x, error, message):
+    with pytest.raises(error, match=message):
+        tw.Saliency(make("smooth", torch.float)).attribute(x, 1)
+
+
+def test_integers_name_the_embedding():
+    with pytest.raises(
+        TypeError, match=r"integers have no gradient; explain by the embedding layer, layer='embeddings'"
+    ):
+        tw.IntegratedGradients(make("tokens")).attribute(inputs("tokens"), 1)
+
+
+@pytest.mark.parametrize("case", GRADIENT, ids=str)
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (lambda net: lambda x: net(x).detach(), "does not depend on the"),
+        (lambda net: lambda x: net(x).argmax(1).double()[:, None].expand(-1, 4), "in a differentiable way"),
+    ],
+    ids=["detached", "argmax"],
+)
+def test_a_score_without_a_gradient(case, model, message):
+    if case.layer:
+        pytest.skip("a callable has no layers")
+    net, x = case.setup()
+    with pytest.raises(ValueError, match=message):
+        case.method(model(net), **{**case.options, **(case.wrap(model(net)) if case.wrap else {})}).attribute(x, 1)
+
+
+def test_a_target_that_does_not_depend_on_the_layer():
+    net, x = make("conv"), inputs("conv")
+    with pytest.raises(LookupError, match="layer 'norm' did not run before layer 'conv1': the target does not depend on it"):
+        tw.Saliency(net, layer="norm").attribute(x, tw.Neuron("conv1", (0, 0, 0)))
+
+
+@pytest.mark.parametrize("model", [lambda x: x / 0, lambda x: torch.log(-x.abs())], ids=["inf", "nan"])
+@pytest.mark.parametrize("method", [tw.Saliency, tw.SmoothGrad, tw.IntegratedGradients])
+def test_a_model_that_gives_nan(model, method):
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        method(model).attribute(torch.ones(2, 3), 1)
+
+
+def test_a_gradient_that_is_nan():
+    with pytest.raises(FloatingPointError, match="the attributions are NaN"):
+        tw.Saliency(lambda x: torch.sqrt(x * 0)).attribute(torch.ones(2, 3), 1)
+
+
+@pytest.mark.parametrize("method", [tw.Saliency, tw.IntegratedGradients])
+def test_training_mode_warns(method):
+    net = nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.5), nn.Linear(5, 2))
+    with pytest.warns(UserWarning, match=r"training mode: 1 make.*model.eval\(\)") as caught:
+        method(net).attribute(torch.ones(2, 5), 1)
+    assert caught[0].filename == __file__
+    assert net.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method(net.eval()).attribute(torch.ones(2, 5), 1)
+        method(nn.Sequential(nn.Linear(5, 2)).train()).attribute(torch.ones(2, 5), 1)
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        ("conv3", r"no such layer; the nearest names are conv\d, conv\d"),
+        ("xyz", "no such layer; the nearest names are"),
+        (nn.Linear(1, 1), "not part of the model"),
+    ],
+)
+def test_layers(layer, message):
+    with pytest.raises(LookupError, match=message):
+        tw.Saliency(make("conv"), layer=layer).attribute(inputs("conv"), 1)
+
+
+def test_layers_of_the_wrong_kind():
+    with pytest.raises(TypeError, match="layer=3: expected a module"):
+        tw.Saliency(make("conv"), layer=3).attribute(inputs("conv"), 1)
+    with pytest.raises(TypeError, match="a plain callable"):
+        tw.Saliency(lambda x: x, layer="conv1").attribute(inputs("conv"), 1)
+    for method in (tw.Conductance, tw.InternalInfluence, tw.LayerActivation):
+        with pytest.raises(ValueError, match="give layer="):
+            method(make("conv")).attribute(inputs("conv"), 1)
+
+
+@pytest.mark.parametrize(
+    "make_it, message",
+    [
+        (lambda m: tw.IntegratedGradients(m, n_steps=0), "n_steps=0"),
+        (lambda m: tw.IntegratedGradients(m, n_steps=1, method="riemann_trapezoid"), "at least 2"),
+        (lambda m: tw.IntegratedGradients(m, method="simpson"), "method='simpson'"),
+        (lambda m: tw.IntegratedGradients(m, tolerance=0.0), "tolerance=0.0"),
+        (lambda m: tw.SmoothGrad(m, n_samples=0), "n_samples=0"),
+        (lambda m: tw.SmoothGrad(m, stdevs=-1.0), "cannot be negative"),
+        (lambda m: tw.SmoothGrad(m, stdevs=(0.1, 0.2)), "2 given for 1"),
+        (lambda m: tw.SmoothGrad(m, layer="conv1", of=tw.Saliency(m)), "give it to the method in of="),
+        (lambda m: tw.ExpectedGradients(m, n_samples=0), "n_samples=0"),
+        (lambda m: tw.GradientSHAP(m, stdevs=-0.1), "cannot be negative"),
+        (lambda m: tw.BlurIG(m, max_sigma=0), "max_sigma=0"),
+        (lambda m: tw.BlurIG(m, n_steps=0), "n_steps=0"),
+        (lambda m: tw.GuidedIG(m, n_steps=7, anchors=2), "a multiple of anchors"),
+        (lambda m: tw.GuidedIG(m, fraction=0.0), "fraction=0.0"),
+        (lambda m: tw.IDGI(m, of=tw.Saliency(m)), "expected IntegratedGradients, BlurIG or GuidedIG"),
+        (lambda m: tw.Saliency(m, channels="mean"), "channels='mean'"),
+        (lambda m: tw.Saliency(m, batch_size=0), "batch_size=0"),
+        (lambda m: tw.Saliency(m, precision="int8"), "precision='int8'"),
+        (lambda m: tw.SmoothGrad(m, generator="x"), "generator='x'"),
+    ],
+)
+def test_settings(make_it, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        make_it(make("conv")).attribute(inputs("conv"), 1)
+
+
+def test_not_a_model():
+    with pytest.raises(TypeError, match="model: expected a module or a callable, got int"):
+        tw.Saliency(3).attribute(torch.ones(1, 2))
+
+
+def test_a_model_that_changes_the_number_of_rows():
+    with pytest.raises(ValueError, match="given 3 rows and returned an output of shape"):
+        tw.Saliency(lambda x: x.mean(0, keepdim=True)).attribute(torch.ones(3, 2), 1)
+
+
+def test_a_tolerance_out_of_reach_warns_and_says_by_how_much():
+    net, x = make("conv"), inputs("conv")
+    with pytest.warns(
+        UserWarning, match=r"tolerance=1e-09: not reached with max_steps=20 for rows \[0, 1, 2\]"
+    ) as caught:
+        e = tw.IntegratedGradients(net, tolerance=1e-9, max_steps=20).explain(x, 1)
+    assert caught[0].filename == __file__
+    assert (e.completeness_gap > 0).all()

@@ -1,0 +1,180 @@
+"""The work is cut to fit: after running out of memory, in the faster format, in lower precision, with a bar."""
+
+import pytest
+import torch
+from cases import each_case
+from nets import inputs, make
+
+import torchwhy as tw
+from torchwhy.engine.batching import FIRST, Batching
+
+
+def limited(net, rows, error=RuntimeError, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
+    """The network fails above a number of rows; the calls that went well are listed."""
+    calls = []
+
+    def hook(module, args):
+        if len(args[0]) > rows:
+            raise error(text)
+        calls.append(len(args[0]))
+
+    net.register_forward_pre_hook(hook)
+    return calls
+
+
+@each_case
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing(case):
+    net, x = case.setup()
+    expected = case.make(net).attribute(x, target=1, **case.data)
+    limited(net, 2)
+    torch.testing.assert_close(case.make(net).attribute(x, target=1, **case.data), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, MemoryError])
+def test_other_ways_to_say_so(error):
+    net, x = make("conv"), inputs("conv")
+    expected = tw.IntegratedGradients(net).attribute(x, 1)
+    calls = limited(net, 5, error, "no more")
+    torch.testing.assert_close(tw.IntegratedGradients(net).attribute(x, 1), expected)
+    assert max(calls) <= 5
+
+
+def test_one_row_that_does_not_fit_is_an_error():
+    net, x = make("conv"), inputs("conv")
+    limited(net, 0)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tw.IntegratedGradients(net).attribute(x, 1)
+
+
+def test_other_errors_are_not_retried():
+    calls = []
+
+    def fails(x):
+        calls.append(1)
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        tw.IntegratedGradients(fails).attribute(torch.ones(4, 2))
+    assert len(calls) == 1
+
+
+def plan(**options):
+    return Batching(
+        **{
+            "batch_size": None,
+            "device": torch.device("cpu"),
+            "graph": True,
+            "images": False,
+            "progress": False,
+            "label": "x",
+            **options,
+        }
+    )
+
+
+def test_the_first_call_measures_what_a_row_costs(monkeypatch):
+    monkeypatch.setattr("torchwhy.engine.batching.CPU_BYTES", {True: 100 * 400, False: 0})
+    sizes = []
+
+    def work(start, stop):
+        sizes.append(stop - start)
+        return torch.ones(stop - start, 100) * torch.ones(100) + 1  # 3 × 400 bytes a row, halved
+
+    list(plan().run(400, work))
+    assert sizes[0] == FIRST
+    assert sum(sizes) == 400
+    assert max(sizes[1:]) <= 66
+    assert max(sizes[1:]) - min(sizes[1:]) <= 1
+
+
+def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+    for speed, expected in ((0.5, True), (1.0, False)):
+        p, formats = plan(images=True, batch_size=10), []
+
+        def work(start, stop, p=p, formats=formats, speed=speed):
+            formats.append(p.channels_last)
+            clock[0] += (stop - start) * (speed if p.channels_last else 1.0)
+
+        list(p.run(100, work))
+        assert formats[:3] == [False, True, expected]
+        assert p.channels_last is expected
+
+
+def test_a_model_that_cannot_take_channels_last(monkeypatch):
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    seen = []
+
+    def model(x):
+        seen.append(x.is_contiguous())
+        return x.view(len(x), -1).square().sum(1)
+
+    x = inputs("conv", 4)
+    torch.testing.assert_close(tw.IntegratedGradients(model, n_steps=20).attribute(x), x.square())
+    assert False in seen
+    assert seen[-1]
+
+
+def test_the_format_changes_nothing(monkeypatch):
+    net, x = make("conv"), inputs("conv")
+    expected = tw.IntegratedGradients(net, n_steps=60).attribute(x, 1)
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    for faster in (True, False):
+        times = iter(range(10**6)) if faster else None
+        monkeypatch.setattr(
+            Batching, "_timed", lambda self, work, a, b, m, f=faster, t=times: _force(self, work, a, b, f)
+        )
+        torch.testing.assert_close(tw.IntegratedGradients(net, n_steps=60).attribute(x, 1), expected)
+
+
+def _force(self, work, a, b, faster):
+    self.channels_last, self._undecided = faster, False
+    return work(a, b)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precision(precision):
+    net, x = make("conv", torch.float), inputs("conv", dtype=torch.float)
+    seen = []
+    net.conv2.register_forward_hook(lambda m, i, o: seen.append(o.dtype))
+    found = tw.IntegratedGradients(net, precision=precision).attribute(x, 1)
+    assert found.dtype == torch.float
+    assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.half}
+    exact = tw.IntegratedGradients(net).attribute(x, 1)
+    assert torch.cosine_similarity(found.flatten(), exact.flatten(), 0) > 0.99
+
+
+def test_progress(capsys):
+    net, x = make("conv"), inputs("conv")
+    tw.IntegratedGradients(net, progress=True).attribute(x, 1)
+    assert "IntegratedGradients" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_steps():
+    import subprocess
+    import sys
+
+    code = (
+        "import torch, torchwhy as tw, resource; from torchvision.models import resnet18; torch.set_num_threads(1);"
+        "net = resnet18().eval(); x = torch.randn(1, 3, 224, 224); net(x); "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "{}; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    for few, many in [
+        (
+            "tw.IntegratedGradients(net, n_steps=32).attribute(x, 1)",
+            "tw.IntegratedGradients(net, n_steps=128).attribute(x, 1)",
+        ),
+        ("tw.SmoothGrad(net, n_samples=32).attribute(x, 1)", "tw.SmoothGrad(net, n_samples=128).attribute(x, 1)"),
+    ]:
+        grown = [
+            int(
+                subprocess.run(
+                    [sys.executable, "-c", code.format(c)], capture_output=True, text=True, check=True
+                ).stdout
+            )
+            for c in (few, many)
+        ]
+        assert grown[1] < 1.2 * grown[0]

@@ -1,0 +1,107 @@
+"""The result with its context: facts, saving, the notebook view; and what methods are as objects."""
+
+import pytest
+import torch
+from nets import inputs, make
+
+import torchwhy as tw
+
+
+def test_facts():
+    net, x = make("conv"), inputs("conv")
+    e = tw.IntegratedGradients(net, n_steps=20).explain(x, [0, 1, 2])
+    assert e.method == "IntegratedGradients"
+    assert e.settings == {"n_steps": 20}
+    assert e.target == [0, 1, 2]
+    assert e.evaluations == 3 * 20 + 3 + 3  # the path, and the score at both ends
+    assert e.seconds > 0
+    assert e.completeness_gap.shape == (3,)
+    assert "evaluations=66" in repr(e)
+    assert tw.Saliency(net).explain(x, 1).completeness_gap is None
+    assert tw.IntegratedGradients(net, multiply_by_inputs=False).explain(x, 1).completeness_gap is None
+
+
+def test_the_standard_error_shrinks_with_the_samples():
+    net, x = make("conv"), inputs("conv")
+    few, many = (tw.SmoothGrad(net, n_samples=n, generator=0).explain(x, 1).standard_error for n in (50, 800))
+    assert few.shape == x.shape
+    assert 0.2 < (many.mean() / few.mean()) < 0.31
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "dict"])
+def test_save_and_load(tmp_path, kind):
+    net, (a, b) = make("two"), inputs("two")
+    given = {"tensor": a, "tuple": (a, b), "dict": {"left": a, "right": b}}[kind]
+    model = make("smooth") if kind == "tensor" else net
+    e = tw.ExpectedGradients(model, generator=0, n_samples=4).explain(given, [0, 1, 2])
+    e.save(tmp_path / "e.safetensors")
+    back = tw.Explanation.load(tmp_path / "e.safetensors")
+    assert back.method == e.method
+    assert back.settings == e.settings
+    assert back.target == [0, 1, 2]
+    assert back.evaluations == e.evaluations
+    for name in ("attributions", "inputs"):
+        ours, theirs = getattr(e, name), getattr(back, name)
+        assert type(ours) is type(theirs)
+        pairs = (
+            [(ours, theirs)]
+            if kind == "tensor"
+            else zip(ours, theirs)
+            if kind == "tuple"
+            else [(ours[k], theirs[k]) for k in ours]
+        )
+        assert all(torch.equal(p, q) for p, q in pairs)
+    assert torch.equal(back.completeness_gap, e.completeness_gap)
+
+
+def test_load_refuses_other_files(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(1)}, str(tmp_path / "x.safetensors"))
+    with pytest.raises(ValueError, match="not an explanation"):
+        tw.Explanation.load(tmp_path / "x.safetensors")
+
+
+def test_views():
+    net, x = make("conv"), inputs("conv")
+    e = tw.IntegratedGradients(net, layer=None).explain(x, 1)
+    assert e.plot() is not None
+    assert e.overlay() is not None
+    html = e._repr_html_()
+    assert html.startswith("<img src='data:image/png;base64,")
+    assert "completeness_gap" in html
+    bars = tw.IntegratedGradients(make("smooth")).explain(inputs("smooth"), 1)
+    assert "<img" in bars._repr_html_()
+
+
+def test_methods_compare_and_print_by_their_settings():
+    net = make("conv")
+    assert tw.IntegratedGradients(net, n_steps=5) == tw.IntegratedGradients(net, n_steps=5)
+    assert tw.IntegratedGradients(net, n_steps=5) != tw.IntegratedGradients(net)
+    assert (
+        repr(tw.IntegratedGradients(net, n_steps=5, layer="conv1"))
+        == "IntegratedGradients(Conv, layer='conv1', n_steps=5)"
+    )
+    assert repr(tw.SmoothGrad(net, of=tw.Saliency(net))) == "SmoothGrad(Conv, of=Saliency(Conv))"
+    with pytest.raises(TypeError):
+        tw.IntegratedGradients(net, 5)
+
+
+def test_every_method_states_its_facts():
+    for name, method in tw.methods().items():
+        assert method.__doc__, name
+        assert method.paper or name == "LayerActivation", name
+        assert not any(line.startswith("        ") and "TODO" in line for line in method.__doc__.splitlines())
+
+
+def test_importing_is_light():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch; before = set(sys.modules); import torchwhy; torchwhy.IntegratedGradients; "
+        "print([m for m in ('torchvision', 'matplotlib', 'sklearn', 'skimage', 'scipy', 'tqdm', 'pandas') "
+        "if m in set(sys.modules) - before])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

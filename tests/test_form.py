@@ -1,0 +1,88 @@
+"""What comes back has the form, shape, type and device of what went in."""
+
+import pytest
+import torch
+from cases import each_case
+from nets import inputs, make
+
+import torchwhy as tw
+
+
+def shape_of(case, x):
+    return (len(x), 6, 8, 8) if case.layer == "conv1" else tuple(x.shape)
+
+
+@pytest.mark.filterwarnings("ignore:tolerance=")  # bfloat16 cannot resolve it, and says so
+@each_case
+@pytest.mark.parametrize("dtype", [torch.double, torch.float, torch.bfloat16], ids=str)
+def test_shape_and_type_are_kept(case, dtype):
+    net, x = case.setup(dtype)
+    found = case.make(net).attribute(x, target=1, **case.data)
+    assert found.dtype == dtype
+    assert tuple(found.shape) == shape_of(case, x)
+    assert not found.requires_grad
+    exact = case.make(make(case.net)).attribute(x.double(), target=1, **case.data)
+    cosine = torch.cosine_similarity(found.double().flatten(), exact.flatten(), 0)
+    assert cosine > (0.9 if dtype == torch.bfloat16 else 0.99999)
+
+
+@each_case
+def test_a_single_row_and_a_strided_input(case):
+    net, x = case.setup()
+    strided = x.transpose(2, 3).contiguous().transpose(2, 3)
+    one = case.make(net).attribute(strided[:1], target=1, **case.data)
+    torch.testing.assert_close(
+        one, case.make(net).attribute(x[:1].clone(), target=1, **case.data), rtol=1e-9, atol=1e-11
+    )
+
+
+TWO = [
+    tw.Saliency,
+    tw.InputXGradient,
+    tw.SmoothGrad,
+    tw.IntegratedGradients,
+    tw.ExpectedGradients,
+    tw.GuidedIG,
+    tw.IDGI,
+]
+
+
+@pytest.mark.parametrize("method", TWO, ids=lambda m: m.__name__)
+def test_tuples_and_dicts(method):
+    net, (a, b) = make("two"), inputs("two")
+    options = {"generator": 0} if "generator" in method.__dataclass_fields__ else {}
+    of_tuple = method(net, **options).attribute((a, b), target=1)
+    of_dict = method(net, **options).attribute({"right": b, "left": a}, target=1)
+    assert isinstance(of_tuple, tuple)
+    assert list(of_dict) == ["right", "left"]
+    assert of_tuple[0].shape == a.shape
+    assert of_tuple[1].shape == b.shape
+    if not options:  # the draws of several inputs follow their order
+        torch.testing.assert_close(of_tuple[0], of_dict["left"])
+        torch.testing.assert_close(of_tuple[1], of_dict["right"])
+    if method.uses_baselines is True and not method.baselines_are_rows:
+        zero = method(net, **options).attribute((a, b), target=1, baselines=(a, b))
+        assert (zero[0] == 0).all()
+        assert (zero[1] == 0).all()
+
+
+def test_further_arguments_follow_the_rows():
+    net, x = make("smooth"), inputs("smooth")
+    scale = torch.rand(3, 7, dtype=torch.double)
+    found = tw.IntegratedGradients(net, batch_size=4).attribute(x, target=1, additional_forward_args=scale)
+    by_name = tw.IntegratedGradients(net).attribute(x, target=1, additional_forward_args={"scale": scale})
+    alone = torch.cat(
+        [tw.IntegratedGradients(lambda t, i=i: net(t, scale[i])).attribute(x[i : i + 1], target=1) for i in range(3)]
+    )
+    torch.testing.assert_close(found, alone)
+    torch.testing.assert_close(by_name, alone)
+
+
+@pytest.mark.cuda
+@each_case
+def test_on_a_gpu(case):
+    net, x = case.setup(torch.float)
+    here = case.make(net).attribute(x, target=1, **case.data)
+    there = case.make(net.cuda()).attribute(x.cuda(), target=1, **case.data)
+    assert there.is_cuda
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-4)

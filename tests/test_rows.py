@@ -1,0 +1,51 @@
+"""Rows are independent, and the batch size changes nothing."""
+
+import pytest
+import torch
+from cases import each_case
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-11}
+
+
+@each_case
+def test_a_batch_gives_what_its_rows_give(case):
+    net, x = case.setup()
+    target = [2, 0, 3]
+    together = case.make(net).attribute(x, target=target, **case.data)
+    alone = torch.cat([case.make(net).attribute(x[i : i + 1], target=target[i], **case.data) for i in range(3)])
+    torch.testing.assert_close(together, alone, **CLOSE)
+
+
+@each_case
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
+def test_batch_size_changes_nothing(case, batch_size):
+    net, x = case.setup()
+    free = case.make(net).attribute(x, target=1, **case.data)
+    bound = case.make(net, batch_size=batch_size).attribute(x, target=1, **case.data)
+    torch.testing.assert_close(free, bound, **CLOSE)
+
+
+@each_case
+def test_no_call_is_larger_than_batch_size(case):
+    net, x = case.setup()
+    seen = []
+    net.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
+    of = {k: v for k, v in (case.wrap(net) if case.wrap else {}).items()}
+    for other in of.values():
+        other.batch_size = 2
+    case.make(net, batch_size=2, **of).attribute(x, target=1, **case.data)
+    assert seen
+    assert max(seen) <= 2
+
+
+@each_case
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(case):
+    if "generator" not in case.method.__dataclass_fields__:
+        pytest.skip("draws nothing")
+    net, x = case.setup()
+    first, again, other = (case.make(net, generator=s).attribute(x, target=1, **case.data) for s in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    state = torch.get_rng_state()
+    case.make(net, generator=None).attribute(x, target=1, **case.data)
+    assert torch.equal(state, torch.get_rng_state())
