@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..attribution import Attribution, Inputs
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Seed
+from ..engine.warning import warn
 from ..target import TargetLike
 from .goal import Goal
 from .rows import Rows, rows_of, vectors
@@ -124,10 +124,9 @@ class Counterfactual(Attribution):
         problem.report(details={"found": found[best], "distance": distance[best], "steps": steps[best]})
         if not bool(found[best].all()):
             lost = (~found[best]).nonzero()[:, 0].tolist()
-            warnings.warn(
+            warn(
                 f"Counterfactual: rows {lost[:10]} did not flip in {self.n_steps} steps; their change is the last attempt. "
-                "Raise n_steps or step_size, widen the bounds, or lower the margin",
-                stacklevel=5,
+                "Raise n_steps or step_size, widen the bounds, or lower the margin"
             )
         return tuple(t[best] - x for t, x in zip(z, problem.x))
 
