@@ -59,7 +59,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def methods() -> dict[str, type]:
+def methods() -> dict[str, type[Any]]:
     """All methods, by name, in the order of their families."""
     found = {name: __getattr__(name) for name in _MODULES}
     base = found["Attribution"]
