@@ -60,6 +60,14 @@ _HOME = {
     "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
     "backprop.excitation": ["ExcitationBackprop"],
     "backprop.linear_approximation": ["LinearApproximation"],
+    "counterfactual.counterfactual": ["Counterfactual"],
+    "concept.tcav": ["TCAV"],
+    "concept.dissection": ["NetworkDissection"],
+    "surrogate.importance": ["GradientImportance", "PermutationImportance"],
+    "surrogate.dependence": ["PartialDependence"],
+    "surrogate.tree": ["SurrogateTree"],
+    "surrogate.network": ["SurrogateNetwork"],
+    "surrogate.bias": ["BiasReport"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
