@@ -50,6 +50,28 @@ _HOME = {
     "cam.opti": ["OptiCAM"],
     "cam.finer": ["FinerCAM"],
     "cam.fullgrad": ["FullGrad"],
+    "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
+    "perturbation.occlusion": ["Occlusion"],
+    "perturbation.rise": ["RISE"],
+    "perturbation.lime": ["LIME"],
+    "perturbation.segments": ["patches", "superpixels"],
+    "shapley.exact": ["ExactShapley"],
+    "shapley.kernel": ["KernelSHAP", "Banzhaf"],
+    "shapley.sampling": ["ShapleySampling", "OwenValues"],
+    "shapley.linear": ["LinearSHAP"],
+    "backprop.guided": ["GuidedBackprop", "DeconvNet"],
+    "backprop.lrp": ["LRP"],
+    "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
+    "backprop.excitation": ["ExcitationBackprop"],
+    "backprop.linear_approximation": ["LinearApproximation"],
+    "counterfactual.counterfactual": ["Counterfactual"],
+    "concept.tcav": ["TCAV"],
+    "concept.dissection": ["NetworkDissection"],
+    "surrogate.importance": ["GradientImportance", "PermutationImportance"],
+    "surrogate.dependence": ["PartialDependence"],
+    "surrogate.tree": ["SurrogateTree"],
+    "surrogate.network": ["SurrogateNetwork"],
+    "surrogate.bias": ["BiasReport"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
@@ -68,7 +90,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def methods() -> dict[str, type]:
+def methods() -> dict[str, type[Any]]:
     """All methods, by name, in the order of their families."""
     found = {name: __getattr__(name) for name in _MODULES}
     base = found["Attribution"]

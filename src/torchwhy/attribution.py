@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,6 +20,7 @@ from .engine.randomness import Seed, generator_of
 from .engine.warning import warn
 from .engine.where import LayerLike, Place, find, until
 from .explanation import Explanation
+from .settings import Settings
 from .target import Neuron, Target, TargetLike, only_tensor
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
@@ -27,7 +28,7 @@ PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(kw_only=True, repr=False)
-class Attribution:
+class Attribution(Settings):
     """The base class of the methods: settings in the constructor, data in the call.
 
     A method is a dataclass of its settings with one function, ``_attribute(problem)``; two methods with equal settings
@@ -119,23 +120,6 @@ class Attribution:
             seconds=time.perf_counter() - begun,
             **problem.facts,
         )
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that differ from their defaults."""
-        found = {}
-        for f in fields(self):
-            default = f.default_factory() if f.default_factory is not MISSING else f.default
-            value = getattr(self, f.name)
-            if f.name != "model" and (value is not default) and not (type(value) is type(default) and value == default):
-                found[f.name] = value
-        return found
-
-    def __repr__(self) -> str:
-        name = getattr(self.model, "__name__", type(self.model).__name__)
-        shown = {
-            k: f"<{type(v).__name__}>" if isinstance(v, nn.Module) else repr(v) for k, v in self.settings().items()
-        }
-        return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
 
     def _attribute(self, problem: Problem) -> Tensors:
         """The method itself: attributions for ``problem.x``, tensor by tensor."""
