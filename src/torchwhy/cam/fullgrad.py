@@ -91,7 +91,7 @@ def _constant(module: Any, dims: int) -> Tensor:
         bias = (0 if bias is None else bias) - module.running_mean * scale
     # subclasses of LayerNorm in vision models have the channels second
     last = (
-        isinstance(module, nn.Linear) or type(module) is nn.LayerNorm or dims < 4 and isinstance(module, nn.LayerNorm)
+        isinstance(module, nn.Linear) or type(module) is nn.LayerNorm or (dims < 4 and isinstance(module, nn.LayerNorm))
     )
     return bias.detach() if last else bias.detach().reshape(-1, *[1] * (dims - 2))
 
