@@ -259,6 +259,8 @@ def test_fullgrad():
     assert (tw.FullGrad(NET).explain(X, TARGETS).completeness_gap > 1e-4).all()  # GELU is not piecewise linear
     with pytest.raises(ValueError, match="leave it out"):
         tw.FullGrad(net, layer="0").attribute(X, 0)
+    with pytest.raises(TypeError, match="plain callable"):
+        tw.FullGrad(lambda x: net(x)).attribute(X, 0)
 
 
 # --- what all of them promise ---------------------------------------------------------------------
