@@ -74,6 +74,29 @@ CASES = [
         laws=("linear", "complete"),
     ),
     Case(tw.LinearSHAP, {"rtol": 1e9}, laws=("linear",)),
+    *(
+        Case(method, {"relu": False}, maps=True)
+        for method in (
+            tw.GradCAM,
+            tw.GradCAMPlusPlus,
+            tw.XGradCAM,
+            tw.HiResCAM,
+            tw.ElementWiseCAM,
+            tw.LayerCAM,
+            tw.ShapleyCAM,
+            tw.EigenCAM,
+            tw.EigenGradCAM,
+            tw.KPCACAM,
+            tw.ScoreCAM,
+            tw.AblationCAM,
+            tw.FinerCAM,
+        )
+    ),
+    Case(tw.SmoothGradCAMPlusPlus, {**SAMPLES, "relu": False}, maps=True),
+    Case(tw.SSCAM, {**SAMPLES, "stdev": 0.5, "relu": False}, maps=True),
+    Case(tw.ISCAM, {"n_steps": 3, "relu": False}, maps=True),
+    Case(tw.OptiCAM, {"n_steps": 3, "relu": False}, maps=True),
+    Case(tw.FullGrad, maps=True),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

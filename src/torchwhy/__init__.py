@@ -33,6 +33,7 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "cam.cam": ["CAM"],
     "cam.gradient_cams": [
         "GradCAM",
         "GradCAMPlusPlus",
@@ -46,6 +47,9 @@ _HOME = {
     "cam.principal": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
     "cam.masked": ["ScoreCAM", "SSCAM", "ISCAM"],
     "cam.ablation": ["AblationCAM"],
+    "cam.opti": ["OptiCAM"],
+    "cam.finer": ["FinerCAM"],
+    "cam.fullgrad": ["FullGrad"],
     "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
