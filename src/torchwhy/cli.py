@@ -115,7 +115,7 @@ def _show(
         print(f"  {answer.name:22} " + "   ".join(c.replace("\n", " · ") for c in answer.captions), flush=True)
         shown.append(answer)
     mean, std = loaded.preprocess.mean, loaded.preprocess.std
-    pictures = [to_image(row, mean, std) for row in x]
+    pictures = [to_image(row, mean, std).transpose(2, 0, 1) for row in x]
     figure = grid(
         {s.name: s.explanation.attributions for s in shown},
         images=pictures,

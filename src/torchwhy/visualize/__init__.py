@@ -6,6 +6,7 @@ something is drawn. Blue is against, red is for; neither depends on seeing red a
 """
 
 from torchwhy.visualize._scale import grey, normalize, photo, to_map
+from torchwhy.visualize.auto import plot
 from torchwhy.visualize.bars import bars, beeswarm
 from torchwhy.visualize.curves import convergence, curve, path_profile
 from torchwhy.visualize.export import to_html, to_png
@@ -28,6 +29,7 @@ __all__ = [
     "overlay",
     "path_profile",
     "photo",
+    "plot",
     "series",
     "signed_map",
     "text",
