@@ -63,6 +63,11 @@ CASES = [
     Case(tw.FeatureAblation, data={"feature_mask": PATCHES}, laws=("linear", "dummy")),
     Case(tw.Occlusion, {"sliding_window_shapes": 3, "strides": 2}),
     Case(tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0}, maps=True),
+    Case(
+        tw.ExtremalPerturbation,
+        {"n_steps": 4, "areas": (0.2, 0.4), "step": 2, "sigma": 2.0, "max_blur": 3.0},
+        maps=True,
+    ),
     Case(tw.LIME, {"n_samples": 60, "n_segments": 6, "generator": 0, "kernel_width": 1.0}),
     Case(tw.ExactShapley, data={"feature_mask": PATCHES}, laws=("linear",)),
     Case(tw.KernelSHAP, {"n_samples": 450, "generator": 0}, laws=("linear", "complete")),

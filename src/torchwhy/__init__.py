@@ -54,6 +54,7 @@ _HOME = {
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
     "perturbation.lime": ["LIME"],
+    "perturbation.extremal": ["ExtremalPerturbation"],
     "perturbation.segments": ["patches", "superpixels"],
     "shapley.exact": ["ExactShapley"],
     "shapley.kernel": ["KernelSHAP", "Banzhaf"],
