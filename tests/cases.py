@@ -58,6 +58,16 @@ CASES = [
     Case(tw.Conductance, {"n_steps": 60, "method": "riemann_trapezoid"}, layer="conv1", laws=("complete",)),
     Case(tw.InternalInfluence, {"n_steps": 10}, layer="conv1"),
     Case(tw.LayerActivation, layer="conv1"),
+    Case(tw.GuidedBackprop),
+    Case(tw.DeconvNet),
+    Case(tw.LRP),
+    Case(tw.LRP, {"composite": "epsilon"}, laws=("dummy",)),
+    Case(tw.LRP, {"composite": "epsilon_gamma_box", "low": -5.0, "high": 5.0}),
+    Case(tw.ExcitationBackprop),
+    Case(tw.ExcitationBackprop, {"contrastive": True}, layer="conv1"),
+    Case(tw.DeepLIFT, laws=("linear", "complete", "dummy")),
+    Case(tw.DeepSHAP, laws=("linear", "complete", "dummy")),
+    Case(tw.LinearApproximation, layer="conv1"),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

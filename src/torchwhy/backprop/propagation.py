@@ -40,6 +40,9 @@ GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher ra
 KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
 
 
+MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *DECOMPOSITIONS))  # the first layer, or what holds it
+
+
 class Propagation(Rules):
     """Rules with what LRP has to know about tensors: no negative entries, a gate, the model's input, from which layer.
 
@@ -64,7 +67,7 @@ class Propagation(Rules):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         op = operation(function)
-        if self.reads_relevance and op.name not in STRUCTURAL and op.name not in (*LINEAR_LAYERS, *DECOMPOSITIONS):
+        if self.reads_relevance and op.name not in STRUCTURAL and op.name not in MAY_SEE_INPUT:
             given = args
             args, kwargs = _map(self.leave_input, args), _map(self.leave_input, kwargs)
             if op.in_place and given and args[0] is not given[0]:
@@ -125,10 +128,9 @@ def linear_rule(rule: Any) -> Rule:
     """The rule of a linear layer as a rule of the engine."""
 
     def apply(call: Call) -> Tensor:
-        layer, x = LinearLayer.of(call)
-        if not carries_signal(x):
+        if not carries_signal(call.x):
             return call()  # the weight carries the signal: a hyper-network
-        return propagate(layer, call, x, call.value(), rule)
+        return propagate(LinearLayer.of(call), call, call.x, call.value(), rule)
 
     return apply
 
@@ -175,10 +177,9 @@ def matmul(rule: Any) -> Callable[[Call], Tensor]:
 
     def apply(call: Call) -> Tensor:
         a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
-        if carries_signal(a) and carries_signal(b):
-            return share(call)
-        if not carries_signal(a) or b.dim() != 2 or a.dim() < 2:
-            return call()
+        if not carries_signal(a) or carries_signal(b) or b.dim() != 2 or a.dim() < 2:
+            leave = call.mode.leave_input if call.mode.reads_relevance else lambda v: v
+            return share(call.beside(_map(leave, call.args), _map(leave, call.kwargs)))
         return propagate(LinearLayer("linear", b.mT, None, {}), call, a, call.value(), rule)
 
     return apply
