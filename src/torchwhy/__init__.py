@@ -33,11 +33,41 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "cam.gradient_cams": [
+        "GradCAM",
+        "GradCAMPlusPlus",
+        "SmoothGradCAMPlusPlus",
+        "XGradCAM",
+        "HiResCAM",
+        "ElementWiseCAM",
+        "LayerCAM",
+        "ShapleyCAM",
+    ],
+    "cam.principal": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
+    "cam.masked": ["ScoreCAM", "SSCAM", "ISCAM"],
+    "cam.ablation": ["AblationCAM"],
+    "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
+    "perturbation.occlusion": ["Occlusion"],
+    "perturbation.rise": ["RISE"],
+    "perturbation.lime": ["LIME"],
+    "perturbation.segments": ["patches", "superpixels"],
+    "shapley.exact": ["ExactShapley"],
+    "shapley.kernel": ["KernelSHAP", "Banzhaf"],
+    "shapley.sampling": ["ShapleySampling", "OwenValues"],
+    "shapley.linear": ["LinearSHAP"],
     "backprop.guided": ["GuidedBackprop", "DeconvNet"],
     "backprop.lrp": ["LRP"],
     "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
     "backprop.excitation": ["ExcitationBackprop"],
     "backprop.linear_approximation": ["LinearApproximation"],
+    "counterfactual.counterfactual": ["Counterfactual"],
+    "concept.tcav": ["TCAV"],
+    "concept.dissection": ["NetworkDissection"],
+    "surrogate.importance": ["GradientImportance", "PermutationImportance"],
+    "surrogate.dependence": ["PartialDependence"],
+    "surrogate.tree": ["SurrogateTree"],
+    "surrogate.network": ["SurrogateNetwork"],
+    "surrogate.bias": ["BiasReport"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
@@ -56,7 +86,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def methods() -> dict[str, type]:
+def methods() -> dict[str, type[Any]]:
     """All methods, by name, in the order of their families."""
     found = {name: __getattr__(name) for name in _MODULES}
     base = found["Attribution"]

@@ -77,8 +77,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """The notebook view: the picture, where there is one, above the facts."""
-        import base64
-        import io
+        from .visualize import to_html
 
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"
@@ -89,9 +88,7 @@ class Explanation:
             figure = self.plot()
         except (TypeError, ValueError):  # no picture for this shape: the facts alone
             return table
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
-        return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'/>{table}"
+        return to_html(figure, alt=repr(self)) + table
 
     def save(self, path: str | Path) -> None:
         """Write everything to a ``safetensors`` file; targets and settings that are not plain data are kept as text."""

@@ -1,0 +1,212 @@
+"""What every benchmark shares: sides interleaved in one process, medians, peak memory, a table, JSON and a plot.
+
+A script makes a ``Benchmark``, adds cases, each with its sides (functions without arguments), and ends with ``finish()``:
+
+    bench = Benchmark("gradient_speed", "Integrated gradients and SmoothGrad against their floor")
+    bench.case("IG, resnet18", {"floor": floor, "torchwhy": ours, "captum": theirs}, base="floor")
+    bench.finish()
+
+``--quick`` keeps it under two minutes, ``--rounds`` is how often each side runs, ``--save`` also writes
+``docs/benchmarks/NAME.json`` and ``.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import importlib.metadata
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "captum",
+    "zennit",
+    "torchcam",
+    "grad-cam",
+    "shap",
+    "lime",
+    "shapiq",
+    "quantus",
+    "timm",
+)
+
+
+def timed(side: Callable[[], Any]) -> float:
+    """Seconds of one run; a side that returns a number (as a floor does) states its own."""
+    gc.collect()
+    _synchronize()
+    begun = time.perf_counter()
+    stated = side()
+    _synchronize()
+    return float(stated) if isinstance(stated, float) else time.perf_counter() - begun
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_growth(side: Callable[[], Any]) -> float | None:
+    """MiB by which memory grows at most while a side runs; None where that cannot be read."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        side()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        before = _status("VmRSS")
+        side()
+        return (_status("VmHWM") - before) / 2**10
+    except OSError:
+        return None
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def floor(
+    run: Callable[[int], Any], evaluations: int, batch_sizes: tuple[int, ...] = (8, 16, 32)
+) -> Callable[[], float]:
+    """A side: evaluations × the best time per row of ``run(rows)``, one plain batched call."""
+
+    def side() -> float:
+        return evaluations * min(
+            timed(lambda b=b: run(b)) / b for b in batch_sizes if b <= max(evaluations, batch_sizes[0])
+        )
+
+    return side
+
+
+def forward_backward(model: Any, x: torch.Tensor) -> Callable[[int], None]:
+    """A plain forward and backward pass to the input of ``rows`` copies of x's first row; the parameters must be frozen."""
+
+    def run(rows: int) -> None:
+        z = x[:1].expand(rows, *x.shape[1:]).clone().requires_grad_()
+        torch.autograd.grad(model(z)[:, 0].sum(), z)
+
+    return run
+
+
+def forward(model: Any, x: torch.Tensor) -> Callable[[int], None]:
+    """A plain forward pass of ``rows`` copies of x's first row, without autograd."""
+
+    def run(rows: int) -> None:
+        with torch.inference_mode():
+            model(x[:1].expand(rows, *x.shape[1:]).contiguous())
+
+    return run
+
+
+class Benchmark:
+    """The cases of one script and what was measured."""
+
+    def __init__(self, name: str, title: str, *, rounds: int = 5) -> None:
+        parser = argparse.ArgumentParser(description=title)
+        parser.add_argument("--quick", action="store_true", help="small and short: under two minutes")
+        parser.add_argument("--rounds", type=int, default=None)
+        parser.add_argument("--threads", type=int, default=None)
+        parser.add_argument("--save", action="store_true", help="write the results under docs/benchmarks")
+        parser.add_argument("--only", default="", help="only cases whose name has this in it")
+        args = parser.parse_args()
+        self.name, self.title, self.quick, self.save, self.only = name, title, args.quick, args.save, args.only
+        self.rounds = args.rounds or (1 if args.quick else rounds)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        self.results: list[dict[str, Any]] = []
+        print(f"# {title}\n{self.machine()}\n")
+
+    @staticmethod
+    def machine() -> str:
+        """The machine and the versions, on one line."""
+        versions = []
+        for package in PACKAGES:
+            try:
+                versions.append(f"{package} {importlib.metadata.version(package)}")
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+        return f"{device}, {platform.machine()}, Python {platform.python_version()}, {', '.join(versions)}"
+
+    def case(
+        self,
+        label: str,
+        sides: dict[str, Callable[[], Any]],
+        *,
+        base: str,
+        rounds: int | None = None,
+        memory: bool = False,
+        facts: dict[str, Any] | None = None,
+    ) -> dict[str, float]:
+        """Run the sides in turn, round by round; print and keep the median of each, and its ratio to the base's."""
+        if self.only not in label:
+            return {}
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        ratios: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds or self.rounds):
+            for name, side in sides.items():
+                times[name].append(timed(side))
+            for name in sides:
+                ratios[name].append(times[name][-1] / times[base][-1])
+        result = {
+            "case": label,
+            "base": base,
+            "rounds": rounds or self.rounds,
+            **(facts or {}),
+            "seconds": {n: statistics.median(t) for n, t in times.items()},
+            "ratio": {n: statistics.median(r) for n, r in ratios.items()},
+        }
+        if memory:
+            result["peak_mib"] = {name: peak_growth(side) for name, side in sides.items()}
+        self.results.append(result)
+        print(f"{label}  (median of {result['rounds']})")
+        for name in sides:
+            extra = "" if not memory or result["peak_mib"][name] is None else f"   {result['peak_mib'][name]:8.0f} MiB"
+            print(
+                f"    {name:42} {result['seconds'][name]:9.3f} s   {result['ratio'][name]:7.3f} × {base}{extra}",
+                flush=True,
+            )
+        return result["ratio"]
+
+    def finish(self) -> None:
+        """Write JSON and the plot, if asked to."""
+        if not self.save or not self.results:
+            return
+        DOCS.mkdir(parents=True, exist_ok=True)
+        report = {"title": self.title, "machine": self.machine(), "quick": self.quick, "results": self.results}
+        (DOCS / f"{self.name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        self.plot().savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
+        print(f"written: docs/benchmarks/{self.name}.json and .png")
+
+    def plot(self) -> Any:
+        """Bars of every side's ratio to its base."""
+        from matplotlib.figure import Figure
+
+        rows = [
+            (r["case"], name, ratio) for r in self.results for name, ratio in r["ratio"].items() if name != r["base"]
+        ]
+        figure = Figure(figsize=(8, 0.6 + 0.28 * len(rows)))
+        ax = figure.subplots()
+        ours = ["#c44e52" if name.startswith("torchwhy") else "#8c9bb0" for _, name, _ in rows]
+        ax.barh(range(len(rows)), [ratio for *_, ratio in rows], color=ours)
+        ax.set_yticks(range(len(rows)), [f"{case} — {name}" for case, name, _ in rows], fontsize=7)
+        ax.axvline(1, color="black", linewidth=0.8)
+        ax.invert_yaxis()
+        ax.set_xlabel(f"time / {self.results[0]['base']}")
+        ax.set_title(self.title, fontsize=9)
+        return figure

@@ -1,0 +1,154 @@
+"""The ``torchwhy`` command: a demo, explaining an image file, and the table of methods."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEMO_PHOTOS = ("chelsea", "coffee")
+DEMO_MODEL = "efficientnet-lite0"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0, or 2 after a mistake in what was asked for."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except (ValueError, LookupError, TypeError, OSError, ImportError) as error:
+        print(f"torchwhy: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="torchwhy", description="Why did the model say that?")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="every method on a real network and two real photos, on one figure")
+    demo.add_argument("--out", type=Path, default=Path("torchwhy-demo.png"), help="the figure (default: %(default)s)")
+    demo.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
+    demo.add_argument("--quick", action="store_true", help="an eighth of the samples and steps")
+    demo.set_defaults(run=_demo)
+
+    explain = commands.add_parser("explain", help="explain an image file")
+    explain.add_argument("image", help="an image file, or the name of a bundled photo: chelsea, coffee, ...")
+    explain.add_argument(
+        "--model",
+        default=DEMO_MODEL,
+        help="a name (resnet18, timm:vit_small_patch16_224, shapes-resnet) or a "
+        "file with a pickled model (default: %(default)s)",
+    )
+    explain.add_argument("--weights", help="a file with a state_dict for the named model, or DEFAULT to download")
+    explain.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
+    explain.add_argument(
+        "--method", nargs="+", default=["IntegratedGradients"], metavar="NAME", help="see `torchwhy methods`"
+    )
+    explain.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
+    explain.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", dest="settings", help="settings, as n_steps=64"
+    )
+    explain.add_argument("--device", default="cpu")
+    explain.add_argument("--out", type=Path, default=Path("explanation.png"), help="the figure (default: %(default)s)")
+    explain.set_defaults(run=_explain)
+
+    methods = commands.add_parser("methods", help="the table of methods")
+    methods.set_defaults(run=lambda args: print(methods_table()))
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> None:
+    import torch
+
+    from . import methods
+    from .models import load, photo
+
+    loaded = load(DEMO_MODEL)
+    x = torch.cat([loaded.preprocess(photo(name)) for name in DEMO_PHOTOS])
+    _show(loaded, x, "predicted", args.methods or list(methods()), args.out, {}, effort=0.125 if args.quick else 1.0)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from .demo import method_named
+    from .models import PHOTOS, find_label, load, photo, read_image
+
+    for name in args.method:  # a wrong name is said before anything slow
+        method_named(name)
+    picture = photo(args.image) if args.image in PHOTOS else read_image(args.image)
+    loaded = load(args.model, weights=args.weights, trust=args.trust)
+    target = (
+        args.target
+        if args.target == "predicted"
+        else find_label(loaded.labels or [""], args.target)
+        if loaded.labels or not args.target.isdigit()
+        else int(args.target)
+    )
+    loaded.model.to(args.device)
+    settings = dict(_setting(text) for text in args.settings)
+    _show(loaded, loaded.preprocess(picture).to(args.device), target, args.method, args.out, settings)
+
+
+def _show(
+    loaded: Any, x: Any, target: Any, names: Sequence[str], out: Path, settings: dict[str, Any], effort: float = 1.0
+) -> None:
+    """Explain the images by the methods, print a line for each, and write the figure."""
+    import torch
+
+    from .demo import explain
+    from .models import to_image
+    from .visualize import grid
+
+    begun = time.perf_counter()
+    with torch.no_grad():
+        scores = loaded.model(x).softmax(1)
+    classes = scores.argmax(1).tolist() if target == "predicted" else [target] * len(x)
+    names_of = [loaded.labels[c] if loaded.labels else f"class {c}" for c in classes]
+    titles = [f"{name} {scores[i, c]:.0%}" for i, (name, c) in enumerate(zip(names_of, classes))]
+    print(f"{loaded.name} ({loaded.weights}): " + ", ".join(titles))
+    shown = []
+    for name in names:
+        answer = explain([name], loaded.model, x, classes, effort=effort, **{"progress": True, **settings})[0]
+        print(f"  {answer.name:22} " + "   ".join(c.replace("\n", " · ") for c in answer.captions), flush=True)
+        shown.append(answer)
+    mean, std = loaded.preprocess.mean, loaded.preprocess.std
+    pictures = [to_image(row, mean, std).transpose(2, 0, 1) for row in x]
+    figure = grid(
+        {s.name: s.explanation.attributions for s in shown},
+        images=pictures,
+        titles=titles,
+        captions={s.name: s.captions for s in shown},
+    )
+    figure.savefig(out, dpi=110, bbox_inches="tight")
+    print(f"{out}: {len(shown)} methods, {time.perf_counter() - begun:.0f} s")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set: expected NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def methods_table() -> str:
+    """The table of methods in Markdown, from the facts that their classes state."""
+    from . import methods
+
+    yes = {True: "✓", False: ""}
+    lines = ["| method | what it is | gradient | × input | complete | paper |", "|---|---|:-:|:-:|:-:|---|"]
+    for name, method in methods().items():
+        first = " ".join((method.__doc__ or "").split("\n\n")[0].split())
+        what = first.split(":math:")[0].rstrip(" :,.")
+        arxiv = method.paper.removeprefix("arXiv:")
+        paper = f"[{method.paper}](https://arxiv.org/abs/{arxiv})" if arxiv != method.paper else method.paper
+        lines.append(
+            f"| `{name}` | {what} | {yes[method.needs_gradient]} | {yes[method.multiplies_by_input]} | "
+            f"{yes[method.is_complete]} | {paper} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""Photos: bundled ones, one from a file, and the way from a picture to a tensor and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .labels import nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PHOTOS", "Preprocess", "photo", "preprocess", "read_image", "to_image"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _skimage(name: str) -> np.ndarray:
+    import skimage.data
+
+    return getattr(skimage.data, name)()
+
+
+def _motorcycle() -> np.ndarray:
+    import skimage.data
+
+    left, _right, _disparity = skimage.data.stereo_motorcycle()
+    return left
+
+
+def _sklearn(name: str) -> np.ndarray:
+    from sklearn.datasets import load_sample_image
+
+    return load_sample_image(name)
+
+
+def _matplotlib(name: str) -> Image:
+    from matplotlib import cbook
+
+    return read_image(cbook.get_sample_data(name, asfileobj=False))
+
+
+_SOURCES: dict[str, Callable[[], Any]] = {
+    "chelsea": lambda: _skimage("chelsea"),
+    "coffee": lambda: _skimage("coffee"),
+    "camera": lambda: _skimage("camera"),
+    "rocket": lambda: _skimage("rocket"),
+    "motorcycle": _motorcycle,
+    "china": lambda: _sklearn("china.jpg"),
+    "flower": lambda: _sklearn("flower.jpg"),
+    "hopper": lambda: _matplotlib("grace_hopper.jpg"),
+}
+PHOTOS = tuple(_SOURCES)
+
+
+def photo(name: str) -> Image:
+    """A photo that comes with scikit-image, scikit-learn or matplotlib, as an RGB picture; nothing is downloaded.
+
+    The names are in ``PHOTOS``. Chelsea is a cat, camera is grey, hopper is Grace Hopper in uniform. All but
+    china and flower (CC BY 2.0, see scikit-learn) are in the public domain.
+
+    Raises ValueError for another name, with the nearest ones.
+
+    >>> photo("chelsea").size
+    (451, 300)
+    """
+    if name not in _SOURCES:
+        raise ValueError(f"name: no photo {name!r}{nearest(name, PHOTOS)}. There are: {', '.join(PHOTOS)}")
+    return _as_picture(_SOURCES[name]())
+
+
+def read_image(path: str | Path) -> Image:
+    """The image file at ``path`` as an RGB picture, turned upright as its EXIF data say.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it is not a readable image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: no image file at '{path}'")
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError on a broken PNG
+        raise ValueError(f"path: '{path}' cannot be read as an image ({error})") from error
+
+
+def preprocess(
+    image: Image | np.ndarray,
+    size: int = 224,
+    mean: float | Sequence[float] = IMAGENET_MEAN,
+    std: float | Sequence[float] = IMAGENET_STD,
+    *,
+    resize: int | None = None,
+    interpolation: str = "bicubic",
+) -> Tensor:
+    r"""A picture as a network's input: resized, cut to the centre square, scaled to [0, 1], standardised.
+
+    .. math:: x_{chw} = (p_{chw} / 255 - \text{mean}_c) / \text{std}_c
+
+    The short side is resized to ``resize`` pixels (by default 8/7 of ``size``: 256 for 224), and the central square
+    of ``size`` pixels kept, pixel for pixel as torchvision's Resize and CenterCrop do it.
+
+    Shape: a Pillow picture or a uint8 array (H, W), (H, W, 3) or (H, W, 4) to a float32 tensor (1, 3, size, size).
+    ``mean`` and ``std`` are one number or one per channel; ``interpolation`` is nearest, bilinear, bicubic or lanczos.
+
+    Raises ValueError for an array of another shape or type, or a ``resize`` below ``size``.
+
+    >>> preprocess(photo("coffee")).shape
+    torch.Size([1, 3, 224, 224])
+    """
+    import numpy as np
+    from PIL import Image
+
+    picture = _as_picture(image)
+    short = round(size * 8 / 7) if resize is None else resize
+    if short < size:
+        raise ValueError(f"resize: the short side, {short} pixels, has no square of size={size} in it")
+    width, height = (int(short * side / min(picture.size)) for side in picture.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    picture = picture.resize((width, height), Image.Resampling[interpolation.upper()])
+    pixels = np.array(picture.crop((left, top, left + size, top + size)))
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(torch.float32) / 255
+    return (x - _per_channel(mean, x)) / _per_channel(std, x)
+
+
+def to_image(
+    x: Tensor, mean: float | Sequence[float] = IMAGENET_MEAN, std: float | Sequence[float] = IMAGENET_STD
+) -> np.ndarray:
+    """The inverse of :func:`preprocess`, for showing: values are put back to 0..255, rounded, and cut off there.
+
+    Shape: x (3, H, W) or (1, 3, H, W), on any device, to a uint8 array (H, W, 3).
+
+    Raises ValueError for another shape.
+
+    >>> x = preprocess(photo("coffee"))
+    >>> to_image(x).shape, bool((preprocess(to_image(x), resize=224) - x).abs().max() < 1e-5)
+    ((224, 224, 3), True)
+    """
+    if x.dim() == 3:
+        x = x[None]
+    if x.dim() != 4 or x.shape[:2] != (1, 3):
+        raise ValueError(f"x: one image of shape (3, H, W) or (1, 3, H, W) is needed, got {tuple(x.shape)}")
+    x = x.detach().to("cpu", torch.float32)
+    x = (x * _per_channel(std, x) + _per_channel(mean, x)) * 255
+    return x[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """:func:`preprocess` with its settings fixed: what a particular network wants to see.
+
+    >>> wanted = Preprocess(size=64, mean=0, std=1)
+    >>> wanted(photo("chelsea")).shape
+    torch.Size([1, 3, 64, 64])
+    """
+
+    size: int = 224
+    mean: float | Sequence[float] = IMAGENET_MEAN
+    std: float | Sequence[float] = IMAGENET_STD
+    resize: int | None = None
+    interpolation: str = "bicubic"
+
+    def __call__(self, image: Image | np.ndarray) -> Tensor:
+        """The picture as a tensor (1, 3, size, size)."""
+        return preprocess(image, self.size, self.mean, self.std, resize=self.resize, interpolation=self.interpolation)
+
+    def to_image(self, x: Tensor) -> np.ndarray:
+        """The tensor as a uint8 picture (H, W, 3), for showing."""
+        return to_image(x, self.mean, self.std)
+
+
+def _as_picture(image: Image | np.ndarray) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(
+            "image: a Pillow picture or a uint8 array (H, W), (H, W, 3) or (H, W, 4) is needed, "
+            f"got {type(image).__name__} of {array.dtype} {array.shape}"
+        )
+    return Image.fromarray(array).convert("RGB")
+
+
+def _per_channel(value: float | Sequence[float], x: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=x.dtype).reshape(-1, 1, 1)

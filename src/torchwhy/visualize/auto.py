@@ -1,0 +1,37 @@
+"""The picture that fits an attribution's shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torchwhy.visualize.bars import bars
+from torchwhy.visualize.grid import grid
+from torchwhy.visualize.series import series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any = None, **options: Any) -> Figure:
+    """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
+
+    `attributions` (N, C, H, W) are drawn as a :func:`grid`, over the images `inputs` (N, 1 or 3, H, W) if they are such;
+    (N, C, T) as the :func:`series` of the first row; (N, d) as the :func:`bars` of the first row, with its `error`. `options`
+    go to that function. Returns a new figure. Raises ValueError for other shapes.
+
+    >>> import torch
+    >>> [ax.get_title() for ax in plot(torch.rand(1, 3), title="three features").get_axes()]
+    ['three features']
+    """
+    dims = len(attributions.shape)
+    if dims == 4:
+        images = inputs is not None and len(inputs.shape) == 4 and inputs.shape[1] in (1, 3)
+        return grid({title: attributions}, **{"images": inputs if images else None, "shared_scale": False, **options})
+    if dims == 3:
+        signal = inputs if inputs is not None and inputs.shape == attributions.shape else attributions
+        return series(signal[0], attributions[0], **{"title": title, **options})
+    if dims == 2:
+        return bars(attributions[0], **{"title": title, "errors": None if error is None else error[0], **options})
+    raise ValueError(
+        f"attributions: no picture for the shape {tuple(attributions.shape)}; expected (N, C, H, W), (N, C, T) or (N, d)"
+    )

@@ -1,0 +1,165 @@
+"""Attributions of tabular rows: bars with errors for one row, swarms of points for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchwhy.visualize._scale import as_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize._scale import Array
+
+
+def bars(
+    values: Array,
+    names: Sequence[str] | None = None,
+    *,
+    errors: Array | None = None,
+    top: int = 10,
+    ax: Axes | None = None,
+    title: str | None = None,
+    xlabel: str = "attribution",
+) -> Figure:
+    """Draw one row's attributions as bars, the largest on top, red for and blue against, with their errors.
+
+    Beyond the `top` features, the sum of the others is drawn as one grey bar, so that the bars still add up
+    (its error is not drawn: the others' errors need not be independent).
+
+    Shape: values (d,) or (1, d), drawn in their own unit; names, d strings; errors (d,), not negative, drawn as
+    given on both sides: say in the title whether they are standard errors or intervals.
+    Raises ValueError where lengths differ, `top` is below 1, an error is negative or a number is NaN.
+
+    >>> figure = bars([0.5, -2.0, 0.1], ["age", "bmi", "bp"], top=2)
+    >>> [text.get_text() for text in figure.get_axes()[0].get_yticklabels()]
+    ['bmi', 'age', 'the other one']
+    """
+    from torchwhy.visualize import _figure as draw
+
+    a = _row(values, "values")
+    e = None if errors is None else _row(errors, "errors")
+    if e is not None and (e.shape != a.shape or e.min() < 0):
+        raise ValueError(f"errors must be {len(a)} numbers that are not negative, one for each value")
+    labels, order = _largest(np.abs(a), names, top)
+    length, others = a[order], len(a) - len(order)
+    if others:
+        length = np.append(length, np.delete(a, order).sum())
+        labels.append("the other one" if others == 1 else f"the other {others}")
+    colors = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]] + ["#a8a8a8"] * bool(others)
+    half = np.zeros(len(length))
+    if e is not None:
+        half[: len(order)] = e[order]
+    figure, ax = draw.axes_for(ax, 5.4, 0.8 + 0.3 * len(length))
+    y = np.arange(len(length))
+    ax.barh(y, length, color=colors, height=0.66)
+    if e is not None:
+        style: dict[str, Any] = {"fmt": "none", "ecolor": ax.xaxis.label.get_color(), "elinewidth": 1.1, "capsize": 2.5}
+        ax.errorbar(length[: len(order)], y[: len(order)], xerr=e[order], **style)
+    form, room = draw.number_format(length), [0.0, 0.0]
+    for yi, v, h in zip(y, length, half):
+        written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
+        shift, side = (4, "left") if v >= 0 else (-4, "right")
+        draw.note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
+        room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
+    _rows_down(ax, labels, xlabel, title)
+    _make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)
+    return figure
+
+
+def beeswarm(
+    attributions: Array,
+    features: Array | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    top: int = 10,
+    ax: Axes | None = None,
+    title: str | None = None,
+    xlabel: str = "attribution",
+) -> Figure:
+    """Draw many rows' attributions, a point a row, a line a feature; the largest mean absolute value on top.
+
+    Points that would hide each other are stacked, so the height of a swarm shows how many there are. With
+    `features`, colours tell the feature's own value, from its 5th to its 95th percentile.
+
+    Shape: attributions (N, d), in their own unit; features (N, d); names, d strings.
+    Raises ValueError where shapes differ, `top` is below 1 or a number is NaN.
+    """
+    from torchwhy.visualize import _figure as draw
+
+    a = as_array(attributions, "attributions", ndim=(2,))
+    x = None if features is None else as_array(features, "features", ndim=(2,))
+    if x is not None and x.shape != a.shape:
+        raise ValueError(f"features must have the shape of attributions, {a.shape}, not {x.shape}")
+    labels, order = _largest(np.abs(a).mean(0), names, top)
+    figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(order))
+    span = float(np.ptp(a[:, order])) or 1.0
+    colors = draw.colormap(False, "viridis")
+    for y, j in enumerate(order):
+        shade: dict[str, Any] = {"color": draw.LINES[0]} if x is None else {"c": colors(_between(x[:, j]))}
+        ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, **shade)
+    _rows_down(ax, labels, xlabel, title)
+    if x is not None:
+        draw.scale_bar([ax], colors, 1.0, False, label="value of the feature", clipped=False)
+        figure.axes[-1].set_yticks([0, 1], ["low", "high"])
+    return figure
+
+
+def _make_room(ax: Axes, low: float, high: float, left: float, right: float) -> None:
+    """Set the limits of the bars so that texts of `left` and `right` inches fit beside the longest ones."""
+    from torchwhy.visualize import _figure as draw
+
+    names = max(draw.text_width(line, 9) for t in ax.get_yticklabels() for line in t.get_text().split("\n"))
+    inches = draw.axes_width(ax) * 1.25 - names - 0.3  # the layout will give the axes what the names leave
+    scale = ((high - low) or 1.0) / max(inches - left - right, 0.2 * inches)
+    ax.set_xlim(low - left * scale, high + right * scale)
+
+
+def _row(values: Array, name: str) -> np.ndarray:
+    a = as_array(values, name, ndim=(1, 2))
+    if a.ndim == 2 and len(a) != 1:
+        raise ValueError(f"{name} must be one row, (d,), not {a.shape}: beeswarm draws several")
+    return a.reshape(-1)
+
+
+def _largest(size: np.ndarray, names: Sequence[str] | None, top: int) -> tuple[list[str], np.ndarray]:
+    """Return the names and the positions of the `top` largest, in that order; ties as they come."""
+    if top < 1:
+        raise ValueError(f"top must be at least 1, not {top}")
+    if names is not None and len(names) != len(size):
+        raise ValueError(f"names has {len(names)} strings, but there are {len(size)} features")
+    order = np.argsort(-size, kind="stable")[:top]
+    return [f"feature {j}" if names is None else str(names[j]) for j in order], order
+
+
+def _between(values: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(values, [5, 95])
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(len(values), 0.5)
+
+
+def _stacked(values: np.ndarray, span: float) -> np.ndarray:
+    """Return heights in [-0.4, 0.4] that part the points of one place: 0, up, down, up further, ..."""
+    place = np.round(values / span * 120).astype(int)
+    heights = np.zeros(len(values))
+    for p in np.unique(place):
+        here = np.flatnonzero(place == p)
+        rank = np.arange(len(here))
+        heights[here] = (rank + 1) // 2 * np.where(rank % 2, 1, -1)
+    return heights * min(0.07, 0.4 / max(1.0, np.abs(heights).max()))
+
+
+def _rows_down(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> None:
+    """Write the features down the left side, the first on top."""
+    from torchwhy.visualize import _figure as draw
+
+    draw.plain(ax, xlabel, "", title)
+    ax.grid(False, axis="y")
+    ax.set_yticks(range(len(labels)), [draw.wrap(name, 2.2, 9) for name in labels], size=9, parse_math=False)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.axvline(0, color=draw.QUIET, linewidth=0.8, zorder=0.5)

@@ -1,0 +1,108 @@
+"""Maps of images: heat, sign, and heat over the photo."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchwhy.visualize._scale import find_scale, grey, is_clipped, resize, to_map, to_unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize._scale import Array
+
+
+def heatmap(
+    attribution: Array,
+    *,
+    image: Array | None = None,
+    ax: Axes | None = None,
+    signed: bool | None = None,
+    channels: str = "sum",
+    percentile: float = 99.0,
+    cmap: str | Colormap | None = None,
+    alpha: float = 0.9,
+    colorbar: bool = True,
+    title: str | None = None,
+    label: str = "",
+) -> Figure:
+    """Draw one attribution as colours, alone or over its image, with its own numbers on the colour bar.
+
+    The full colour stands for the `percentile` of the absolute values; a pointed colour bar says that larger ones
+    are clipped. A map with negative values gets two colours, blue below and red above, and zero is exactly white;
+    others run from black to yellow. `signed` and `cmap` overrule this. With `image` the photo is greyed, a smaller
+    map is interpolated to its size, and colours become more opaque with size, up to `alpha`: zero leaves the photo.
+
+    Shape: attribution (C, H, W), (1, H, W) or (H, W), its channels joined as `channels` says
+    (:func:`to_map`); image (3, H, W) or (1, H, W), of any range.
+    Returns the figure: a new one (pyplot does not know it: nothing to close), or that of `ax`.
+    Raises ValueError for NaN, another shape, a map larger than its image, or an unknown option.
+
+    >>> heatmap([[0.0, 1.0], [2.0, 3.0]]).get_axes()[0].images[0].get_clim()[0]
+    0.0
+    """
+    from torchwhy.visualize import _figure as draw
+
+    values, under = _over(image, attribution, channels)
+    limit, signed = find_scale(values, percentile, signed)
+    aspect = values.shape[0] / values.shape[1]
+    low = aspect < 0.4  # the colour bar goes below, where there is room for it
+    width, height = 4.0 + (colorbar and not low) * (0.85 + 0.2 * bool(label)), 4.0 * np.clip(aspect, 0.15, 2.0)
+    figure, ax = draw.axes_for(ax, width, height + 0.3 * bool(title) + 0.6 * (colorbar and low))
+    if under is None:
+        colors = draw.colormap(signed, cmap)
+        ax.imshow(values, cmap=colors, vmin=-(limit or 1) if signed else 0, vmax=limit or 1)
+    else:
+        colors = draw.mixed_colormap(alpha, signed, cmap)
+        ax.imshow(draw.mix(to_unit(values, limit, signed), under, alpha, signed, cmap))
+    draw.frame(ax)
+    draw.heading(ax, title)
+    if colorbar:
+        place = {"location": "bottom", "fraction": 0.4, "shrink": 0.6, "aspect": 30} if low else {}
+        draw.scale_bar([ax], colors, limit, signed, label=label, clipped=is_clipped(values, limit, signed), **place)
+    return figure
+
+
+def signed_map(attribution: Array, **options: Any) -> Figure:
+    """Draw one attribution in two colours on a symmetric scale, zero white: :func:`heatmap` with `signed=True`."""
+    return heatmap(attribution, signed=True, **options)
+
+
+def overlay(image: Array, attribution: Array, alpha: float = 0.9, **options: Any) -> Figure:
+    """Draw one attribution over its greyed image: :func:`heatmap` with `image`."""
+    return heatmap(attribution, image=image, alpha=alpha, **options)
+
+
+def blend(
+    image: Array,
+    attribution: Array,
+    alpha: float = 0.9,
+    *,
+    signed: bool | None = None,
+    channels: str = "sum",
+    percentile: float = 99.0,
+    cmap: str | Colormap | None = None,
+) -> np.ndarray:
+    r"""Return the pixels of :func:`overlay` as an array, for other tools: no figure, frame or colour bar.
+
+    :math:`(1 - \alpha |u|)\,g + \alpha |u|\,c(u)` with the grey photo :math:`g`, the map :math:`u` after
+    :func:`normalize`, and its colours :math:`c`, less those next to white or black.
+
+    Shape: as :func:`heatmap`; result (H, W, 3), float64 in [0, 1].
+    """
+    from torchwhy.visualize import _figure as draw
+
+    values, under = _over(image, attribution, channels)
+    limit, signed = find_scale(values, percentile, signed)
+    return draw.mix(to_unit(values, limit, signed), under, alpha, signed, cmap)
+
+
+def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, Any]:
+    """Return the map and, of the map's size, the grey photo under it, if there is one."""
+    values = to_map(attribution, channels)
+    under = None if image is None else grey(image)
+    return (values, under) if under is None else (resize(values, under.shape), under)

