@@ -94,11 +94,12 @@ class LinearLayer:
             return self.forward(x, same, bias)
         return self.forward(x.clamp(min=0), same, bias) + self.forward(x.clamp(max=0), other)
 
-    def back(self, c: Tensor, sign: int) -> Tensor:
-        """Return the multiplier of x if each term x·w of one sign is worth ``c`` times itself, the others nothing."""
+    def back(self, c: Tensor, sign: int, keep: float = 0.0, favour: float = 1.0) -> Tensor:
+        """Return the multiplier of x if a term x·w is worth ``c · keep`` times itself, and ``c · favour`` more if of `sign`."""
         x, _ = self.values
-        up = self.transpose(c, _part(self.weight, sign))
-        return up if self.nonnegative else torch.where(x > 0, up, self.transpose(c, _part(self.weight, -sign)))
+        weigh = lambda s: favour * _part(self.weight, s) + keep * self.weight if keep else _part(self.weight, s)  # noqa: E731
+        up = self.transpose(c, weigh(sign))
+        return up if self.nonnegative else torch.where(x > 0, up, self.transpose(c, weigh(-sign)))
 
 
 def _part(tensor: Tensor, sign: int) -> Tensor:
