@@ -29,6 +29,7 @@ from torchwhy.engine.operations import (
     NORMS,
     POINTWISE,
     PRODUCTS,
+    RECTIFIERS,
     STRUCTURAL,
     operation,
     pure,
@@ -37,6 +38,9 @@ from torchwhy.engine.rules import Call, Rule, Rules, carries_signal, gradient, p
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
+THROUGH_ORIGIN = frozenset((*RECTIFIERS, "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink", "expm1", "log1p", "sqrt",
+                            "square", "sin", "tan", "asin", "atan", "sinh", "asinh", "atanh", "erf")) - {
+    "softplus", "threshold"}  # fmt: skip
 KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
 
 
@@ -200,7 +204,8 @@ def passing(call: Call) -> Tensor:
     y = call.value()
     if y.shape != call.x.shape:
         raise ValueError(f"Pass: {call.name!r} changes the shape, so that relevance cannot pass elementwise")
-    factor = y / stable(call.x.detach(), 1e-6 if y.dtype != torch.float64 else 1e-12)
+    x = call.x.detach()
+    factor = y / (torch.where(x == 0, 1, x) if call.name in THROUGH_ORIGIN else stable(x, 1e-6))
     return pointwise(call, y, lambda m: (m * factor,))
 
 
