@@ -36,6 +36,7 @@ _HOME = {
     "counterfactual.counterfactual": ["Counterfactual"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
+    "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
     "surrogate.tree": ["SurrogateTree"],

@@ -64,12 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> None:
     import torch
 
-    from . import methods
+    from .demo import photo_methods
     from .models import load, photo
 
     loaded = load(DEMO_MODEL)
     x = torch.cat([loaded.preprocess(photo(name)) for name in DEMO_PHOTOS])
-    _show(loaded, x, "predicted", args.methods or list(methods()), args.out, {}, effort=0.125 if args.quick else 1.0)
+    _show(loaded, x, "predicted", args.methods or photo_methods(), args.out, {}, effort=0.125 if args.quick else 1.0)
 
 
 def _explain(args: argparse.Namespace) -> None:

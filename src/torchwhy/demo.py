@@ -35,6 +35,14 @@ DATA: dict[str, dict[str, Any]] = {
     "GradientSHAP": {"baselines": "noise"},
 }
 
+# what an image and its predicted class alone do not answer: these need concepts, or another class
+NOT_ON_A_PHOTO = {"TCAV", "Counterfactual"}
+
+
+def photo_methods() -> list[str]:
+    """The names of the methods that have an answer for any image model and photo."""
+    return [name for name in torchwhy.methods() if name not in NOT_ON_A_PHOTO]
+
 
 def _n(full: int, effort: float) -> int:
     return max(2, round(full * effort))

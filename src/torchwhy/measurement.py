@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -38,6 +38,14 @@ class Measurement(Settings):
 
     batch_size: int | None = None
     progress: bool = False
+
+    def steps(self, n: int) -> Iterable[int]:
+        """``range(n)``, with a bar if asked for."""
+        if not self.progress:
+            return range(n)
+        from tqdm.auto import tqdm
+
+        return tqdm(range(n), desc=type(self).__name__)
 
     @contextmanager
     def problem(
