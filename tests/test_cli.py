@@ -22,8 +22,18 @@ SHAPES = ("--model", "shapes-resnet")
 
 
 def test_explain_writes_a_figure(run, tmp_path):
-    code, out, _ = run("explain", "chelsea", *SHAPES, "--method", "saliency", "IntegratedGradients", "--set", "batch_size=4",
-                       "--out", "a.png")
+    code, out, _ = run(
+        "explain",
+        "chelsea",
+        *SHAPES,
+        "--method",
+        "saliency",
+        "IntegratedGradients",
+        "--set",
+        "batch_size=4",
+        "--out",
+        "a.png",
+    )
     assert code == 0
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert "shapes-resnet (trained" in out
@@ -38,17 +48,20 @@ def test_targets(run, target, shown):
     assert shown in out
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("explain", "no.png", *SHAPES), "no image file at 'no.png'"),
-    (("explain", "broken.png", *SHAPES), "cannot be read as an image"),
-    (("explain", "chelsea", "--model", "resnet81", "--weights", "random"), "resnet18"),
-    (("explain", "chelsea", *SHAPES, "--method", "Salency"), "the nearest are Saliency"),
-    (("explain", "chelsea", *SHAPES, "--target", "stair"), "star"),
-    (("explain", "chelsea", *SHAPES, "--target", "17"), "17"),
-    (("explain", "chelsea", *SHAPES, "--set", "n_steps"), "expected NAME=VALUE"),
-    (("explain", "chelsea", *SHAPES, "--set", "steps=3"), "has no setting steps; it has"),
-    (("explain", "chelsea", "--model", "missing.pt"), "missing.pt"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("explain", "no.png", *SHAPES), "no image file at 'no.png'"),
+        (("explain", "broken.png", *SHAPES), "cannot be read as an image"),
+        (("explain", "chelsea", "--model", "resnet81", "--weights", "random"), "resnet18"),
+        (("explain", "chelsea", *SHAPES, "--method", "Salency"), "the nearest are Saliency"),
+        (("explain", "chelsea", *SHAPES, "--target", "stair"), "star"),
+        (("explain", "chelsea", *SHAPES, "--target", "17"), "17"),
+        (("explain", "chelsea", *SHAPES, "--set", "n_steps"), "expected NAME=VALUE"),
+        (("explain", "chelsea", *SHAPES, "--set", "steps=3"), "has no setting steps; it has"),
+        (("explain", "chelsea", "--model", "missing.pt"), "missing.pt"),
+    ],
+)
 def test_mistakes(run, tmp_path, arguments, message):
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     code, _, err = run(*arguments)
@@ -69,7 +82,9 @@ def test_a_model_from_a_file(run, tmp_path):
     code, _, err = run("explain", "chelsea", "--model", "net.pt", "--method", "Saliency")
     assert code == 2
     assert "trust" in err
-    code, out, err = run("explain", "chelsea", "--model", "squeezenet1_1", "--weights", "state.pt", "--method", "Saliency")
+    code, out, err = run(
+        "explain", "chelsea", "--model", "squeezenet1_1", "--weights", "state.pt", "--method", "Saliency"
+    )
     assert code == 0, err
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .baselines import BaselineLike, Distribution, rows_of
 from .engine.batching import Batching
 from .engine.blackbox import as_function
+from .engine.grids import last_grid
 from .engine.paths import baseline_at
 from .engine.problem import Data, Problem, Tensors
 from .engine.randomness import Seed, generator_of
@@ -37,7 +38,8 @@ class Attribution(Settings):
         model: a module, used as it is and left as it was; methods without gradients take any callable, also from
             NumPy arrays to NumPy arrays, or a scikit-learn estimator.
         layer: what the target is explained by: the inputs (None), or what passes a layer, given as a module, its dotted
-            name, :class:`torchwhy.Layer`, or a list of these.
+            name, :class:`torchwhy.Layer`, or a list of these; ``"auto"`` is the last layer with a grid of cells or tokens
+            over the picture on which the target depends, found by running the model on the first row.
         attribute_to_layer_input: explain by what goes into the layer, not by what comes out.
         batch_size: the most rows of one model call; None finds it from the memory that a row takes. It is halved, and
             the work goes on, when memory runs out. It does not change the numbers, beyond rounding.
@@ -173,7 +175,6 @@ class Attribution(Settings):
         model = as_function(self.model, gradient=self.needs_gradient)
         self._check_model(model, data)
         generator = generator_of(getattr(self, "generator", None))
-        places = self._places(model)
         problem = Problem(
             model=model,
             data=data,
@@ -195,12 +196,6 @@ class Attribution(Settings):
             problem.baselines = tuple(
                 rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)
             )
-        if self.layer_role == "tap" and not places:
-            raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
-        if self.layer_role == "tap":
-            problem.taps = places
-        elif places:
-            self._cut(problem, places)
         problem.feature_mask = None if feature_mask is None else _each(feature_mask, inputs, "feature_mask")
         if isinstance(target, Neuron):
             problem.neuron = find(model, target.layer)
@@ -213,15 +208,30 @@ class Attribution(Settings):
         if isinstance(target, str):
             target = self._predicted(problem, target)
         problem.target = Target.of(target, data.n, data.inputs[0].device)
+        self._place(problem)
         return problem
 
-    def _places(self, model: Any) -> tuple[Place, ...]:
-        if self.layer is None or self.layer_role == "inner":
-            return ()
-        if not isinstance(model, nn.Module):
+    def _place(self, problem: Problem) -> None:
+        """Let the problem know of the layers."""
+        if self.layer_role == "inner":
+            return
+        if self.layer is None:
+            if self.layer_role == "tap":
+                raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
+            return
+        if not isinstance(problem.model, nn.Module):
             raise TypeError("layer: the model is a plain callable and has no layers")
         layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-        return tuple(find(model, layer, input=self.attribute_to_layer_input) for layer in layers)
+        places = tuple(
+            last_grid(problem, input=self.attribute_to_layer_input)
+            if isinstance(layer, str) and layer == "auto"
+            else find(problem.model, layer, input=self.attribute_to_layer_input)
+            for layer in layers
+        )
+        if self.layer_role == "tap":
+            problem.taps = places
+        else:
+            self._cut(problem, places)
 
     def _check_model(self, model: Any, data: Data) -> None:
         """Refuse or warn where the numbers could not mean anything."""
@@ -247,23 +257,13 @@ class Attribution(Settings):
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
         """Let the layer's tensors, at the inputs and at the baselines, be what is explained."""
         data = problem.data
-
-        def below(z: Sequence[Tensor], rows: Tensor) -> Tensors:
-            def work(a: int, b: int) -> list[Tensor]:
-                problem.evaluations += b - a
-                run = lambda: data.call(problem.model, [t[a:b] for t in z], rows[a:b])  # noqa: E731
-                return until(run, places, stop=False)  # to its end, to see every call of the layer
-
-            with torch.no_grad():
-                return tuple(torch.cat(parts) for parts in zip(*problem.batches(len(rows), work)))
-
         if problem.baselines:
             k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
             m = data.n if data.args or data.kwargs else m
             z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in problem.baselines]
-            at = below(z, problem.rows[:m].repeat(k))
+            at = problem.read(places, z, problem.rows[:m].repeat(k))
             problem.baselines = tuple(t.unflatten(0, (k, m)) for t in at)
-        problem.x = below(data.inputs, problem.rows)
+        problem.x = problem.read(places, data.inputs, problem.rows)
         problem.cut = places
         for x, place in zip(problem.x, places):
             if len(x) != data.n:

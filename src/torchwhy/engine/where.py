@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -161,6 +163,7 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
         seen[i] = tensor if stop else tensor.clone()  # what runs after it may work in place
         if stop and len(seen) == len(places):
             raise _Reached
+        seen[i] = tensor.clone()  # the operations above may work in place
 
     with visit(places, act), suppress(_Reached):
         run()
@@ -187,6 +190,39 @@ def since(
     for place, n in zip(places, calls):
         if not n or (place.call is not None and n <= place.call):
             _not_passed(place, f"before {goal}: the target does not depend on it")
+
+
+@contextmanager
+def traced(model: nn.Module) -> Iterator[list[tuple[Place, Tensor]]]:
+    """While open, the tensor that each module passes is kept, in the order in which they finish, one entry a call.
+
+    Modules that pass no tensor, or several, are left out. Where operations build a graph, it begins at the first module.
+    """
+    me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
+
+    def keep(place: Place) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+            if threading.get_ident() != me:
+                return None
+            call, calls[place.name] = calls[place.name], calls[place.name] + 1
+            new = None
+            with suppress(LookupError):
+                key, tensor = _pick(place, output)
+                if torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad:
+                    tensor = tensor.detach().requires_grad_().clone()
+                    new = _put(output, key, tensor)
+                kept.append((replace(place, call=call), tensor))
+            return new
+
+        return hook
+
+    try:
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_hook(keep(Place(name, module, None, None, False))))
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
