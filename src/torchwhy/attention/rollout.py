@@ -24,10 +24,14 @@ class RawAttention(AttentionMethod):
     Args:
         layers: the last one unless others are chosen; None is the mean of all.
         head_fusion: the mean, the largest or the smallest of the heads.
+
+    Paper: Vaswani et al. 2017, arXiv:1706.03762, equation 1, the attention itself.
     """
 
     layers: Sequence[int] | None = (-1,)
     head_fusion: Fusion = "mean"
+
+    paper: ClassVar[str] = "arXiv:1706.03762"
 
     def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:
         """The chosen rows."""
