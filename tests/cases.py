@@ -88,6 +88,10 @@ CASES = [
         data={"feature_mask": PATCHES},
         laws=("linear", "complete"),
     ),
+    Case(tw.RawAttention, net="attending", maps=True),
+    Case(tw.AttentionRollout, {"discard_ratio": 0.3}, net="attending", maps=True),
+    Case(tw.AttentionFlow, net="attending", maps=True),
+    Case(tw.AttentionRelevance, net="attending", maps=True),
     Case(tw.LinearSHAP, {"rtol": 1e9}, laws=("linear",)),
     *(
         Case(method, {"relu": False}, maps=True)
