@@ -69,7 +69,6 @@ def readme_with_table(text: str) -> str:
 def picture(family: str) -> None:
     """The family's methods side by side on the two photos of the demo."""
     from torchwhy.cli import main
-
     from torchwhy.demo import for_photos
 
     names = (
