@@ -178,10 +178,10 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> None:
-        seen[i] = tensor if stop else tensor.clone()  # what runs after it may work in place
+        seen[i] = tensor
         if stop and len(seen) == len(places):
             raise _Reached
-        seen[i] = tensor.clone()  # the operations above may work in place
+        seen[i] = tensor.clone()  # what runs after it may work in place
 
     with visit(places, act), suppress(_Reached):
         run()

@@ -1,0 +1,90 @@
+"""``layer="auto"`` on the architectures that people use, with random weights."""
+
+import pytest
+import torch
+
+import torchwhy as tw
+
+TORCHVISION = {
+    "alexnet": ("features", (6, 6)),
+    "vgg11": ("features", (7, 7)),
+    "squeezenet1_1": ("classifier.2", (13, 13)),
+    "densenet121": ("features", (7, 7)),
+    "googlenet": ("inception5b", (7, 7)),
+    "inception_v3": ("Mixed_7c", (5, 5)),
+    "shufflenet_v2_x0_5": ("conv5", (7, 7)),
+    "mobilenet_v2": ("features", (7, 7)),
+    "mobilenet_v3_small": ("features", (7, 7)),
+    "mnasnet0_5": ("layers", (7, 7)),
+    "efficientnet_b0": ("features", (7, 7)),
+    "regnet_y_400mf": ("trunk_output", (7, 7)),
+    "resnet18": ("layer4", (7, 7)),
+    "convnext_tiny": ("features", (7, 7)),
+    "vit_b_32": ("encoder.layers.encoder_layer_11.ln_1", (7, 7)),
+    "swin_t": ("permute", (7, 7)),
+    "swin_v2_t": ("permute", (7, 7)),
+    "maxvit_t": ("blocks.3", (7, 7)),
+}
+TIMM = {
+    "vit_tiny_patch16_224": ("blocks.11.norm1", (14, 14)),
+    "deit_tiny_distilled_patch16_224": ("blocks.11.norm1", (14, 14)),
+    "vit_small_patch14_reg4_dinov2": ("blocks.11.norm1", (16, 16)),
+    "vit_tiny_r_s16_p8_224": ("blocks.11.norm1", (7, 7)),
+    "swin_tiny_patch4_window7_224": ("norm", (7, 7)),
+    "convnext_atto": ("norm_pre", (7, 7)),
+    "mixer_s32_224": ("norm", (7, 7)),
+    "pvt_v2_b0": ("stages", (7, 7)),
+    "levit_128s": ("stages", (4, 4)),
+    "coatnet_nano_rw_224": ("norm", (7, 7)),
+}
+
+
+def heads_that_speak(model):
+    """Some heads begin at zero: nothing would depend on anything."""
+    for p in model.parameters():
+        if p.dim() > 1 and not p.any():
+            torch.nn.init.normal_(p, std=0.02)
+    return model.eval()
+
+
+def found(model, x):
+    e = tw.GradCAM(heads_that_speak(model), upsample=False).explain(x, 0)
+    return e.details["layer"], tuple(e.attributions.shape[2:])
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n != "resnet18" else n for n in TORCHVISION]
+)
+def test_torchvision(name):
+    models = pytest.importorskip("torchvision.models")
+    options = {"init_weights": False, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    model = getattr(models, name)(weights=None, **options)
+    assert found(model, torch.randn(1, 3, 224, 224)) == TORCHVISION[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name):
+    timm = pytest.importorskip("timm")
+    options = {"img_size": 224} if "dinov2" in name else {}
+    assert found(timm.create_model(name, **options), torch.randn(1, 3, 224, 224)) == TIMM[name]
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Swin", "Dinov2WithRegisters"])
+def test_transformers(kind):
+    transformers = pytest.importorskip("transformers")
+    common = {"image_size": 64, "num_labels": 3}
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 16}
+    config, expected = {
+        "ViT": (small | {"intermediate_size": 64}, ("layernorm_before", (4, 4))),
+        "Swin": (
+            {"patch_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [2, 2], "window_size": 4},
+            ("layernorm", (8, 8)),
+        ),
+        "Dinov2WithRegisters": (small, ("layernorm", (4, 4))),
+    }[kind]
+    model = getattr(transformers, f"{kind}ForImageClassification")(
+        getattr(transformers, f"{kind}Config")(**common, **config)
+    )
+    layer, grid = found(model, torch.randn(2, 3, 64, 64))
+    assert (layer.split(".")[-1], grid) == expected
