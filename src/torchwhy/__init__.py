@@ -50,6 +50,7 @@ _HOME = {
     "cam.opti": ["OptiCAM"],
     "cam.finer": ["FinerCAM"],
     "cam.fullgrad": ["FullGrad"],
+    "cam.guided": ["GuidedGradCAM"],
     "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
