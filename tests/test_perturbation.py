@@ -366,3 +366,18 @@ def test_a_black_box_of_arrays():
 def test_wrong_number_of_rows():
     with pytest.raises(ValueError, match="rows"):
         tw.FeatureAblation(lambda x: x.sum(1)[:1]).attribute(torch.ones(2, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduced", [True, False])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_standard_errors_of_rise_cover(reduced, p):
+    model, x = smooth()
+    options = {"grid": 3, "keep_probability": p}
+    limit = tw.RISE(model, n_samples=40000, generator=999, **options).attribute(x[:1], 1)
+    inside = []
+    for seed in range(200):
+        method = tw.RISE(model, n_samples=300, variance_reduced=reduced, generator=seed, **options)
+        found = method.explain(x[:1], 1)
+        inside.append((found.attributions - limit).abs() <= 2 * found.standard_error)
+    assert 0.90 <= torch.stack(inside).double().mean() <= 0.99
