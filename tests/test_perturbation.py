@@ -168,6 +168,26 @@ def test_grids_are_enlarged_and_shifted_as_in_the_paper():
         torch.testing.assert_close(mask, reference.rise_mask(grid, shift, (50, 64)), rtol=0, atol=1e-6)
 
 
+def test_grids_come_with_their_opposites_and_a_known_covariance():
+    seen = []
+
+    class Spy(tw.RISE):
+        def _attribute(self, problem):
+            grids = rise.Grids(problem, 3, 0.5, 2)
+            index = torch.arange(20000)
+            seen.append((grids.make(index, torch.device("cpu")).flatten(1).double(), grids.covariance(problem.x[0])))
+            return problem.x
+
+    Spy(lambda x: x.sum((1, 2, 3)), generator=0).attribute(torch.zeros(1, 1, 5, 7, dtype=torch.double))
+    masks, (known, carry, missed) = seen[0]
+    torch.testing.assert_close(masks[0::2] + masks[1::2], torch.ones(10000, 35, dtype=torch.double))
+    assert not torch.equal(masks[0], masks[2])
+    full = rise.kron(known)  # every element is a knot
+    torch.testing.assert_close((masks - 0.5).T @ (masks - 0.5) / len(masks), full, rtol=0, atol=0.012)
+    torch.testing.assert_close(rise.kron(carry) @ full, full)
+    assert missed.max() < 1e-9
+
+
 def test_rise_is_the_papers(monkeypatch):
     model, x = smooth()
     method = tw.RISE(model, n_samples=40, grid=3, variance_reduced=False, keep_probability=0.3, generator=0)

@@ -108,7 +108,7 @@ class Grids:
     def __post_init__(self) -> None:
         self.shape = self.problem.x[0].shape[2:]
         number, dims = self.cells ** len(self.shape), len(self.shape)
-        each = min(2 * self.cells, int(MOST_KNOTS ** (1 / dims)))
+        each = int(MOST_KNOTS ** (1 / dims) + 1e-9)
         self.knots = [torch.linspace(0, n - 1, min(each, n)).round().long() for n in self.shape]
         g = self.problem.generator
         self.chances = Draws(lambda n, g: torch.rand(n, number, generator=g), g, block_for(number))
@@ -121,13 +121,14 @@ class Grids:
         on = (chance < self.p).to(torch.get_default_dtype()).view(-1, *[self.cells] * len(self.shape))
         return enlarge(on.to(device), self.shifts[index // self.unit].to(device), self.shape)
 
-    def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The covariance of the mask at the knots, and what carries knots to all elements: the factors along each dimension.
+    def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The covariance of the mask at the knots, what carries knots to all elements, and the variance this leaves out.
 
+        The first two as their factors along each dimension, the last (elements,).
         Given the shifts a mask is linear in its cells, which are independent; so the factors are those of a mean over all
         shifts, and the best linear prediction of the mask from its knots.
         """
-        known, carry = [], []
+        known, carry, whole, told = [], [], [], []
         for dim, (n, knots) in enumerate(zip(self.shape, self.knots)):
             cell = -(-n // self.cells)
             weights = line_weights(n, self.cells, torch.arange(cell)[:, None]).to(like)
@@ -135,7 +136,9 @@ class Grids:
             knots = knots.to(like.device)
             known.append(full[knots][:, knots])
             carry.append(full[:, knots] @ torch.linalg.pinv(known[-1], hermitian=True, rtol=1e-6))
-        return known, carry
+            whole.append(full.diagonal()[None])
+            told.append((carry[-1] @ full[knots]).diagonal()[None])
+        return known, carry, (kron(whole) - kron(told))[0].clamp(min=0)
 
     def __call__(self, index: Tensor, rows: Tensor) -> Tensors:
         """The masks for the engine, (M, 1, \\*spatial)."""
@@ -198,21 +201,23 @@ class ReducedMoments:
     def summary(self) -> tuple[Tensor, Tensor]:
         """The map and its standard error, (N, elements)."""
         s, h = torch.cat(self.scores), torch.cat(self.knots).double() - self.p
-        centre = s.mean(0)
         beta, inflate = self._fit((h[0::2] - h[1::2]) / 2, (s[0::2] - s[1::2]) / 2)
-        known, carry = self.grids.covariance(s)
+        centre = (s - h @ beta).mean(0)
+        known, carry, missed = self.grids.covariance(s)
         noise = (h.T @ h / self.m - kron(known)) @ beta  # (knots, N)
         product = (torch.as_tensor(self.product) - centre[:, None] * torch.as_tensor(self.mean)) / self.m
         values = centre[:, None] + (product - along(carry, noise.T)) / self.p
         if self.m < 4:
             return values, torch.full_like(values, torch.inf)
-        rest = (s - centre - h @ beta) * inflate.repeat_interleave(2, 0)
-        error = []
-        for e in rest.unbind(1):
-            unit = (e[:, None] * h).view(-1, 2, h.shape[1]).mean(1)
-            error.append(unit.var(0) / len(unit))
-        shape = (len(error), 1, *(len(k) for k in self.grids.knots))
-        return values, resize(torch.stack(error).view(shape), tuple(self.grids.shape)).flatten(1).sqrt() / self.p
+        rest = (s - centre - h @ beta).view(-1, 2, s.shape[1])
+        odd = (rest[:, 0] - rest[:, 1]) / 2 * inflate  # what was fitted
+        rest = (rest.mean(1)[:, None] + torch.stack([odd, -odd], 1)).flatten(0, 1)
+        each = [(e[:, None] * (1 + h / self.p)).view(-1, 2, h.shape[1]).mean(1).var(0) for e in rest.unbind(1)]
+        variance = torch.stack(each).view(-1, 1, *(len(k) for k in self.grids.knots))
+        variance = resize(variance, tuple(self.grids.shape)).flatten(1)
+        # between the knots, what they do not tell of the mask meets what is linear in it
+        variance = variance + (h @ beta).square().mean(0)[:, None] * missed / self.p**2
+        return values, (variance / (self.m // 2)).sqrt()
 
     @staticmethod
     def _fit(v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
