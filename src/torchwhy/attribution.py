@@ -237,12 +237,7 @@ class Attribution(Settings):
         """Refuse or warn where the numbers could not mean anything."""
         if not isinstance(model, nn.Module):
             return
-        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
-            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-            raise TypeError(
-                "inputs: integers have no gradient; explain by the embedding layer, "
-                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
-            )
+        self._check_inputs(model, data)
         device = next((p.device for p in model.parameters()), data.inputs[0].device)
         if device != data.inputs[0].device:
             raise ValueError(f"inputs: on {data.inputs[0].device}, but the model is on {device}")
@@ -252,6 +247,15 @@ class Attribution(Settings):
             warn(
                 f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
                 "random or let rows influence each other; call model.eval() first",
+            )
+
+    def _check_inputs(self, model: nn.Module, data: Data) -> None:
+        """Refuse inputs that have no gradient where one is needed."""
+        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
+            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+            raise TypeError(
+                "inputs: integers have no gradient; explain by the embedding layer, "
+                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
             )
 
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:

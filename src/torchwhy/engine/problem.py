@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batching import Batching
 from .gradients import differentiable, frozen, gradient
@@ -226,6 +226,8 @@ class Problem:
 
     def trace(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor | None, list[tuple[Place, Tensor]]]:
         """Scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph, one call."""
+        if not isinstance(self.model, nn.Module):
+            raise TypeError("model: a plain callable has no layers to read; give a module")
         with differentiable(self.model, z[0].device), frozen(self.model), traced(self.model) as passed:
             if self.target.given is not None:
                 return self._score(z, rows), passed
