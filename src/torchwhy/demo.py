@@ -59,7 +59,7 @@ DATA: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
 
 NOT_FOR_PHOTOS = {
     **dict.fromkeys(
-        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "is for models with attention"
+        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance", "ALTI"), "is for models with attention"
     ),
     "Counterfactual": "explains a change to another class",
     "LinearSHAP": "is for models that are linear in their input",
