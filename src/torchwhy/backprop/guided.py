@@ -6,20 +6,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..attribution import Attribution
 from ..engine.operations import RECTIFIERS
 from ..engine.problem import Problem, Tensors
-from ..engine.rules import Call, Rule, Rules, derivative, pointwise, writes
+from ..engine.rules import Call, Rule, Rules, pointwise, surrogate, writes
 from .running import under_rules, warn_if_plain
 
 
+class _Gate(torch.autograd.Function):
+    """The identity; backward, what is negative is dropped. In place, nothing is copied or moved."""
+
+    @staticmethod
+    def forward(ctx, x, in_place):
+        if in_place:
+            ctx.mark_dirty(x)
+            return x
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, m):
+        return m.clamp(min=0), None
+
+
 @writes
+def guided_relu(call: Call) -> Tensor:
+    r"""m_x = max(m_y, 0) · 1[x > 0] = max(m_y · 1[x > 0], 0): the gradient, and a gate below it."""
+    return call.untouched(_Gate.apply(call.x, call.in_place))
+
+
 def guided(call: Call) -> Tensor:
-    r"""m_x = max(m_y, 0) · max(f'(x), 0): a positive signal, through a positive slope."""
-    slope = call.x > 0 if call.name == "relu" else derivative(call, call.x).clamp(min=0)
-    return pointwise(call, call.value(), lambda m: (m.clamp(min=0) * slope,))
+    r"""m_x = max(m_y, 0) · max(f'(x), 0): a positive signal, through a positive slope; gates on both sides."""
+    y = call(_Gate.apply(call.x, False))
+    return surrogate(y.detach(), lambda m: (m.clamp(min=0),), y)
 
 
 @writes
@@ -64,7 +87,7 @@ class GuidedBackprop(_Rectified):
     tensor([[2., 0.]])
     """
 
-    table: ClassVar[Mapping[str, Rule]] = dict.fromkeys(RECTIFIERS, guided)
+    table: ClassVar[Mapping[str, Rule]] = {**dict.fromkeys(RECTIFIERS, guided), "relu": guided_relu}
     paper: ClassVar[str] = "arXiv:1412.6806"
 
 

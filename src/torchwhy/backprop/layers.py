@@ -22,28 +22,32 @@ class LinearLayer:
     options: dict[str, Any]
     x: Held | None = None
     y: Held | None = None
+    sides: tuple[int, ...] = ()  # what ``padding="same"`` adds around x, as for F.pad
     nonnegative: bool = False  # no entry of x is negative, for certain
 
     @classmethod
-    def of(cls, call: Call) -> tuple[LinearLayer, Tensor]:
-        """Return the layer of a call and its input, padded beforehand where the call asks for ``padding="same"``."""
+    def of(cls, call: Call) -> LinearLayer:
+        """Return the layer of a call."""
         options = dict(call.kwargs)
-        x, weight, bias = call.x, options.pop("weight"), options.pop("bias", None)
+        weight, bias = options.pop("weight"), options.pop("bias", None)
+        if call.name == "linear":
+            return cls(call.name, weight, bias, {})
         spatial = weight.dim() - 2
-        if call.name != "linear":
-            for key, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0)):
-                value = options.get(key, default)
-                options[key] = value if isinstance(value, str) else _tuple(value, spatial)
-            options.setdefault("groups", 1)
-            if not call.name.startswith("conv_transpose"):
-                options.pop("output_padding")
-            if isinstance(options["padding"], str):
-                x = _same(x, weight, options) if options["padding"] == "same" else x
-                options["padding"] = (0,) * spatial
-        return cls(call.name, weight, bias, options), x
+        sides: tuple[int, ...] = ()
+        for key, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0)):
+            value = options.get(key, default)
+            options[key] = value if isinstance(value, str) else _tuple(value, spatial)
+        options.setdefault("groups", 1)
+        if not call.name.startswith("conv_transpose"):
+            options.pop("output_padding")
+        if isinstance(options["padding"], str):
+            sides = _same(weight, options) if options["padding"] == "same" else ()
+            options["padding"] = (0,) * spatial
+        return cls(call.name, weight, bias, options, sides=sides)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """op(x, weight) + bias."""
+        x = F.pad(x, self.sides) if self.sides else x
         return getattr(F, self.name)(x, weight, bias, **self.options)
 
     def transpose(self, g: Tensor, weight: Tensor) -> Tensor:
@@ -51,11 +55,12 @@ class LinearLayer:
         if self.name == "linear":
             return torch.matmul(g, weight) if weight.dim() == 2 else g.unsqueeze(-1) * weight
         o = self.options
-        moved = o.get("output_padding", (0,) * (weight.dim() - 2))
-        return torch.ops.aten.convolution_backward(
-            g, self.values[0], weight, None, o["stride"], o["padding"], o["dilation"],
-            self.name.startswith("conv_transpose"), moved, o["groups"], [True, False, False],
+        x = F.pad(self.values[0], self.sides) if self.sides else self.values[0]
+        back = torch.ops.aten.convolution_backward(
+            g, x, weight, None, o["stride"], o["padding"], o["dilation"], self.name.startswith("conv_transpose"),
+            o.get("output_padding", (0,) * (weight.dim() - 2)), o["groups"], [True, False, False],
         )[0]  # fmt: skip
+        return F.pad(back, [-n for n in self.sides]) if self.sides else back
 
     def folded(self, scale: Tensor, shift: Tensor) -> LinearLayer:
         """Return the layer that computes ``scale · y + shift`` per channel: the one with batch norm folded in."""
@@ -89,11 +94,12 @@ class LinearLayer:
             return self.forward(x, same, bias)
         return self.forward(x.clamp(min=0), same, bias) + self.forward(x.clamp(max=0), other)
 
-    def back(self, c: Tensor, sign: int) -> Tensor:
-        """Return the multiplier of x if each term x·w of one sign is worth ``c`` times itself, the others nothing."""
+    def back(self, c: Tensor, sign: int, keep: float = 0.0, favour: float = 1.0) -> Tensor:
+        """Return the multiplier of x if a term x·w is worth ``c · keep`` times itself, and ``c · favour`` more if of `sign`."""
         x, _ = self.values
-        up = self.transpose(c, _part(self.weight, sign))
-        return up if self.nonnegative else torch.where(x > 0, up, self.transpose(c, _part(self.weight, -sign)))
+        weigh = lambda s: favour * _part(self.weight, s) + keep * self.weight if keep else _part(self.weight, s)  # noqa: E731
+        up = self.transpose(c, weigh(sign))
+        return up if self.nonnegative else torch.where(x > 0, up, self.transpose(c, weigh(-sign)))
 
 
 def _part(tensor: Tensor, sign: int) -> Tensor:
@@ -104,13 +110,10 @@ def _tuple(value: Any, n: int) -> tuple[int, ...]:
     return (value,) * n if isinstance(value, int) else tuple(value) if len(value) == n else tuple(value) * n
 
 
-def _same(x: Tensor, weight: Tensor, options: dict[str, Any]) -> Tensor:
-    """Pad x as ``padding="same"`` does."""
-    sides: list[int] = []
-    for size, step in zip(reversed(weight.shape[2:]), reversed(options["dilation"])):
-        total = step * (size - 1)
-        sides += [total // 2, total - total // 2]
-    return F.pad(x, sides)
+def _same(weight: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
+    """Return what ``padding="same"`` adds on each side, the last dimension first."""
+    total = [step * (size - 1) for size, step in zip(reversed(weight.shape[2:]), reversed(options["dilation"]))]
+    return tuple(side for n in total for side in (n // 2, n - n // 2))
 
 
 def run(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -> Tensor:

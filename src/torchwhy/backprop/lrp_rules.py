@@ -38,7 +38,10 @@ class Epsilon:
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
         _, y = layer.values
-        return layer.transpose(m * y / stable(y, self.epsilon) if self.epsilon else m, layer.weight)
+        if self.epsilon:  # y / (y + ε sign(y)) = |y| / (|y| + ε)
+            size = y.abs()
+            m = m * size.div_(size + max(self.epsilon, torch.finfo(y.dtype).tiny))
+        return layer.transpose(m, layer.weight)
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ class Gamma:
         """Return m_j."""
         _, y = layer.values
         up = layer.contributions(+1)
-        z = y + self.gamma * torch.where(y > 0, up, y - up)
+        positive = y > 0
+        z = y + self.gamma * torch.where(positive, up, y - up)
         c = m * y / stable(z, self.epsilon)
-        favoured = [layer.back(torch.where(mask, c, 0), sign) for mask, sign in ((y > 0, 1), (y < 0, -1))]
-        return layer.transpose(c, layer.weight) + self.gamma * (favoured[0] + favoured[1])
+        above = layer.back(torch.where(positive, c, 0), +1, keep=1.0, favour=self.gamma)
+        return above + layer.back(torch.where(positive, 0, c), -1, keep=1.0, favour=self.gamma)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ class AlphaBeta:
         found = layer.back(self.alpha * relevance / stable(up, self.epsilon), +1)
         if not self.beta:
             return found
-        down = layer.contributions(-1)
+        if layer.nonnegative:  # what is left; not nearer to zero than rounding, so that it cannot be divided by noise
+            rounding = 8 * torch.finfo(up.dtype).eps * up
+            down = torch.minimum(layer.values[1] - up, -rounding)
+        else:
+            down = layer.contributions(-1)
         return found - layer.back(self.beta * relevance / stable(down, self.epsilon), -1)
 
 

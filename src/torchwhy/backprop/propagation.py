@@ -29,6 +29,7 @@ from torchwhy.engine.operations import (
     NORMS,
     POINTWISE,
     PRODUCTS,
+    RECTIFIERS,
     STRUCTURAL,
     operation,
     pure,
@@ -37,7 +38,13 @@ from torchwhy.engine.rules import Call, Rule, Rules, carries_signal, gradient, p
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
+THROUGH_ORIGIN = frozenset((*RECTIFIERS, "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink", "expm1", "log1p", "sqrt",
+                            "square", "sin", "tan", "asin", "atan", "sinh", "asinh", "atanh", "erf")) - {
+    "softplus", "threshold"}  # fmt: skip
 KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
+
+
+MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *DECOMPOSITIONS))  # the first layer, or what holds it
 
 
 class Propagation(Rules):
@@ -64,7 +71,7 @@ class Propagation(Rules):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         op = operation(function)
-        if self.reads_relevance and op.name not in STRUCTURAL and op.name not in (*LINEAR_LAYERS, *DECOMPOSITIONS):
+        if self.reads_relevance and op.name not in STRUCTURAL and op.name not in MAY_SEE_INPUT:
             given = args
             args, kwargs = _map(self.leave_input, args), _map(self.leave_input, kwargs)
             if op.in_place and given and args[0] is not given[0]:
@@ -125,10 +132,9 @@ def linear_rule(rule: Any) -> Rule:
     """The rule of a linear layer as a rule of the engine."""
 
     def apply(call: Call) -> Tensor:
-        layer, x = LinearLayer.of(call)
-        if not carries_signal(x):
+        if not carries_signal(call.x):
             return call()  # the weight carries the signal: a hyper-network
-        return propagate(layer, call, x, call.value(), rule)
+        return propagate(LinearLayer.of(call), call, call.x, call.value(), rule)
 
     return apply
 
@@ -175,10 +181,9 @@ def matmul(rule: Any) -> Callable[[Call], Tensor]:
 
     def apply(call: Call) -> Tensor:
         a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
-        if carries_signal(a) and carries_signal(b):
-            return share(call)
-        if not carries_signal(a) or b.dim() != 2 or a.dim() < 2:
-            return call()
+        if not carries_signal(a) or carries_signal(b) or b.dim() != 2 or a.dim() < 2:
+            leave = call.mode.leave_input if call.mode.reads_relevance else lambda v: v
+            return share(call.beside(_map(leave, call.args), _map(leave, call.kwargs)))
         return propagate(LinearLayer("linear", b.mT, None, {}), call, a, call.value(), rule)
 
     return apply
@@ -199,7 +204,8 @@ def passing(call: Call) -> Tensor:
     y = call.value()
     if y.shape != call.x.shape:
         raise ValueError(f"Pass: {call.name!r} changes the shape, so that relevance cannot pass elementwise")
-    factor = y / stable(call.x.detach(), 1e-6 if y.dtype != torch.float64 else 1e-12)
+    x = call.x.detach()
+    factor = y / (torch.where(x == 0, 1, x) if call.name in THROUGH_ORIGIN else stable(x, 1e-6))
     return pointwise(call, y, lambda m: (m * factor,))
 
 

@@ -77,8 +77,10 @@ def grid_of(place: Place, tensor: Tensor, n: int, size: tuple[int, ...]) -> Grid
         found = _dense(shape, size, widths)
     elif len(shape) == 3:
         after, before = token_grid(shape[1], size), token_grid(shape[2], size)
-        first = shape[1] in widths and shape[2] not in widths
-        found = after if after and not (first and before) else before and replace(before, channels=1)
+        known = (shape[1] in widths) - (shape[2] in widths)
+        if after and before and known == 0:  # which one has the picture's proportions?
+            known = dims > 1 and _skew(before.size, size) < _skew(after.size, size)
+        found = replace(before, channels=1) if before and (known > 0 or not after) else after
     else:
         return None
     return found if found and math.prod(found.size) > 1 else None

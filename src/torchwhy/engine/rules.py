@@ -50,6 +50,13 @@ class Call:
         """Evaluate the operation; `args` stand in for its first positional arguments."""
         return self.function(*args, *self.args[len(args) :], **self.kwargs)
 
+    def untouched(self, x: Tensor) -> Tensor:
+        """Evaluate a pointwise operation at x as the model asked for it: in place if so."""
+        if not self.in_place:
+            return self(x)
+        in_place = getattr(torch, f"{self.name}_", None)
+        return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
+
     def value(self) -> Any:
         """Evaluate the operation without autograd."""
         with torch.no_grad():
