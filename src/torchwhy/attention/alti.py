@@ -109,9 +109,10 @@ class ALTI(AttentionMethod):
         weight, bias = seen.projections[index]
         moved = torch.einsum("nhsd,ehd->nhse", v.to(a), weight.to(a).unflatten(1, (a.shape[1], -1)))
         result = torch.einsum("nhts,nhse->nte", a, moved) + (0 if bias is None else bias.to(a))
+        near = max(1e-3, 10 * torch.finfo(seen.residuals[index][0].dtype).eps)
         for turn in (lambda t: t, lambda t: t.transpose(0, 1)):  # rows first, or tokens first
             x, y = (turn(t.to(a)) for t in seen.residuals[index])
-            if y.shape == result.shape and torch.allclose(x + result, y, rtol=1e-3, atol=1e-3 * float(y.abs().max())):
+            if y.shape == result.shape and (x + result - y).abs().amax() <= near * y.abs().amax():
                 return torch.stack([_shares(a[k], moved[k], x[k], y[k]) for k in range(n)])
         raise ValueError(
             f"layers: the result of attention {index} is scaled or changed before it is added to its input, so that the "
