@@ -70,6 +70,7 @@ _HOME = {
     "attention.rollout": ["AttentionRollout", "RawAttention"],
     "attention.flow": ["AttentionFlow"],
     "attention.relevance": ["AttentionRelevance"],
+    "attention.alti": ["ALTI"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
