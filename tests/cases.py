@@ -25,6 +25,7 @@ class Case:
     laws: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     wrap: Callable[[Any], Any] | None = None  # for methods of methods: model → options
+    maps: bool = False  # gives maps (N, 1, H, W)
 
     def make(self, model, **options):
         layer = {"layer": self.layer} if self.layer else {}
@@ -37,6 +38,7 @@ class Case:
         return f"{self.method.__name__}{'' if self.wrap is None else '-of'}"
 
 
+PATCHES = torch.arange(64).view(8, 8) // 12
 SAMPLES = {"n_samples": 6, "generator": 0}
 CASES = [
     Case(tw.Saliency),
@@ -58,6 +60,20 @@ CASES = [
     Case(tw.Conductance, {"n_steps": 60, "method": "riemann_trapezoid"}, layer="conv1", laws=("complete",)),
     Case(tw.InternalInfluence, {"n_steps": 10}, layer="conv1"),
     Case(tw.LayerActivation, layer="conv1"),
+    Case(tw.FeatureAblation, data={"feature_mask": PATCHES}, laws=("linear", "dummy")),
+    Case(tw.Occlusion, {"sliding_window_shapes": 3, "strides": 2}),
+    Case(tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0}, maps=True),
+    Case(tw.LIME, {"n_samples": 60, "n_segments": 6, "generator": 0, "kernel_width": 1.0}),
+    Case(tw.ExactShapley, data={"feature_mask": PATCHES}, laws=("linear",)),
+    Case(tw.KernelSHAP, {"n_samples": 450, "generator": 0}, laws=("linear", "complete")),
+    Case(tw.Banzhaf, {"n_samples": 450, "generator": 0}, laws=("linear",)),
+    Case(
+        tw.ShapleySampling,
+        {"n_samples": 4, "generator": 0},
+        data={"feature_mask": PATCHES},
+        laws=("linear", "complete"),
+    ),
+    Case(tw.LinearSHAP, {"rtol": 1e9}, laws=("linear",)),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

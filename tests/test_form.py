@@ -9,7 +9,7 @@ import torchwhy as tw
 
 
 def shape_of(case, x):
-    return (len(x), 6, 8, 8) if case.layer == "conv1" else tuple(x.shape)
+    return (len(x), 6, 8, 8) if case.layer == "conv1" else (len(x), 1, 8, 8) if case.maps else tuple(x.shape)
 
 
 @pytest.mark.filterwarnings("ignore:tolerance=")  # bfloat16 cannot resolve it, and says so

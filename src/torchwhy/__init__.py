@@ -33,6 +33,15 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
+    "perturbation.occlusion": ["Occlusion"],
+    "perturbation.rise": ["RISE"],
+    "perturbation.lime": ["LIME"],
+    "perturbation.segments": ["patches", "superpixels"],
+    "shapley.exact": ["ExactShapley"],
+    "shapley.kernel": ["KernelSHAP", "Banzhaf"],
+    "shapley.sampling": ["ShapleySampling", "OwenValues"],
+    "shapley.linear": ["LinearSHAP"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 

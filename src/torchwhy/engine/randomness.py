@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -35,22 +36,26 @@ def generator_of(seed: Seed) -> torch.Generator:
 class Draws:
     """Draws ``0, 1, 2, ...`` of ``draw(count, generator)``, made in blocks that do not depend on who asks for how many.
 
-    Only the blocks in use are kept, so the numbers must be asked for in (roughly) rising order.
+    They have a generator of their own, seeded from the one given: two ``Draws`` asked in turn do not mix. Only the blocks in
+    use are kept, so the numbers must be asked for in (roughly) rising order.
 
     Args:
         draw: gives ``count`` draws, shape ``(count, ...)``.
-        generator: where the randomness comes from.
+        generator: where the seed comes from.
         block: how many draws are made together.
     """
 
     def __init__(self, draw: Callable[[int, torch.Generator], Tensor], generator: torch.Generator, block: int) -> None:
-        self.draw, self.generator, self.block = draw, generator, block
+        self.draw, self.block = draw, block
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         self.blocks: dict[int, Tensor] = {}
         self.made = 0
 
     def scaled(self, by: float) -> Draws:
         """The same draws times a number."""
-        return Draws(lambda count, g: self.draw(count, g) * by, self.generator, self.block)
+        other, draw = copy(self), self.draw
+        other.draw, other.blocks = lambda count, g: draw(count, g) * by, {}
+        return other
 
     def __getitem__(self, k: Tensor) -> Tensor:
         """Draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""

@@ -1,0 +1,166 @@
+"""Masks: features → masks → masked inputs → batched evaluation → a stream of scores.
+
+Everything that perturbs runs through :func:`evaluate`.  A method says which masks it wants, by number, and what it makes
+of the scores; how many of them share a model call, what fills the holes and what happens when memory runs out is decided
+here.  Masks are made for the rows of one batch and then forgotten, so memory does not grow with their number.
+
+A mask is 1 (True) where an element is kept and 0 (False) where it is replaced; values between blend the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .paths import baseline_at, pick
+from .problem import Problem
+
+Masks = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+Fill = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+Score = Callable[[Sequence[Tensor], Tensor], Tensor]
+
+
+def blend(keep: Tensor, x: Tensor, fill: Tensor) -> Tensor:
+    """x where kept, the fill where not: exact for boolean masks (and for integer inputs), linear between 0 and 1."""
+    if keep.dtype == torch.bool:
+        return torch.where(keep, x, fill)
+    return fill + keep.to(x.dtype) * (x - fill)
+
+
+def evaluate(
+    problem: Problem,
+    masks: Masks,
+    span: tuple[int, int],
+    *,
+    rows: Tensor | None = None,
+    unit: int = 1,
+    fill: Fill | None = None,
+    score: Score | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
+
+    Args:
+        problem: with ``x`` and ``baselines``: the holes are filled with each of the K baselines in turn, and the K scores
+            averaged.
+        masks: ``(index, rows)`` → the masks with these numbers (M,), on the CPU and rising, for these rows (M,): for each of
+            ``x`` (M, \\*), broadcastable to ``x[rows]``. It may be asked for the same ones again, so what it draws must
+            depend on the number alone.
+        span: the first number, and the one after the last.
+        rows: the rows of the input to evaluate, all of them if None.
+        unit: the stream comes in multiples of so many masks.
+        fill: ``(index, rows)`` → what the holes are filled with, in place of the baselines.
+        score: ``(z, rows)`` → scores (M, ...), in place of the target's.
+
+    Yields:
+        ``(first, s)``: s (m, N, ...) in float64, the scores of the masks first to first + m - 1.
+    """
+    start, stop = span
+    wanted, score = problem.rows if rows is None else rows, score or problem.scores
+    k, n = (1 if fill else len(problem.baselines[0])), len(wanted)
+
+    def work(a: int, b: int) -> Tensor:
+        job = torch.arange(a, b)
+        index, row = start + job // (n * k), wanted[(job // k % n).to(wanted.device)]
+        holes = fill(index, row) if fill else tuple(baseline_at(t, job % k, row) for t in problem.baselines)
+        z = [blend(m, pick(t, row), h) for m, t, h in zip(masks(index, row), problem.x, holes)]
+        return score(z, row).double()
+
+    per_unit = unit * n * k
+    held: list[Tensor] = []
+    first = start
+    for part in problem.batches((stop - start) * n * k, work):
+        held.append(part)
+        units = sum(map(len, held)) // per_unit
+        if units:
+            s = torch.cat(held)
+            held = [s[units * per_unit :]]
+            yield first, s[: units * per_unit].view(units * unit, n, k, *s.shape[1:]).mean(2)
+            first += units * unit
+
+
+def collect(
+    problem: Problem, masks: Masks, span: tuple[int, int], *, rows: Tensor | None = None, fill: Fill | None = None
+) -> Tensor:
+    """All scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
+
+    Raises:
+        FloatingPointError: scores that are NaN or infinite.
+    """
+    s = torch.cat([s for _, s in evaluate(problem, masks, span, rows=rows, fill=fill)])
+    if not bool(s.isfinite().all()):
+        raise FloatingPointError(
+            f"the model gave {int((~s.isfinite()).sum())} scores that are NaN or infinite on perturbed inputs: choose "
+            "baselines that it can take, or a target that is finite there"
+        )
+    return s
+
+
+def drops(problem: Problem, masks: Masks, count: int, fill: Fill | None = None) -> Tensor:
+    """How far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
+    s = collect(problem, masks, (0, count + 1), fill=fill)
+    return (s[0] - s[1:]).T
+
+
+def _holes(baselines: Sequence[Tensor], which: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    """The baseline numbered ``which`` of each row; one row of baselines serves all."""
+    return tuple(b[which, rows if b.shape[1] > 1 else torch.zeros_like(rows)] for b in baselines)
+
+
+def _finite(s: Tensor, problem: Problem) -> Tensor:
+    bad = ~s.isfinite()
+    if bad.any():
+        raise ValueError(
+            f"the model gave {int(bad.sum())} scores that are not finite (NaN or infinite) on perturbed inputs: "
+            "choose baselines the model can take, or a target that is finite there"
+        )
+    return s
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Boxes of a size that slide over a shape by a step; those over the far edge are cut off there.
+
+    >>> Windows((5,), (2,), (2,)).counts
+    (3,)
+    """
+
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    step: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Windows along each dimension."""
+        return tuple(-(-(n - w) // s) + 1 for n, w, s in zip(self.shape, self.size, self.step))
+
+    def _covered(self, dim: int) -> Tensor:
+        """Which elements of a dimension each of its windows covers, (windows, elements)."""
+        start = torch.arange(self.counts[dim])[:, None] * self.step[dim]
+        at = torch.arange(self.shape[dim])
+        return (at >= start) & (at < start + self.size[dim])
+
+    def keep(self, index: Tensor, device: torch.device) -> Tensor:
+        """Masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
+
+        Shape: (M, *), 1 along the dimensions that every window covers whole.
+        """
+        valid = (index >= 0) & (index < math.prod(self.counts))
+        inside = valid.to(device).view(-1, *[1] * len(self.shape))
+        for dim, at in enumerate(torch.unravel_index(index.clamp(0, math.prod(self.counts) - 1), self.counts)):
+            if self.size[dim] < self.shape[dim]:
+                line = self._covered(dim)[at].to(device)
+                inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
+        return ~inside
+
+    def mean_over(self, values: Tensor) -> Tensor:
+        """The mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
+        total, number = values.view(-1, *self.counts), torch.ones((), dtype=values.dtype, device=values.device)
+        for dim in range(len(self.shape)):
+            cover = self._covered(dim).to(values)
+            total = torch.tensordot(total, cover, ([1], [0]))  # contracts the first window axis, appends its elements
+            number = number[..., None] * cover.sum(0)
+        return total / number

@@ -1,0 +1,183 @@
+"""A linear model of the score around the input, over features that are there or not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..engine.features import Features
+from ..engine.masks import collect
+from ..engine.problem import Problem, Tensors
+from ..sampled import Estimate, SampledFeatures
+from .segments import superpixels
+
+POOR = 0.1  # the share of variance below which a linear model says little
+
+
+@dataclass(kw_only=True, repr=False)
+class LIME(SampledFeatures):
+    r"""The coefficients of a linear model of the score, fitted where few features are missing:
+
+    :math:`\min_\beta \sum_k w(z_k) [f(z_k) - \beta_0 - \sum_i \beta_i z_{ki}]^2 + \text{penalty}`,
+    :math:`w(z) = \exp(-D(z, 1)^2 / \sigma^2)`.
+
+    z says which features come from the input, the others from the baseline (the mean score over K baselines); each is a
+    coin flip, but for the first sample, the input itself. In units of the score: how much a feature adds, near the
+    input, in the presence of a random half of the others. The coefficients do not sum to f(x) − f(b); for those that do
+    see :class:`KernelSHAP`. The explanation holds their standard errors, and in ``details["r_squared"]`` the share of the
+    variance that the model explains, adjusted for the number of coefficients; a warning says where it is below 0.1.
+
+    Features are the given ``feature_mask``; without one, superpixels for images (N, 1 or 3, H, W), and otherwise every
+    element (a column, a token).
+
+    Args:
+        n_samples: the number of samples; None is 1000.
+        distance: D: ``"cosine"``, :math:`1 - \sqrt{\text{share kept}}`; ``"l2"``, :math:`\sqrt{\text{share dropped}}`; or a
+            callable that takes z (m, d) to the weights w (m,) themselves.
+        kernel_width: :math:`\sigma`; None is 0.25 for ``"cosine"`` and 0.75 for ``"l2"``, the original's values.
+        keep_probability: the chance of a feature to be kept.
+        regularizer: ``"ridge"`` shrinks coefficients by about 1 / (1 + alpha); ``"lasso"`` sets small ones to zero, all of
+            them at alpha = 1. Both are free of the score's scale.
+        alpha: the strength of the regularizer; 0 is least squares.
+        n_features: keep only so many features, those that enter the lasso's path first, and fit these by ridge.
+        n_segments: about how many superpixels.
+
+    Paper: Ribeiro et al. 2016, arXiv:1602.04938, equation 2 and algorithm 1.
+    """
+
+    distance: Literal["cosine", "l2"] | Callable[[Tensor], Tensor] = "cosine"
+    kernel_width: float | None = None
+    keep_probability: float = 0.5
+    regularizer: Literal["ridge", "lasso"] = "ridge"
+    alpha: float = 1e-3
+    n_features: int | None = None
+    n_segments: int = 50
+
+    multiplies_by_input: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1602.04938"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        self._check()
+        x = problem.x[0]
+        if (
+            problem.feature_mask is None
+            and not problem.cut
+            and len(problem.x) == 1
+            and x.dim() == 4
+            and x.shape[1] in (1, 3)
+        ):
+            problem.feature_mask = (superpixels(x, self.n_segments),)
+        return super()._attribute(problem)
+
+    def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
+        z = torch.ones(1, d, dtype=torch.bool)
+        s = torch.empty(0, len(rows), dtype=torch.double, device=rows.device)
+
+        def masks(index: Tensor, rows: Tensor) -> Tensors:
+            return features.keep(z[index].to(rows.device), rows)
+
+        for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, len(problem.baselines[0])):
+            flips = torch.rand(stop - max(start, 1), d, generator=problem.generator) < self.keep_probability
+            z = torch.cat([z, flips])
+            s = torch.cat([s, collect(problem, masks, (start, stop), rows=rows)])
+            found = self._fit(z.to(s), s)
+            if self._enough(found.values, found.error):
+                break
+        poor = int((found.r_squared < POOR).sum()) if found.r_squared is not None else 0
+        if poor:
+            warnings.warn(
+                f"LIME: the linear model explains less than {POOR:.0%} of the score's variance for {poor} of {len(rows)} rows "
+                "(details['r_squared']): its coefficients say little; take fewer or other features, another kernel_width, "
+                "or KernelSHAP",
+                stacklevel=6,
+            )
+        return found
+
+    def _fit(self, z: Tensor, s: Tensor) -> Estimate:
+        """The linear models of scores (m, N) over samples z (m, d)."""
+        w = self._weights(z)
+        if self.regularizer == "ridge" and self.n_features is None:
+            values, error, r_squared = ridge(z, s, w, self.alpha)
+            return Estimate(values, error, None, r_squared)
+        values, error = s.new_zeros(2, s.shape[1], z.shape[1])
+        r_squared = s.new_zeros(s.shape[1])
+        for n, score in enumerate(s.unbind(1)):
+            chosen, path = self._select(z, score, w)
+            alpha = self.alpha if self.n_features else 0.0
+            own, error[n, chosen], r_squared[n : n + 1] = ridge(z[:, chosen], score[:, None], w, alpha)
+            values[n, chosen] = own[0] if path is None else path[chosen]
+        return Estimate(values, error, None, r_squared)
+
+    def _select(self, z: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The features that stay in the model of one row, and their lasso coefficients where these are wanted."""
+        from sklearn.linear_model import Lasso, lars_path
+
+        root = (w / w.sum()).sqrt()
+        flat = (z - w @ z / w.sum()) * root[:, None], (s - w @ s / w.sum()) * root
+        x, y = (t.cpu().numpy() for t in flat)
+        if self.n_features is not None:
+            active = lars_path(x, y, method="lasso")[1][: self.n_features]
+            return torch.as_tensor(sorted(active), dtype=torch.long, device=z.device), None
+        most = float(abs(x.T @ y).max()) / len(y)
+        path = Lasso(alpha=max(self.alpha * most, 1e-300), fit_intercept=False).fit(x, y).coef_
+        path = torch.as_tensor(path, dtype=z.dtype, device=z.device)
+        return path.nonzero()[:, 0], path
+
+    def _weights(self, z: Tensor) -> Tensor:
+        """The kernel's weights (m,) of samples z (m, d)."""
+        kept = z.mean(1)
+        if callable(self.distance):
+            w = self.distance(z)
+            if not isinstance(w, Tensor) or w.shape != kept.shape or not bool((w >= 0).all()) or not float(w.sum()) > 0:
+                raise ValueError("distance: the callable must give a non-negative weight for each sample, shape (m,)")
+            return w.to(z)
+        far = 1 - kept.sqrt() if self.distance == "cosine" else (1 - kept).sqrt()
+        width = self.kernel_width or (0.25 if self.distance == "cosine" else 0.75)
+        return (-((far / width) ** 2)).exp()
+
+    def _check(self) -> None:
+        if not callable(self.distance) and self.distance not in ("cosine", "l2"):
+            raise ValueError(f"distance={self.distance!r}: expected 'cosine', 'l2' or a callable")
+        if (self.kernel_width is not None and not self.kernel_width > 0) or not 0 < self.keep_probability < 1:
+            raise ValueError(
+                f"kernel_width={self.kernel_width!r}, keep_probability={self.keep_probability!r}: expected a positive number "
+                "and one between 0 and 1"
+            )
+        if self.regularizer not in ("ridge", "lasso") or self.alpha < 0:
+            raise ValueError(
+                f"regularizer={self.regularizer!r}, alpha={self.alpha!r}: expected 'ridge' or 'lasso', and >= 0"
+            )
+        if self.n_features is not None and self.n_features < 1:
+            raise ValueError(f"n_features={self.n_features!r}: expected at least 1, or None for all")
+        if self.n_samples is not None and self.n_samples < 3:
+            raise ValueError(f"n_samples={self.n_samples!r}: a linear model takes at least 3 samples")
+
+
+def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted ridge regression with an intercept of scores (m, N) on z (m, d), weights (m,).
+
+    Returns the coefficients and their standard errors (N, d), sandwich estimates on leave-one-out residuals, and the
+    adjusted share of the variance that is explained (N,).
+    """
+    x = torch.cat([torch.ones_like(z[:, :1]), z], 1)
+    shift = w @ z / w.sum()
+    spread = (w @ (z - shift).square()).mean() if z.shape[1] else w.sum()
+    penalty = alpha * spread * torch.ones_like(x[0])
+    penalty[0] = 0
+    inverse = torch.linalg.pinv((x * w[:, None]).T @ x + penalty.diag(), hermitian=True)
+    solve = inverse @ (x * w[:, None]).T
+    beta = solve @ s
+    rest = s - x @ beta
+    leverage = (solve * x.T).sum(0)
+    error = (solve.square() @ (rest / (1 - leverage).clamp(min=1e-3)[:, None]).square()).sqrt()
+    around = w @ (s - w @ s / w.sum()).square()
+    unexplained = torch.where(around > 0, (w @ rest.square()) / around.clamp(min=1e-300), 1.0)
+    effective = float(w.sum() ** 2 / w.square().sum())
+    spare = effective - x.shape[1]
+    adjusted = 1 - unexplained * (effective - 1) / spare if spare > 0 else torch.zeros_like(unexplained)
+    return beta[1:].T, error[1:].T, adjusted.clamp(min=0)

@@ -1,0 +1,96 @@
+"""Slide a window over the input and replace what is under it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..engine.masks import Windows, drops
+from ..engine.problem import Problem, Tensors
+
+
+@dataclass(kw_only=True, repr=False)
+class Occlusion(Attribution):
+    r"""How far the score drops when a window is replaced by the baseline, averaged over the windows that cover an element:
+
+    :math:`A_{nu} = \frac{1}{|\{w : u \in w\}|} \sum_{w : u \in w} f(x_n) - f(x_n \setminus w)`.
+
+    In units of the score, positive where the window speaks for the target; the mean effect of windows, not of single
+    elements, so no sum is promised. Windows that reach over the far edge are cut off there, which covers every element. Of
+    several inputs one at a time is covered. Takes K (windows + 1) evaluations of a row.
+
+    Args:
+        sliding_window_shapes: the size of the window in each dimension of a row: (channels, height, width) of an image. A
+            shorter tuple is for the last dimensions, an int for all but the first (the channels); along the others the
+            window is whole. For several inputs, a tuple with one of these each.
+        strides: the steps of the window, given likewise; None is 1.
+
+    Raises:
+        ValueError: a window larger than the row; a step of zero, or larger than the window.
+
+    Paper: Zeiler & Fergus 2014, arXiv:1311.2901, section 4.2.
+    """
+
+    sliding_window_shapes: Any
+    strides: Any = None
+
+    needs_gradient: ClassVar[bool] = False
+    uses_baselines: ClassVar[bool] = True
+    multiplies_by_input: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1311.2901"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        sizes = _per_input("sliding_window_shapes", self.sliding_window_shapes, len(problem.x))
+        steps = _per_input("strides", self.strides, len(problem.x))
+        windows = [_windows(tuple(t.shape[1:]), w, s) for t, w, s in zip(problem.x, sizes, steps)]
+        numbers = [math.prod(w.counts) for w in windows]
+        first = [1 + sum(numbers[:k]) for k in range(len(numbers))]  # mask 0 keeps everything
+
+        def masks(index: Tensor, rows: Tensor) -> Tensors:
+            return tuple(w.keep(index - f, rows.device) for w, f in zip(windows, first))
+
+        gains = drops(problem, masks, sum(numbers)).split(numbers, dim=1)
+        return tuple(w.mean_over(g) for w, g in zip(windows, gains))
+
+
+def _per_input(name: str, setting: Any, n: int) -> Sequence[Any]:
+    """A setting for each of n inputs, from one for all or a tuple of them."""
+    if not isinstance(setting, (tuple, list)) or not any(isinstance(s, (tuple, list)) or s is None for s in setting):
+        return [setting] * n
+    if len(setting) != n:
+        raise ValueError(f"{name}: {len(setting)} given for {n} input tensors")
+    return setting
+
+
+def _windows(shape: tuple[int, ...], size: Any, step: Any) -> Windows:
+    """The checked windows over an input with rows of this shape."""
+    size = _full("sliding_window_shapes", size, shape, shape)
+    step = (1,) * len(shape) if step is None else _full("strides", step, shape, size)
+    for dim, (n, w, s) in enumerate(zip(shape, size, step)):
+        if not 1 <= w <= n:
+            raise ValueError(
+                f"sliding_window_shapes={size}: dimension {dim} of a row of shape {shape} has {n} elements, "
+                f"a window over it 1 to {n}"
+            )
+        if not 1 <= s <= w:
+            raise ValueError(
+                f"strides={step}: dimension {dim} has a window of {w}; steps of 1 to {w} cover every element"
+            )
+    return Windows(shape, size, step)
+
+
+def _full(name: str, given: Any, shape: tuple[int, ...], rest: tuple[int, ...]) -> tuple[int, ...]:
+    """A setting for every dimension, ``rest`` where none is given."""
+    sizes = (given,) * max(1, len(shape) - 1) if isinstance(given, int) else given
+    if (
+        not isinstance(sizes, (tuple, list))
+        or any(isinstance(v, bool) or not isinstance(v, int) for v in sizes)
+        or len(sizes) > len(shape)
+    ):
+        raise ValueError(f"{name}={given!r}: expected an int or up to {len(shape)} ints, a row has shape {shape}")
+    return (*rest[: len(shape) - len(sizes)], *sizes)

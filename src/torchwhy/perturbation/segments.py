@@ -1,0 +1,64 @@
+"""Features of images: superpixels and patches, as feature masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, sigma: float = 1.0) -> Tensor:
+    """A feature mask of SLIC superpixels, (N, 1, H, W), for images (N, 1 or 3, H, W) in any range of values.
+
+    Args:
+        x: the images.
+        n_segments: about how many superpixels; the rows may differ.
+        compactness: how much nearness counts against likeness of colour.
+        sigma: the blur before, in pixels.
+
+    Raises:
+        ValueError: not images of one or three channels.
+
+    Paper: Achanta et al. 2012, "SLIC superpixels", as in ``skimage.segmentation.slic``.
+    """
+    from skimage.segmentation import slic
+
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(
+            f"x: expected images (N, 1 or 3, H, W), got {tuple(x.shape)}; use patches, or a mask of your own"
+        )
+    flat = x.detach().float().flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    scaled = (x.detach().float() - low.view(-1, 1, 1, 1)) / (high - low).clamp(min=1e-12).view(-1, 1, 1, 1)
+    masks = []
+    for image in scaled.permute(0, 2, 3, 1).cpu().numpy():
+        gray = image.shape[2] == 1
+        found = slic(
+            image[..., 0] if gray else image,
+            n_segments=n_segments,
+            compactness=compactness / 100 if gray else compactness,  # without colour, distances are of a smaller scale
+            sigma=sigma,
+            start_label=0,
+            channel_axis=None if gray else -1,
+        )
+        masks.append(torch.as_tensor(found).unique(return_inverse=True)[1])
+    return torch.stack(masks)[:, None].to(x.device)
+
+
+def patches(x: Tensor, grid: int = 7) -> Tensor:
+    """A feature mask of ``grid`` patches along each spatial dimension, (1, 1, *spatial), for inputs (N, C, *spatial).
+
+    >>> patches(torch.zeros(1, 3, 4, 4), 2)[0, 0].tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+
+    Raises:
+        ValueError: no spatial dimensions, or fewer elements than patches along one.
+    """
+    shape = x.shape[2:]
+    if not shape or not 1 <= grid <= min(shape):
+        raise ValueError(
+            f"grid={grid}: expected 1 to the shortest side of inputs (N, C, ...), which have {tuple(x.shape)}"
+        )
+    mask = torch.zeros((), dtype=torch.long, device=x.device)
+    for n in shape:
+        mask = mask[..., None] * grid + torch.arange(n, device=x.device) * grid // n
+    return mask[None, None]

@@ -1,0 +1,107 @@
+"""What the methods that sample have in common: how much, and when it is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .attribution import Attribution
+from .engine.features import Features, number_features
+from .engine.problem import Problem, Tensors
+from .engine.randomness import Seed
+from .engine.statistics import relative_error, rounds
+
+
+@dataclass(kw_only=True, repr=False)
+class Sampled(Attribution):
+    """A method that estimates by sampling; the draws are shared by the rows.
+
+    Args:
+        n_samples: how many samples to take (what a sample is, each method says); None is the method's default.
+        tolerance: go on, with half as many samples again each time, until the standard error of every row is at most this
+            share of its attribution (both in the Euclidean norm). The rows of a batch then stop together.
+        max_evaluations: with ``tolerance``, the most evaluations of a row; None is ten times those of ``n_samples``.
+        generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
+    """
+
+    n_samples: int | None = None
+    tolerance: float | None = None
+    max_evaluations: int | None = None
+    generator: Seed = None
+
+    needs_gradient: ClassVar[bool] = False
+    uses_baselines: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("n_samples", "max_evaluations"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+                raise ValueError(f"{name}={value!r}: expected an int of at least 1, or None")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance={self.tolerance!r}: expected a positive share of the attribution, or None")
+        if self.max_evaluations is not None and self.tolerance is None:
+            raise ValueError("max_evaluations: bounds the sampling until a tolerance; give tolerance= or n_samples=")
+
+    def _rounds(self, first: int, cost: float) -> Iterator[tuple[int, int]]:
+        """Spans of samples to take, ``first`` to begin with; each sample costs ``cost`` evaluations of a row."""
+        if self.tolerance is None:
+            return rounds(first, None)
+        most = 10 * first if self.max_evaluations is None else int(self.max_evaluations / cost)
+        if most < first:
+            raise ValueError(
+                f"max_evaluations={self.max_evaluations}: the first samples alone take {first * cost:g}; "
+                "raise it or lower n_samples"
+            )
+        return rounds(first, most)
+
+    def _enough(self, values: Tensor, standard_error: Tensor) -> bool:
+        """Whether the error of values (N, ...) is within the tolerance."""
+        return self.tolerance is not None and relative_error(values, standard_error) <= self.tolerance
+
+
+class Estimate(NamedTuple):
+    """What sampling found for N rows of d features.
+
+    Args:
+        values, error: the values and their standard errors, (N, d).
+        total: what the values should sum to, (N,), where they should.
+        r_squared: the share of the scores' variance that a fit explains, (N,), where there is one.
+    """
+
+    values: Tensor
+    error: Tensor
+    total: Tensor | None = None
+    r_squared: Tensor | None = None
+
+
+@dataclass(kw_only=True, repr=False)
+class SampledFeatures(Sampled):
+    """A sampling method that gives every feature one value."""
+
+    uses_feature_mask: ClassVar[bool] = True
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        features = number_features(problem.x, problem.feature_mask)
+        values = torch.zeros(problem.n, features.d, dtype=torch.double, device=problem.x[0].device)
+        error, total, r_squared = torch.zeros_like(values), values.new_zeros(problem.n), values.new_zeros(problem.n)
+        state = problem.generator.get_state()
+        for rows, d in features.groups():
+            problem.generator.set_state(state)  # a row gets the draws that it gets alone
+            found = self._estimate(problem, features, rows, d)
+            values[rows, :d], error[rows, :d] = found.values, found.error
+            total[rows] = 0 if found.total is None else found.total
+            r_squared[rows] = 0 if found.r_squared is None else found.r_squared
+        features.report(problem, standard_error=error)
+        if found.total is not None:
+            problem.report(completeness_gap=(values.sum(1) - total).abs())
+        if found.r_squared is not None:
+            problem.report(details={"r_squared": r_squared})
+        return features.spread(values, problem.x)
+
+    def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
+        """What is found for the rows (N,), which have d features."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Methods that share out the output among the features by their coalitions."""

@@ -1,0 +1,113 @@
+"""Shapley and Banzhaf values by regression over sampled coalitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..engine.features import Features
+from ..engine.masks import collect
+from ..engine.problem import Problem, Tensors
+from ..sampled import Estimate, SampledFeatures
+from .coalitions import PairedDesign, banzhaf_design, shapley_design
+from .exact import MOST, all_scores, banzhaf_values, shapley_values
+from .regression import paired_regression
+
+
+@dataclass(kw_only=True, repr=False)
+class KernelSHAP(SampledFeatures):
+    r"""Shapley values by weighted least squares over coalitions S, with :math:`\sum_i \varphi_i = v(D) - v(\emptyset)` exactly:
+
+    :math:`\min_\varphi \sum_S \frac{d - 1}{\binom{d}{|S|} |S| (d - |S|)} [v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i]^2`.
+
+    v(S) is the score with the features of S from the input and the others from the baseline; with K baselines the mean over
+    them (interventional SHAP). In units of the score; every element carries its feature's value. Coalitions are drawn with
+    their complements, without replacement, the smallest and largest enumerated
+    (:func:`~torchwhy.shapley.coalitions.shapley_design`), and a third-order fit takes out noise
+    (:func:`~torchwhy.shapley.regression.cubic_part`). The standard error is reported; it is infinite where ``n_samples``
+    is too small to tell.
+
+    Args:
+        n_samples: evaluations of a row and baseline; None is 2 d + 512. From :math:`2^d` on the values are exact.
+        cubic: take third-order interactions out of the noise. It does not change the limit.
+
+    Raises:
+        ValueError: ``n_samples`` below 2 d + 2.
+
+    Paper: Lundberg & Lee 2017, arXiv:1705.07874, theorem 2; pairs: Covert & Lee 2021, arXiv:2012.01536; sampling without
+    replacement: Musco & Witter 2025, arXiv:2410.01917.
+    """
+
+    cubic: bool = True
+
+    multiplies_by_input: ClassVar[bool] = True
+    is_complete: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1705.07874"
+
+    # what Banzhaf values do otherwise: the pairs to draw, the summary of all coalitions, and whether the values sum up
+    _design: ClassVar[Callable[[int, list[int], torch.Generator], PairedDesign]] = staticmethod(shapley_design)
+    _exact: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(shapley_values)
+
+    def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
+        budget, least = 2 * d + 512 if self.n_samples is None else self.n_samples, min(2 * d + 2, 2**d)
+        if budget < least:
+            raise ValueError(f"n_samples={budget}: {d} features take at least {least}; or group them with feature_mask")
+        if d <= MOST and budget >= 2**d:
+            v = all_scores(problem, features, rows, d, type(self).__name__)
+            values = type(self)._exact(v)
+            return Estimate(values, torch.zeros_like(values), v[-1] - v[0] if self.is_complete else None)
+        ends = _scores(problem, features, torch.tensor([[False], [True]]).expand(2, d), rows)
+        total = ends[1] - ends[0] if self.is_complete else None
+        spans = [stop for _, stop in self._rounds((budget - 2) // 2, 2 * len(problem.baselines[0]))]
+        design = type(self)._design(d, spans, problem.generator)
+        odd = [ends.new_zeros(0, len(rows)) for _ in design.drawn]  # by size: v(S) - v(complement of S)
+        for pairs in spans:
+            counts = design.counts(pairs).tolist()
+            new = [drawn[len(o) : max(m, len(o))] for drawn, o, m in zip(design.drawn, odd, counts)]
+            more = _differences(problem, features, torch.cat(new), rows).split([len(n) for n in new])
+            odd = [torch.cat([o, m]) for o, m in zip(odd, more)]
+            z, weight, left_out = (t.to(ends.device) for t in design.take(pairs))
+            used = torch.cat([o[:m] for o, m in zip(odd, counts)])
+            values, error = paired_regression(z, used, weight, total, left_out, self.cubic)
+            if self._enough(values, error):
+                break
+        return Estimate(values, error, total)
+
+
+@dataclass(kw_only=True, repr=False)
+class Banzhaf(KernelSHAP):
+    r"""Banzhaf values, the mean gain over all coalitions: :math:`\beta_i = 2^{1-d} \sum_{S \not\ni i} v(S \cup i) - v(S)`.
+
+    In units of the score; unlike Shapley values they do not sum to v(D) − v(∅), and vary less with noise in the scores.
+    They are the least-squares fit of the score over all coalitions alike, which is solved as in :class:`KernelSHAP`, whose
+    settings they share.
+
+    Paper: Banzhaf 1965; Hammer & Holzman 1992 for the least squares; Wang & Jia 2023, arXiv:2205.15466.
+    """
+
+    is_complete: ClassVar[bool] = False
+    paper: ClassVar[str] = "arXiv:2205.15466"
+
+    _design: ClassVar[Callable[[int, list[int], torch.Generator], PairedDesign]] = staticmethod(banzhaf_design)
+    _exact: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(banzhaf_values)
+
+
+def _scores(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
+    """Scores (m, N) of the coalitions z (m, d) for some rows."""
+
+    def masks(index: Tensor, rows: Tensor) -> Tensors:
+        return features.keep(z[index].to(rows.device), rows)
+
+    return collect(problem, masks, (0, len(z)), rows=rows)
+
+
+def _differences(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
+    """Scores of the coalitions z (m, d) minus those of their complements, (m, N)."""
+    if not len(z):
+        return torch.zeros(0, len(rows), dtype=torch.double, device=rows.device)
+    both = _scores(problem, features, torch.stack([z, ~z], 1).flatten(0, 1), rows)
+    return both[0::2] - both[1::2]

@@ -1,0 +1,148 @@
+"""Perturbation and Shapley methods from their papers. ``f`` takes x of shape (1, *) and gives one number; a game ``v``
+takes a tuple of 0s and 1s, one for each feature."""
+
+import itertools
+import math
+
+import torch
+
+
+def game(f, x, b, mask):
+    """The game of the features of one row: v(z) is the score with the features of z from x and the others from b."""
+    mask = mask.expand(x.shape)
+
+    def v(z):
+        point = b.clone()
+        for i, there in enumerate(z):
+            if there:
+                point[mask == i] = x[mask == i]
+        return float(f(point))
+
+    return v
+
+
+def feature_ablation(f, x, b, mask):
+    mask, out = mask.expand(x.shape), torch.zeros_like(x)
+    for i in range(int(mask.max()) + 1):
+        point = x.clone()
+        point[mask == i] = b[mask == i]
+        out[mask == i] = float(f(x)) - float(f(point))
+    return out
+
+
+def occlusion(f, x, b, size, step):
+    """Windows start at multiples of the step until one reaches the far edge, and are cut off there."""
+    shape, total, number = x.shape[1:], torch.zeros_like(x), torch.zeros_like(x)
+    starts = [[0] for _ in shape]
+    for dim, n in enumerate(shape):
+        while starts[dim][-1] + size[dim] < n:
+            starts[dim].append(starts[dim][-1] + step[dim])
+    for corner in itertools.product(*starts):
+        at = (slice(None), *(slice(c, c + w) for c, w in zip(corner, size)))
+        point = x.clone()
+        point[at] = b[at]
+        total[at] += float(f(x)) - float(f(point))
+        number[at] += 1
+    return total / number
+
+
+def feature_permutation(f, x, mask, orders):
+    """``orders[r][i]`` is the row that each row takes feature i from; x has all rows."""
+    mask, out = mask.expand(x.shape), torch.zeros_like(x)
+    for n in range(len(x)):
+        for i in range(int(mask.max()) + 1):
+            drops = []
+            for order in orders:
+                point = x[n : n + 1].clone()
+                point[0][mask[n] == i] = x[order[i][n]][mask[n] == i]
+                drops.append(float(f(x[n : n + 1])) - float(f(point)))
+            out[n][mask[n] == i] = sum(drops) / len(drops)
+    return out
+
+
+def rise(f, x, b, masks, p):
+    """Equation 6, for masks that are given."""
+    out = torch.zeros_like(x[0, 0])
+    for m in masks:
+        out += float(f(x * m + b * (1 - m))) * m
+    return out / (p * len(masks))
+
+
+def rise_mask(grid, shift, shape):
+    """Enlarge a grid to one cell more than the image by bilinear interpolation and cut the image out at a whole offset."""
+    cell = [math.ceil(n / len(grid)) for n in shape]
+    size = [(len(grid) + 1) * c for c in cell]
+    large = torch.nn.functional.interpolate(grid[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    i, j = (math.floor(s * c) for s, c in zip(shift, cell))
+    return large[i : i + shape[0], j : j + shape[1]]
+
+
+def shapley(v, d):
+    """The mean gain over all orders in which the features can enter."""
+    return _mean_gain(v, d, itertools.permutations(range(d)))
+
+
+def owen(v, groups):
+    """The mean gain over the orders that keep every group together."""
+    d = len(groups)
+
+    def together(order):
+        turns = [g for g, _ in itertools.groupby(groups[i] for i in order)]
+        return len(turns) == len(set(turns))
+
+    return _mean_gain(v, d, filter(together, itertools.permutations(range(d))))
+
+
+def _mean_gain(v, d, orders):
+    total, count = torch.zeros(d, dtype=torch.double), 0
+    for order in orders:
+        z, before = [0] * d, v((0,) * d)
+        for i in order:
+            z[i] = 1
+            after = v(tuple(z))
+            total[i] += after - before
+            before = after
+        count += 1
+    return total / count
+
+
+def banzhaf(v, d):
+    out = torch.zeros(d, dtype=torch.double)
+    for z in itertools.product((0, 1), repeat=d):
+        for i in range(d):
+            out[i] += (1 if z[i] else -1) * v(z) / 2 ** (d - 1)
+    return out
+
+
+def shapley_interactions(v, d):
+    """Grabisch & Roubens 1999, equation 3, for pairs."""
+    out = torch.zeros(d, d, dtype=torch.double)
+    for i, j in itertools.permutations(range(d), 2):
+        rest = [k for k in range(d) if k not in (i, j)]
+        for s in range(d - 1):
+            for chosen in itertools.combinations(rest, s):
+                value = lambda *more, chosen=chosen: v(tuple(int(k in chosen or k in more) for k in range(d)))  # noqa: E731
+                gain = value(i, j) - value(i) - value(j) + value()
+                out[i, j] += math.factorial(s) * math.factorial(d - s - 2) / math.factorial(d - 1) * gain
+    return out
+
+
+def kernel_shap(v, d):
+    """Theorem 2 over all coalitions, the two infinite weights replaced by large ones."""
+    rows, weights, scores = [], [], []
+    for z in itertools.product((0, 1), repeat=d):
+        s = sum(z)
+        weights.append((d - 1) / (math.comb(d, s) * s * (d - s)) if 0 < s < d else 1e8)
+        rows.append((1, *z))
+        scores.append(v(z))
+    x, w, y = (torch.tensor(t, dtype=torch.double) for t in (rows, weights, scores))
+    return torch.linalg.solve(x.T @ (w[:, None] * x), x.T @ (w * y))[1:]
+
+
+def lime(z, scores, weights, penalty):
+    """Weighted ridge regression with a free intercept, by solving the stacked least-squares problem."""
+    x = torch.cat([torch.ones(len(z), 1, dtype=torch.double), z], 1)
+    free = torch.eye(x.shape[1], dtype=torch.double)
+    free[0, 0] = 0
+    stacked = torch.cat([weights.sqrt()[:, None] * x, math.sqrt(penalty) * free])
+    return torch.linalg.lstsq(stacked, torch.cat([weights.sqrt() * scores, torch.zeros(x.shape[1])])).solution[1:]

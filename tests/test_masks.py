@@ -1,0 +1,141 @@
+"""The mask engine: features, masks, the stream of scores, running means."""
+
+import pytest
+import torch
+
+import torchwhy as tw
+from torchwhy.engine.features import number_features
+from torchwhy.engine.masks import Windows, blend, evaluate
+from torchwhy.engine.problem import Problem
+from torchwhy.engine.randomness import Draws
+from torchwhy.engine.statistics import RunningMean, relative_error, rounds
+
+
+class Spy(tw.FeatureAblation):
+    """A method that hands out its problem."""
+
+    def _attribute(self, problem: Problem):
+        self.seen = self.look(problem)
+        return problem.x
+
+
+def inside(look, x, model=lambda x: x.flatten(1).sum(1), batch_size=None, **data):
+    """What ``look(problem)`` finds."""
+    spy = Spy(model, batch_size=batch_size)
+    spy.look = look
+    spy.attribute(x, **data)
+    return spy.seen
+
+
+def test_features_are_counted_through_the_tensors():
+    features = number_features((torch.zeros(2, 3), torch.zeros(2, 2, 2)))
+    assert features.d == 7
+    assert features.shared
+    assert features.ids[1].tolist() == [[[3, 4], [5, 6]]]
+
+
+def test_a_number_in_two_tensors_is_one_feature():
+    x = torch.zeros(2, 3), torch.zeros(2, 2)
+    features = number_features(x, [torch.tensor([0, 0, 1]), torch.tensor([[1, 2]])])
+    keep = features.keep(torch.tensor([[True, False, True]]), torch.tensor([0]))
+    assert [k.tolist() for k in keep] == [[[True, True, False]], [[False, True]]]
+    values = features.spread(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), x)
+    assert [v.tolist() for v in values] == [[[1, 1, 2], [4, 4, 5]], [[2, 3], [5, 6]]]
+
+
+def test_features_of_each_row():
+    features = number_features((torch.zeros(2, 3),), [torch.tensor([[0, 1, 1], [2, 1, 0]])])
+    assert features.d == 3
+    assert features.count.tolist() == [2, 3]
+    assert [(rows.tolist(), d) for rows, d in features.groups()] == [([0], 2), ([1], 3)]
+    keep = features.all_but(torch.tensor([0, 2, 2]), torch.tensor([0, 0, 1]))[0]
+    assert keep.tolist() == [[True] * 3, [True, False, False], [True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.tensor([0, 2, 2]), "leaves out 1 but goes on to 2"),
+        (torch.tensor([[0, 1, 1], [0, 2, 2]]), "leaves out 1 in row 1"),
+        (torch.tensor([-1, 0, 1]), "holds -1"),
+        (torch.tensor([0, 1]), "does not broadcast"),
+        (torch.zeros(3, 3, dtype=torch.long), "does not broadcast"),
+        (torch.tensor([0.0, 1.0, 2.0]), "expected integers"),
+        (torch.tensor([0, 1, 10**12]), "leaves out 2"),
+    ],
+)
+def test_bad_feature_masks(mask, message):
+    with pytest.raises(ValueError, match=f"feature_mask.*{message}"):
+        tw.FeatureAblation(lambda x: x.sum(1)).attribute(torch.ones(2, 3), feature_mask=mask)
+
+
+def test_blend_is_exact_for_booleans_and_linear_between():
+    x, fill = torch.tensor([0.1, 0.2, torch.inf]), torch.tensor([9.0, 9.0, 9.0])
+    assert blend(torch.tensor([True, False, False]), x, fill).tolist() == [x[0].item(), 9, 9]
+    assert blend(torch.tensor([0.5, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, None])
+def test_the_stream_comes_in_units_and_in_order(batch_size):
+    x = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
+    background = torch.tensor([[0.0, 0.0], [4.0, 8.0]])
+
+    def look(problem):
+        masks = lambda index, rows: ((index[:, None] == torch.tensor([[0, 1]])).to(rows.device),)  # noqa: E731
+        return list(evaluate(problem, masks, (0, 6), unit=3))
+
+    stream = inside(look, x, batch_size=batch_size, baselines=tw.Distribution(background))
+    assert [first for first, _ in stream] == [0, 3][: len(stream)]
+    assert all(len(s) % 3 == 0 for _, s in stream)
+    # mask 0 keeps the first element, mask 1 the second, the others none; means over the two background rows
+    none = 6.0
+    expected = [[1 + 4.0, 2 + 4.0], [10 + 2.0, 20 + 2.0]] + [[none, none]] * 4
+    assert torch.cat([s for _, s in stream]).tolist() == expected
+
+
+def test_windows_cover_every_element_and_are_cut_off_at_the_edge():
+    windows = Windows((5, 4), (2, 4), (2, 1))
+    assert windows.counts == (3, 1)
+    keep = windows.keep(torch.tensor([-1, 0, 2, 3]), torch.device("cpu"))
+    assert keep[:, :, 0].tolist() == [[True] * 5, [False, False, True, True, True], [True] * 4 + [False], [True] * 5]
+    values = windows.mean_over(torch.tensor([[1.0, 2.0, 3.0]]))
+    assert values[0, :, 1].tolist() == [1, 1, 2, 2, 3]
+
+
+def test_overlapping_windows_are_averaged():
+    assert Windows((4,), (3,), (1,)).mean_over(torch.tensor([[1.0, 3.0]])).tolist() == [[1, 2, 2, 3]]
+
+
+def test_two_kinds_of_draws_do_not_mix():
+    def both(size):
+        generator = torch.Generator().manual_seed(0)
+        a, b = (Draws(lambda n, g: torch.rand(n, generator=g), generator, 2) for _ in range(2))
+        parts = [(a[k], b[k]) for k in torch.arange(12).split(size)]
+        return torch.stack([torch.cat(t) for t in zip(*parts)])
+
+    assert torch.equal(both(1), both(12))
+    assert not torch.equal(*both(12))
+
+
+def test_running_mean_in_parts_is_that_of_the_whole():
+    samples = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double) + 1e6
+    mean = RunningMean()
+    for part in samples.split([1, 20, 29]):
+        mean.add(part)
+    torch.testing.assert_close(mean.mean, samples.mean(0))
+    torch.testing.assert_close(mean.standard_error, samples.std(0) / 50**0.5, rtol=1e-9, atol=0)
+
+
+def test_one_sample_says_nothing_about_its_error():
+    mean = RunningMean()
+    mean.add(torch.ones(1, 2))
+    assert mean.standard_error.tolist() == [torch.inf, torch.inf]
+
+
+def test_relative_error_is_that_of_the_worst_row():
+    values, error = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    assert relative_error(values, error) == pytest.approx(0.2)
+
+
+def test_rounds_grow_up_to_the_most():
+    assert list(rounds(10, 30)) == [(0, 10), (10, 15), (15, 23), (23, 30)]
