@@ -9,7 +9,9 @@
 """
 
 from ._base import Curve, Options
+from .again import Data
 from .agreement import faithfulness_correlation, faithfulness_estimate, infidelity, sensitivity_n
+from .axioms import completeness_gap, input_invariance, non_sensitivity
 from .curves import (
     average_drop,
     average_increase,
@@ -30,30 +32,43 @@ from .localisation import (
     relevance_rank,
     top_k_intersection,
 )
+from .randomization import model_randomization, random_logit
+from .robustness import continuity, explanation_attack, local_lipschitz, sensitivity_avg, sensitivity_max
 from .simplicity import complexity, effective_complexity, sparseness
 
 __all__ = [
     "Curve",
+    "Data",
     "Options",
     "auc",
     "average_drop",
     "average_increase",
+    "completeness_gap",
     "complexity",
+    "continuity",
     "deletion",
     "effective_complexity",
     "energy_pointing_game",
+    "explanation_attack",
     "faithfulness_correlation",
     "faithfulness_estimate",
     "infidelity",
+    "input_invariance",
     "insertion",
     "iou",
     "irof",
+    "local_lipschitz",
+    "model_randomization",
     "monotonicity",
     "necessity",
+    "non_sensitivity",
     "pointing_game",
+    "random_logit",
     "relevance_mass",
     "relevance_rank",
     "road",
+    "sensitivity_avg",
+    "sensitivity_max",
     "sensitivity_n",
     "sparseness",
     "sufficiency",
