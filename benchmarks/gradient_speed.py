@@ -25,16 +25,27 @@ def captum_sides(model, x, n):
     def quiet(run):
         def side():
             run()
+
         return side
 
     sizes = (8, 16, 32)
-    scanned = {s: timed(quiet(lambda s=s: ig.attribute(x, target=0, n_steps=n, internal_batch_size=max(s, len(x))))) for s in sizes}
+    scanned = {
+        s: timed(quiet(lambda s=s: ig.attribute(x, target=0, n_steps=n, internal_batch_size=max(s, len(x)))))
+        for s in sizes
+    }
     best = max(min(scanned, key=scanned.get), len(x))
     per = max(1, best // len(x))
     return (
-        {f"captum internal_batch_size={best}": quiet(lambda: ig.attribute(x, target=0, n_steps=n, internal_batch_size=best))},
-        {f"captum nt_samples_batch_size={per}": quiet(
-            lambda: tunnel.attribute(x, target=0, nt_samples=n, stdevs=0.3, nt_samples_batch_size=per))},
+        {
+            f"captum internal_batch_size={best}": quiet(
+                lambda: ig.attribute(x, target=0, n_steps=n, internal_batch_size=best)
+            )
+        },
+        {
+            f"captum nt_samples_batch_size={per}": quiet(
+                lambda: tunnel.attribute(x, target=0, nt_samples=n, stdevs=0.3, nt_samples_batch_size=per)
+            )
+        },
         {"captum": quiet(lambda: attr.Saliency(model).attribute(x, target=0))},
     )
 
@@ -59,15 +70,29 @@ def main() -> None:
             rounds = 1 if name == "vit_b_16" and rows > 1 else None
             ig, smooth, plain = captum_sides(model, x, n)
             ours = tw.IntegratedGradients(model, n_steps=n)
-            bench.case(f"IG, {label}", {"floor": floor(base, n * rows), "torchwhy": lambda: void(ours.attribute(x, 0)), **ig},
-                       base="floor", rounds=rounds)
+            bench.case(
+                f"IG, {label}",
+                {"floor": floor(base, n * rows), "torchwhy": lambda: void(ours.attribute(x, 0)), **ig},
+                base="floor",
+                rounds=rounds,
+            )
             noisy = tw.SmoothGrad(model, n_samples=n, stdevs=0.3, generator=0)
-            bench.case(f"SmoothGrad, {label}",
-                       {"floor": floor(base, n * rows), "torchwhy": lambda: void(noisy.attribute(x, 0)), **smooth},
-                       base="floor", rounds=rounds)
-            bench.case(f"Saliency, {label}",
-                       {"forward + backward": lambda: base(rows), "torchwhy": lambda: void(tw.Saliency(model).attribute(x, 0)),
-                        **plain}, base="forward + backward", rounds=3 * bench.rounds)
+            bench.case(
+                f"SmoothGrad, {label}",
+                {"floor": floor(base, n * rows), "torchwhy": lambda: void(noisy.attribute(x, 0)), **smooth},
+                base="floor",
+                rounds=rounds,
+            )
+            bench.case(
+                f"Saliency, {label}",
+                {
+                    "forward + backward": lambda: base(rows),
+                    "torchwhy": lambda: void(tw.Saliency(model).attribute(x, 0)),
+                    **plain,
+                },
+                base="forward + backward",
+                rounds=3 * bench.rounds,
+            )
     bench.finish()
 
 

@@ -27,7 +27,19 @@ from typing import Any
 import torch
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
-PACKAGES = ("torch", "torchvision", "captum", "zennit", "torchcam", "grad-cam", "shap", "lime", "shapiq", "quantus", "timm")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "captum",
+    "zennit",
+    "torchcam",
+    "grad-cam",
+    "shap",
+    "lime",
+    "shapiq",
+    "quantus",
+    "timm",
+)
 
 
 def timed(side: Callable[[], Any]) -> float:
@@ -68,11 +80,15 @@ def _status(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def floor(run: Callable[[int], Any], evaluations: int, batch_sizes: tuple[int, ...] = (8, 16, 32)) -> Callable[[], float]:
+def floor(
+    run: Callable[[int], Any], evaluations: int, batch_sizes: tuple[int, ...] = (8, 16, 32)
+) -> Callable[[], float]:
     """A side: evaluations × the best time per row of ``run(rows)``, one plain batched call."""
 
     def side() -> float:
-        return evaluations * min(timed(lambda b=b: run(b)) / b for b in batch_sizes if b <= max(evaluations, batch_sizes[0]))
+        return evaluations * min(
+            timed(lambda b=b: run(b)) / b for b in batch_sizes if b <= max(evaluations, batch_sizes[0])
+        )
 
     return side
 
@@ -127,8 +143,16 @@ class Benchmark:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
         return f"{device}, {platform.machine()}, Python {platform.python_version()}, {', '.join(versions)}"
 
-    def case(self, label: str, sides: dict[str, Callable[[], Any]], *, base: str, rounds: int | None = None,
-             memory: bool = False, facts: dict[str, Any] | None = None) -> dict[str, float]:
+    def case(
+        self,
+        label: str,
+        sides: dict[str, Callable[[], Any]],
+        *,
+        base: str,
+        rounds: int | None = None,
+        memory: bool = False,
+        facts: dict[str, Any] | None = None,
+    ) -> dict[str, float]:
         """Run the sides in turn, round by round; print and keep the median of each, and its ratio to the base's."""
         if self.only not in label:
             return {}
@@ -139,16 +163,24 @@ class Benchmark:
                 times[name].append(timed(side))
             for name in sides:
                 ratios[name].append(times[name][-1] / times[base][-1])
-        result = {"case": label, "base": base, "rounds": rounds or self.rounds, **(facts or {}),
-                  "seconds": {n: statistics.median(t) for n, t in times.items()},
-                  "ratio": {n: statistics.median(r) for n, r in ratios.items()}}
+        result = {
+            "case": label,
+            "base": base,
+            "rounds": rounds or self.rounds,
+            **(facts or {}),
+            "seconds": {n: statistics.median(t) for n, t in times.items()},
+            "ratio": {n: statistics.median(r) for n, r in ratios.items()},
+        }
         if memory:
             result["peak_mib"] = {name: peak_growth(side) for name, side in sides.items()}
         self.results.append(result)
         print(f"{label}  (median of {result['rounds']})")
         for name in sides:
             extra = "" if not memory or result["peak_mib"][name] is None else f"   {result['peak_mib'][name]:8.0f} MiB"
-            print(f"    {name:42} {result['seconds'][name]:9.3f} s   {result['ratio'][name]:7.3f} × {base}{extra}", flush=True)
+            print(
+                f"    {name:42} {result['seconds'][name]:9.3f} s   {result['ratio'][name]:7.3f} × {base}{extra}",
+                flush=True,
+            )
         return result["ratio"]
 
     def finish(self) -> None:
@@ -165,7 +197,9 @@ class Benchmark:
         """Bars of every side's ratio to its base."""
         from matplotlib.figure import Figure
 
-        rows = [(r["case"], name, ratio) for r in self.results for name, ratio in r["ratio"].items() if name != r["base"]]
+        rows = [
+            (r["case"], name, ratio) for r in self.results for name, ratio in r["ratio"].items() if name != r["base"]
+        ]
         figure = Figure(figsize=(8, 0.6 + 0.28 * len(rows)))
         ax = figure.subplots()
         ours = ["#c44e52" if name.startswith("torchwhy") else "#8c9bb0" for _, name, _ in rows]

@@ -28,8 +28,9 @@ MAPS = {"Saliency": np.stack([EDGES, EDGES])[:, None], "IntegratedGradients": np
 
 # each kind of picture, drawn from arrays that `a` has turned into something else
 FIGURES = {
-    "heatmap": lambda a: v.heatmap(a(EDGES), title="edges", label="logit"),
+    "heatmap": lambda a: v.heatmap(a(EDGES), title="edges, blurred, in a long title " * 2, label="logit"),
     "signed_map": lambda a: v.signed_map(a(SIGNED), title="noise of $x$", label="logit"),
+    "signed_map, wide": lambda a: v.signed_map(a(SIGNED[:, :9]), title="time and frequency", label="logit"),
     "overlay": lambda a: v.overlay(a(CAT), a(EDGES[None]), title="edges"),
     "grid": lambda a: v.grid(
         {k: a(m) for k, m in MAPS.items()}, images=a(np.stack([CAT, CAT])), titles=["a cat", "b"], captions=CAPTIONS
@@ -38,14 +39,16 @@ FIGURES = {
         {f"{k} {i}": a(m[0]) for k, m in MAPS.items() for i in range(3)}, images=a(CAT), max_columns=3
     ),
     "grid, own scales": lambda a: v.grid({k: a(m) for k, m in MAPS.items()}, shared_scale=False),
+    "grid, narrow": lambda a: v.grid({"+": a(EDGES), "+-": a(SIGNED)}, shared_scale=False, max_columns=1, panel=1.5),
     "curve": lambda a: v.curve(
         a(FRACTIONS), {"IntegratedGradients": a(CURVES), "random": a(CURVES[0])}, title="Deletion"
     ),
     "convergence": lambda a: v.convergence(a(STEPS), {"left": a(GAPS), "right": a(GAPS + 0.01)}, tolerance=0.02),
     "path_profile": lambda a: v.path_profile(a(FRACTIONS), {"straight": a(CURVES[0]), "guided": a(CURVES[1] + 1)}),
     "bars": lambda a: v.bars(a(ROWS[0]), NAMES, errors=a(np.abs(ROWS[1])), top=3, title="row 0"),
+    "bars, tiny": lambda a: v.bars(a(-np.abs(ROWS[0]) * 2.0**-16), errors=a(np.abs(ROWS[1]) * 2.0**-18)),
     "beeswarm": lambda a: v.beeswarm(a(ROWS), a(ROWS), NAMES, title="all rows"),
-    "text": lambda a: v.text(TOKENS, a(SCORES), title="a review", label="logit"),
+    "text": lambda a: v.text(TOKENS, a(SCORES), title="a review", label="change of the logit of the class"),
     "series": lambda a: v.series(a(WAVE), a(WAVE), names=["I", "II", "V1"], title="three leads", label="logit"),
     "series, one channel": lambda a: v.series(a(WAVE[0]), a(WAVE[0]), times=a(np.arange(60.0))),
 }

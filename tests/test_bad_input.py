@@ -113,7 +113,9 @@ def test_a_score_without_a_gradient(case, model, message):
 
 def test_a_target_that_does_not_depend_on_the_layer():
     net, x = make("conv"), inputs("conv")
-    with pytest.raises(LookupError, match="layer 'norm' did not run before layer 'conv1': the target does not depend on it"):
+    with pytest.raises(
+        LookupError, match="layer 'norm' did not run before layer 'conv1': the target does not depend on it"
+    ):
         tw.Saliency(net, layer="norm").attribute(x, tw.Neuron("conv1", (0, 0, 0)))
 
 

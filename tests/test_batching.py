@@ -89,6 +89,7 @@ def test_the_first_call_measures_what_a_row_costs(monkeypatch):
 
 def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
     clock = [0.0]
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
     monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
     for speed, expected in ((0.5, True), (1.0, False)):
         p, formats = plan(images=True, batch_size=10), []

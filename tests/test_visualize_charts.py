@@ -216,3 +216,8 @@ def test_drawn_text_breaks_between_words_within_the_figure():
         if piece == "ed":
             assert y0 == y1
             assert x1 > x0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_word_longer_than_the_figure_does_not_spoil_the_layout():
+    v.text(["the", "a" * 200, "b"], [0.0, 1.0, 2.0]).draw_without_rendering()

@@ -63,6 +63,17 @@ def test_images_of_different_sizes():
         assert box.height / box.width == pytest.approx(pixels.shape[0] / pixels.shape[1], rel=1e-6)
 
 
+def test_long_texts_are_broken_before_they_are_made_smaller():
+    figure = v.grid(
+        {"a long name of a method": EDGES}, captions={"a long name of a method": "1.2 s · 64 evaluations"}, panel=1
+    )
+    title, caption = figure.axes[0].title, figure.axes[0].xaxis.label
+    assert title.get_text() == "a long name of\na method"
+    assert caption.get_text() == "1.2 s\n64 evaluations"
+    assert (title.get_size(), caption.get_size()) == (9.5, 7.5)
+    assert v.grid({"IntegratedGradients": EDGES}, panel=1).axes[0].title.get_size() < 9.5  # one word
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

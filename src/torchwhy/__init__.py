@@ -33,15 +33,50 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "cam.cam": ["CAM"],
+    "cam.gradient_cams": [
+        "GradCAM",
+        "GradCAMPlusPlus",
+        "SmoothGradCAMPlusPlus",
+        "XGradCAM",
+        "HiResCAM",
+        "ElementWiseCAM",
+        "LayerCAM",
+        "ShapleyCAM",
+    ],
+    "cam.principal": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
+    "cam.masked": ["ScoreCAM", "SSCAM", "ISCAM"],
+    "cam.ablation": ["AblationCAM"],
+    "cam.opti": ["OptiCAM"],
+    "cam.finer": ["FinerCAM"],
+    "cam.fullgrad": ["FullGrad"],
     "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
     "perturbation.lime": ["LIME"],
+    "perturbation.extremal": ["ExtremalPerturbation"],
     "perturbation.segments": ["patches", "superpixels"],
     "shapley.exact": ["ExactShapley"],
     "shapley.kernel": ["KernelSHAP", "Banzhaf"],
     "shapley.sampling": ["ShapleySampling", "OwenValues"],
     "shapley.linear": ["LinearSHAP"],
+    "backprop.guided": ["GuidedBackprop", "DeconvNet"],
+    "backprop.lrp": ["LRP"],
+    "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
+    "backprop.excitation": ["ExcitationBackprop"],
+    "backprop.linear_approximation": ["LinearApproximation"],
+    "counterfactual.counterfactual": ["Counterfactual"],
+    "attention.rollout": ["AttentionRollout", "RawAttention"],
+    "attention.flow": ["AttentionFlow"],
+    "attention.relevance": ["AttentionRelevance"],
+    "concept.tcav": ["TCAV"],
+    "concept.dissection": ["NetworkDissection"],
+    "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
+    "surrogate.importance": ["GradientImportance", "PermutationImportance"],
+    "surrogate.dependence": ["PartialDependence"],
+    "surrogate.tree": ["SurrogateTree"],
+    "surrogate.network": ["SurrogateNetwork"],
+    "surrogate.bias": ["BiasReport"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
@@ -60,7 +95,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def methods() -> dict[str, type]:
+def methods() -> dict[str, type[Any]]:
     """All methods, by name, in the order of their families."""
     found = {name: __getattr__(name) for name in _MODULES}
     base = found["Attribution"]

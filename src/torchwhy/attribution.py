@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from .baselines import BaselineLike, Distribution, rows_of
 from .engine.batching import Batching
 from .engine.blackbox import as_function
+from .engine.grids import last_grid
 from .engine.paths import baseline_at
 from .engine.problem import Data, Problem, Tensors
 from .engine.randomness import Seed, generator_of
 from .engine.warning import warn
 from .engine.where import LayerLike, Place, find, until
 from .explanation import Explanation
+from .settings import Settings
 from .target import Neuron, Target, TargetLike, only_tensor
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
@@ -26,7 +28,7 @@ PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(kw_only=True, repr=False)
-class Attribution:
+class Attribution(Settings):
     """The base class of the methods: settings in the constructor, data in the call.
 
     A method is a dataclass of its settings with one function, ``_attribute(problem)``; two methods with equal settings
@@ -36,7 +38,8 @@ class Attribution:
         model: a module, used as it is and left as it was; methods without gradients take any callable, also from
             NumPy arrays to NumPy arrays, or a scikit-learn estimator.
         layer: what the target is explained by: the inputs (None), or what passes a layer, given as a module, its dotted
-            name, :class:`torchwhy.Layer`, or a list of these.
+            name, :class:`torchwhy.Layer`, or a list of these; ``"auto"`` is the last layer with a grid of cells or tokens
+            over the picture on which the target depends, found by running the model on the first row.
         attribute_to_layer_input: explain by what goes into the layer, not by what comes out.
         batch_size: the most rows of one model call; None finds it from the memory that a row takes. It is halved, and
             the work goes on, when memory runs out. It does not change the numbers, beyond rounding.
@@ -118,23 +121,6 @@ class Attribution:
             **problem.facts,
         )
 
-    def settings(self) -> dict[str, Any]:
-        """The settings that differ from their defaults."""
-        found = {}
-        for f in fields(self):
-            default = f.default_factory() if f.default_factory is not MISSING else f.default
-            value = getattr(self, f.name)
-            if f.name != "model" and (value is not default) and not (type(value) is type(default) and value == default):
-                found[f.name] = value
-        return found
-
-    def __repr__(self) -> str:
-        name = getattr(self.model, "__name__", type(self.model).__name__)
-        shown = {
-            k: f"<{type(v).__name__}>" if isinstance(v, nn.Module) else repr(v) for k, v in self.settings().items()
-        }
-        return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
-
     def _attribute(self, problem: Problem) -> Tensors:
         """The method itself: attributions for ``problem.x``, tensor by tensor."""
         raise NotImplementedError
@@ -189,7 +175,6 @@ class Attribution:
         model = as_function(self.model, gradient=self.needs_gradient)
         self._check_model(model, data)
         generator = generator_of(getattr(self, "generator", None))
-        places = self._places(model)
         problem = Problem(
             model=model,
             data=data,
@@ -211,12 +196,6 @@ class Attribution:
             problem.baselines = tuple(
                 rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)
             )
-        if self.layer_role == "tap" and not places:
-            raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
-        if self.layer_role == "tap":
-            problem.taps = places
-        elif places:
-            self._cut(problem, places)
         problem.feature_mask = None if feature_mask is None else _each(feature_mask, inputs, "feature_mask")
         if isinstance(target, Neuron):
             problem.neuron = find(model, target.layer)
@@ -229,26 +208,36 @@ class Attribution:
         if isinstance(target, str):
             target = self._predicted(problem, target)
         problem.target = Target.of(target, data.n, data.inputs[0].device)
+        self._place(problem)
         return problem
 
-    def _places(self, model: Any) -> tuple[Place, ...]:
-        if self.layer is None or self.layer_role == "inner":
-            return ()
-        if not isinstance(model, nn.Module):
+    def _place(self, problem: Problem) -> None:
+        """Let the problem know of the layers."""
+        if self.layer_role == "inner":
+            return
+        if self.layer is None:
+            if self.layer_role == "tap":
+                raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
+            return
+        if not isinstance(problem.model, nn.Module):
             raise TypeError("layer: the model is a plain callable and has no layers")
         layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-        return tuple(find(model, layer, input=self.attribute_to_layer_input) for layer in layers)
+        places = tuple(
+            last_grid(problem, input=self.attribute_to_layer_input)
+            if isinstance(layer, str) and layer == "auto"
+            else find(problem.model, layer, input=self.attribute_to_layer_input)
+            for layer in layers
+        )
+        if self.layer_role == "tap":
+            problem.taps = places
+        else:
+            self._cut(problem, places)
 
     def _check_model(self, model: Any, data: Data) -> None:
         """Refuse or warn where the numbers could not mean anything."""
         if not isinstance(model, nn.Module):
             return
-        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
-            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-            raise TypeError(
-                "inputs: integers have no gradient; explain by the embedding layer, "
-                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
-            )
+        self._check_inputs(model, data)
         device = next((p.device for p in model.parameters()), data.inputs[0].device)
         if device != data.inputs[0].device:
             raise ValueError(f"inputs: on {data.inputs[0].device}, but the model is on {device}")
@@ -260,26 +249,25 @@ class Attribution:
                 "random or let rows influence each other; call model.eval() first",
             )
 
+    def _check_inputs(self, model: nn.Module, data: Data) -> None:
+        """Refuse inputs that have no gradient where one is needed."""
+        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
+            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+            raise TypeError(
+                "inputs: integers have no gradient; explain by the embedding layer, "
+                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
+            )
+
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
         """Let the layer's tensors, at the inputs and at the baselines, be what is explained."""
         data = problem.data
-
-        def below(z: Sequence[Tensor], rows: Tensor) -> Tensors:
-            def work(a: int, b: int) -> list[Tensor]:
-                problem.evaluations += b - a
-                run = lambda: data.call(problem.model, [t[a:b] for t in z], rows[a:b])  # noqa: E731
-                return until(run, places, stop=False)  # to its end, to see every call of the layer
-
-            with torch.no_grad():
-                return tuple(torch.cat(parts) for parts in zip(*problem.batches(len(rows), work)))
-
         if problem.baselines:
             k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
             m = data.n if data.args or data.kwargs else m
             z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in problem.baselines]
-            at = below(z, problem.rows[:m].repeat(k))
+            at = problem.read(places, z, problem.rows[:m].repeat(k))
             problem.baselines = tuple(t.unflatten(0, (k, m)) for t in at)
-        problem.x = below(data.inputs, problem.rows)
+        problem.x = problem.read(places, data.inputs, problem.rows)
         problem.cut = places
         for x, place in zip(problem.x, places):
             if len(x) != data.n:

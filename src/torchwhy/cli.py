@@ -64,12 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> None:
     import torch
 
-    from . import methods
+    from .demo import for_photos
     from .models import load, photo
 
     loaded = load(DEMO_MODEL)
     x = torch.cat([loaded.preprocess(photo(name)) for name in DEMO_PHOTOS])
-    _show(loaded, x, "predicted", args.methods or list(methods()), args.out, {}, effort=0.125 if args.quick else 1.0)
+    _show(loaded, x, "predicted", args.methods or for_photos(), args.out, {}, effort=0.125 if args.quick else 1.0)
 
 
 def _explain(args: argparse.Namespace) -> None:
@@ -145,8 +145,9 @@ def methods_table() -> str:
     for name, method in methods().items():
         first = " ".join((method.__doc__ or "").split("\n\n")[0].split())
         what = first.split(":math:")[0].rstrip(" :,.")
-        arxiv = method.paper.removeprefix("arXiv:")
-        paper = f"[{method.paper}](https://arxiv.org/abs/{arxiv})" if arxiv != method.paper else method.paper
+        place, _, number = method.paper.rpartition(":")
+        site = "https://arxiv.org/abs/" if place == "arXiv" else "https://doi.org/"
+        paper = f"[{method.paper}]({site}{number})" if number else ""
         lines.append(
             f"| `{name}` | {what} | {yes[method.needs_gradient]} | {yes[method.multiplies_by_input]} | "
             f"{yes[method.is_complete]} | {paper} |"

@@ -12,8 +12,10 @@ import torchwhy
 from .attribution import Attribution
 from .explanation import Explanation
 
-# for each method, its settings on a photo: (model, effort in (0, 1]) -> keyword arguments; a method that is not named has none
-SETTINGS: dict[str, Callable[[Any, float], dict[str, Any]]] = {
+Effort = float  # in (0, 1]: the share of samples and steps that is spent
+
+# for each method, its settings on a photo; a method that is not named has none
+SETTINGS: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
     "Saliency": lambda m, e: {"channels": "max"},
     "SmoothGrad": lambda m, e: {"n_samples": _n(32, e), "channels": "max", "generator": 0},
     "SquareGrad": lambda m, e: {"n_samples": _n(32, e), "channels": "sum", "generator": 0},
@@ -27,13 +29,52 @@ SETTINGS: dict[str, Callable[[Any, float], dict[str, Any]]] = {
     "Conductance": lambda m, e: {"n_steps": _n(32, e), "layer": "auto"},
     "InternalInfluence": lambda m, e: {"n_steps": _n(32, e), "layer": "auto"},
     "LayerActivation": lambda m, e: {"layer": "auto"},
+    "LinearApproximation": lambda m, e: {"layer": "auto"},
+    "SmoothGradCAMPlusPlus": lambda m, e: {"n_samples": _n(32, e), "generator": 0},
+    "ScoreCAM": lambda m, e: {"max_channels": _n(64, e)},
+    "SSCAM": lambda m, e: {"max_channels": _n(32, e), "n_samples": 4, "generator": 0},
+    "ISCAM": lambda m, e: {"max_channels": _n(32, e), "n_steps": 4},
+    "AblationCAM": lambda m, e: {"max_channels": _n(256, e)},
+    "Occlusion": lambda m, e: {"sliding_window_shapes": (3, 32, 32), "strides": (3, *[16 if e == 1 else 32] * 2)},
+    "RISE": lambda m, e: {"n_samples": _n(400, e), "generator": 0},
+    "LIME": lambda m, e: {"n_samples": _n(300, e), "n_segments": _n(50, e), "generator": 0},
+    "KernelSHAP": lambda m, e: {"n_samples": _n(300, e), "generator": 0},
+    "Banzhaf": lambda m, e: {"n_samples": _n(300, e), "generator": 0},
+    "ShapleySampling": lambda m, e: {"n_samples": _n(8, e), "generator": 0},
+    "OwenValues": lambda m, e: {"n_samples": _n(8, e), "generator": 0, "groups": _rows_of_patches(7 if e == 1 else 3)},
+    "FeaturePermutation": lambda m, e: {"generator": 0},
 }
 
-# what a method is given besides the image and the target
-DATA: dict[str, dict[str, Any]] = {
-    "ExpectedGradients": {"baselines": "noise"},
-    "GradientSHAP": {"baselines": "noise"},
+# what a method is given besides the images and the target
+DATA: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
+    "ExpectedGradients": lambda x, e: {"baselines": "noise"},
+    "GradientSHAP": lambda x, e: {"baselines": "noise"},
+    "DeepSHAP": lambda x, e: {"baselines": torchwhy.Noise(std=0.5, k=_n(8, e))},
+    **dict.fromkeys(
+        ("FeatureAblation", "FeaturePermutation", "KernelSHAP", "Banzhaf", "ShapleySampling", "OwenValues"),
+        lambda x, e: {"feature_mask": torchwhy.patches(x, 7 if e == 1 else 3)},
+    ),
+    "ExactShapley": lambda x, e: {"feature_mask": torchwhy.patches(x, 3 if e == 1 else 2)},
 }
+
+NOT_FOR_PHOTOS = {
+    **dict.fromkeys(
+        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "is for models with attention"
+    ),
+    "Counterfactual": "explains a change to another class",
+    "LinearSHAP": "is for models that are linear in their input",
+    "TCAV": "needs examples of concepts",
+}
+
+
+def for_photos() -> list[str]:
+    """The methods that explain a photo with nothing but the model."""
+    return [name for name in torchwhy.methods() if name not in NOT_FOR_PHOTOS]
+
+
+def _rows_of_patches(grid: int) -> list[int]:
+    """The groups of OwenValues: patches of one height together."""
+    return [patch // grid for patch in range(grid * grid)]
 
 
 def _n(full: int, effort: float) -> int:
@@ -94,6 +135,6 @@ def explain(
     shown = []
     for name in names:
         method = make(name, model, effort=effort, **settings)
-        data = DATA.get(type(method).__name__, {})
-        shown.append(Shown(type(method).__name__, method.explain(x, target, **data)))
+        data = DATA.get(type(method).__name__, lambda x, e: {})
+        shown.append(Shown(type(method).__name__, method.explain(x, target, **data(x, effort))))
     return shown

@@ -52,7 +52,9 @@ def differentiable(model: Any, device: torch.device) -> Iterator[None]:
             yield
 
 
-def gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs", keep: bool = False) -> tuple[Tensor, ...]:
+def gradient(
+    scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs", keep: bool = False, build: bool = False
+) -> tuple[Tensor, ...]:
     r"""Gradients :math:`\partial s_n / \partial z_n` of each row's score with respect to its own row.
 
     Args:
@@ -60,6 +62,7 @@ def gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs", kee
         wrt: tensors ``(M, ...)``; one that the scores do not depend on has gradient zero.
         what: what ``wrt`` is, for the error.
         keep: keep the graph for another call.
+        build: let the gradients be differentiated again.
 
     Raises:
         ValueError: the scores depend on none of them, or were computed without a graph.
@@ -70,7 +73,7 @@ def gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs", kee
             f"{nothing} in a differentiable way (it may come from argmax, rounding, integers or a detached "
             "tensor): choose another target or layer, or a perturbation method, which needs no gradient"
         )
-    found = torch.autograd.grad(scores.sum(), wrt, allow_unused=True, retain_graph=keep)
+    found = torch.autograd.grad(scores.sum(), wrt, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(f"{nothing}: choose another target or layer")
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
@@ -82,3 +85,18 @@ def gradients_of_each(
     """Gradients of several scores ``(M,)`` of one forward pass: ``use(t, gradients)`` gets those of ``scores[t]``."""
     for t, s in enumerate(scores):
         use(t, gradient(s, wrt, keep=t + 1 < len(scores), **options))
+
+
+def curved(scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs") -> tuple[Tensor, ...]:
+    r"""Gradients with half the curvature towards zero taken off, :math:`g - \tfrac12 H z`, for each of ``wrt`` by itself.
+
+    Arguments and errors as for :func:`gradient`.
+    """
+    slopes = gradient(scores, wrt, what=what, build=True)
+    found = []
+    for z, g in zip(wrt, slopes):
+        bend = None
+        if g.requires_grad:
+            (bend,) = torch.autograd.grad((g * z.detach()).sum(), z, allow_unused=True, retain_graph=True)
+        found.append(g.detach() if bend is None else g.detach() - bend / 2)
+    return tuple(found)

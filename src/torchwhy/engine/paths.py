@@ -1,10 +1,10 @@
-"""Paths between a baseline and the input, and rules to integrate along them."""
+"""Paths between a baseline and the input, rules to integrate along them, and points around the input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .images import gaussian_blur
 from .problem import Evaluated, Problem, Tensors, over_rows
-from .randomness import Draws
+from .randomness import Draws, normal_draws
 
 Rule = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 
@@ -92,6 +92,50 @@ class Straight:
     def velocity(self, rows: Tensor, k: Tensor) -> Tensors:
         """The derivative of the point by alpha, ``(M, ...)``: input minus baseline."""
         return tuple(x - b for b, x in self.ends(rows, k))
+
+
+class Around:
+    """Points around the inputs: x + σ_n ε_k, with standard normal draws ε_k that the rows share.
+
+    Args:
+        problem: whose ``x`` is in the middle.
+        noise_level: σ_n as a share of the row's range, max − min.
+        stdevs: σ_n itself, one or one for each tensor; replaces ``noise_level``.
+
+    Raises:
+        ValueError: a negative standard deviation, or a wrong number of them.
+    """
+
+    def __init__(self, problem: Problem, noise_level: float, stdevs: float | Sequence[float] | None = None) -> None:
+        self.problem, tensors = problem, problem.x
+        if stdevs is not None:
+            given = stdevs if isinstance(stdevs, (tuple, list)) else [stdevs] * len(tensors)
+            if len(given) != len(tensors):
+                raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
+            self.sigmas = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, tensors)]
+        else:
+            self.sigmas = [noise_level * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in tensors]
+        if noise_level < 0 or any(bool((s < 0).any()) for s in self.sigmas):
+            raise ValueError("stdevs, noise_level: a standard deviation cannot be negative")
+        self.noise = [normal_draws(x, problem.generator) for x in tensors]
+
+    def point(self, rows: Tensor, k: Tensor) -> Tensors:
+        """The points, ``(M, ...)``."""
+        return tuple(
+            pick(x, rows) + over_rows(s.expand(self.problem.n)[rows], x) * e[k].to(x)
+            for x, s, e in zip(self.problem.x, self.sigmas, self.noise)
+        )
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+    """``value``, a setting that counts something.
+
+    Raises:
+        ValueError: it is no int, or too small.
+    """
+    if isinstance(value, (bool, str)) or value is None or int(value) != value or value < least:
+        raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
+    return int(value)
 
 
 @dataclass

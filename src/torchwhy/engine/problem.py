@@ -12,9 +12,10 @@ from torch import Tensor
 
 from .batching import Batching
 from .gradients import differentiable, frozen, gradient
-from .where import Place, since, tapped, until
+from .where import Place, since, tapped, traced, until
 
 Tensors = tuple[Tensor, ...]
+Derive = Callable[..., Tensors]
 
 
 class Selector(Protocol):
@@ -111,6 +112,7 @@ class Problem:
         feature_mask: as the caller gave it, one entry for each of ``x``, or None.
         generator: where all randomness comes from.
         precision: the data type of autocast, None for none.
+        lean: the model below the cut runs on one row only, see :meth:`spare_below`.
     """
 
     model: Any
@@ -125,6 +127,7 @@ class Problem:
     feature_mask: Any = None
     generator: torch.Generator = field(default_factory=torch.Generator)
     precision: torch.dtype | None = None
+    lean: bool = False
     evaluations: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     _broken: Tensor | None = None
@@ -154,15 +157,16 @@ class Problem:
 
     def output(self, z: Sequence[Tensor], rows: Tensor) -> Any:
         """What the target is read from, for ``z`` ``(M, ...)`` in place of what is explained."""
-        own = {t.data_ptr() for t in self.data.inputs}
+        storage = lambda t: t.untyped_storage().data_ptr()  # noqa: E731
+        own = {storage(t) for t in self.data.inputs}
         # a model may work in place: neither the caller's tensors nor rows that share memory are handed to it
-        z = [self.batching.format(t.clone() if t.data_ptr() in own or 0 in t.stride() else t) for t in z]
+        z = [self.batching.format(t.clone() if storage(t) in own or 0 in t.stride() else t) for t in z]
         with ExitStack() as stack:
             if self.precision is not None:
                 stack.enter_context(torch.autocast(z[0].device.type, dtype=self.precision))
             if self.cut:
                 stack.enter_context(since(self.cut, z, *([str(self.neuron)] if self.neuron else [])))
-                z = [self.batching.format(t[rows]) for t in self.data.inputs]
+                z = [self.batching.format(t[:1] if self.lean else t[rows]) for t in self.data.inputs]
             if self.neuron is not None:
                 return until(lambda: self.data.call(self.model, z, rows), [self.neuron])[0]
             return self.data.call(self.model, z, rows)
@@ -198,13 +202,58 @@ class Problem:
         found = list(self.batches(self.n, lambda a, b: self.gradients([t[a:b] for t in z], self.rows[a:b])[1]))
         return found[0] if len(found) == 1 else tuple(map(torch.cat, zip(*found)))
 
-    def tap(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensors, Tensors]:
-        """Scores ``(M,)``, gradients at the taps, and what passes the taps, for inputs ``z`` ``(M, ...)``, one call."""
+    def tap(self, z: Sequence[Tensor], rows: Tensor, derive: Derive = gradient) -> tuple[Tensor, Tensors, Tensors]:
+        """Scores ``(M,)``, gradients at the taps, and what passes the taps, for inputs ``z`` ``(M, ...)``, one call.
+
+        ``derive(scores, tensors, what=...)`` gives what is read in place of the gradients.
+        """
         with differentiable(self.model, z[0].device):
             with tapped(self.taps) as seen:
                 scores = self._score(z, rows)
             at = [seen[i] for i in range(len(self.taps))]
-            return scores.detach(), gradient(scores, at, what=self.what), tuple(a.detach() for a in at)
+            return scores.detach(), derive(scores, at, what=self.what), tuple(a.detach() for a in at)
+
+    def read(self, places: Sequence[Place], z: Sequence[Tensor], rows: Tensor) -> Tensors:
+        """What passes ``places``, for inputs ``z`` ``(M, ...)``, in as many calls as memory asks for."""
+
+        def work(a: int, b: int) -> list[Tensor]:
+            self.evaluations += b - a
+            run = lambda: self.data.call(self.model, [t[a:b].clone() for t in z], rows[a:b])  # noqa: E731
+            return until(run, places, stop=False)  # to its end, to see every call of the layer
+
+        with torch.no_grad():
+            return tuple(torch.cat(parts) for parts in zip(*self.batches(len(rows), work)))
+
+    def trace(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor | None, list[tuple[Place, Tensor]]]:
+        """Scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph, one call."""
+        with differentiable(self.model, z[0].device), frozen(self.model), traced(self.model) as passed:
+            if self.target.given is not None:
+                return self._score(z, rows), passed
+            self.evaluations += len(rows)
+            self.output(z, rows)
+            return None, passed
+
+    def spare_below(self) -> None:
+        """From now on run the model below the cut on one row only: what passes the cut is replaced anyway.
+
+        Only where it changes nothing: not where something of the rows reaches the output around the cut. That is tried, on
+        the first row and another one that differs from it.
+        """
+        first, other = 0, next((i for i in range(1, self.n) if self._differ(0, i)), 0)
+        rows = self.rows[[first, other]]
+        z = [t[rows] for t in self.x]
+        expected, broken = self.scores(z, rows), self._broken
+        self.lean = True
+        try:
+            self.lean = torch.equal(self.scores(z, rows), expected)
+        except Exception:  # the model relies on as many rows as its input has
+            self.lean = False
+        self._broken = broken
+
+    def _differ(self, i: int, j: int) -> bool:
+        """Whether two rows of the caller's data are different."""
+        tensors = [*self.data.inputs, *self.data.args, *self.data.kwargs.values()]
+        return any(isinstance(t, Tensor) and t.dim() and len(t) == self.n and not t[i].equal(t[j]) for t in tensors)
 
     def rows_and_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Jobs ``start`` to ``stop - 1`` of rows × samples: rows ``(M,)``, and samples ``(M,)`` on the CPU, these slower."""

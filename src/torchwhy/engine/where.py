@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -47,7 +49,7 @@ class Place:
 
 
 def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
-    """The place that ``layer`` names in ``model``.
+    """The place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
 
     Raises:
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
@@ -55,7 +57,8 @@ def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
     where = layer if isinstance(layer, Layer) else Layer(layer)
     modules = dict(model.named_modules())
     if isinstance(where.module, str):
-        name, module = where.module, modules.get(where.module)
+        name = _embeddings(model, modules) if where.module == "embeddings" else where.module
+        module = modules.get(name)
         if module is None:
             near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or [n for n in modules if n][-5:]
             raise LookupError(f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}")
@@ -66,6 +69,23 @@ def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
     else:
         raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
     return Place(name, module, where.call, where.output, where.input or input)
+
+
+def _embeddings(model: nn.Module, modules: dict[str, nn.Module]) -> str:
+    """The name of what ``layer="embeddings"`` means.
+
+    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
+    """
+    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
+    if named:
+        return named[0]
+    says = getattr(model, "get_input_embeddings", None)
+    table = says() if says is not None else None
+    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
+    if len(tables) != 1:
+        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
+        raise LookupError(f"layer='embeddings': the model has {found}")
+    return tables[0]
 
 
 @contextmanager
@@ -161,6 +181,7 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
         seen[i] = tensor if stop else tensor.clone()  # what runs after it may work in place
         if stop and len(seen) == len(places):
             raise _Reached
+        seen[i] = tensor.clone()  # the operations above may work in place
 
     with visit(places, act), suppress(_Reached):
         run()
@@ -187,6 +208,39 @@ def since(
     for place, n in zip(places, calls):
         if not n or (place.call is not None and n <= place.call):
             _not_passed(place, f"before {goal}: the target does not depend on it")
+
+
+@contextmanager
+def traced(model: nn.Module) -> Iterator[list[tuple[Place, Tensor]]]:
+    """While open, the tensor that each module passes is kept, in the order in which they finish, one entry a call.
+
+    Modules that pass no tensor, or several, are left out. Where operations build a graph, it begins at the first module.
+    """
+    me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
+
+    def keep(place: Place) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+            if threading.get_ident() != me:
+                return None
+            call, calls[place.name] = calls[place.name], calls[place.name] + 1
+            new = None
+            with suppress(LookupError):
+                key, tensor = _pick(place, output)
+                if torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad:
+                    tensor = tensor.detach().requires_grad_().clone()
+                    new = _put(output, key, tensor)
+                kept.append((replace(place, call=call), tensor))
+            return new
+
+        return hook
+
+    try:
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_hook(keep(Place(name, module, None, None, False))))
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class IntegratedGradients(Attribution):
     Paper: Sundararajan, Taly, Yan 2017, arXiv:1703.01365, equation 1. The trapezoid rule here has weights that sum to 1, so
     that it is exact for a linear model; Captum's sum to (n − 1)/n.
 
+    >>> import torch
     >>> net = torch.nn.Linear(2, 1)
     >>> x = torch.tensor([[1.0, 2.0]])
     >>> IntegratedGradients(net).attribute(x).allclose(net.weight * x)

@@ -28,6 +28,7 @@ class Saliency(Attribution):
 
     Paper: Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034, section 3.
 
+    >>> import torch
     >>> net = torch.nn.Linear(2, 1, bias=False)
     >>> _ = torch.nn.init.constant_(net.weight, -3.0)
     >>> Saliency(net).attribute(torch.zeros(1, 2), target=0)

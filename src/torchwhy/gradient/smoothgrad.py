@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..attribution import Attribution, ask
-from ..engine.paths import pick
-from ..engine.problem import Problem, Sums, Tensors, over_rows
-from ..engine.randomness import Seed, normal_draws
+from ..engine.paths import Around, count
+from ..engine.problem import Problem, Sums, Tensors
+from ..engine.randomness import Seed
 from .saliency import Channels, Saliency, finish
 
 
@@ -69,8 +68,7 @@ class SmoothGrad(Attribution):
 
     def moments(self, problem: Problem) -> Sums:
         """Sums over the noisy inputs' maps and their squares, with the mean's standard error reported."""
-        if isinstance(self.n_samples, bool) or int(self.n_samples) != self.n_samples or self.n_samples < 1:
-            raise ValueError(f"n_samples={self.n_samples!r}: expected an int of at least 1")
+        count("n_samples", self.n_samples)
         if self.of is not None and self.layer is not None:
             raise ValueError("layer: give it to the method in of=")
         of = self.of or Saliency(
@@ -81,16 +79,11 @@ class SmoothGrad(Attribution):
             attribute_to_layer_input=self.attribute_to_layer_input,
             precision=self.precision,
         )
-        sigmas = self._sigmas(problem.x)
-        noise = [normal_draws(x, problem.generator) for x in problem.x]
+        around = Around(problem, self.noise_level, self.stdevs)
 
         def work(start: int, stop: int) -> tuple[Tensor, Tensors]:
             rows, k = problem.rows_and_samples(start, stop)
-            z = [
-                pick(x, rows) + over_rows(s.expand(problem.n)[rows], x) * e[k].to(x)
-                for x, s, e in zip(problem.x, sigmas, noise)
-            ]
-            return rows, ask(of, problem, z, rows)
+            return rows, ask(of, problem, around.point(rows, k), rows)
 
         sums = Sums(problem.n, square=True)
         for rows, values in problem.batches(self.n_samples * problem.n, work):
@@ -98,19 +91,6 @@ class SmoothGrad(Attribution):
         error = [(v / self.n_samples).sqrt() for v in sums.variance(self.n_samples)]
         problem.report(standard_error=error[0] if len(error) == 1 else tuple(error))
         return sums
-
-    def _sigmas(self, tensors: Tensors) -> list[Tensor]:
-        """The standard deviation of the noise, ``(N,)`` or ``(1,)``, for each tensor."""
-        if self.stdevs is not None:
-            given = self.stdevs if isinstance(self.stdevs, (tuple, list)) else [self.stdevs] * len(tensors)
-            if len(given) != len(tensors):
-                raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
-            found = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, tensors)]
-        else:
-            found = [self.noise_level * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in tensors]
-        if self.noise_level < 0 or any(bool((s < 0).any()) for s in found):
-            raise ValueError("stdevs, noise_level: a standard deviation cannot be negative")
-        return found
 
 
 @dataclass(kw_only=True, repr=False)

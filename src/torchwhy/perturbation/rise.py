@@ -135,8 +135,9 @@ class Moments:
             self.sums: list[Any] = [0.0] * 4
         s, z = s - self.centre, z - self.p if self.unit > 1 else z
         t, u = (v.view(-1, self.unit, v.shape[1]) for v in (s, z))
-        both = [(a, b) for a in range(self.unit) for b in range(self.unit)]
-        squares = sum((t[:, a] * t[:, b]).T @ (u[:, a] * u[:, b]) for a, b in both)  # of a unit's mean of s z
+        squares = sum((t[:, a].square().T @ u[:, a].square()) for a in range(self.unit))  # of a unit's sum of s z
+        if self.unit > 1:
+            squares = squares + 2 * (t[:, 0] * t[:, 1]).T @ (u[:, 0] * u[:, 1])
         for i, new in enumerate((s.T @ z, s.sum(0)[:, None], z.sum(0), squares)):
             self.sums[i] = self.sums[i] + new
         self.m += len(s)

@@ -74,25 +74,27 @@ def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> C
 
 
 def scale_bar(
-    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, lying: bool = False
+    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: Any
 ) -> None:
-    """Draw the colour bar of a scale beside the axes, or lying in the one given; pointed where it clips."""
+    """Draw the colour bar of a scale, right of the axes or where `place` says; pointed where it clips."""
     limit = limit or 1.0  # a map of zeros has no scale of its own
     mappable = ScalarMappable(Normalize(-limit if signed else 0, limit), colors)
     ends = ("both" if signed else "max") if clipped else "neither"
-    place: dict[str, Any] = {"cax": axes[0]} if lying else {"ax": axes, "fraction": 0.045, "pad": 0.03}
-    turn = "horizontal" if lying else "vertical"
-    bar = axes[0].get_figure().colorbar(mappable, orientation=turn, extend=ends, **place)  # type: ignore[union-attr]
+    place = place if "cax" in place else {"ax": axes, "fraction": 0.045, "pad": 0.03, **place}
+    figure = axes[0].get_figure()
+    bar = figure.colorbar(mappable, extend=ends, **place)  # type: ignore[union-attr]
     ticks = [-limit, 0, limit] if signed else [0, limit / 2, limit]
     bar.set_ticks(ticks, labels=[signed_number(t) if signed else f"{t:.3g}" for t in ticks])
     bar.ax.tick_params(labelsize=8, length=2, width=0.6, color=FRAME)
     bar.outline.set(edgecolor=FRAME, linewidth=0.6)  # type: ignore[operator]
-    bar.set_label(label, size=8, parse_math=False)
+    lying = bar.orientation == "horizontal"
+    side = figure.get_size_inches()[0 if lying else 1]  # type: ignore[union-attr]
+    bar.set_label(wrap(label, (0.95 if lying else 0.75) * side, 8), size=8, parse_math=False)
 
 
 def signed_number(value: float, form: str = ".3g") -> str:
     """Write a number with its sign, a true minus, and no sign on zero."""
-    return f"{value:+{form}}".replace("-", "−") if value else "0"
+    return f"{value:+{form}}".replace("-", "−") if value else "0"  # the exponent's sign, too
 
 
 def number_format(values: np.ndarray) -> str:
@@ -121,9 +123,9 @@ def plain(ax: Axes, xlabel: str, ylabel: str, title: str | None) -> None:
 
 
 def heading(ax: Axes, title: str | None, size: float = 10.5) -> None:
-    """Write the title of one panel, as it is (a $ is a $)."""
+    """Write the title of one panel, as it is (a $ is a $), in as many lines as it needs."""
     if title:
-        ax.set_title(title, size=size, parse_math=False)
+        ax.set_title(wrap(title, axes_width(ax), size), size=size, parse_math=False)
 
 
 def legend(ax: Axes) -> None:
@@ -141,6 +143,11 @@ def note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float
 def line_style(index: int) -> dict[str, Any]:
     """Return colour and dashes of a line: another colour each, then the same colours dashed."""
     return {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", ":")[index // len(LINES) % 3]}
+
+
+def axes_width(ax: Axes) -> float:
+    """Return the width of axes in inches, before the layout is made."""
+    return ax.get_window_extent().width / ax.get_figure().dpi  # type: ignore[union-attr]
 
 
 def text_width(text: str, size: float) -> float:

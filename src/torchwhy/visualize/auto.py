@@ -11,12 +11,8 @@ from torchwhy.visualize.series import series
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
 
-
-def plot(
-    attributions: Array, inputs: Array | None = None, *, title: str = "", error: Array | None = None, **options: Any
-) -> Figure:
+def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any = None, **options: Any) -> Figure:
     """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
 
     `attributions` (N, C, H, W) are drawn as a :func:`grid`, over the images `inputs` (N, 1 or 3, H, W) if they are such;

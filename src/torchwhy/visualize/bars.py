@@ -58,17 +58,16 @@ def bars(
     y = np.arange(len(length))
     ax.barh(y, length, color=colors, height=0.66)
     if e is not None:
-        style: dict[str, Any] = {"fmt": "none", "ecolor": "#333333", "elinewidth": 1.1, "capsize": 2.5}
+        style: dict[str, Any] = {"fmt": "none", "ecolor": ax.xaxis.label.get_color(), "elinewidth": 1.1, "capsize": 2.5}
         ax.errorbar(length[: len(order)], y[: len(order)], xerr=e[order], **style)
-    form = draw.number_format(length)
+    form, room = draw.number_format(length), [0.0, 0.0]
     for yi, v, h in zip(y, length, half):
-        written = draw.signed_number(v, form) + (f" ± {h:{form}}" if h else "")
+        written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
         shift, side = (4, "left") if v >= 0 else (-4, "right")
         draw.note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
+        room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
     _rows_down(ax, labels, xlabel, title)
-    room = 0.28 * (ax.get_xlim()[1] - ax.get_xlim()[0])  # for the numbers beside the longest bars
-    low, high = (length - half).min(), (length + half).max()
-    ax.set_xlim(min(0, low - room) if low < 0 else 0, max(0, high + room) if high > 0 or low >= 0 else 0)
+    _make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)
     return figure
 
 
@@ -110,6 +109,16 @@ def beeswarm(
     return figure
 
 
+def _make_room(ax: Axes, low: float, high: float, left: float, right: float) -> None:
+    """Set the limits of the bars so that texts of `left` and `right` inches fit beside the longest ones."""
+    from torchwhy.visualize import _figure as draw
+
+    names = max(draw.text_width(line, 9) for t in ax.get_yticklabels() for line in t.get_text().split("\n"))
+    inches = draw.axes_width(ax) * 1.25 - names - 0.3  # the layout will give the axes what the names leave
+    scale = ((high - low) or 1.0) / max(inches - left - right, 0.2 * inches)
+    ax.set_xlim(low - left * scale, high + right * scale)
+
+
 def _row(values: Array, name: str) -> np.ndarray:
     a = as_array(values, name, ndim=(1, 2))
     if a.ndim == 2 and len(a) != 1:
@@ -149,7 +158,7 @@ def _rows_down(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> N
 
     draw.plain(ax, xlabel, "", title)
     ax.grid(False, axis="y")
-    ax.set_yticks(range(len(labels)), labels, size=9, parse_math=False)
+    ax.set_yticks(range(len(labels)), [draw.wrap(name, 2.2, 9) for name in labels], size=9, parse_math=False)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)

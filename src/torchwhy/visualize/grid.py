@@ -96,12 +96,8 @@ def grid(
     figure, axes = _layout(lines, panel, width, foot)
     for ax, p in axes:
         _draw(ax, p, panel, alpha, cmap)
-    clipped = any(is_clipped(p.values, p.limit, p.signed) for p in maps)
-    over = any(p.under is not None for p in maps)
     for i, kind in enumerate(kinds):
-        colors = draw.mixed_colormap(alpha, kind, cmap) if over else draw.colormap(kind, cmap)
-        cax = _below(figure, foot, i, len(kinds))
-        draw.scale_bar([cax], colors, unit, kind, label=label, clipped=clipped, lying=True)
+        _lay_bar(_below(figure, foot, i, len(kinds)), maps, kind, unit, label, alpha, cmap)
     return figure
 
 
@@ -208,6 +204,17 @@ def _below(figure: Figure, foot: float, i: int, bars: int) -> Axes:
     width, height = figure.get_size_inches()
     length, center = min(2.4, width * 0.6 / bars), width * (i + 0.5) / bars
     return figure.add_axes(((center - length / 2) / width, (foot - 0.2) / height, length / width, 0.09 / height))
+
+
+def _lay_bar(cax: Axes, maps: list[_Panel], signed: bool, unit: float, label: str, alpha: float, cmap: Any) -> None:
+    """Draw the colour bar of all maps of one kind."""
+    from torchwhy.visualize import _figure as draw
+
+    over = any(p.under is not None for p in maps)
+    colors = draw.mixed_colormap(alpha, signed, cmap) if over else draw.colormap(signed, cmap)
+    clipped = any(is_clipped(p.values, p.limit, signed) for p in maps if p.signed == signed)
+    place = {"cax": cax, "orientation": "horizontal"}
+    draw.scale_bar([cax], colors, unit, signed, label=label, clipped=clipped, **place)
 
 
 def _height(text: str, size: float) -> float:

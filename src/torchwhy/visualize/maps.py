@@ -49,9 +49,10 @@ def heatmap(
 
     values, under = _over(image, attribution, channels)
     limit, signed = find_scale(values, percentile, signed)
-    aspect = np.clip(values.shape[0] / values.shape[1], 0.15, 2.0)
-    width = 4.0 + colorbar * (0.85 + 0.2 * bool(label))
-    figure, ax = draw.axes_for(ax, width, 4.0 * aspect + 0.3 * bool(title))
+    aspect = values.shape[0] / values.shape[1]
+    low = aspect < 0.4  # the colour bar goes below, where there is room for it
+    width, height = 4.0 + (colorbar and not low) * (0.85 + 0.2 * bool(label)), 4.0 * np.clip(aspect, 0.15, 2.0)
+    figure, ax = draw.axes_for(ax, width, height + 0.3 * bool(title) + 0.6 * (colorbar and low))
     if under is None:
         colors = draw.colormap(signed, cmap)
         ax.imshow(values, cmap=colors, vmin=-(limit or 1) if signed else 0, vmax=limit or 1)
@@ -61,7 +62,8 @@ def heatmap(
     draw.frame(ax)
     draw.heading(ax, title)
     if colorbar:
-        draw.scale_bar([ax], colors, limit, signed, label=label, clipped=is_clipped(values, limit, signed))
+        place = {"location": "bottom", "fraction": 0.4, "shrink": 0.6, "aspect": 30} if low else {}
+        draw.scale_bar([ax], colors, limit, signed, label=label, clipped=is_clipped(values, limit, signed), **place)
     return figure
 
 

@@ -76,16 +76,15 @@ def text(
     pieces = _pieces(tokens, scores, percentile, cmap)
     values = as_array(scores, "scores")
     limit = find_scale(values, percentile, True)[0]
-    width = 6.5 if ax is None else ax.get_window_extent().width / ax.get_figure().dpi  # type: ignore[union-attr]
+    width = 6.5 if ax is None else draw.axes_width(ax)
     room = width - 0.2 - 0.9 * colorbar
     places, lines = _flow(pieces, room)
     figure, ax = draw.axes_for(ax, width, max(LINE * (lines + 0.3), 0.9 * colorbar) + 0.3 * bool(title))
     for p, (x, y) in zip(pieces, places):
         box = {"facecolor": p.back, "edgecolor": "none", "boxstyle": "round,pad=0.12,rounding_size=0.18"}
         shift = ((x + 0.06) * 72, -(y + 0.72) * LINE * 72)
-        draw.note(
-            ax, p.word.replace("\n", "↵"), (0, 1), shift, xycoords="axes fraction", size=SIZE, color=p.front, bbox=box
-        )
+        style = {"size": SIZE, "color": p.front, "bbox": box, "in_layout": False}
+        draw.note(ax, p.word.replace("\n", "↵"), (0, 1), shift, xycoords="axes fraction", **style)
     ax.set_axis_off()
     draw.heading(ax, title)
     if colorbar:

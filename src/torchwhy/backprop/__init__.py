@@ -1,0 +1,1 @@
+"""Methods that change the backward pass: tables of rules over the model's operations."""

@@ -1,0 +1,120 @@
+"""DeepLIFT and DeepSHAP: the change of the score shared among the changes of the inputs, rule by rule."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..engine.beside import Beside, Recording
+from ..engine.paths import baseline_at
+from ..engine.problem import Problem, Sums, Tensors
+from ..engine.rules import refuse_invisible
+from .deeplift_rules import APART, RULES
+from .running import report_operations
+
+
+@dataclass(kw_only=True, repr=False)
+class DeepLIFT(Attribution):
+    r"""Contributions by difference from a baseline: :math:`A_{nj} = m_{nj} (x_{nj} - b_{nj})`, where the multipliers m come
+    from rules with :math:`\sum_j m_j \Delta x_j = \Delta y` at every operation.
+
+    In units of the score; the attributions of a row sum to f(x) - f(b) up to rounding. With several baselines they are
+    averaged. Operations: pointwise functions by the rescale rule :math:`m = \Delta y / \Delta x`; products of two signals by
+    the mean of the two orders; max-pooling, softmax, norms, attention and recurrent layers by exact rules of their own, see
+    :mod:`torchwhy.backprop.deeplift_rules`. The paper has only the first of these; it is silent on the others.
+
+    Each row runs once more at its baseline, without a graph, and the two runs are matched operation by operation: the
+    model must run the same operations on both.
+
+    Args:
+        multiply_by_inputs: False returns the multipliers m.
+        tolerance: warn where the completeness gap is larger than this part of the change of the score.
+        strict: refuse non-linear operations without a rule; they are counted in the explanation's ``details`` anyway.
+
+    Raises:
+        NotImplementedError: an operation without a rule, in strict mode.
+        RuntimeError: the model's control flow depends on its data.
+        TypeError: a TorchScript or compiled model.
+
+    Paper: Shrikumar, Greenside, Kundaje 2017, arXiv:1704.02685, section 3.5.2.
+
+    >>> import torch, torchwhy as tw
+    >>> tw.DeepLIFT(lambda x: torch.exp(x).prod(1)).attribute(torch.zeros(1, 2), baselines=0.0)
+    tensor([[0., 0.]])
+    """
+
+    multiply_by_inputs: bool = True
+    tolerance: float = 0.01
+    strict: bool = False
+
+    multiplies_by_input: ClassVar[bool] = True
+    is_complete: ClassVar[bool] = True
+    uses_baselines: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1704.02685"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        refuse_invisible(problem.model)
+        k = len(problem.baselines[0])
+        multipliers, contributions, changes = Sums(problem.n), Sums(problem.n), Sums(problem.n)
+        used: list[Beside] = []
+        for rows, m, difference, change, rules in problem.batches(
+            k * problem.n, lambda a, b: self._compare(problem, *problem.rows_and_samples(a, b))
+        ):
+            contributions.add(rows, [g * d for g, d in zip(m, difference)])
+            changes.add(rows, [change])
+            if not self.multiply_by_inputs:
+                multipliers.add(rows, m)
+            used.append(rules)
+        values = contributions.mean(k)
+        plain = report_operations(problem, used)
+        self._check(problem, values, changes.mean(k)[0], plain)
+        return values if self.multiply_by_inputs else multipliers.mean(k)
+
+    def _compare(
+        self, problem: Problem, rows: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensors, list[Tensor], Tensor, Beside]:
+        """One call: rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
+        x = [t[rows] for t in problem.x]
+        b = [baseline_at(t, k, rows) for t in problem.baselines]
+        with Recording(RULES, APART) as recording:
+            below = problem.scores(b, rows)
+        with Beside(RULES, APART, recording, strict=self.strict) as rules:
+            above, m = problem.gradients(x, rows)
+        return rows, m, [v - w for v, w in zip(x, b)], above - below, rules
+
+    def _check(self, problem: Problem, values: Tensors, change: Tensor, plain: Counter[str]) -> None:
+        """Report the completeness gap, and warn of a large one."""
+        flat = torch.cat([v.flatten(1) for v in values], 1)
+        gap = (flat.sum(1) - change).abs()
+        problem.report(completeness_gap=gap)
+        rounding = 1e3 * torch.finfo(flat.dtype).eps * flat.abs().sum(1)
+        if bool((gap > self.tolerance * change.abs() + rounding).any()):
+            worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
+            fault = ", ".join(f"{name} ({n} times)" for name, n in plain.most_common()) or "none without a rule"
+            warnings.warn(
+                f"{type(self).__name__}: the attributions of row {worst} sum to {float(flat[worst].sum()):.4g}, but the score "
+                f"changes by {float(change[worst]):.4g}; non-linear operations that kept their plain gradient: {fault}",
+                stacklevel=5,
+            )
+
+
+@dataclass(kw_only=True, repr=False)
+class DeepSHAP(DeepLIFT):
+    r"""DeepLIFT averaged over a distribution of baselines: :math:`A_n = \mathrm{mean}_k [m(x_n, b_k) (x_n - b_k)]`.
+
+    Approximates the Shapley values of the features under that distribution; the attributions of a row sum to f(x) minus the
+    mean score of the baselines. ``baselines``: a tensor ``(K, ...)`` of rows, each of which every input is compared with.
+    Memory does not grow with K. Settings as for :class:`DeepLIFT`.
+
+    Paper: Lundberg, Lee 2017, arXiv:1705.07874, section 4.2; several baselines as in Chen, Lundberg, Lee 2019,
+    arXiv:1911.11888.
+    """
+
+    baselines_are_rows: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1705.07874"

@@ -1,0 +1,379 @@
+r"""DeepLIFT's rules: how the change of each operation's output is shared among the changes of its inputs.
+
+Every rule has the value of its operation and, backward, multipliers m with :math:`\sum_i m_i \Delta x_i = m_y \Delta y`
+exactly, :math:`\Delta` being input minus baseline. As all operations keep this, so does the model: the attributions
+:math:`m_i \Delta x_i` sum to f(x) - f(b). In the names below 1 is the input's run, 0 the baseline's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchwhy.engine.decompose import DECOMPOSITIONS
+from torchwhy.engine.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
+from torchwhy.engine.rules import Call, Rule, carries_signal, derivative, pointwise, surrogate, writes
+
+
+def slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Tensor) -> Tensor:
+    """Return Δy / Δx, or `limit` where Δx is within rounding of nothing."""
+    change = x1 - x0
+    nothing = change.abs() <= 16 * torch.finfo(change.dtype).eps * torch.maximum(x1.abs(), x0.abs())
+    return torch.where(nothing, limit, (y1 - y0) / change)
+
+
+@writes
+def rescale(call: Call) -> Tensor:
+    r"""Pointwise y = f(x): :math:`m_x = m_y \Delta y / \Delta x`, f'(midpoint) where x did not change (Eq. 11-13)."""
+    signals = [i for i, a in enumerate(call.args) if carries_signal(a)]
+    if signals != [0] or carries_signal(*call.kwargs.values()):
+        return _rescale_at(call, signals)
+    x1, x0, y1 = call.x.detach(), call.base.x, call.value()
+    factor = slope(y1, call.base.value(), x1, x0, derivative(call, (x1 + x0) / 2))
+    return pointwise(call, y1, lambda m: (m * factor,))
+
+
+def _rescale_at(call: Call, signals: list[int]) -> Tensor:
+    """Rescale where the signal is not the first argument (2 ** x); with two signals there is no rule."""
+    if len(signals) != 1:
+        call.mode._count_plain(call.name, call.args, call.kwargs)
+        return call()
+    (i,) = signals
+    x1, x0 = call.args[i].detach(), call.base.args[i]
+    with torch.enable_grad():
+        middle = ((x1 + x0) / 2).requires_grad_()
+        limit = torch.autograd.grad(call(*call.args[:i], middle).sum(), middle)[0]
+    y1 = call.value()
+    factor = slope(y1, call.base.value(), x1, x0, limit)
+    return surrogate(y1, lambda m: ((m * factor).sum_to_size(x1.shape),), call.args[i])
+
+
+@writes
+def power(call: Call) -> Tensor:
+    """x ** c: the square by its midpoint (no cancellation), other exponents by rescale."""
+    exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
+    if isinstance(exponent, (int, float)) and exponent == 2:
+        return pointwise(call, call.value(), _times(call.x.detach() + call.base.x))
+    y = rescale(call)
+    if isinstance(exponent, (int, float)) and exponent < 0:
+        call.mode.inverses[y] = True
+    return y
+
+
+def _times(factor: Tensor) -> Callable[[Tensor], tuple[Tensor]]:
+    return lambda m: (m * factor,)
+
+
+def inverse(call: Call) -> Tensor:
+    """1/x and x^(-1/2): rescale, and a note for the product that follows (see :func:`product`)."""
+    y = rescale(call)
+    call.mode.inverses[y] = True
+    return y
+
+
+def product(call: Call) -> Tensor:
+    r"""Bilinear (or quadratic) y = ab: :math:`\Delta y = \bar b \Delta a + \bar a \Delta b`, bars the midpoints of 0 and 1.
+
+    Each factor gets the mean of its two marginal contributions, as its Shapley value in a game of two players would be.
+    If b is an inverse 1/σ, the product is the quotient a/σ and shared as such: a hand-written norm stays stable.
+    """
+    pairs = list(_signals(call.args, call.base.args)) + list(_signals(call.kwargs, call.base.kwargs))
+    if len(pairs) == 1 and call.name in PRODUCTS:
+        return call()
+    if len(pairs) > 2:
+        call.mode._count_plain(call.name, call.args, call.kwargs)
+        return call()
+    middles = {id(a): (a.detach() + b) / 2 for a, b in pairs}
+    args, kwargs, y = call.args, call.kwargs, call.value()
+    signals = [a for a, _ in pairs]
+    if call.name == "mul":  # the most frequent, without a second forward
+        scale = next((k for k in (0, 1) if pairs[k][0] in call.mode.inverses), None)
+        if scale is not None:
+            return _scaled_by(y, pairs[1 - scale], pairs[scale])
+        a, b = (middles[id(s)] for s in signals)
+        return surrogate(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
+
+    at = call.beside(_replace(args, middles), _replace(kwargs, middles))  # type: ignore[arg-type]
+
+    def backward(m: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.enable_grad():
+            points = {key: value.requires_grad_() for key, value in middles.items()}
+            found = torch.autograd.grad(at(), list(points.values()), m)
+        return found
+
+    return surrogate(y, backward, *{id(s): s for s in signals}.values())
+
+
+def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, Tensor]) -> Tensor:
+    """Share y = a r, r = 1/σ, as the quotient a/σ: Δσ = -Δr / (r1 r0)."""
+    (a1, a0), (r1, r0) = factor, inverse
+    one, zero = r1.detach(), r0
+    of_a, of_sigma = _share_of_quotient(a1.detach(), 1 / one, a0, 1 / zero)
+    of_r = -of_sigma / (one * zero)
+    return surrogate(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
+
+
+def _signals(new: Any, old: Any) -> Any:
+    """Yield the pairs (tensor now, tensor then) that a gradient passes through."""
+    if isinstance(new, Tensor):
+        if carries_signal(new):
+            yield new, old
+    elif isinstance(new, (tuple, list)):
+        for a, b in zip(new, old):
+            yield from _signals(a, b)
+    elif isinstance(new, dict):
+        for key in new:
+            yield from _signals(new[key], old[key])
+
+
+def _replace(value: Any, by: dict[int, Tensor]) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)(_replace(v, by) for v in value)
+    if isinstance(value, dict):
+        return {k: _replace(v, by) for k, v in value.items()}
+    return by.get(id(value), value)
+
+
+Share = tuple[Tensor, Tensor]
+
+
+def _share_of_quotient(a1: Tensor, b1: Tensor, a0: Tensor, b0: Tensor) -> Share:
+    r"""Return what a change of a and of b counts in y = a/b.
+
+    :math:`\Delta y = (\Delta a - \bar y \Delta b) / \bar b`, the midpoint rule of a = yb, bounded also where b is almost
+    zero in one run (the variance of a constant baseline); :math:`a \cdot (1/b)` where b changes its sign.
+    """
+    same, middle, both = b1 * b0 > 0, (b1 + b0) / 2, b1 * b0
+    of_a = torch.where(same, 1 / middle, middle / both)
+    of_b = torch.where(same, -(a1 / b1 + a0 / b0) / 2 / middle, -(a1 + a0) / 2 / both)
+    return of_a, of_b
+
+
+def quotient(call: Call) -> Tensor:
+    """a / b, see :func:`_share_of_quotient`."""
+    a1, b1 = call.args[0], _second(call)
+    a0, b0 = call.base.args[0], _second(call.base)
+    if not carries_signal(b1):
+        return call()
+    y, wide = call.value(), [torch.as_tensor(t, dtype=b1.dtype, device=b1.device) for t in (a1, b1, a0, b0)]
+    share = _share_of_quotient(*(t.detach() for t in wide))
+    signals = [(s, f) for s, f in zip((a1, b1), share) if carries_signal(s)]
+    out = surrogate(y, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals))
+    if not carries_signal(a1):
+        call.mode.inverses[out] = True
+    return out
+
+
+def log_mean(s1: Tensor, s0: Tensor) -> Tensor:
+    r"""The logarithmic mean of exp(s1) and exp(s0), :math:`(e^{s_1} - e^{s_0}) / (s_1 - s_0)`, without cancellation."""
+    half = (s1 - s0) / 2
+    middle = ((s1 + s0) / 2).exp()
+    mean = torch.where(half.abs() < 1e-3, middle * (1 + half**2 / 6), (s1.exp() - s0.exp()) / (2 * half))
+    return mean.nan_to_num(0.0, 0.0, 0.0)  # where a mask left -inf in both runs
+
+
+def _log_probabilities(call: Call) -> tuple[Tensor, Tensor, int]:
+    dim = call.kwargs.get("dim")
+    dim = -1 if dim is None else dim
+    dtype = call.kwargs.get("dtype") or call.x.dtype
+    s1, s0 = (F.log_softmax(x, dim, dtype=dtype) for x in (call.x.detach(), call.base.x))
+    return s1, s0, dim
+
+
+def softmax(call: Call) -> Tensor:
+    r"""Softmax: :math:`m_x = L (m_y - \sum L m_y / \sum L)`, L the logarithmic mean of the two runs' probabilities.
+
+    :math:`y = e^s, s = x - \mathrm{lse}(x)`: the exponential is rescaled, :math:`\Delta y = L \Delta s`, and as
+    :math:`\sum \Delta y = 0`, :math:`\Delta\mathrm{lse} = \sum (L / \sum L) \Delta x` exactly.
+    """
+    s1, s0, dim = _log_probabilities(call)
+    mean, dtype = log_mean(s1, s0), call.x.dtype
+
+    def backward(m: Tensor) -> tuple[Tensor]:
+        back = mean * m
+        return ((back - mean * (back.sum(dim, keepdim=True) / mean.sum(dim, keepdim=True))).to(dtype),)
+
+    return surrogate(call.value(), backward, call.x)
+
+
+def log_softmax(call: Call) -> Tensor:
+    r"""Log-softmax x - lse(x): :math:`m_x = m_y - (L / \sum L) \sum m_y`, see :func:`softmax`."""
+    s1, s0, dim = _log_probabilities(call)
+    mean, dtype = log_mean(s1, s0), call.x.dtype
+    share = mean / mean.sum(dim, keepdim=True)
+    return surrogate(call.value(), lambda m: ((m - share * m.sum(dim, keepdim=True)).to(dtype),), call.x)
+
+
+def logsumexp(call: Call) -> Tensor:
+    r"""Log-sum-exp: :math:`m_x = m_y L / \sum L`, see :func:`softmax`."""
+    dim, keep = call.kwargs["dim"], call.kwargs.get("keepdim", False)
+    s1, s0 = (x - torch.logsumexp(x, dim, keepdim=True) for x in (call.x.detach(), call.base.x))
+    mean = log_mean(s1, s0)
+    share = mean / mean.sum(dim, keepdim=True)
+    widen = lambda m: m if keep else m.reshape(share.sum(dim, keepdim=True).shape)  # noqa: E731
+    return surrogate(call.value(), lambda m: (share * widen(m),), call.x)
+
+
+def norm(call: Call) -> Tensor:
+    r"""Layer, group, instance and RMS norm: y = c/σ (times w, plus a bias), c = x - mean(x), σ² = mean(c²) + ε.
+
+    :math:`\Delta y = (\Delta c - \bar y \Delta\sigma) / \bar\sigma` and :math:`\Delta\sigma = \mathrm{mean}(\bar c
+    \Delta c) / \bar\sigma` (the midpoint rules of c = yσ and of σ²), bars the midpoints of the two runs.
+    """
+    options, x1, x0, y = call.kwargs, call.x.detach(), call.base.x, call.value()
+    if call.name == "instance_norm" and not options.get("use_input_stats", True):
+        return call()  # running statistics: affine
+    weight, shape = options.get("weight"), x1.shape
+    if call.name in ("layer_norm", "rms_norm"):
+        dims = tuple(range(-len(options["normalized_shape"]), 0))
+        fold = lambda t: t  # noqa: E731
+    else:
+        groups = options.get("num_groups", shape[1])
+        fold = lambda t: t.reshape(shape[0], groups, -1)  # noqa: E731
+        dims = (-1,)
+        weight = None if weight is None else weight.view(1, -1, *[1] * (len(shape) - 2))
+    eps = options.get("eps", 1e-5)
+    if eps is None:
+        eps = torch.finfo(x1.dtype).eps
+    centre = call.name != "rms_norm"
+
+    def parts(x: Tensor) -> tuple[Tensor, Tensor]:
+        c = fold(x)
+        c = c - c.mean(dims, keepdim=True) if centre else c
+        return c, (c.square().mean(dims, keepdim=True) + eps).sqrt()
+
+    (c1, s1), (c0, s0) = parts(x1), parts(x0)
+    middle, spread, sigma = (c1 / s1 + c0 / s0) / 2, (c1 + c0) / 2, (s1 + s0) / 2
+
+    def backward(m: Tensor) -> tuple[Tensor]:
+        m = fold(m if weight is None else m * weight) / sigma
+        back = m - spread / sigma * (m * middle).mean(dims, keepdim=True)
+        back = back - back.mean(dims, keepdim=True) if centre else back
+        return (back.reshape(shape),)
+
+    return surrogate(y, backward, call.x)
+
+
+def vector_norm(call: Call) -> Tensor:
+    r"""Euclidean norm n: :math:`\Delta n = \sum 2 \bar x \Delta x / (n_1 + n_0)`. Other orders keep their gradient."""
+    if call.kwargs.get("p", 2) not in (2, 2.0, "fro", None) or carries_signal(*call.kwargs.values()):
+        call.mode._count_plain(call.name, call.args, call.kwargs)
+        return call()
+    n1, n0 = call.value(), call.base.value()
+    dim = call.kwargs.get("dim")
+    dims = tuple(range(call.x.dim())) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    wide = [1 if i in {d % call.x.dim() for d in dims} else n for i, n in enumerate(call.x.shape)]
+    total = (n1 + n0).reshape(wide)
+    factor = torch.where(total > 0, (call.x.detach() + call.base.x) / total, 0)
+    return surrogate(n1, lambda m: (factor * m.reshape(wide),), call.x)
+
+
+def std(call: Call) -> Tensor:
+    """Take the standard deviation as the square root of the variance, which is quadratic."""
+    with call.mode:
+        return torch.sqrt(torch.var(call.x, *call.args[1:], **call.kwargs))
+
+
+def maximum(call: Call) -> Any:
+    r"""Max-pooling and other extremes: the change of the output goes to one input.
+
+    If the maximum rose, to where the input has it; if it fell, to where the baseline has it. There
+    :math:`\Delta x` has the sign of :math:`\Delta y` and at least its size: the multiplier lies in [0, 1].
+    """
+    if call.name in ("maximum", "minimum", "fmax", "fmin") or isinstance(_second(call), Tensor):
+        return _extreme_of_two(call)
+    if call.name in MAX_POOLS:
+        return _max_pool(call)
+    options = {k: v for k, v in call.kwargs.items() if k in ("dim", "keepdim") and v is not None}
+    dim = options.pop("dim", None)
+    low = call.name in ("amin", "min")
+    find = torch.min if low else torch.max
+    flat = dim is None or isinstance(dim, (tuple, list))
+    x1, x0 = call.x.detach(), call.base.x
+    out = call.value()
+    if flat:
+        dims = tuple(range(x1.dim())) if dim is None else tuple(d % x1.dim() for d in dim)
+        rest = [d for d in range(x1.dim()) if d not in dims]
+        arrange = lambda t: t.permute(*rest, *dims).flatten(len(rest))  # noqa: E731
+    else:
+        arrange = lambda t: t.movedim(dim, -1)  # noqa: E731
+    wide1, wide0 = arrange(x1), arrange(x0)
+    (y1, i1), (y0, i0) = find(wide1, -1, keepdim=True), find(wide0, -1, keepdim=True)
+    where = torch.where((y1 < y0) if not low else (y1 > y0), i0, i1)
+    a, b = wide1.gather(-1, where), wide0.gather(-1, where)
+    factor = slope(y1, y0, a, b, torch.ones_like(y1))
+
+    def backward(m: Tensor) -> tuple[Tensor]:
+        full = torch.zeros_like(x1)
+        arrange(full).scatter_(-1, where, m.reshape(factor.shape) * factor) if not flat else None
+        if flat:
+            part = torch.zeros_like(wide1).scatter_(-1, where, m.reshape(factor.shape) * factor)
+            order = [*rest, *dims]
+            full = part.reshape([x1.shape[d] for d in order]).permute(*[order.index(d) for d in range(x1.dim())])
+        return (full,)
+
+    if isinstance(out, Tensor):
+        return surrogate(out, backward, call.x)
+    return type(out)((surrogate(out[0], backward, call.x), out[1]))
+
+
+def _second(call: Call) -> Any:
+    return call.args[1] if len(call.args) > 1 else call.kwargs.get("other", call.kwargs.get("dim"))
+
+
+def _extreme_of_two(call: Call) -> Tensor:
+    """max(a, b): the same rule on the pair; one of the two may be constant."""
+    name = "maximum" if call.name in ("max", "maximum", "fmax") else "minimum"
+    a1, b1 = call.args[0], _second(call)
+    a0 = call.base.args[0]
+    b0 = _second(call.base)
+    y1, y0 = getattr(torch, name)(a1, b1).detach(), getattr(torch, name)(a0, b0)
+    rose = (y1 >= y0) if name == "maximum" else (y1 <= y0)
+    win = lambda a, b: (a >= b) if name == "maximum" else (a <= b)  # noqa: E731
+    first = torch.where(rose, win(a1, b1), win(a0, b0)).detach()
+    one = torch.ones_like(y1)
+    factors = [
+        torch.where(mask, slope(y1, y0, p.detach().expand_as(y1), q.expand_as(y1), one), 0)
+        for mask, p, q in ((first, a1, a0), (~first, b1, b0))
+    ]
+    signals = [(s, f) for s, f in zip((a1, b1), factors) if carries_signal(s)]
+    return surrogate(y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals))
+
+
+def _max_pool(call: Call) -> Any:
+    function: Callable = getattr(F, call.name)
+    options = {k: v for k, v in call.kwargs.items() if k != "return_indices" and v is not None}
+    x1, x0 = call.x.detach(), call.base.x
+    spatial = int(call.name[-2])
+    (y1, i1), (y0, i0) = (function(x, **options, return_indices=True) for x in (x1, x0))
+    where = torch.where(y1 >= y0, i1, i0).flatten(-spatial)  # positions within one map
+    a, b = (x.flatten(-spatial).gather(-1, where) for x in (x1, x0))
+    flat1, flat0 = y1.flatten(-spatial), y0.flatten(-spatial)
+    factor = slope(flat1, flat0, a, b, torch.ones_like(flat1))
+
+    def backward(m: Tensor) -> tuple[Tensor]:
+        back = torch.zeros_like(x1).flatten(-spatial)
+        return (back.scatter_add_(-1, where, m.flatten(-spatial) * factor).view(x1.shape),)
+
+    y = surrogate(y1, backward, call.x)
+    return (y, i1) if call.kwargs.get("return_indices") is True else y
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(POINTWISE, rescale),
+    **dict.fromkeys((*PRODUCTS, "square", "var"), product),
+    "pow": power,
+    "div": quotient,
+    **dict.fromkeys(("rsqrt", "reciprocal"), inverse),
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "logsumexp": logsumexp,
+    **dict.fromkeys(NORMS, norm),
+    **dict.fromkeys((*MAX_POOLS, *EXTREMES), maximum),
+    "vector_norm": vector_norm,
+}
+APART: dict[str, Rule] = {**DECOMPOSITIONS, "std": std}

@@ -1,0 +1,61 @@
+"""Excitation backpropagation, plain and contrastive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..engine.problem import Problem, Tensors
+from .layers import LinearLayer
+from .lrp_rules import Excitation, stable
+from .propagation import Propagation, table
+from .running import under_rules
+
+
+class _Contrast:
+    """The excitation rule, and at the top layer, which the backward pass meets first, its contrast with the dual."""
+
+    def __init__(self) -> None:
+        self.rule = Excitation()
+        self.top: LinearLayer | None = None
+
+    def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
+        """Return m_j."""
+        found = self.rule.multiplier(layer, m)
+        if self.top is None:
+            self.top = layer
+        return found - self.rule.multiplier(layer.negated(), m) if self.top is layer else found
+
+
+@dataclass(kw_only=True, repr=False)
+class ExcitationBackprop(Attribution):
+    r"""Marginal winning probabilities: the target's unit hands 1 down, each unit to its excitatory inputs,
+    :math:`P(j) = \sum_k \frac{x_j w_{jk}^+}{\sum_i x_i w_{ik}^+} P(k)`.
+
+    Shape of the input or of ``layer=``; a map is the sum over channels, best at a middle layer. Probabilities, which sum to 1 per
+    row where activations are not negative and every unit has an excitatory input; negative activations get nothing. The
+    score itself plays no part, only which unit it is. The rest (batch norm folded, skip connections, attention) is as in
+    :class:`LRP`.
+
+    Args:
+        contrastive: subtract what the dual unit, with the top layer's weights negated, would hand down; then positive
+            values speak for the target and negative ones for the others.
+
+    Paper: Zhang et al. 2018, arXiv:1608.00507, equations 1-5 and section 3.3.
+    """
+
+    contrastive: bool = False
+
+    paper: ClassVar[str] = "arXiv:1608.00507"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        def make() -> Propagation:
+            rule: Any = _Contrast() if self.contrastive else Excitation()
+            return Propagation(table(rule, rule))
+
+        scores, signal, _ = under_rules(problem, make)
+        start = 1 / stable(scores, 1e-12)
+        return tuple(x * m * start.to(m).view(-1, *[1] * (m.dim() - 1)) for x, m in zip(problem.x, signal))

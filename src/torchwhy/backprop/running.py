@@ -1,0 +1,51 @@
+"""What the methods of this family share: running a problem under rules, and saying what the rules met."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..engine.problem import Problem, Tensors
+from ..engine.rules import Rules, refuse_invisible
+
+R = TypeVar("R", bound=Rules)
+
+
+def under_rules(problem: Problem, make: Callable[[], R]) -> tuple[Tensor, Tensors, list[R]]:
+    """Scores ``(N,)`` and what arrives at ``problem.x`` with the rules at work, and the rules of each model call."""
+    refuse_invisible(problem.model)
+
+    def work(start: int, stop: int) -> tuple[R, Tensor, Tensors]:
+        with make() as rules:
+            scores, signal = problem.gradients([t[start:stop] for t in problem.x], problem.rows[start:stop])
+        return rules, scores, signal
+
+    used, scores, signals = zip(*problem.batches(problem.n, work))
+    report_operations(problem, used)
+    return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
+
+
+def report_operations(problem: Problem, used: Iterable[Rules]) -> Counter[str]:
+    """Put on the explanation how often operations ran by a rule and, non-linear ones, without; return the latter."""
+    ruled: Counter[str] = Counter()
+    plain: Counter[str] = Counter()
+    for rules in used:
+        ruled |= rules.applied
+        plain |= rules.plain
+    problem.report(details={"operations_with_rule": dict(ruled), "plain_operations": dict(plain)})
+    return plain
+
+
+def warn_if_plain(used: Iterable[Rules], method: str, changes: str) -> None:
+    """Warn when no rule met its operation, so that the result is the plain gradient."""
+    if not any(rules.applied for rules in used):
+        warnings.warn(
+            f"{method} changes {changes}, and this model runs none (above the layer that is explained): the result is the "
+            "plain gradient",
+            stacklevel=6,
+        )

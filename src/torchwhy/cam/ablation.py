@@ -1,0 +1,86 @@
+"""Class activation maps whose weights are what the score loses without a channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..engine.grids import Reshape
+from ..engine.problem import Problem
+from .base import ClassActivationMap, weighted, wide
+from .masked import strongest
+
+
+@dataclass(kw_only=True, repr=False)
+class AblationCAM(ClassActivationMap):
+    r"""Channels weighted by the share of the score that is lost without them: :math:`w_{nc} = (f_n - f_{n \setminus c}) / f_n`.
+
+    A channel is set to 0 on all cells of the grid; a class token keeps it. No gradients: C passes a row, through the part of
+    the model above the layer only. Channels that are 0 anyway have weight 0 and take none. A negative score turns the signs, as
+    the formula does.
+
+    Args:
+        max_channels: only the channels with the largest sums of squares, the others having weight 0; None takes all.
+
+    Raises:
+        ValueError: a score is 0, so that no share of it can be lost.
+
+    Paper: Desai and Ramaswamy 2020, Ablation-CAM, WACV, equation 3.
+    """
+
+    max_channels: int | None = None
+
+    needs_gradient: ClassVar[bool] = False
+    paper: ClassVar[str] = "doi:10.1109/WACV45572.2020.9093360"
+
+    def maps(self, problem: Problem) -> list[Tensor]:
+        """As for all, one layer after the other."""
+        scores = problem.all_scores(problem.x)
+        if bool((scores == 0).any()):
+            raise ValueError(
+                f"target: the score of row {int((scores == 0).nonzero()[0])} is 0, and AblationCAM's weights are shares of it"
+            )
+        tensors, found = problem.read(problem.taps, problem.x, problem.rows), []
+        for place, tensor, view in zip(problem.taps, tensors, self.views(problem, tensors, problem.n)):
+            if len(tensor) != problem.n:
+                raise ValueError(
+                    f"layer: {place} passes a tensor of shape {tuple(tensor.shape)} for {problem.n} rows; AblationCAM needs "
+                    "the rows in its first dimension"
+                )
+            above = replace(problem, cut=(place,), taps=(), x=(tensor,))
+            above.spare_below()
+            found.append(weighted(wide(view(tensor)), self._weights(above, view, scores)))
+            problem.evaluations, problem._broken = above.evaluations, above._broken
+        return found
+
+    def _weights(self, above: Problem, view: Reshape, scores: Tensor) -> Tensor:
+        """Weights ``(N, C)`` of the channels of what is explained."""
+        tensor = above.x[0]
+        a, cells = view(tensor), cells_of(view, tensor)
+        weights = wide(a.new_zeros(a.shape[:2]))
+        channels, rows = (strongest(a, self.max_channels) & a.flatten(2).any(2)).mT.nonzero().unbind(1)
+
+        def work(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+            k, row = channels[start:stop], rows[start:stop]
+            without = tensor[row].flatten(1).scatter(1, cells[k], 0).view(-1, *tensor.shape[1:])
+            return row, k, 1 - above.scores([without], row) / scores[row]
+
+        for row, k, lost in above.batches(len(rows), work):
+            weights[row, k] = lost.to(weights)
+        return weights
+
+
+def cells_of(view: Reshape, tensor: Tensor) -> Tensor:
+    """Where in a row of the tensor ``(N, ...)`` the cells of each channel are, ``(C, cells)``.
+
+    Raises:
+        ValueError: the view is no rearrangement of the tensor.
+    """
+    index = torch.arange(tensor[0].numel(), device=tensor.device, dtype=torch.double).view(1, *tensor.shape[1:])
+    found = view(index)[0].flatten(1).long()
+    if found.max() >= index.numel() or not torch.equal(tensor.flatten(1)[:, found], view(tensor).flatten(2)):
+        raise ValueError("reshape: AblationCAM sets channels to 0, so it must only rearrange the layer's tensor")
+    return found

@@ -1,0 +1,124 @@
+"""The base of the class activation maps: a layer's channels, weighted, added up and laid over the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution, Inputs
+from ..engine.gradients import gradient
+from ..engine.grids import Grid, Reshape, extent, space, to_grid
+from ..engine.images import resize
+from ..engine.problem import Derive, Problem, Tensors
+from ..engine.where import LayerLike
+
+
+@dataclass(kw_only=True, repr=False)
+class ClassActivationMap(Attribution):
+    r"""The base class of the class activation maps: :math:`M_n = \mathrm{ReLU}(\sum_c w_{nc} A_{nc})`.
+
+    ``A`` ``(N, C, *grid)`` are a layer's activations; a method is its weights. Maps are ``(N, 1, *size)``, of the size of
+    the input ``(N, C, *size)``, linearly interpolated, and not normalised: only the proportions within a map mean
+    something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score.
+
+    Args:
+        layer: a layer, or a list of them, whose maps are each divided by their largest value and averaged. ``"auto"`` is
+            the last layer with a grid of cells or tokens on which the target depends, found once for a model.
+        relu: cut off the negative part, as the papers do; without it a map is signed.
+        upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
+        reshape: a callable activations → ``(N, C, *grid)`` for layouts that are not known: convolutions of 1 to 3 dimensions,
+            grids with the channels last, and sequences of tokens, with others before them, are found by themselves.
+
+    Raises:
+        ValueError: the layer has no grid, or the target does not depend on it.
+    """
+
+    layer: LayerLike | Sequence[LayerLike] | None = "auto"
+    relu: bool = True
+    upsample: bool = True
+    reshape: Reshape | None = None
+
+    layer_role: ClassVar = "tap"
+    derive: ClassVar[Derive] = staticmethod(gradient)
+
+    def weights(self, a: Tensor, g: Tensor) -> Tensor:
+        """Weights ``(M, C)`` or ``(M, C, *grid)`` from activations and gradients ``(M, C, *grid)``."""
+        raise NotImplementedError
+
+    def combine(self, a: Tensor, g: Tensor) -> Tensor:
+        """Maps ``(M, *grid)`` from activations and gradients ``(M, C, *grid)``."""
+        return weighted(a, self.weights(a, g))
+
+    def maps(self, problem: Problem) -> list[Tensor]:
+        """One map ``(N, *grid)`` for each layer, with its negative part."""
+
+        def work(start: int, stop: int) -> list[Tensor]:
+            rows = problem.rows[start:stop]
+            _, gradients, activations = problem.tap([x[start:stop] for x in problem.x], rows, self.derive)
+            views = self.views(problem, activations, len(rows))
+            return [self.combine(wide(f(a)), wide(_slopes(f, g))) for f, a, g in zip(views, activations, gradients)]
+
+        return [torch.cat(parts) for parts in zip(*problem.batches(problem.n, work))]
+
+    def views(self, problem: Problem, tensors: Tensors, m: int) -> list[Reshape]:
+        """What turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
+        size = extent(problem.x[space(problem.x)])
+        return [to_grid(place, t, m, size, self.reshape) for place, t in zip(problem.taps, tensors)]
+
+    def activations(self, problem: Problem) -> list[Tensor]:
+        """The activations ``(N, C, *grid)`` of each layer."""
+        found = problem.read(problem.taps, problem.x, problem.rows)
+        return [wide(f(a)) for f, a in zip(self.views(problem, found, problem.n), found)]
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]
+        problem.report(details={"layer": ", ".join(place.name for place in problem.taps)})
+        if len(maps) > 1 and not self.upsample:
+            raise ValueError(
+                "upsample=False: the maps of several layers are joined at the input's size; give one layer"
+            )
+        if not self.upsample:
+            return (maps[0][:, None],)
+        size = extent(problem.x[space(problem.x)])
+        if len(maps) > 1:
+            peaks = [m.flatten(1).abs().amax(1).reshape(-1, *[1] * (m.dim() - 1)) for m in maps]
+            maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
+        return (
+            torch.stack([resize(m[:, None], size) for m in maps]).mean(0)
+            if maps[1:]
+            else resize(maps[0][:, None], size),
+        )
+
+    def _form(self, values: Tensors, inputs: Inputs) -> Any:
+        return values[0]
+
+
+def weighted(a: Tensor, w: Tensor) -> Tensor:
+    """The sum over c of w A, ``(N, *grid)``, for activations ``(N, C, *grid)`` and weights ``(N, C)`` or one per cell."""
+    if w.dim() == a.dim():
+        return (w * a).sum(1)
+    return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
+
+
+def wide(t: Tensor) -> Tensor:
+    """The tensor in single precision at least: sums are not kept in half."""
+    return t.float() if t.dtype in (torch.half, torch.bfloat16) else t
+
+
+def _slopes(view: Reshape, g: Tensor) -> Tensor:
+    """The gradients on the grid.
+
+    Raises:
+        ValueError: they are zero on all cells, but not on the other tokens.
+    """
+    cells = view(g)
+    if isinstance(view, Grid) and view.extra and bool(g.any() & ~cells.any()):
+        raise ValueError(
+            "layer: the target depends on this layer through its class or register tokens only, not through the cells of "
+            "the picture; choose one below the last attention (such as the last block's first norm), or layer='auto'"
+        )
+    return cells

@@ -1,0 +1,1 @@
+"""Explanations by concepts and by what units of a model respond to."""

@@ -1,0 +1,131 @@
+"""Network dissection: which unit sees which concept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.images import resize
+from ..engine.where import LayerLike
+from ..measurement import Measurement
+
+BINS = 2**16
+
+
+@dataclass(frozen=True)
+class Dissection:
+    """What the units of a layer respond to.
+
+    Args:
+        concepts: the concepts' names.
+        iou: ``(units, concepts)``, intersection over union of where the unit is high and where the concept is, in [0, 1];
+            NaN for a concept that never appears.
+        thresholds: ``(units,)``, above which a unit is high.
+        layer: the layer.
+    """
+
+    concepts: tuple[str, ...]
+    iou: Tensor
+    thresholds: Tensor
+    layer: str
+
+    def detectors(self, threshold: float = 0.04) -> list[tuple[int, str, float]]:
+        """The units whose best concept has more than this IoU: (unit, concept, IoU), the best first."""
+        best, which = self.iou.nan_to_num(0.0).max(1)
+        order = best.argsort(descending=True).tolist()
+        return [(u, self.concepts[int(which[u])], float(best[u])) for u in order if best[u] > threshold]
+
+
+@dataclass(kw_only=True, repr=False)
+class NetworkDissection(Measurement):
+    r"""The overlap of a unit's high activations with a concept's masks over a data set:
+    :math:`\mathrm{IoU}_{kc} = \sum |M_k \cap L_c| / \sum |M_k \cup L_c|`, the sums over images.
+
+    :math:`M_k` is where the activation map of unit (channel) k, resized to the masks' size, exceeds :math:`T_k`, the value
+    that the share ``quantile`` of all its activations exceeds; :math:`L_c` is the concept's mask.
+
+    Args:
+        layer: a layer that passes ``(N, units, h, w)``.
+        quantile: the share of activations that count as high.
+
+    Paper: Bau et al. 2017, arXiv:1704.05796, section 3.2. The threshold comes from a histogram with a relative resolution of
+    1/256 or better, so that no activations are kept: memory does not grow with the data.
+    """
+
+    layer: LayerLike
+    quantile: float = 0.005
+
+    def measure(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Dissection:
+        """Go through ``data`` twice: for the thresholds, and for the overlaps.
+
+        Args:
+            data: a data loader or a list: pairs of images ``(N, C, H, W)`` and a dict of masks ``(N, H', W')`` by the
+                concept's name. A concept that a batch does not name counts as not annotated in its images.
+
+        Raises:
+            TypeError: data that can be gone through only once.
+            ValueError: no data, activations that are not maps, masks that do not fit the images.
+        """
+        if not 0 < self.quantile < 1:
+            raise ValueError(f"quantile={self.quantile}: expected a share between 0 and 1")
+        if iter(data) is data:
+            raise TypeError(
+                "data: an iterator can be gone through only once, and it takes two; give a list or a DataLoader"
+            )
+        histogram: Tensor | None = None
+        for maps, _ in self._maps(data):
+            bins = _bin(maps).movedim(1, 0).flatten(1)
+            if histogram is None:
+                histogram = bins.new_zeros(len(bins), BINS)
+            histogram.scatter_add_(1, bins, torch.ones_like(bins))
+        if histogram is None:
+            raise ValueError("data: no batches in it")
+        thresholds = _threshold(histogram, self.quantile)
+        both: dict[str, Tensor] = {}
+        either: dict[str, Tensor] = {}
+        for maps, masks in self._maps(data):
+            for name, mask in masks.items():
+                where = self._mask(name, mask, maps)
+                high = resize(maps, tuple(where.shape[2:])) > thresholds[:, None, None].to(maps)
+                both[name] = both.get(name, 0) + (high & where).sum((0, 2, 3))
+                either[name] = either.get(name, 0) + (high | where).sum((0, 2, 3))
+        iou = torch.stack([both[c].double() / either[c] for c in both], 1)
+        present = torch.stack([either[c] > 0 for c in both], 1)
+        return Dissection(tuple(both), iou.where(present, torch.nan), thresholds, str(self.layer))
+
+    def _maps(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        for images, masks in data:
+            with self.problem(images, layer=self.layer) as problem:
+                maps = problem.read(problem.taps, problem.x, problem.rows)[0].float()
+            if maps.dim() != 4:
+                raise ValueError(
+                    f"layer: {problem.what} passes rows of shape {tuple(maps.shape[1:])}; expected maps (units, h, w)"
+                )
+            yield maps, masks
+
+    @staticmethod
+    def _mask(name: str, mask: Tensor, maps: Tensor) -> Tensor:
+        if mask.dim() != 3 or len(mask) != len(maps):
+            raise ValueError(
+                f"masks[{name!r}]: shape {tuple(mask.shape)}; expected ({len(maps)}, H, W), one for each image"
+            )
+        return (mask[:, None] > 0).to(maps.device)
+
+
+def _bin(values: Tensor) -> Tensor:
+    """The bin of each float32: its upper 16 bits, made to rise with the value."""
+    bits = values.contiguous().view(torch.int32) >> 16
+    return torch.where(bits < 0, -(bits & 0x7FFF), bits).long() + BINS // 2
+
+
+def _threshold(histogram: Tensor, quantile: float) -> Tensor:
+    """For each unit the bin that holds its quantile, by the end nearer to zero, ``(units,)``."""
+    above = histogram.flip(1).cumsum(1).flip(1)  # how many lie in a bin or above it
+    enough = above >= quantile * histogram.sum(1, keepdim=True)
+    at = enough.sum(1) - 1 - BINS // 2  # the last bin for which that holds
+    bits = torch.where(at < 0, (-at) | 0x8000, at)
+    return (bits << 16).to(torch.int32).view(torch.float32)

@@ -1,0 +1,229 @@
+"""Counterfactuals: the nearest inputs that get another answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution, Inputs
+from ..engine.problem import Problem, Tensors
+from ..engine.randomness import Seed
+from ..engine.warning import warn
+from ..target import TargetLike
+from .goal import Goal
+from .rows import Rows, rows_of, vectors
+from .search import Search, Term
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search for counterfactuals found.
+
+    Args:
+        counterfactuals: in the inputs' form; ``(N, n_diverse, ...)`` where several were asked for. Where none was found, the
+            last attempt.
+        found: ``(N,)`` or ``(N, n_diverse)``: whether it gets the wanted answer.
+        distance: likewise, from the row; NaN where none was found.
+        steps: likewise, how many it took to flip.
+        history: ``(steps, ...)``, the gap to the wanted answer before each step, in units of the score; below zero once
+            flipped.
+    """
+
+    counterfactuals: Any
+    found: Tensor
+    distance: Tensor
+    steps: Tensor
+    history: Tensor
+
+
+@dataclass(kw_only=True, repr=False)
+class Counterfactual(Attribution):
+    r"""The change that gets another answer: :math:`A_n = z_n - x_n`, with z near x, between the bounds, and
+    :math:`f_t(z_n) > \max_{j \ne t} f_j(z_n) + \mathrm{margin}`.
+
+    All rows go downhill on that gap together, in steps of fixed length in units of the bounds' width, each until it has
+    flipped; then each is drawn back towards its row, by bisection, as far as it stays flipped. That is a point on the
+    boundary near the row, not the nearest of all. ``target`` is the wanted class; a callable, whose score must exceed the
+    margin; or None, any class but the present one (of a single score: the other sign).
+
+    Args:
+        distance: ``"l2"``; ``"l1"``, which changes few elements; or a callable ``(x, z) → (M,)`` on tensors of the
+            inputs' shape.
+        bounds: (low, high), numbers or tensors that broadcast to the inputs; None for no bounds.
+        margin: by how much the wanted class leads, in units of the score.
+        n_diverse: how many counterfactuals for each row.
+        diversity: ``"determinant"``, lowering −log det of :math:`1 / (1 + d_{ij})` (Mothilal et al. 2020), or ``"distance"``,
+            raising the mean distance between them.
+        changeable: True where a value may change: a mask that broadcasts to the inputs.
+        integers: columns of a table that stay whole numbers.
+        one_hot: groups of columns, of each of which one is 1.
+        plausible: real rows ``(K, ...)``, the nearest of which draws the candidates, or an autoencoder ``z → z'``, whose
+            error is lowered.
+        distance_weight, diversity_weight, plausible_weight: the pull of each relative to that of the gap; together less
+            than 1, so that the gap falls.
+        n_steps: the most steps.
+        step_size: the length of a step.
+        generator: of the different starts of diverse ones.
+
+    Paper: Wachter, Mittelstadt, Russell 2018, arXiv:1711.00399, whose sum of the two objectives it replaces: there the
+    distance keeps rows from flipping unless its weight is tuned for each.
+    """
+
+    distance: Literal["l2", "l1"] | Callable[[Any, Any], Tensor] = "l2"
+    bounds: tuple[Any, Any] | None = (0.0, 1.0)
+    margin: float = 0.0
+    n_diverse: int = 1
+    diversity: Literal["determinant", "distance"] = "determinant"
+    changeable: Any = None
+    integers: Sequence[int] = ()
+    one_hot: Sequence[Sequence[int]] = ()
+    plausible: Tensor | Callable[[Tensor], Tensor] | None = None
+    distance_weight: float = 0.1
+    diversity_weight: float = 0.4
+    plausible_weight: float = 0.3
+    n_steps: int = 500
+    step_size: float = 0.05
+    generator: Seed = 0
+
+    paper: ClassVar[str] = "arXiv:1711.00399"
+
+    def generate(self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None) -> Found:
+        """Counterfactuals of each row.
+
+        Args:
+            inputs: the rows.
+            target: the wanted class or classes, or a callable, or None: see above.
+            additional_forward_args: further arguments of the model.
+
+        Raises:
+            ValueError: a row has the wanted answer already, bounds that exclude an input, columns that do not fit.
+        """
+        with torch.inference_mode(False):
+            problem = self._problem(inputs, target, None, None, additional_forward_args)
+            with problem.open():
+                z, found, distance, steps, history = self._search(problem)
+        k = self.n_diverse
+        shape = (problem.n,) if k == 1 else (problem.n, k)
+        values = tuple(t if k == 1 else t.unflatten(0, shape) for t in z)
+        return Found(
+            counterfactuals=self._form(values, inputs),
+            found=found.view(shape),
+            distance=distance.view(shape),
+            steps=steps.view(shape),
+            history=history.view(len(history), *shape),
+        )
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        z, found, distance, steps, _ = self._search(problem)
+        k = self.n_diverse
+        best = distance.nan_to_num(torch.inf).view(-1, k).argmin(1) + torch.arange(problem.n, device=found.device) * k
+        problem.report(details={"found": found[best], "distance": distance[best], "steps": steps[best]})
+        if not bool(found[best].all()):
+            lost = (~found[best]).nonzero()[:, 0].tolist()
+            warn(
+                f"Counterfactual: rows {lost[:10]} did not flip in {self.n_steps} steps; their change is the last attempt. "
+                "Raise n_steps or step_size, widen the bounds, or lower the margin"
+            )
+        return tuple(t[best] - x for t, x in zip(z, problem.x))
+
+    def _search(self, problem: Problem) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        """Candidates ``(N · n_diverse, ...)``, and whether, how far and after how many steps each flipped; the gaps."""
+        self._check()
+        problem.batching.progress = False  # the bar here is that of the steps
+        rows = rows_of(problem.x, self.bounds, self.changeable, self.integers, self.one_hot)
+        self._aim(problem)
+        x, k = vectors(problem.x), self.n_diverse
+        search = Search(
+            problem,
+            rows,
+            x.repeat_interleave(k, 0),
+            problem.rows.repeat_interleave(k),
+            [],
+            sparse=self.distance == "l1",
+        )
+        search.terms = self._terms(search)
+        z, found, steps, history = search.downhill(self._start(search, problem), self._steps(), self.step_size)
+        z = rows.valid(search.back(z, found))
+        distance = self._distance(rows, search.x, z).where(found, torch.nan)
+        return rows.tensors(z), found, distance, steps, history
+
+    def _aim(self, problem: Problem) -> None:
+        """Let the problem's scores be gaps, and refuse rows that have none."""
+        goal = Goal(problem.target, self.margin)  # type: ignore[arg-type]
+        problem.target = goal
+        if goal.target.index is None and goal.target.function is None:
+            goal.present = problem.all_scores(problem.x)
+        there = problem.all_scores(problem.x) < (self.margin if goal.target.function is None else 0)
+        if bool(there.any()):
+            raise ValueError(
+                f"target: rows {there.nonzero()[:10, 0].tolist()} get the wanted answer already; ask for another class"
+            )
+
+    def _start(self, search: Search, problem: Problem) -> Tensor:
+        """The rows; of diverse ones a step away from them, each in a direction of its own, the same for all rows."""
+        if self.n_diverse == 1:
+            return search.x
+        draws = torch.randn(self.n_diverse, search.x.shape[1], generator=problem.generator, dtype=torch.double)
+        draws = draws.to(search.x).repeat(problem.n, 1)
+        return search._moved(search.x, draws, torch.arange(len(draws), device=draws.device), self.step_size)
+
+    def _terms(self, search: Search) -> list[tuple[float, Term]]:
+        rows, k = search.rows, self.n_diverse
+        terms: list[tuple[float, Term]] = [(self.distance_weight, lambda z, _: self._distance(rows, search.x, z))]
+        if k > 1:
+            terms.append((self.diversity_weight, lambda z, _: _alike(z / rows.scale.mean(), k, self.diversity)))
+        if self.plausible is not None:
+            terms.append((self.plausible_weight, lambda z, which: self._implausible(rows, z, which)))
+        return terms
+
+    def _distance(self, rows: Rows, x: Tensor, z: Tensor) -> Tensor:
+        if self.distance == "l1":
+            return (z - x).abs().sum(1)
+        if self.distance == "l2":
+            return torch.linalg.vector_norm(z - x, dim=1)
+        form = lambda v: v[0] if len(v) == 1 else tuple(v)  # noqa: E731
+        return self.distance(form(rows.tensors(x)), form(rows.tensors(z)))  # type: ignore[operator]
+
+    def _implausible(self, rows: Rows, z: Tensor, which: Tensor) -> Tensor:
+        z = z[which]
+        if isinstance(self.plausible, Tensor):
+            real = self.plausible.flatten(1).to(z)
+            near = real[torch.cdist(z.detach(), real).argmin(1)]
+        else:
+            near = self.plausible(rows.tensors(z)[0]).flatten(1)  # type: ignore[misc]
+        return (z - near).square().sum(1)
+
+    def _steps(self) -> Iterable[int]:
+        if not self.progress:
+            return range(self.n_steps)
+        from tqdm.auto import tqdm
+
+        return tqdm(range(self.n_steps), desc=type(self).__name__)
+
+    def _check(self) -> None:
+        if not (self.distance in ("l2", "l1") or callable(self.distance)):
+            raise ValueError(f"distance={self.distance!r}: expected 'l2', 'l1' or a callable")
+        if self.diversity not in ("determinant", "distance"):
+            raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
+        if self.n_diverse < 1 or self.n_steps < 1 or self.step_size <= 0 or self.margin < 0:
+            raise ValueError("n_diverse and n_steps must be at least 1, step_size positive, margin not negative")
+        weights = (
+            self.distance_weight
+            + (self.n_diverse > 1) * self.diversity_weight
+            + (self.plausible is not None) * self.plausible_weight
+        )
+        if weights >= 1:
+            raise ValueError(f"the weights add up to {weights:g}: less than 1 is needed, or rows would not flip")
+
+
+def _alike(z: Tensor, k: int, how: str) -> Tensor:
+    """How alike the k candidates of each row are, to be lowered."""
+    between = torch.cdist(z.unflatten(0, (-1, k)), z.unflatten(0, (-1, k)))
+    if how == "distance":
+        return -between.mean((1, 2))
+    kernel = 1 / (1 + between) + 1e-4 * torch.eye(k, device=z.device, dtype=z.dtype)
+    return -torch.logdet(kernel)

@@ -1,0 +1,74 @@
+"""When a row has flipped: how far its score is from what is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..target import Target, only_tensor
+
+
+@dataclass
+class Goal:
+    """The gap of each row, which is below zero once the row has flipped; it takes a target's place in a problem.
+
+    Args:
+        target: the wanted class or classes; a callable, whose score must pass the margin; None for any class but the
+            present one (of a single score: the other sign).
+        margin: by how much the wanted class must lead, in units of the score.
+        present: the present class (or sign) of each row ``(N,)``, for ``target`` None.
+    """
+
+    target: Target
+    margin: float
+    present: Tensor | None = None
+
+    @property
+    def given(self) -> Any:
+        """The target as the caller gave it."""
+        return self.target.given
+
+    def take(self, rows: Tensor) -> Any:
+        """The target for the chosen rows."""
+        return self.target.take(rows)
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        """Gaps ``(M,)``: how much the wanted class is behind the best other one, plus the margin.
+
+        Raises:
+            ValueError: an output that is neither ``(M, classes)`` nor one score per row.
+        """
+        if self.target.function is not None:
+            return self.margin - self.target.select(output, rows)
+        out = only_tensor(output)
+        if self.target.index is None and out.numel() == len(rows):
+            out = out.reshape(len(rows), 1)
+        if out.dim() != 2 or len(out) != len(rows):
+            raise ValueError(
+                f"the model's output has shape {tuple(out.shape)} for {len(rows)} rows: a counterfactual needs (N, classes); "
+                "pass a callable target, whose score must become positive"
+            )
+        if self.target.index is not None:
+            own = self.target.select(out, rows)
+            classes = self.classes(rows)
+            return _best_other(out, classes) - own + self.margin
+        if self.present is None:  # the first look
+            return out.argmax(1) if out.shape[1] > 1 else out[:, 0]
+        present = self.present[rows]
+        if out.shape[1] == 1:
+            return out[:, 0] * torch.where(present > 0, 1, -1) + self.margin
+        classes = present.long()
+        return out.gather(1, classes[:, None])[:, 0] - _best_other(out, classes) + self.margin
+
+    def classes(self, rows: Tensor) -> Tensor:
+        """The wanted class of rows ``(M,)``."""
+        index = self.target.index
+        return index[rows, 0] if isinstance(index, Tensor) else torch.full_like(rows, (index or (0,))[0])
+
+
+def _best_other(out: Tensor, classes: Tensor) -> Tensor:
+    """The largest output of each row but that of its class, ``(M,)``."""
+    return out.scatter(1, classes[:, None], -torch.inf).max(1).values

@@ -1,0 +1,193 @@
+r"""Operations that torch runs as one, taken apart into those that have rules: attention, recurrent layers, a few others.
+
+Each function here is a rule: it computes the operation from smaller ones *with the mode on*, so that these get their own.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchwhy.engine.rules import Call
+
+
+@cache
+def _body(function: Callable) -> Callable:
+    """Return a twin of one of torch's Python functions that does not hand itself to the mode, but what it calls."""
+    blind = {name: lambda *_: False for name in function.__globals__ if name.startswith("has_torch_function")}
+    twin = types.FunctionType(
+        function.__code__,
+        {**function.__globals__, **blind},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+def body(call: Call) -> Any:
+    """Run the Python body of a torch function, operation by operation."""
+    function = call.function
+    if not isinstance(function, types.FunctionType):
+        raise NotImplementedError(f"{call.name} has no Python body to take apart")
+    with call.mode:
+        return _body(function)(*call.args, **call.kwargs)
+
+
+def attention(call: Call) -> Tensor:
+    r"""softmax(q kᵀ · scale + mask) v, the definition of ``F.scaled_dot_product_attention``."""
+    q, options = call.args[0], call.kwargs
+    k, v, mask = options["key"], options["value"], options.get("attn_mask")
+    if options.get("dropout_p"):
+        raise NotImplementedError("attention with dropout has no rule: call model.eval() first")
+    scale = options.get("scale") or 1 / math.sqrt(q.shape[-1])
+    bias = None
+    if options.get("is_causal"):
+        shown = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        bias = torch.zeros(shown.shape, dtype=q.dtype, device=q.device).masked_fill(~shown, -math.inf)
+    elif mask is not None:
+        hidden = (
+            torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+        )
+        bias = hidden
+    with call.mode:
+        if options.get("enable_gqa"):
+            k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+            v = v.repeat_interleave(q.shape[-3] // v.shape[-3], -3)
+        scores = torch.matmul(q * scale, k.transpose(-2, -1))
+        return torch.matmul(F.softmax(scores if bias is None else scores + bias, dim=-1), v)
+
+
+def glu(call: Call) -> Tensor:
+    """The gated linear unit: a · sigmoid(b) of the two halves of its input."""
+    with call.mode:
+        a, b = call.x.chunk(2, dim=call.kwargs.get("dim", -1))
+        return a * torch.sigmoid(b)
+
+
+def addmm(call: Call) -> Tensor:
+    """Take ``torch.addmm`` and ``torch.baddbmm`` apart: beta · input + alpha · mat1 @ mat2."""
+    alpha, beta = call.kwargs.get("alpha", 1), call.kwargs.get("beta", 1)
+    with call.mode:
+        product = torch.matmul(call.kwargs["mat1"], call.kwargs["mat2"])
+        return (call.x if beta == 1 else call.x * beta) + (product if alpha == 1 else product * alpha)
+
+
+def addcmul(call: Call) -> Tensor:
+    """Take ``torch.addcmul`` apart: input + value · mat1 · mat2."""
+    value = call.kwargs.get("value", 1)
+    with call.mode:
+        product = call.kwargs["mat1"] * call.kwargs["mat2"]
+        return call.x + (product if value == 1 else product * value)
+
+
+# ------------------------------------------------------------------------------------------------ recurrent layers
+def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
+    h, c = state
+    gates = F.linear(x, w[0], w[2]) + F.linear(h, w[1], w[3])
+    i, f, g, o = gates.chunk(4, dim=-1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    h = torch.sigmoid(o) * torch.tanh(c)
+    return (h if len(w) < 5 else F.linear(h, w[4])), c
+
+
+def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
+    (h,) = state
+    xr, xz, xn = F.linear(x, w[0], w[2]).chunk(3, dim=-1)
+    hr, hz, hn = F.linear(h, w[1], w[3]).chunk(3, dim=-1)
+    z = torch.sigmoid(xz + hz)
+    n = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
+    return ((1 - z) * n + z * h,)
+
+
+def _simple_step(activation: Callable) -> Callable:
+    def step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
+        return (activation(F.linear(x, w[0], w[2]) + F.linear(state[0], w[1], w[3])),)
+
+    return step
+
+
+STEPS = {
+    "lstm": _lstm_step,
+    "gru": _gru_step,
+    "rnn_tanh": _simple_step(torch.tanh),
+    "rnn_relu": _simple_step(torch.relu),
+}
+
+
+def _scan(step: Callable, xs: list[Tensor], state: tuple[Tensor, ...], w: list, back: bool) -> tuple[list, tuple]:
+    """Run `step` over time. Steps may hold fewer rows than the state (packed sequences): the first ones are meant."""
+    out: list[Any] = [None] * len(xs)
+    for t in reversed(range(len(xs))) if back else range(len(xs)):
+        rows = len(xs[t])
+        new = step(xs[t], tuple(s[:rows] for s in state), w)
+        state = tuple(n if rows == len(s) else torch.cat([n, s[rows:]]) for n, s in zip(new, state))
+        out[t] = new[0]
+    return out, state
+
+
+def recurrent(call: Call) -> tuple[Tensor, ...]:
+    """``nn.LSTM``, ``nn.GRU`` and ``nn.RNN``, step by step: packed or not, stacked, in both directions, projected."""
+    packed = isinstance(call.args[3], bool) is False
+    if packed:
+        data, sizes, hidden, weights, bias, layers, dropout, train, both = call.args
+        batch_first = False
+    else:
+        data, hidden, weights, bias, layers, dropout, train, both, batch_first = call.args
+    if dropout and train:
+        raise NotImplementedError(f"{call.name} with dropout has no rule: call model.eval() first")
+    states = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
+    with call.mode:
+        if packed:
+            xs = list(data.split(sizes.tolist()))
+        else:
+            xs = list(data.unbind(1 if batch_first else 0))
+        per = len(weights) // (layers * (2 if both else 1))
+        last: list[tuple] = []
+        for layer in range(layers):
+            outs = []
+            for direction in range(2 if both else 1):
+                k = layer * (2 if both else 1) + direction
+                w = list(weights[k * per : (k + 1) * per])
+                w = w if bias else [*w[:2], None, None, *w[2:]]
+                out, state = _scan(STEPS[call.name], xs, tuple(s[k] for s in states), w, direction == 1)
+                outs.append(out)
+                last.append(state)
+            xs = [torch.cat(pair, -1) for pair in zip(*outs)] if both else outs[0]
+        y = torch.cat(xs) if packed else torch.stack(xs, 1 if batch_first else 0)
+        return y, *(torch.stack([state[k] for state in last]) for k in range(len(states)))
+
+
+def cell(call: Call) -> Any:
+    """``nn.LSTMCell``, ``nn.GRUCell`` and ``nn.RNNCell``."""
+    x, hidden, *w = call.args
+    state = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
+    with call.mode:
+        new = STEPS[call.name.removesuffix("_cell")](x, state, w)
+    return new if len(new) > 1 else new[0]
+
+
+RECURRENT = {
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
+}
+DECOMPOSITIONS = {
+    "multi_head_attention_forward": body,
+    "normalize": body,
+    "local_response_norm": body,
+    "softmin": body,
+    "scaled_dot_product_attention": attention,
+    "glu": glu,
+    "addmm": addmm,
+    "baddbmm": addmm,
+    "addcmul": addcmul,
+    **RECURRENT,
+}

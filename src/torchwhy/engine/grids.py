@@ -1,0 +1,204 @@
+"""Grids of cells: where the parts of a picture are in what passes a layer, and the last layer that has them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
+
+from .where import Place
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+EXTRA = 9  # the most tokens that are no cells: a class token and eight registers
+SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
+HEAD = (nn.Linear, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)  # a projection inside a block, and what ends a grid
+
+Reshape = Callable[[Tensor], Tensor]
+_known: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> what was asked for -> place
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a layer's tensor becomes ``(N, C, *size)``.
+
+    Args:
+        size: the grid, (L,), (H, W) or (D, H, W).
+        channels: the axis of the channels.
+        rows: the axis of the rows.
+        extra: how many tokens before the first cell are none.
+    """
+
+    size: tuple[int, ...]
+    channels: int = 1
+    rows: int = 0
+    extra: int = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The grid, without copying where it can be."""
+        cells = tensor.movedim((self.rows, self.channels), (0, 1)).flatten(2)
+        return cells[..., self.extra :].unflatten(2, self.size)
+
+
+def space(tensors: Sequence[Tensor]) -> int:
+    """Which of the input tensors is the picture: the one with the most dimensions, two at least."""
+    return max(range(len(tensors)), key=lambda i: tensors[i].dim())
+
+
+def extent(tensor: Tensor) -> tuple[int, ...]:
+    """The size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``."""
+    return tuple(tensor.shape[2:] if tensor.dim() > 2 else tensor.shape[1:])
+
+
+def grid_of(place: Place, tensor: Tensor, n: int, size: tuple[int, ...]) -> Grid | None:
+    """The grid over a picture of ``size`` in what passes ``place`` for n rows, None if there is none of two cells.
+
+    Channels may come first ``(N, C, *grid)`` or last ``(N, *grid, C)``; tokens may be ``(N, T, C)``, ``(T, N, C)`` or
+    ``(N, C, T)``. Sizes of the layer's parameters tell which axis is the channels', else the grid's proportions.
+    """
+    shape, dims = tuple(tensor.shape), len(size)
+    # a weight's first size counts what comes out, its second what goes in
+    axis = 1 if place.input else 0
+    widths = {p.shape[axis if p.dim() > 1 else 0] for p in place.module.parameters() if p.dim()} - {1}
+    if len(shape) == 3 and shape[0] != n and shape[1] == n and dims:
+        found = replace(g, rows=1) if (g := token_grid(shape[0], size)) else None
+    elif shape[0] != n or not 1 <= dims <= 3:
+        return None
+    elif len(shape) == 2 + dims:
+        found = _dense(shape, size, widths)
+    elif len(shape) == 3:
+        after, before = token_grid(shape[1], size), token_grid(shape[2], size)
+        known = (shape[1] in widths) - (shape[2] in widths)
+        if after and before and known == 0:  # which one has the picture's proportions?
+            known = dims > 1 and _skew(before.size, size) < _skew(after.size, size)
+        found = replace(before, channels=1) if before and (known > 0 or not after) else after
+    else:
+        return None
+    return found if found and math.prod(found.size) > 1 else None
+
+
+def _dense(shape: tuple[int, ...], size: tuple[int, ...], widths: set[int]) -> Grid | None:
+    """The grid of a tensor with as many dimensions as the pictures."""
+    first, last = Grid(shape[2:]), Grid(shape[1:-1], channels=-1)
+    known = (shape[1] in widths) - (shape[-1] in widths)
+    if len(size) == 1:
+        return last if known < 0 or (known == 0 and size == last.size != first.size) else first
+    found = first if known > 0 or (known == 0 and _skew(first.size, size) <= _skew(last.size, size)) else last
+    return found if known > 0 or _skew(found.size, size) <= SKEW else None
+
+
+def _skew(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
+    """How far a grid's height / width is from the picture's, as a logarithm."""
+    return abs(math.log(max(1, grid[-2]) / max(1, grid[-1])) - math.log(size[-2] / size[-1]))
+
+
+@lru_cache(maxsize=256)
+def token_grid(tokens: int, size: tuple[int, ...]) -> Grid | None:
+    """The grid of square patches that ``tokens`` tokens make, with as few others before them as can be."""
+    if len(size) == 1:
+        return Grid((tokens,), channels=2)
+    found = []
+    depths = {f(size[0], q) for q in range(1, size[0] + 1) for f in (_down, _up)} if len(size) == 3 else {1}
+    for patch in range(1, max(size[-2:]) + 1):
+        for f in (_down, _up):
+            plane = (f(size[-2], patch), f(size[-1], patch))
+            for depth in depths:
+                cells = depth * plane[0] * plane[1]
+                extra = tokens - cells
+                if 0 <= extra <= EXTRA and 2 * extra <= cells:
+                    grid = (depth, *plane) if len(size) == 3 else plane
+                    found.append((extra, -depth, _skew(grid, size), grid))  # in doubt the finest in time
+    return Grid(min(found)[-1], channels=2, extra=min(found)[0]) if found else None
+
+
+def _down(a: int, b: int) -> int:
+    return a // b
+
+
+def _up(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def to_grid(place: Place, tensor: Tensor, n: int, size: tuple[int, ...], reshape: Reshape | None = None) -> Reshape:
+    """What turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
+
+    Raises:
+        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
+    """
+    if reshape is None:
+        found = grid_of(place, tensor, n, size)
+        if found is None:
+            what = " × ".join(map(str, size)) or "no extent"
+            raise ValueError(
+                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
+                f"of {what}; choose a convolutional or token layer, layer='auto', or give reshape="
+            )
+        return found
+    shape = tuple(reshape(tensor).shape)
+    if len(shape) != 2 + len(size) or shape[0] != n:
+        raise ValueError(
+            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
+        )
+    return reshape
+
+
+def last_grid(problem: Problem, *, input: bool = False) -> Place:
+    """The last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
+
+    For an index as the target it is found once for a model and a shape of inputs.
+
+    Raises:
+        ValueError: there is none, or the model's own output is such a grid.
+    """
+    given, model = problem.target.given, problem.model
+    shapes = tuple(tuple(t.shape[1:]) for t in problem.data.inputs)
+    key = (shapes, given is None, tuple(name for name, _ in model.named_modules()))
+    if callable(given) or problem.neuron is not None:
+        found = _search(problem)
+    else:
+        known = _known.setdefault(model, {})
+        found = known[key] if key in known else known.setdefault(key, _search(problem))
+    return replace(found, module=model.get_submodule(found.name), input=input)
+
+
+def _search(problem: Problem) -> Place:
+    size = extent(problem.data.inputs[space(problem.data.inputs)])
+    scores, passed = problem.trace([t[:1] for t in problem.x], problem.rows[:1])
+    calls = Counter(place.name for place, _ in passed)
+    whole = next((t for place, t in passed if not place.name), None)
+    if whole is not None and whole.dim() == 2 + len(size) and _dense(tuple(whole.shape), size, set()):
+        raise ValueError(
+            f"layer='auto' is for models with one answer a row; this one's output has shape {tuple(whole.shape)}: "
+            "name the layer that the answer is to be explained by"
+        )
+    total = whole.square().sum() if scores is None and whole is not None else None if scores is None else scores.sum()
+    grids = [(place, tensor, grid_of(place, tensor, 1, size)) for place, tensor in passed]
+    sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
+    for place, tensor, grid in reversed(grids):
+        if grid is None or not place.name or isinstance(place.module, HEAD):
+            continue
+        if tensor.dim() == 2 + len(size) and sequences & set(grid.size):  # attention, between the tokens
+            continue
+        if total is not None and total.requires_grad:
+            if not tensor.requires_grad:
+                continue
+            (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
+            if slope is None or not bool(grid(slope).any()):
+                continue
+        return replace(place, module=_NONE, call=None if calls[place.name] == 1 else place.call)
+    raise ValueError(
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
+        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
+    )
+
+
+_NONE = nn.Identity()  # in the cache, which must not keep a model alive

@@ -1,0 +1,78 @@
+"""The base class of what is measured over many rows at once, where an attribution speaks of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .attribution import Attribution, Inputs
+from .engine.problem import Problem
+from .engine.where import LayerLike
+from .settings import Settings
+from .target import TargetLike, only_tensor
+
+
+class _Outputs(Attribution):
+    needs_gradient: ClassVar[bool] = False
+
+
+class _Activations(_Outputs):
+    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "tap"
+
+
+@dataclass(kw_only=True, repr=False)
+class Measurement(Settings):
+    """The base class: a model, and how it is run.
+
+    Args:
+        model: a module, used as it is and left as it was; unless gradients are read also any callable from tensors to
+            tensors or from NumPy arrays to NumPy arrays, or a scikit-learn estimator.
+        batch_size: the most rows of one model call; None finds it from the memory that a row takes.
+        progress: show a bar.
+    """
+
+    batch_size: int | None = None
+    progress: bool = False
+
+    def steps(self, n: int) -> Iterable[int]:
+        """``range(n)``, with a bar if asked for."""
+        if not self.progress:
+            return range(n)
+        from tqdm.auto import tqdm
+
+        return tqdm(range(n), desc=type(self).__name__)
+
+    @contextmanager
+    def problem(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        layer: LayerLike | None = None,
+        gradient: bool = False,
+        additional_forward_args: Any = None,
+    ) -> Iterator[Problem]:
+        """The checked problem, open while the block lasts; with ``layer`` it is tapped there."""
+        kind = Attribution if gradient else _Outputs if layer is None else _Activations
+        asked = kind(self.model, layer=layer, batch_size=self.batch_size, progress=self.progress)
+        with torch.inference_mode(False):
+            problem = asked._problem(inputs, target, None, None, additional_forward_args)
+            problem.batching.label = type(self).__name__
+            with problem.open():
+                yield problem
+
+
+def outputs(problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
+
+    def work(a: int, b: int) -> Tensor:
+        problem.evaluations += b - a
+        with torch.no_grad():
+            return only_tensor(problem.output([t[a:b] for t in z], rows[a:b]))
+
+    return torch.cat(list(problem.batches(len(rows), work)))

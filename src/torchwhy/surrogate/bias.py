@@ -1,0 +1,141 @@
+"""How much a protected column moves the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution
+from ..engine.randomness import Seed, generator_of
+from ..measurement import Measurement
+from ..target import TargetLike
+from .statistics import Estimate, mean_interval
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What a protected column does, in units of the score; every figure with its confidence interval.
+
+    Args:
+        groups: the column's different values, one for each group ``(G,)`` (of several columns their combinations).
+        sizes: rows in each group.
+        score: the mean score of each group as it is: differences may come from the other columns.
+        set_to: the mean score when *all* rows get the group's value, its partial dependence: differences come from the column.
+        gap: the largest difference between two of ``set_to``, and its interval, from the rows' own differences.
+        permutation: the mean absolute change of the score when the column is shuffled among the rows.
+        attribution: the mean attribution of the column in each group; None where no method was given.
+    """
+
+    groups: Tensor
+    sizes: list[int]
+    score: list[Estimate]
+    set_to: list[Estimate]
+    gap: Estimate
+    permutation: Estimate
+    attribution: list[Estimate] | None
+
+    def __str__(self) -> str:
+        lines = [f"{'group':>16} {'rows':>6} {'score':>24} {'all rows set to it':>24} {'attribution':>24}"]
+        for g in range(len(self.sizes)):
+            name = ", ".join(f"{v:g}" for v in self.groups[g].reshape(-1).tolist())
+            shown = [
+                _show(self.score[g]),
+                _show(self.set_to[g]),
+                _show(self.attribution[g]) if self.attribution else "-",
+            ]
+            lines.append(f"{name:>16} {self.sizes[g]:>6} " + " ".join(f"{s:>24}" for s in shown))
+        lines.append(f"largest difference due to the column: {_show(self.gap)}")
+        lines.append(f"mean change when it is shuffled: {_show(self.permutation)}")
+        return "\n".join(lines)
+
+
+@dataclass(kw_only=True, repr=False)
+class BiasReport(Measurement):
+    """How much a protected column moves the prediction: permutation, partial dependence and attribution by group.
+
+    A column that moves nothing can still be reconstructed by the model from others: compare ``score``, the groups as they
+    are, with ``set_to``. Intervals are Student's, over independent rows.
+
+    Args:
+        method: the attribution method, on the same model; None leaves the attributions out.
+        n_repeats: permutations.
+        confidence: of the intervals.
+        max_groups: more different values than this are refused.
+        generator: of the permutations.
+    """
+
+    method: Attribution | None = None
+    n_repeats: int = 10
+    confidence: float = 0.95
+    max_groups: int = 20
+    generator: Seed = 0
+
+    def measure(
+        self,
+        inputs: Tensor,
+        target: TargetLike = None,
+        *,
+        column: int | Sequence[int],
+        baselines: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Bias:
+        """The report for one protected column of ``inputs`` ``(N, d)``, or for several that belong together (one-hot).
+
+        Raises:
+            ValueError: not a table, no such column, one group only or more than ``max_groups``.
+        """
+        columns = [column] if isinstance(column, int) else list(column)
+        groups, member = self._groups(inputs, columns)
+        interval = lambda v: mean_interval(v.double(), self.confidence)  # noqa: E731
+        with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
+            x = problem.x[0]
+            plain = problem.all_scores([x])
+            given = torch.stack([problem.all_scores([_with(x, columns, v)]) for v in groups], 1)  # (N, G)
+            generator = generator_of(self.generator)
+            changes = [
+                (problem.all_scores([_with(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
+                for order in (torch.randperm(len(x), generator=generator) for _ in range(self.n_repeats))
+            ]
+        means = given.mean(0)
+        attribution = None
+        if self.method is not None:
+            options = {"baselines": baselines} if self.method.uses_baselines else {}
+            values = self.method.attribute(inputs, target, additional_forward_args=additional_forward_args, **options)
+            attribution = [interval(values[member == g][:, columns].sum(1)) for g in range(len(groups))]
+        return Bias(
+            groups=groups,
+            sizes=[int((member == g).sum()) for g in range(len(groups))],
+            score=[interval(plain[member == g]) for g in range(len(groups))],
+            set_to=[interval(given[:, g]) for g in range(len(groups))],
+            gap=interval(given[:, means.argmax()] - given[:, means.argmin()]),
+            permutation=interval(torch.stack(changes).mean(0)),
+            attribution=attribution,
+        )
+
+    def _groups(self, inputs: Tensor, columns: list[int]) -> tuple[Tensor, Tensor]:
+        """The different values ``(G, columns)`` and the group of each row ``(N,)``."""
+        if inputs.dim() != 2 or not columns or not all(0 <= c < inputs.shape[1] for c in columns):
+            raise ValueError(f"column={columns}: expected columns of a table, inputs {tuple(inputs.shape)}")
+        groups, member = inputs[:, columns].unique(dim=0, return_inverse=True)
+        if not 2 <= len(groups) <= self.max_groups:
+            raise ValueError(
+                f"column={columns}: {len(groups)} different values; 2 to {self.max_groups} are groups: cut a continuous "
+                "column into few values, or raise max_groups"
+            )
+        return groups, member
+
+
+def _with(x: Tensor, columns: list[int], values: Tensor) -> Tensor:
+    """``x`` ``(N, d)`` with other values in the columns."""
+    z = x.clone()
+    z[:, columns] = values
+    return z
+
+
+def _show(estimate: Estimate) -> str:
+    mean, low, high = map(float, estimate)
+    return f"{mean:.3g} ({low:.3g} to {high:.3g})"

@@ -1,0 +1,103 @@
+"""Partial dependence: the mean prediction as one or two features take each value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.problem import Problem
+from ..measurement import Measurement
+from ..target import TargetLike
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """How a score depends on features.
+
+    Args:
+        grid: the values of each feature, ``(G,)`` for each.
+        values: the mean score, ``(G,)`` or ``(G, G')``.
+        ice: the score of each row, ``(N, G)`` or ``(N, G, G')``.
+    """
+
+    grid: tuple[Tensor, ...]
+    values: Tensor
+    ice: Tensor
+
+
+@dataclass(kw_only=True, repr=False)
+class PartialDependence(Measurement):
+    r"""The mean score with a feature set to each value of a grid:
+    :math:`\mathrm{PD}(v) = \frac{1}{N} \sum_n f(x_n \,|\, x_{nk} = v)`; the rows one by one are the ICE curves.
+
+    Not what happens when the feature changes in the world: the other features stay, also where such rows do not exist. Equal to
+    ``sklearn.inspection.partial_dependence`` with ``method="brute"``.
+
+    Args:
+        grid_resolution: the number of values; of a feature with fewer different values, these.
+        percentiles: where the grid begins and ends, as shares of the data.
+
+    Papers: Friedman 2001, doi:10.1214/aos/1013203451, section 8.2; Goldstein et al. 2015, arXiv:1309.6392.
+    """
+
+    grid_resolution: int = 100
+    percentiles: tuple[float, float] = (0.05, 0.95)
+
+    def measure(
+        self,
+        inputs: Tensor,
+        target: TargetLike = None,
+        *,
+        feature: int | Sequence[int],
+        grid: Tensor | Sequence[Tensor] | None = None,
+        additional_forward_args: Any = None,
+    ) -> Dependence:
+        """The dependence of ``target`` on a feature or a pair of them.
+
+        Args:
+            inputs: ``(N, ...)``.
+            target: as of every method.
+            feature: the index of an element of a flattened row, or two of them.
+            grid: the values to take instead, ``(G,)``, of a pair one for each.
+            additional_forward_args: further arguments of the model.
+
+        Raises:
+            ValueError: no such feature.
+        """
+        columns = (feature,) if isinstance(feature, int) else tuple(feature)
+        if len(columns) not in (1, 2) or not all(0 <= c < inputs[0].numel() for c in columns):
+            raise ValueError(f"feature={feature!r}: expected one or two of 0 to {inputs[0].numel() - 1}")
+        flat = inputs.flatten(1)
+        given = (None,) * len(columns) if grid is None else (grid,) if isinstance(grid, Tensor) else tuple(grid)
+        axes = [self._grid(flat[:, c]) if g is None else g.to(flat) for c, g in zip(columns, given, strict=True)]
+        points = torch.cartesian_prod(*axes).view(-1, len(axes))
+        with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
+            scores = _at(problem, columns, points)
+        ice = scores.view(len(points), len(inputs)).T.reshape(len(inputs), *map(len, axes))
+        return Dependence(tuple(axes), ice.mean(0), ice)
+
+    def _grid(self, values: Tensor) -> Tensor:
+        different = values.unique()
+        if len(different) < self.grid_resolution:
+            return different
+        from scipy.stats.mstats import mquantiles
+
+        low, high = mquantiles(values.cpu().numpy(), prob=self.percentiles)
+        return torch.linspace(float(low), float(high), self.grid_resolution, dtype=torch.double).to(values)
+
+
+def _at(problem: Problem, columns: Sequence[int], points: Tensor) -> Tensor:
+    """The scores of all rows at each point ``(P, columns)``, flat, the rows of a point together."""
+    x = problem.x[0]
+
+    def work(start: int, stop: int) -> Tensor:
+        rows, k = problem.rows_and_samples(start, stop)
+        z = x[rows].flatten(1)  # indexing copies
+        z[:, list(columns)] = points[k.to(points.device)]
+        return problem.scores([z.view(len(rows), *x.shape[1:])], rows)
+
+    return torch.cat(list(problem.batches(len(points) * problem.n, work)))

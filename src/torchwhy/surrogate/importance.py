@@ -1,0 +1,172 @@
+"""What a feature is worth over a data set: by permuting it, and by the gradient of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..engine.randomness import Seed, generator_of
+from ..measurement import Measurement, outputs
+from .statistics import agreement
+
+Metric = Callable[[Tensor, Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Importance:
+    """The importance of each feature.
+
+    Args:
+        mean, std: ``(features,)``, over the repeats or rows; std with n in the denominator.
+        each: ``(features, repeats)`` of permutations; of gradients None.
+        score: the metric, or the mean loss, with nothing changed.
+    """
+
+    mean: Tensor
+    std: Tensor
+    each: Tensor | None
+    score: float
+
+
+@dataclass(kw_only=True, repr=False)
+class PermutationImportance(Measurement):
+    r"""How much a metric falls when a feature is shuffled among the rows:
+    :math:`I_k = s - \frac{1}{R} \sum_r s(x^{(k, r)})`, s the metric, the larger the better.
+
+    It says what the model uses, on these rows; features that stand in for each other share their importance, and the rows with
+    a shuffled feature may be unlike any real one. Equal to ``sklearn.inspection.permutation_importance`` for the same
+    permutations, which all features share.
+
+    Args:
+        n_repeats: R, how many permutations.
+        metric: ``(outputs, labels) → number``, the larger the better; None is accuracy for whole-number labels (of outputs
+            ``(N, classes)``) and R² for others.
+        generator: of the permutations.
+
+    Paper: Fisher, Rudin, Dominici 2019, arXiv:1801.01489.
+    """
+
+    n_repeats: int = 5
+    metric: Metric | None = None
+    generator: Seed = 0
+
+    def measure(
+        self, inputs: Tensor, labels: Tensor, *, feature_mask: Tensor | None = None, additional_forward_args: Any = None
+    ) -> Importance:
+        """The importance of every feature.
+
+        Args:
+            inputs: ``(N, ...)``.
+            labels: ``(N, ...)``, as the metric takes them.
+            feature_mask: integers 0 … features − 1 that broadcast to a row; None makes each element a feature.
+            additional_forward_args: further arguments of the model.
+
+        Raises:
+            ValueError: not one label per row, a single row, a mask that does not fit.
+        """
+        labels, features = _labels(inputs, labels), _features(inputs, feature_mask)
+        if len(inputs) < 2 or self.n_repeats < 1:
+            raise ValueError(f"inputs: {len(inputs)} rows, n_repeats={self.n_repeats}: at least 2 and 1 are needed")
+        count, metric = int(features.max()) + 1, self.metric or _default_metric(labels)
+        orders = self.permutations(len(inputs)).to(inputs.device)
+        with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
+            x, rows = problem.x[0], problem.rows
+            score = float(metric(outputs(problem, [x], rows), labels))
+            found = []
+            together = max(1, 4096 // len(x))  # jobs: few rows would use the machine badly
+            jobs = torch.cartesian_prod(torch.arange(count), torch.arange(self.n_repeats))
+            for part in jobs.split(together):
+                z = torch.cat([x.where(features != k, x[orders[r]]) for k, r in part.tolist()])
+                out = outputs(problem, [z], rows.repeat(len(part)))
+                found += [score - float(metric(o, labels)) for o in out.split(len(x))]
+        each = torch.tensor(found, dtype=torch.double).view(count, self.n_repeats)
+        return Importance(each.mean(1), each.std(1, correction=0), each, score)
+
+    def permutations(self, n: int) -> Tensor:
+        """The permutations of n rows, ``(n_repeats, n)``."""
+        generator = generator_of(self.generator)
+        return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.n_repeats)])
+
+
+@dataclass
+class _Loss:
+    """Losses in the place of a problem's scores."""
+
+    loss: Metric
+    labels: Tensor
+    given: Any = None
+
+    def take(self, rows: Tensor) -> Any:
+        return None
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        losses = self.loss(output, self.labels[rows])
+        if losses.shape != (len(rows),):
+            raise ValueError(
+                f"loss: expected one loss per row, shape ({len(rows)},), got {tuple(losses.shape)}; reduction='none'?"
+            )
+        return losses
+
+
+@dataclass(kw_only=True, repr=False)
+class GradientImportance(Measurement):
+    r"""How strongly the loss reacts to a feature: :math:`I_k = \frac{1}{N} \sum_n |\partial \ell_n / \partial x_{nk}|`.
+
+    In units of the loss per unit of the feature: compare features of one scale, or standardised ones.
+
+    Args:
+        loss: ``(outputs, labels) → (N,)``; None is cross-entropy for whole-number labels and the squared error for others.
+    """
+
+    loss: Metric | None = None
+
+    def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: Any = None) -> Importance:
+        """The importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
+
+        Args:
+            inputs: ``(N, ...)``.
+            labels: ``(N, ...)``, as the loss takes them.
+            additional_forward_args: further arguments of the model.
+        """
+        labels = _labels(inputs, labels)
+        with self.problem(inputs, gradient=True, additional_forward_args=additional_forward_args) as problem:
+            problem.target = _Loss(self.loss or _default_loss(labels), labels)
+            sizes = problem.all_gradients(problem.x)[0].abs()
+            loss = float(problem.all_scores(problem.x).mean())
+        return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss)
+
+
+def _labels(inputs: Tensor, labels: Any) -> Tensor:
+    labels = torch.as_tensor(labels, device=inputs.device)
+    if labels.dim() == 0 or len(labels) != len(inputs):
+        raise ValueError(f"labels: shape {tuple(labels.shape)} for {len(inputs)} rows; expected one per row")
+    return labels
+
+
+def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.arange(inputs[0].numel(), device=inputs.device).view(inputs.shape[1:])
+    try:
+        mask = torch.as_tensor(mask, device=inputs.device).expand(inputs.shape[1:])
+    except RuntimeError:
+        raise ValueError(f"feature_mask: does not broadcast to a row of shape {tuple(inputs.shape[1:])}") from None
+    if mask.is_floating_point() or int(mask.min()) < 0:
+        raise ValueError("feature_mask: expected whole numbers from 0")
+    return mask
+
+
+def _default_metric(labels: Tensor) -> Metric:
+    if labels.is_floating_point():
+        return lambda out, y: agreement(y, out.reshape(y.shape))
+    return lambda out, y: agreement(y, out.argmax(1))
+
+
+def _default_loss(labels: Tensor) -> Metric:
+    if labels.is_floating_point():
+        return lambda out, y: (out.reshape(y.shape) - y).square().reshape(len(y), -1).sum(1)
+    return lambda out, y: F.cross_entropy(out, y, reduction="none")

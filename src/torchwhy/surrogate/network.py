@@ -1,0 +1,88 @@
+"""A small network in place of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..engine.randomness import Seed, generator_of
+from ..measurement import Measurement, outputs
+from .statistics import agreement
+from .tree import split
+
+
+@dataclass(kw_only=True, repr=False)
+class SurrogateNetwork(Measurement):
+    r"""A small network trained to answer as the model does (distillation):
+    :math:`\mathrm{KL}(\mathrm{softmax}(f / T) \,\|\, \mathrm{softmax}(g / T)) \, T^2`, or the squared error of scores.
+
+    Args:
+        network: the small module g, from the same inputs to outputs of the same shape; a copy of it is trained.
+        temperature: T.
+        n_epochs, learning_rate, rows_per_step: of Adam.
+        held_out: the share of the rows on which the fidelity is measured.
+        generator: of the held-out rows, the order of the rows and the network's own randomness.
+
+    After :meth:`fit`: ``student``, the trained copy, in evaluation mode; ``fidelity`` on held-out rows, the share of equal
+    classes, of one score per row R².
+
+    Paper: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2.
+    """
+
+    network: nn.Module
+    temperature: float = 2.0
+    n_epochs: int = 30
+    learning_rate: float = 1e-2
+    rows_per_step: int = 64
+    held_out: float = 0.25
+    generator: Seed = 0
+    student: Any = field(default=None, init=False, compare=False)
+    fidelity: float = field(default=float("nan"), init=False, compare=False)
+
+    def fit(self, inputs: Tensor, *, additional_forward_args: Any = None) -> SurrogateNetwork:
+        """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
+
+        Raises:
+            ValueError: outputs of different shapes, or too few rows.
+        """
+        learn, test = (i.to(inputs.device) for i in split(len(inputs), self.held_out, self.generator))
+        with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
+            wanted = outputs(problem, problem.x, problem.rows)
+        student = deepcopy(self.network).to(inputs.device).train()
+        with torch.inference_mode(False), torch.random.fork_rng():
+            torch.manual_seed(generator_of(self.generator).initial_seed())
+            self._train(student, inputs[learn].clone(), wanted[learn].clone())
+        self.student = student.eval()
+        with torch.no_grad():
+            found = self.student(inputs[test])
+        classes = wanted.dim() == 2 and wanted.shape[1] > 1
+        self.fidelity = agreement(*((o.argmax(1) if classes else o) for o in (wanted[test], found)))
+        return self
+
+    def _train(self, student: nn.Module, x: Tensor, wanted: Tensor) -> None:
+        loss = self._loss(wanted)
+        with torch.enable_grad():
+            optimiser = torch.optim.Adam(student.parameters(), self.learning_rate)
+            for _ in range(self.n_epochs):
+                for rows in torch.randperm(len(x)).to(x.device).split(self.rows_per_step):
+                    found = student(x[rows])
+                    if found.shape != wanted[rows].shape:
+                        raise ValueError(
+                            f"network: gives outputs {tuple(found.shape)} where the model gives {tuple(wanted[rows].shape)}"
+                        )
+                    optimiser.zero_grad()
+                    loss(found, wanted[rows]).backward()
+                    optimiser.step()
+
+    def _loss(self, wanted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        if wanted.dim() != 2 or wanted.shape[1] < 2:
+            return F.mse_loss
+        t = self.temperature
+        soft = lambda out: F.log_softmax(out / t, 1)  # noqa: E731
+        return lambda found, out: F.kl_div(soft(found), soft(out), reduction="batchmean", log_target=True) * t * t

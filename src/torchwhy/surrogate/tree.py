@@ -1,0 +1,99 @@
+"""A decision tree in place of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.randomness import Seed, generator_of
+from ..measurement import Measurement, outputs
+from ..target import TargetLike
+from .statistics import agreement
+
+
+@dataclass(kw_only=True, repr=False)
+class SurrogateTree(Measurement):
+    """A scikit-learn decision tree that answers as the model does, fitted to its answers.
+
+    Without a target it learns the predicted class of a model with outputs ``(N, classes)``; with one, or of one score per
+    row, the score. It explains the model on rows like those given, as far as ``fidelity`` goes.
+
+    Args:
+        max_depth: the depth of the tree.
+        held_out: the share of the rows on which the fidelity is measured.
+        generator: of the held-out rows.
+
+    After :meth:`fit`: ``tree``, the scikit-learn estimator; ``fidelity`` on held-out rows, the share of equal classes or R².
+
+    Paper: Craven, Shavlik 1996, "Extracting tree-structured representations of trained networks".
+    """
+
+    max_depth: int = 3
+    held_out: float = 0.25
+    generator: Seed = 0
+    tree: Any = field(default=None, init=False, compare=False)
+    fidelity: float = field(default=float("nan"), init=False, compare=False)
+
+    def fit(self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: Any = None) -> SurrogateTree:
+        """Fit the tree to the model's answers on ``inputs`` ``(N, ...)``; the features are the elements of a row.
+
+        Raises:
+            ValueError: too few rows to hold some out.
+        """
+        from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+        learn, test = split(len(inputs), self.held_out, self.generator)
+        answers = self.answers(inputs, target, additional_forward_args).cpu()
+        kind = DecisionTreeRegressor if answers.is_floating_point() else DecisionTreeClassifier
+        x = inputs.flatten(1).cpu()
+        self.tree = kind(max_depth=self.max_depth, random_state=0).fit(x[learn].numpy(), answers[learn].numpy())
+        self.fidelity = agreement(answers[test], torch.from_numpy(self.tree.predict(x[test].numpy())))
+        return self
+
+    def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: Any = None) -> Tensor:
+        """What the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
+        with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
+            if target is not None:
+                return problem.all_scores(problem.x)
+            out = outputs(problem, problem.x, problem.rows)
+        return out.argmax(1) if out.dim() == 2 and out.shape[1] > 1 else out.reshape(len(inputs))
+
+    def text(self, feature_names: Sequence[str] | None = None, **options: Any) -> str:
+        """The tree as indented rules (``sklearn.tree.export_text``)."""
+        from sklearn.tree import export_text
+
+        return export_text(self._fitted(), feature_names=feature_names, **options)
+
+    def plot(self, feature_names: Sequence[str] | None = None, **options: Any) -> Any:
+        """The tree as a ``matplotlib`` figure (``sklearn.tree.plot_tree``)."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from sklearn.tree import plot_tree
+
+        size = 2.2 * 2 ** min(self.max_depth, 4)
+        figure = Figure(figsize=(size, 1.6 * (self.max_depth + 1)))
+        FigureCanvasAgg(figure)
+        plot_tree(self._fitted(), feature_names=feature_names, ax=figure.add_subplot(), **{"filled": True} | options)
+        return figure
+
+    def _fitted(self) -> Any:
+        if self.tree is None:
+            raise RuntimeError("SurrogateTree: no tree yet; call fit(inputs) first")
+        return self.tree
+
+
+def split(n: int, held_out: float, seed: Seed) -> tuple[Tensor, Tensor]:
+    """The indices of the rows to learn from, and of those held out.
+
+    Raises:
+        ValueError: too few rows for both.
+    """
+    k = round(held_out * n)
+    if not 0 < k < n:
+        raise ValueError(f"inputs: {n} rows with held_out={held_out} leave {n - k} to learn from and {k} to test on")
+    order = torch.randperm(n, generator=generator_of(seed))
+    return order[k:], order[:k]

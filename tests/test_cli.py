@@ -1,0 +1,101 @@
+"""The command line: what it prints and writes, and exit code 2 with a message after a mistake."""
+
+import pytest
+import torch
+
+from torchwhy.cli import main, methods_table
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = main(list(arguments))
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+SHAPES = ("--model", "shapes-resnet")
+
+
+def test_explain_writes_a_figure(run, tmp_path):
+    code, out, _ = run(
+        "explain",
+        "chelsea",
+        *SHAPES,
+        "--method",
+        "saliency",
+        "IntegratedGradients",
+        "--set",
+        "batch_size=4",
+        "--out",
+        "a.png",
+    )
+    assert code == 0
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert "shapes-resnet (trained" in out
+    assert "IntegratedGradients" in out
+    assert "gap" in out
+
+
+@pytest.mark.parametrize("target, shown", [("star", "star"), ("3", "star"), ("predicted", "%")])
+def test_targets(run, target, shown):
+    code, out, _ = run("explain", "coffee", *SHAPES, "--method", "Saliency", "--target", target)
+    assert code == 0
+    assert shown in out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("explain", "no.png", *SHAPES), "no image file at 'no.png'"),
+        (("explain", "broken.png", *SHAPES), "cannot be read as an image"),
+        (("explain", "chelsea", "--model", "resnet81", "--weights", "random"), "resnet18"),
+        (("explain", "chelsea", *SHAPES, "--method", "Salency"), "the nearest are Saliency"),
+        (("explain", "chelsea", *SHAPES, "--target", "stair"), "star"),
+        (("explain", "chelsea", *SHAPES, "--target", "17"), "17"),
+        (("explain", "chelsea", *SHAPES, "--set", "n_steps"), "expected NAME=VALUE"),
+        (("explain", "chelsea", *SHAPES, "--set", "steps=3"), "has no setting steps; it has"),
+        (("explain", "chelsea", "--model", "missing.pt"), "missing.pt"),
+    ],
+)
+def test_mistakes(run, tmp_path, arguments, message):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_model_from_a_file(run, tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    net = squeezenet1_1(num_classes=5)
+    torch.save(net, tmp_path / "net.pt")
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "state.pt")
+    code, out, err = run("explain", "chelsea", "--model", "net.pt", "--trust", "--method", "Saliency", "--target", "2")
+    assert code == 0, err
+    assert "class 2" in out
+    code, _, err = run("explain", "chelsea", "--model", "net.pt", "--method", "Saliency")
+    assert code == 2
+    assert "trust" in err
+    code, out, err = run(
+        "explain", "chelsea", "--model", "squeezenet1_1", "--weights", "state.pt", "--method", "Saliency"
+    )
+    assert code == 0, err
+
+
+def test_no_command_and_help():
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+
+
+def test_methods_are_listed(run):
+    code, out, _ = run("methods")
+    assert code == 0
+    assert out.strip() == methods_table()
+    assert "| `IntegratedGradients` | The gradient integrated from a baseline to the input | ✓ | ✓ | ✓ |" in out

@@ -1,0 +1,216 @@
+"""DeepLIFT's rules: complete operation by operation, equal to their slow versions, the gradient where nothing changes."""
+
+import pytest
+import torch
+from reference import rules as slow
+from torch import nn
+from torch.nn import functional as F
+
+from torchwhy.backprop.deeplift_rules import APART, RULES
+from torchwhy.engine.beside import Beside, Recording
+
+D = torch.double
+W = torch.randn(4, 6, dtype=D, generator=torch.Generator().manual_seed(3))
+
+
+def multipliers(f, x, b, m=None):
+    """The multipliers of y = f(x) beside f(b), for multipliers m at y; y and its change."""
+    with torch.no_grad(), Recording(RULES, APART) as recording:
+        y0 = f(b * 1.0)
+    x = x.detach().clone().requires_grad_()
+    with Beside(RULES, APART, recording) as rules:
+        y1 = f(x * 1.0)
+    m = torch.ones_like(y1) if m is None else m
+    (found,) = torch.autograd.grad(y1, x, m)
+    return found, (m * (y1.detach() - y0)), rules
+
+
+POINTWISE = [
+    torch.relu, torch.sigmoid, torch.tanh, F.gelu, lambda x: F.gelu(x, approximate="tanh"), F.silu, F.hardswish, F.mish,
+    F.softplus, F.elu, F.selu, F.celu, F.leaky_relu, F.relu6, F.hardtanh, F.hardsigmoid, F.softsign, F.logsigmoid,
+    F.tanhshrink, F.softshrink, torch.exp, torch.sin, torch.abs, torch.square, torch.erf, lambda x: x**3, lambda x: 2**x,
+    lambda x: x.clamp(-0.5, 0.5), lambda x: x.abs().add(1).log(), lambda x: x.abs().add(0.1).sqrt(), lambda x: 1 / (x**2 + 1),
+    lambda x: (x**2 + 1).rsqrt(), lambda x: x.clone().relu_(), lambda x: F.relu(x * 1.0, inplace=True),
+    lambda x: F.prelu(x, torch.full((1,), 0.2, dtype=D)), lambda x: (x**2 + 1) ** -0.5,
+]  # fmt: skip
+MANY = {
+    "mul": lambda x: x[:, :3] * x[:, 3:],
+    "mul_broadcast": lambda x: x * x.mean(1, keepdim=True),
+    "mul_in_place": lambda x: x.clone().mul_(x.sin()),
+    "add_in_place": lambda x: x.sin().add_(x.exp()),
+    "square_by_itself": lambda x: x * x,
+    "div": lambda x: x[:, :3] / (x[:, 3:] ** 2 + 1),
+    "div_through_zero": lambda x: x[:, :3] / x[:, 3:],
+    "rdiv": lambda x: 2.0 / (x**2 + 0.5),
+    "rms_by_hand": lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "norm_by_hand": lambda x: (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-6),
+    "matmul": lambda x: x.view(-1, 2, 3) @ x.view(-1, 3, 2),
+    "bmm": lambda x: torch.bmm(x.view(-1, 2, 3), x.view(-1, 3, 2)),
+    "einsum": lambda x: torch.einsum("nij,njk->nik", x.view(-1, 2, 3), x.view(-1, 3, 2)),
+    "baddbmm": lambda x: torch.baddbmm(x[:, :4].view(-1, 2, 2), x.view(-1, 2, 3), x.view(-1, 3, 2), alpha=0.5),
+    "addcmul": lambda x: torch.addcmul(x, x, x.sin(), value=2),
+    "softmax": lambda x: x.softmax(1),
+    "log_softmax": lambda x: F.log_softmax(x, dim=-1),
+    "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "softmax_masked": lambda x: x.masked_fill(torch.arange(6) > 3, -torch.inf).softmax(1),
+    "layer_norm": lambda x: F.layer_norm(x, (6,), W[0], W[1]),
+    "rms_norm": lambda x: F.rms_norm(x, (6,), W[0]),
+    "group_norm": lambda x: F.group_norm(x, 2, W[0], W[1]),
+    "instance_norm": lambda x: F.instance_norm(x.view(-1, 2, 3)),
+    "max_pool": lambda x: F.max_pool1d(x[:, None], 3, stride=2),
+    "max_pool_indices": lambda x: F.max_pool1d(x[:, None], 2, return_indices=True)[0],
+    "max_pool2d": lambda x: F.max_pool2d(x.view(-1, 1, 2, 3), 2, stride=1, padding=1),
+    "adaptive_max_pool": lambda x: F.adaptive_max_pool1d(x[:, None], 2),
+    "amax": lambda x: x.amax(1),
+    "amax_all_dims": lambda x: x.view(-1, 2, 3).amax((1, 2)),
+    "max_dim": lambda x: x.view(-1, 2, 3).max(1).values,
+    "min_dim": lambda x: x.min(1, keepdim=True)[0],
+    "maximum": lambda x: torch.maximum(x[:, :3], x[:, 3:]),
+    "minimum": lambda x: torch.minimum(x, torch.zeros(6, dtype=D)),
+    "glu": lambda x: F.glu(x),
+    "normalize": lambda x: F.normalize(x, dim=1),
+    "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=1),
+    "var": lambda x: x.var(1),
+    "std": lambda x: x.std(1, correction=0),
+    "local_response_norm": lambda x: F.local_response_norm(x.view(-1, 3, 2), 2),
+    "attention": lambda x: F.scaled_dot_product_attention(*(x.view(-1, 3, 2) * k for k in (1.0, 2.0, 3.0))),
+    "attention_causal": lambda x: F.scaled_dot_product_attention(*[x.view(-1, 3, 2)] * 3, is_causal=True, scale=0.7),
+    "attention_grouped": lambda x: F.scaled_dot_product_attention(
+        x.view(-1, 2, 3, 1), x.view(-1, 2, 3, 1)[:, :1], x.view(-1, 2, 3, 1)[:, :1], enable_gqa=True
+    ),
+}  # fmt: skip
+
+
+def points(close=False):
+    x, b = torch.randn(2, 5, 6, dtype=D)
+    x[0, 0] = b[0, 0]  # one entry that does not change
+    return x, (x + 1e-7 * b if close else b)
+
+
+@pytest.mark.parametrize("f", [*POINTWISE, *MANY.values()], ids=[*map(str, range(len(POINTWISE))), *MANY])
+def test_rule_is_complete(f):
+    x, b = points()
+    shape = f(x).shape
+    m, change, rules = multipliers(f, x, b, torch.randn(shape, dtype=D))
+    assert not rules.plain
+    assert m.isfinite().all()
+    torch.testing.assert_close((m * (x - b)).sum(1), change.reshape(5, -1).sum(1), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("f", [*POINTWISE, *MANY.values()], ids=[*map(str, range(len(POINTWISE))), *MANY])
+def test_rule_tends_to_the_gradient(f):
+    x, b = points(close=True)
+    m = torch.randn(f(x).shape, dtype=D)
+    found, *_ = multipliers(f, x, b, m)
+    x.requires_grad_()
+    torch.testing.assert_close(found, torch.autograd.grad(f(x * 1.0), x, m)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_rules_equal_their_slow_versions():
+    x, b = torch.randn(2, 4, 6, dtype=D)
+    m = torch.randn(4, 6, dtype=D)
+    for i in range(4):
+        row = lambda f, m=m, i=i: multipliers(f, x[i : i + 1], b[i : i + 1], m[i : i + 1, : f(x[:1]).numel()])[0][0]  # noqa: E731
+        torch.testing.assert_close(row(torch.tanh), slow.rescale(torch.tanh, x[i], b[i], m[i]))
+        torch.testing.assert_close(row(lambda v: v.softmax(1)), slow.softmax(x[i], b[i], m[i]))
+        torch.testing.assert_close(row(lambda v: F.layer_norm(v, (6,), W[0])), slow.layer_norm(x[i], b[i], m[i], W[0]))
+        torch.testing.assert_close(row(lambda v: F.max_pool1d(v, 2)), slow.max_pool(x[i], b[i], m[i], 2))
+
+
+def test_product_gives_each_factor_its_shapley_value():
+    x, b = torch.randn(2, 1, 2, dtype=D)
+    m, *_ = multipliers(lambda v: v[:, 0] * v[:, 1], x, b)
+    (a1, c1), (a0, c0) = x[0], b[0]
+    shapley = ((a1 * c0 - a0 * c0) + (a1 * c1 - a0 * c1)) / 2
+    torch.testing.assert_close((m * (x - b))[0, 0], shapley)
+
+
+@pytest.mark.parametrize("baseline", ["zero", "random"])
+def test_a_constant_baseline_does_not_blow_up_norms(baseline):
+    """A baseline without variance has σ = √ε: its inverse must not multiply the attributions."""
+    x = torch.randn(3, 8, dtype=D)
+    b = torch.zeros_like(x) if baseline == "zero" else torch.randn_like(x)
+    for f in (
+        lambda v: F.layer_norm(F.layer_norm(v, (8,), eps=1e-6), (8,), eps=1e-6),
+        lambda v: v * torch.rsqrt(v.pow(2).mean(1, keepdim=True) + 1e-6),
+        lambda v: F.normalize(v, dim=1),
+    ):
+        m, *_ = multipliers(f, x, b)
+        assert m.abs().max() < 20
+
+
+class Layers(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.rnn, self.options = kind(6, 5, batch_first=True, **options), options
+
+    def forward(self, x):
+        out = self.rnn(x.view(-1, 1, 6).expand(-1, 3, 6) * torch.arange(1.0, 4.0, dtype=D).view(1, 3, 1))
+        return out[0].flatten(1)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}, {"proj_size": 2}, {"nonlinearity": "relu"}],
+    ids=str,
+)
+def test_recurrent_layers_are_taken_apart(kind, options):
+    if ("proj_size" in options and kind is not nn.LSTM) or ("nonlinearity" in options and kind is not nn.RNN):
+        pytest.skip("not an option of this layer")
+    net = Layers(kind, **options).double().requires_grad_(False)
+    x, b = points()
+    m, change, rules = multipliers(net, x, b)
+    assert not rules.plain
+    torch.testing.assert_close((m * (x - b)).sum(1), change.sum(1))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_packed_sequences_and_cells(kind):
+    net, cell = kind(2, 4).double().requires_grad_(False), getattr(nn, kind.__name__ + "Cell")(2, 4).double()
+
+    def packed(x):
+        data = nn.utils.rnn.pack_padded_sequence(x.view(-1, 3, 2), [3, 3, 2, 1, 1], batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(net(data)[0], batch_first=True)[0].flatten(1)
+
+    def stepped(x):
+        state = None
+        for t in range(3):
+            state = cell(x.view(-1, 3, 2)[:, t], state)
+        return state[0] if isinstance(state, tuple) else state
+
+    x, b = points()
+    for f in (packed, stepped):
+        m, change, rules = multipliers(f, x, b)
+        assert not rules.plain
+        torch.testing.assert_close((m * (x - b)).sum(1), change.sum(1))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_modules(batch_first):
+    block = nn.TransformerEncoderLayer(6, 2, 8, batch_first=batch_first, activation="gelu").double().eval()
+    encoder = nn.TransformerEncoder(block, 2, enable_nested_tensor=False).requires_grad_(False)
+    for f in (
+        lambda x: encoder(x.view(-1, 5, 6)).flatten(1),
+        lambda x: block.self_attn(*[x.view(1, 5, 6)] * 3)[0].flatten(1),
+    ):
+        x, b = points()
+        m, change, rules = multipliers(f, x, b)
+        assert not rules.plain
+        torch.testing.assert_close((m * (x - b)).sum(), change.sum())
+
+
+def test_control_flow_that_differs_is_refused():
+    x = torch.ones(1, 2)
+    for f in (
+        lambda v: v.relu() if v.sum() > 0 else v.sigmoid(),
+        lambda v: v.relu() if v.sum() > 0 else v * 1,
+        lambda v: v.relu() if v.sum() <= 0 else v * 1,
+    ):
+        with pytest.raises(RuntimeError, match="control flow"):
+            multipliers(f, x, -x)
+
+
+def test_what_has_no_rule_is_counted():
+    *_, rules = multipliers(lambda v: torch.cumprod(v, 1), torch.ones(1, 2), torch.zeros(1, 2))
+    assert rules.plain == {"cumprod": 1}

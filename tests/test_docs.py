@@ -1,0 +1,45 @@
+"""The README and the docs say what is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import torchwhy as tw
+from torchwhy.cli import methods_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_table_of_methods_is_that_of_the_classes():
+    assert methods_table() in README, "write the output of `torchwhy methods` into the README"
+
+
+def test_the_quick_start_is_two_commands():
+    block = re.search(r"^## Quick start$.*?^```\w*\n(.*?)^```", README, re.M | re.S)
+    assert block is not None
+    assert len(block.group(1).strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith(("http", "mailto")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    for block in blocks:  # one after the other, like the cells of a notebook
+        exec(compile(block, page.name, "exec"), scope)
+
+
+def test_every_method_is_in_the_docs():
+    page = (ROOT / "docs" / "methods.md").read_text()
+    for name in tw.methods():
+        assert f"`{name}`" in page, name
