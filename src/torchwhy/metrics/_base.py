@@ -44,7 +44,12 @@ class Options(TypedDict, total=False):
 
 
 def metric(
-    *, better: Literal["higher", "lower", "none"], span: tuple[float, float], needs: Needs, paper: str = ""
+    *,
+    better: Literal["higher", "lower", "none"],
+    span: tuple[float, float],
+    needs: Needs,
+    paper: str,
+    elements: bool = False,
 ) -> Callable[[F], F]:
     """Put a metric's facts on its function.
 
@@ -54,11 +59,13 @@ def metric(
         needs: what it is called with: "model" (model, inputs, attributions, target), "maps" (attributions), "mask"
             (attributions, mask) or "method" (method, inputs, target).
         paper: where it comes from.
+        elements: the attributions of single elements are wanted, where else those of an image's pixels do (the sums over
+            its channels).
     """
 
     def add(function: F) -> F:
         facts = {"higher_is_better": {"higher": True, "lower": False, "none": None}[better], "range": span}
-        for name, value in {**facts, "needs": needs, "paper": paper}.items():
+        for name, value in {**facts, "needs": needs, "paper": paper, "elements": elements}.items():
             setattr(function, name, value)
         return function
 

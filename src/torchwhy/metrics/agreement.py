@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 inf = float("inf")
 
 
-@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1901.09392")
+@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1901.09392", elements=True)
 def infidelity(
     model: Any,
     inputs: Inputs,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 inf = float("inf")
 
 
-@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1703.01365")
+@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1703.01365", elements=True)
 def completeness_gap(
     model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
 ) -> Tensor:

@@ -18,7 +18,7 @@ from ._base import average_ranks, count_of, metric, tensors_of
 Sign = Literal["positive", "absolute"]
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="arXiv:1608.00507")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1608.00507")
 def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0, sign: Sign = "positive") -> Tensor:
     """1 where the largest attribution lies on the mask, else 0, (N,).
 
@@ -45,7 +45,7 @@ def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0,
     return (largest & mask).sum((1, 2)).to(maps) / largest.sum((1, 2))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="arXiv:2003.07258")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2003.07258")
 def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
     r"""The share of the map that lies on the mask: :math:`\sum_{u \in M} a_{nu} / \sum_u a_{nu}`, (N,); NaN where all is 0.
 
@@ -55,7 +55,7 @@ def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
     return (maps * mask).sum((1, 2)) / maps.sum((1, 2))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="arXiv:1910.01279")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1910.01279")
 def energy_pointing_game(attributions: Tensor, mask: Tensor) -> Tensor:
     """The share of the positive part of the map on the mask, (N,): :func:`relevance_mass` with ``sign="positive"``.
 
@@ -64,7 +64,7 @@ def energy_pointing_game(attributions: Tensor, mask: Tensor) -> Tensor:
     return relevance_mass(attributions, mask, sign="positive")
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="arXiv:2003.07258")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2003.07258")
 def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
     r"""The share of the \|M\| largest attributions that lie on the mask, \|M\| being its size, (N,).
 
@@ -76,7 +76,7 @@ def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
     return _on_mask(maps, mask, mask.sum((1, 2)))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="arXiv:2104.14995")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2104.14995")
 def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign: Sign = "positive") -> Tensor:
     """The share of the k largest attributions that lie on the mask, (N,); ties as for :func:`relevance_rank`.
 
@@ -90,7 +90,7 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign
     return _on_mask(maps, mask, torch.full((len(maps),), k, device=maps.device))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="doi:10.1016/j.patrec.2005.10.010")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="doi:10.1016/j.patrec.2005.10.010")
 def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
     """The chance that a random pixel on the mask has a larger attribution than one off it, ties counting half, (N,).
 
@@ -107,7 +107,7 @@ def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tenso
     return (wins / (number * (~on).sum(1))).to(maps)
 
 
-@metric(better="higher", span=(0, 1), needs="mask", paper="arXiv:1512.04150")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1512.04150")
 def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sign = "positive") -> Tensor:
     """Intersection over union of the mask and the pixels above ``threshold`` times the row's largest, (N,).
 
