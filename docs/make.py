@@ -1,4 +1,7 @@
-"""Writes docs/methods.md and the README's table from the classes, and the pictures: ``python docs/make.py [--pictures] [--only FAMILY]``."""
+"""Writes docs/methods.md, the README's table and the pictures from the classes.
+
+``python docs/make.py [--pictures] [--only FAMILY]``; the pictures take minutes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import torchwhy as tw
 
+README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlusion"]
 DOCS = Path(__file__).resolve().parent
 
 
@@ -65,8 +69,13 @@ def readme_with_table(text: str) -> str:
 def picture(family: str) -> None:
     """The family's methods side by side on the two photos of the demo."""
     from torchwhy.cli import main
+    from torchwhy.demo import for_photos
 
-    names = [m.__name__ for m in families()[family]]
+    names = (
+        README_METHODS if family == "readme" else [m.__name__ for m in families()[family] if m.__name__ in for_photos()]
+    )
+    if not names:
+        return
     (DOCS / "pictures").mkdir(exist_ok=True)
     if main(["demo", "--out", str(DOCS / "pictures" / f"{family}.png"), "--methods", *names]):
         raise SystemExit(2)
@@ -78,7 +87,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", help="one family's picture")
     args = parser.parse_args()
     if args.pictures:
-        for family in [args.only] if args.only else families():
+        for family in [args.only] if args.only else ["readme", *families()]:
             picture(family)
     (DOCS / "methods.md").write_text(methods_page())
     readme = DOCS.parent / "README.md"

@@ -73,6 +73,11 @@ CASES = [
     Case(tw.FeatureAblation, data={"feature_mask": PATCHES}, laws=("linear", "dummy")),
     Case(tw.Occlusion, {"sliding_window_shapes": 3, "strides": 2}),
     Case(tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0}, maps=True),
+    Case(
+        tw.ExtremalPerturbation,
+        {"n_steps": 4, "areas": (0.2, 0.4), "step": 2, "sigma": 2.0, "max_blur": 3.0},
+        maps=True,
+    ),
     Case(tw.LIME, {"n_samples": 60, "n_segments": 6, "generator": 0, "kernel_width": 1.0}),
     Case(tw.ExactShapley, data={"feature_mask": PATCHES}, laws=("linear",)),
     Case(tw.KernelSHAP, {"n_samples": 450, "generator": 0}, laws=("linear", "complete")),
@@ -83,7 +88,36 @@ CASES = [
         data={"feature_mask": PATCHES},
         laws=("linear", "complete"),
     ),
+    Case(tw.RawAttention, net="attending", maps=True),
+    Case(tw.AttentionRollout, {"discard_ratio": 0.3}, net="attending", maps=True),
+    Case(tw.AttentionFlow, net="attending", maps=True),
+    Case(tw.AttentionRelevance, net="attending", maps=True),
+    Case(tw.ALTI, net="attending", maps=True),
     Case(tw.LinearSHAP, {"rtol": 1e9}, laws=("linear",)),
+    *(
+        Case(method, {"relu": False}, maps=True)
+        for method in (
+            tw.GradCAM,
+            tw.GradCAMPlusPlus,
+            tw.XGradCAM,
+            tw.HiResCAM,
+            tw.ElementWiseCAM,
+            tw.LayerCAM,
+            tw.ShapleyCAM,
+            tw.EigenCAM,
+            tw.EigenGradCAM,
+            tw.KPCACAM,
+            tw.ScoreCAM,
+            tw.AblationCAM,
+            tw.FinerCAM,
+        )
+    ),
+    Case(tw.SmoothGradCAMPlusPlus, {**SAMPLES, "relu": False}, maps=True),
+    Case(tw.SSCAM, {**SAMPLES, "stdev": 0.5, "relu": False}, maps=True),
+    Case(tw.ISCAM, {"n_steps": 3, "relu": False}, maps=True),
+    Case(tw.OptiCAM, {"n_steps": 3, "relu": False}, maps=True),
+    Case(tw.FullGrad, maps=True),
+    Case(tw.GuidedGradCAM),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

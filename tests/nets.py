@@ -58,6 +58,25 @@ class Tokens(nn.Module):
         return SimpleNamespace(logits=self.head(e.sum(1) / mask.sum(1, keepdim=True)), hidden=e)
 
 
+class Attending(nn.Module):
+    """Images (N, 3, 8, 8) → (N, 4): a class token and 16 patches, attention once fused and once by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 2, stride=2), nn.Conv2d(6, 6, 1)
+        self.first, self.norm = nn.Parameter(torch.randn(1, 1, 6)), nn.LayerNorm(6)
+        self.qkv, self.head = nn.ModuleList([nn.Linear(6, 18), nn.Linear(6, 18)]), nn.Linear(6, 4)
+        self.out = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+
+    def forward(self, x):
+        patches = self.conv2(F.gelu(self.conv1(x))).flatten(2).transpose(1, 2)
+        y = self.norm(torch.cat([self.first.expand(len(x), -1, -1), patches], 1))
+        q, k, v = self.qkv[0](y).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4)
+        y = y + self.out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = self.qkv[1](y).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4)
+        return self.head((y + self.out[1]((F.softmax(q @ k.mT, -1) @ v).transpose(1, 2).flatten(2)))[:, 0])
+
+
 class Twice(nn.Module):
     """One layer that runs twice, and one that gives a tuple: (N, 5) → (N, 5)."""
 
@@ -81,6 +100,7 @@ def make(kind, dtype=torch.double, seed=0):
             "smooth": Smooth,
             "two": Two,
             "tokens": Tokens,
+            "attending": Attending,
             "twice": Twice,
         }[kind]()
         for m in net.modules():
@@ -94,7 +114,7 @@ def make(kind, dtype=torch.double, seed=0):
 def inputs(kind, n=3, dtype=torch.double, seed=1):
     """n rows for that network."""
     g = torch.Generator().manual_seed(seed)
-    shape = {"conv": (3, 8, 8)}.get(kind, (5,))
+    shape = {"conv": (3, 8, 8), "attending": (3, 8, 8)}.get(kind, (5,))
     if kind == "tokens":
         return torch.randint(11, (n, 4), generator=g)
     x = torch.randn(n, *shape, generator=g, dtype=torch.double).to(dtype)

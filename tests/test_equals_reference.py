@@ -209,3 +209,18 @@ def test_layer_forms():
     expected = by_row(lambda x: slow.integrated_gradients(above, below(x).detach(), below(B[:1]).detach(), 6))
     torch.testing.assert_close(ig, expected, **CLOSE)
     torch.testing.assert_close(tw.LayerActivation(NET, layer="conv1").attribute(X, 2), below(X).detach(), **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
+def test_a_real_photo_adds_up_within_one_percent(name):
+    """With fewer evaluations than 300 equal steps, which do not reach it."""
+    from torchwhy.models import load, photo
+
+    loaded = load("efficientnet-lite0")
+    x = loaded.preprocess(photo(name))
+    target = loaded.model(x).argmax(1).tolist()
+    change = (loaded.model(x) - loaded.model(0 * x))[0, target[0]].abs().item()
+    e = tw.IntegratedGradients(loaded.model, tolerance=0.01).explain(x, target)
+    assert e.completeness_gap.item() <= 0.0101 * change
+    assert e.evaluations < 300

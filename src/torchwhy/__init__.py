@@ -33,6 +33,7 @@ _HOME = {
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance", "InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
+    "cam.cam": ["CAM"],
     "cam.gradient_cams": [
         "GradCAM",
         "GradCAMPlusPlus",
@@ -46,10 +47,15 @@ _HOME = {
     "cam.principal": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
     "cam.masked": ["ScoreCAM", "SSCAM", "ISCAM"],
     "cam.ablation": ["AblationCAM"],
+    "cam.opti": ["OptiCAM"],
+    "cam.finer": ["FinerCAM"],
+    "cam.fullgrad": ["FullGrad"],
+    "cam.guided": ["GuidedGradCAM"],
     "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
     "perturbation.lime": ["LIME"],
+    "perturbation.extremal": ["ExtremalPerturbation"],
     "perturbation.segments": ["patches", "superpixels"],
     "shapley.exact": ["ExactShapley"],
     "shapley.kernel": ["KernelSHAP", "Banzhaf"],
@@ -61,20 +67,29 @@ _HOME = {
     "backprop.excitation": ["ExcitationBackprop"],
     "backprop.linear_approximation": ["LinearApproximation"],
     "counterfactual.counterfactual": ["Counterfactual"],
+    "attention.rollout": ["AttentionRollout", "RawAttention"],
+    "attention.flow": ["AttentionFlow"],
+    "attention.relevance": ["AttentionRelevance"],
+    "attention.alti": ["ALTI"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
+    "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "comparison": ["Comparison", "compare"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
+_PACKAGES = ("metrics", "models", "visualize")
 
 __all__ = ["__version__", "methods", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _MODULES:
         raise AttributeError(f"module 'torchwhy' has no attribute {name!r}")
     found = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -208,41 +208,34 @@ class Attribution(Settings):
         if isinstance(target, str):
             target = self._predicted(problem, target)
         problem.target = Target.of(target, data.n, data.inputs[0].device)
-        self._place(problem)
-        return problem
-
-    def _place(self, problem: Problem) -> None:
-        """Let the problem know of the layers."""
-        if self.layer_role == "inner":
-            return
-        if self.layer is None:
-            if self.layer_role == "tap":
-                raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
-            return
-        if not isinstance(problem.model, nn.Module):
-            raise TypeError("layer: the model is a plain callable and has no layers")
-        layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-        places = tuple(
-            last_grid(problem, input=self.attribute_to_layer_input)
-            if isinstance(layer, str) and layer == "auto"
-            else find(problem.model, layer, input=self.attribute_to_layer_input)
-            for layer in layers
-        )
+        places = self._places(model, problem)
+        if self.layer_role == "tap" and not places:
+            raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
         if self.layer_role == "tap":
             problem.taps = places
-        else:
+        elif places:
             self._cut(problem, places)
+        return problem
+
+    def _places(self, model: Any, problem: Problem | None = None) -> tuple[Place, ...]:
+        """The places that ``layer`` names; ``"auto"`` needs the problem."""
+        if self.layer is None or self.layer_role == "inner":
+            return ()
+        if not isinstance(model, nn.Module):
+            raise TypeError("layer: the model is a plain callable and has no layers")
+        layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+        return tuple(
+            last_grid(problem, input=self.attribute_to_layer_input)
+            if problem is not None and isinstance(layer, str) and layer == "auto"
+            else find(model, layer, input=self.attribute_to_layer_input)
+            for layer in layers
+        )
 
     def _check_model(self, model: Any, data: Data) -> None:
         """Refuse or warn where the numbers could not mean anything."""
         if not isinstance(model, nn.Module):
             return
-        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
-            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-            raise TypeError(
-                "inputs: integers have no gradient; explain by the embedding layer, "
-                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
-            )
+        self._check_inputs(model, data)
         device = next((p.device for p in model.parameters()), data.inputs[0].device)
         if device != data.inputs[0].device:
             raise ValueError(f"inputs: on {data.inputs[0].device}, but the model is on {device}")
@@ -252,6 +245,15 @@ class Attribution(Settings):
             warn(
                 f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
                 "random or let rows influence each other; call model.eval() first",
+            )
+
+    def _check_inputs(self, model: nn.Module, data: Data) -> None:
+        """Refuse inputs that have no gradient where one is needed."""
+        if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
+            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+            raise TypeError(
+                "inputs: integers have no gradient; explain by the embedding layer, "
+                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
             )
 
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:

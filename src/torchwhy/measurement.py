@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .attribution import Attribution, Inputs
 from .engine.problem import Problem
-from .engine.where import LayerLike, until
+from .engine.where import LayerLike
 from .settings import Settings
 from .target import TargetLike, only_tensor
 
@@ -38,6 +38,14 @@ class Measurement(Settings):
 
     batch_size: int | None = None
     progress: bool = False
+
+    def steps(self, n: int) -> Iterable[int]:
+        """``range(n)``, with a bar if asked for."""
+        if not self.progress:
+            return range(n)
+        from tqdm.auto import tqdm
+
+        return tqdm(range(n), desc=type(self).__name__)
 
     @contextmanager
     def problem(
@@ -68,14 +76,3 @@ def outputs(problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensor:
             return only_tensor(problem.output([t[a:b] for t in z], rows[a:b]))
 
     return torch.cat(list(problem.batches(len(rows), work)))
-
-
-def activations(problem: Problem, then: Callable[[Tensor], Tensor] = torch.Tensor.detach) -> list[Tensor]:
-    """What passes the problem's taps, for all rows; of each chunk what ``then`` makes of it."""
-
-    def work(a: int, b: int) -> list[Tensor]:
-        problem.evaluations += b - a
-        run = lambda: problem.data.call(problem.model, [t[a:b] for t in problem.x], problem.rows[a:b])  # noqa: E731
-        return [then(t) for t in until(run, problem.taps)]
-
-    return [torch.cat(parts) for parts in zip(*problem.batches(problem.n, work))]

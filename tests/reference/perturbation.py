@@ -146,3 +146,17 @@ def lime(z, scores, weights, penalty):
     free[0, 0] = 0
     stacked = torch.cat([weights.sqrt()[:, None] * x, math.sqrt(penalty) * free])
     return torch.linalg.lstsq(stacked, torch.cat([weights.sqrt() * scores, torch.zeros(x.shape[1])])).solution[1:]
+
+
+def smooth_mask(p, step, sigma, reach, size):
+    """Fong et al. 2019, the smooth maximum of p_i k(|u - u_i|) over the points at most ``reach`` cells away."""
+    out = torch.zeros(size, dtype=torch.double)
+    for u in itertools.product(*map(range, size)):
+        values = []
+        for i in itertools.product(*(range(c // step - reach, c // step + reach + 1) for c in u)):
+            distance = math.dist(u, [k * step + (step - 1) / 2 for k in i])
+            inside = all(0 <= k < n for k, n in zip(i, p.shape))
+            values.append(float(p[i]) * math.exp(-(max(0.0, distance / sigma - 1) ** 2) / 4) if inside else 0.0)
+        weights = [math.exp(20 * v) for v in values]
+        out[u] = sum(w * v for w, v in zip(weights, values)) / sum(weights)
+    return out

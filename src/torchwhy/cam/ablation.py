@@ -45,6 +45,11 @@ class AblationCAM(ClassActivationMap):
             )
         tensors, found = problem.read(problem.taps, problem.x, problem.rows), []
         for place, tensor, view in zip(problem.taps, tensors, self.views(problem, tensors, problem.n)):
+            if len(tensor) != problem.n:
+                raise ValueError(
+                    f"layer: {place} passes a tensor of shape {tuple(tensor.shape)} for {problem.n} rows; AblationCAM needs "
+                    "the rows in its first dimension"
+                )
             above = replace(problem, cut=(place,), taps=(), x=(tensor,))
             above.spare_below()
             found.append(weighted(wide(view(tensor)), self._weights(above, view, scores)))
@@ -76,6 +81,6 @@ def cells_of(view: Reshape, tensor: Tensor) -> Tensor:
     """
     index = torch.arange(tensor[0].numel(), device=tensor.device, dtype=torch.double).view(1, *tensor.shape[1:])
     found = view(index)[0].flatten(1).long()
-    if not torch.equal(tensor.flatten(1)[:, found], view(tensor).flatten(2)):
+    if found.max() >= index.numel() or not torch.equal(tensor.flatten(1)[:, found], view(tensor).flatten(2)):
         raise ValueError("reshape: AblationCAM sets channels to 0, so it must only rearrange the layer's tensor")
     return found

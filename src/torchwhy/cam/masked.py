@@ -170,5 +170,5 @@ def unit_range(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     flat, large = maps.flatten(1), resize(maps[:, None], size)[:, 0]
     low, high = large.flatten(1).amin(1), large.flatten(1).amax(1)
     varies = (flat.amax(1) > flat.amin(1)) & (high > low)
-    low, scale = (over_rows(t, large) for t in (low, torch.where(varies, 1 / (high - low), 0)))
-    return (large - low) * scale
+    span = torch.where(varies, high - low, 1)
+    return torch.where(over_rows(varies, large) > 0, (large - over_rows(low, large)) / over_rows(span, large), 0)

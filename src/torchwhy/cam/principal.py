@@ -44,7 +44,8 @@ class EigenCAM(ClassActivationMap):
             found = _first(points @ points.mT)
         else:  # fewer channels than cells: the smaller matrix has the same component
             found = torch.bmm(points, torch.linalg.eigh(points.mT @ points)[1][..., -1:])[..., 0]
-        return oriented(found, rows).unflatten(1, values.shape[2:])
+        noise = 16 * torch.finfo(rows.dtype).eps * rows.norm(dim=2).amax(1, keepdim=True)
+        return oriented(found, rows, noise).unflatten(1, values.shape[2:])
 
 
 @dataclass(kw_only=True, repr=False)
@@ -107,8 +108,9 @@ class KPCACAM(EigenCAM):
             k = dots
         else:
             raise ValueError(f"kernel={self.kernel!r}: expected 'sigmoid', 'rbf', 'poly' or 'linear'")
+        noise = (4 * k.shape[1] * torch.finfo(k.dtype).eps * k.abs().amax((1, 2))).sqrt()[:, None]
         k = k - k.mean(1, keepdim=True) - k.mean(2, keepdim=True) + k.mean((1, 2), keepdim=True)
-        return oriented(_first(k), rows).unflatten(1, values.shape[2:])
+        return oriented(_first(k), rows, noise).unflatten(1, values.shape[2:])
 
 
 def _first(matrix: Tensor) -> Tensor:
@@ -117,8 +119,12 @@ def _first(matrix: Tensor) -> Tensor:
     return values[:, -1:].clamp(min=0).sqrt() * vectors[..., -1]
 
 
-def oriented(projection: Tensor, rows: Tensor) -> Tensor:
-    """The projection ``(N, P)`` with the sign that agrees with the sums of ``rows`` ``(N, P, C)``, its peak's in a tie."""
+def oriented(projection: Tensor, rows: Tensor, noise: Tensor) -> Tensor:
+    """The projection ``(N, P)`` with the sign that agrees with the sums of ``rows`` ``(N, P, C)``, its peak's in a tie.
+
+    It is 0 where its largest value is below ``noise`` ``(N, 1)``: all cells are the same, and the rest is rounding.
+    """
     agreement = (projection * rows.sum(2)).sum(1, keepdim=True)
     peak = projection.gather(1, projection.abs().argmax(1, keepdim=True))
-    return torch.where(torch.where(agreement == 0, peak, agreement) < 0, -projection, projection)
+    sign = torch.where(agreement == 0, peak, agreement).sign()
+    return torch.where(peak.abs() > noise, projection * sign, 0)

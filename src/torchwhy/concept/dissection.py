@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..engine.images import resize
 from ..engine.where import LayerLike
-from ..measurement import Measurement, activations
+from ..measurement import Measurement
 
 BINS = 2**16
 
@@ -100,7 +100,7 @@ class NetworkDissection(Measurement):
     def _maps(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         for images, masks in data:
             with self.problem(images, layer=self.layer) as problem:
-                maps = activations(problem)[0].float()
+                maps = problem.read(problem.taps, problem.x, problem.rows)[0].float()
             if maps.dim() != 4:
                 raise ValueError(
                     f"layer: {problem.what} passes rows of shape {tuple(maps.shape[1:])}; expected maps (units, h, w)"

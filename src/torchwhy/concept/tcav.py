@@ -15,7 +15,7 @@ from torch import Tensor
 from ..attribution import Attribution, Inputs
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Seed, generator_of
-from ..measurement import activations
+from ..engine.where import find
 from ..target import TargetLike
 from .cavs import Cavs, train
 
@@ -153,7 +153,8 @@ class TCAV(Attribution):
             facts = json.loads((file.metadata() or {}).get("tcav", "null"))
             if facts is None:
                 raise ValueError(f"{path}: not a file written by TCAV.save()")
-            places = [str(p) for p in self._places(self.model)]
+            layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+            places = [str(find(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
             if facts["layers"] != places or facts["pool"] != self.pool:
                 raise ValueError(
                     f"{path}: has vectors of {', '.join(facts['layers'])} with pool={facts['pool']}, "
@@ -202,8 +203,8 @@ class TCAV(Attribution):
         """What passes each layer, ``(M, d)``, by the layer's name."""
         problem = self._problem(inputs, None, None, None, None)
         with problem.open():
-            values = activations(problem, lambda t: self._flat(t, torch.mean))
-            return dict(zip(map(str, problem.taps), values))
+            values = problem.read(problem.taps, problem.x, problem.rows)
+            return {str(place): self._flat(t, torch.mean) for place, t in zip(problem.taps, values)}
 
     def _flat(self, values: Tensor, pooled: Any) -> Tensor:
         """Rows ``(M, d)``; with ``pool``, ``pooled`` over positions."""
@@ -221,6 +222,10 @@ class TCAV(Attribution):
     def _check(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs], with_random: bool) -> None:
         if self.test not in ("exchange", "t"):
             raise ValueError(f"test={self.test!r}: expected 'exchange' or 't'")
+        if "auto" in (self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]):
+            raise ValueError(
+                "layer='auto' depends on the target, and the vectors are learnt before there is one: name it"
+            )
         if not isinstance(concepts, Mapping) or not concepts:
             raise TypeError("concepts: expected a dict of examples by the concept's name, with at least one concept")
         if not with_random and len(concepts) < 2:

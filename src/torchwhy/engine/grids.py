@@ -70,15 +70,17 @@ def grid_of(place: Place, tensor: Tensor, n: int, size: tuple[int, ...]) -> Grid
     axis = 1 if place.input else 0
     widths = {p.shape[axis if p.dim() > 1 else 0] for p in place.module.parameters() if p.dim()} - {1}
     if len(shape) == 3 and shape[0] != n and shape[1] == n and dims:
-        found = replace(g, rows=1) if (g := _tokens(shape[0], size)) else None
+        found = replace(g, rows=1) if (g := token_grid(shape[0], size)) else None
     elif shape[0] != n or not 1 <= dims <= 3:
         return None
     elif len(shape) == 2 + dims:
         found = _dense(shape, size, widths)
     elif len(shape) == 3:
-        after, before = _tokens(shape[1], size), _tokens(shape[2], size)
-        first = shape[1] in widths and shape[2] not in widths
-        found = after if after and not (first and before) else before and replace(before, channels=1)
+        after, before = token_grid(shape[1], size), token_grid(shape[2], size)
+        known = (shape[1] in widths) - (shape[2] in widths)
+        if after and before and known == 0:  # which one has the picture's proportions?
+            known = dims > 1 and _skew(before.size, size) < _skew(after.size, size)
+        found = replace(before, channels=1) if before and (known > 0 or not after) else after
     else:
         return None
     return found if found and math.prod(found.size) > 1 else None
@@ -100,7 +102,7 @@ def _skew(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
 
 
 @lru_cache(maxsize=256)
-def _tokens(tokens: int, size: tuple[int, ...]) -> Grid | None:
+def token_grid(tokens: int, size: tuple[int, ...]) -> Grid | None:
     """The grid of square patches that ``tokens`` tokens make, with as few others before them as can be."""
     if len(size) == 1:
         return Grid((tokens,), channels=2)

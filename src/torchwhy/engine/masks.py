@@ -28,7 +28,7 @@ def blend(keep: Tensor, x: Tensor, fill: Tensor) -> Tensor:
     """x where kept, the fill where not: exact for boolean masks (and for integer inputs), linear between 0 and 1."""
     if keep.dtype == torch.bool:
         return torch.where(keep, x, fill)
-    return fill + keep.to(x.dtype) * (x - fill)
+    return torch.lerp(fill, x, keep.to(x.dtype))
 
 
 def evaluate(

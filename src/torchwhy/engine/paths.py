@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -134,7 +133,7 @@ def count(name: str, value: Any, least: int = 1) -> int:
     Raises:
         ValueError: it is no int, or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or int(value) != value or value < least:
+    if isinstance(value, (bool, str)) or value is None or int(value) != value or value < least:
         raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
     return int(value)
 

@@ -49,7 +49,7 @@ class Place:
 
 
 def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
-    """The place that ``layer`` names in ``model``.
+    """The place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
 
     Raises:
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
@@ -57,7 +57,8 @@ def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
     where = layer if isinstance(layer, Layer) else Layer(layer)
     modules = dict(model.named_modules())
     if isinstance(where.module, str):
-        name, module = where.module, modules.get(where.module)
+        name = _embeddings(model, modules) if where.module == "embeddings" else where.module
+        module = modules.get(name)
         if module is None:
             near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or [n for n in modules if n][-5:]
             raise LookupError(f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}")
@@ -68,6 +69,23 @@ def find(model: nn.Module, layer: LayerLike, *, input: bool = False) -> Place:
     else:
         raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
     return Place(name, module, where.call, where.output, where.input or input)
+
+
+def _embeddings(model: nn.Module, modules: dict[str, nn.Module]) -> str:
+    """The name of what ``layer="embeddings"`` means.
+
+    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
+    """
+    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
+    if named:
+        return named[0]
+    says = getattr(model, "get_input_embeddings", None)
+    table = says() if says is not None else None
+    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
+    if len(tables) != 1:
+        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
+        raise LookupError(f"layer='embeddings': the model has {found}")
+    return tables[0]
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""How close are the perturbation methods to the cost of their evaluations, and to Captum at its best setting?
+
+The floor is evaluations × the best time per row of a plain batched forward pass, contiguous. Peak memory is how much it
+grows while a side runs; with ten times the samples it must stay where it was.
+"""
+
+from __future__ import annotations
+
+import torch
+from harness import Benchmark, floor, forward, timed
+
+import torchwhy as tw
+from torchwhy.perturbation.segments import patches
+
+SIZES = (8, 16, 32)  # of a plain call, and of Captum's
+
+
+def workloads(side, quick):
+    """Name → (evaluations of a row, our method, Captum's call with its perturbations_per_eval)."""
+    window, step = (45, 22) if quick else (32, 7)
+    samples, masks = (100, 100) if quick else (500, 1000)
+    windows = (-(-(side - window) // step) + 1) ** 2
+
+    def captum(name, **options):
+        def run(model, x, mask, per):
+            from captum import attr
+
+            extra = options if name == "Occlusion" else {**options, "feature_mask": mask}
+            getattr(attr, name)(model).attribute(x, target=0, perturbations_per_eval=per, **extra)
+
+        return run
+
+    return {
+        f"Occlusion, {windows} windows": (
+            windows + 1,
+            lambda model, **o: tw.Occlusion(model, sliding_window_shapes=window, strides=step, **o),
+            captum("Occlusion", sliding_window_shapes=(3, window, window), strides=(3, step, step)),
+        ),
+        f"RISE, {masks} masks": (masks, lambda model, **o: tw.RISE(model, n_samples=masks, generator=0, **o), None),
+        f"KernelSHAP, 49 patches, {samples}": (
+            samples,
+            lambda model, **o: tw.KernelSHAP(model, n_samples=samples, generator=0, **o),
+            captum("KernelShap", n_samples=samples),
+        ),
+        f"LIME, 49 patches, {samples}": (
+            samples,
+            lambda model, **o: tw.LIME(model, n_samples=samples, generator=0, **o),
+            captum("Lime", n_samples=samples),
+        ),
+        "FeatureAblation, 49 patches": (50, tw.FeatureAblation, captum("FeatureAblation")),
+    }
+
+
+def best_captum(run, model, x, mask):
+    """Captum's fastest perturbations_per_eval, by one scan."""
+    return min((max(1, s // len(x)) for s in SIZES), key=lambda per: timed(lambda: run(model, x, mask, per)))
+
+
+def main() -> None:
+    from torchvision import models
+
+    bench = Benchmark("perturbation_speed", "Perturbation methods against the floor of their evaluations")
+    side = 112 if bench.quick else 224
+    model = models.resnet18().eval()
+    torch.manual_seed(0)
+    for rows in (1,) if bench.quick else (1, 8):
+        x = torch.randn(rows, 3, side, side)
+        mask = patches(x, 7)
+        for name, (evaluations, make, captum) in workloads(side, bench.quick).items():
+            label = f"{name}, {rows} image{'s' * (rows > 1)}"
+            if bench.only not in label:
+                continue
+            data = {} if name.startswith(("Occlusion", "RISE")) else {"feature_mask": mask}
+            sides = {
+                "floor": floor(forward(model, x), evaluations * rows, SIZES),
+                "torchwhy": run(make(model), x, data),
+                "torchwhy bf16": run(make(model, precision="bf16"), x, data),
+            }
+            if captum is not None:
+                try:
+                    per = best_captum(captum, model, x, mask)
+                    sides[f"captum perturbations_per_eval={per}"] = lambda captum=captum, mask=mask, x=x, per=per: (
+                        captum(model, x, mask, per)
+                    )
+                except ImportError:
+                    print("captum is not installed: left out")
+            exact, half = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": "bf16"}))
+            ranks = torch.stack([t.argsort().argsort().double() for t in (exact, half)])
+            agree = float(torch.corrcoef(ranks)[0, 1])
+            bench.case(label, sides, base="floor", memory=True, facts={"bf16_rank_correlation": agree})
+            print(f"    rank correlation of bf16 with float32: {agree:.4f}")
+        many = tw.RISE(model, n_samples=(200 if bench.quick else 10000), generator=0)
+        few = tw.RISE(model, n_samples=(20 if bench.quick else 1000), generator=0)
+        bench.case(
+            f"memory of RISE, ten times the masks, {rows} image{'s' * (rows > 1)}",
+            {"few": run(few, x, {}), "many": run(many, x, {})},
+            base="few",
+            rounds=1,
+            memory=True,
+        )
+    bench.finish()
+
+
+def run(method, x, data):
+    """A side of the comparison."""
+
+    def side():
+        method.attribute(x, 0, **data)
+
+    return side
+
+
+if __name__ == "__main__":
+    main()

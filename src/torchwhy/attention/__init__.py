@@ -1,0 +1,1 @@
+"""Explanations from the attention between tokens."""

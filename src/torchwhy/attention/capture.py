@@ -1,0 +1,136 @@
+"""Attention matrices as they are computed, whichever way a model writes its attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..engine.decompose import DECOMPOSITIONS
+from ..engine.rules import Call, Rules
+
+T = TypeVar("T")
+
+# what a model may do to its weights before it multiplies the values with them
+PASSING = (
+    *("dropout", "alpha_dropout", "feature_dropout", "to", "type_as", "type", "float", "half", "bfloat16", "double"),
+    *("view", "reshape", "flatten", "unflatten", "contiguous", "clone", "squeeze", "unsqueeze", "expand", "mul"),
+    *("nan_to_num", "where", "masked_fill", "cast"),
+)
+FUSED = ("scaled_dot_product_attention", "multi_head_attention_forward")
+
+
+class Attentions(Rules):
+    """While open, keep every softmax whose result multiplies values: softmax(q kᵀ) v, hand-written, fused or in a module.
+
+    Args:
+        graph: make the matrices differentiable: also those on which no gradient depends become leaves.
+
+    ``found`` lists the matrices in the order of the model, ``values`` what each is multiplied with.
+    """
+
+    always = True
+
+    def __init__(self, *, graph: bool = False) -> None:
+        fused = {name: DECOMPOSITIONS[name] for name in FUSED}
+        products = dict.fromkeys(("matmul", "bmm", "einsum"), self._product)
+        super().__init__({**dict.fromkeys(PASSING, self._passing), "softmax": self._softmax, **products, **fused})
+        self.graph = graph
+        self.found: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._weights = WeakIdKeyDictionary()  # tensor -> the softmax that it comes from
+
+    def _softmax(self, call: Call) -> Tensor:
+        weights = call()
+        dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
+        if weights.dim() < 3 or dim not in (-1, weights.dim() - 1):
+            return weights
+        if self.graph and not weights.requires_grad:
+            weights = weights.detach().requires_grad_()
+        self._weights[weights] = weights
+        return weights
+
+    def _passing(self, call: Call) -> Any:
+        out = call()
+        source = next((a for a in self._tensors(call.args) if a in self._weights), None)
+        if source is not None and isinstance(out, Tensor) and out.is_floating_point():
+            self._weights[out] = self._weights[source]
+        return out
+
+    def _product(self, call: Call) -> Tensor:
+        tensors = self._tensors((*call.args, *call.kwargs.values()))
+        source = next((t for t in tensors if t in self._weights), None)
+        if source is not None and len(tensors) == 2:
+            weights = self._weights[source]
+            if not any(weights is w for w in self.found):
+                self.found.append(weights)
+                self.values.append(next(t for t in tensors if t is not source))
+        return call()
+
+    @staticmethod
+    def _tensors(values: Iterable[Any]) -> list[Tensor]:
+        flat = [v for value in values for v in (value if isinstance(value, (tuple, list)) else [value])]
+        return [v for v in flat if isinstance(v, Tensor)]
+
+
+def by_head(weights: Tensor, n: int) -> Tensor:
+    """Matrices ``(n, heads, T, S)`` of n rows.
+
+    Raises:
+        ValueError: another number of rows, as of attention within windows.
+    """
+    if weights.dim() == 3 and len(weights) % n == 0:
+        return weights.unflatten(0, (n, -1))
+    if weights.dim() != 4 or len(weights) != n:
+        raise ValueError(
+            f"the model's attention has the shape {tuple(weights.shape)} for {n} rows: it is within windows or "
+            "groups of tokens, and no matrix from all tokens to all tokens; use a gradient method, LRP or a CAM"
+        )
+    return weights
+
+
+def select(matrices: list[Tensor], layers: Iterable[int] | None, heads: Iterable[int] | None, n: int) -> list[Tensor]:
+    """The chosen layers and heads, each ``(n, heads, T, T)``.
+
+    Raises:
+        ValueError: no attention at all, between different sequences, or of different lengths.
+        IndexError: no such layer or head.
+    """
+    if not matrices:
+        raise ValueError(
+            "the model computes no attention, softmax(q kᵀ) v, that can be seen; use a gradient method, LRP or a CAM"
+        )
+    count, matrices = len(matrices), chosen(matrices, layers)
+    dtype = reduce(torch.promote_types, (m.dtype for m in matrices), torch.float)  # they may differ from layer to layer
+    found = [by_head(m.to(dtype), n) for m in matrices]
+    shapes = sorted({tuple(m.shape[2:]) for m in found})
+    if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
+        raise ValueError(
+            f"layers: the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}; they must be square and of "
+            f"one size: choose layers= of one sequence, from 0 to {count - 1}"
+        )
+    if heads is None:
+        return found
+    return [torch.stack([_at(m.unbind(1), h, "heads") for h in heads], 1) for m in found]
+
+
+def chosen(items: list[T], layers: Iterable[int] | None) -> list[T]:
+    """The items of the chosen layers.
+
+    Raises:
+        IndexError: no such layer.
+    """
+    return items if layers is None else [_at(items, i, "layers") for i in layers]
+
+
+def _at(items: Any, index: int, name: str) -> Any:
+    if not -len(items) <= index < len(items):
+        raise IndexError(f"{name}: there is no {index}; the model has {len(items)} (0 to {len(items) - 1})")
+    return items[index]
+
+
+__all__ = ["Attentions", "by_head", "chosen", "select"]

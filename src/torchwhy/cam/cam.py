@@ -1,0 +1,74 @@
+"""The class activation map of a linear layer after global average pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.problem import Problem
+from .base import ClassActivationMap, weighted
+
+
+@dataclass(kw_only=True, repr=False)
+class CAM(ClassActivationMap):
+    r"""Channels weighted by the class's weights in the linear layer that follows global average pooling:
+    :math:`M_{nu} = \sum_c w_{kc} A_{ncu}`, k the target class.
+
+    The mean of the map over the grid is the class's score less its bias. Signed by default, as in the paper. Between the layer
+    and the pooling there may be a ReLU (as in DenseNet): A is then what it gives.
+
+    Raises:
+        ValueError: the model does not end in global average pooling of this layer and one linear layer, which is tried on the
+            first row; :class:`GradCAM` is for those.
+        TypeError: the target is no class.
+
+    Paper: Zhou et al. 2016, arXiv:1512.04150, equation 2.
+    """
+
+    relu: bool = False
+
+    needs_gradient: ClassVar[bool] = False
+    paper: ClassVar[str] = "arXiv:1512.04150"
+
+    def maps(self, problem: Problem) -> list[Tensor]:
+        """As for all."""
+        classes = self._classes(problem)
+        found = []
+        for a, place in zip(self.activations(problem), problem.taps):
+            head, rectified = self._head(problem, a[:1])
+            if head is None:
+                raise ValueError(
+                    f"layer: {place} is not followed by global average pooling and one linear layer that gives the output, as "
+                    "CAM asks for; GradCAM is for every model"
+                )
+            weights = head.weight.detach()[classes].to(a)
+            found.append(weighted(a.clamp(min=0) if rectified else a, weights))
+        return found
+
+    @staticmethod
+    def _classes(problem: Problem) -> Tensor:
+        """The class ``(N,)`` of each row."""
+        index = problem.target.take(problem.rows)
+        given = torch.as_tensor(index if isinstance(index, (int, list)) else [], device=problem.rows.device)
+        if given.numel() not in (1, problem.n) or given.dim() > 1 or given.is_floating_point():
+            raise TypeError(f"target={problem.target.given!r}: CAM explains a class; give an int or one per row")
+        return given.expand(problem.n)
+
+    @staticmethod
+    def _head(problem: Problem, a: Tensor) -> tuple[nn.Linear | None, bool]:
+        """The linear layer that gives the model's output from the means of ``a`` ``(1, C, *grid)``; rectified first?"""
+        passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+        output = passed[-1][1]
+        for place, tensor in reversed(passed):
+            head = place.module
+            if isinstance(head, nn.Linear) and head.in_features == a.shape[1] and tensor.shape == output.shape:
+                close = torch.finfo(output.dtype).eps ** 0.5 * float(output.detach().abs().max())
+                for rectified in (False, True):
+                    means = (a.clamp(min=0) if rectified else a).flatten(2).mean(2)
+                    y = torch.nn.functional.linear(means.to(head.weight), head.weight, head.bias)
+                    if torch.allclose(y.to(output), output, rtol=0, atol=close):
+                        return head, rectified
+        return None, False

@@ -1,0 +1,106 @@
+"""The shares of the input and of every bias in the score, laid over the picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from ..attribution import Attribution
+from ..engine.gradients import gradient
+from ..engine.grids import extent, grid_of, space
+from ..engine.images import resize
+from ..engine.problem import Problem, Tensors
+from .base import wide
+
+
+@dataclass(kw_only=True, repr=False)
+class FullGrad(Attribution):
+    r"""The input's and the biases' gradients, each brought to [0, 1] and added up over the picture:
+    :math:`M_n = \sum_c \psi(x_n \odot \nabla_x f)_c + \sum_l \sum_c \psi(b_l \odot \nabla_{z_l} f)_c`.
+
+    :math:`z_l` is what a layer l with a bias gives: convolutions, linear layers, norms (of a batch norm the constant that it
+    adds). ψ takes absolute values, brings them to [0, 1] over the layer's channels and cells, and interpolates to the input's
+    size. Maps are ``(N, 1, *size)``, never negative, without a unit; layers without a grid are left out of the map.
+
+    Before ψ the terms add up to the score in networks of ReLUs and linear layers: the explanation's ``completeness_gap`` is how
+    far they are from that (attention, smooth activations, biases outside of such modules).
+
+    Paper: Srinivas and Fleuret 2019, arXiv:1905.00780, equations 2 and 4.
+    """
+
+    layer_role: ClassVar = "inner"
+    paper: ClassVar[str] = "arXiv:1905.00780"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        if self.layer is not None:
+            raise ValueError("layer: FullGrad adds up all layers; leave it out")
+        if not isinstance(problem.model, nn.Module):
+            raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
+        passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+        calls = Counter(place.name for place, _ in passed)
+        problem.taps = tuple(
+            place if calls[place.name] > 1 else replace(place, call=None) for place, _ in passed if _adds(place.module)
+        )
+        found = problem.batches(problem.n, lambda a, b: self._maps(problem, problem.rows[a:b]))
+        maps, gaps = map(torch.cat, zip(*found))
+        problem.report(completeness_gap=gaps)
+        return (maps[:, None],)
+
+    def _maps(self, problem: Problem, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps ``(M, *size)`` of some rows, and how far their terms are from adding up."""
+        inputs, picture = [x[rows] for x in problem.x], space(problem.x)
+        leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
+        with torch.enable_grad():
+            z = [x.clone() for x in inputs]
+        scores, slopes, _ = problem.tap(z, rows, lambda s, at, what: gradient(s, [*leaves, *at], what=what))
+        size, total, maps = extent(problem.x[picture]), wide(scores), []
+        for x, g in zip(leaves, slopes):
+            term = wide(x.detach() * g)
+            total = total - term.flatten(1).sum(1)
+            if x is inputs[picture]:
+                maps.append(_laid(term if term.dim() > 2 else term[:, None], size))
+        for place, g in zip(problem.taps, slopes[len(leaves) :]):
+            term = wide(g * _constant(place.module, g.dim()))
+            total = total - term.flatten(1).sum(1)
+            view = grid_of(place, g, len(rows), size)
+            if view is not None:
+                maps.append(_laid(view(term), size))
+        return torch.stack(maps).sum(0), total.abs()
+
+
+def _adds(module: nn.Module) -> bool:
+    """Whether a module is known to add a constant, whatever comes in."""
+    known = isinstance(module, (_ConvNd, nn.Linear, nn.LayerNorm, nn.GroupNorm, _NormBase))
+    return known and (getattr(module, "bias", None) is not None or _fixed(module))
+
+
+def _fixed(module: nn.Module) -> bool:
+    """Whether a module is a norm whose mean and variance do not depend on what comes in."""
+    return isinstance(module, _NormBase) and module.running_mean is not None and not module.training
+
+
+def _constant(module: Any, dims: int) -> Tensor:
+    """What a module adds, laid along the channels of a result of ``dims`` dimensions: its second axis, or the last ones."""
+    bias = module.bias
+    if _fixed(module):
+        scale = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
+        bias = (0 if bias is None else bias) - module.running_mean * scale
+    # subclasses of LayerNorm in vision models have the channels second
+    last = (
+        isinstance(module, nn.Linear) or type(module) is nn.LayerNorm or (dims < 4 and isinstance(module, nn.LayerNorm))
+    )
+    return bias.detach() if last else bias.detach().reshape(-1, *[1] * (dims - 2))
+
+
+def _laid(term: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The sum over the channels of ψ(term ``(M, C, *grid)``), ``(M, *size)``; 0 where the term is the same everywhere."""
+    values = term.abs()
+    flat = values.flatten(1)
+    low, high = (t.reshape(-1, *[1] * (term.dim() - 1)) for t in (flat.amin(1), flat.amax(1)))
+    return resize(torch.where(high > low, (values - low) / (high - low), 0).sum(1, keepdim=True), size)[:, 0]

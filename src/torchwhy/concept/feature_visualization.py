@@ -1,0 +1,231 @@
+"""Feature visualization: images made to excite a class, a channel or a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.images import resize
+from ..engine.problem import Problem
+from ..engine.randomness import Seed, generator_of
+from ..engine.where import LayerLike, find
+from ..measurement import Measurement
+from ..target import Target, only_tensor
+from .images import Jitter, Parameterization, Transform, image_of, start, total_variation
+
+
+@dataclass(frozen=True)
+class Visualization:
+    """Images that excite their targets.
+
+    Args:
+        images: ``(targets, C, H, W)`` in [0, 1], before the model's normalisation.
+        scores: ``(targets,)`` of the images without transformations.
+        history: ``(steps, targets)``, the scores on the way, with them.
+    """
+
+    images: Tensor
+    scores: Tensor
+    history: Tensor
+
+
+@dataclass
+class _Excitation:
+    """Scores at a layer, in the place of a problem's target: one unit of each row, or the mean of its channel."""
+
+    target: Target
+    given: Any = None
+
+    def take(self, rows: Tensor) -> Any:
+        return self.target.take(rows)
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        values = only_tensor(output)
+        if values.dim() > 2 and len(self.target.largest) == 1:
+            values = values.flatten(2).mean(2)
+        return self.target.select(values, rows)
+
+
+@dataclass
+class _Energy:
+    """The mean square of what passes a layer, in the place of a problem's target."""
+
+    given: Any = None
+
+    def take(self, rows: Tensor) -> Any:
+        return None
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        return only_tensor(output).flatten(1).square().mean(1)
+
+
+@dataclass(kw_only=True, repr=False)
+class FeatureVisualization(Measurement):
+    r"""Images that excite a class, a channel or a unit: :math:`\arg\max_x \mathbb{E}_\tau f_t(\tau(x)) - \lambda R(x)`,
+    over random small transformations :math:`\tau`, by Adam.
+
+    What is seen is one of many such images: it shows what suffices to excite the target, not what the model needs.
+
+    Args:
+        layer: where the targets are; None is the model's output.
+        size: of the images (H, W).
+        channels: of the images.
+        n_steps, learning_rate: of Adam.
+        parameterization: ``"fourier"``, in which low frequencies move first, or ``"pixel"``.
+        shift, degrees, zoom: the largest random shift (a share of the size), turn and change of size (a share).
+        transforms: further ones, each images → images, differentiable.
+        tv_weight: of the total variation, the mean square difference of neighbouring pixels.
+        l2_weight: of the mean square distance from grey.
+        normalize: (mean, std) by channel, as the model was trained; None if it takes images in [0, 1].
+        generator: of the start and of the transformations, both the same for all targets.
+
+    Paper: Olah, Mordvintsev, Schubert 2017, doi:10.23915/distill.00007.
+    """
+
+    layer: LayerLike | None = None
+    size: tuple[int, int] = (128, 128)
+    channels: int = 3
+    n_steps: int = 256
+    learning_rate: float = 0.05
+    parameterization: Parameterization = "fourier"
+    shift: float = 0.04
+    degrees: float = 5.0
+    zoom: float = 0.05
+    transforms: Sequence[Transform] = ()
+    tv_weight: float = 0.0
+    l2_weight: float = 0.0
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None
+    generator: Seed = 0
+
+    def generate(self, target: int | tuple[int, ...] | Sequence[int | tuple[int, ...]]) -> Visualization:
+        """An image for each target.
+
+        Args:
+            target: a class, or at a layer a channel (the mean of its map) or a unit (channel, row, column); a list of them
+                gives an image each, made together.
+
+        Raises:
+            ValueError: an unknown parameterization, an index out of range.
+        """
+        if self.parameterization not in ("fourier", "pixel"):
+            raise ValueError(f"parameterization={self.parameterization!r}: expected 'fourier' or 'pixel'")
+        targets = list(target) if isinstance(target, (list, range, Tensor)) else [target]
+        like = _floats(self.model)
+        shape = (len(targets), self.channels, *self.size)
+        generator = generator_of(self.generator)
+        numbers = start(
+            self.parameterization, shape, 0.01 if self.parameterization == "pixel" else 0.5, generator, like
+        )
+        jitter = Jitter(self.shift, self.degrees, self.zoom, generator)
+        history = []
+        with self._excited(like.new_zeros(shape), targets) as problem, torch.enable_grad():
+            numbers.requires_grad_()
+            optimiser = torch.optim.Adam([numbers], self.learning_rate)
+            for _ in self.steps(self.n_steps):
+                images = image_of(self.parameterization, numbers, self.size)
+                shown = normalized(jitter(images), self.normalize)
+                for transform in self.transforms:
+                    shown = transform(shown)
+                scores, gradients = _climb(problem, shown)
+                cost = self.tv_weight * total_variation(images) + self.l2_weight * (images - 0.5).square().flatten(
+                    1
+                ).mean(1)
+                wrt = torch.autograd.grad([shown, cost.sum()], numbers, [-gradients, None])[0]
+                numbers.grad = wrt
+                optimiser.step()
+                history.append(scores)
+            images = image_of(self.parameterization, numbers, self.size).detach()
+            scores = problem.all_scores([normalized(images, self.normalize)])
+        return Visualization(images, scores, torch.stack(history))
+
+    @contextmanager
+    def _excited(self, x: Tensor, targets: list) -> Iterator[Problem]:
+        with self.problem(x, targets, gradient=True) as problem:
+            problem.batching.progress = False  # the bar is that of the steps
+            if self.layer is not None:
+                problem.neuron = find(self.model, self.layer)
+                problem.target = _Excitation(problem.target)  # type: ignore[arg-type]
+            yield problem
+
+
+@dataclass(kw_only=True, repr=False)
+class DeepDream(Measurement):
+    r"""An image changed to excite all of a layer: :math:`\arg\max_x \, \mathrm{mean}(y(x)^2)`, by steps of one mean size, from
+    coarse to fine.
+
+    Args:
+        layer: the layer.
+        n_octaves, octave_scale: sizes of the image, each so many times the one before.
+        n_steps: at each size.
+        step_size: of a step, the mean absolute change of a pixel.
+        shift: the largest random shift, as a share of the size.
+        normalize: (mean, std) by channel; None if the model takes images in [0, 1].
+        generator: of the shifts.
+
+    Source: Mordvintsev, Olah, Tyka 2015, "Inceptionism: going deeper into neural networks".
+    """
+
+    layer: LayerLike
+    n_octaves: int = 4
+    octave_scale: float = 1.4
+    n_steps: int = 10
+    step_size: float = 0.01
+    shift: float = 0.1
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None
+    generator: Seed = 0
+
+    def generate(self, images: Tensor) -> Tensor:
+        """Images ``(N, C, H, W)`` in [0, 1] dreamt on, of the same shape.
+
+        Raises:
+            ValueError: not images in [0, 1].
+        """
+        if images.dim() != 4 or float(images.min()) < 0 or float(images.max()) > 1:
+            raise ValueError(f"images: expected (N, C, H, W) in [0, 1], got shape {tuple(images.shape)}")
+        jitter = Jitter(self.shift, 0.0, 0.0, generator_of(self.generator))
+        dreamt = torch.zeros_like(images)
+        sizes = [
+            tuple(max(1, round(s / self.octave_scale**k)) for s in images.shape[2:])
+            for k in reversed(range(self.n_octaves))
+        ]
+        steps = iter(self.steps(self.n_octaves * self.n_steps))
+        for size in sizes:
+            base, dreamt = resize(images, size), resize(dreamt, size)
+            with self.problem(base, gradient=True) as problem, torch.enable_grad():
+                problem.batching.progress = False
+                problem.neuron, problem.target = find(self.model, self.layer), _Energy()
+                for _ in range(self.n_steps):
+                    next(steps)
+                    image = (base + dreamt).clamp(0, 1).requires_grad_()
+                    shown = normalized(jitter(image), self.normalize)
+                    _, gradients = _climb(problem, shown)
+                    (up,) = torch.autograd.grad(shown, image, gradients)
+                    mean = up.abs().mean((1, 2, 3), keepdim=True)
+                    dreamt = dreamt + self.step_size * up / torch.where(mean > 0, mean, torch.ones_like(mean))
+        return (images + dreamt).clamp(0, 1).detach()
+
+
+def normalized(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
+    """Images in [0, 1] as the model takes them."""
+    if by is None:
+        return images
+    mean, std = (torch.as_tensor(v, dtype=images.dtype, device=images.device).view(-1, 1, 1) for v in by)
+    return (images - mean) / std
+
+
+def _climb(problem: Problem, shown: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores ``(N,)`` and their gradients with respect to images ``(N, C, H, W)``."""
+    z = shown.detach()
+    parts = list(problem.batches(len(z), lambda a, b: problem.gradients([z[a:b]], problem.rows[a:b])))
+    return torch.cat([s for s, _ in parts]), torch.cat([g[0] for _, g in parts])
+
+
+def _floats(model: Any) -> Tensor:
+    """A tensor of the model's type and device."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((p.detach() for p in parameters if p.is_floating_point()), torch.zeros(()))

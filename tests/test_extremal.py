@@ -1,0 +1,84 @@
+"""Extremal perturbations: the parts against the paper written out, the whole on a planted square."""
+
+import pytest
+import torch
+from reference import perturbation as reference
+
+import torchwhy as tw
+from torchwhy.perturbation.extremal import SmoothMasks, mix
+
+
+def planted():
+    """An image with a pattern in a tenth of it, and outputs: how well the pattern is seen, and the mean above it."""
+    generator = torch.Generator().manual_seed(0)
+    pattern = torch.randn(3, 20, 20, generator=generator)
+    x = torch.rand(1, 3, 64, 64, generator=generator)
+    x[:, :, 20:40, 30:50] += pattern
+    seen = lambda x: (x[:, :, 20:40, 30:50] * pattern).mean((1, 2, 3)) * 30  # noqa: E731
+    return x, lambda x: torch.stack([seen(x), x[:, :, :10].mean((1, 2, 3))], 1)
+
+
+@pytest.mark.parametrize("reward", ["preserve", "delete", "hybrid"])
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_planted_square_is_found(reward, scale):
+    x, model = planted()
+    method = tw.ExtremalPerturbation(
+        lambda x: scale * model(x), areas=(0.1,), reward=reward, n_steps=150, sigma=5.0, step=4, max_blur=None
+    )
+    found = method.explain(x, 0)
+    m = found.attributions[0, 0]
+    assert found.attributions.shape == (1, 1, 64, 64)
+    assert 0.08 < m.mean() < 0.14
+    assert m[20:40, 30:50].mean() > 0.6
+    assert m[20:40, 30:50].sum() > 0.5 * m.sum()
+    kept = found.details["scores"].item() / (scale * model(x)[0, 0].item())
+    assert kept < 0.4 if reward == "delete" else kept > 0.6
+
+
+def test_masks_are_the_papers():
+    p = torch.rand(1, 3, 4, dtype=torch.double)
+    masks = SmoothMasks((8, 11), 3, 2.5, p)
+    assert masks.grid == (3, 4)
+    torch.testing.assert_close(masks(p)[0, 0], reference.smooth_mask(p[0], 3, 2.5, masks.reach, (8, 11)))
+
+
+def test_the_area_error_by_hand():
+    m = torch.tensor([[[[0.5, 1.0], [0.0, 0.25]]]])
+    # sorted 0, 0.25, 0.5, 1 against 0, 0, 1, 1
+    torch.testing.assert_close(SmoothMasks.area_error(m, torch.tensor([0.5])), torch.tensor([0.3125 / 4]))
+
+
+def test_mixing_goes_from_sharp_to_hidden():
+    levels = torch.tensor([0.0, 10.0, 40.0]).view(1, 3, 1, 1, 1).expand(1, 3, 2, 1, 4)
+    m = torch.tensor([1.0, 0.75, 0.5, 0.0]).view(1, 1, 1, 4)
+    assert mix(levels, m)[0, 0, 0].tolist() == [0, 5, 10, 40]
+
+
+def test_contrast_is_with_the_largest_other_output():
+    x, _ = planted()
+    outputs = lambda x: torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3)), -x.mean((1, 2, 3))], 1)  # noqa: E731
+    one = tw.ExtremalPerturbation(lambda x: outputs(x)[:, 0] - outputs(x)[:, 1], n_steps=3, areas=(0.2,)).explain(x)
+    found = tw.ExtremalPerturbation(outputs, n_steps=3, areas=(0.2,), contrastive=True).explain(x, 0)
+    torch.testing.assert_close(found.attributions, one.attributions)
+    torch.testing.assert_close(found.details["scores"], one.details["scores"])
+    with pytest.raises(ValueError, match="contrastive: needs a class"):
+        tw.ExtremalPerturbation(lambda x: x.mean((1, 2, 3)), n_steps=1, contrastive=True).attribute(x)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"areas": (0.1, 1.0)}, "areas="),
+        ({"areas": ()}, "areas="),
+        ({"reward": "keep"}, "reward='keep'"),
+        ({"n_steps": 0}, "n_steps=0"),
+        ({"sigma": 0.0}, "sigma=0.0"),
+        ({"max_blur": 0.0}, "max_blur=0.0"),
+    ],
+)
+def test_bad_settings(settings, message):
+    x, model = planted()
+    with pytest.raises(ValueError, match=message):
+        tw.ExtremalPerturbation(model, **settings).attribute(x, 0)
+    with pytest.raises(ValueError, match="inputs: expected one tensor"):
+        tw.ExtremalPerturbation(model).attribute(x[0], 0)

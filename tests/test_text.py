@@ -1,0 +1,121 @@
+"""Text: token ids are explained through the embedding layer, by its name or as "embeddings"."""
+
+import pytest
+import torch
+from torch import nn
+
+import torchwhy as tw
+
+
+@pytest.fixture(scope="module")
+def bert():
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+    }
+    torch.manual_seed(0)
+    config = transformers.BertConfig(max_position_embeddings=20, num_labels=3, initializer_range=0.3, **sizes)
+    return transformers.BertForSequenceClassification(config).double().eval()
+
+
+IDS = torch.tensor([[1, 7, 9, 12, 2], [1, 30, 31, 2, 0]])
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
+BLANK = torch.tensor([[1, 0, 0, 0, 2]])
+
+
+def slow_ig(bert, row, target, steps=400):
+    """The middle rule on the line between the two embeddings, through the layers above them, one point at a time."""
+    with torch.no_grad():
+        at, base = bert.bert.embeddings(IDS[row : row + 1]), bert.bert.embeddings(BLANK)
+    total = torch.zeros_like(at)
+    for k in range(steps):
+        z = (base + (k + 0.5) / steps * (at - base)).requires_grad_()
+        handle = bert.bert.embeddings.register_forward_hook(lambda m, i, o, z=z: z)
+        try:
+            out = bert(IDS[row : row + 1], attention_mask=MASK[row : row + 1]).logits[0, target]
+        finally:
+            handle.remove()
+        total += torch.autograd.grad(out, z)[0]
+    return ((at - base) * total / steps)[0]
+
+
+def test_integrated_gradients_of_token_ids(bert):
+    ig = tw.IntegratedGradients(bert, layer="embeddings", n_steps=60)
+    e = ig.explain({"input_ids": IDS}, target=[1, 2], baselines=BLANK, additional_forward_args={"attention_mask": MASK})
+    assert e.attributions.shape == (2, 5, 16)
+    for row, target in enumerate([1, 2]):
+        assert torch.allclose(e.attributions[row], slow_ig(bert, row, target), atol=1e-4)
+    assert e.completeness_gap.max() < 1e-4
+    named = tw.IntegratedGradients(bert, layer="bert.embeddings", n_steps=60)
+    again = named.attribute(IDS, target=[1, 2], baselines=BLANK, additional_forward_args={"attention_mask": MASK})
+    assert torch.equal(again, e.attributions)
+
+
+def test_the_table_of_words_by_its_name_equals_captum(bert):
+    captum = pytest.importorskip("captum.attr")
+    theirs = captum.LayerIntegratedGradients(lambda ids: bert(ids).logits, bert.bert.embeddings.word_embeddings)
+    expected = theirs.attribute(IDS, BLANK.expand(2, -1), target=1, n_steps=30)
+    ig = tw.IntegratedGradients(bert, layer="bert.embeddings.word_embeddings", n_steps=30)
+    assert torch.allclose(ig.attribute(IDS, 1, baselines=BLANK), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "method, options, data",
+    [
+        ("InputXGradient", {}, {}),
+        ("DeepLIFT", {}, {"baselines": BLANK}),
+        ("LRP", {}, {}),
+        ("GradientSHAP", {"n_samples": 4, "generator": 0, "stdevs": 0.0}, {"baselines": BLANK}),
+    ],
+)
+def test_other_methods_of_token_ids(bert, method, options, data):
+    found = getattr(tw, method)(bert, layer="embeddings", **options).explain(IDS, 1, **data)
+    assert found.attributions.shape == (2, 5, 16)
+    assert found.attributions.abs().sum() > 0
+    if method == "DeepLIFT":
+        change = (bert(IDS).logits - bert(BLANK).logits)[:, 1]
+        assert torch.allclose(found.attributions.sum((1, 2)), change.detach(), atol=1e-6)
+
+
+def test_shapley_values_of_whole_tokens(bert):
+    """Tokens replaced by the blank one, in all coalitions."""
+    got = tw.ExactShapley(bert).attribute(IDS, 1, baselines=BLANK)
+    assert got.shape == (2, 5)
+    change = (bert(IDS).logits - bert(BLANK.expand(2, -1)).logits)[:, 1]
+    assert torch.allclose(got.double().sum(1), change.detach(), atol=1e-5)
+
+
+def test_coloured_text():
+    from torchwhy.visualize import colored_text
+
+    html = colored_text(["good", "##ness", "no"], torch.tensor([1.0, 0.5, -1.0]))
+    assert "good" in html
+    assert "no</span>" in html
+
+
+def test_what_embeddings_means():
+    class Named(nn.Module):
+        def __init__(self, **tables):
+            super().__init__()
+            for name, table in tables.items():
+                setattr(self, name, table)
+
+        def forward(self, ids):
+            return sum(table(ids) for table in self.children()).sum((1, 2))
+
+    ids = torch.tensor([[1, 2, 3]])
+    only = Named(wte=nn.Embedding(5, 4))
+    assert tw.LayerActivation(only, layer="embeddings").attribute(ids).equal(only.wte(ids))
+    two = Named(words=nn.Embedding(5, 4), kinds=nn.Embedding(5, 4))
+    with pytest.raises(LookupError, match="2 embedding tables, words, kinds: name one"):
+        tw.LayerActivation(two, layer="embeddings").attribute(ids)
+    two.get_input_embeddings = lambda: two.words
+    assert tw.LayerActivation(two, layer="embeddings").attribute(ids).equal(two.words(ids))
+    with pytest.raises(LookupError, match="no embedding table"):
+        tw.LayerActivation(nn.Sequential(nn.Linear(3, 2)), layer="embeddings").attribute(torch.rand(1, 3))
+    with pytest.raises(TypeError, match="explain by the embedding layer, layer='wte'"):
+        tw.Saliency(only).attribute(ids)
