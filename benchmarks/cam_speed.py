@@ -10,7 +10,7 @@ above the layer, once for each channel.
 from __future__ import annotations
 
 import torch
-from harness import Benchmark, floor, forward, timed
+from harness import Benchmark, floor, forward
 
 import torchwhy as tw
 import torchwhy.models
