@@ -117,6 +117,7 @@ CASES = [
     Case(tw.ISCAM, {"n_steps": 3, "relu": False}, maps=True),
     Case(tw.OptiCAM, {"n_steps": 3, "relu": False}, maps=True),
     Case(tw.FullGrad, maps=True),
+    Case(tw.GuidedGradCAM),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

@@ -50,6 +50,7 @@ _HOME = {
     "cam.opti": ["OptiCAM"],
     "cam.finer": ["FinerCAM"],
     "cam.fullgrad": ["FullGrad"],
+    "cam.guided": ["GuidedGradCAM"],
     "perturbation.ablation": ["FeatureAblation", "FeaturePermutation"],
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
@@ -78,13 +79,17 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "comparison": ["Comparison", "compare"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
+_PACKAGES = ("metrics", "models", "visualize")
 
 __all__ = ["__version__", "methods", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _MODULES:
         raise AttributeError(f"module 'torchwhy' has no attribute {name!r}")
     found = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
