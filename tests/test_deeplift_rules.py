@@ -202,6 +202,16 @@ def test_attention_modules(batch_first):
         torch.testing.assert_close((m * (x - b)).sum(), change.sum())
 
 
+def test_batch_norm_of_one_row_with_a_transposed_gradient():
+    """Torch's own backward is wrong there on the CPU."""
+    norm = nn.BatchNorm2d(3).double().eval().requires_grad_(False)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    x, b, m = torch.randn(3, 1, 3, 2, 2, dtype=D)
+    m = m.view(1, 4, 3)
+    found, change, _ = multipliers(lambda v: norm(v).flatten(2).transpose(1, 2), x, b, m)
+    torch.testing.assert_close((found * (x - b)).sum(), change.sum())
+
+
 def test_control_flow_that_differs_is_refused():
     x = torch.ones(1, 2)
     for f in (
