@@ -2,31 +2,16 @@
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 import torchwhy as tw
+from torchwhy import models
 
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load_digits()
-    x, y = torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 32), nn.ReLU(),
-            nn.Linear(32, 10),
-        )  # fmt: skip
-        optimiser = torch.optim.Adam(net.parameters(), 1e-2)
-        for _ in range(8):
-            for rows in torch.randperm(1400).split(64):
-                optimiser.zero_grad()
-                nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
-                optimiser.step()
-    net.zero_grad()
-    assert (net.eval()(x[1400:]).argmax(1) == y[1400:]).float().mean() > 0.9
-    return net, x[1400:]
+    data = models.digits()
+    return data.model, data.x_test
 
 
 @pytest.fixture(scope="module")

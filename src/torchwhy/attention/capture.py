@@ -65,10 +65,11 @@ class Attentions(Rules):
         tensors = self._tensors((*call.args, *call.kwargs.values()))
         source = next((t for t in tensors if t in self._weights), None)
         if source is not None and len(tensors) == 2:
-            weights = self._weights[source]
-            if not any(weights is w for w in self.found):
+            weights, values = self._weights[source], next((t for t in tensors if t is not source), source)
+            # values come with the rows; a plain matrix is a projection of probabilities
+            if values.dim() > 2 and not any(weights is w for w in self.found):
                 self.found.append(weights)
-                self.values.append(next(t for t in tensors if t is not source))
+                self.values.append(values)
         return call()
 
     @staticmethod
