@@ -92,6 +92,7 @@ CASES = [
     Case(tw.AttentionRollout, {"discard_ratio": 0.3}, net="attending", maps=True),
     Case(tw.AttentionFlow, net="attending", maps=True),
     Case(tw.AttentionRelevance, net="attending", maps=True),
+    Case(tw.ALTI, net="attending", maps=True),
     Case(tw.LinearSHAP, {"rtol": 1e9}, laws=("linear",)),
     *(
         Case(method, {"relu": False}, maps=True)
@@ -116,6 +117,7 @@ CASES = [
     Case(tw.ISCAM, {"n_steps": 3, "relu": False}, maps=True),
     Case(tw.OptiCAM, {"n_steps": 3, "relu": False}, maps=True),
     Case(tw.FullGrad, maps=True),
+    Case(tw.GuidedGradCAM),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

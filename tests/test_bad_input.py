@@ -104,7 +104,7 @@ def test_integers_name_the_embedding():
     ids=["detached", "argmax"],
 )
 def test_a_score_without_a_gradient(case, model, message):
-    if case.layer:
+    if case.layer or case.method.layer or case.method in (tw.FullGrad, tw.GuidedGradCAM):
         pytest.skip("a callable has no layers")
     net, x = case.setup()
     with pytest.raises(ValueError, match=message):
@@ -162,6 +162,8 @@ def test_layers_of_the_wrong_kind():
         tw.Saliency(make("conv"), layer=3).attribute(inputs("conv"), 1)
     with pytest.raises(TypeError, match="a plain callable"):
         tw.Saliency(lambda x: x, layer="conv1").attribute(inputs("conv"), 1)
+    with pytest.raises(TypeError, match="a plain callable has no layers"):
+        tw.FullGrad(lambda x: x.mean((2, 3))).attribute(inputs("conv"), 1)
     for method in (tw.Conductance, tw.InternalInfluence, tw.LayerActivation):
         with pytest.raises(ValueError, match="give layer="):
             method(make("conv")).attribute(inputs("conv"), 1)

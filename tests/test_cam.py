@@ -259,12 +259,30 @@ def test_fullgrad():
     assert (tw.FullGrad(NET).explain(X, TARGETS).completeness_gap > 1e-4).all()  # GELU is not piecewise linear
     with pytest.raises(ValueError, match="leave it out"):
         tw.FullGrad(net, layer="0").attribute(X, 0)
+    with pytest.raises(TypeError, match="plain callable"):
+        tw.FullGrad(lambda x: net(x)).attribute(X, 0)
+
+
+def test_guided_grad_cam():
+    layers = [NET[0], torch.relu, NET[2], torch.relu, *NET[4:7]]
+    net = nn.Sequential(*NET[:7]).eval()
+    found = tw.GuidedGradCAM(net, layer="3").attribute(X, TARGETS)
+
+    def expected(i, k):
+        guided = slow.guided_backprop([*layers, lambda y: y[:, k].sum()], X[i : i + 1])
+        return slow.guided_gradcam(guided, slow.gradcam(lambda a: net[4:](a[None])[0, k], A[i]))
+
+    torch.testing.assert_close(found, torch.cat([expected(i, k) for i, k in enumerate(TARGETS)]), **CLOSE)
+    by_name = tw.GuidedGradCAM(net).attribute({"input": X}, TARGETS)
+    torch.testing.assert_close(by_name["input"], found, **CLOSE)
 
 
 # --- what all of them promise ---------------------------------------------------------------------
 
 
-MAPS = [m for m in tw.methods().values() if m.__module__.startswith("torchwhy.cam.") and m is not tw.CAM]
+MAPS = [
+    m for m in tw.methods().values() if m.__module__.startswith("torchwhy.cam.") and m not in (tw.CAM, tw.GuidedGradCAM)
+]
 
 
 @pytest.mark.parametrize("method", [tw.EigenCAM, tw.EigenGradCAM, tw.KPCACAM], ids=lambda m: m.__name__)

@@ -262,6 +262,38 @@ def test_bad_questions_are_refused(linear):
         tw.Counterfactual(linear, n_diverse=0).generate(x, 1)
 
 
+def test_explanations_know_the_settings_and_what_was_found(linear):
+    x = torch.zeros(2, 4, dtype=torch.double)
+    low, high = -torch.ones(4), torch.ones(4)
+    method = tw.Counterfactual(linear, bounds=(low, high), margin=0.1)
+    e = method.explain(x, 1)
+    assert set(e.settings) == {"bounds", "margin"}
+    assert e.details["found"].all()
+    assert torch.equal(e.attributions, method.attribute(x, 1))
+    assert "margin=0.1" in repr(method)
+    assert e.evaluations > 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_half_way_leaves_no_trace(digits, error):
+    net, x = digits[0], digits[1][:4]
+    calls = []
+
+    def fails(module, args):
+        calls.append(1)
+        if len(calls) == 6:
+            raise error
+
+    target = wanted(net, x)
+    handle = net[0].register_forward_pre_hook(fails)
+    with pytest.raises(error):
+        tw.Counterfactual(net).generate(x, target)
+    handle.remove()
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert torch.is_grad_enabled()
+    assert tw.Counterfactual(net).generate(x, target).found.all()
+
+
 def test_nothing_is_printed_and_the_model_is_as_before(linear, capsys):
     before = [p.clone() for p in linear.parameters()]
     x = torch.zeros(2, 4, dtype=torch.double)

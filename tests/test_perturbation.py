@@ -168,6 +168,26 @@ def test_grids_are_enlarged_and_shifted_as_in_the_paper():
         torch.testing.assert_close(mask, reference.rise_mask(grid, shift, (50, 64)), rtol=0, atol=1e-6)
 
 
+def test_grids_come_with_their_opposites_and_a_known_covariance():
+    seen = []
+
+    class Spy(tw.RISE):
+        def _attribute(self, problem):
+            grids = rise.Grids(problem, 3, 0.5, 2)
+            index = torch.arange(20000)
+            seen.append((grids.make(index, torch.device("cpu")).flatten(1).double(), grids.covariance(problem.x[0])))
+            return problem.x
+
+    Spy(lambda x: x.sum((1, 2, 3)), generator=0).attribute(torch.zeros(1, 1, 5, 7, dtype=torch.double))
+    masks, (known, carry, missed) = seen[0]
+    torch.testing.assert_close(masks[0::2] + masks[1::2], torch.ones(10000, 35, dtype=torch.double))
+    assert not torch.equal(masks[0], masks[2])
+    full = rise.kron(known)  # every element is a knot
+    torch.testing.assert_close((masks - 0.5).T @ (masks - 0.5) / len(masks), full, rtol=0, atol=0.012)
+    torch.testing.assert_close(rise.kron(carry) @ full, full)
+    assert missed.max() < 1e-9
+
+
 def test_rise_is_the_papers(monkeypatch):
     model, x = smooth()
     method = tw.RISE(model, n_samples=40, grid=3, variance_reduced=False, keep_probability=0.3, generator=0)
@@ -366,3 +386,18 @@ def test_a_black_box_of_arrays():
 def test_wrong_number_of_rows():
     with pytest.raises(ValueError, match="rows"):
         tw.FeatureAblation(lambda x: x.sum(1)[:1]).attribute(torch.ones(2, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduced", [True, False])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_standard_errors_of_rise_cover(reduced, p):
+    model, x = smooth()
+    options = {"grid": 3, "keep_probability": p}
+    limit = tw.RISE(model, n_samples=40000, generator=999, **options).attribute(x[:1], 1)
+    inside = []
+    for seed in range(200):
+        method = tw.RISE(model, n_samples=300, variance_reduced=reduced, generator=seed, **options)
+        found = method.explain(x[:1], 1)
+        inside.append((found.attributions - limit).abs() <= 2 * found.standard_error)
+    assert 0.90 <= torch.stack(inside).double().mean() <= 0.99

@@ -100,3 +100,24 @@ def test_neurons():
     assert at_layer.shape == (3, 6, 8, 8)
     assert (at_layer[:, :, 4:] == 0).all()
     assert (at_layer[:, :, 2] != 0).any()
+
+
+@pytest.mark.parametrize("method", [tw.Saliency, tw.InputXGradient])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"layer": "conv1"}], ids=str)
+def test_many_targets_share_a_forward_pass(method, options):
+    net, x = make("conv"), inputs("conv")
+    targets = [0, [1, 2, 3], "predicted", lambda out: out.sum(1)]
+    expected = [method(net, **options).attribute(x, t) for t in targets]
+    rows = []
+    net.head.register_forward_hook(lambda m, i, o: rows.append(len(o)))
+    found = method(net, **options).attribute_each(x, targets)
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b)
+    assert sum(rows) == 3 * (2 + ("layer" in options))  # the largest outputs, the layer's activations, the scores
+
+
+def test_many_targets_are_of_the_output():
+    with pytest.raises(TypeError, match="targets of the model's output"):
+        tw.Saliency(make("conv")).attribute_each(inputs("conv"), [1, tw.Neuron("conv1", (0, 0, 0))])
+    with pytest.raises(ValueError, match="one or more targets"):
+        tw.Saliency(make("conv")).attribute_each(inputs("conv"), [])

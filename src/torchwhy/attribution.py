@@ -208,30 +208,28 @@ class Attribution(Settings):
         if isinstance(target, str):
             target = self._predicted(problem, target)
         problem.target = Target.of(target, data.n, data.inputs[0].device)
-        self._place(problem)
-        return problem
-
-    def _place(self, problem: Problem) -> None:
-        """Let the problem know of the layers."""
-        if self.layer_role == "inner":
-            return
-        if self.layer is None:
-            if self.layer_role == "tap":
-                raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
-            return
-        if not isinstance(problem.model, nn.Module):
-            raise TypeError("layer: the model is a plain callable and has no layers")
-        layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-        places = tuple(
-            last_grid(problem, input=self.attribute_to_layer_input)
-            if isinstance(layer, str) and layer == "auto"
-            else find(problem.model, layer, input=self.attribute_to_layer_input)
-            for layer in layers
-        )
+        places = self._places(model, problem)
+        if self.layer_role == "tap" and not places:
+            raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
         if self.layer_role == "tap":
             problem.taps = places
-        else:
+        elif places:
             self._cut(problem, places)
+        return problem
+
+    def _places(self, model: Any, problem: Problem | None = None) -> tuple[Place, ...]:
+        """The places that ``layer`` names; ``"auto"`` needs the problem."""
+        if self.layer is None or self.layer_role == "inner":
+            return ()
+        if not isinstance(model, nn.Module):
+            raise TypeError("layer: the model is a plain callable and has no layers")
+        layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+        return tuple(
+            last_grid(problem, input=self.attribute_to_layer_input)
+            if problem is not None and isinstance(layer, str) and layer == "auto"
+            else find(model, layer, input=self.attribute_to_layer_input)
+            for layer in layers
+        )
 
     def _check_model(self, model: Any, data: Data) -> None:
         """Refuse or warn where the numbers could not mean anything."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 import torchwhy
 
 from .attribution import Attribution
@@ -27,7 +29,7 @@ SETTINGS: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
     "GuidedIG": lambda m, e: {"n_steps": _n(50, e)},
     "IDGI": lambda m, e: {"of": torchwhy.IntegratedGradients(m, n_steps=_n(50, e))},
     "Conductance": lambda m, e: {"n_steps": _n(32, e), "layer": "auto"},
-    "InternalInfluence": lambda m, e: {"n_steps": _n(32, e), "layer": "auto"},
+    "InternalInfluence": lambda m, e: {"n_steps": _n(32, e), "layer": _inner_layer(m)},
     "LayerActivation": lambda m, e: {"layer": "auto"},
     "LinearApproximation": lambda m, e: {"layer": "auto"},
     "SmoothGradCAMPlusPlus": lambda m, e: {"n_samples": _n(32, e), "generator": 0},
@@ -59,7 +61,11 @@ DATA: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
 
 NOT_FOR_PHOTOS = {
     **dict.fromkeys(
-        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "is for models with attention"
+        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance", "ALTI"),
+        "is for models with attention",
+    ),
+    **dict.fromkeys(
+        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "explain models with attention"
     ),
     "Counterfactual": "explains a change to another class",
     "LinearSHAP": "is for models that are linear in their input",
@@ -75,6 +81,12 @@ def for_photos() -> list[str]:
 def _rows_of_patches(grid: int) -> list[int]:
     """The groups of OwenValues: patches of one height together."""
     return [patch // grid for patch in range(grid * grid)]
+
+
+def _inner_layer(model: Any) -> str:
+    """A convolution in the upper half: the gradient at the last one is the same everywhere, where a mean is taken above it."""
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    return names[int(0.6 * len(names))] if names else "auto"
 
 
 def _n(full: int, effort: float) -> int:

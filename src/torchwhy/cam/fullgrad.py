@@ -40,6 +40,8 @@ class FullGrad(Attribution):
     def _attribute(self, problem: Problem) -> Tensors:
         if self.layer is not None:
             raise ValueError("layer: FullGrad adds up all layers; leave it out")
+        if not isinstance(problem.model, nn.Module):
+            raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
         passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
         calls = Counter(place.name for place, _ in passed)
         problem.taps = tuple(

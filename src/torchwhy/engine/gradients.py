@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,12 +79,9 @@ def gradient(
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
 
 
-def gradients_of_each(
-    scores: Sequence[Tensor], wrt: Sequence[Tensor], use: Callable[[int, tuple[Tensor, ...]], None], **options: Any
-) -> None:
-    """Gradients of several scores ``(M,)`` of one forward pass: ``use(t, gradients)`` gets those of ``scores[t]``."""
-    for t, s in enumerate(scores):
-        use(t, gradient(s, wrt, keep=t + 1 < len(scores), **options))
+def gradients_of_each(scores: Sequence[Tensor], wrt: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, ...]]:
+    """The gradients of each of several scores ``(M,)`` of one forward pass."""
+    return [gradient(s, wrt, keep=i + 1 < len(scores), **options) for i, s in enumerate(scores)]
 
 
 def curved(scores: Tensor, wrt: Sequence[Tensor], *, what: str = "inputs") -> tuple[Tensor, ...]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batching import Batching
-from .gradients import differentiable, frozen, gradient
+from .gradients import differentiable, frozen, gradient, gradients_of_each
 from .where import Place, since, tapped, traced, until
 
 Tensors = tuple[Tensor, ...]
@@ -202,6 +202,15 @@ class Problem:
         found = list(self.batches(self.n, lambda a, b: self.gradients([t[a:b] for t in z], self.rows[a:b])[1]))
         return found[0] if len(found) == 1 else tuple(map(torch.cat, zip(*found)))
 
+    def gradients_of_each(self, targets: Sequence[Selector], a: int, b: int) -> list[Tensors]:
+        """For each of several targets the gradients at rows ``a`` to ``b - 1`` of ``x``, from one forward pass."""
+        rows = self.rows[a:b]
+        with differentiable(self.model, self.x[0].device):
+            leaves = [self.batching.format(t[a:b].detach()).requires_grad_() for t in self.x]
+            output = self.output([leaf.clone() for leaf in leaves], rows)
+            self.evaluations += len(rows)
+            return gradients_of_each([t.select(output, rows) for t in targets], leaves, what=self.what)
+
     def tap(self, z: Sequence[Tensor], rows: Tensor, derive: Derive = gradient) -> tuple[Tensor, Tensors, Tensors]:
         """Scores ``(M,)``, gradients at the taps, and what passes the taps, for inputs ``z`` ``(M, ...)``, one call.
 
@@ -226,6 +235,8 @@ class Problem:
 
     def trace(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor | None, list[tuple[Place, Tensor]]]:
         """Scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph, one call."""
+        if not isinstance(self.model, nn.Module):
+            raise TypeError("model: a plain callable has no layers to read; give a module")
         with differentiable(self.model, z[0].device), frozen(self.model), traced(self.model) as passed:
             if self.target.given is not None:
                 return self._score(z, rows), passed

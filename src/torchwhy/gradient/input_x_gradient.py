@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..attribution import Attribution
 from ..engine.problem import Problem, Tensors
+from .of_gradient import OfGradient
 
 
 @dataclass(kw_only=True, repr=False)
-class InputXGradient(Attribution):
+class InputXGradient(OfGradient):
     r"""The input times the gradient of the score: :math:`A_{nk} = x_{nk} \, \partial f(x_n) / \partial x_{nk}`.
 
     In units of the score; exact for a linear model, where it sums to f(x) − f(0), and not complete for others: see
@@ -22,5 +22,5 @@ class InputXGradient(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1605.01713"
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        return tuple(x * g for x, g in zip(problem.x, problem.all_gradients(problem.x)))
+    def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
+        return tuple(x * g for x, g in zip(problem.x, gradients))

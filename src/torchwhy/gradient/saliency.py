@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..attribution import Attribution
 from ..engine.problem import Problem, Tensors
+from .of_gradient import OfGradient
 
 Channels = Literal["max", "norm", "sum"] | None
 
 
 @dataclass(kw_only=True, repr=False)
-class Saliency(Attribution):
+class Saliency(OfGradient):
     r"""The absolute gradient of the score: :math:`A_{nk} = |\partial f(x_n) / \partial x_{nk}|`.
 
     How much the score changes for a small change of each element: a slope, in units of score per input, not a share of the
@@ -40,8 +40,8 @@ class Saliency(Attribution):
 
     paper: ClassVar[str] = "arXiv:1312.6034"
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        return finish(problem.all_gradients(problem.x), self.signed, self.channels)
+    def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
+        return finish(gradients, self.signed, self.channels)
 
 
 def finish(gradients: Iterable[Tensor], signed: bool, channels: Channels) -> Tensors:
