@@ -1,8 +1,7 @@
 """Do the methods find the pixels that decide the label? Localisation on images whose evidence is known to the pixel.
 
 Shapes on photos: each image shows one object, whose shape is the label, and one distractor, on a photo. The network that
-comes with torchwhy names the shape; images that it gets wrong are left out. ``--save`` also writes the table into
-docs/benchmarks.md.
+comes with torchwhy names the shape; images that it gets wrong are left out.
 
     python benchmarks/ground_truth.py --save
 """
@@ -10,6 +9,7 @@ docs/benchmarks.md.
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any
 
 import torch
@@ -60,6 +60,14 @@ class GroundTruth(Benchmark):
     """A benchmark whose figure is that of the comparison."""
 
     table: tw.Comparison
+    text: str
+
+    def finish(self) -> None:
+        """As all benchmarks do, with the table as text."""
+        super().finish()
+        path = DOCS / f"{self.name}.json"
+        if self.save and path.exists():
+            path.write_text(json.dumps({**json.loads(path.read_text()), "markdown": self.text}, indent=1) + "\n")
 
     def plot(self) -> Any:
         """A panel for each metric."""
@@ -109,29 +117,13 @@ def main() -> None:
         table.evaluations[row["method"]] = row["evaluations_per_image"]
     bench.results = table.rows()
     print(f"\n{table}")
-    if bench.save:
-        write(table, bench.machine(), len(x))
-    bench.finish()
-
-
-def write(table: tw.Comparison, machine: str, images: int) -> None:
-    """Put the table into docs/benchmarks.md, in place of the one before."""
-    page = DOCS.parent / "benchmarks.md"
-    begin, end = "<!-- ground_truth -->", "<!-- /ground_truth -->"
-    section = (
-        f"{begin}\n## Localisation on images whose evidence is known\n\n"
-        f"`python benchmarks/ground_truth.py --save`: {images} images of shapes on photos, the bundled `shapes_resnet`, absolute "
-        "attributions unless said otherwise, patches of 8 × 8 pixels as features where a method takes features. Mean ± half of "
-        "the 95 % interval; bold: the best, and what cannot be told from it (Wilcoxon, Holm). In brackets: maps that know "
-        f"nothing of the network.\n\n{machine}\n\n{table.to_markdown()}\n{end}\n"
+    bench.text = (
+        f"{len(x)} images that the bundled `shapes_resnet` gets right; absolute attributions unless said otherwise; patches of "
+        "an eighth of the side where a method takes features. Mean ± half of the 95 % interval; bold: the best, and what "
+        "cannot be told from it (Wilcoxon, Holm). In brackets: maps that know nothing of the network.\n\n"
+        f"{table.to_markdown()}"
     )
-    old = page.read_text() if page.exists() else "# Benchmarks\n\n"
-    if begin in old:
-        section = old[: old.index(begin)] + section + old[old.index(end) + len(end) + 1 :]
-    else:
-        section = f"{old.rstrip()}\n\n{section}"
-    page.parent.mkdir(exist_ok=True)
-    page.write_text(section)
+    bench.finish()
 
 
 if __name__ == "__main__":
