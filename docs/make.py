@@ -91,6 +91,8 @@ def benchmarks_page() -> str:
             f"`benchmarks/{path.stem}.py`" + (" (quick)" if report.get("quick") else "") + f"; {report['machine']}",
             "",
         ]
+        if "markdown" in report:
+            lines += [report["markdown"]]
         results = [r for r in report.get("results", []) if isinstance(r, dict) and "ratio" in r]
         if results:
             lines += ["| case | side | seconds | × base | peak MiB |", "|---|---|--:|--:|--:|"]
