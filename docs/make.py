@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -57,6 +59,56 @@ def methods_page() -> str:
     return "\n".join(lines)
 
 
+def benchmarks_page() -> str:
+    """The results that are kept, each with its machine, its tables and its plot."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `python docs/make.py` from the results that `python benchmarks/NAME.py --save` keeps. All sides of "
+        "a comparison run in turn in one process, and the ratios are medians of the rounds; the seconds are of one machine and "
+        "not to be compared between pages. *floor*: the evaluations that a method needs × the best time per row of a plain "
+        "batched call.",
+        "",
+    ]
+    for script in sorted((DOCS.parent / "benchmarks").glob("*.py")):
+        path = DOCS / "benchmarks" / f"{script.stem}.json"
+        if not path.exists():
+            if path.with_suffix(".png").exists():  # a plot is all that it keeps
+                about = ast.get_docstring(ast.parse(script.read_text())) or script.stem
+                lines += [
+                    f"## {about.splitlines()[0]}",
+                    "",
+                    f"`benchmarks/{script.name}`",
+                    "",
+                    f"![{script.stem}](benchmarks/{script.stem}.png)",
+                    "",
+                ]
+            continue
+        report = json.loads(path.read_text())
+        lines += [
+            f"## {report['title']}",
+            "",
+            f"`benchmarks/{path.stem}.py`" + (" (quick)" if report.get("quick") else "") + f"; {report['machine']}",
+            "",
+        ]
+        if "markdown" in report:
+            lines += [report["markdown"]]
+        results = [r for r in report.get("results", []) if isinstance(r, dict) and "ratio" in r]
+        if results:
+            lines += ["| case | side | seconds | × base | peak MiB |", "|---|---|--:|--:|--:|"]
+        for r in results:
+            for side, ratio in r["ratio"].items():
+                seconds, peak = r.get("seconds", {}).get(side), r.get("peak_mib", {}).get(side)
+                lines.append(
+                    f"| {r['case']} | {side} | {'' if seconds is None else f'{seconds:.3g}'} | {ratio:.3g} | "
+                    f"{'' if peak is None else f'{peak:.0f}'} |"
+                )
+        if path.with_suffix(".png").exists():
+            lines += ["", f"![{report['title']}](benchmarks/{path.stem}.png)"]
+        lines.append("")
+    return "\n".join(lines)
+
+
 def readme_with_table(text: str) -> str:
     """The README with today's table of methods below its heading."""
     from torchwhy.cli import methods_table
@@ -90,5 +142,6 @@ if __name__ == "__main__":
         for family in [args.only] if args.only else ["readme", *families()]:
             picture(family)
     (DOCS / "methods.md").write_text(methods_page())
+    (DOCS / "benchmarks.md").write_text(benchmarks_page())
     readme = DOCS.parent / "README.md"
     readme.write_text(readme_with_table(readme.read_text()))

@@ -92,6 +92,7 @@ CASES = [
     Case(tw.AttentionRollout, {"discard_ratio": 0.3}, net="attending", maps=True),
     Case(tw.AttentionFlow, net="attending", maps=True),
     Case(tw.AttentionRelevance, net="attending", maps=True),
+    Case(tw.ALTI, net="attending", maps=True),
     Case(tw.LinearSHAP, {"rtol": 1e9}, laws=("linear",)),
     *(
         Case(method, {"relu": False}, maps=True)

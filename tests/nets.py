@@ -66,14 +66,15 @@ class Attending(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(3, 6, 2, stride=2), nn.Conv2d(6, 6, 1)
         self.first, self.norm = nn.Parameter(torch.randn(1, 1, 6)), nn.LayerNorm(6)
         self.qkv, self.head = nn.ModuleList([nn.Linear(6, 18), nn.Linear(6, 18)]), nn.Linear(6, 4)
+        self.out = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
 
     def forward(self, x):
         patches = self.conv2(F.gelu(self.conv1(x))).flatten(2).transpose(1, 2)
         y = self.norm(torch.cat([self.first.expand(len(x), -1, -1), patches], 1))
         q, k, v = self.qkv[0](y).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4)
-        y = y + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        y = y + self.out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         q, k, v = self.qkv[1](y).unflatten(2, (3, 2, 3)).permute(2, 0, 3, 1, 4)
-        return self.head((y + (F.softmax(q @ k.mT, -1) @ v).transpose(1, 2).flatten(2))[:, 0])
+        return self.head((y + self.out[1]((F.softmax(q @ k.mT, -1) @ v).transpose(1, 2).flatten(2)))[:, 0])
 
 
 class Twice(nn.Module):

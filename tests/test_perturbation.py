@@ -1,4 +1,4 @@
-"""FeatureAblation, FeaturePermutation, Occlusion, RISE and LIME against their papers written out, and other libraries."""
+"""FeatureAblation, FeaturePermutation, Occlusion and RISE against their papers written out, and other libraries."""
 
 import warnings
 
@@ -13,7 +13,6 @@ import torchwhy as tw
 from torchwhy.perturbation import rise
 from torchwhy.perturbation.ablation import row_orders
 from torchwhy.perturbation.rise import enlarge
-from torchwhy.perturbation.segments import patches, superpixels
 
 
 def smooth(dim=3):
@@ -168,6 +167,26 @@ def test_grids_are_enlarged_and_shifted_as_in_the_paper():
         torch.testing.assert_close(mask, reference.rise_mask(grid, shift, (50, 64)), rtol=0, atol=1e-6)
 
 
+def test_grids_come_with_their_opposites_and_a_known_covariance():
+    seen = []
+
+    class Spy(tw.RISE):
+        def _attribute(self, problem):
+            grids = rise.Grids(problem, 3, 0.5, 2)
+            index = torch.arange(20000)
+            seen.append((grids.make(index, torch.device("cpu")).flatten(1).double(), grids.covariance(problem.x[0])))
+            return problem.x
+
+    Spy(lambda x: x.sum((1, 2, 3)), generator=0).attribute(torch.zeros(1, 1, 5, 7, dtype=torch.double))
+    masks, (known, carry, missed) = seen[0]
+    torch.testing.assert_close(masks[0::2] + masks[1::2], torch.ones(10000, 35, dtype=torch.double))
+    assert not torch.equal(masks[0], masks[2])
+    full = rise.kron(known)  # every element is a knot
+    torch.testing.assert_close((masks - 0.5).T @ (masks - 0.5) / len(masks), full, rtol=0, atol=0.012)
+    torch.testing.assert_close(rise.kron(carry) @ full, full)
+    assert missed.max() < 1e-9
+
+
 def test_rise_is_the_papers(monkeypatch):
     model, x = smooth()
     method = tw.RISE(model, n_samples=40, grid=3, variance_reduced=False, keep_probability=0.3, generator=0)
@@ -215,86 +234,6 @@ def test_bad_settings_of_rise():
             tw.RISE(model, **settings).attribute(x, 1)
     with pytest.raises(ValueError, match="inputs: RISE masks one tensor"):
         tw.RISE(lambda x: x.sum(1)).attribute(torch.ones(2, 3))
-
-
-def test_lime_is_weighted_ridge_regression():
-    generator = torch.Generator().manual_seed(3)
-    x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.double)
-    model = lambda x: (x.sum(1) + x[:, 0] * x[:, 1]).tanh() + x[:, 2] * x[:, 3]  # noqa: E731
-    found = tw.LIME(model, n_samples=50, alpha=0.1, generator=generator).explain(x)
-    again = torch.Generator().manual_seed(3)
-    z = torch.cat([torch.ones(1, 4, dtype=torch.double), (torch.rand(49, 4, generator=again) < 0.5).double()])
-    weights = (-((1 - z.mean(1).sqrt()) ** 2) / 0.25**2).exp()
-    variance = (weights[:, None] * (z - weights @ z / weights.sum()) ** 2).sum(0).mean()
-    expected = reference.lime(z, model(z * x), weights, 0.1 * float(variance))
-    torch.testing.assert_close(found.attributions[0], expected)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"alpha": 0.0}, {"alpha": 0.0, "distance": "l2"}, {"n_features": 4, "alpha": 0.0}]
-)
-def test_lime_is_exact_on_a_linear_model(settings):
-    x, w = torch.randn(3, 4, dtype=torch.double), torch.randn(4, dtype=torch.double)
-    found = tw.LIME(lambda x: x @ w + 1, n_samples=60, generator=0, **settings).explain(x)
-    torch.testing.assert_close(found.attributions, x * w)
-    torch.testing.assert_close(found.details["r_squared"], torch.ones(3, dtype=torch.double))
-
-
-def test_lime_is_not_all_zero_on_probabilities():
-    model = lambda x: (x @ torch.tensor([1.0, 0.5, 0.0, -1.0]) * 0.1).sigmoid()  # noqa: E731
-    for regularizer in ("ridge", "lasso"):
-        found = tw.LIME(model, regularizer=regularizer, alpha=0.01, generator=0).attribute(torch.ones(1, 4))
-        assert (found[0].abs() > 0.005).tolist() == [True, True, False, True]
-
-
-def test_lime_keeps_the_k_best_features():
-    w = torch.tensor([0.1, -3.0, 0.0, 2.0, 0.2], dtype=torch.double)
-    found = tw.LIME(lambda x: x @ w, n_features=2, generator=0).attribute(torch.ones(2, 5, dtype=torch.double))
-    assert (found != 0).tolist() == [[False, True, False, True, False]] * 2
-    torch.testing.assert_close(found[0, [1, 3]], w[[1, 3]], rtol=0.05, atol=0)
-
-
-def test_lime_says_when_it_explains_nothing():
-    model = lambda x: (100 * x.sum(1)).sin()  # noqa: E731
-    x = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
-    with pytest.warns(UserWarning, match=r"explains less than 10% .* 2 of 2 rows"):
-        found = tw.LIME(model, generator=0).explain(x)
-    assert (found.details["r_squared"] < 0.1).all()
-
-
-def test_lime_takes_superpixels_of_images():
-    torch.manual_seed(0)
-    x = torch.rand(2, 3, 24, 24)
-    x[:, :, 4:14, 8:20] += 2
-    mask = superpixels(x, 12)
-    assert mask.shape == (2, 1, 24, 24)
-    for row in mask:
-        assert torch.equal(row.unique(), torch.arange(int(row.max()) + 1))
-    model = lambda x: x[:, :, 4:14, 8:20].mean((1, 2, 3))  # noqa: E731
-    found = tw.LIME(model, n_segments=12, n_samples=100, generator=0).attribute(x)
-    given = tw.LIME(model, n_samples=100, generator=0).attribute(x, feature_mask=mask)
-    assert torch.equal(found, given)
-    inside, outside = found[:, 0, 6:12, 10:18], found[:, 0, 18:]
-    assert inside.mean() > 10 * outside.abs().mean()
-
-
-def test_bad_settings_of_lime():
-    for settings, message in (
-        ({"n_samples": 2}, "n_samples=2"),
-        ({"distance": "far"}, "distance='far'"),
-        ({"distance": lambda z: z}, "distance: the callable"),
-        ({"kernel_width": 0.0}, "kernel_width=0.0"),
-        ({"regularizer": "none"}, "regularizer='none'"),
-        ({"n_features": 0}, "n_features=0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            tw.LIME(lambda x: x.sum(1), **settings).attribute(torch.ones(1, 3))
-
-
-def test_patches_number_a_grid():
-    mask = patches(torch.zeros(2, 3, 7, 5), 3)[0, 0]
-    assert mask[:, 0].tolist() == [0, 0, 0, 3, 3, 6, 6]
-    assert mask[0].tolist() == [0, 0, 1, 1, 2]
 
 
 def methods(model):
@@ -366,3 +305,18 @@ def test_a_black_box_of_arrays():
 def test_wrong_number_of_rows():
     with pytest.raises(ValueError, match="rows"):
         tw.FeatureAblation(lambda x: x.sum(1)[:1]).attribute(torch.ones(2, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduced", [True, False])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_standard_errors_of_rise_cover(reduced, p):
+    model, x = smooth()
+    options = {"grid": 3, "keep_probability": p}
+    limit = tw.RISE(model, n_samples=40000, generator=999, **options).attribute(x[:1], 1)
+    inside = []
+    for seed in range(200):
+        method = tw.RISE(model, n_samples=300, variance_reduced=reduced, generator=seed, **options)
+        found = method.explain(x[:1], 1)
+        inside.append((found.attributions - limit).abs() <= 2 * found.standard_error)
+    assert 0.90 <= torch.stack(inside).double().mean() <= 0.99

@@ -4,6 +4,8 @@ import pytest
 import torch
 from cases import each_case
 
+import torchwhy as tw
+
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 
 
@@ -49,3 +51,24 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(case):
     state = torch.get_rng_state()
     case.make(net, generator=None).attribute(x, target=1, **case.data)
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Transposed(torch.nn.Module):
+    """Batch norm whose gradient comes back transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+        torch.nn.init.uniform_(self.norm.running_var, 0.5, 2)
+
+    def forward(self, x):
+        return (self.norm(x).permute(2, 3, 1, 0) * torch.arange(8 * 8 * 3.0).view(8, 8, 3, 1)).sum((0, 1, 2))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batch_norm_of_a_single_row_whose_gradient_is_transposed(layout):
+    net, x = Transposed().eval(), torch.randn(2, 3, 8, 8).to(memory_format=layout)
+    scale = (net.norm.running_var + net.norm.eps).rsqrt().view(3, 1, 1)
+    expected = (torch.arange(8 * 8 * 3.0).view(8, 8, 3).permute(2, 0, 1) * scale).expand(2, 3, 8, 8)
+    for rows in (x, x[:1]):
+        torch.testing.assert_close(tw.Saliency(net).attribute(rows), expected[: len(rows)])

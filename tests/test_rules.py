@@ -154,6 +154,35 @@ def test_two_threads_with_other_methods_on_the_same_model(method):
             torch.testing.assert_close(value, alone[name], rtol=0, atol=0)
 
 
+def test_two_threads_with_rules_chosen_by_module():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    x = torch.randn(3, 4, dtype=torch.double)
+    composites = [{"0": Gamma(0.5)}, {"0": AlphaBeta(2, 1)}, {"2": Gamma(2.0)}]
+    alone = [tw.LRP(net, composite=c).attribute(x, 0) for c in composites]
+    barrier, found = threading.Barrier(3), [[] for _ in composites]
+
+    def work(i):
+        def together(module, inputs):  # all threads are inside the model when any of them enters the first layer
+            if threading.get_ident() == threads[i].ident:
+                barrier.wait()
+
+        with net.register_forward_pre_hook(together):
+            barrier.wait()
+            for _ in range(5):
+                found[i].append(tw.LRP(net, composite=composites[i]).attribute(x, 0))
+            barrier.wait()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i in range(3):
+        assert len(found[i]) == 5
+        for value in found[i]:
+            torch.testing.assert_close(value, alone[i], rtol=0, atol=0)
+
+
 def test_nesting_is_refused_and_leaves_the_outer_rules_at_work():
     x = torch.tensor([-1.0, 1.0], requires_grad=True)
     with tw.GuidedBackprop.rules(), pytest.raises(RuntimeError, match="do not nest"):

@@ -163,6 +163,13 @@ def test_subsets_are_different_and_of_their_size():
             assert z[:, 0].all()
 
 
+def test_few_pairs_leave_every_feature_out_once():
+    z, _, left_out = shapley_design(30, [40], torch.Generator().manual_seed(0)).take(40)
+    assert torch.equal(z[:30].sum(0), torch.ones(30, dtype=torch.long))
+    assert (z[:30].sum(1) == 1).all()
+    assert (left_out == 1).all()  # some sizes have no pair: nothing counts as complete
+
+
 @pytest.mark.parametrize("design", [shapley_design, banzhaf_design])
 @pytest.mark.parametrize("d", [4, 5, 9, 12, 31])
 def test_designs_spend_what_they_are_given_and_extend(design, d):

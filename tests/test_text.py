@@ -1,5 +1,7 @@
 """Text: token ids are explained through the embedding layer, by its name or as "embeddings"."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -115,6 +117,8 @@ def test_what_embeddings_means():
         tw.LayerActivation(two, layer="embeddings").attribute(ids)
     two.get_input_embeddings = lambda: two.words
     assert tw.LayerActivation(two, layer="embeddings").attribute(ids).equal(two.words(ids))
+    outer = Named(embeddings=nn.Sequential(OrderedDict(embeddings=nn.Embedding(5, 4), norm=nn.LayerNorm(4))))
+    assert tw.LayerActivation(outer, layer="embeddings").attribute(ids).equal(outer.embeddings(ids))
     with pytest.raises(LookupError, match="no embedding table"):
         tw.LayerActivation(nn.Sequential(nn.Linear(3, 2)), layer="embeddings").attribute(torch.rand(1, 3))
     with pytest.raises(TypeError, match="explain by the embedding layer, layer='wte'"):

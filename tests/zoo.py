@@ -117,13 +117,15 @@ def _settle(model: nn.Module, batch: torch.Tensor | None) -> None:
         for p in model.parameters():
             if p.numel() > 1 and not p.any():
                 nn.init.normal_(p, std=0.02)
+            elif p.abs().max() < 1e-4:  # scales of layers at the start of their training
+                nn.init.constant_(p, 0.5)
         for norm in norms:
             nn.init.uniform_(norm.weight, 0.5, 1.5)
         if batch is not None and norms:
             model.eval()  # dropout and paths dropped at random stay off
             for norm in norms:
                 norm.train()
-                norm.momentum = 0.9
+                norm.momentum = 1.0
             model(batch)
 
 

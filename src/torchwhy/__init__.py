@@ -70,6 +70,7 @@ _HOME = {
     "attention.rollout": ["AttentionRollout", "RawAttention"],
     "attention.flow": ["AttentionFlow"],
     "attention.relevance": ["AttentionRelevance"],
+    "attention.alti": ["ALTI"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
@@ -78,13 +79,17 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "comparison": ["Comparison", "compare"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
+_PACKAGES = ("metrics", "models", "visualize")
 
 __all__ = ["__version__", "methods", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _MODULES:
         raise AttributeError(f"module 'torchwhy' has no attribute {name!r}")
     found = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

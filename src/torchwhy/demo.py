@@ -61,7 +61,8 @@ DATA: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
 
 NOT_FOR_PHOTOS = {
     **dict.fromkeys(
-        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "is for models with attention"
+        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance", "ALTI"),
+        "is for models with attention",
     ),
     **dict.fromkeys(
         ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "explain models with attention"

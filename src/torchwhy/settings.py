@@ -20,9 +20,7 @@ class Settings:
         for f in fields(self):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             value = getattr(self, f.name)
-            if not f.init or f.name == "model" or value is default:
-                continue
-            if not (type(value) is type(default) and value == default):
+            if f.init and f.name != "model" and not _same(value, default):
                 found[f.name] = value
         return found
 
@@ -32,3 +30,13 @@ class Settings:
             k: f"<{type(v).__name__}>" if isinstance(v, nn.Module) else repr(v) for k, v in self.settings().items()
         }
         return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a setting is its default; tensors, also within a tuple, are none."""
+    if value is default or type(value) is not type(default):
+        return value is default
+    try:
+        return bool(value == default)
+    except (RuntimeError, ValueError):  # tensors and arrays of several elements have no truth value
+        return False

@@ -48,6 +48,11 @@ class AttentionMethod(Attribution):
     needs_gradient: ClassVar[bool] = False
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "inner"
     slopes: ClassVar[bool] = False  # the method needs the derivatives by the matrices
+    capture: ClassVar[type[Attentions]] = Attentions
+
+    def matrices(self, seen: Any, n: int) -> list[Tensor]:
+        """The matrices ``(n, heads, T, T)`` of the chosen layers and heads, from a run of n rows."""
+        return select([m.detach() for m in seen.found], self.layers, self.heads, n)
 
     def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:
         """What the output tokens ``tokens`` owe to each input token, ``(n, T)``, from matrices ``(n, heads, T, T)``."""
@@ -74,20 +79,22 @@ class AttentionMethod(Attribution):
     def _run(self, problem: Problem, a: int, b: int) -> tuple[list[Tensor], list[Tensor]]:
         """The chosen matrices of rows a to b, and the derivatives of their scores by them if the method needs these."""
         z, rows = [t[a:b] for t in problem.x], problem.rows[a:b]
-        with Attentions(graph=self.slopes) as seen:
-            if not self.slopes:
+        scores = None
+        with self.capture(graph=self.slopes) as seen:
+            if self.slopes:
+                scores = problem._score(z, rows)
+            else:
                 problem.evaluations += len(rows)
                 problem.output(z, rows)
-                return select(seen.found, self.layers, self.heads, len(rows)), []
-            scores = problem._score(z, rows)
-        found = [m.detach() for m in seen.found]
-        attentions = select(found, self.layers, self.heads, len(rows))
+        attentions = self.matrices(seen, len(rows))
+        if scores is None:
+            return attentions, []
         if not scores.requires_grad:
             raise ValueError(
                 "the target does not depend on the attention in a differentiable way: choose another target"
             )
         gradients = torch.autograd.grad(scores.sum(), seen.found, allow_unused=True)
-        slopes = [torch.zeros_like(m) if g is None else g for m, g in zip(found, gradients)]
+        slopes = [torch.zeros_like(m) if g is None else g for m, g in zip(seen.found, gradients)]
         return attentions, select(slopes, self.layers, self.heads, len(rows))
 
     def _tokens(self, problem: Problem, attention: Tensor) -> Tensor:

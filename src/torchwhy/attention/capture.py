@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..engine.decompose import DECOMPOSITIONS
 from ..engine.rules import Call, Rules
+
+T = TypeVar("T")
 
 # what a model may do to its weights before it multiplies the values with them
 PASSING = (
@@ -63,10 +65,11 @@ class Attentions(Rules):
         tensors = self._tensors((*call.args, *call.kwargs.values()))
         source = next((t for t in tensors if t in self._weights), None)
         if source is not None and len(tensors) == 2:
-            weights = self._weights[source]
-            if not any(weights is w for w in self.found):
+            weights, values = self._weights[source], next((t for t in tensors if t is not source), source)
+            # values come with the rows; a plain matrix is a projection of probabilities
+            if values.dim() > 2 and not any(weights is w for w in self.found):
                 self.found.append(weights)
-                self.values.append(next(t for t in tensors if t is not source))
+                self.values.append(values)
         return call()
 
     @staticmethod
@@ -102,20 +105,27 @@ def select(matrices: list[Tensor], layers: Iterable[int] | None, heads: Iterable
         raise ValueError(
             "the model computes no attention, softmax(q kᵀ) v, that can be seen; use a gradient method, LRP or a CAM"
         )
-    chosen = matrices if layers is None else [_at(matrices, i, "layers") for i in layers]
-    dtype = reduce(
-        torch.promote_types, (m.dtype for m in chosen), torch.float
-    )  # a model may differ from layer to layer
-    found = [by_head(m.to(dtype), n) for m in chosen]
+    count, matrices = len(matrices), chosen(matrices, layers)
+    dtype = reduce(torch.promote_types, (m.dtype for m in matrices), torch.float)  # they may differ from layer to layer
+    found = [by_head(m.to(dtype), n) for m in matrices]
     shapes = sorted({tuple(m.shape[2:]) for m in found})
     if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
         raise ValueError(
             f"layers: the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}; they must be square and of "
-            f"one size: choose layers= of one sequence, from 0 to {len(matrices) - 1}"
+            f"one size: choose layers= of one sequence, from 0 to {count - 1}"
         )
     if heads is None:
         return found
     return [torch.stack([_at(m.unbind(1), h, "heads") for h in heads], 1) for m in found]
+
+
+def chosen(items: list[T], layers: Iterable[int] | None) -> list[T]:
+    """The items of the chosen layers.
+
+    Raises:
+        IndexError: no such layer.
+    """
+    return items if layers is None else [_at(items, i, "layers") for i in layers]
 
 
 def _at(items: Any, index: int, name: str) -> Any:
@@ -124,4 +134,4 @@ def _at(items: Any, index: int, name: str) -> Any:
     return items[index]
 
 
-__all__ = ["Attentions", "by_head", "select"]
+__all__ = ["Attentions", "by_head", "chosen", "select"]

@@ -67,18 +67,18 @@ class DeepLIFT(Attribution):
             k * problem.n, lambda a, b: self._compare(problem, *problem.rows_and_samples(a, b))
         ):
             contributions.add(rows, [g * d for g, d in zip(m, difference)])
-            changes.add(rows, [change])
+            changes.add(rows, [change[0] - change[1], change[0].abs() + change[1].abs()])
             if not self.multiply_by_inputs:
                 multipliers.add(rows, m)
             used.append(rules)
         values = contributions.mean(k)
         plain = report_operations(problem, used)
-        self._check(problem, values, changes.mean(k)[0], plain)
+        self._check(problem, values, changes.mean(k), plain)
         return values if self.multiply_by_inputs else multipliers.mean(k)
 
     def _compare(
         self, problem: Problem, rows: Tensor, k: Tensor
-    ) -> tuple[Tensor, Tensors, list[Tensor], Tensor, Beside]:
+    ) -> tuple[Tensor, Tensors, list[Tensor], tuple[Tensor, Tensor], Beside]:
         """One call: rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
         x = [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
@@ -86,14 +86,15 @@ class DeepLIFT(Attribution):
             below = problem.scores(b, rows)
         with Beside(RULES, APART, recording, strict=self.strict) as rules:
             above, m = problem.gradients(x, rows)
-        return rows, m, [v - w for v, w in zip(x, b)], above - below, rules
+        return rows, m, [v - w for v, w in zip(x, b)], (above, below), rules
 
-    def _check(self, problem: Problem, values: Tensors, change: Tensor, plain: Counter[str]) -> None:
+    def _check(self, problem: Problem, values: Tensors, scores: Tensors, plain: Counter[str]) -> None:
         """Report the completeness gap, and warn of a large one."""
+        change, size = scores
         flat = torch.cat([v.flatten(1) for v in values], 1)
         gap = (flat.sum(1) - change).abs()
         problem.report(completeness_gap=gap)
-        rounding = 1e3 * torch.finfo(flat.dtype).eps * flat.abs().sum(1)
+        rounding = 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
         if bool((gap > self.tolerance * change.abs() + rounding).any()):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
             fault = ", ".join(f"{name} ({n} times)" for name, n in plain.most_common()) or "none without a rule"

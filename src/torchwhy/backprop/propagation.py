@@ -18,7 +18,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torchwhy.backprop.layers import LinearLayer, run
 from torchwhy.backprop.lrp_rules import FIRST_ONLY, Norm, Pass, stable
 from torchwhy.engine.beside import _map
-from torchwhy.engine.decompose import DECOMPOSITIONS
+from torchwhy.engine.decompose import DECOMPOSITIONS, batch_norm_scale
+from torchwhy.engine.decompose import batch_norm as affine
 from torchwhy.engine.operations import (
     CONVOLUTIONS,
     EXTREMES,
@@ -44,7 +45,9 @@ THROUGH_ORIGIN = frozenset((*RECTIFIERS, "tanh", "softsign", "tanhshrink", "hard
 KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
 
 
-MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *DECOMPOSITIONS))  # the first layer, or what holds it
+MAY_SEE_INPUT = frozenset(
+    (*LINEAR_LAYERS, *MATMULS, *(set(DECOMPOSITIONS) - {"batch_norm"}))
+)  # the first layer, or what holds it
 
 
 class Propagation(Rules):
@@ -161,19 +164,14 @@ def propagate(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -
 
 def batch_norm(call: Call) -> Tensor:
     """Fold batch norm into the linear layer before it, for the rule only; without one it is affine: its gradient."""
-    options = call.kwargs
-    if options.get("training") or options.get("running_mean") is None:
-        call.mode._count_plain(call.name, call.args, {})
-        return call()
     producer = call.mode.fact(call.x, "producer")
     if producer is None or (producer[0].name == "linear" and call.x.dim() != 2):
+        return affine(call)
+    found = batch_norm_scale(call)
+    if found is None:
         return call()
     layer, x, rule = producer
-    scale = (options["running_var"] + options.get("eps", 1e-5)).rsqrt()
-    scale = scale if options.get("weight") is None else scale * options["weight"]
-    shift = -options["running_mean"] * scale
-    shift = shift if options.get("bias") is None else shift + options["bias"]
-    return propagate(layer.folded(scale, shift), call, x, call.value(), rule)
+    return propagate(layer.folded(*found), call, x, call.value(), rule)
 
 
 def matmul(rule: Any) -> Callable[[Call], Tensor]:

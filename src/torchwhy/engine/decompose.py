@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.rules import Call
+from torchwhy.engine.rules import Call, carries_signal, surrogate
 
 
 @cache
@@ -87,6 +87,30 @@ def addcmul(call: Call) -> Tensor:
     with call.mode:
         product = call.kwargs["mat1"] * call.kwargs["mat2"]
         return call.x + (product if value == 1 else product * value)
+
+
+def batch_norm_scale(call: Call) -> tuple[Tensor, Tensor] | None:
+    """Return scale and shift per channel of batch norm with running statistics; None (and counted) without."""
+    options = call.kwargs
+    if options.get("training") or options.get("running_mean") is None:
+        call.mode._count_plain(call.name, call.args, {})
+        return None
+    scale = (options["running_var"] + options.get("eps", 1e-5)).rsqrt()
+    scale = scale if options.get("weight") is None else scale * options["weight"]
+    shift = -options["running_mean"] * scale
+    return scale.detach(), shift if options.get("bias") is None else shift + options["bias"]
+
+
+def batch_norm(call: Call) -> Tensor:
+    """Run batch norm with running statistics as the affine operation that it is.
+
+    Torch's own backward of it is wrong on the CPU for a single row whose incoming gradient is transposed (seen in 2.15).
+    """
+    found = batch_norm_scale(call)
+    if found is None or not carries_signal(call.x):
+        return call()
+    scale = found[0].view(-1, *[1] * (call.x.dim() - 2)).to(call.x.dtype)
+    return surrogate(call.value(), lambda m: (m * scale,), call.x)
 
 
 # ------------------------------------------------------------------------------------------------ recurrent layers
@@ -185,6 +209,7 @@ DECOMPOSITIONS = {
     "local_response_norm": body,
     "softmin": body,
     "scaled_dot_product_attention": attention,
+    "batch_norm": batch_norm,
     "glu": glu,
     "addmm": addmm,
     "baddbmm": addmm,

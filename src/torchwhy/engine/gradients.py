@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 _lock = threading.Lock()
@@ -36,20 +37,45 @@ def frozen(model: Any) -> Iterator[None]:
                     held.requires_grad_(True)
 
 
+class _Straight(torch.autograd.Function):
+    """The identity, for a tensor in a plain layout, whose gradient comes in that layout too."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        last = y.dim() == 4 and not y.is_contiguous() and y.is_contiguous(memory_format=torch.channels_last)
+        ctx.layout = torch.channels_last if last else torch.contiguous_format
+        return y.contiguous(memory_format=ctx.layout).view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return g.contiguous(memory_format=ctx.layout)
+
+
+class _OneRowBatchNorm(TorchFunctionMode):
+    """Batch norm of a single row, its input and its gradient in one layout.
+
+    Its backward pass on the CPU reads a transposed one wrongly (torch 2.15).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__name__", "") != "batch_norm" or len(args[0]) != 1:
+            return func(*args, **(kwargs or {}))
+        y = _Straight.apply(func(_Straight.apply(args[0]), *args[1:], **(kwargs or {})))
+        return y.clone()  # an activation in place may follow, which a custom function's view does not bear
+
+
 @contextmanager
 def differentiable(model: Any, device: torch.device) -> Iterator[None]:
     """While open, operations build a graph, whatever the caller switched off."""
-    recurrent = (
-        device.type == "cuda"
-        and isinstance(model, nn.Module)
-        and any(isinstance(m, nn.RNNBase) for m in model.modules())
-    )
-    with torch.inference_mode(False), torch.enable_grad():
-        if recurrent:  # cuDNN has no backward pass for recurrent layers in eval mode
-            with torch.backends.cudnn.flags(enabled=False):
-                yield
-        else:
-            yield
+    kinds = {type(m) for m in model.modules()} if isinstance(model, nn.Module) else set()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if device.type == "cuda" and any(issubclass(k, nn.RNNBase) for k in kinds):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # no backward pass in eval mode
+        if device.type == "cpu" and any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds):
+            stack.enter_context(_OneRowBatchNorm())
+        yield
 
 
 def gradient(

@@ -9,13 +9,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..engine.images import resize
 from ..engine.masks import evaluate
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Draws, block_for
+from ..engine.statistics import penalty_by_cross_validation
 from ..sampled import Sampled
 from ..target import only_tensor
 
 AT_ONCE = 64  # masks whose scores are summed up together
+MOST_KNOTS = 256  # where a mask is looked at to predict its score
 
 
 @dataclass(kw_only=True, repr=False)
@@ -33,8 +36,9 @@ class RISE(Sampled):
         n_samples: the number m of masks; None is 1000.
         grid: cells along each side.
         keep_probability: the chance p of a cell to be visible.
-        variance_reduced: use each grid with its opposite, and centre: :math:`\overline f + \mathrm{cov}(f, M_u) / p`, which
-            has the same limit and far less noise. False is the estimator of the paper,
+        variance_reduced: use each grid with its opposite, centre, :math:`\overline f + \mathrm{cov}(f, M_u) / p`, and take
+            out the noise of what is linear in the mask (:class:`ReducedMoments`): the same limit with far less noise.
+            False is the estimator of the paper,
             :math:`\frac{1}{p m} \sum_k f(x \odot M_k) M_{ku}`.
         targets: ``"all"`` gives a map for every output (N, classes, \*spatial) from one run, whatever the target.
 
@@ -54,7 +58,8 @@ class RISE(Sampled):
     def _attribute(self, problem: Problem) -> Tensors:
         self._check(problem)
         masks = Grids(problem, self.grid, self.keep_probability, 2 if self.variance_reduced else 1)
-        sums, m = Moments(self.keep_probability, masks.unit), 1000 if self.n_samples is None else self.n_samples
+        sums = ReducedMoments(masks) if self.variance_reduced else PlainMoments(self.keep_probability)
+        m = 1000 if self.n_samples is None else self.n_samples
         score = _every_output(problem) if self.targets == "all" else None
         for start, stop in self._rounds(-(-m // masks.unit), masks.unit * len(problem.baselines[0])):
             span = start * masks.unit, stop * masks.unit
@@ -103,6 +108,8 @@ class Grids:
     def __post_init__(self) -> None:
         self.shape = self.problem.x[0].shape[2:]
         number, dims = self.cells ** len(self.shape), len(self.shape)
+        each = int(MOST_KNOTS ** (1 / dims) + 1e-9)
+        self.knots = [torch.linspace(0, n - 1, min(each, n)).round().long() for n in self.shape]
         g = self.problem.generator
         self.chances = Draws(lambda n, g: torch.rand(n, number, generator=g), g, block_for(number))
         self.shifts = Draws(lambda n, g: torch.rand(n, dims, generator=g), g, block_for(number))
@@ -114,6 +121,25 @@ class Grids:
         on = (chance < self.p).to(torch.get_default_dtype()).view(-1, *[self.cells] * len(self.shape))
         return enlarge(on.to(device), self.shifts[index // self.unit].to(device), self.shape)
 
+    def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The covariance of the mask at the knots, what carries knots to all elements, and the variance this leaves out.
+
+        The first two as their factors along each dimension, the last (elements,).
+        Given the shifts a mask is linear in its cells, which are independent; so the factors are those of a mean over all
+        shifts, and the best linear prediction of the mask from its knots.
+        """
+        known, carry, whole, told = [], [], [], []
+        for dim, (n, knots) in enumerate(zip(self.shape, self.knots)):
+            cell = -(-n // self.cells)
+            weights = line_weights(n, self.cells, torch.arange(cell)[:, None]).to(like)
+            full = torch.einsum("sng,smg->nm", weights, weights) / cell * (self.p * (1 - self.p) if dim == 0 else 1)
+            knots = knots.to(like.device)
+            known.append(full[knots][:, knots])
+            carry.append(full[:, knots] @ torch.linalg.pinv(known[-1], hermitian=True, rtol=1e-6))
+            whole.append(full.diagonal()[None])
+            told.append((carry[-1] @ full[knots]).diagonal()[None])
+        return known, carry, (kron(whole) - kron(told))[0].clamp(min=0)
+
     def __call__(self, index: Tensor, rows: Tensor) -> Tensors:
         """The masks for the engine, (M, 1, \\*spatial)."""
         low = int(index[0])  # one mask serves several rows and baselines: it is made once
@@ -121,38 +147,104 @@ class Grids:
         return (made[(index - low).to(rows.device)][:, None],)
 
 
-class Moments:
-    """The sums over masks from which the map and its standard error are computed."""
+class PlainMoments:
+    """The sums over masks of the paper's estimator and its standard error."""
 
-    def __init__(self, p: float, unit: int) -> None:
-        self.p, self.unit, self.m = p, unit, 0
+    def __init__(self, p: float) -> None:
+        self.p, self.m = p, 0
+        self.product: Tensor | float = 0.0
+        self.squares: Tensor | float = 0.0
 
     def add(self, s: Tensor, masks: Tensor) -> None:
         """Take in scores (m, N) and their masks (m, \\*spatial)."""
         z = masks.flatten(1).double()
-        if not self.m:  # centred near the scores, which keeps digits; the paper's estimator is not centred
-            self.centre = s[0] if self.unit > 1 else torch.zeros_like(s[0])
-            self.sums: list[Any] = [0.0] * 4
-        s, z = s - self.centre, z - self.p if self.unit > 1 else z
-        t, u = (v.view(-1, self.unit, v.shape[1]) for v in (s, z))
-        squares = sum((t[:, a].square().T @ u[:, a].square()) for a in range(self.unit))  # of a unit's sum of s z
-        if self.unit > 1:
-            squares = squares + 2 * (t[:, 0] * t[:, 1]).T @ (u[:, 0] * u[:, 1])
-        for i, new in enumerate((s.T @ z, s.sum(0)[:, None], z.sum(0), squares)):
-            self.sums[i] = self.sums[i] + new
+        self.product = self.product + s.T @ z
+        self.squares = self.squares + s.square().T @ z.square()
         self.m += len(s)
 
     def summary(self) -> tuple[Tensor, Tensor]:
         """The map and its standard error, (N, elements)."""
-        m, units, p = self.m, self.m // self.unit, self.p
-        product, score, z, squares = self.sums
-        values = product / m / p
-        if self.unit > 1:
-            values = values + self.centre[:, None] + score / m - score * z / m**2 / p
-        if units < 2:
+        mean = torch.as_tensor(self.product) / self.m
+        if self.m < 2:
+            return mean / self.p, torch.full_like(mean, torch.inf)
+        variance = (torch.as_tensor(self.squares) / self.m - mean.square()).clamp(min=0) / (self.m - 1)
+        return mean / self.p, variance.sqrt() / self.p
+
+
+class ReducedMoments:
+    r"""What the estimator with reduced variance needs: sums over masks, and each mask at a few *knots*.
+
+    The covariance of a linear function of the mask with the mask is known (:meth:`Grids.covariance`), so what the sample
+    says of it is pure noise. A linear function :math:`\beta^T h` of the mask at the knots h is fitted to the scores
+    (ridge regression by generalised cross-validation, on the differences of opposite masks), and its noise
+    :math:`(\hat C_{hh} - C_{hh}) \beta`, carried from the knots to all elements, is subtracted.
+    """
+
+    def __init__(self, grids: Grids) -> None:
+        self.grids, self.p, self.m = grids, grids.p, 0
+        self.product: Tensor | float = 0.0
+        self.mean: Tensor | float = 0.0
+        self.scores: list[Tensor] = []
+        self.knots: list[Tensor] = []
+
+    def add(self, s: Tensor, masks: Tensor) -> None:
+        """Take in scores (m, N) and their masks (m, \\*spatial)."""
+        u = masks.flatten(1).double() - self.p
+        self.product, self.mean = self.product + s.T @ u, self.mean + u.sum(0)
+        at = masks
+        for dim, points in enumerate(self.grids.knots):
+            at = at.index_select(1 + dim, points.to(at.device))
+        self.scores.append(s)
+        self.knots.append(at.flatten(1))
+        self.m += len(s)
+
+    def summary(self) -> tuple[Tensor, Tensor]:
+        """The map and its standard error, (N, elements)."""
+        s, h = torch.cat(self.scores), torch.cat(self.knots).double() - self.p
+        beta, inflate = self._fit((h[0::2] - h[1::2]) / 2, (s[0::2] - s[1::2]) / 2)
+        centre = (s - h @ beta).mean(0)
+        known, carry, missed = self.grids.covariance(s)
+        noise = (h.T @ h / self.m - kron(known)) @ beta  # (knots, N)
+        product = (torch.as_tensor(self.product) - centre[:, None] * torch.as_tensor(self.mean)) / self.m
+        values = centre[:, None] + (product - along(carry, noise.T)) / self.p
+        if self.m < 4:
             return values, torch.full_like(values, torch.inf)
-        variance = (squares / self.unit**2 / units - (product / m) ** 2).clamp(min=0)
-        return values, (variance / (units - 1)).sqrt() / p
+        rest = (s - centre - h @ beta).view(-1, 2, s.shape[1])
+        odd = (rest[:, 0] - rest[:, 1]) / 2 * inflate  # what was fitted
+        rest = (rest.mean(1)[:, None] + torch.stack([odd, -odd], 1)).flatten(0, 1)
+        each = [(e[:, None] * (1 + h / self.p)).view(-1, 2, h.shape[1]).mean(1).var(0) for e in rest.unbind(1)]
+        variance = torch.stack(each).view(-1, 1, *(len(k) for k in self.grids.knots))
+        variance = resize(variance, tuple(self.grids.shape)).flatten(1)
+        # between the knots, what they do not tell of the mask meets what is linear in it
+        variance = variance + (h @ beta).square().mean(0)[:, None] * missed / self.p**2
+        return values, (variance / (self.m // 2)).sqrt()
+
+    @staticmethod
+    def _fit(v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Ridge coefficients (knots, N) of t (J, N) on v (J, knots), and what makes residuals leave-one-out ones (J, N)."""
+        left, size, right = torch.linalg.svd(v, full_matrices=False)
+        y = left.T @ t
+        rest = (t.square().sum(0) - y.square().sum(0)).clamp(min=0)
+        lam = penalty_by_cross_validation(size.square(), y, rest, len(v))
+        share = size.square()[:, None] / (size.square()[:, None] + lam)
+        beta = right.T @ (y * share / size.clamp(min=1e-300)[:, None])
+        return beta, 1 / (1 - left.square() @ share).clamp(min=0.05)
+
+
+def kron(factors: Sequence[Tensor]) -> Tensor:
+    """The Kronecker product of all the factors."""
+    out = factors[0]
+    for f in factors[1:]:
+        out = torch.kron(out, f)
+    return out
+
+
+def along(factors: Sequence[Tensor], values: Tensor) -> Tensor:
+    """Apply a matrix (n, k) along each dimension of values (N, k * k * ...): (N, n * n * ...)."""
+    out = values.view(-1, *(f.shape[1] for f in factors))
+    for f in factors:
+        out = torch.tensordot(out, f, ([1], [1]))
+    return out.flatten(1)
 
 
 def enlarge(grid: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
@@ -168,10 +260,17 @@ def enlarge(grid: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
         g = grid.shape[1 + dim]
         cell = -(-n // g)
         start = (shift[:, dim, None] * cell).floor()
-        at = ((torch.arange(n, device=grid.device) + start + 0.5) * (g / ((g + 1) * cell)) - 0.5).clamp(0, g - 1)
-        weight = (1 - (at[..., None] - torch.arange(g, device=grid.device)).abs()).clamp(min=0).to(grid)  # (M, n, g)
-        out = torch.einsum("mgr,mng->mrn", out.flatten(2), weight).reshape(len(grid), *out.shape[2:], n)
+        out = torch.einsum("mgr,mng->mrn", out.flatten(2), line_weights(n, g, start).to(grid)).reshape(
+            len(grid), *out.shape[2:], n
+        )
     return out
+
+
+def line_weights(n: int, g: int, start: Tensor) -> Tensor:
+    """How n elements, cut out of an enlarged line of g cells at ``start`` (M, 1), are weighed from the cells: (M, n, g)."""
+    cell = -(-n // g)
+    at = ((torch.arange(n, device=start.device) + start + 0.5) * (g / ((g + 1) * cell)) - 0.5).clamp(0, g - 1)
+    return (1 - (at[..., None] - torch.arange(g, device=start.device)).abs()).clamp(min=0)
 
 
 def _every_output(problem: Problem) -> Any:

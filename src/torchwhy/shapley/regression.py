@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..engine.statistics import penalty_by_cross_validation
+
 MOST_CUBIC = 1500  # pairs the third-order part is fitted on: its cost grows with their cube
 
 
@@ -84,7 +86,7 @@ def cubic_part(x: Tensor, odd: Tensor, total: Tensor | None) -> tuple[Tensor, Te
     s, basis = torch.linalg.eigh(kernel + 2 * kernel.trace() * (linear @ linear.T))
     s, basis = s[: -linear.shape[1]].clamp(min=0), basis[:, : -linear.shape[1]]
     y = basis.T @ o
-    lam = _cross_validated(s, y)
+    lam = penalty_by_cross_validation(s, y, torch.zeros_like(y[0]), len(s))
     coefficients = basis @ (y / (s[:, None] + lam))
     others = own.sum(1, keepdim=True) - own
     values = (coefficients.T @ ((others.square() - (d - 1)) * own)) / (6 if total is not None else math.inf)
@@ -99,14 +101,6 @@ def _span(x: Tensor) -> Tensor:
     """An orthonormal basis of the columns of x (m, d), (m, rank)."""
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
     return u[:, s > 1e-9 * s.max()]
-
-
-def _cross_validated(s: Tensor, y: Tensor) -> Tensor:
-    """The ridge penalty with the least generalised cross-validation error, (N,), for eigenvalues s and targets y (m, N)."""
-    grid = s.max().clamp(min=1e-300) * torch.logspace(-7, 3, 41, dtype=s.dtype, device=s.device)
-    shrink = grid[:, None] / (s + grid[:, None])
-    loss = torch.stack([(h[:, None] * y).square().sum(0) / h.sum().square() for h in shrink])
-    return grid[loss.argmin(0)]
 
 
 def _e3(t: Tensor, d: int) -> Tensor:

@@ -1,0 +1,76 @@
+"""Is an explanation true? Pure functions, each with one value (or one curve) for each row.
+
+- They are called with what they need: ``metric(model, inputs, attributions, target)``, ``metric(attributions)``,
+  ``metric(attributions, mask)``, or, where the method must explain again, ``metric(method, inputs, target)``.
+- ``metric.higher_is_better``, ``metric.range``, ``metric.needs`` and ``metric.paper`` say what they are.
+- What cannot be said is NaN (a correlation with what does not vary, a share of nothing), never a silent 0; maps with
+  NaN or infinite numbers are refused.
+- Those that run the model share :class:`Options`.
+"""
+
+from ._base import Curve, Options
+from .again import Data
+from .agreement import faithfulness_correlation, faithfulness_estimate, infidelity, sensitivity_n
+from .axioms import completeness_gap, input_invariance, non_sensitivity
+from .curves import (
+    average_drop,
+    average_increase,
+    deletion,
+    insertion,
+    irof,
+    monotonicity,
+    necessity,
+    road,
+    sufficiency,
+)
+from .localisation import (
+    auc,
+    energy_pointing_game,
+    iou,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+    top_k_intersection,
+)
+from .randomization import model_randomization, random_logit
+from .robustness import continuity, explanation_attack, local_lipschitz, sensitivity_avg, sensitivity_max
+from .simplicity import complexity, effective_complexity, sparseness
+
+__all__ = [
+    "Curve",
+    "Data",
+    "Options",
+    "auc",
+    "average_drop",
+    "average_increase",
+    "completeness_gap",
+    "complexity",
+    "continuity",
+    "deletion",
+    "effective_complexity",
+    "energy_pointing_game",
+    "explanation_attack",
+    "faithfulness_correlation",
+    "faithfulness_estimate",
+    "infidelity",
+    "input_invariance",
+    "insertion",
+    "iou",
+    "irof",
+    "local_lipschitz",
+    "model_randomization",
+    "monotonicity",
+    "necessity",
+    "non_sensitivity",
+    "pointing_game",
+    "random_logit",
+    "relevance_mass",
+    "relevance_rank",
+    "road",
+    "sensitivity_avg",
+    "sensitivity_max",
+    "sensitivity_n",
+    "sparseness",
+    "sufficiency",
+    "top_k_intersection",
+]

@@ -1,0 +1,282 @@
+"""What the metrics share: their facts, the question they put to the model, attributions as one number per feature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..attribution import Attribution, Inputs
+from ..engine.features import Features, number_features
+from ..engine.problem import Problem
+from ..engine.randomness import Seed
+from ..target import Target, TargetLike, only_tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Needs = Literal["model", "maps", "mask", "method"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Options(TypedDict, total=False):
+    """What every metric that runs the model takes, by keyword.
+
+    baselines: the absence of a feature, as for :meth:`torchwhy.Attribution.attribute`; None is zero.
+    feature_mask: which elements are one feature; None makes each element of the attributions one, so that a map
+    ``(N, 1, H, W)`` of an image replaces whole pixels and one of ``(N, 3, H, W)`` single channels of pixels.
+    additional_forward_args: further arguments of the model.
+    softmax: score by the class probabilities, not by the model's output.
+    batch_size: the most rows of one model call; None finds it. It does not change the numbers.
+    generator: where random numbers come from, an int or a CPU ``torch.Generator``; 0 unless told, so that a metric
+    gives the same value each time.
+    """
+
+    baselines: Any
+    feature_mask: Any
+    additional_forward_args: Any
+    softmax: bool
+    batch_size: int | None
+    generator: Seed
+
+
+def metric(
+    *,
+    better: Literal["higher", "lower", "none"],
+    span: tuple[float, float],
+    needs: Needs,
+    paper: str,
+    elements: bool = False,
+) -> Callable[[F], F]:
+    """Put a metric's facts on its function.
+
+    Args:
+        better: which values speak for an explanation; "none" where neither does.
+        span: the smallest and the largest value it can take.
+        needs: what it is called with: "model" (model, inputs, attributions, target), "maps" (attributions), "mask"
+            (attributions, mask) or "method" (method, inputs, target).
+        paper: where it comes from.
+        elements: the attributions of single elements are wanted, where else those of an image's pixels do (the sums over
+            its channels).
+    """
+
+    def add(function: F) -> F:
+        facts = {"higher_is_better": {"higher": True, "lower": False, "none": None}[better], "range": span}
+        for name, value in {**facts, "needs": needs, "paper": paper, "elements": elements}.items():
+            setattr(function, name, value)
+        return function
+
+    return add
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Scores along a horizontal axis, for each row.
+
+    ``fractions`` (S,) ascending; ``scores`` (N, S). Drawn by :func:`torchwhy.visualize.curve`.
+
+    >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[4.0, 2.0, 0.0]])).auc
+    tensor([2.])
+    """
+
+    fractions: Tensor
+    scores: Tensor
+
+    @property
+    def auc(self) -> Tensor:
+        """The mean height (N,): the area by the trapezoidal rule over the length of the axis, in the unit of the scores."""
+        width = self.fractions.diff().to(self.scores)
+        return ((self.scores[:, 1:] + self.scores[:, :-1]) / 2 * width).sum(1) / width.sum()
+
+
+@dataclass(frozen=True)
+class Probability:
+    """A target scored by the softmax of the classes."""
+
+    target: Target
+
+    @property
+    def given(self) -> Any:
+        """The target as the caller gave it."""
+        return self.target.given
+
+    def take(self, rows: Tensor) -> Any:
+        """The target for the chosen rows."""
+        return self.target.take(rows)
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        """Probabilities (M,)."""
+        out = only_tensor(output)
+        if self.target.index is None or self.target.neuron is not None or out.dim() != 2:
+            raise ValueError(
+                f"softmax=True: needs a class as the target and an output (N, classes), this one has shape "
+                f"{tuple(out.shape)}; pass softmax=False"
+            )
+        return self.target.select(out.softmax(1), rows)
+
+
+@dataclass(kw_only=True, repr=False)
+class Metric(Attribution):
+    """The checks of a method's call, for a metric, which only asks for scores."""
+
+    generator: Seed = 0
+    needs_gradient: ClassVar[bool] = False
+    uses_baselines: ClassVar[bool] = True
+    uses_feature_mask: ClassVar[bool] = True
+
+
+def problem_of(model: Any, inputs: Inputs, target: TargetLike, **options: Unpack[Options]) -> Problem:
+    """The checked problem; run the model within its ``open()``."""
+    unknown = set(options) - set(Options.__annotations__)
+    if unknown:
+        raise TypeError(f"{', '.join(sorted(unknown))}: unknown; the options are {', '.join(Options.__annotations__)}")
+    asker = Metric(model, batch_size=options.get("batch_size"), generator=options.get("generator", 0))
+    names: tuple[Literal["baselines", "feature_mask", "additional_forward_args"], ...]
+    names = ("baselines", "feature_mask", "additional_forward_args")
+    problem = asker._problem(inputs, target, *(options.get(name) for name in names))
+    if options.get("softmax"):
+        problem.target = Probability(problem.target)  # type: ignore[arg-type]
+    return problem
+
+
+def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
+    """The tensors of attributions, all of them finite, in at least single precision.
+
+    Raises:
+        TypeError: something else than tensors.
+        ValueError: NaN or infinite attributions, or different numbers of rows.
+    """
+    found = tuple(attributions.values()) if isinstance(attributions, Mapping) else attributions
+    found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+    if not found or not all(isinstance(t, Tensor) and t.dim() for t in found):
+        raise TypeError("attributions: expected a tensor (N, ...), or a tuple or dict of them, as a method gives")
+    for t in found:
+        bad = (~t.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist() if t.dim() > 1 else []
+        if bad or not bool(t.isfinite().all()):
+            raise ValueError(f"attributions: NaN or infinite in row {(bad or [0])[0]}: there is nothing to measure")
+    if len({len(t) for t in found}) != 1:
+        raise ValueError(f"attributions: the tensors have {', '.join(str(len(t)) for t in found)} rows")
+    return tuple(t.detach().to(torch.promote_types(t.dtype, torch.float)) for t in found)
+
+
+def flat(attributions: Any) -> Tensor:
+    """Attributions as (N, d)."""
+    return torch.cat([t.reshape(len(t), -1) for t in tensors_of(attributions)], 1)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Features with what an explanation says of each.
+
+    ``features``: d features; ``values`` (N, d).
+    """
+
+    features: Features
+    values: Tensor
+
+    @property
+    def d(self) -> int:
+        """The number of features."""
+        return self.features.d
+
+    def ranks(self, generator: torch.Generator) -> Tensor:
+        """0 for the feature with the largest value, 1 for the next, ...; ties in a random order.  Shape (N, d)."""
+        shuffle = torch.randperm(self.d, generator=generator).to(self.values.device)
+        missing = torch.arange(self.d, device=self.values.device) >= self.features.count[:, None]
+        values = self.values.masked_fill(missing, -torch.inf)[:, shuffle]
+        order = shuffle[values.argsort(dim=1, descending=True, stable=True)]
+        return order.argsort(dim=1)
+
+    def ranks_at_elements(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The ranks on every element, for each input tensor; broadcastable to it."""
+        ranks = self.ranks(generator)
+        return self.features.keep(ranks, torch.arange(len(ranks), device=ranks.device))
+
+
+def rate(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"]) -> Rated:
+    """The attributions of a problem's features: of its ``feature_mask``, or one for each element of the attributions.
+
+    Args:
+        problem: what was explained.
+        attributions: in the form of the inputs; sizes of 1 stand for a whole dimension.
+        reduce: how the elements of a feature are put together.
+
+    Raises:
+        ValueError: attributions of another shape than the inputs.
+    """
+    found = tensors_of(attributions)
+    if len(found) != len(problem.x):
+        raise ValueError(f"attributions: {len(found)} tensors given for {len(problem.x)} inputs")
+    for t, x in zip(found, problem.x):
+        if t.dim() != x.dim() or len(t) != len(x) or any(a not in (1, b) for a, b in zip(t.shape[1:], x.shape[1:])):
+            raise ValueError(
+                f"attributions: shape {tuple(t.shape)} does not fit the inputs' {tuple(x.shape)}; each size after the "
+                "first must be that of the inputs or 1"
+            )
+    found = tuple(t.to(x.device) for t, x in zip(found, problem.x))
+    if problem.feature_mask is None:
+        return Rated(number_features(found), flat(found))
+    features = number_features(problem.x, problem.feature_mask)
+    values = features.count.new_zeros(problem.n, features.d, dtype=flat(found).dtype)
+    number = torch.zeros_like(values)
+    for t, ids, x in zip(found, features.ids, problem.x):
+        index, value = ids.expand(x.shape).flatten(1), t.expand(x.shape).flatten(1).to(values)
+        values.scatter_add_(1, index, value)
+        number.scatter_add_(1, index, torch.ones_like(value))
+    return Rated(features, values / number.clamp(min=1) if reduce == "mean" else values)
+
+
+def as_scores(values: Tensor, problem: Problem) -> Tensor:
+    """Values in the type of the inputs, at least single precision."""
+    kind = problem.x[0].dtype
+    return values.to(torch.promote_types(kind, torch.float) if kind.is_floating_point else torch.float)
+
+
+def count_of(value: Any, name: str, least: int = 1) -> int:
+    """An argument that counts something.
+
+    Raises:
+        ValueError: not an int, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
+    return value
+
+
+def pearson(a: Tensor, b: Tensor, *, noise: float = 1e-6) -> Tensor:
+    """The correlation of (N, S) with (N, S), row by row, (N,).
+
+    NaN where either varies by no more than ``noise`` times its size: rounding has no correlation with anything.
+    """
+    a, b = a.double(), b.double()
+    sizes = [t.abs().amax(1) for t in (a, b)]
+    a, b = (t - t.mean(1, keepdim=True) for t in (a, b))
+    steady = [t.abs().amax(1) <= noise * size for t, size in zip((a, b), sizes)]
+    norm = (a.square().sum(1) * b.square().sum(1)).sqrt()
+    return torch.where(steady[0] | steady[1], torch.nan, (a * b).sum(1) / norm)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks (N, d) from 0, rising with the values; equal values share the mean of theirs."""
+    ordered = values.sort(1).values.contiguous()
+    low, high = (torch.searchsorted(ordered, values.contiguous(), right=side) for side in (False, True))
+    return (low + high - 1).double() / 2
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    """The rank correlation of (N, d) with (N, d), row by row, (N,); NaN where either does not vary."""
+    return pearson(average_ranks(a), average_ranks(b))
+
+
+def fractions_of(values: Sequence[float], name: str = "fractions", *, below: float = 1.0) -> Tensor:
+    """Checked ascending fractions, (S,)."""
+    found = torch.as_tensor(values, dtype=torch.double)
+    if found.dim() != 1 or not len(found) or bool((found.diff() <= 0).any()) or not 0 <= found[0] <= found[-1] <= below:
+        raise ValueError(f"{name}={values!r}: expected ascending numbers from 0 to {below:g}")
+    return found
+
+
+__all__ = ["Curve", "Metric", "Options", "metric", "problem_of"]

@@ -1,0 +1,109 @@
+"""Explaining again: changed inputs or networks, and how alike two explanations are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from ..attribution import Attribution, Inputs, ask
+from ..engine.paths import pick
+from ..engine.problem import Problem, Tensors
+from ..engine.randomness import Draws, Seed, block_for
+from ..target import TargetLike
+from ._base import flat, problem_of, spearman
+
+if TYPE_CHECKING:
+    pass
+
+
+class Data(TypedDict, total=False):
+    """What a method is called with besides inputs and target: see :meth:`torchwhy.Attribution.attribute`."""
+
+    baselines: Any
+    feature_mask: Any
+    additional_forward_args: Any
+
+
+def explain(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
+    """The attributions as (N, d)."""
+    checked(method)
+    return flat(method.attribute(inputs, target, **{k: v for k, v in data.items() if v is not None}))
+
+
+def checked(method: Any) -> Attribution:
+    """The method.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(method, Attribution):
+        raise TypeError(
+            f"method: expected a method with its settings, as tw.Saliency(model); got {type(method).__name__}"
+        )
+    return method
+
+
+def asked(method: Attribution, inputs: Inputs, target: TargetLike, generator: Seed, data: Data) -> Problem:
+    """The problem of asking ``method`` about changed inputs; they must be real numbers."""
+    checked(method)
+    problem = problem_of(method.model, inputs, target, generator=generator, **data)
+    if data.get("baselines") is None:
+        problem.baselines = ()
+    if not all(x.is_floating_point() for x in problem.x):
+        raise TypeError("inputs: integers cannot be moved a little; explain the model above its embedding layer")
+    return problem
+
+
+def at(method: Attribution, problem: Problem, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> Tensor:
+    """The attributions (n, N, d) at n points of every row: ``point(rows, k)``."""
+
+    def work(start: int, stop: int) -> Tensor:
+        rows, k = problem.rows_and_samples(start, stop)
+        return flat(ask(method, problem, point(rows, k), rows))
+
+    found = torch.cat(list(problem.batches(n * problem.n, work)))
+    return found.view(n, problem.n, -1)
+
+
+def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
+    """Uniform draws of [-radius, radius] for every element, the same for all rows."""
+    if not radius > 0:
+        raise ValueError(f"radius={radius}: expected a positive number, in the units of the inputs")
+
+    def draws(shape: torch.Size) -> Draws:
+        draw = lambda count, g: radius * (2 * torch.rand(count, *shape, generator=g) - 1)  # noqa: E731
+        return Draws(draw, problem.generator, block_for(shape.numel()))
+
+    return tuple(draws(x.shape[1:]) for x in problem.x)
+
+
+def moved(problem: Problem, draws: tuple[Draws | Tensor, ...], rows: Tensor, k: Tensor) -> Tensors:
+    """The inputs of rows (M,) plus draws k (M,)."""
+    return tuple(pick(x, rows) + d[k].to(x) for x, d in zip(problem.x, draws))
+
+
+def twin(method: Attribution) -> Attribution:
+    """A copy of the method on a copy of its network (and of the layers that its settings name), to be changed at will.
+
+    Raises:
+        TypeError: the model is no module.
+    """
+    if not isinstance(checked(method).model, nn.Module):
+        raise TypeError("method: its model is a plain callable, which has no weights to change; give a torch.nn.Module")
+    memo = {id(v): v for v in vars(method).values() if isinstance(v, torch.Generator)}
+    return copy.deepcopy(method, memo)
+
+
+def likeness(a: Tensor, b: Tensor, *, absolute: bool) -> Tensor:
+    """The rank correlation of two explanations (N, d), (N,): NaN where the first is constant, 0 where only the second is."""
+    if absolute:
+        a, b = a.abs(), b.abs()
+    alone = spearman(a, a)
+    return torch.where(alone.isnan(), alone, spearman(a, b).nan_to_num(0.0)).to(a.dtype)
+
+
+__all__ = ["Data"]

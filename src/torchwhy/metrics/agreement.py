@@ -1,0 +1,254 @@
+"""Faithfulness by agreement: do the attributions of changed features say how far the score moves?
+
+All take Options (see :class:`torchwhy.metrics.Options`). With ``feature_mask`` a feature's attribution is the sum over its
+elements; a method that gives each element the whole of its feature (as ablation does) is divided by their number first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..attribution import Inputs
+from ..engine.masks import collect
+from ..engine.paths import pick
+from ..engine.problem import Problem
+from ..engine.randomness import Draws, block_for
+from ..target import TargetLike
+from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+inf = float("inf")
+
+
+@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1901.09392", elements=True)
+def infidelity(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    perturb: Callable[[int, torch.Generator], Any] | None = None,
+    stdev: float = 0.1,
+    n_samples: int = 100,
+    multiplied_by_inputs: bool = False,
+    normalize: bool = False,
+    **options: Unpack[Options],
+) -> Tensor:
+    r"""How badly the attributions, as local coefficients, foretell the change of the score, shape (N,).
+
+    :math:`\frac1S \sum_k \big(\beta\, I_k^T \phi_n - (f(x_n) - f(x_n - I_k))\big)^2`, in squared units of the score, β = 1.
+
+    Args:
+        model, inputs, target: as for a method.
+        attributions: φ, in the inputs' form and shape; a size of 1 stands for a whole dimension.
+        perturb: ``(count, generator)`` → that many perturbations I (count, \*), for one row and used for all; a tuple of
+            them for several inputs. None: Gaussian noise.
+        stdev: the standard deviation of that noise, in the units of the inputs.
+        n_samples: S.
+        multiplied_by_inputs: the attributions are :math:`\phi (x - b)`, as those of integrated gradients: they are
+            multiplied by :math:`I / (x - b)` in place of I, and by 0 where x = b.
+        normalize: take for β the best factor for each row, :math:`\sum ab / \sum a^2`, a the forecast and b the change:
+            blind to the scale of the attributions, for methods that have none.
+        options: see :class:`Options`; the baselines b only matter with ``multiplied_by_inputs``.
+
+    Paper: Yeh et al. 2019, arXiv:1901.09392, definition 2.1; β as in their appendix.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    samples = count_of(n_samples, "n_samples")
+    if not all(x.is_floating_point() for x in problem.x):
+        raise TypeError("inputs: integers cannot be moved a little; explain by an embedding layer's output")
+    rated = rate(problem, attributions, reduce="sum")
+    coefficients = _at_elements(rated, problem)
+    if multiplied_by_inputs:
+        steps = [x - b.mean(0) for x, b in zip(problem.x, problem.baselines)]
+        coefficients = tuple(torch.where(s == 0, 0, c / s) for c, s in zip(coefficients, steps))
+    shapes = [x.shape[1:] for x in problem.x]
+
+    def noise(count: int, g: torch.Generator) -> Tensor:
+        return stdev * torch.randn(count, sum(s.numel() for s in shapes), generator=g)
+
+    def given(count: int, g: torch.Generator) -> Tensor:
+        made = perturb(count, g) if perturb is not None else ()
+        made = tuple(made) if isinstance(made, (tuple, list)) else (made,)
+        if [tuple(t.shape) for t in made] != [(count, *s) for s in shapes]:
+            raise ValueError(
+                f"perturb: gave shapes {[tuple(t.shape) for t in made]}, expected {[(count, *s) for s in shapes]}"
+            )
+        return torch.cat([t.flatten(1) for t in made], 1)
+
+    size = sum(s.numel() for s in shapes)
+    draws = Draws(noise if perturb is None else given, problem.generator, min(samples, block_for(size)))
+    forecast, change = _forecasts(problem, coefficients, draws, samples)
+    beta = (forecast * change).sum(0) / forecast.square().sum(0) if normalize else 1.0
+    return as_scores((torch.as_tensor(beta) * forecast - change).square().mean(0), problem)
+
+
+@metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:2005.00631")
+def faithfulness_correlation(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    subset_size: int | None = None,
+    n_samples: int = 100,
+    **options: Unpack[Options],
+) -> Tensor:
+    r"""The correlation between the attributions of random sets of features and what the score loses without them, (N,).
+
+    :math:`\operatorname{corr}_S\big(\sum_{i \in S} a_{ni},\; f(x_n) - f(x_n \setminus S)\big)` over ``n_samples`` sets S of one
+    size, the same for all rows. NaN where either side does not vary, as for a constant map.
+
+    Args:
+        model, inputs, target: as for a method.
+        attributions: in the inputs' form and shape; a size of 1 stands for a whole dimension.
+        subset_size: features in a set; None takes a tenth of them, at least 1.
+        n_samples: sets, at least 3.
+        options: see :class:`Options`; features must be the same for all rows.
+
+    Paper: Bhatt et al. 2020, arXiv:2005.00631, definition 3.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    rated = _summed(problem, attributions)
+    size = max(1, rated.d // 10) if subset_size is None else subset_size
+    return _subsets(problem, rated, [size], n_samples)[:, 0]
+
+
+@metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:1711.06104")
+def sensitivity_n(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    n_samples: int = 100,
+    **options: Unpack[Options],
+) -> Curve:
+    """The correlation of :func:`faithfulness_correlation` for sets of several sizes.
+
+    Args:
+        model, inputs, attributions, target, n_samples, options: as there.
+        sizes: how many features the sets have, ascending, at least two sizes; None takes up to 10, from 1 to 80 % of
+            the features, evenly on a logarithmic axis.
+
+    Returns:
+        A :class:`Curve`: the sizes as fractions of the features (S,), correlations (N, S); where nothing varies NaN.
+
+    Paper: Ancona et al. 2018, arXiv:1711.06104, section 4.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    rated = _summed(problem, attributions)
+    if sizes is None:
+        sizes = (
+            torch.logspace(0, torch.tensor(max(2.0, 0.8 * rated.d)).log10().item(), 10).round().int().unique().tolist()
+        )
+    if len(sizes) < 2 or any(a >= b for a, b in pairwise(sizes)):
+        raise ValueError(f"sizes={list(sizes)!r}: expected at least two ascending sizes")
+    scores = _subsets(problem, rated, sizes, n_samples)
+    return Curve(torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / rated.d, scores)
+
+
+@metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:1806.07538")
+def faithfulness_estimate(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    steps: int = 50,
+    **options: Unpack[Options],
+) -> Tensor:
+    """The correlation between the attributions of groups of features and what the score loses without each, (N,).
+
+    The features, in the order of their attributions, are cut into ``steps`` groups of one size (the last may be smaller); each
+    is replaced alone. With as many steps as features each is a group, as in the paper. NaN where either side does not vary.
+
+    Args:
+        model, inputs, attributions, target, options: as for :func:`faithfulness_correlation`.
+        steps: groups, at most the number of features, at least 3.
+
+    Paper: Alvarez-Melis and Jaakkola 2018, arXiv:1806.07538, section 4.2.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    rated = _summed(problem, attributions)
+    size = -(-rated.d // min(count_of(steps, "steps", 3), rated.d))
+    groups = -(-rated.d // size)
+    group = rated.ranks(problem.generator) // size
+
+    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        return rated.features.keep(group[rows] != (index - 1).to(rows.device)[:, None], rows)
+
+    with problem.open():
+        scores = collect(problem, masks, (0, groups + 1))
+    sums = rated.values.new_zeros(problem.n, groups, dtype=torch.double)
+    sums.scatter_add_(1, group, rated.values.double())
+    return as_scores(pearson(sums, (scores[0] - scores[1:]).T), problem)
+
+
+def _summed(problem: Problem, attributions: Any) -> Rated:
+    rated = rate(problem, attributions, reduce="sum")
+    if not rated.features.shared:
+        raise ValueError("feature_mask: differs between rows; sets of features are drawn for all rows at once")
+    if rated.d < 3:
+        raise ValueError(f"attributions: {rated.d} features are too few for a correlation")
+    return rated
+
+
+def _subsets(problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int) -> Tensor:
+    """Correlations (N, len(sizes)) over random sets."""
+    samples = count_of(n_samples, "n_samples", 3)
+    for size in sizes:
+        if count_of(size, "subset_size") >= rated.d:
+            raise ValueError(f"subset_size={size}: a set needs fewer than all {rated.d} features")
+    draws = Draws(
+        lambda count, g: torch.rand(count, rated.d, generator=g).argsort(1), problem.generator, block_for(rated.d)
+    )
+    sums = torch.zeros(1 + len(sizes) * samples, problem.n, dtype=torch.double, device=rated.values.device)
+    values = rated.values.double()
+
+    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        size = torch.tensor([0, *sizes])[(index + samples - 1) // samples]  # mask 0 keeps everything
+        keep = (draws[index] >= size[:, None]).to(rows.device)
+        sums[index.to(rows.device), rows] = ((~keep) * pick(values, rows)).sum(1)
+        return rated.features.keep(keep, rows)
+
+    with problem.open():
+        scores = collect(problem, masks, (0, len(sums)))
+    lost = (scores[0] - scores[1:]).view(len(sizes), samples, -1)
+    said = sums[1:].view(len(sizes), samples, -1)
+    return as_scores(torch.stack([pearson(s.T, t.T) for s, t in zip(said, lost)], 1), problem)
+
+
+def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n: int) -> tuple[Tensor, Tensor]:
+    """What the coefficients say of the change of the score under perturbations, and that change, (n, N) each."""
+    sizes = [x[0].numel() for x in problem.x]
+
+    def work(start: int, stop: int) -> Tensor:
+        rows, k = problem.rows_and_samples(start, stop)
+        moves = [m.to(x).view(-1, *x.shape[1:]) for m, x in zip(draws[k].to(rows.device).split(sizes, 1), problem.x)]
+        said = [(m.double() * pick(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
+        scores = problem.scores([pick(x, rows) - m for x, m in zip(problem.x, moves)], rows)
+        return torch.stack([torch.stack(said).sum(0), scores.double()])
+
+    with problem.open():
+        whole = problem.all_scores(problem.x).double()
+        forecast, scores = torch.cat(list(problem.batches(n * problem.n, work)), 1).view(2, n, problem.n)
+    return forecast, whole - scores
+
+
+def _at_elements(rated: Rated, problem: Problem) -> tuple[Tensor, ...]:
+    """The attributions on every element of the inputs, a feature's shared equally among its elements."""
+    number = torch.zeros_like(rated.values)
+    for ids, x in zip(rated.features.ids, problem.x):
+        index = ids.expand(x.shape).flatten(1)
+        number.scatter_add_(1, index, torch.ones_like(index, dtype=number.dtype))
+    each = rated.features.keep(rated.values / number.clamp(min=1), problem.rows)
+    return tuple(e.expand(x.shape) for e, x in zip(each, problem.x))

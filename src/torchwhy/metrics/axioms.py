@@ -1,0 +1,108 @@
+"""Axioms: properties that an explanation has or has not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .. import attribution
+from ..attribution import Attribution, Inputs
+from ..engine.masks import collect
+from ..target import TargetLike
+from ._base import Options, as_scores, metric, problem_of, rate, tensors_of
+from .again import Data, asked, explain, twin
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+inf = float("inf")
+
+
+@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1703.01365", elements=True)
+def completeness_gap(
+    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+) -> Tensor:
+    r"""How far the attributions are from adding up: :math:`|\sum_i a_{ni} - (f(x_n) - f(b_n))|`, (N,), in units of the score.
+
+    The mean of f(b) for several baselines. Only methods whose fact ``is_complete`` holds promise a small one.
+
+    Args:
+        model, inputs, target: as for a method.
+        attributions: their sum counts, whatever their shape.
+        options: see :class:`Options`; the baselines must be those of the method.
+
+    Paper: Sundararajan et al. 2017, arXiv:1703.01365, proposition 1.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    found = tensors_of(attributions)
+    if len(found[0]) != problem.n:
+        raise ValueError(f"attributions: {len(found[0])} rows for {problem.n} rows of inputs")
+    with problem.open():
+        return as_scores(attribution.completeness_gap(problem, found), problem)
+
+
+@metric(better="lower", span=(0, 1), needs="model", paper="arXiv:2007.07584")
+def non_sensitivity(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    tolerance: float = 1e-3,
+    **options: Unpack[Options],
+) -> Tensor:
+    """The share of the features that have an attribution but no effect, or an effect but no attribution, (N,).
+
+    The effect is how far the score moves when the feature alone is replaced by the baseline. Nothing is what is at most
+    ``tolerance`` times the row's largest.
+
+    Args:
+        model, inputs, attributions, target, options: as for :func:`torchwhy.metrics.deletion`; the model is run once
+            for every feature, so give images a ``feature_mask``.
+        tolerance: a share.
+
+    Paper: Nguyen and Martinez 2020, arXiv:2007.07584, section 3.2; there a count, of effects over many fillings.
+    """
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance={tolerance}: expected a share of the largest, from 0 to below 1")
+    problem = problem_of(model, inputs, target, **options)
+    rated = rate(problem, attributions, reduce="sum")
+    with problem.open():
+        scores = collect(problem, rated.features.all_but, (0, rated.d + 1))
+    effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
+    exists = torch.arange(rated.d, device=said.device) < rated.features.count[:, None]
+    wrong = [v > tolerance * v.amax(1, keepdim=True) for v in (effect, said)]
+    return as_scores(((wrong[0] ^ wrong[1]) & exists).sum(1).double() / rated.features.count, problem)
+
+
+@metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1711.00867")
+def input_invariance(
+    method: Attribution, inputs: Inputs, target: TargetLike = None, *, shift: float | Tensor = 1.0, **data: Unpack[Data]
+) -> Tensor:
+    r"""How far the explanation changes when inputs and network are shifted against each other, so that nothing changes, (N,).
+
+    :math:`\|A'(x_n + s) - A(x_n)\| / \|A(x_n)\|`, A' the explanation of :math:`f'(x) = f(x - s)`: the same scores and
+    gradients. NaN where A(x) is all zero. Methods with a fixed baseline change, as its meaning does.
+
+    Args:
+        method, inputs, target, data: as for :func:`torchwhy.metrics.sensitivity_max`.
+        shift: s, a number or a tensor that broadcasts to each input.
+
+    Paper: Kindermans et al. 2017, arXiv:1711.00867, section 2.
+    """
+    other = twin(method)
+    tensors = asked(method, inputs, target, 0, data).x
+    plain, n = other.model.forward, len(tensors)
+    names = list(inputs) if isinstance(inputs, dict) else []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        moved = (t - shift for t in args[:n]) if not names else args[:n]
+        return plain(*moved, *args[n:], **{k: v - shift if k in names else v for k, v in kwargs.items()})
+
+    other.model.forward = forward
+    there: Any = tuple(x + shift for x in tensors)
+    there = dict(zip(names, there)) if names else there[0] if isinstance(inputs, Tensor) else there
+    a, b = explain(method, inputs, target, data), explain(other, there, target, data)
+    return (b - a).norm(dim=1) / a.norm(dim=1)

@@ -1,0 +1,347 @@
+"""Faithfulness by taking features away in the order of their attributions.
+
+All take Options (see :class:`torchwhy.metrics.Options`) and run the model on the inputs with the features of the
+smallest rank, or of the largest, replaced. Features with equal attributions are taken in a random order (``generator``),
+so that a constant map scores as a random one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..attribution import Inputs
+from ..engine.images import fill_linearly
+from ..engine.masks import Fill, collect
+from ..engine.paths import pick
+from ..engine.problem import Problem, over_rows
+from ..engine.randomness import normal_draws
+from ..target import TargetLike
+from ._base import Curve, Options, as_scores, count_of, fractions_of, metric, problem_of, rate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+inf = float("inf")
+BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
+
+
+@metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
+def deletion(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    steps: int = 50,
+    **options: Unpack[Options],
+) -> Curve:
+    r"""The score as the features are replaced by the baseline, those with the largest attributions first.
+
+    :math:`s_{nk} = f(x_n \text{ without its } \lfloor k d / K \rceil \text{ top features})`, k = 0, ..., K. A map that
+    names the evidence makes the curve fall at once: its area ``.auc`` (in the units of the score) is small. It is no
+    measure of the map's numbers, only of their order.
+
+    Args:
+        model, inputs, target: as for a method.
+        attributions: in the inputs' form and shape; a size of 1 stands for a whole dimension.
+        steps: K, at most the number of features.
+        options: see :class:`Options`.
+
+    Returns:
+        A :class:`Curve`: fractions replaced (K + 1,), scores (N, K + 1).
+
+    Paper: Petsiuk et al. 2018, arXiv:1806.07421, algorithm 1, where the score is a probability (``softmax=True``); pixel
+    flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    return removal(problem, attributions, _even(count_of(steps, "steps")), remove="top")
+
+
+@metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
+def insertion(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    steps: int = 50,
+    **options: Unpack[Options],
+) -> Curve:
+    """The score as features are put back into the baseline, those with the largest attributions first.
+
+    The curve of :func:`deletion` from the other side; a large area speaks for the map. For images the authors begin with a
+    blurred one: ``baselines=tw.Blur(...)``.
+
+    Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    return removal(problem, attributions, _even(count_of(steps, "steps")), remove="rest")
+
+
+@metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:2003.08747")
+def irof(
+    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+) -> Tensor:
+    r"""The area over the curve as whole segments are removed in the order of their mean attributions, shape (N,).
+
+    :math:`1 - \frac1d \sum_k \frac{s_{n,k-1} + s_{nk}}{2 s_{n0}}`, one segment at a time: relative to the score of the
+    whole input, which must be positive (``softmax=True`` makes it so).
+
+    Args:
+        model, inputs, attributions, target, options: as for :func:`deletion`; ``feature_mask`` holds the segments.
+
+    Raises:
+        TypeError: no ``feature_mask``.
+        ValueError: a score of the whole input that is not positive.
+
+    Paper: Rieger and Hansen 2020, arXiv:2003.08747, equation 2; they fill with the mean colour (``baselines=tw.Mean()``).
+    """
+    if options.get("feature_mask") is None:
+        raise TypeError(
+            "feature_mask: irof removes segments; give their numbers, integers that broadcast to the inputs"
+        )
+    problem = problem_of(model, inputs, target, **options)
+    curve = removal(problem, attributions, None, remove="top")
+    return 1 - curve.auc / _positive(curve.scores[:, 0])
+
+
+@metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:2202.00449")
+def road(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    remove: Literal["top", "bottom"] = "top",
+    noise: float = 0.01,
+    **options: Unpack[Options],
+) -> Curve:
+    r"""The score as pixels are removed and imputed from their neighbours (ROAD).
+
+    Removed pixels take the values that solve :math:`x_i = \sum_{j \in N(i)} w_{ij} x_j / \sum_j w_{ij}` over the 8
+    neighbours, weights 1/6 beside and 1/12 across, plus Gaussian noise: the model sees neither holes nor their outline,
+    so it cannot read the class from the shape of the mask.
+
+    Args:
+        model, inputs, attributions, target, options: as for :func:`deletion`; inputs (N, C, H, W), attributions
+            (N, 1, H, W).
+        fractions: the shares of the pixels to remove, ascending, below 1.
+        remove: the pixels with the largest attributions (a low curve is good) or with the smallest (a high one is).
+        noise: the standard deviation of the noise, in the units of the inputs.
+
+    Raises:
+        ValueError: inputs that are not images, attributions of single channels, or baselines, which this has no use for.
+
+    Paper: Rong et al. 2022, arXiv:2202.00449, section 4. They count right predictions; here the curve is the score.
+    """
+    if options.get("baselines") is not None:
+        raise ValueError("baselines: road imputes from the neighbouring pixels; leave them out")
+    problem = problem_of(model, inputs, target, **options)
+    x = problem.x[0]
+    if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point():
+        raise ValueError("inputs: road imputes images, one tensor (N, C, H, W)")
+    shares = fractions_of(fractions, below=0.99)
+    draws = normal_draws(x, problem.generator)
+
+    def fill(index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+        if keep.shape[1] != 1:
+            raise ValueError("attributions: road removes whole pixels; sum over the channels, .sum(1, keepdim=True)")
+        return fill_linearly(pick(x, rows), keep) + noise * draws[index].to(x)
+
+    return removal(problem, attributions, shares, remove=remove, fill=fill)
+
+
+@metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
+def sufficiency(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    fractions: Sequence[float] = BINS,
+    **options: Unpack[Options],
+) -> Tensor:
+    r"""How much of the score is missing with the top features alone, shape (N,).
+
+    :math:`\frac1K \sum_k f(x_n) - f(\text{only the top share } q_k \text{ of } x_n)`, in the units of the score; near 0,
+    or below, where the top features suffice.
+
+    Args:
+        model, inputs, attributions, target, options: as for :func:`deletion`.
+        fractions: the shares q.
+
+    Paper: DeYoung et al. 2020, arXiv:1911.03429, equation 2, averaged over shares as in their section 4.2.
+    """
+    return _mean_drop(problem_of(model, inputs, target, **options), attributions, fractions, "rest")
+
+
+@metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
+def necessity(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    fractions: Sequence[float] = BINS,
+    **options: Unpack[Options],
+) -> Tensor:
+    r"""How much of the score is lost without the top features, shape (N,).
+
+    :math:`\frac1K \sum_k f(x_n) - f(x_n \text{ without its top share } q_k)`, in the units of the score: the authors'
+    comprehensiveness. Arguments as for :func:`sufficiency`.
+
+    Paper: DeYoung et al. 2020, arXiv:1911.03429, equation 1.
+    """
+    return _mean_drop(problem_of(model, inputs, target, **options), attributions, fractions, "top")
+
+
+@metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1909.03012")
+def monotonicity(
+    model: Any,
+    inputs: Inputs,
+    attributions: Any,
+    target: TargetLike = None,
+    *,
+    steps: int = 50,
+    **options: Unpack[Options],
+) -> Tensor:
+    """The share of the steps that do not lower the score as features are added to the baseline, the smallest first, (N,).
+
+    1 exactly where the paper's criterion (the score never falls) holds. Arguments as for :func:`deletion`; give
+    ``attributions.abs()`` to order by size alone.
+
+    Paper: Arya et al. 2019, arXiv:1909.03012, section 5, after Luss et al.; there it is a yes or no.
+    """
+    problem = problem_of(model, inputs, target, **options)
+    curve = removal(problem, attributions, _even(count_of(steps, "steps")), remove="top")  # read from its end
+    return as_scores((curve.scores.flip(1).diff(dim=1) >= 0).double().mean(1), problem)
+
+
+@metric(better="lower", span=(0, 1), needs="model", paper="arXiv:1710.11063")
+def average_drop(
+    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+) -> Tensor:
+    r"""The share of the score that is lost when only what the map marks is shown: :math:`\max(0, y_n - o_n) / y_n`, (N,).
+
+    :math:`o_n = f(b + a_n (x_n - b))` with the map's positive part brought to [0, 1] by its maximum; a map without a
+    positive part shows nothing. Times 100, and averaged over rows, it is the paper's "average drop %".
+
+    Args:
+        model, inputs, attributions, target, options: as for :func:`deletion`, but ``softmax=True`` unless told
+            otherwise, as in the paper.
+
+    Raises:
+        ValueError: a score y that is not positive.
+
+    Paper: Chattopadhay et al. 2018, arXiv:1710.11063, section 5.1.
+    """
+    whole, shown = _shown(model, inputs, attributions, target, options)
+    return (whole - shown).clamp(min=0) / _positive(whole)
+
+
+@metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1710.11063")
+def average_increase(
+    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+) -> Tensor:
+    """1 where the score rises when only what the map marks is shown, 0 elsewhere, (N,).
+
+    As :func:`average_drop`; its mean over rows is the paper's "increase in confidence".
+    """
+    whole, shown = _shown(model, inputs, attributions, target, options)
+    return (shown > whole).to(whole)
+
+
+def removal(
+    problem: Problem,
+    attributions: Any,
+    fractions: Tensor | None,
+    *,
+    remove: Literal["top", "bottom", "rest"],
+    fill: Any = None,
+) -> Curve:
+    """Scores with a share of the features replaced.
+
+    Args:
+        problem: where the model is run.
+        attributions: what orders the features.
+        fractions: the shares (S,); None removes the features one by one.
+        remove: those with the largest attributions, those with the smallest, or all but those with the largest.
+        fill: ``(index, rows, keep)`` → what replaces them in the only input, in place of the baselines.
+
+    Returns:
+        Scores against the shares removed; for "rest", against those kept.
+    """
+    rated = rate(problem, attributions, reduce="mean")
+    shares = fractions if fractions is not None else torch.linspace(0, 1, rated.d + 1, dtype=torch.double)
+    ranks = rated.ranks_at_elements(problem.generator)
+    # counts that repeat (fewer features than steps) are evaluated once
+    count = (shares.to(ranks[0].device) * rated.features.count[:, None].double()).round().long()  # (N, S)
+    new = (count.diff(dim=1) > 0).any(0)
+    used = torch.cat([new.new_ones(1), new]).cpu()
+    shares, count = shares[used], count[:, used.to(count.device)]
+    if remove == "bottom":
+        count = rated.features.count[:, None] - count  # keep those of small rank
+
+    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        cut = count[rows, index.to(rows.device)]
+        shown = [pick(r, rows) if len(r) > 1 else r.expand(len(rows), *r.shape[1:]) for r in ranks]
+        return tuple(r >= over_rows(cut, r) if remove == "top" else r < over_rows(cut, r) for r in shown)
+
+    filler: Fill | None = None if fill is None else lambda index, rows: (fill(index, rows, masks(index, rows)[0]),)
+    with problem.open():
+        scores = collect(problem, masks, (0, len(shares)), fill=filler).T
+    return Curve(shares.to(scores.device), as_scores(scores, problem))
+
+
+def _even(steps: int) -> Tensor:
+    return torch.linspace(0, 1, steps + 1, dtype=torch.double)
+
+
+def _positive(scores: Tensor) -> Tensor:
+    bad = (scores <= 0).nonzero()[:, 0].tolist()
+    if bad:
+        raise ValueError(
+            f"the score of the whole input is {float(scores[bad[0]]):.3g} in row {bad[0]}, and the metric is relative to "
+            "it: choose a target with positive scores, or softmax=True"
+        )
+    return scores
+
+
+def _mean_drop(
+    problem: Problem, attributions: Any, fractions: Sequence[float], remove: Literal["top", "rest"]
+) -> Tensor:
+    shares = fractions_of(fractions)
+    if shares[0] == 0:
+        raise ValueError(f"fractions={fractions!r}: nothing is to be learnt from the share 0")
+    whole = torch.tensor([0.0 if remove == "top" else 1.0], dtype=torch.double)
+    shares = torch.cat([whole, shares] if remove == "top" else [shares[shares < 1], whole])
+    scores = removal(problem, attributions, shares, remove=remove).scores
+    if remove == "top":
+        return (scores[:, :1] - scores[:, 1:]).mean(1)
+    return (scores[:, -1:] - scores[:, :-1]).mean(1)
+
+
+def _shown(
+    model: Any, inputs: Inputs, attributions: Any, target: TargetLike, options: Options
+) -> tuple[Tensor, Tensor]:
+    """The scores of the inputs, and of the inputs times their maps."""
+    problem = problem_of(model, inputs, target, **{"softmax": True, **options})  # type: ignore[arg-type]
+    if not all(x.is_floating_point() for x in problem.x):
+        raise TypeError("inputs: integers cannot be shown in part; explain by an embedding layer's output")
+    rated = rate(problem, attributions, reduce="mean")
+    values = rated.values.clamp(min=0)
+    values = values / values.amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    every = rated.features.keep(values, problem.rows)
+
+    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        first = index.to(rows.device) == 0
+        return tuple(torch.where(over_rows(first, e).bool(), 1, pick(e, rows)) for e in every)
+
+    with problem.open():
+        whole, shown = collect(problem, masks, (0, 2))
+    return as_scores(whole, problem), as_scores(shown, problem)

@@ -1,0 +1,158 @@
+"""Localisation: does the map lie on the pixels that are known to matter?
+
+All take maps ``(N, H, W)`` or ``(N, C, H, W)``, whose channels are summed, and a mask of the known pixels, ``(N, H, W)`` or
+``(N, 1, H, W)``, of which each row has at least one; no model is run. ``sign`` says what is made of negative numbers:
+"positive" takes the positive part of the sum over the channels, "absolute" the sum of the absolute values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._base import average_ranks, count_of, metric, tensors_of
+
+Sign = Literal["positive", "absolute"]
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1608.00507")
+def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0, sign: Sign = "positive") -> Tensor:
+    """1 where the largest attribution lies on the mask, else 0, (N,).
+
+    Where several pixels share the largest attribution, the share of them that lie on it: for a constant map the area.
+
+    Args:
+        attributions, mask, sign: see :mod:`torchwhy.metrics.localisation`.
+        tolerance: pixels within this Euclidean distance of the mask count as on it.
+
+    Paper: Zhang et al. 2016, arXiv:1608.00507, section 4.1, with a tolerance of 15 pixels.
+
+    >>> pointing_game(torch.tensor([[[3.0, 1], [0, 0]]]), torch.tensor([[[True, False], [False, False]]]))
+    tensor([1.])
+    """
+    maps, mask = _maps(attributions, mask, sign)
+    if tolerance < 0:
+        raise ValueError(f"tolerance={tolerance}: a distance in pixels cannot be negative")
+    r = int(tolerance)
+    if r:
+        at = torch.arange(-r, r + 1, device=maps.device)
+        disc = (at[:, None].square() + at.square() <= tolerance**2).to(maps)
+        mask = F.conv2d(mask[:, None].to(maps), disc[None, None], padding=r)[:, 0] > 0.5
+    largest = maps == maps.amax((1, 2), keepdim=True)
+    return (largest & mask).sum((1, 2)).to(maps) / largest.sum((1, 2))
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2003.07258")
+def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
+    r"""The share of the map that lies on the mask: :math:`\sum_{u \in M} a_{nu} / \sum_u a_{nu}`, (N,); NaN where all is 0.
+
+    Paper: Arras et al. 2022, arXiv:2003.07258, equation 1.
+    """
+    maps, mask = _maps(attributions, mask, sign)
+    return (maps * mask).sum((1, 2)) / maps.sum((1, 2))
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1910.01279")
+def energy_pointing_game(attributions: Tensor, mask: Tensor) -> Tensor:
+    """The share of the positive part of the map on the mask, (N,): :func:`relevance_mass` with ``sign="positive"``.
+
+    Paper: Wang et al. 2020 (Score-CAM), arXiv:1910.01279, section 4.3, with a box for the mask.
+    """
+    return relevance_mass(attributions, mask, sign="positive")
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2003.07258")
+def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
+    r"""The share of the \|M\| largest attributions that lie on the mask, \|M\| being its size, (N,).
+
+    Pixels that tie for the last places count by their share: a constant map scores as much as the area of the mask.
+
+    Paper: Arras et al. 2022, arXiv:2003.07258, equation 2.
+    """
+    maps, mask = _maps(attributions, mask, sign)
+    return _on_mask(maps, mask, mask.sum((1, 2)))
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2104.14995")
+def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign: Sign = "positive") -> Tensor:
+    """The share of the k largest attributions that lie on the mask, (N,); ties as for :func:`relevance_rank`.
+
+    At most 1 only where the mask has k pixels.
+
+    Paper: Theiner et al. 2021, arXiv:2104.14995.
+    """
+    maps, mask = _maps(attributions, mask, sign)
+    if count_of(k, "k") > mask[0].numel():
+        raise ValueError(f"k={k}: a map has {mask[0].numel()} pixels")
+    return _on_mask(maps, mask, torch.full((len(maps),), k, device=maps.device))
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="doi:10.1016/j.patrec.2005.10.010")
+def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
+    """The chance that a random pixel on the mask has a larger attribution than one off it, ties counting half, (N,).
+
+    The area under the receiver operating characteristic; 0.5 for a constant map. The mask may not cover a whole row.
+
+    Paper: Fawcett 2006, doi:10.1016/j.patrec.2005.10.010.
+    """
+    maps, mask = _maps(attributions, mask, sign)
+    if bool(mask.flatten(1).all(1).any()):
+        raise ValueError("mask: covers a whole row: there is nothing to tell it from")
+    on = mask.flatten(1)
+    ranks, number = average_ranks(maps.flatten(1)), on.sum(1).double()
+    wins = (ranks * on).sum(1) - number * (number - 1) / 2
+    return (wins / (number * (~on).sum(1))).to(maps)
+
+
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1512.04150")
+def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sign = "positive") -> Tensor:
+    """Intersection over union of the mask and the pixels above ``threshold`` times the row's largest, (N,).
+
+    NaN where all is 0.
+
+    Paper: as Zhou et al. 2016, arXiv:1512.04150, section 3.2, where the threshold is 0.2 and boxes are compared.
+    """
+    maps, mask = _maps(attributions, mask, sign)
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold={threshold}: expected a share of the largest attribution, from 0 to below 1")
+    largest = maps.amax((1, 2), keepdim=True)
+    marked = maps > threshold * largest
+    shares = (marked & mask).sum((1, 2)).to(maps) / (marked | mask).sum((1, 2))
+    return torch.where(largest[:, 0, 0] > 0, shares, torch.nan)
+
+
+def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tensor]:
+    """Maps (N, H, W), none negative, and masks (N, H, W)."""
+    if sign not in ("positive", "absolute"):
+        raise ValueError(f"sign={sign!r}: expected 'positive' or 'absolute'")
+    found = tensors_of(attributions)
+    if len(found) != 1 or found[0].dim() not in (3, 4):
+        raise ValueError(
+            f"attributions: expected maps (N, H, W) or (N, C, H, W), got {', '.join(str(tuple(t.shape)) for t in found)}"
+        )
+    maps = found[0] if found[0].dim() == 4 else found[0][:, None]
+    maps = maps.sum(1).clamp(min=0) if sign == "positive" else maps.abs().sum(1)
+    mask = torch.as_tensor(mask, device=maps.device)
+    mask = mask[:, 0] if mask.dim() == 4 and mask.shape[1] == 1 else mask
+    if mask.shape != maps.shape:
+        raise ValueError(f"mask: shape {tuple(mask.shape)} does not fit the maps' {tuple(maps.shape)}")
+    if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("mask: expected True or 1 where a pixel is known to matter, False or 0 elsewhere")
+    mask = mask.bool()
+    empty = (~mask.flatten(1).any(1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(f"mask: row {empty[0]} has no pixel")
+    return maps, mask
+
+
+def _on_mask(maps: Tensor, mask: Tensor, k: Tensor) -> Tensor:
+    """The share of the k (N,) largest pixels of each map on the mask, ties shared."""
+    flat, on = maps.flatten(1), mask.flatten(1)
+    last = flat.sort(1, descending=True).values.gather(1, k[:, None] - 1)
+    above, level = flat > last, flat == last
+    sure = (above & on).sum(1)
+    places = k - above.sum(1)
+    return ((sure + places * (level & on).sum(1) / level.sum(1)) / k).to(maps)

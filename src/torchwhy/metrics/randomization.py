@@ -1,0 +1,135 @@
+"""Randomization: does the explanation change when what it explains does? The method explains again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..attribution import Attribution, Inputs
+from ..engine.randomness import Seed, generator_of
+from ..target import Target, TargetLike, only_tensor
+from ._base import Curve, metric, problem_of
+from .again import Data, checked, explain, likeness, twin
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@metric(better="lower", span=(-1, 1), needs="method", paper="arXiv:1810.03292")
+def model_randomization(
+    method: Attribution,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    mode: Literal["cascading", "independent"] = "cascading",
+    layers: Sequence[str] | None = None,
+    absolute: bool = True,
+    generator: Seed = 0,
+    **data: Unpack[Data],
+) -> Curve:
+    r"""How like the explanation stays as the network's weights are replaced by random ones, layer by layer from the output.
+
+    The rank correlation of the absolute attributions with those of the untouched network. A method that shows what the
+    network has learnt falls to 0; one that stays near 1 (an edge detector is the extreme) does not look at the weights.
+
+    Weights are drawn from the normal distribution with each parameter's own mean and standard deviation; running
+    statistics are kept. All this happens on a copy of the network.
+
+    Args:
+        method, inputs, target, data: as for :func:`torchwhy.metrics.sensitivity_max`; the target must be given as
+            indices or a function, not as "predicted", which would change with the weights.
+        mode: randomize on top of the layers before ("cascading") or one at a time ("independent").
+        layers: dotted names, from the output downwards; None takes the network's direct children that have weights,
+            the last registered first.
+        absolute: compare absolute attributions; False compares them with their signs.
+        generator: where the weights come from.
+
+    Returns:
+        A :class:`Curve`: the share of the layers done (L + 1,), similarities (N, L + 1), the first of them 1. NaN where the
+        attributions of the untouched network are constant; 0 where only the later ones are.
+
+    Paper: Adebayo et al. 2018, arXiv:1810.03292, section 3.1; there the weights come from the initializer.
+    """
+    if mode not in ("cascading", "independent"):
+        raise ValueError(f"mode={mode!r}: expected 'cascading' or 'independent'")
+    if isinstance(target, str):
+        raise ValueError(f"target={target!r}: would change with the weights; give the classes")
+    draws, other = generator_of(generator), twin(method)
+    whole = {k: v.clone() for k, v in other.model.state_dict().items()}
+    names = _stages(other.model) if layers is None else list(layers)
+    modules = [_named(other.model, name) for name in names]
+    start = explain(method, inputs, target, data)
+    found = [likeness(start, start, absolute=absolute)]
+    for module in modules:
+        if mode == "independent":
+            other.model.load_state_dict(whole)
+        randomize(module, draws)
+        found.append(likeness(start, explain(other, inputs, target, data), absolute=absolute))
+    return Curve(torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device), torch.stack(found, 1))
+
+
+@metric(better="lower", span=(-1, 1), needs="method", paper="arXiv:1912.09818")
+def random_logit(
+    method: Attribution,
+    inputs: Inputs,
+    target: TargetLike = None,
+    *,
+    absolute: bool = True,
+    generator: Seed = 0,
+    **data: Unpack[Data],
+) -> Tensor:
+    """How like the explanation of the target is to that of another class, drawn at random for each row, (N,).
+
+    The rank correlation of the absolute attributions; a method that cannot tell classes apart stays at 1. NaN where the
+    target's attributions are constant; 0 where only the other's are.
+
+    Args:
+        method, inputs, target, absolute, generator, data: as for :func:`model_randomization`; the target is a class.
+
+    Paper: Sixt et al. 2020, arXiv:1912.09818, section 4, where the similarity is structural.
+    """
+    problem = problem_of(checked(method).model, inputs, target, generator=generator, **data)
+    with problem.open(), torch.no_grad():
+        out = only_tensor(problem.output(tuple(x[:1] for x in problem.x), problem.rows[:1]))
+    chosen = problem.target
+    if not isinstance(chosen, Target) or chosen.index is None or chosen.neuron or out.dim() != 2 or out.shape[1] < 2:
+        raise ValueError(
+            "target: random_logit explains another class in its place; it needs a class of an output (N, classes)"
+        )
+    own = torch.as_tensor(chosen.index).expand(problem.n, -1)[:, 0].cpu()
+    step = torch.randint(1, out.shape[1], (problem.n,), generator=problem.generator)
+    others = ((own + step) % out.shape[1]).tolist()
+    a, b = explain(method, inputs, own.tolist(), data), explain(method, inputs, others, data)
+    return likeness(a, b, absolute=absolute)
+
+
+def randomize(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw the module's parameters anew, in place, each from a normal distribution of its mean and deviation."""
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.is_floating_point():
+                noise = torch.randn(p.shape, generator=generator).to(p)
+                p.copy_(p.mean() + noise * p.std(correction=0))
+
+
+def _stages(model: nn.Module) -> list[str]:
+    """The children that have weights, the last first; those of an only child in its place."""
+    prefix = ""
+    while True:
+        found = [(name, m) for name, m in model.named_children() if any(True for _ in m.parameters())]
+        if len(found) != 1 or not list(found[0][1].children()):
+            break
+        prefix, model = f"{prefix}{found[0][0]}.", found[0][1]
+    names = [prefix + name for name, _ in reversed(found)]
+    return names or [prefix.rstrip(".")]
+
+
+def _named(model: nn.Module, name: str) -> Any:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        known = ", ".join(n for n, _ in model.named_children())
+        raise LookupError(f"layers: the model has no layer {name!r}; its children are {known}") from None

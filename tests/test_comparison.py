@@ -1,0 +1,170 @@
+"""tw.compare: the table of methods and metrics, and what is known of it on images whose evidence is known."""
+
+import csv
+import functools
+import io
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+import torchwhy as tw
+from torchwhy import metrics as M
+from torchwhy.models import shapes, shapes_resnet
+
+
+@pytest.fixture(scope="module")
+def scene():
+    net, batch = shapes_resnet().eval(), shapes(16, seed=9)
+    right = net(batch.images).argmax(1) == batch.labels
+    return net, batch.images[right][:8], batch.labels[right][:8], batch.mask[right][:8]
+
+
+def edges(x):
+    grey = x.mean(1, keepdim=True)
+    return (grey - grey.roll(1, 3)).abs() + (grey - grey.roll(1, 2)).abs()
+
+
+@pytest.fixture(scope="module")
+def table(scene):
+    net, x, y, mask = scene
+    methods = {
+        "random": torch.rand(len(x), 1, 64, 64, generator=torch.Generator().manual_seed(0)),
+        "gradient": tw.Saliency(net),
+        "integrated gradients": tw.IntegratedGradients(net, n_steps=8),
+        "truth": mask.float(),
+    }
+    absolute = functools.partial(M.relevance_mass, sign="absolute")
+    metrics = {
+        "mass": absolute,
+        "auc": functools.partial(M.auc, sign="absolute"),
+        "deletion": functools.partial(M.deletion, steps=10, softmax=True),
+        "sparseness": M.sparseness,
+        "random logit": M.random_logit,
+    }
+    return tw.compare(net, x, y, methods, metrics, mask=mask)
+
+
+def test_the_table_holds_what_the_metrics_give(table, scene):
+    net, x, y, mask = scene
+    ig = tw.IntegratedGradients(net, n_steps=8)
+    maps = ig.attribute(x, y)
+    v, close = table.values, {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(
+        v["mass"]["integrated gradients"], M.relevance_mass(maps, mask, sign="absolute").double()
+    )
+    pixels = maps.sum(1, keepdim=True)
+    expected = M.deletion(net, x, pixels, y, steps=10, softmax=True).auc.double()
+    torch.testing.assert_close(v["deletion"]["integrated gradients"], expected, **close)
+    torch.testing.assert_close(v["sparseness"]["integrated gradients"], M.sparseness(pixels).double(), **close)
+    torch.testing.assert_close(v["random logit"]["integrated gradients"], M.random_logit(ig, x, y).double(), **close)
+    assert bool(v["random logit"]["random"].isnan().all())  # no method to ask again
+    assert table.evaluations["integrated gradients"] == ig.explain(x, y).evaluations / len(x)
+    assert math.isnan(table.evaluations["random"])
+    assert table.better == {"mass": True, "auc": True, "deletion": False, "sparseness": True, "random logit": False}
+
+
+def test_means_intervals_and_tests(table):
+    v = table.values["mass"]["gradient"]
+    cell = table.cell("gradient", "mass")
+    low, high = stats.t.interval(0.95, len(v) - 1, v.mean().item(), stats.sem(v))
+    assert cell == pytest.approx((v.mean().item(), low, high, len(v)))
+    pairs = {(d.first, d.second): d for d in table.differences("mass")}
+    assert len(pairs) == 6
+    d = pairs["random", "gradient"]
+    p = stats.wilcoxon(table.values["mass"]["random"] - v).pvalue
+    assert d.p_value == pytest.approx(p)
+    assert d.mean == pytest.approx((table.values["mass"]["random"] - v).mean().item())
+    # Holm: the smallest of 6 times 6, the next at least as large and times 5, ...
+    ps = sorted(pairs.values(), key=lambda d: d.p_value)
+    running = [max(min(1, (6 - k) * ps[k].p_value) for k in range(i + 1)) for i in range(6)]
+    assert [d.adjusted for d in ps] == pytest.approx(running)
+    assert table.best("mass") == {"truth"}
+    assert table.best("random logit") <= {"gradient", "integrated gradients"}
+
+
+def test_known_orderings(table):
+    mean = {k: {m: table.cell(m, k).mean for m in table.methods} for k in ("mass", "auc", "deletion")}
+    for k in ("mass", "auc"):
+        assert min(mean[k], key=mean[k].get) == "random"
+        assert mean[k]["truth"] == 1
+    assert mean["auc"]["random"] == pytest.approx(0.5, abs=0.04)
+    assert max(mean["deletion"], key=mean["deletion"].get) == "random"
+    assert mean["mass"]["integrated gradients"] > 2 * mean["mass"]["random"]
+
+
+def test_a_map_of_edges_does_not_see_the_weights(scene):
+    net, x, y, _ = scene
+    from test_metrics_again import Given
+
+    blind = M.model_randomization(Given(net, says=edges), x, y)
+    sees = M.model_randomization(tw.IntegratedGradients(net, n_steps=8), x, y)
+    assert blind.scores.shape == (len(x), 7)  # head, layer3, layer2, layer1, bn, conv
+    assert float(blind.auc.min()) > 0.999
+    assert float(sees.scores[:, -1].mean()) < 0.6
+
+
+def test_its_forms(table, tmp_path):
+    text = str(table)
+    assert text.splitlines()[0].split()[:3] == ["method", "mass", "↑"]
+    assert "—" in text
+    assert "95% interval" in text
+    rows = list(csv.DictReader(io.StringIO(table.to_csv(tmp_path / "t.csv"))))
+    assert (tmp_path / "t.csv").read_text() == table.to_csv()
+    assert [r["method"] for r in rows] == table.methods
+    assert float(rows[1]["mass"]) == pytest.approx(table.cell("gradient", "mass").mean)
+    page = table.to_html(tmp_path / "t.html")
+    assert page.count("<tr>") == 5
+    assert "<b>1.000 ± 0</b>" in page
+    assert table.to_markdown().count("\n") == 5
+    figure = table.plot()
+    assert [ax.get_title() for ax in figure.axes] == ["mass →", "auc →", "deletion ←", "sparseness →", "random logit ←"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == table.methods
+
+
+def test_lists_of_methods_and_names_of_metrics(scene):
+    net, x, y, mask = scene
+    table = tw.compare(
+        net,
+        x[:1],
+        y[:1],
+        [tw.Saliency(net), tw.InputXGradient(net), tw.SmoothGrad(net, n_samples=2), tw.SmoothGrad(net, n_samples=3)],
+        ["sparseness", M.pointing_game, "completeness_gap"],
+        mask=mask[:1],
+        baselines=0.5,
+    )
+    assert table.metrics == ["sparseness", "pointing_game", "completeness_gap"]
+    assert table.methods[:2] == ["Saliency", "InputXGradient"]
+    assert "n_samples=3" in table.methods[3]
+    assert table.cell("Saliency", "sparseness").high == math.inf  # one row tells nothing of others
+    assert "±" not in str(table).splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    "methods,metrics,error,match",
+    [
+        (None, ["foo"], LookupError, "'foo' is not in"),
+        (None, ["Curve"], LookupError, "'Curve' is not in"),
+        (None, [], ValueError, "none given"),
+        (None, {"x": len}, TypeError, "'x' is no metric"),
+        (None, ["iou"], ValueError, "mask: iou"),
+        ({"a": 3}, ["sparseness"], TypeError, "'a' is a int"),
+    ],
+)
+def test_refusals_name_the_argument(scene, methods, metrics, error, match):
+    net, x, y, _ = scene
+    with pytest.raises(error, match=match):
+        tw.compare(net, x[:2], y[:2], methods or [tw.Saliency(net)], metrics)
+
+
+def test_unknown_names_are_refused(table):
+    with pytest.raises(LookupError, match="'foo' was not compared"):
+        table.cell("foo", "mass")
+    with pytest.raises(LookupError, match="'bar' was not compared"):
+        table.cell("gradient", "bar")
+
+
+def test_packages_are_there_after_a_plain_import():
+    assert tw.__getattr__("metrics") is M
+    assert tw.metrics.deletion.higher_is_better is False

@@ -1,0 +1,88 @@
+"""LIME against its paper written out, and the features of images."""
+
+import pytest
+import torch
+from reference import perturbation as reference
+
+import torchwhy as tw
+from torchwhy.perturbation.segments import patches, superpixels
+
+
+def test_lime_is_weighted_ridge_regression():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.double)
+    model = lambda x: (x.sum(1) + x[:, 0] * x[:, 1]).tanh() + x[:, 2] * x[:, 3]  # noqa: E731
+    found = tw.LIME(model, n_samples=50, alpha=0.1, generator=generator).explain(x)
+    again = torch.Generator().manual_seed(3)
+    z = torch.cat([torch.ones(1, 4, dtype=torch.double), (torch.rand(49, 4, generator=again) < 0.5).double()])
+    weights = (-((1 - z.mean(1).sqrt()) ** 2) / 0.25**2).exp()
+    variance = (weights[:, None] * (z - weights @ z / weights.sum()) ** 2).sum(0).mean()
+    expected = reference.lime(z, model(z * x), weights, 0.1 * float(variance))
+    torch.testing.assert_close(found.attributions[0], expected)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"alpha": 0.0}, {"alpha": 0.0, "distance": "l2"}, {"n_features": 4, "alpha": 0.0}]
+)
+def test_lime_is_exact_on_a_linear_model(settings):
+    x, w = torch.randn(3, 4, dtype=torch.double), torch.randn(4, dtype=torch.double)
+    found = tw.LIME(lambda x: x @ w + 1, n_samples=60, generator=0, **settings).explain(x)
+    torch.testing.assert_close(found.attributions, x * w)
+    torch.testing.assert_close(found.details["r_squared"], torch.ones(3, dtype=torch.double))
+
+
+def test_lime_is_not_all_zero_on_probabilities():
+    model = lambda x: (x @ torch.tensor([1.0, 0.5, 0.0, -1.0]) * 0.1).sigmoid()  # noqa: E731
+    for regularizer in ("ridge", "lasso"):
+        found = tw.LIME(model, regularizer=regularizer, alpha=0.01, generator=0).attribute(torch.ones(1, 4))
+        assert (found[0].abs() > 0.005).tolist() == [True, True, False, True]
+
+
+def test_lime_keeps_the_k_best_features():
+    w = torch.tensor([0.1, -3.0, 0.0, 2.0, 0.2], dtype=torch.double)
+    found = tw.LIME(lambda x: x @ w, n_features=2, generator=0).attribute(torch.ones(2, 5, dtype=torch.double))
+    assert (found != 0).tolist() == [[False, True, False, True, False]] * 2
+    torch.testing.assert_close(found[0, [1, 3]], w[[1, 3]], rtol=0.05, atol=0)
+
+
+def test_lime_says_when_it_explains_nothing():
+    model = lambda x: (100 * x.sum(1)).sin()  # noqa: E731
+    x = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"explains less than 10% .* 2 of 2 rows"):
+        found = tw.LIME(model, generator=0).explain(x)
+    assert (found.details["r_squared"] < 0.1).all()
+
+
+def test_lime_takes_superpixels_of_images():
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 24, 24)
+    x[:, :, 4:14, 8:20] += 2
+    mask = superpixels(x, 12)
+    assert mask.shape == (2, 1, 24, 24)
+    for row in mask:
+        assert torch.equal(row.unique(), torch.arange(int(row.max()) + 1))
+    model = lambda x: x[:, :, 4:14, 8:20].mean((1, 2, 3))  # noqa: E731
+    found = tw.LIME(model, n_segments=12, n_samples=100, generator=0).attribute(x)
+    given = tw.LIME(model, n_samples=100, generator=0).attribute(x, feature_mask=mask)
+    assert torch.equal(found, given)
+    inside, outside = found[:, 0, 6:12, 10:18], found[:, 0, 18:]
+    assert inside.mean() > 10 * outside.abs().mean()
+
+
+def test_bad_settings_of_lime():
+    for settings, message in (
+        ({"n_samples": 2}, "n_samples=2"),
+        ({"distance": "far"}, "distance='far'"),
+        ({"distance": lambda z: z}, "distance: the callable"),
+        ({"kernel_width": 0.0}, "kernel_width=0.0"),
+        ({"regularizer": "none"}, "regularizer='none'"),
+        ({"n_features": 0}, "n_features=0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tw.LIME(lambda x: x.sum(1), **settings).attribute(torch.ones(1, 3))
+
+
+def test_patches_number_a_grid():
+    mask = patches(torch.zeros(2, 3, 7, 5), 3)[0, 0]
+    assert mask[:, 0].tolist() == [0, 0, 0, 3, 3, 6, 6]
+    assert mask[0].tolist() == [0, 0, 1, 1, 2]

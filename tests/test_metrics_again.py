@@ -1,0 +1,235 @@
+"""The metrics that explain again: robustness, randomization, axioms."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from nets import inputs, make
+
+import torchwhy as tw
+from torchwhy import metrics as M
+from torchwhy.metrics import again
+
+
+@dataclass(kw_only=True, repr=False)
+class Given(tw.Attribution):
+    """A method that says what a function of the inputs says, blind to the model."""
+
+    says: object = None
+    needs_gradient: ClassVar[bool] = False
+
+    def _attribute(self, problem):
+        return (self.says(problem.x[0]),)
+
+
+def edges(x):
+    """Differences of neighbouring pixels."""
+    return (x - x.roll(1, 3)).abs() + (x - x.roll(1, 2)).abs()
+
+
+def state(net):
+    return {k: v.clone() for k, v in net.state_dict().items()}
+
+
+def test_sensitivity_and_lipschitz_by_hand():
+    # A(x) = x: the change is the step itself
+    x = torch.tensor([[3.0, 4.0, 0, 0, 0]], dtype=torch.double)
+    net, settings = make("smooth"), {"radius": 0.5, "n_samples": 7, "generator": 3}
+    same = Given(net, says=lambda x: x)
+    problem = again.asked(same, x, 1, 3, {})
+    steps = again.steps_in_ball(problem, 0.5)[0][torch.arange(7)].double()
+    assert float(steps.abs().max()) <= 0.5 < float(steps.abs().max()) * 1.2
+    assert M.local_lipschitz(same, x, 1, **settings).item() == pytest.approx(1)
+    assert M.sensitivity_max(same, x, 1, **settings).item() == pytest.approx(steps.norm(dim=1).max().item() / 5)
+    assert M.sensitivity_avg(same, x, 1, **settings).item() == pytest.approx(steps.norm(dim=1).mean().item() / 5)
+    doubled = Given(net, says=lambda x: 2 * x)
+    assert M.local_lipschitz(doubled, x, 1, **settings).item() == pytest.approx(2)
+    generator = torch.Generator().manual_seed(3)  # a generator gives what its seed gives
+    assert M.local_lipschitz(doubled, x, 1, radius=0.5, n_samples=7, generator=generator).item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("method", [tw.Saliency, tw.InputXGradient, tw.IntegratedGradients])
+def test_sensitivity_equals_captum(method):
+    net, x = make("conv"), inputs("conv")
+    ours = method(net)
+    steps = again.steps_in_ball(again.asked(ours, x, 1, 5, {}), 0.3)[0][torch.arange(4)].double()
+
+    def perturb(z):
+        return z + steps.repeat(3, 1, 1, 1)
+
+    from captum.metrics import sensitivity_max
+
+    theirs = sensitivity_max(
+        lambda z: (ours.attribute(z[0] if isinstance(z, tuple) else z, 1),), x, perturb, n_perturb_samples=4
+    )
+    found = M.sensitivity_max(ours, x, 1, radius=0.3, n_samples=4, generator=5)
+    torch.testing.assert_close(found, theirs.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_continuity_by_hand():
+    x = torch.tensor([[[[1.0, 2, 4, 8]]]], dtype=torch.double)
+    # shifted by 1: 1 1 2 4, the difference 0 1 2 4; by -1: 2 4 8 8, the difference 1 2 4 0
+    same = Given(lambda z: z.sum((1, 2, 3)), says=lambda x: x)
+    assert M.continuity(same, x, shifts=[1]).item() == pytest.approx(7 / 21**0.5)
+    assert M.continuity(same, x, shifts=[-1]).item() == pytest.approx(7 / 21**0.5)
+    far = torch.tensor([0.0, 1, 3, 7])  # by 2 or more: 1 1 1 2, 1 1 1 1
+    assert M.continuity(same, x, shifts=[3, 1]).item() == pytest.approx(max(7 / 21**0.5, float(far.sum() / far.norm())))
+
+
+def test_an_attack_moves_further_than_chance_and_keeps_the_prediction():
+    net, x = make("conv"), inputs("conv", 8)
+    labels = net(x).argmax(1)
+    method = tw.InputXGradient(net)
+    found = M.explanation_attack(method, x, labels, radius=0.1, steps=10, n_samples=8, tolerance=1e6)
+    start = method.attribute(x, labels)
+    best = torch.zeros(8)
+    for k in range(180):
+        z = x + 0.1 * (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(k), dtype=torch.double) - 1)
+        kept = net(z).argmax(1) == labels
+        apart = 1 - torch.cosine_similarity(method.attribute(z, labels), start)
+        best = torch.where(kept, torch.maximum(best, apart), best)
+    assert bool((found > 0).all())
+    assert int((found > best).sum()) >= 7  # of 8, against as many random points
+    none = M.explanation_attack(method, x, labels, radius=0.1, steps=3, n_samples=2, tolerance=0.0)
+    assert none.tolist() == [0] * 8  # no point keeps the score exactly
+    constant = Given(net, says=torch.ones_like)
+    assert bool((M.explanation_attack(constant, x, labels, steps=2) < 1e-9).all())
+
+
+@pytest.mark.parametrize("mode", ["cascading", "independent"])
+def test_randomization_tells_a_method_that_is_blind_to_the_weights(mode):
+    net, x = make("conv"), inputs("conv")
+    before = state(net)
+    blind = M.model_randomization(Given(net, says=edges), x, 1, mode=mode)
+    assert blind.scores.shape == (3, 5)  # conv1, conv2, norm, head
+    torch.testing.assert_close(blind.scores, torch.ones_like(blind.scores))
+    sees = M.model_randomization(tw.InputXGradient(net), x, 1, mode=mode, absolute=False)
+    assert bool((sees.scores[:, 0] > 0.999999).all())
+    assert float(sees.scores[:, 1:].mean()) < 0.6
+    after = state(net)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    again_ = M.model_randomization(tw.InputXGradient(net), x, 1, mode=mode, absolute=False)
+    assert torch.equal(sees.scores, again_.scores)
+
+
+def test_randomization_by_hand():
+    # a linear model's gradient is its weights: those drawn for the copy are found back
+    net = make("smooth")
+    x = inputs("smooth", 1)
+    curve = M.model_randomization(tw.Saliency(net, signed=True), x, 1, layers=["first"], absolute=False, generator=4)
+    other = copy.deepcopy(net)
+    g = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in other.first.parameters():
+            p.copy_(p.mean() + torch.randn(p.shape, generator=g) * p.std(correction=0))
+    from scipy.stats import spearmanr
+
+    expected = spearmanr(
+        tw.Saliency(net, signed=True).attribute(x, 1)[0], tw.Saliency(other, signed=True).attribute(x, 1)[0]
+    ).statistic
+    assert curve.scores[0].tolist() == pytest.approx([1, expected])
+
+
+def test_the_twin_is_cut_off_from_the_method():
+    net = make("conv")
+    method = tw.SmoothGrad(net, of=tw.Saliency(net, layer=net.conv2), generator=torch.Generator().manual_seed(1))
+    other = again.twin(method)
+    assert other.model is not net
+    assert other.of.model is other.model
+    assert other.of.layer is other.model.conv2
+    assert other.generator is method.generator
+
+
+def test_random_logit():
+    net, x = make("conv"), inputs("conv")
+    blind = M.random_logit(Given(net, says=edges), x, [0, 1, 2])
+    torch.testing.assert_close(blind, torch.ones_like(blind))
+    found = M.random_logit(tw.InputXGradient(net), x, [0, 1, 2], absolute=False)
+    assert bool((found < 0.99).all())
+    assert bool(M.random_logit(Given(net, says=torch.ones_like), x, 1).isnan().all())
+    two = torch.nn.Sequential(torch.nn.Linear(5, 2).double())  # with two classes the other one is known
+    with torch.no_grad():
+        two[0].weight[1] = -two[0].weight[0]
+    against = M.random_logit(tw.Saliency(two, signed=True), inputs("smooth"), 0, absolute=False)
+    torch.testing.assert_close(against, -torch.ones_like(against))
+    with pytest.raises(ValueError, match="target: random_logit"):
+        M.random_logit(tw.Saliency(net), x, lambda out: out[:, 0])
+
+
+def test_axioms():
+    net, x = make("conv"), inputs("conv")
+    b = torch.full_like(x, 0.3)
+    ig = tw.IntegratedGradients(net, n_steps=40)
+    e = ig.explain(x, 1, baselines=b)
+    gap = M.completeness_gap(net, x, e.attributions, 1, baselines=b)
+    torch.testing.assert_close(gap, e.completeness_gap)
+    torch.testing.assert_close(
+        M.completeness_gap(net, x, e.attributions + 1 / 192, 1, baselines=b), gap + 1, atol=0.1, rtol=0
+    )
+    f = lambda z: 2 * z[:, 0] - z[:, 1]  # noqa: E731
+    one = torch.ones(1, 4, dtype=torch.double)
+    right, wrong = (torch.tensor([v], dtype=torch.double) for v in ([2.0, -1, 0, 0], [0.0, -1, 1, 0]))
+    assert M.non_sensitivity(f, one, right).item() == 0
+    assert M.non_sensitivity(f, one, wrong).item() == 2 / 4
+    assert M.non_sensitivity(f, one, 0 * wrong).item() == 2 / 4
+    smooth, z = make("smooth"), inputs("smooth")
+    before = state(smooth)
+    assert float(M.input_invariance(tw.Saliency(smooth), z, 1, shift=2.0).max()) < 1e-9
+    moved = M.input_invariance(tw.InputXGradient(smooth), z, 1, shift=2.0)
+    g = tw.Saliency(smooth, signed=True).attribute(z, 1)
+    torch.testing.assert_close(moved, (2 * g).norm(dim=1) / (z * g).norm(dim=1))
+    assert all(torch.equal(before[k], v) for k, v in state(smooth).items())
+    assert "forward" not in vars(smooth)
+    two = make("two"), inputs("two")
+    assert float(M.input_invariance(tw.Saliency(two[0]), two[1], 1).max()) < 1e-9
+
+
+AGAIN = [
+    M.sensitivity_max,
+    M.sensitivity_avg,
+    M.local_lipschitz,
+    M.explanation_attack,
+    M.input_invariance,
+    M.random_logit,
+    M.model_randomization,
+]
+
+
+@pytest.mark.parametrize("metric", AGAIN, ids=lambda m: m.__name__)
+def test_a_batch_equals_its_rows_and_data_reaches_the_method(metric):
+    net, x = make("smooth"), inputs("smooth")
+    b = torch.linspace(-1, 1, 5, dtype=torch.double)
+    method = tw.IntegratedGradients(net, n_steps=6)
+    number = lambda found: found.scores if isinstance(found, M.Curve) else found  # noqa: E731
+    whole = number(metric(method, x, 1, baselines=b))
+    if metric is not M.random_logit:  # which draws a class for each row
+        one = torch.cat([number(metric(method, x[i : i + 1], 1, baselines=b)) for i in range(3)])
+        torch.testing.assert_close(whole, one)
+    assert not torch.allclose(whole, number(metric(method, x, 1)))
+    with pytest.raises(TypeError, match="method: expected a method"):
+        metric(net, x, 1)
+    zero = Given(net, says=torch.zeros_like)
+    found = number(metric(zero, x, 1))
+    assert bool(found.isnan().all() if metric is not M.local_lipschitz else (found == 0).all())
+
+
+@pytest.mark.parametrize(
+    "call,error,match",
+    [
+        (lambda m, x: M.sensitivity_max(m, x, 1, radius=0), ValueError, "radius=0"),
+        (lambda m, x: M.sensitivity_max(m, x, 1, n_samples=0), ValueError, "n_samples=0"),
+        (lambda m, x: M.continuity(m, x, 1), ValueError, "images"),
+        (lambda m, x: M.model_randomization(m, x, "predicted"), ValueError, "predicted"),
+        (lambda m, x: M.model_randomization(m, x, 1, mode="up"), ValueError, "mode='up'"),
+        (lambda m, x: M.model_randomization(m, x, 1, layers=["foo"]), LookupError, "no layer 'foo'.*first"),
+        (lambda m, x: M.model_randomization(Given(lambda z: z, says=edges), x, 1), TypeError, "no weights"),
+        (lambda m, x: M.non_sensitivity(m.model, x, x, 1, tolerance=1), ValueError, "tolerance"),
+        (lambda m, x: M.completeness_gap(m.model, x, x[:2], 1), ValueError, "2 rows"),
+        (lambda m, x: M.sensitivity_max(Given(m.model, says=edges), x.long(), 1), TypeError, "integers"),
+    ],
+)
+def test_refusals_name_the_argument(call, error, match):
+    with pytest.raises(error, match=match):
+        call(tw.Saliency(make("smooth")), inputs("smooth"))
