@@ -163,6 +163,26 @@ class Target:
         return out[index]
 
 
+@dataclass
+class Derived:
+    """The base of scores that are made from a target's; a subclass writes ``select``.
+
+    Args:
+        target: the target that it takes the place of.
+    """
+
+    target: Any
+
+    @property
+    def given(self) -> Any:
+        """The target as the caller gave it."""
+        return self.target.given
+
+    def take(self, rows: Tensor) -> Any:
+        """The target for the chosen rows, as a caller could give it."""
+        return self.target.take(rows)
+
+
 def _index(value: Any) -> tuple[int, ...]:
     """A tuple of ints, none negative."""
     if isinstance(value, (tuple, list)):

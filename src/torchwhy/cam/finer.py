@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..engine.paths import count
-from ..engine.problem import Problem, Selector
-from ..target import only_tensor
+from ..engine.problem import Problem
+from ..target import Derived, only_tensor
 from .base import ClassActivationMap
 from .gradient_cams import GradCAM
 
@@ -49,19 +49,11 @@ class FinerCAM(ClassActivationMap):
         return replace(of, layer=self.layer, reshape=self.reshape).maps(problem)
 
 
-@dataclass(frozen=True)
-class _Difference:
+@dataclass
+class _Difference(Derived):
     """The score of the target less the mean score of classes like it."""
 
-    target: Selector
     method: FinerCAM
-
-    @property
-    def given(self) -> Any:
-        return self.target.given
-
-    def take(self, rows: Tensor) -> Any:
-        return self.target.take(rows)
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         y, own, method = only_tensor(output), self.target.select(output, rows), self.method

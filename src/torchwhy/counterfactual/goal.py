@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..target import Target, only_tensor
+from ..target import Derived, only_tensor
 
 
 @dataclass
-class Goal:
+class Goal(Derived):
     """The gap of each row, which is below zero once the row has flipped; it takes a target's place in a problem.
 
     Args:
@@ -22,18 +22,8 @@ class Goal:
         present: the present class (or sign) of each row ``(N,)``, for ``target`` None.
     """
 
-    target: Target
     margin: float
     present: Tensor | None = None
-
-    @property
-    def given(self) -> Any:
-        """The target as the caller gave it."""
-        return self.target.given
-
-    def take(self, rows: Tensor) -> Any:
-        """The target for the chosen rows."""
-        return self.target.take(rows)
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         """Gaps ``(M,)``: how much the wanted class is behind the best other one, plus the margin.

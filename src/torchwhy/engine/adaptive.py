@@ -15,7 +15,7 @@ Node = tuple[float, float, Tensors]  # score, slope, gradients
 
 START = 8  # equal intervals at first
 WIDTH = 8  # intervals halved at a time
-OPEN = 64  # nodes of a row whose gradients are kept at once
+OPEN = 128  # nodes of a row whose gradients are kept at once
 
 
 @dataclass

@@ -13,7 +13,7 @@ from ..attribution import Attribution, Inputs
 from ..engine.features import Features, number_features
 from ..engine.problem import Problem
 from ..engine.randomness import Seed
-from ..target import Target, TargetLike, only_tensor
+from ..target import Derived, TargetLike, only_tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -92,20 +92,9 @@ class Curve:
         return ((self.scores[:, 1:] + self.scores[:, :-1]) / 2 * width).sum(1) / width.sum()
 
 
-@dataclass(frozen=True)
-class Probability:
+@dataclass
+class Probability(Derived):
     """A target scored by the softmax of the classes."""
-
-    target: Target
-
-    @property
-    def given(self) -> Any:
-        """The target as the caller gave it."""
-        return self.target.given
-
-    def take(self, rows: Tensor) -> Any:
-        """The target for the chosen rows."""
-        return self.target.take(rows)
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         """Probabilities (M,)."""

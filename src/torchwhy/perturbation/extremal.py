@@ -15,7 +15,7 @@ from ..attribution import Attribution
 from ..engine.images import gaussian_blur
 from ..engine.paths import pick
 from ..engine.problem import Problem, Tensors
-from ..target import only_tensor
+from ..target import Derived, only_tensor
 
 LEVELS = 8  # of blur, between none and max_blur
 SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
@@ -169,20 +169,9 @@ class SmoothMasks:
         return (pixels - ones).square().mean(1)
 
 
-@dataclass(frozen=True)
-class Contrast:
+@dataclass
+class Contrast(Derived):
     """A target that is an index, minus the largest of the other outputs."""
-
-    target: Any
-
-    @property
-    def given(self) -> Any:
-        """The target as the caller gave it."""
-        return self.target.given
-
-    def take(self, rows: Tensor) -> Any:
-        """The target for the chosen rows."""
-        return self.target.take(rows)
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         """Scores (M,)."""
