@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # where the default asks for something,
     "OptiCAM": {"n_steps": 30},
     "Occlusion": {"sliding_window_shapes": (3, 8, 8), "strides": (3, 4, 4)},
     "RISE": {"n_samples": 300, "generator": 0},
-    "ExtremalPerturbation": {"n_steps": 60, "step": 4, "sigma": 8.0},
+    "ExtremalPerturbation": {"n_steps": 30, "step": 4, "sigma": 8.0},
     **{name: {"n_samples": 200, "generator": 0} for name in ("LIME", "KernelSHAP", "Banzhaf")},
     **{name: {"n_samples": 4, "generator": 0} for name in ("ShapleySampling", "OwenValues")},
 }
@@ -67,7 +67,8 @@ class GroundTruth(Benchmark):
         super().finish()
         path = DOCS / f"{self.name}.json"
         if self.save and path.exists():
-            path.write_text(json.dumps({**json.loads(path.read_text()), "markdown": self.text}, indent=1) + "\n")
+            report = {**json.loads(path.read_text(), parse_constant=lambda _: None), "markdown": self.text}
+            path.write_text(json.dumps(report, indent=1) + "\n")
 
     def plot(self) -> Any:
         """A panel for each metric."""

@@ -80,6 +80,10 @@ def test_means_intervals_and_tests(table):
     ps = sorted(pairs.values(), key=lambda d: d.p_value)
     running = [max(min(1, (6 - k) * ps[k].p_value) for k in range(i + 1)) for i in range(6)]
     assert [d.adjusted for d in ps] == pytest.approx(running)
+    one = table.differences("mass", against="truth")
+    assert [(d.first, d.second) for d in one] == [("truth", m) for m in table.methods[:3]]
+    assert max(d.adjusted for d in one) <= min(1, 3 * max(d.p_value for d in one))
+    assert all(d.mean > 0 for d in one)
     assert table.best("mass") == {"truth"}
     assert table.best("random logit") <= {"gradient", "integrated gradients"}
 

@@ -40,6 +40,11 @@ def test_deletion_and_insertion_by_hand():
     assert wrong.scores.tolist() == [[1, -1, 0, 4]]
 
 
+def test_the_area_is_the_mean_height():
+    curve = M.Curve(torch.tensor([0.2, 0.3, 0.7]), torch.tensor([[1.0, 3.0, 0.0], [2.0, 2.0, 2.0]]))
+    assert curve.auc.tolist() == pytest.approx([(0.1 * 2 + 0.4 * 1.5) / 0.5, 2])
+
+
 def test_the_others_by_hand():
     f = Linear(W)
     # top third alone: 5, against 4; top two thirds alone: 6

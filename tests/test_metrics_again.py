@@ -88,10 +88,10 @@ def test_an_attack_moves_further_than_chance_and_keeps_the_prediction():
     for k in range(180):
         z = x + 0.1 * (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(k), dtype=torch.double) - 1)
         kept = net(z).argmax(1) == labels
-        apart = 1 - torch.cosine_similarity(method.attribute(z, labels), start)
+        apart = 1 - torch.cosine_similarity(method.attribute(z, labels).flatten(1), start.flatten(1))
         best = torch.where(kept, torch.maximum(best, apart), best)
     assert bool((found > 0).all())
-    assert int((found > best).sum()) >= 7  # of 8, against as many random points
+    assert float(found.mean()) > 1.2 * float(best.mean())  # against as many random points
     none = M.explanation_attack(method, x, labels, radius=0.1, steps=3, n_samples=2, tolerance=0.0)
     assert none.tolist() == [0] * 8  # no point keeps the score exactly
     constant = Given(net, says=torch.ones_like)
@@ -114,22 +114,22 @@ def test_randomization_tells_a_method_that_is_blind_to_the_weights(mode):
     assert torch.equal(sees.scores, again_.scores)
 
 
-def test_randomization_by_hand():
-    # a linear model's gradient is its weights: those drawn for the copy are found back
-    net = make("smooth")
-    x = inputs("smooth", 1)
-    curve = M.model_randomization(tw.Saliency(net, signed=True), x, 1, layers=["first"], absolute=False, generator=4)
-    other = copy.deepcopy(net)
-    g = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for p in other.first.parameters():
-            p.copy_(p.mean() + torch.randn(p.shape, generator=g) * p.std(correction=0))
+@pytest.mark.parametrize("mode", ["cascading", "independent"])
+def test_randomization_by_hand(mode):
+    net, x = make("smooth"), inputs("smooth", 1)
+    method = tw.Saliency(net, signed=True)
+    curve = M.model_randomization(method, x, 1, layers=["last", "first"], mode=mode, absolute=False, generator=4)
+    g, other, expected = torch.Generator().manual_seed(4), copy.deepcopy(net), [1.0]
     from scipy.stats import spearmanr
 
-    expected = spearmanr(
-        tw.Saliency(net, signed=True).attribute(x, 1)[0], tw.Saliency(other, signed=True).attribute(x, 1)[0]
-    ).statistic
-    assert curve.scores[0].tolist() == pytest.approx([1, expected])
+    for name in ("last", "first"):
+        other = copy.deepcopy(net) if mode == "independent" else other
+        with torch.no_grad():
+            for p in other.get_submodule(name).parameters():
+                p.copy_(p.mean() + torch.randn(p.shape, generator=g) * p.std(correction=0))
+        there = tw.Saliency(other, signed=True).attribute(x, 1)
+        expected.append(spearmanr(method.attribute(x, 1)[0], there[0]).statistic)
+    assert curve.scores[0].tolist() == pytest.approx(expected)
 
 
 def test_the_twin_is_cut_off_from_the_method():

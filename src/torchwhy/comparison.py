@@ -33,7 +33,8 @@ class Cell(NamedTuple):
 class Difference(NamedTuple):
     """How much larger the first method's mean is than the second's, over the rows where both have a value.
 
-    ``p_value`` is that of Wilcoxon's signed-rank test, ``adjusted`` the same after Holm's correction for all pairs of methods.
+    ``p_value`` is that of Wilcoxon's signed-rank test, ``adjusted`` the same after Holm's correction for all
+    pairs that were asked for.
     """
 
     first: str
@@ -85,12 +86,13 @@ class Comparison:
         half = float(stdtrit(n - 1, 0.5 + self.level / 2) * v.std() / n**0.5) if n > 1 else math.inf
         return Cell(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half, n)
 
-    def differences(self, metric: str) -> list[Difference]:
-        """Every pair of methods, tested over the rows where both have a value."""
+    def differences(self, metric: str, against: str | None = None) -> list[Difference]:
+        """Every pair of methods, or every other method with one, tested over the rows where both have a value."""
         from scipy.stats import wilcoxon
 
         found = []
-        for a, b in itertools.combinations(self.methods, 2):
+        pairs = itertools.combinations(self.methods, 2)
+        for a, b in pairs if against is None else ((against, m) for m in self.methods if m != against):
             gap = self._of(a, metric) - self._of(b, metric)
             gap = gap[gap.isfinite()]
             if len(gap):
@@ -110,8 +112,7 @@ class Comparison:
         if higher is None or not means:
             return set()
         first = max(means, key=lambda m: means[m] if higher else -means[m])
-        tied = {m for d in self.differences(metric) if first in d[:2] and d.adjusted > 1 - self.level for m in d[:2]}
-        return {first} | tied
+        return {first} | {d.second for d in self.differences(metric, first) if d.adjusted > 1 - self.level}
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict a method, as ``pandas.DataFrame`` takes them."""
@@ -221,7 +222,7 @@ class Comparison:
             evaluations = self.evaluations[method]
             yield [
                 *line,
-                (f"{self.seconds[method]:.3g}", False),
+                ("—" if math.isnan(evaluations) else f"{self.seconds[method]:.3g}", False),
                 ("—" if math.isnan(evaluations) else f"{evaluations:.0f}", False),
             ]
 
