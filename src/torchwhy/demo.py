@@ -36,6 +36,8 @@ SETTINGS: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
     "ScoreCAM": lambda m, e: {"max_channels": _n(64, e)},
     "SSCAM": lambda m, e: {"max_channels": _n(32, e), "n_samples": 4, "generator": 0},
     "ISCAM": lambda m, e: {"max_channels": _n(32, e), "n_steps": 4},
+    "OptiCAM": lambda m, e: {"n_steps": _n(40, e)},
+    "ExtremalPerturbation": lambda m, e: {"n_steps": _n(60, e), "areas": (0.1,)},
     "AblationCAM": lambda m, e: {"max_channels": _n(256, e)},
     "Occlusion": lambda m, e: {"sliding_window_shapes": (3, 32, 32), "strides": (3, *[16 if e == 1 else 32] * 2)},
     "RISE": lambda m, e: {"n_samples": _n(400, e), "generator": 0},

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .rules import ruled
+
 _lock = threading.Lock()
 _holders: WeakIdKeyDictionary = WeakIdKeyDictionary()  # parameter -> how many runs keep it frozen
 
@@ -73,7 +75,8 @@ def differentiable(model: Any, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         if device.type == "cuda" and any(issubclass(k, nn.RNNBase) for k in kinds):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # no backward pass in eval mode
-        if device.type == "cpu" and any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds):
+        normed = any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds)
+        if device.type == "cpu" and normed and not ruled("batch_norm"):  # a rule of it has a backward of its own
             stack.enter_context(_OneRowBatchNorm())
         yield
 

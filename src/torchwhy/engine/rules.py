@@ -86,6 +86,12 @@ class Held:
         self.value = value
 
 
+def ruled(name: str) -> bool:
+    """Whether rules of this thread, at this moment, replace the operation of that name."""
+    mode = getattr(_here, "mode", None)
+    return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
+
+
 class Rules(TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with Rules({"relu": rule}): y = f(x)``.
 
