@@ -39,20 +39,6 @@ def frozen(model: Any) -> Iterator[None]:
                     held.requires_grad_(True)
 
 
-class _Straight(torch.autograd.Function):
-    """The identity, for a tensor in a plain layout, whose gradient comes in that layout too."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor) -> Tensor:
-        last = y.dim() == 4 and not y.is_contiguous() and y.is_contiguous(memory_format=torch.channels_last)
-        ctx.layout = torch.channels_last if last else torch.contiguous_format
-        return y.contiguous(memory_format=ctx.layout).view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-        return g.contiguous(memory_format=ctx.layout)
-
-
 class _OneRowBatchNorm(TorchFunctionMode):
     """Batch norm of a single row, its input and its gradient in one layout.
 
@@ -62,8 +48,13 @@ class _OneRowBatchNorm(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if getattr(func, "__name__", "") != "batch_norm" or len(args[0]) != 1:
             return func(*args, **(kwargs or {}))
-        y = _Straight.apply(func(_Straight.apply(args[0]), *args[1:], **(kwargs or {})))
-        return y.clone()  # an activation in place may follow, which a custom function's view does not bear
+        x = args[0]
+        last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        y = func(x.contiguous(memory_format=layout), *args[1:], **(kwargs or {}))
+        if y.requires_grad:
+            y.register_hook(lambda g: g.contiguous(memory_format=layout))
+        return y
 
 
 @contextmanager
