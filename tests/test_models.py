@@ -5,6 +5,7 @@ import importlib.util
 import pickle
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -440,6 +441,17 @@ def test_a_pickled_network_needs_trust(tmp_path):
     assert loaded.model(loaded.preprocess(photo("coffee"))).shape == (1, 1000)
     wanted = dataclasses.replace(loaded.preprocess, mean=0.5, std=0.5)
     assert wanted(photo("coffee")).min() >= -1
+
+
+def test_a_pickled_network_needs_its_class(tmp_path, monkeypatch):
+    module = types.ModuleType("somebodys_code")
+    exec("import torch\nclass Net(torch.nn.Module): pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "somebodys_code", module)
+    torch.save(module.Net(), tmp_path / "net.pt")
+    for hidden in (types.ModuleType("somebodys_code"), None):  # the module without the class, no such module
+        monkeypatch.setitem(sys.modules, "somebodys_code", hidden)
+        with pytest.raises(ValueError, match="needs the code of a class that cannot be found here"):
+            load(tmp_path / "net.pt", trust=True)
 
 
 def test_untrusted_files_run_nothing(tmp_path):

@@ -58,6 +58,11 @@ def _read(path: Path, trust: bool) -> Any:
     _refuse_others(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=not trust)
+    except (AttributeError, ImportError) as error:
+        raise ValueError(
+            f"'{path}' needs the code of a class that cannot be found here ({error}): put its module on the Python "
+            "path, or save the state_dict instead"
+        ) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         if trust or not isinstance(error, pickle.UnpicklingError):
             raise ValueError(f"'{path}' cannot be read, it may be damaged ({error})") from error
