@@ -1,4 +1,4 @@
-"""Where a model is cut: places inside it, and what passes them. The only file that registers hooks."""
+"""Where a model is cut: places inside it, and what passes them. Hooks are registered here, and in `rules` for rules of a module."""
 
 from __future__ import annotations
 
