@@ -1,4 +1,4 @@
-"""Where a model is cut: places inside it, and what passes them. Hooks are registered here, and in `rules` for rules of a module."""
+"""Where a model is cut: places inside it, and what passes them. Registers hooks, as does `rules` for single modules."""
 
 from __future__ import annotations
 
