@@ -4,9 +4,10 @@ import pytest
 import torch
 from cases import each_case
 from nets import inputs, make
+from torch.overrides import TorchFunctionMode
 
 import torchwhy as tw
-from torchwhy.engine.batching import FIRST, Batching
+from torchwhy.engine.batching import FIRST, Batching, LastWeights, last_format
 
 
 def limited(net, rows, error=RuntimeError, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
@@ -73,7 +74,7 @@ def plan(**options):
 
 
 def test_the_first_call_measures_what_a_row_costs(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_BYTES", {True: 100 * 400, False: 0})
+    monkeypatch.setattr("torchwhy.engine.batching.CPU_GRAPH", 100 * 400)
     sizes = []
 
     def work(start, stop):
@@ -85,6 +86,45 @@ def test_the_first_call_measures_what_a_row_costs(monkeypatch):
     assert sum(sizes) == 400
     assert max(sizes[1:]) <= 66
     assert max(sizes[1:]) - min(sizes[1:]) <= 1
+
+
+def test_no_tensor_of_a_call_is_very_large(monkeypatch):
+    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR", 40 * 400)
+    sizes = []
+    list(plan(graph=False).run(400, lambda a, b: (sizes.append(b - a), torch.ones(b - a, 100))[1]))
+    assert max(sizes) == 40
+    assert sum(sizes) == 400
+
+
+def test_nothing_depends_on_a_clock_in_deterministic_mode():
+    torch.use_deterministic_algorithms(True)
+    try:
+        sizes = []
+        list(plan(images=True).run(4000, lambda a, b: sizes.append(b - a)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert sizes == [FIRST, 3992]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_channels_last_weights_are_copies(dimensions):
+    kind = torch.nn.Conv2d if dimensions == 2 else torch.nn.Conv3d
+    net = kind(3, 4, 3).double().requires_grad_(False)
+    x = torch.randn(2, 3, *[6] * dimensions, dtype=torch.double)
+    last = torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.extend(args[1:2] if func in (torch.conv2d, torch.conv3d) else ())
+            return func(*args, **(kwargs or {}))
+
+    expected = net(x)
+    with Watch(), LastWeights():
+        y = net(last_format(x))
+    assert seen[0].is_contiguous(memory_format=last)
+    assert net.weight.is_contiguous()
+    torch.testing.assert_close(y, expected)
 
 
 def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):

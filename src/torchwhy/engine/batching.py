@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 T = TypeVar("T")
@@ -15,7 +16,8 @@ T = TypeVar("T")
 FIRST = 8  # rows of the first call of a long run, which measures what a row costs
 MOST = 4096  # rows of any call
 SLOW = 0.02  # seconds of a call from which it is worth trying another memory format
-CPU_BYTES = {True: 2**30, False: 2**29}  # what one call may hold, with and without a graph kept for the backward pass
+CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
+CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
 
 
 class _Bytes(TorchDispatchMode):
@@ -43,6 +45,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
+class LastWeights(TorchFunctionMode):
+    """Hands convolutions a channels-last copy of their weights, made once; the model keeps its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # by identity, with the weight itself to keep that unique
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func in _CONVOLUTIONS and len(args) > 1 and isinstance(args[1], nn.Parameter) and not args[1].requires_grad:
+            own = args[1]
+            if id(own) not in self._copies:
+                self._copies[id(own)] = own, last_format(own.detach())
+            args = args[0], self._copies[id(own)][1], *args[2:]
+        return func(*args, **(kwargs or {}))
+
+
+_CONVOLUTIONS = (torch.conv2d, torch.conv3d)
+
+
+def last_format(tensor: Tensor) -> Tensor:
+    """A tensor of 4 or 5 dimensions with its channels last in memory; any other as it is."""
+    if tensor.dim() not in (4, 5) or tensor.shape[1] == 1:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d)
+
+
 class Batching:
     """Cuts long work into model calls.
 
@@ -64,15 +92,14 @@ class Batching:
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
         self.channels_last = False
+        self.last_weights = LastWeights()
         self._undecided = images and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
         self._depth = 0
 
     def format(self, tensor: Tensor) -> Tensor:
         """``tensor`` in the memory format that was found the faster one."""
-        if not self.channels_last or tensor.dim() not in (4, 5) or tensor.shape[1] == 1:
-            return tensor
-        return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d)
+        return last_format(tensor) if self.channels_last else tensor
 
     def run(self, total: int, work: Callable[[int, int], T]) -> Iterator[T]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
@@ -141,16 +168,15 @@ class Batching:
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
             result = work(start, stop)
-            each = (torch.cuda.max_memory_allocated(self.device) - before) / (stop - start)
             unused = torch.cuda.memory_reserved(self.device) - before
             budget = (torch.cuda.mem_get_info(self.device)[0] + unused) / 2
+            share = (torch.cuda.max_memory_allocated(self.device) - before) / budget
         else:
             with _Bytes() as made:
                 result = work(start, stop)
-            # a graph keeps about what the forward half made; without one only neighbours live together
-            each = (made.total / 2 if self.graph else 4 * made.largest) / (stop - start)
-            budget = CPU_BYTES[self.graph]
-        self.limit = int(min(MOST, max(1, budget // max(each, 1))))
+            kept = made.total / 2 if self.graph else 0  # a graph keeps about what the forward half made
+            share = max(kept / CPU_GRAPH, made.largest / CPU_TENSOR)
+        self.limit = int(min(MOST, max(1, (stop - start) / max(share, 1e-9))))
         return result
 
 

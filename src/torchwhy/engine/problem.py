@@ -164,6 +164,8 @@ class Problem:
         with ExitStack() as stack:
             if self.precision is not None:
                 stack.enter_context(torch.autocast(z[0].device.type, dtype=self.precision))
+            if self.batching.channels_last:
+                stack.enter_context(self.batching.last_weights)
             if self.cut:
                 stack.enter_context(since(self.cut, z, *([str(self.neuron)] if self.neuron else [])))
                 z = [self.batching.format(t[:1] if self.lean else t[rows]) for t in self.data.inputs]
