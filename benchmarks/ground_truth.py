@@ -9,11 +9,10 @@ comes with torchwhy names the shape; images that it gets wrong are left out.
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 import torch
-from harness import DOCS, Benchmark
+from harness import TableBenchmark, blind_maps
 
 import torchwhy as tw
 from torchwhy import metrics as M
@@ -56,44 +55,14 @@ METRICS = {
 }
 
 
-class GroundTruth(Benchmark):
-    """A benchmark whose figure is that of the comparison."""
-
-    table: tw.Comparison
-    text: str
-
-    def finish(self) -> None:
-        """As all benchmarks do, with the table as text."""
-        super().finish()
-        path = DOCS / f"{self.name}.json"
-        if self.save and path.exists():
-            report = {**json.loads(path.read_text(), parse_constant=lambda _: None), "markdown": self.text}
-            path.write_text(json.dumps(report, indent=1) + "\n")
-
-    def plot(self) -> Any:
-        """A panel for each metric."""
-        return self.table.plot()
-
-
-def controls(x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Maps that know nothing of the network."""
-    grey = x.mean(1, keepdim=True)
-    side = torch.linspace(-1, 1, x.shape[-1])
-    return {
-        "(random)": torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)),
-        "(edges)": (grey - grey.roll(1, 3)).abs() + (grey - grey.roll(1, 2)).abs(),
-        "(centre)": (2 - side[:, None].square() - side.square()).expand_as(grey),
-    }
-
-
 def main() -> None:
-    bench = GroundTruth("ground_truth", "Localisation on shapes on photos")
+    bench = TableBenchmark("ground_truth", "Localisation on shapes on photos")
     net, batch = shapes_resnet().eval(), shapes(16 if bench.quick else 32, seed=77)
     with torch.no_grad():
         right = (net(batch.images).argmax(1) == batch.labels).nonzero()[:, 0][: 8 if bench.quick else 24]
     x, y, mask, distractor = (t[right] for t in (batch.images, batch.labels, batch.mask, batch.distractor))
     print(f"{len(x)} images, the mask covers {float(mask.float().mean()):.1%} of them\n")
-    methods: dict[str, Any] = controls(x)
+    methods: dict[str, Any] = blind_maps(x)
     for name, kind in tw.methods().items():
         if name in LEFT_OUT or bench.only not in name:
             continue
@@ -116,7 +85,6 @@ def main() -> None:
     for row in bench.results:
         table.seconds[row["method"]] = row["seconds_per_image"]
         table.evaluations[row["method"]] = row["evaluations_per_image"]
-    bench.results = table.rows()
     print(f"\n{table}")
     bench.text = (
         f"{len(x)} images that the bundled `shapes_resnet` gets right; absolute attributions unless said otherwise; patches of "

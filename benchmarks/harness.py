@@ -211,3 +211,34 @@ class Benchmark:
         ax.set_xlabel(f"time / {self.results[0]['base']}")
         ax.set_title(self.title, fontsize=9)
         return figure
+
+
+class TableBenchmark(Benchmark):
+    """A benchmark whose result is a ``tw.compare`` of methods, kept as a table, and with its figure."""
+
+    table: Any
+    text: str
+
+    def finish(self) -> None:
+        """As all benchmarks do, with the table as text."""
+        self.results = self.table.rows()
+        super().finish()
+        path = DOCS / f"{self.name}.json"
+        if self.save and path.exists():
+            report = {**json.loads(path.read_text(), parse_constant=lambda _: None), "markdown": self.text}
+            path.write_text(json.dumps(report, indent=1) + "\n")
+
+    def plot(self) -> Any:
+        """A panel for each metric."""
+        return self.table.plot()
+
+
+def blind_maps(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Maps of images ``x`` ``(N, C, H, W)`` that know nothing of the network."""
+    grey = x.mean(1, keepdim=True)
+    down, across = (torch.linspace(-1, 1, n) for n in x.shape[2:])
+    return {
+        "(random)": torch.rand(grey.shape, generator=torch.Generator().manual_seed(0)),
+        "(edges)": (grey - grey.roll(1, 3)).abs() + (grey - grey.roll(1, 2)).abs(),
+        "(centre)": (2 - down[:, None].square() - across.square()).expand_as(grey),
+    }

@@ -104,3 +104,13 @@ def test_importing_is_light():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_pictures_show_the_difference_from_the_neutral_value(tmp_path):
+    x = torch.ones(2, 1, 8, 16, dtype=torch.double)
+    e = tw.RISE(lambda z: 100 + z[..., :4].mean((1, 2, 3)), generator=0).explain(x)
+    assert (e.shown[..., 12:].abs() <= 4 * e.standard_error[..., 12:] + 1e-9).all()  # no influence
+    assert (e.shown[..., :4] > 10 * e.standard_error[..., :4]).all()
+    e.save(tmp_path / "e.safetensors")
+    torch.testing.assert_close(tw.Explanation.load(tmp_path / "e.safetensors").shown, e.shown)
+    assert tw.Saliency(lambda z: z.sum((1, 2, 3))).explain(x).shown.unique().tolist() == [1.0]

@@ -117,7 +117,7 @@ def _show(
     mean, std = loaded.preprocess.mean, loaded.preprocess.std
     pictures = [to_image(row, mean, std).transpose(2, 0, 1) for row in x]
     figure = grid(
-        {s.name: s.explanation.attributions for s in shown},
+        {s.name: s.explanation.shown for s in shown},
         images=pictures,
         titles=titles,
         captions={s.name: s.captions for s in shown},

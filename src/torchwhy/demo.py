@@ -66,9 +66,6 @@ NOT_FOR_PHOTOS = {
         ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance", "ALTI"),
         "is for models with attention",
     ),
-    **dict.fromkeys(
-        ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance"), "explain models with attention"
-    ),
     "Counterfactual": "explains a change to another class",
     "LinearSHAP": "is for models that are linear in their input",
     "TCAV": "needs examples of concepts",

@@ -28,7 +28,8 @@ class Explanation:
         completeness_gap: ``(N,)``, \\|sum of the attributions − change of the score\\|, in the units of the score; None where
             a method promises no such sum.
         standard_error: of each attribution, in the attributions' form, for methods that sample.
-        details: further facts that a method reports.
+        details: further facts that a method reports; ``neutral`` is the value (N, maps) that stands for no influence in
+            maps where that is not zero.
     """
 
     attributions: Any
@@ -54,6 +55,15 @@ class Explanation:
             facts["completeness_gap"] = f"{float(self.completeness_gap.max()):.3g}"
         return facts
 
+    @property
+    def shown(self) -> Any:
+        """The attributions as pictures show them: their difference from the neutral value, where that is not zero."""
+        neutral = self.details.get("neutral")
+        if not isinstance(self.attributions, Tensor) or not isinstance(neutral, (Tensor, list)):
+            return self.attributions
+        maps = self.attributions
+        return maps - torch.as_tensor(neutral).to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+
     def plot(self, **options: Any) -> Any:
         """A figure for what the attributions are: maps of images, lines of series, bars of features.
 
@@ -66,14 +76,14 @@ class Explanation:
         from .visualize import plot
 
         return plot(
-            _only(self.attributions), _only(self.inputs), title=self.method, error=_only(self.standard_error), **options
+            _only(self.shown), _only(self.inputs), title=self.method, error=_only(self.standard_error), **options
         )
 
     def overlay(self, **options: Any) -> Any:
         """The first row's map over its image, as a ``matplotlib`` figure."""
         from .visualize import overlay
 
-        return overlay(_only(self.inputs)[0], _only(self.attributions)[0], **options)
+        return overlay(_only(self.inputs)[0], _only(self.shown)[0], **options)
 
     def _repr_html_(self) -> str:
         """The notebook view: the picture, where there is one, above the facts."""

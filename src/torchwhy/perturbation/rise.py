@@ -29,7 +29,8 @@ class RISE(Sampled):
 
     M is a coarse grid of random cells, enlarged bilinearly and shifted by a random part of a cell; what it hides takes the
     baseline. In units of the score; only differences within a map mean anything, as an element without influence gets the
-    mean score of all masks. Maps are (N, 1, \*spatial). The standard error is reported. Takes K n_samples evaluations of
+    mean score of all masks, (N, maps) in ``details["neutral"]``: pictures show the difference from it. Maps are
+    (N, 1, \*spatial). The standard error is reported. Takes K n_samples evaluations of
     a row.
 
     Args:
@@ -71,7 +72,8 @@ class RISE(Sampled):
             if self._enough(values, error):
                 break
         shape = (problem.n, -1, *problem.x[0].shape[2:])
-        problem.report(standard_error=error.view(shape).to(problem.x[0].dtype))
+        neutral = sums.mean_score().view(problem.n, -1).to(problem.x[0].dtype)
+        problem.report(standard_error=error.view(shape).to(problem.x[0].dtype), details={"neutral": neutral})
         return (values.view(shape),)
 
     def _check(self, problem: Problem) -> None:
@@ -152,6 +154,7 @@ class PlainMoments:
 
     def __init__(self, p: float) -> None:
         self.p, self.m = p, 0
+        self.total: Tensor | float = 0.0
         self.product: Tensor | float = 0.0
         self.squares: Tensor | float = 0.0
 
@@ -160,7 +163,12 @@ class PlainMoments:
         z = masks.flatten(1).double()
         self.product = self.product + s.T @ z
         self.squares = self.squares + s.square().T @ z.square()
+        self.total = self.total + s.sum(0)
         self.m += len(s)
+
+    def mean_score(self) -> Tensor:
+        """The mean score of all masks, (N,)."""
+        return torch.as_tensor(self.total) / self.m
 
     def summary(self) -> tuple[Tensor, Tensor]:
         """The map and its standard error, (N, elements)."""
@@ -197,6 +205,10 @@ class ReducedMoments:
         self.scores.append(s)
         self.knots.append(at.flatten(1))
         self.m += len(s)
+
+    def mean_score(self) -> Tensor:
+        """The mean score of all masks, (N,)."""
+        return torch.cat(self.scores).mean(0)
 
     def summary(self) -> tuple[Tensor, Tensor]:
         """The map and its standard error, (N, elements)."""

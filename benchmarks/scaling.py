@@ -1,0 +1,100 @@
+"""How do time and memory grow with rows, samples, the side of the image and threads?
+
+Each method against the floor of its evaluations (× the best time per row of a plain batched forward pass, or forward and
+backward where it takes gradients) at the same setting: a ratio that stays where it is means that nothing but the
+evaluations grows.
+
+    python benchmarks/scaling.py --save
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from harness import Benchmark, floor, forward, forward_backward
+
+import torchwhy as tw
+
+METHODS: dict[str, tuple[Callable[..., Any], bool]] = {  # its settings for n samples, and whether it takes gradients
+    "IntegratedGradients": (lambda model, n: tw.IntegratedGradients(model, n_steps=n), True),
+    "RISE": (lambda model, n: tw.RISE(model, n_samples=n, generator=0), False),
+    "KernelSHAP": (lambda model, n: tw.KernelSHAP(model, n_samples=n, generator=0), False),
+}
+
+
+def case(bench: Benchmark, model: Any, name: str, what: str, *, rows: int, samples: int, side: int) -> None:
+    """One point of a curve."""
+    make, gradient = METHODS[name]
+    x = torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0))
+    data = {"feature_mask": tw.patches(x, 4)} if name == "KernelSHAP" else {}
+    method = make(model, samples)
+    evaluations = method.explain(x, 0, **data).evaluations if rows * samples <= 200 else rows * samples
+    plain = (forward_backward if gradient else forward)(model, x)
+    plain(8)
+    value = {"rows": rows, "samples": samples, "side": side, "threads": torch.get_num_threads()}
+    bench.case(
+        f"{name}, {what} {value[what]}",
+        {"floor": floor(plain, evaluations, (8, 32, 128)), "torchwhy": lambda: keep(method.attribute(x, 0, **data))},
+        base="floor",
+        rounds=1 if rows * samples > 1000 else 3,
+        memory=True,
+        facts={"method": name, "what": what, **value},
+    )
+
+
+class Scaling(Benchmark):
+    """A benchmark whose plot has a panel for what grows."""
+
+    def plot(self) -> Any:
+        """Time over the floor, and peak memory, against what grows."""
+        from matplotlib.figure import Figure
+
+        grows = list(dict.fromkeys(r["what"] for r in self.results))
+        figure = Figure(figsize=(2.9 * len(grows), 5), layout="constrained")
+        axes = figure.subplots(2, len(grows), sharey="row", squeeze=False)
+        for column, what in enumerate(grows):
+            for name in METHODS:
+                rows = [r for r in self.results if r["what"] == what and r["method"] == name]
+                at = [r[what] for r in rows]
+                axes[0][column].plot(at, [r["ratio"]["torchwhy"] for r in rows], "o-", label=name)
+                axes[1][column].plot(at, [r["peak_mib"]["torchwhy"] or 0 for r in rows], "o-", label=name)
+            for ax in axes[:, column]:
+                ax.set_xscale("log", base=2)
+                ax.grid(linewidth=0.4)
+            axes[1][column].set_xlabel(what)
+        axes[0][0].set_ylabel("time / floor")
+        axes[1][0].set_ylabel("peak growth, MiB")
+        axes[0][0].axhline(1, color="black", linewidth=0.8)
+        axes[0][0].legend(fontsize=7)
+        figure.suptitle(self.title, fontsize=10)
+        return figure
+
+
+def keep(value: object) -> None:
+    """Drop a result."""
+
+
+def main() -> None:
+    bench = Scaling("scaling", "Time over the floor and memory as the work grows, resnet18")
+    from torchvision import models
+
+    model, quick = models.resnet18().eval().requires_grad_(False), bench.quick
+    threads = torch.get_num_threads()
+    for name in METHODS:
+        for rows in (1, 16) if quick else (1, 4, 16, 64, 256):
+            case(bench, model, name, "rows", rows=rows, samples=50, side=64)
+        for samples in (50, 200) if quick else (50, 200, 1000, 5000):
+            case(bench, model, name, "samples", rows=1, samples=samples, side=64)
+        for side in (64, 128) if quick else (64, 128, 256, 512):
+            case(bench, model, name, "side", rows=1, samples=50, side=side)
+        for count in (1,) if threads == 1 else (1, 2):
+            torch.set_num_threads(count)
+            case(bench, model, name, "threads", rows=1, samples=200, side=64)
+        torch.set_num_threads(threads)
+    bench.finish()
+
+
+if __name__ == "__main__":
+    main()
