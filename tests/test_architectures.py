@@ -60,3 +60,9 @@ def test_full_size(name):
     if name in zoo.LANGUAGE:
         pytest.importorskip("transformers")
     check(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.other_torchvision())
+def test_every_other_torchvision_architecture(name):
+    check(name)

@@ -88,16 +88,30 @@ LANGUAGE = ("bert", "gpt2", "llama")
 NAMES = [*TORCHVISION, *(f"timm {n}" for n in TIMM), *LANGUAGE]
 
 
+def other_torchvision() -> dict[str, int]:
+    """The rest of torchvision's classification architectures, with the side of the image each is tried with."""
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    fixed = ("vit", "maxvit")  # made for one size
+    return {n: 224 if n.startswith(fixed) else 64 for n in names if n not in TORCHVISION}
+
+
+def side_of(name: str) -> int:
+    """The side of the image that one of torchvision's architectures is tried with."""
+    return TORCHVISION.get(name) or other_torchvision()[name]
+
+
 def build(name: str, *, biases: bool = True) -> tuple[nn.Module, torch.Tensor]:
     """A model in eval mode with frozen parameters, and one row for it."""
     torch.manual_seed(0)
     if name in SMALL:
         model, side = SMALL[name]()
-    elif name in TORCHVISION:
+    elif not name.startswith("timm ") and name not in (*LANGUAGE, *RECURRENT):
         import torchvision
 
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        model, side = torchvision.models.get_model(name, **options), TORCHVISION[name]
+        model, side = torchvision.models.get_model(name, **options), side_of(name)
     elif name.startswith("timm "):
         import timm
 
@@ -115,7 +129,7 @@ def _settle(model: nn.Module, batch: torch.Tensor | None) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
         for p in model.parameters():
-            if p.numel() > 1 and not p.any():
+            if p.numel() > 1 and (not p.any() or (p.dim() > 1 and p.abs().max() < 1e-4)):  # heads that start at about 0
                 nn.init.normal_(p, std=0.02)
             elif p.abs().max() < 1e-4:  # scales of layers at the start of their training
                 nn.init.constant_(p, 0.5)
@@ -140,6 +154,7 @@ def _drop_biases(model: nn.Module) -> None:
         "dist_token",
         "wpe",
         "position_embeddings",
+        "token_type_embeddings",
     )
     with torch.no_grad():
         for name, value in (*model.named_parameters(), *model.named_buffers()):
