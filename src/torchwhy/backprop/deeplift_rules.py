@@ -22,8 +22,8 @@ from torchwhy.engine.rules import Call, Rule, carries_signal, derivative, pointw
 def slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Tensor) -> Tensor:
     """Return Δy / Δx, or `limit` where Δx is within rounding of nothing."""
     change = x1 - x0
-    nothing = change.abs() <= 16 * torch.finfo(change.dtype).eps * torch.maximum(x1.abs(), x0.abs())
-    return torch.where(nothing, limit, (y1 - y0) / change)
+    nothing = change.abs() <= (x1 + x0).abs_().mul_(8 * torch.finfo(change.dtype).eps)
+    return torch.where(nothing, limit, (y1 - y0).div_(change))
 
 
 @writes

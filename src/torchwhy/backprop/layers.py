@@ -2,6 +2,7 @@ r"""A linear layer as a rule of LRP sees it: input, weights (batch norm folded i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,21 +86,37 @@ class LinearLayer:
             raise RuntimeError("the layer has not run")
         return self.x.value.to(self.weight.dtype), self.y.value.to(self.weight.dtype)  # they differ under autocast
 
-    def contributions(self, sign: int) -> Tensor:
-        """Return the sum of the terms x·w of one sign (+1 or -1), and of the bias where it has that sign."""
-        x, _ = self.values
-        same, other = _part(self.weight, sign), _part(self.weight, -sign)
-        bias = None if self.bias is None else _part(self.bias, sign)
-        if self.nonnegative:
-            return self.forward(x, same, bias)
-        return self.forward(x.clamp(min=0), same, bias) + self.forward(x.clamp(max=0), other)
+    @property
+    def unsigned(self) -> bool:
+        """Whether no entry of the input is negative: known from what made it, else looked up."""
+        return self.nonnegative or not bool((self.values[0] < 0).any())
 
-    def back(self, c: Tensor, sign: int, keep: float = 0.0, favour: float = 1.0) -> Tensor:
-        """Return the multiplier of x if a term x·w is worth ``c · keep`` times itself, and ``c · favour`` more if of `sign`."""
+    def part(self, sign: int, factor: float = 1.0) -> Tensor:
+        """Return factor times the weights of one sign (+1 or -1), zero for the others."""
+        found = _part(self.weight, sign)
+        return found if factor == 1 else found.mul_(factor)
+
+    def contributions(self, sign: int, epsilon: float, *, unsigned: bool) -> Tensor:
+        """Return the sum of the terms x·w of one sign (+1 or -1), and of the bias where it has that sign, moved by epsilon."""
         x, _ = self.values
-        weigh = lambda s: favour * _part(self.weight, s) + keep * self.weight if keep else _part(self.weight, s)  # noqa: E731
-        up = self.transpose(c, weigh(sign))
-        return up if self.nonnegative else torch.where(x > 0, up, self.transpose(c, weigh(-sign)))
+        bias = self._offset(sign * epsilon, lambda b: _part(b, sign))
+        if unsigned:
+            z = self.forward(x, self.part(sign), bias)
+        else:
+            z = self.forward(x.clamp(min=0), self.part(sign), bias).add_(self.forward(x.clamp(max=0), self.part(-sign)))
+        return z.clamp_(min=epsilon) if sign > 0 else z.clamp_(max=-epsilon)  # not the other sign by rounding
+
+    def sizes(self, factor: float, epsilon: float) -> Tensor:
+        """Return factor times the sum of the absolute terms :math:`|x w|` and of the bias's, plus epsilon."""
+        x = self.values[0] if self.nonnegative else self.values[0].abs()
+        return self.forward(x, self.weight.abs().mul_(factor), self._offset(epsilon, lambda b: b.abs() * factor))
+
+    def _offset(self, epsilon: float, of_bias: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return a bias made from the layer's own, plus epsilon: so that it costs no pass over the output."""
+        if self.bias is not None:
+            return of_bias(self.bias) + epsilon
+        channels = self.values[1].shape[-1 if self.name == "linear" else 1 - self.weight.dim()]
+        return self.weight.new_full((channels,) if self.weight.dim() > 1 else (), epsilon)
 
 
 def _part(tensor: Tensor, sign: int) -> Tensor:

@@ -57,13 +57,17 @@ class Gamma:
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
-        _, y = layer.values
-        up = layer.contributions(+1)
-        positive = y > 0
-        z = y + self.gamma * torch.where(positive, up, y - up)
-        c = m * y / stable(z, self.epsilon)
-        above = layer.back(torch.where(positive, c, 0), +1, keep=1.0, favour=self.gamma)
-        return above + layer.back(torch.where(positive, 0, c), -1, keep=1.0, favour=self.gamma)
+        # With a = |x w|, z+ = (z + a) / 2 and z- = (z - a) / 2: one denominator, and two weights for all signs of x and y.
+        x, y = layer.values
+        half, unsigned = self.gamma / 2, layer.unsigned
+        even, odd = layer.weight * (1 + half), layer.weight.abs() * half
+        size = y.abs()
+        total = layer.sizes(half, self.epsilon).add_(size, alpha=1 + half)
+        signed, c = m * y, size.mul_(m)
+        if unsigned and torch.equal(signed, c):  # only positive outputs have relevance: a ReLU follows
+            return layer.transpose(c.div_(total), even + odd)
+        found, aside = layer.transpose(c.div_(total), even), layer.transpose(signed.div_(total), odd)
+        return found.add_(aside if unsigned else torch.where(x > 0, aside, -aside))
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,20 @@ class AlphaBeta:
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
-        relevance = m * layer.values[1]
-        up = layer.contributions(+1)
-        found = layer.back(self.alpha * relevance / stable(up, self.epsilon), +1)
-        if not self.beta:
-            return found
-        if layer.nonnegative:  # what is left; not nearer to zero than rounding, so that it cannot be divided by noise
-            rounding = 8 * torch.finfo(up.dtype).eps * up
-            down = torch.minimum(layer.values[1] - up, -rounding)
-        else:
-            down = layer.contributions(-1)
-        return found - layer.back(self.beta * relevance / stable(down, self.epsilon), -1)
+        x, y = layer.values
+        unsigned, relevance = layer.unsigned, m * y
+        up = layer.contributions(+1, self.epsilon, unsigned=unsigned)
+        if self.beta and unsigned:  # what is left; not nearer to zero than rounding, so that it is no division by noise
+            down = torch.sub(y, up, alpha=1 + 8 * torch.finfo(up.dtype).eps)
+        elif self.beta:
+            down = layer.contributions(-1, self.epsilon, unsigned=False)
+
+        def terms(sign: int, factor: float, c: Tensor) -> Tensor:
+            found = layer.transpose(c, layer.part(sign, factor))
+            return found if unsigned else torch.where(x > 0, found, layer.transpose(c, layer.part(-sign, factor)))
+
+        found = terms(+1, self.alpha, torch.div(relevance, up, out=up))
+        return found.add_(terms(-1, -self.beta, torch.div(relevance, down, out=down))) if self.beta else found
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class WSquare:
 
 
 def _spread(layer: LinearLayer, weight: Tensor, x: Tensor, relevance: Tensor, epsilon: float) -> Tensor:
-    return layer.transpose(relevance / stable(layer.forward(torch.ones_like(x), weight), epsilon), weight)
+    return layer.transpose(relevance / stable(layer.forward(torch.ones_like(x[:1]), weight), epsilon), weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,18 +202,20 @@ class ZBox:
         up, down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
         z = layer.forward(x, layer.weight) - layer.forward(low, up) - layer.forward(high, down)
         c = m * y / stable(z, self.epsilon)
-        return x * layer.transpose(c, layer.weight) - low * layer.transpose(c, up) - high * layer.transpose(c, down)
+        return (x - low) * layer.transpose(c, up) + (x - high) * layer.transpose(c, down)
 
 
 def _bound(name: str, bound: Any, x: Tensor) -> Tensor:
+    """The bound with as many dimensions as x, in a single row if it is the same for all."""
     tensor = torch.as_tensor(bound, dtype=x.dtype, device=x.device)
     try:
-        return tensor.expand(x.shape)
+        rows = tensor.expand(x.shape)
     except RuntimeError:
         raise ValueError(
             f"ZBox's {name}= of shape {tuple(tensor.shape)} does not broadcast to the input of the first layer, "
             f"{tuple(x.shape)}"
         ) from None
+    return rows if tensor.dim() == x.dim() and len(tensor) > 1 else rows[:1]
 
 
 FIRST_ONLY = (Flat, WSquare, ZBox)
