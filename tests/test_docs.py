@@ -1,5 +1,6 @@
-"""The README and the docs say what is so."""
+"""The README, the docs and the notebooks say what is so."""
 
+import json
 import re
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     scope: dict = {}
     for block in blocks:  # one after the other, like the cells of a notebook
         exec(compile(block, page.name, "exec"), scope)
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda p: p.name)
+def test_notebooks_run(notebook, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), notebook.name, "exec"), scope)
 
 
 def test_every_method_is_in_the_docs():
