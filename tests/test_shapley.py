@@ -130,6 +130,40 @@ def test_groups_of_elements_and_rows_with_different_numbers_of_them(method):
     assert found.completeness_gap.max() < 1e-12
 
 
+def pairs_of(model, x, method):
+    """The interactions of every row by their definition, from all coalitions."""
+    index = reference.shapley_interactions if method is tw.KernelSHAP else reference.banzhaf_interactions
+    return torch.stack([index(v, x.shape[1]) for v in games(model, x)])
+
+
+@pytest.mark.parametrize("method", [tw.KernelSHAP, tw.Banzhaf])
+def test_sampled_interactions(method):
+    model, x = network(8)
+    expected = pairs_of(model, x, method)
+    exact = method(model, n_samples=256, interactions=True).explain(x)
+    torch.testing.assert_close(exact.details["interactions"], expected)
+    assert (exact.details["interactions_error"] == 0).all()
+    errors, inside = [], []
+    for n in (80, 200):
+        for seed in range(20):
+            e = method(model, n_samples=n, interactions=True, generator=seed).explain(x)
+            off = (e.details["interactions"] - expected).abs()
+            assert torch.equal(e.details["interactions"].mT, e.details["interactions"])
+            errors.append(float(off.mean()))
+            inside.append(float((off <= 2 * e.details["interactions_error"] + 1e-12).double().mean()))
+    few, many = sum(errors[:20]) / 20, sum(errors[20:]) / 20
+    assert many < few < 0.5 * float(expected.abs().sum((1, 2)).mean()) / 56
+    assert sum(inside) / len(inside) > 0.85
+
+
+def test_sampled_interactions_of_a_game_of_second_order():
+    weights = torch.randn(14, 14, generator=torch.Generator().manual_seed(0), dtype=torch.double).triu(1)
+    game = lambda z: torch.einsum("ni,ij,nj->n", z, weights, z) + z @ weights[0]  # noqa: E731
+    for method in (tw.KernelSHAP, tw.Banzhaf):
+        e = method(game, n_samples=400, interactions=True, generator=0).explain(torch.ones(1, 14, dtype=torch.double))
+        torch.testing.assert_close(e.details["interactions"][0], weights + weights.T, rtol=0, atol=1e-3)
+
+
 def test_interactions_of_a_product():
     v = torch.tensor([float(bin(i).count("1") == 3) for i in range(8)])[:, None]  # a b c
     expected = torch.full((3, 3), 0.5).fill_diagonal_(0)

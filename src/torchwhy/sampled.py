@@ -70,12 +70,15 @@ class Estimate(NamedTuple):
         values, error: the values and their standard errors, (N, d).
         total: what the values should sum to, (N,), where they should.
         r_squared: the share of the scores' variance that a fit explains, (N,), where there is one.
+        pairs, pairs_error: pairwise interactions and their standard errors, (N, d, d), where they were asked for.
     """
 
     values: Tensor
     error: Tensor
     total: Tensor | None = None
     r_squared: Tensor | None = None
+    pairs: Tensor | None = None
+    pairs_error: Tensor | None = None
 
 
 @dataclass(kw_only=True, repr=False)
@@ -88,6 +91,7 @@ class SampledFeatures(Sampled):
         features = number_features(problem.x, problem.feature_mask)
         values = torch.zeros(problem.n, features.d, dtype=torch.double, device=problem.x[0].device)
         error, total, r_squared = torch.zeros_like(values), values.new_zeros(problem.n), values.new_zeros(problem.n)
+        pairs: dict[str, Tensor] = {}
         state = problem.generator.get_state()
         for rows, d in features.groups():
             problem.generator.set_state(state)  # a row gets the draws that it gets alone
@@ -95,11 +99,16 @@ class SampledFeatures(Sampled):
             values[rows, :d], error[rows, :d] = found.values, found.error
             total[rows] = 0 if found.total is None else found.total
             r_squared[rows] = 0 if found.r_squared is None else found.r_squared
+            for name, value in (("interactions", found.pairs), ("interactions_error", found.pairs_error)):
+                if value is not None:
+                    pairs.setdefault(name, values.new_zeros(*values.shape, features.d))[rows, :d, :d] = value
         features.report(problem, standard_error=error)
         if found.total is not None:
             problem.report(completeness_gap=(values.sum(1) - total).abs())
         if found.r_squared is not None:
             problem.report(details={"r_squared": r_squared})
+        if pairs:
+            problem.report(details=pairs)
         return features.spread(values, problem.x)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:

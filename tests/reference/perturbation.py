@@ -127,6 +127,17 @@ def shapley_interactions(v, d):
     return out
 
 
+def banzhaf_interactions(v, d):
+    """Grabisch & Roubens 1999, equation 5, for pairs: the mean over all coalitions of the others."""
+    out = torch.zeros(d, d, dtype=torch.double)
+    for i, j in itertools.permutations(range(d), 2):
+        for chosen in itertools.product((0, 1), repeat=d):
+            if not chosen[i] and not chosen[j]:
+                value = lambda *more, chosen=chosen: v(tuple(int(c or k in more) for k, c in enumerate(chosen)))  # noqa: E731
+                out[i, j] += (value(i, j) - value(i) - value(j) + value()) / 2 ** (d - 2)
+    return out
+
+
 def kernel_shap(v, d):
     """Theorem 2 over all coalitions, the two infinite weights replaced by large ones."""
     rows, weights, scores = [], [], []

@@ -119,6 +119,17 @@ def shapley_interactions(v: Tensor) -> Tensor:
     return out
 
 
+def banzhaf_interactions(v: Tensor) -> Tensor:
+    """Pairwise Banzhaf interactions (N, d, d) of the games v (2^d, N): the mean of the same over all S, zero on the diagonal."""
+    d = (len(v) - 1).bit_length()
+    out = v.new_zeros(v.shape[1], d, d)
+    for i in range(d):
+        without = gain(v, i)
+        for j in range(i):
+            out[:, i, j] = out[:, j, i] = gain(without, j).mean(0)
+    return out
+
+
 def gain(v: Tensor, i: int) -> Tensor:
     """What feature i adds to each coalition of the others: (2^d, N) to (2^(d-1), N)."""
     split = v.view(-1, 2, 2**i, v.shape[1])

@@ -14,7 +14,8 @@ from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
 from ..sampled import Estimate, SampledFeatures
 from .coalitions import PairedDesign, banzhaf_design, shapley_design
-from .exact import MOST, all_scores, banzhaf_values, shapley_values
+from .exact import MOST, all_scores, banzhaf_interactions, banzhaf_values, shapley_interactions, shapley_values
+from .interactions import PairWeights, banzhaf_pair_weights, pair_interactions, shapley_pair_weights
 from .regression import paired_regression
 
 
@@ -34,6 +35,9 @@ class KernelSHAP(SampledFeatures):
     Args:
         n_samples: evaluations of a row and baseline; None is 2 d + 512. From :math:`2^d` on the values are exact.
         cubic: take third-order interactions out of the noise. It does not change the limit.
+        interactions: also put the pairwise interactions (N, d, d) of the same coalitions, and their standard errors, into the
+            explanation's ``details``, as ``interactions`` and ``interactions_error``
+            (:func:`~torchwhy.shapley.interactions.pair_interactions`): no further evaluations.
 
     Raises:
         ValueError: ``n_samples`` below 2 d + 2.
@@ -43,14 +47,17 @@ class KernelSHAP(SampledFeatures):
     """
 
     cubic: bool = True
+    interactions: bool = False
 
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1705.07874"
 
-    # what Banzhaf values do otherwise: the pairs to draw, the summary of all coalitions, and whether the values sum up
+    # what Banzhaf values do otherwise: the pairs to draw, the summaries of all coalitions, and whether the values sum up
     _design: ClassVar[Callable[[int, list[int], torch.Generator], PairedDesign]] = staticmethod(shapley_design)
     _exact: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(shapley_values)
+    _exact_pairs: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(shapley_interactions)
+    _pair_weights: ClassVar[PairWeights] = staticmethod(shapley_pair_weights)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
         budget, least = 2 * d + 512 if self.n_samples is None else self.n_samples, min(2 * d + 2, 2**d)
@@ -58,24 +65,33 @@ class KernelSHAP(SampledFeatures):
             raise ValueError(f"n_samples={budget}: {d} features take at least {least}; or group them with feature_mask")
         if d <= MOST and budget >= 2**d:
             v = all_scores(problem, features, rows, d, type(self).__name__)
-            values = type(self)._exact(v)
-            return Estimate(values, torch.zeros_like(values), v[-1] - v[0] if self.is_complete else None)
+            values, total = type(self)._exact(v), v[-1] - v[0] if self.is_complete else None
+            found = Estimate(values, torch.zeros_like(values), total)
+            if self.interactions:
+                both = type(self)._exact_pairs(v)
+                found = found._replace(pairs=both, pairs_error=torch.zeros_like(both))
+            return found
         ends = _scores(problem, features, torch.tensor([[False], [True]]).expand(2, d), rows)
         total = ends[1] - ends[0] if self.is_complete else None
         spans = [stop for _, stop in self._rounds((budget - 2) // 2, 2 * len(problem.baselines[0]))]
         design = type(self)._design(d, spans, problem.generator)
-        odd = [ends.new_zeros(0, len(rows)) for _ in design.drawn]  # by size: v(S) - v(complement of S)
+        seen = [ends.new_zeros(0, 2, len(rows)) for _ in design.drawn]  # by size: v(S) and v(complement of S)
         for pairs in spans:
             counts = design.counts(pairs).tolist()
-            new = [drawn[len(o) : max(m, len(o))] for drawn, o, m in zip(design.drawn, odd, counts)]
-            more = _differences(problem, features, torch.cat(new), rows).split([len(n) for n in new])
-            odd = [torch.cat([o, m]) for o, m in zip(odd, more)]
+            new = [drawn[len(o) : max(m, len(o))] for drawn, o, m in zip(design.drawn, seen, counts)]
+            more = _both(problem, features, torch.cat(new), rows).split([len(n) for n in new])
+            seen = [torch.cat([o, m]) for o, m in zip(seen, more)]
             z, weight, left_out = (t.to(ends.device) for t in design.take(pairs))
-            used = torch.cat([o[:m] for o, m in zip(odd, counts)])
-            values, error = paired_regression(z, used, weight, total, left_out, self.cubic)
+            used = torch.cat([o[:m] for o, m in zip(seen, counts)])
+            odd = used[:, 0] - used[:, 1]
+            values, error = paired_regression(z, odd, weight, total, left_out, self.cubic)
             if self._enough(values, error):
                 break
-        return Estimate(values, error, total)
+        found = Estimate(values, error, total)
+        if not self.interactions:
+            return found
+        both, unsure = pair_interactions(z, used.sum(1), ends.sum(0), left_out, type(self)._pair_weights)
+        return found._replace(pairs=both, pairs_error=unsure)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -94,6 +110,8 @@ class Banzhaf(KernelSHAP):
 
     _design: ClassVar[Callable[[int, list[int], torch.Generator], PairedDesign]] = staticmethod(banzhaf_design)
     _exact: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(banzhaf_values)
+    _exact_pairs: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(banzhaf_interactions)
+    _pair_weights: ClassVar[PairWeights] = staticmethod(banzhaf_pair_weights)
 
 
 def _scores(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
@@ -105,9 +123,8 @@ def _scores(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Te
     return collect(problem, masks, (0, len(z)), rows=rows)
 
 
-def _differences(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
-    """Scores of the coalitions z (m, d) minus those of their complements, (m, N)."""
+def _both(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
+    """Scores of the coalitions z (m, d) and of their complements, (m, 2, N)."""
     if not len(z):
-        return torch.zeros(0, len(rows), dtype=torch.double, device=rows.device)
-    both = _scores(problem, features, torch.stack([z, ~z], 1).flatten(0, 1), rows)
-    return both[0::2] - both[1::2]
+        return torch.zeros(0, 2, len(rows), dtype=torch.double, device=rows.device)
+    return _scores(problem, features, torch.stack([z, ~z], 1).flatten(0, 1), rows).unflatten(0, (-1, 2))
