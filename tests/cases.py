@@ -68,6 +68,7 @@ CASES = [
     Case(tw.ExcitationBackprop),
     Case(tw.ExcitationBackprop, {"contrastive": True}, layer="conv1"),
     Case(tw.DeepLIFT, laws=("linear", "complete", "dummy")),
+    Case(tw.DeepLIFT, {"rule": "reveal_cancel"}, laws=("linear", "complete", "dummy")),
     Case(tw.DeepSHAP, laws=("linear", "complete", "dummy")),
     Case(tw.LinearApproximation, layer="conv1"),
     Case(tw.FeatureAblation, data={"feature_mask": PATCHES}, laws=("linear", "dummy")),

@@ -31,6 +31,7 @@ METHODS = {
     "guided": lambda m: tw.GuidedBackprop(m),
     "deconv": lambda m: tw.DeconvNet(m),
     "deeplift": lambda m: tw.DeepLIFT(m),
+    "reveal_cancel": lambda m: tw.DeepLIFT(m, rule="reveal_cancel"),
     "epsilon": lambda m: tw.LRP(m, composite="epsilon"),
     "alpha_beta": lambda m: tw.LRP(m, composite="epsilon_alpha2_beta1"),
     "flat": lambda m: tw.LRP(m),

@@ -109,3 +109,59 @@ def max_pool(x1, x0, m, size):
         i = i1 if x1[i1] >= x0[i0] else i0
         out[i] = m[k] * (x1[i1] - x0[i0]) / (x1[i] - x0[i])
     return out
+
+
+def reveal_cancel(layers, x1, x0, m):
+    """Multipliers of RevealCancel for layers (w, b) or functions, unit by unit: every unit has Δ = Δ⁺ + Δ⁻ and two multipliers.
+
+    A layer (w,) averages what is before it: each part by itself. x1, x0 and m are lists of numbers; the input's changes are all on the side of their sign.
+    """
+    units = [(a, b, max(a - b, 0.0), min(a - b, 0.0)) for a, b in zip(x1, x0)]
+    seen = []
+    for layer in layers:
+        seen.append(units)
+        if callable(layer):
+            units = [_revealed(layer, *unit) for unit in units]
+            continue
+        if len(layer) == 1:
+            units = [tuple(sum(v * unit[p] for v, unit in zip(row, units)) for p in range(4)) for row in layer[0]]
+            continue
+        w, b = layer
+        rows = [[(w[k][i], one - zero) for i, (one, zero, _, _) in enumerate(units)] for k in range(len(b))]
+        units = [
+            (
+                b[k] + sum(w[k][i] * units[i][0] for i in range(len(units))),
+                b[k] + sum(w[k][i] * units[i][1] for i in range(len(units))),
+                sum(v * d for v, d in rows[k] if v * d > 0),
+                sum(v * d for v, d in rows[k] if v * d < 0),
+            )
+            for k in range(len(b))
+        ]
+    above, below = list(m), list(m)
+    for layer, before in zip(reversed(layers), reversed(seen)):
+        if callable(layer):
+            for i, unit in enumerate(before):
+                _, _, up, down = _revealed(layer, *unit)
+                above[i] = above[i] * up / unit[2] if unit[2] else 0.0
+                below[i] = below[i] * down / unit[3] if unit[3] else 0.0
+            continue
+        w, back = layer[0], []
+        if len(layer) == 1:
+            above, below = (
+                [sum(w[k][i] * m[k] for k in range(len(w))) for i in range(len(before))] for m in (above, below)
+            )
+            continue
+        for i, (one, zero, _, _) in enumerate(before):
+            back.append(0.0)
+            for k in range(len(above)):
+                worth = w[k][i] * (one - zero)
+                share = above[k] if worth > 0 else below[k] if worth < 0 else (above[k] + below[k]) / 2
+                back[i] += w[k][i] * share
+        above, below = list(back), list(back)
+    return [above[i] if x1[i] > x0[i] else below[i] for i in range(len(x1))]
+
+
+def _revealed(f, one, zero, up, down):
+    rise = (f(zero + up) - f(zero) + f(zero + down + up) - f(zero + down)) / 2
+    fall = (f(zero + down) - f(zero) + f(zero + up + down) - f(zero + up)) / 2
+    return f(one), f(zero), rise, fall

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +15,16 @@ from ..attribution import Attribution
 from ..engine.beside import Beside, Recording
 from ..engine.paths import baseline_at
 from ..engine.problem import Problem, Sums, Tensors
-from ..engine.rules import refuse_invisible
+from ..engine.rules import Rule, refuse_invisible
 from .deeplift_rules import APART, RULES
-from .running import report_operations
+from .reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
+from .running import named, report_operations
+
+# name: rules of operations, operations taken apart, and the mode that runs them
+TABLES: dict[str, tuple[Mapping[str, Rule], Mapping[str, Rule], type[Beside]]] = {
+    "rescale": (RULES, APART, Beside),
+    "reveal_cancel": (REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel),
+}
 
 
 @dataclass(kw_only=True, repr=False)
@@ -33,22 +41,30 @@ class DeepLIFT(Attribution):
     model must run the same operations on both.
 
     Args:
+        rule: ``"rescale"``, or ``"reveal_cancel"``: activations y = f(x) (and abs, clamp) count the positive and the negative
+            contributions to x apart, :math:`m_{x^\pm} = \Delta y^\pm / \Delta x^\pm` with :math:`\Delta y^+ = \tfrac12 [f(x_0 +
+            \Delta x^+) - f(x_0) + f(x_1) - f(x_0 + \Delta x^-)]`, so that contributions that cancel are seen. The two are
+            told apart by the linear operations before f (convolutions, fully connected layers, sums, differences, means,
+            batch norm folded in); without one, after max-pooling or an operation with a rule of its own, f is rescaled. All
+            other operations (products, max-pooling, softmax, norms, attention) have no such form and keep their rule.
         multiply_by_inputs: False returns the multipliers m.
         tolerance: warn where the completeness gap is larger than this part of the change of the score.
         strict: refuse non-linear operations without a rule; they are counted in the explanation's ``details`` anyway.
 
     Raises:
+        ValueError: no such rule (with the nearest names).
         NotImplementedError: an operation without a rule, in strict mode.
         RuntimeError: the model's control flow depends on its data.
         TypeError: a TorchScript or compiled model.
 
-    Paper: Shrikumar, Greenside, Kundaje 2017, arXiv:1704.02685, section 3.5.2.
+    Paper: Shrikumar, Greenside, Kundaje 2017, arXiv:1704.02685, sections 3.5.1-3.5.3.
 
     >>> import torch, torchwhy as tw
     >>> tw.DeepLIFT(lambda x: torch.exp(x).prod(1)).attribute(torch.zeros(1, 2), baselines=0.0)
     tensor([[0., 0.]])
     """
 
+    rule: str = "rescale"
     multiply_by_inputs: bool = True
     tolerance: float = 0.01
     strict: bool = False
@@ -82,9 +98,10 @@ class DeepLIFT(Attribution):
         """One call: rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
         x = [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
-        with Recording(RULES, APART) as recording:
+        table, apart, mode = named(TABLES, self.rule, "rule")
+        with Recording(table, APART) as recording:
             below = problem.scores(b, rows)
-        with Beside(RULES, APART, recording, strict=self.strict) as rules:
+        with mode(table, apart, recording, strict=self.strict) as rules:
             above, m = problem.gradients(x, rows)
         return rows, m, [v - w for v, w in zip(x, b)], (above, below), rules
 

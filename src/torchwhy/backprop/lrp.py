@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,7 +28,7 @@ from .lrp_rules import (
     stable,
 )
 from .propagation import MATMULS, Propagation, linear_rule, matmul, overrides, passing, table
-from .running import under_rules
+from .running import named, under_rules
 
 # name: (rule of convolutions, of fully connected layers, of the layer that sees the input), made from the settings
 COMPOSITES: dict[str, Callable[[LRP], tuple[Any, Any, Any]]] = {
@@ -61,13 +60,6 @@ def _wsquare() -> Any:
     from .lrp_rules import WSquare
 
     return WSquare()
-
-
-def _named(options: Mapping[str, Any], name: Any, what: str) -> Any:
-    if name not in options:
-        near = difflib.get_close_matches(str(name), options, n=3, cutoff=0.3) or list(options)
-        raise ValueError(f"{what}={name!r}: there is no such one; the nearest are {', '.join(near)}")
-    return options[name]
 
 
 @dataclass(kw_only=True, repr=False)
@@ -142,7 +134,7 @@ class LRP(Attribution):
         custom = self.composite if isinstance(self.composite, Mapping) else {}
         name = "epsilon" if isinstance(self.composite, Mapping) else self.composite
         name = _auto(model) if name == "auto" else name
-        convolution, linear, first = _named(COMPOSITES, name, "composite")(self)
+        convolution, linear, first = named(COMPOSITES, name, "composite")(self)
         first = self._rule(self.first, "first") if self.first is not None else first
         operations = table(convolution, linear)
         modules: dict[nn.Module, Mapping[str, Rule]] = {}
@@ -171,7 +163,7 @@ class LRP(Attribution):
 
     def _rule(self, rule: Any, what: str) -> Any:
         if isinstance(rule, str):
-            return _named(RULE_NAMES, rule, what)(self)
+            return named(RULE_NAMES, rule, what)(self)
         if not isinstance(rule, (*LAYER_RULES, *FIRST_ONLY, Pass, Norm)):
             raise ValueError(f"{what}={rule!r}: expected a rule of tw.lrp, or one of the names {', '.join(RULE_NAMES)}")
         return rule
@@ -198,7 +190,7 @@ def _modules(model: Any, key: Any) -> list[nn.Module]:
     if not isinstance(model, nn.Module):
         raise TypeError("composite: the model is a plain callable; choose rules by operation (F.conv2d), not by module")
     if isinstance(key, str):
-        return [_named(dict(model.named_modules()), key, "composite: module name")]
+        return [named(dict(model.named_modules()), key, "composite: module name")]
     if not issubclass(key, nn.Module):
         raise ValueError(f"composite: {key!r} is no module type")
     return [m for m in model.modules() if isinstance(m, key)]

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.backprop.layers import LinearLayer, run
 from torchwhy.backprop.lrp_rules import FIRST_ONLY, Norm, Pass, stable
 from torchwhy.engine.beside import _map
 from torchwhy.engine.decompose import DECOMPOSITIONS, batch_norm_scale
 from torchwhy.engine.decompose import batch_norm as affine
+from torchwhy.engine.facts import Facts
 from torchwhy.engine.operations import (
     CONVOLUTIONS,
     EXTREMES,
@@ -69,7 +69,8 @@ class Propagation(Rules):
         super().__init__(table, **options)
         self.gates = {**GATES, "softmax": 2} if softmax_gates else GATES
         self.first, self.reads_relevance = first, reads_relevance or first is not None
-        self.facts: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.facts = Facts()
+        self.fact, self.learn = self.facts.get, self.facts.learn
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -83,18 +84,6 @@ class Propagation(Rules):
         if isinstance(out, (Tensor, tuple, list)):
             self._note(op.name, args, out)
         return out
-
-    def fact(self, tensor: Any, name: str) -> Any:
-        """What is known of a tensor, None if nothing or if it was written to since."""
-        known = self.facts.get(tensor) if isinstance(tensor, Tensor) else None
-        return known.get(name) if known is not None and known["version"] == tensor._version else None
-
-    def learn(self, tensor: Any, **facts: Any) -> None:
-        """Note facts of a tensor."""
-        if isinstance(tensor, Tensor):
-            known = self.facts.get(tensor)
-            fresh = known is not None and known["version"] == tensor._version
-            self.facts[tensor] = {**(known if fresh else {}), **facts, "version": tensor._version}  # type: ignore[dict-item]
 
     def is_input(self, tensor: Any) -> bool:
         """Whether a tensor is the model's input, or that rearranged."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,3 +50,11 @@ def warn_if_plain(used: Iterable[Rules], method: str, changes: str) -> None:
             "plain gradient",
             stacklevel=6,
         )
+
+
+def named(options: Mapping[str, Any], name: Any, what: str) -> Any:
+    """The option of that name; `what` says which argument it was given for."""
+    if name not in options:
+        near = difflib.get_close_matches(str(name), options, n=3, cutoff=0.3) or list(options)
+        raise ValueError(f"{what}={name!r}: there is no such one; the nearest are {', '.join(near)}")
+    return options[name]

@@ -93,7 +93,8 @@ def gradient(
             f"{nothing} in a differentiable way (it may come from argmax, rounding, integers or a detached "
             "tensor): choose another target or layer, or a perturbation method, which needs no gradient"
         )
-    found = torch.autograd.grad(scores.sum(), wrt, allow_unused=True, retain_graph=keep or build, create_graph=build)
+    ones = torch.ones_like(scores)  # no sum: it would be one operation more for rules that are at work
+    found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(f"{nothing}: choose another target or layer")
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
