@@ -2,24 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
-from harness import Benchmark
-
-HERE = Path(__file__).resolve().parent
-
-CODE = """
-import sys, torch, torchwhy as tw
-sys.path.insert(0, {here!r})
-from harness import peak_growth
-from torchvision.models import get_model
-model = get_model({model!r}).eval()
-x = torch.randn(1, 3, {side}, {side})
-with torch.no_grad(): model(x)
-print("MIB", peak_growth(lambda: {call}))
-"""
+from harness import Benchmark, peaks_apart
 
 
 def main() -> None:
@@ -35,16 +18,7 @@ def main() -> None:
     calls["captum IG, its default (50 steps)"] = (
         "__import__('captum.attr', fromlist=['x']).IntegratedGradients(model).attribute(x, target=0)"
     )
-    found = {}
-    for name, call in calls.items():
-        code = CODE.format(here=str(HERE), model=model, side=side, call=call)
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("MIB")]
-        if not lines:
-            print(f"{name:40} left out: {done.stderr.strip().splitlines()[-1]}")
-            continue
-        found[name] = float(lines[0].split()[1])
-        print(f"{name:40} {found[name]:8.0f} MiB", flush=True)
+    found = peaks_apart(calls, model, side)
     base = f"torchwhy IG, {few} steps"
     bench.results.append(
         {

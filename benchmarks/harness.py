@@ -20,6 +20,8 @@ import json
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +81,35 @@ def peak_growth(side: Callable[[], Any]) -> float | None:
 def _status(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+APART = """
+import sys, torch, torchwhy as tw
+sys.path.insert(0, {here!r})
+from harness import peak_growth
+from torchvision.models import get_model
+model = get_model({model!r}).eval()
+x = torch.randn({rows}, 3, {side}, {side})
+with torch.no_grad(): model(x)
+{prepare}
+print("MIB", peak_growth(lambda: {call}))
+"""
+
+
+def peaks_apart(calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "") -> dict[str, float]:
+    """MiB by which memory grows at most in each call (of ``model`` on ``x``), each in a process of its own; and print them."""
+    found = {}
+    for name, call in calls.items():
+        here = str(Path(__file__).resolve().parent)
+        code = APART.format(here=here, model=model, side=side, rows=rows, prepare=prepare, call=call)
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("MIB")]
+        if not lines:
+            print(f"{name:42} left out: {done.stderr.strip().splitlines()[-1]}")
+            continue
+        found[name] = float(lines[0].split()[1])
+        print(f"{name:42} {found[name]:8.0f} MiB", flush=True)
+    return found
 
 
 def floor(

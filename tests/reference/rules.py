@@ -112,9 +112,10 @@ def max_pool(x1, x0, m, size):
 
 
 def reveal_cancel(layers, x1, x0, m):
-    """Multipliers of RevealCancel for layers (w, b) or functions, unit by unit: every unit has Δ = Δ⁺ + Δ⁻ and two multipliers.
+    """Multipliers of RevealCancel for layers (w, b) or functions, unit by unit: each unit has Δ = Δ⁺ + Δ⁻ and two multipliers.
 
-    A layer (w,) averages what is before it: each part by itself. x1, x0 and m are lists of numbers; the input's changes are all on the side of their sign.
+    A layer (w,) averages what is before it, each part by itself. x1, x0 and m are lists of numbers; the input's changes are all
+    on the side of their sign.
     """
     units = [(a, b, max(a - b, 0.0), min(a - b, 0.0)) for a, b in zip(x1, x0)]
     seen = []
