@@ -45,6 +45,7 @@ def methods_page() -> str:
         "",
         "Written by `python docs/make.py` from the classes. The pictures are of an EfficientNet-Lite0 and two "
         "photos; their captions give seconds, evaluations (rows through the model) and the completeness gap. "
+        "Those of attention are of the small vision transformer that comes with torchwhy (`python docs/pictures.py`). "
         "What all methods share (`layer`, `batch_size`, `precision`, `progress`, ...) stands once, in "
         "[using.md](using.md).",
         "",
@@ -53,7 +54,7 @@ def methods_page() -> str:
         about = inspect.cleandoc(importlib.import_module(f"torchwhy.{family}").__doc__ or "").split("\n\n")[0]
         lines += [f"## {family}", "", about, ""]
         if (DOCS / "pictures" / f"{family}.png").exists():
-            lines += [f"![the methods of {family} on two photos](pictures/{family}.png)", ""]
+            lines += [f"![the methods of {family}](pictures/{family}.png)", ""]
         for method in methods:
             lines += [f"### `{method.__name__}`", "", markdown(method.__doc__ or ""), ""]
     return "\n".join(lines)
