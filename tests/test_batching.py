@@ -229,3 +229,41 @@ def test_one_row_through_batch_norm_and_an_activation_in_place():
     net, x = net.double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.double)
     both = tw.Saliency(net).attribute(x, 1)
     torch.testing.assert_close(tw.Saliency(net).attribute(x[:1], 1), both[:1])
+
+
+class Tokens(torch.nn.Module):
+    """Batch norm whose gradient comes transposed, the channels innermost, as from the tokens of a vision transformer."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.conv, self.norm, self.scale = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.randn(36, 4)
+        self.head = torch.nn.Linear(4, 4) if linear else None
+        torch.nn.init.uniform_(self.norm.running_var, 0.5, 2)
+
+    def forward(self, x):
+        tokens = self.norm(torch.nn.functional.gelu(self.conv(x))).flatten(2).transpose(1, 2)
+        return torch.nn.functional.gelu(self.head(tokens) if self.head else tokens * self.scale.to(x)).sum(1)
+
+
+@pytest.mark.parametrize("function", [False, True])
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize(
+    "method",
+    [
+        tw.Saliency,
+        tw.GuidedBackprop,
+        tw.DeconvNet,
+        tw.LRP,
+        lambda m: tw.LRP(m, composite="epsilon"),
+        lambda m: tw.LRP(m, composite={torch.nn.functional.batch_norm: "norm"}),
+        lambda m: tw.LRP(m, composite={torch.nn.BatchNorm2d: "norm"} if isinstance(m, Tokens) else "epsilon"),
+        tw.DeepLIFT,
+        lambda m: tw.DeepLIFT(m, rule="reveal_cancel"),
+        tw.ExcitationBackprop,
+    ],
+)
+def test_batch_norm_of_one_row_with_a_transposed_gradient(method, function, linear):
+    net = Tokens(linear).double().eval().requires_grad_(False)
+    method = method((lambda x: net(x)) if function else net)
+    x = torch.randn(3, 3, 8, 8, dtype=torch.double)
+    torch.testing.assert_close(torch.cat([method.attribute(row[None], 1) for row in x]), method.attribute(x, 1))

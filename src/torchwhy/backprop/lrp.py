@@ -27,7 +27,7 @@ from .lrp_rules import (
     ZPlus,
     stable,
 )
-from .propagation import MATMULS, Propagation, linear_rule, matmul, overrides, passing, table
+from .propagation import MATMULS, Propagation, linear_rule, matmul, ordinary, overrides, passing, table
 from .running import named, under_rules
 
 # name: (rule of convolutions, of fully connected layers, of the layer that sees the input), made from the settings
@@ -179,9 +179,7 @@ def _by_operation(function: Any, rule: Any) -> dict[str, Rule]:
     if name in LINEAR_LAYERS:
         return {name: linear_rule(rule)} | (dict.fromkeys(MATMULS, matmul(rule)) if name == "linear" else {})
     if isinstance(rule, Norm):
-        from ..engine.rules import gradient
-
-        return {name: gradient}
+        return {name: ordinary(name)}
     raise ValueError(f"composite: the operation {name!r} is no linear layer; it can have the rule Pass() or Norm()")
 
 

@@ -302,12 +302,17 @@ def table(convolution: Any, linear: Any) -> dict[str, Rule]:
     }
 
 
+def ordinary(name: str) -> Rule:
+    """The rule of an operation that keeps its gradient: that of batch norm is computed here, see :func:`affine`."""
+    return affine if name == "batch_norm" else gradient
+
+
 def overrides(rule: Any) -> dict[str, Rule]:
     """What `rule` changes inside a module that it was chosen for."""
     if isinstance(rule, Pass):
         return dict.fromkeys((*POINTWISE, *NORMS, *LINEAR_LAYERS, "batch_norm"), passing)
     if isinstance(rule, Norm):
-        return dict.fromkeys((*POINTWISE, *NORMS, "batch_norm"), gradient)
+        return {name: ordinary(name) for name in (*POINTWISE, *NORMS, "batch_norm")}
     if callable(rule):
         raise TypeError(f"{rule!r} is a function: choose it by operation, not by module")
     return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul(rule))}

@@ -183,7 +183,9 @@ def multiple(call: Call) -> Tensor:
     known = call.mode.facts.get(signal, "linear") and constant(factor)
     pair = call.mode.facts.get(signal, "pair") if known else None
     if call.in_place:
-        y = call.x.copy_(_shared(call.beside((call.x.clone(), *call.args[1:]), call.kwargs)))
+        aside = call.beside((call.x.clone(), *call.args[1:]), call.kwargs)
+        aside.base = call.base
+        y = call.x.copy_(_shared(aside))
     else:
         y = _shared(call)
     if pair is None:

@@ -67,6 +67,7 @@ def differentiable(model: Any, device: torch.device) -> Iterator[None]:
         if device.type == "cuda" and any(issubclass(k, nn.RNNBase) for k in kinds):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # no backward pass in eval mode
         normed = any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds)
+        normed = normed or not isinstance(model, nn.Module)  # a function: it may hide one
         if device.type == "cpu" and normed and not ruled("batch_norm"):  # a rule of it has a backward of its own
             stack.enter_context(_OneRowBatchNorm())
         yield

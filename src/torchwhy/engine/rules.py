@@ -33,8 +33,7 @@ class Call:
     """One operation as the model called it: its name, its arguments by name, its value without side effects."""
 
     __slots__ = ("args", "base", "function", "in_place", "kwargs", "mode", "name")
-    base: Call  # the same call in the recorded run beside this one (engine/beside.py)
-
+    base: Any  # the same call in the recorded run beside this one (engine/beside.py)
     mode: Any  # the Rules at work, of whichever kind the method made
 
     def __init__(self, mode: Rules, op: Operation, function: Callable, args: tuple, kwargs: dict[str, Any]):
@@ -63,9 +62,9 @@ class Call:
             return self()
 
     def beside(self, args: tuple, kwargs: dict[str, Any]) -> Call:
-        """Return the same operation with other arguments."""
+        """Return the same operation with other arguments, and nothing beside it."""
         other = copy(self)
-        other.args, other.kwargs = args, kwargs
+        other.args, other.kwargs, other.base = args, kwargs, None
         return other
 
 
