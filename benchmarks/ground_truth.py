@@ -19,9 +19,13 @@ from torchwhy import metrics as M
 from torchwhy.models import shapes, shapes_resnet
 
 SAMPLES = {"n_samples": 16, "generator": 0}
+# the best of 0.005 to 0.15 on other images (seed 78); the default, 0.15, is more than the small network knows: the share of
+# the map on the object falls from 0.24 to 0.08 for SmoothGrad, from 0.32 to 0.04 for SquareGrad, from 0.16 to 0.03 for VarGrad
+NOISE = {**SAMPLES, "noise_level": 0.01}
 LAYER = "layer3"
 SETTINGS: dict[str, dict[str, Any]] = {  # where the default asks for something, or for more than the question needs
-    **dict.fromkeys(("SmoothGrad", "SquareGrad", "VarGrad", "ExpectedGradients", "GradientSHAP"), SAMPLES),
+    **dict.fromkeys(("SmoothGrad", "SquareGrad", "VarGrad"), NOISE),
+    **dict.fromkeys(("ExpectedGradients", "GradientSHAP"), SAMPLES),
     "SmoothGradCAMPlusPlus": SAMPLES,
     "SSCAM": {"n_samples": 2, "generator": 0},
     "ISCAM": {"n_steps": 4},
@@ -88,7 +92,8 @@ def main() -> None:
     print(f"\n{table}")
     bench.text = (
         f"{len(x)} images that the bundled `shapes_resnet` gets right; absolute attributions unless said otherwise; patches of "
-        "an eighth of the side where a method takes features. Mean ± half of the 95 % interval; bold: the best, and what "
+        "an eighth of the side where a method takes features; the noise level of SmoothGrad, SquareGrad and VarGrad, "
+        f"{NOISE['noise_level']}, was chosen on other images. Mean ± half of the 95 % interval; bold: the best, and what "
         "cannot be told from it (Wilcoxon, Holm). In brackets: maps that know nothing of the network.\n\n"
         f"{table.to_markdown()}"
     )

@@ -22,28 +22,29 @@ NO_RECTIFIER = {"lstm", "gru", "rnn", "gpt2"}  # GPT-2 writes its GELU by hand, 
 
 def check(name):
     model, x = zoo.build(name)
-    gradient = tw.Saliency(model, signed=True).attribute(x, 1)
+    target = zoo.live_class(model, x)
+    gradient = tw.Saliency(model, signed=True).attribute(x, target)
     for label, make in METHODS.items():
         if name in NO_RECTIFIER and label in ("GuidedBackprop", "DeconvNet"):
             with pytest.warns(UserWarning, match="plain gradient"):
-                make(model).attribute(x, 1)
+                make(model).attribute(x, target)
             continue
         with warnings.catch_warnings():
             warnings.filterwarnings("error", ".*plain gradient$", UserWarning)
             warnings.filterwarnings("ignore", "DeepLIFT: the attributions", UserWarning)
-            e = make(model).explain(x, 1)
+            e = make(model).explain(x, target)
         assert e.attributions.isfinite().all(), label
         assert e.attributions.any(), label
         plain = gradient if label in ("GuidedBackprop", "DeconvNet") else x * gradient
         exact = label.startswith("LRP") and name in ("alexnet", "squeezenet1_1", "googlenet")  # may be x * gradient
         difference = (e.attributions - plain).norm() / plain.norm()
         assert exact or difference > 1e-3 or "epsilon" in label or label == "LRP attention", label
-    e = tw.DeepLIFT(model.double()).explain(x.double(), 1)  # some of these nets are too rough for float32
+    e = tw.DeepLIFT(model.double()).explain(x.double(), target)  # some of these nets are too rough for float32
     assert not e.details["plain_operations"], e.details
     assert e.completeness_gap.max() <= 0.001 * e.attributions.sum().abs(), e.completeness_gap
     model, x = zoo.build(name, biases=False)
-    e = tw.LRP(model, composite="epsilon", epsilon=1e-12).explain(x, 1)
-    score = model(x)[0, 1].abs()
+    e = tw.LRP(model, composite="epsilon", epsilon=1e-12).explain(x, zoo.live_class(model, x))
+    score = model(x)[0, zoo.live_class(model, x)].abs()
     assert e.completeness_gap.max() <= 0.01 * score + 1e-5 * e.attributions.abs().sum(), (e.completeness_gap, score)
 
 
@@ -62,7 +63,14 @@ def test_full_size(name):
     check(name)
 
 
+TOO_DEEP = pytest.mark.xfail(
+    strict=True, reason="untrained, its DeepLIFT contributions cancel by a factor of 1e20: more than float64 has digits"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.other_torchvision())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=TOO_DEEP) if n == "efficientnet_b7" else n for n in zoo.other_torchvision()]
+)
 def test_every_other_torchvision_architecture(name):
     check(name)

@@ -102,6 +102,13 @@ def side_of(name: str) -> int:
     return TORCHVISION.get(name) or other_torchvision()[name]
 
 
+def live_class(model: nn.Module, x: torch.Tensor) -> int:
+    """Class 1, or the largest where class 1 is cut off at zero, as SqueezeNet's last rectifier may do."""
+    with torch.no_grad():
+        scores = model(x)[0]
+    return 1 if scores[1] != 0 else int(scores.argmax())
+
+
 def build(name: str, *, biases: bool = True) -> tuple[nn.Module, torch.Tensor]:
     """A model in eval mode with frozen parameters, and one row for it."""
     torch.manual_seed(0)
