@@ -4,10 +4,9 @@ import pytest
 import torch
 from cases import each_case
 from nets import inputs, make
-from torch.overrides import TorchFunctionMode
 
 import torchwhy as tw
-from torchwhy.engine.batching import FIRST, Batching, LastWeights, last_format
+from torchwhy.engine.batching import FIRST, Batching
 
 
 def limited(net, rows, error=RuntimeError, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
@@ -106,27 +105,6 @@ def test_nothing_depends_on_a_clock_in_deterministic_mode():
     assert sizes == [FIRST, 3992]
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_channels_last_weights_are_copies(dimensions):
-    kind = torch.nn.Conv2d if dimensions == 2 else torch.nn.Conv3d
-    net = kind(3, 4, 3).double().requires_grad_(False)
-    x = torch.randn(2, 3, *[6] * dimensions, dtype=torch.double)
-    last = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-    seen = []
-
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            seen.extend(args[1:2] if func in (torch.conv2d, torch.conv3d) else ())
-            return func(*args, **(kwargs or {}))
-
-    expected = net(x)
-    with Watch(), LastWeights():
-        y = net(last_format(x))
-    assert seen[0].is_contiguous(memory_format=last)
-    assert net.weight.is_contiguous()
-    torch.testing.assert_close(y, expected)
-
-
 def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
@@ -157,21 +135,35 @@ def test_a_model_that_cannot_take_channels_last(monkeypatch):
     assert seen[-1]
 
 
-def test_the_format_changes_nothing(monkeypatch):
-    net, x = make("conv"), inputs("conv")
-    expected = tw.IntegratedGradients(net, n_steps=60).attribute(x, 1)
+@pytest.mark.parametrize("first", [5.0, 1.0])
+def test_shortcuts_are_tried_and_kept(monkeypatch, first):
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 3.0)
+    clock, taken = [0.0], []
+    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+    p = plan()
+
+    def work(start, stop):
+        taken.append(p.fast)
+        clock[0] += first
+
+    list(p.run(4 * FIRST, work))
+    assert taken == [False, first > 3]
+
+
+def test_short_work_is_tried_with_few_rows(monkeypatch):
     monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
-    for faster in (True, False):
-        times = iter(range(10**6)) if faster else None
-        monkeypatch.setattr(
-            Batching, "_timed", lambda self, work, a, b, m, f=faster, t=times: _force(self, work, a, b, f)
-        )
-        torch.testing.assert_close(tw.IntegratedGradients(net, n_steps=60).attribute(x, 1), expected)
+    sizes = []
+    list(plan(images=True).run(16, lambda a, b: sizes.append(b - a)))
+    assert sizes == [2, 2, 12]
 
 
-def _force(self, work, a, b, faster):
-    self.channels_last, self._undecided = faster, False
-    return work(a, b)
+@each_case
+def test_what_is_faster_changes_nothing(case, monkeypatch):
+    net, x = case.setup(n=16)
+    expected = case.make(net).attribute(x, target=1, **case.data)
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    found = case.make(net).attribute(x, target=1, **case.data)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from .rules import at_work
+from .shortcuts import MustNotWait, Shortcuts, last_format
 
 T = TypeVar("T")
 
 FIRST = 8  # rows of the first call of a long run, which measures what a row costs
 MOST = 4096  # rows of any call
-SLOW = 0.02  # seconds of a call from which it is worth trying another memory format
+SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
 CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
 
@@ -45,32 +48,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-class LastWeights(TorchFunctionMode):
-    """Hands convolutions a channels-last copy of their weights, made once; the model keeps its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # by identity, with the weight itself to keep that unique
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func in _CONVOLUTIONS and len(args) > 1 and isinstance(args[1], nn.Parameter) and not args[1].requires_grad:
-            own = args[1]
-            if id(own) not in self._copies:
-                self._copies[id(own)] = own, last_format(own.detach())
-            args = args[0], self._copies[id(own)][1], *args[2:]
-        return func(*args, **(kwargs or {}))
-
-
-_CONVOLUTIONS = (torch.conv2d, torch.conv3d)
-
-
-def last_format(tensor: Tensor) -> Tensor:
-    """A tensor of 4 or 5 dimensions with its channels last in memory; any other as it is."""
-    if tensor.dim() not in (4, 5) or tensor.shape[1] == 1:
-        return tensor
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d)
-
-
 class Batching:
     """Cuts long work into model calls.
 
@@ -91,15 +68,29 @@ class Batching:
         self.batch_size, self.device, self.graph = batch_size, device, graph
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
-        self.channels_last = False
-        self.last_weights = LastWeights()
-        self._undecided = images and not torch.are_deterministic_algorithms_enabled()
+        self.shortcuts = Shortcuts()
+        self.fast = False  # whether they are taken
+        self._images = images
+        self._undecided = not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
+        self._probe = 0  # rows of the calls of the trial
         self._depth = 0
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images are handed to the model with their channels last in memory."""
+        return self.fast and self.shortcuts.channels_last
 
     def format(self, tensor: Tensor) -> Tensor:
         """``tensor`` in the memory format that was found the faster one."""
         return last_format(tensor) if self.channels_last else tensor
+
+    def faster(self) -> AbstractContextManager:
+        """While open, the model takes the shortcuts that were found to pay."""
+        if not self.fast or (at_work() and not self.channels_last):
+            return nullcontext()
+        self.shortcuts.fold = not at_work()  # rules are of the operations that the model runs by itself
+        return self.shortcuts
 
     def run(self, total: int, work: Callable[[int, int], T]) -> Iterator[T]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
@@ -127,9 +118,11 @@ class Batching:
         while start < total:
             left = total - start
             measure = self.limit is None and left > 2 * FIRST
-            trying = self._undecided and left >= 3 * (FIRST if self.limit is None else min(FIRST, self.limit))
-            size = min(left, FIRST if measure or trying else left, self.limit or left)
-            if not (measure or trying):
+            trying = self._undecided and (bool(self._times) or self._is_long(left))
+            if measure or trying:
+                self._probe = size = min(left, self._probe or self._first(left), self.limit or left)
+            else:
+                size = min(left, self.limit or left)
                 size = -(-left // -(-left // size))  # equal calls: a short rest uses the machine badly
             try:
                 result = (
@@ -138,8 +131,8 @@ class Batching:
             except Exception as error:
                 if is_out_of_memory(error) and size > 1:
                     self.limit = size // 2
-                elif isinstance(error, RuntimeError) and trying and self.channels_last:  # it uses .view on images
-                    self.channels_last = self._undecided = False
+                elif self.fast and (isinstance(error, MustNotWait) or (isinstance(error, RuntimeError) and trying)):
+                    self.fast = self._undecided = False  # it uses .view on images, say
                 else:
                     raise
                 _release(self.device)
@@ -149,17 +142,28 @@ class Batching:
                 bar.update(size)
             yield result
 
+    def _is_long(self, left: int) -> bool:
+        """Whether so many rows are worth the trial of what is faster, at their beginning."""
+        least = (2 if self.device.type == "cpu" else 3) * FIRST
+        return left >= (least if self.limit is None else min(least, 3 * self.limit))
+
+    def _first(self, left: int) -> int:
+        """The rows of the calls of a trial; a short one on a CPU, where few rows are nearly as fast a row as many."""
+        return FIRST if self.device.type != "cpu" else max(1, min(FIRST, left // FIRST))
+
     def _timed(self, work: Callable[[int, int], T], start: int, stop: int, measure: bool) -> T:
-        """One call of a long run's beginning: the first is contiguous and measured, the second channels-last."""
+        """One call of a long run's beginning: the first is plain and measured, the second with what may be faster."""
         begun = _seconds(self.device)
         result = self._measured(work, start, stop) if measure else work(start, stop)
         took = _seconds(self.device) - begun
         self._times.append(took / (stop - start))
-        if took < SLOW and len(self._times) == 1:
+        first = len(self._times) == 1
+        if first and took < SLOW:
             self._undecided = False
         if self._undecided:
-            self.channels_last = len(self._times) == 1 or self._times[1] < 0.95 * self._times[0]
-            self._undecided = len(self._times) == 1
+            self.fast = True
+            self.shortcuts.channels_last = self._images and (first or self._times[1] < 0.95 * self._times[0])
+            self._undecided = first and self._images
         return result
 
     def _measured(self, work: Callable[[int, int], T], start: int, stop: int) -> T:

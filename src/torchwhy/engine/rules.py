@@ -91,6 +91,11 @@ def ruled(name: str) -> bool:
     return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
 
 
+def at_work() -> bool:
+    """Whether any rules are at work on this thread."""
+    return getattr(_here, "mode", None) is not None
+
+
 class Rules(TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with Rules({"relu": rule}): y = f(x)``.
 

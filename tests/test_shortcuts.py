@@ -1,0 +1,255 @@
+"""Shortcuts give the values and gradients that the model gives, with fewer operations, and touch nothing."""
+
+import pytest
+import torch
+from nets import inputs, make
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import torchwhy as tw
+from torchwhy.engine.shortcuts import MustNotWait, Shortcuts, last_format
+
+
+class Watch(TorchFunctionMode):
+    """What is still run below the shortcuts."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+    def of(self, *functions):
+        return [args for func, args in self.calls if func in functions]
+
+
+def settled(*modules):
+    """The modules in a row, in eval mode, frozen, with statistics that matter."""
+    net = nn.Sequential(*modules).double().eval().requires_grad_(False)
+    for m in net:
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(m.running_mean)
+            nn.init.uniform_(m.running_var, 0.5, 2)
+            if m.affine:
+                nn.init.normal_(m.weight)
+                nn.init.normal_(m.bias)
+    return net
+
+
+def run(net, x, **options):
+    """Values, gradient, what was run, with the shortcuts (which learn nothing from one call of the same size)."""
+    shortcuts = Shortcuts(**options)
+    z = x.clone().requires_grad_()
+    with Watch() as watch, shortcuts:
+        y = net(z)
+    return y, torch.autograd.grad(y.square().sum(), z)[0], watch
+
+
+def same_as_plain(net, x, **options):
+    y, g, watch = run(net, x, **options)
+    z = x.clone().requires_grad_()
+    expected = net(z)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(g, torch.autograd.grad(expected.square().sum(), z)[0])
+    return watch
+
+
+CONVOLUTIONS = [
+    (nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), 1),
+    (nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), 2),
+    (nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6, affine=False), 2),
+    (nn.Conv2d(4, 8, (3, 2), padding=(1, 0), dilation=2, groups=2), nn.BatchNorm2d(8, eps=0.1), 2),
+    (nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular"), nn.BatchNorm2d(4), 2),
+    (nn.Conv3d(4, 6, 2), nn.BatchNorm3d(6), 3),
+]
+
+
+@pytest.mark.parametrize("conv, norm, dimensions", CONVOLUTIONS)
+def test_batch_norm_is_folded(conv, norm, dimensions):
+    x = torch.randn(3, 4, *[12, 11, 10][:dimensions], dtype=torch.double)
+    assert not same_as_plain(settled(conv, norm, nn.GELU()), x).of(F.batch_norm, torch.batch_norm)
+
+
+def test_folding_pays_or_is_left():
+    net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
+    x = torch.randn(2, 4, 6, 6, dtype=torch.double)  # 32 pixels of 36 weights each
+    with Watch() as watch, Shortcuts() as shortcuts:
+        net(x)
+    assert len(watch.of(F.batch_norm)) == 1
+    with Watch() as watch, shortcuts:  # the second time it would have paid
+        torch.testing.assert_close(net(x), net(x))
+    assert not watch.of(F.batch_norm)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("fold", [False, True])
+def test_channels_last_weights_are_copies(dimensions, fold):
+    kinds = [(nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d)][dimensions - 2]
+    net = settled(kinds[0](3, 4, 3), kinds[1](4))
+    x = torch.randn(2, 3, *[9] * dimensions, dtype=torch.double)
+    last = torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    shortcuts = Shortcuts(fold=fold)
+    with shortcuts:
+        net(x)
+    shortcuts.channels_last = True
+    with Watch() as watch, shortcuts:
+        y = net(last_format(x))
+    assert all(args[1].is_contiguous(memory_format=last) for args in watch.of(torch.conv2d, torch.conv3d))
+    assert len(watch.of(F.batch_norm)) == (not fold)
+    assert net[0].weight.is_contiguous()
+    torch.testing.assert_close(y, net(x))
+
+
+def test_written_weights_are_folded_anew():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    with Shortcuts():
+        net(x)
+        for write in (net[0].weight.mul_, net[0].bias.add_, net[1].running_var.mul_, net[1].running_mean.add_):
+            write(2)
+            found = net(x)
+            with torch._C.DisableTorchFunction():
+                torch.testing.assert_close(found, net(x))
+
+
+class Body(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.norm = settled(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+        self.body = forward
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+class Half(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x / 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / 2
+
+
+def uses_it_twice(self, x):
+    z = self.conv(x)
+    return self.norm(z) + z
+
+
+def uses_it_before(self, x):
+    z = self.conv(x)
+    half = z[:, :, ::2] * z.shape[1]
+    return self.norm(z)[:, :, ::2] + half
+
+
+def writes_to_it(self, x):
+    z = self.conv(x)
+    z.relu_()
+    return self.norm(z)
+
+
+def does_not_norm(self, x):
+    return torch.cat([self.conv(x), self.conv(x + 1)], 1)
+
+
+def other_statistics(self, x):
+    z = F.batch_norm(self.conv(x), None, None, training=True)
+    return z + F.batch_norm(self.conv(x), self.norm.running_mean.clone(), self.norm.running_var.clone(), training=True)
+
+
+def computed_weights(self, x):
+    return self.norm(F.conv2d(x, self.conv.weight * 2, self.conv.bias, padding="same"))
+
+
+@pytest.mark.parametrize(
+    "body", [uses_it_twice, uses_it_before, writes_to_it, does_not_norm, other_statistics, computed_weights]
+)
+def test_other_uses_of_a_convolution(body):
+    same_as_plain(Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double))
+
+
+def writes_to_the_input(self, x):
+    x = x * 1
+    z = self.conv(x)
+    x += 1
+    return self.norm(z) + x
+
+
+def switches_autograd(self, x):
+    with torch.no_grad():
+        z = self.conv(x)
+    return self.norm(z) + x
+
+
+def leaves_python(self, x):
+    return self.norm(Half.apply(self.conv(x)))
+
+
+@pytest.mark.parametrize("body", [writes_to_the_input, switches_autograd, leaves_python])
+def test_what_cannot_wait_is_run_again_without(body, monkeypatch):
+    net, x = Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    with pytest.raises(MustNotWait):
+        run(net, x)
+    if body is writes_to_the_input:  # which autograd forbids
+        method = tw.Occlusion(net, sliding_window_shapes=3)
+    else:
+        method = tw.IntegratedGradients(net, n_steps=20)
+    expected = method.attribute(x, (1, 2, 3))
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    torch.testing.assert_close(method.attribute(x, (1, 2, 3)), expected)
+
+
+def test_hooks_get_the_convolution_itself():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    expected, seen = net[0](x), []
+    net[0].register_forward_hook(lambda m, args, out: seen.append(out))
+    with Shortcuts():
+        net(x)
+    x.zero_()
+    torch.testing.assert_close(seen[0] * 1, expected)
+
+
+def test_hooks_get_the_gradient_of_the_convolution():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    seen = []
+    net[0].register_forward_hook(lambda m, args, out: (out.register_hook(seen.append), None)[1])
+    same_as_plain(net, x)
+    torch.testing.assert_close(seen[0], seen[1])
+
+
+def test_weights_with_a_gradient_keep_it():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    parameters = list(net[0].requires_grad_(True).parameters())
+    expected = torch.autograd.grad(net(x).square().sum(), parameters)
+    with Shortcuts():
+        y = net(x)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), parameters), expected)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "norm"])
+def test_layers_below_and_above_a_folded_norm(layer, monkeypatch):
+    net, x = make("conv"), inputs("conv", 16)
+    for method in (tw.InputXGradient, tw.GradCAM, tw.FeatureAblation, tw.Conductance):
+        expected = method(net, layer=layer).attribute(x, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+            torch.testing.assert_close(method(net, layer=layer).attribute(x, 1), expected)
+
+
+def test_linear_maps_get_contiguous_inputs():
+    net, x = settled(nn.Linear(5, 4)), torch.randn(3, 5, 7, dtype=torch.double).transpose(1, 2)
+    assert not x.is_contiguous()
+    assert all(args[0].is_contiguous() for args in same_as_plain(net, x).of(F.linear))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_attention_gets_contiguous_inputs(same):
+    net = nn.MultiheadAttention(6, 2, batch_first=True).double().eval().requires_grad_(False)
+    x = torch.randn(3, 5, 6, dtype=torch.double)
+    attend = lambda x: net(x, x if same else x + 1, x if same else x * 2)[0]  # noqa: E731
+    (args,) = same_as_plain(attend, x).of(F.multi_head_attention_forward)
+    assert all(a.is_contiguous() for a in args[:3])
+    assert (args[0] is args[1]) == same
