@@ -114,6 +114,7 @@ def through(layer: LinearLayer, call: Call, x: Tensor, x0: Tensor, y: Tensor) ->
 
         def side(sign: int) -> Tensor:
             def backward(m: Tensor) -> tuple[Tensor]:
+                m = m.to(layer.weight.dtype)  # they differ under autocast
                 same, other = layer.transpose(m, layer.part(sign)), layer.transpose(m, layer.part(-sign))
                 return (torch.where(change > 0, same, torch.where(change < 0, other, (same + other) / 2)),)
 
