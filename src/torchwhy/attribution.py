@@ -61,6 +61,7 @@ class Attribution(Settings):
     uses_baselines: ClassVar[bool] = False
     uses_feature_mask: ClassVar[bool] = False
     baselines_are_rows: ClassVar[bool] = False  # a tensor of baselines is K rows to draw from
+    rows_are_independent: ClassVar[bool] = True
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "cut"  # the model begins there | is read there | of a part
     paper: ClassVar[str] = ""
 

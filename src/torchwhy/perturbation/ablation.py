@@ -66,6 +66,7 @@ class FeaturePermutation(Attribution):
 
     needs_gradient: ClassVar[bool] = False
     uses_feature_mask: ClassVar[bool] = True
+    rows_are_independent: ClassVar[bool] = False
     paper: ClassVar[str] = "arXiv:1801.01489"
 
     def _attribute(self, problem: Problem) -> Tensors:
