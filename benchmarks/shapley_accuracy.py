@@ -194,7 +194,7 @@ def verdict(lines, over):
             shares = np.where(mine < 1e-6, 0, mine / best)  # exact: no share of a rounding error
             told.append(f"torchwhy KernelSHAP's error as a share of {who}: {', '.join(f'{s:.2f}' for s in shares)}")
     beyond = ", ".join(f"{name} by {rows}" for name, rows in over.items() if rows > 0)
-    return "; ".join([*told, *([f"beyond the budget: {beyond} rows"] if beyond else [])]) + "."
+    return "; ".join([*told, *([f"beyond the budget: {beyond} rows"] if beyond else [])])
 
 
 class ShapleyAccuracy(CurveBenchmark):
