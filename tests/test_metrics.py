@@ -343,3 +343,12 @@ def test_facts_are_on_the_functions():
             assert thing.range[0] < thing.range[1]
             assert thing.needs in ("model", "maps", "mask", "method")
             assert thing.paper, name
+
+
+def test_probabilities_are_not_made_probabilities_again():
+    net, x, _, a, _ = rows_of("smooth", 1)
+    chance = lambda z: net(z).softmax(1).numpy()  # noqa: E731 (a classifier of arrays gives probabilities)
+    for metric in (M.deletion, M.average_drop):
+        same = [metric(model, x, a, 1, softmax=True) for model in (net, chance)]
+        same = [found.scores if isinstance(found, M.Curve) else found for found in same]
+        torch.testing.assert_close(*same)
