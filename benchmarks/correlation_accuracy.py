@@ -48,13 +48,13 @@ def quantus_error(net, x, y, a, truth, seeds):
 
 def main() -> None:
     bench = CorrelationAccuracy(
-        "correlation_accuracy", "How many evaluations does faithfulness correlation need?", rounds=20
+        "correlation_accuracy", "How many evaluations does faithfulness correlation need?", rounds=12
     )
     net = Counted(shapes_resnet()).eval().requires_grad_(False)
     batch = shapes(8, seed=5)
     right = (net(batch.images).argmax(1) == batch.labels).nonzero()[: 2 if bench.quick else 4, 0]
     x, y = batch.images[right], batch.labels[right]
-    counts, seeds, many = (COUNTS[:3:2], 6, 1500) if bench.quick else (COUNTS, bench.rounds, 8000)
+    counts, seeds, many = (COUNTS[:3:2], 6, 1500) if bench.quick else (COUNTS, bench.rounds, 6000)
     maps = {
         "input × gradient": tw.InputXGradient(net).attribute(x, y).sum(1, keepdim=True),
         "occlusion": tw.Occlusion(net, sliding_window_shapes=(3, 8, 8), strides=(3, 4, 4))
