@@ -161,6 +161,7 @@ class Benchmark:
         if args.threads:
             torch.set_num_threads(args.threads)
         self.results: list[dict[str, Any]] = []
+        self.text = ""  # what the page of benchmarks says of them, in Markdown
         print(f"# {title}\n{self.machine()}\n")
 
     @staticmethod
@@ -221,6 +222,8 @@ class Benchmark:
             return
         DOCS.mkdir(parents=True, exist_ok=True)
         report = {"title": self.title, "machine": self.machine(), "quick": self.quick, "results": self.results}
+        report |= {"markdown": self.text} if self.text else {}
+        report = json.loads(json.dumps(report), parse_constant=lambda _: None)  # NaN is no JSON
         (DOCS / f"{self.name}.json").write_text(json.dumps(report, indent=1) + "\n")
         self.plot().savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
         print(f"written: docs/benchmarks/{self.name}.json and .png")
@@ -248,20 +251,66 @@ class TableBenchmark(Benchmark):
     """A benchmark whose result is a ``tw.compare`` of methods, kept as a table, and with its figure."""
 
     table: Any
-    text: str
 
     def finish(self) -> None:
-        """As all benchmarks do, with the table as text."""
+        """As all benchmarks do."""
         self.results = self.table.rows()
         super().finish()
-        path = DOCS / f"{self.name}.json"
-        if self.save and path.exists():
-            report = {**json.loads(path.read_text(), parse_constant=lambda _: None), "markdown": self.text}
-            path.write_text(json.dumps(report, indent=1) + "\n")
 
     def plot(self) -> Any:
         """A panel for each metric."""
         return self.table.plot()
+
+
+class CurveBenchmark(Benchmark):
+    """A benchmark whose result is an error against the evaluations: panels of lines, both axes logarithmic."""
+
+    ylabel = "error"
+
+    def panel(self, name: str, counts: list[int], lines: dict[str, list[float]], note: str = "") -> None:
+        """Print and keep one panel: a line of values at the counts for each side, and what follows from them."""
+        width = max(map(len, lines)) + 2
+        print(f"\n{name}\n{'evaluations':{width}}" + "".join(f"{n:>9}" for n in counts))
+        for side, values in lines.items():
+            print(f"{side:{width}}" + "".join(f"{v:9.4f}" for v in values))
+        print(note, flush=True)
+        self.results.append({"panel": name, "evaluations": counts, self.ylabel: lines, "note": note})
+        table = [["evaluations", *map(str, counts)], ["---", *["--:"] * len(counts)]]
+        table += [[side, *(f"{v:.4f}" for v in values)] for side, values in lines.items()]
+        rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
+        self.text += f"{name}: {self.ylabel}\n\n{rows}\n\n" + (f"{note}\n\n" if note else "")
+
+    def plot(self) -> Any:
+        """A panel each."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.2 * len(self.results), 3.6), layout="constrained")
+        for ax, r in zip(figure.subplots(1, len(self.results), squeeze=False)[0], self.results):
+            for side, values in r[self.ylabel].items():
+                style = "-" if side.startswith("torchwhy") else "--"
+                ax.loglog(r["evaluations"], [max(v, 1e-6) for v in values], style, marker="o", markersize=3, label=side)
+            ax.set(title=r["panel"], xlabel="evaluations", ylabel=self.ylabel)
+            ax.legend(fontsize=6)
+        return figure
+
+
+class Counted(torch.nn.Module):
+    """A model that counts its rows and calls."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.rows, self.calls = model, 0, 0
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """The model's output."""
+        self.rows, self.calls = self.rows + len(x), self.calls + 1
+        return self.model(x)
+
+    def count(self, side: Callable[[], Any]) -> tuple[int, int]:
+        """Rows and calls that a side takes."""
+        self.rows = self.calls = 0
+        side()
+        return self.rows, self.calls
 
 
 def blind_maps(x: torch.Tensor) -> dict[str, torch.Tensor]:

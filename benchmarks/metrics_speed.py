@@ -1,15 +1,16 @@
-"""How fast are deletion and faithfulness correlation, against their floor and against Quantus?
+"""What do deletion and faithfulness correlation cost, against their floor and against Quantus?
 
-Both sides replace the same number of elements as often, on the same images and attributions, and give raw scores. The
-floor is evaluations × the best time per row of a plain batched forward pass. The values are compared too: Quantus's
-pixel flipping is our curve after its first point.
+At equal settings both sides replace the same number of elements as often, on the same images and attributions, and give raw
+scores; the values are compared too: Quantus's pixel flipping is our curve after its first point. Then each side gives the same
+figure in the cheapest way it offers: Quantus removes one element a step unless told otherwise, and takes random sets only.
+Rows and calls of the network are counted. The floor is our rows × the best time per row of a plain batched forward pass.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from harness import Benchmark, floor, forward
+from harness import Benchmark, Counted, floor, forward
 
 import torchwhy as tw
 from torchwhy import metrics as M
@@ -17,16 +18,13 @@ from torchwhy import metrics as M
 IMAGES = 8
 
 
-def quantus_sides(net, x, a, y, in_step, size, runs):
-    """Pixel flipping and faithfulness correlation of Quantus; nothing where it is not installed."""
+def quantus_sides(net, x, a, y):
+    """A metric of Quantus, by its name and settings, as a function without arguments; None where it is not installed."""
     try:
         import quantus
     except ImportError:
         print("quantus is not installed: left out")
-        return None, None
-    quiet = {"disable_warnings": True, "display_progressbar": False}
-    flip = quantus.PixelFlipping(features_in_step=in_step, perturb_baseline=0.0, **quiet)
-    correlation = quantus.FaithfulnessCorrelation(nr_runs=runs, subset_size=size, perturb_baseline=0.0, **quiet)
+        return None
     data = {
         "model": net,
         "x_batch": x.numpy(),
@@ -35,48 +33,110 @@ def quantus_sides(net, x, a, y, in_step, size, runs):
         "device": "cpu",
         "softmax": False,
     }
-    return (lambda: flip(**data)), (lambda: correlation(**data))
+
+    def side(name, **settings):
+        quiet = {"disable_warnings": True, "display_progressbar": False, "return_aggregate": False}
+        metric = getattr(quantus, name)(perturb_baseline=0.0, **quiet, **settings)
+        return lambda: np.asarray(metric(**data))
+
+    return side
+
+
+def compare(bench, label, net, x, sides, note=None, **options):
+    """A case of the benchmark with the rows and calls of its sides, and what ``note`` says of their values."""
+    sides = {name: side for name, side in sides.items() if side is not None}
+    given: dict[str, np.ndarray] = {}
+    counted = {n: net.count(lambda n=n, side=side: given.update({n: side()})) for n, side in sides.items()}
+    run = {"floor": floor(forward(net.model, x), counted["torchwhy"][0]), **{n: drop(s) for n, s in sides.items()}}
+    facts = {
+        "images": len(x),
+        "rows": {n: c[0] for n, c in counted.items()},
+        "calls": {n: c[1] for n, c in counted.items()},
+    }
+    ratios = bench.case(label, run, base="torchwhy", facts=facts, **options)
+    if not ratios:
+        return
+    for name, (rows, calls) in counted.items():
+        print(f"    {name:42} {rows / len(x):9.0f} rows an image, {calls} calls")
+    if note is not None and "quantus" in sides:
+        bench.results[-1]["note"] = note(given["torchwhy"], given["quantus"])
+        print(f"    {bench.results[-1]['note']}", flush=True)
 
 
 def main() -> None:
     bench = Benchmark("metrics_speed", "Metrics against their floor and Quantus", rounds=3)
     from torchvision import models
 
-    net = models.resnet18().eval().requires_grad_(False)
-    for side in (64,) if bench.quick else (32, 64):
+    net = Counted(models.resnet18()).eval().requires_grad_(False)
+    for side in (16,) if bench.quick else (32, 64):
         x = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
         y = net(x).argmax(1)
         a = tw.InputXGradient(net).attribute(x, y)
-        steps, runs = (24, 20) if bench.quick else (48, 50)
-        in_step, size = x[0].numel() // steps, x[0].numel() // 10
-        flip, correlation = quantus_sides(net, x, a, y, in_step, size, runs)
-        base = forward(net, x)
-        base(8)
-        facts = {"images": IMAGES, "side": side, "steps": steps, "sets": runs}
-        sides = {
-            "floor": floor(base, IMAGES * steps),
-            "torchwhy": lambda x=x, a=a, y=y, steps=steps: keep(M.deletion(net, x, a, y, steps=steps)),
-        }
-        if flip is not None:
-            ours, theirs = M.deletion(net, x, a, y, steps=steps).scores[:, 1:].numpy(), np.asarray(flip())
-            print(f"largest difference from Quantus: {np.abs(ours - theirs).max():.1e} of {np.abs(theirs).max():.1e}")
-            sides["quantus"] = lambda flip=flip: keep(flip())
-        bench.case(f"deletion, {steps} steps, resnet18 at {side}", sides, base="torchwhy", facts=facts)
-        options = {"subset_size": size, "n_samples": runs}
-        sides = {
-            "floor": floor(base, IMAGES * runs),
-            "torchwhy": lambda x=x, a=a, y=y, options=options: keep(
-                M.faithfulness_correlation(net, x, a, y, **options)
+        steps, runs, size = 48, 50, x[0].numel() // 10
+        theirs = quantus_sides(net, x, a, y) or (lambda *_, **__: None)
+        deletion = lambda x=x, a=a, y=y, **o: M.deletion(net, x, a, y, **o).scores.numpy()  # noqa: E731
+        correlation = lambda x=x, a=a, y=y, **o: M.faithfulness_correlation(net, x, a, y, **o).numpy()  # noqa: E731
+        compare(
+            bench,
+            f"deletion, {steps} steps each, resnet18 at {side}",
+            net,
+            x,
+            {
+                "torchwhy": lambda: deletion(steps=steps),
+                "quantus": theirs("PixelFlipping", features_in_step=x[0].numel() // steps),
+            },
+            lambda ours, other: (
+                f"largest difference {np.abs(ours[:, 1:] - other).max():.1e} of {np.abs(other).max():.1e}"
             ),
-        }
-        if correlation is not None:
-            sides["quantus"] = lambda correlation=correlation: keep(correlation())
-        bench.case(f"faithfulness correlation, {runs} sets, resnet18 at {side}", sides, base="torchwhy", facts=facts)
+        )
+        compare(
+            bench,
+            f"faithfulness correlation, {runs} sets each, resnet18 at {side}",
+            net,
+            x,
+            {
+                "torchwhy": lambda: correlation(n_samples=runs, subset_size=size),
+                "quantus": theirs("FaithfulnessCorrelation", nr_runs=runs, subset_size=size),
+            },
+        )
+        if side <= 32:  # thousands of steps
+            compare(
+                bench,
+                f"deletion, area at the default settings of each, resnet18 at {side}",
+                net,
+                x,
+                {"torchwhy": deletion, "quantus": theirs("PixelFlipping")},
+                areas,
+                rounds=1,
+            )
+        compare(
+            bench,
+            f"faithfulness correlation, to the same standard error (correlation_accuracy.py), resnet18 at {side}",
+            net,
+            x,
+            {
+                "torchwhy": lambda: correlation(n_samples=20, subset_size=size, oversample=20),
+                "quantus": theirs("FaithfulnessCorrelation", nr_runs=100, subset_size=size),
+            },
+        )
     bench.finish()
 
 
-def keep(value: object) -> None:
-    """Drop a result."""
+def areas(ours, other):
+    """How far the areas under the two curves differ, as a share of how far the score moves."""
+    height = (ours[:, :-1] + ours[:, 1:]).mean(1) / 2
+    whole = np.concatenate([ours[:, :1], other], 1)  # theirs lacks the untouched image
+    gap = np.abs(height - (whole[:, :-1] + whole[:, 1:]).mean(1) / 2)
+    return f"mean difference of the areas: {(gap / np.ptp(whole, axis=1)).mean():.2%} of the range of the curve"
+
+
+def drop(side):
+    """The same without a result, which would be taken for a time."""
+
+    def run() -> None:
+        side()
+
+    return run
 
 
 if __name__ == "__main__":

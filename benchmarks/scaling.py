@@ -1,4 +1,4 @@
-"""How do time and memory grow with rows, samples, the side of the image and threads?
+"""How do time and memory grow with rows, samples, the side of the image, threads, and on a GPU where there is one?
 
 Each method against the floor of its evaluations (× the best time per row of a plain batched forward pass, or forward and
 backward where it takes gradients) at the same setting: a ratio that stays where it is means that nothing but the
@@ -9,6 +9,7 @@ evaluations grows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,18 +25,24 @@ METHODS: dict[str, tuple[Callable[..., Any], bool]] = {  # its settings for n sa
 }
 
 
-def case(bench: Benchmark, model: Any, name: str, what: str, *, rows: int, samples: int, side: int) -> None:
+def case(
+    bench: Benchmark, model: Any, name: str, what: str, *, rows: int, samples: int, side: int, device: str = "cpu"
+) -> None:
     """One point of a curve."""
+    value = {"rows": rows, "samples": samples, "side": side, "threads": torch.get_num_threads(), "device": device}
+    label = f"{name}, {what} {value[what]}{'' if device == 'cpu' else f' on {device}'}"
+    if not re.search(bench.only, label):
+        return
     make, gradient = METHODS[name]
-    x = torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0))
+    model = model.to(device)
+    x = torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     data = {"feature_mask": tw.patches(x, 4)} if name == "KernelSHAP" else {}
     method = make(model, samples)
     evaluations = method.explain(x, 0, **data).evaluations if rows * samples <= 200 else rows * samples
     plain = (forward_backward if gradient else forward)(model, x)
     plain(8)
-    value = {"rows": rows, "samples": samples, "side": side, "threads": torch.get_num_threads()}
     bench.case(
-        f"{name}, {what} {value[what]}",
+        label,
         {"floor": floor(plain, evaluations, (8, 32, 128)), "torchwhy": lambda: keep(method.attribute(x, 0, **data))},
         base="floor",
         rounds=1 if rows * samples > 1000 else 3,
@@ -56,7 +63,7 @@ class Scaling(Benchmark):
         axes = figure.subplots(2, len(grows), sharey="row", squeeze=False)
         for column, what in enumerate(grows):
             for name in METHODS:
-                rows = [r for r in self.results if r["what"] == what and r["method"] == name]
+                rows = [r for r in self.results if (r["what"], r["method"], r["device"]) == (what, name, "cpu")]
                 at = [r[what] for r in rows]
                 axes[0][column].plot(at, [r["ratio"]["torchwhy"] for r in rows], "o-", label=name)
                 axes[1][column].plot(at, [r["peak_mib"]["torchwhy"] or 0 for r in rows], "o-", label=name)
@@ -93,6 +100,10 @@ def main() -> None:
             torch.set_num_threads(count)
             case(bench, model, name, "threads", rows=1, samples=200, side=64)
         torch.set_num_threads(threads)
+        for rows in (1, 16) if torch.cuda.is_available() else ():
+            case(bench, model, name, "rows", rows=rows, samples=1000, side=224, device="cuda")
+    if not torch.cuda.is_available():
+        print("no CUDA device: left out")
     bench.finish()
 
 

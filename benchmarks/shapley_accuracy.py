@@ -2,20 +2,20 @@
 
 Three games whose exact values are known: a network with 12 features, gradient-boosted trees with 10 on scikit-learn's
 diabetes data, and a sum of small games over 49 patches. For each budget the mean absolute error over the features, as a
-share of their mean absolute value, is averaged over seeds; every method is charged for all rows that it evaluates.
+share of their mean absolute value, is averaged over seeds; every method is charged for all rows that it evaluates, which
+are counted.
 
-    python benchmarks/shapley_accuracy.py [--quick] [--plot docs/benchmarks/shapley_accuracy.png]
-
-Peers that are not installed are left out.
+    python benchmarks/shapley_accuracy.py --save
 """
 
-import argparse
+import functools
 import importlib.util
 import itertools
 import warnings
 
 import numpy as np
 import torch
+from harness import CurveBenchmark
 from torch import nn
 
 import torchwhy as tw
@@ -97,20 +97,19 @@ def patches(rough=False):
     return v, d, values
 
 
-def ours(v, d, budget, seed):
-    method = tw.KernelSHAP(v, n_samples=budget, generator=seed)
+def ours(v, d, budget, seed, method=tw.KernelSHAP, **options):
+    model = lambda z: v(np.asarray(z))  # noqa: E731 (arrays at once, without a trial whether it takes tensors)
+    method = method(model, **{"n_samples": budget, "generator": seed, **options})
     return method.attribute(torch.ones(1, d, dtype=torch.double))[0].numpy()
 
 
 def plain_pairs(v, d, budget, seed):
-    method = tw.KernelSHAP(v, n_samples=budget, generator=seed, cubic=False)
-    return method.attribute(torch.ones(1, d, dtype=torch.double))[0].numpy()
+    return ours(v, d, budget, seed, cubic=False)
 
 
 def orders(v, d, budget, seed):
     pairs = max(1, (budget - 2) // (2 * (d - 1)))
-    method = tw.ShapleySampling(v, n_samples=2 * pairs, generator=seed)
-    return method.attribute(torch.ones(1, d, dtype=torch.double))[0].numpy()
+    return ours(v, d, budget, seed, tw.ShapleySampling, n_samples=2 * pairs)
 
 
 def with_captum(v, d, budget, seed):
@@ -129,90 +128,95 @@ def with_shap(v, d, budget, seed):
     return explainer.shap_values(np.ones((1, d)), nsamples=budget - 2, silent=True, l1_reg=False)[0]
 
 
+def with_shap_orders(v, d, budget, seed):
+    import shap
+
+    explainer = shap.PermutationExplainer(v, np.zeros((1, d)), seed=seed)
+    return explainer(np.ones((1, d)), max_evals=budget, silent=True).values[0]
+
+
 def with_shapiq(name, **options):
     def run(v, d, budget, seed):
         import shapiq
 
         method = getattr(shapiq.approximator, name)(n=d, random_state=seed, **options)
-        found = method.approximate(budget, lambda z: v(np.asarray(z, dtype=np.float64)))
+        found = method.approximate(budget, lambda z: v(np.atleast_2d(np.asarray(z, dtype=np.float64))))
         return np.array([found[(i,)] for i in range(d)])
 
     return run
 
 
 def methods():
-    """Name → (package it needs, function)."""
+    """Name → function; those whose package is not installed are left out, which is said."""
     every = {
         "torchwhy KernelSHAP": ("torchwhy", ours),
         "torchwhy cubic=False": ("torchwhy", plain_pairs),
         "torchwhy ShapleySampling": ("torchwhy", orders),
         "captum KernelShap": ("captum", with_captum),
         "shap KernelExplainer": ("shap", with_shap),
+        "shap PermutationExplainer": ("shap", with_shap_orders),
         "shapiq KernelSHAP": ("shapiq", with_shapiq("KernelSHAP")),
         "shapiq kADDSHAP": ("shapiq", with_shapiq("kADDSHAP", max_order=2)),
         "shapiq SVARM": ("shapiq", with_shapiq("SVARM")),
+        "shapiq UnbiasedKernelSHAP": ("shapiq", with_shapiq("UnbiasedKernelSHAP")),
+        "shapiq PermutationSamplingSV": ("shapiq", with_shapiq("PermutationSamplingSV")),
     }
+    for package in dict.fromkeys(package for package, _ in every.values()):
+        if not importlib.util.find_spec(package):
+            print(f"{package} is not installed: left out")
     return {name: f for name, (package, f) in every.items() if importlib.util.find_spec(package)}
 
 
-def errors(game, budgets, seeds):
-    """Method → mean relative error at each budget."""
+def errors(game, sides, budgets, seeds):
+    """Method → mean relative error at each budget, and the most rows beyond it that a method took."""
     v, d, values = game
-    scale = np.abs(values).mean()
-    return {
-        name: [np.mean([np.abs(f(v, d, b, s) - values).mean() / scale for s in range(seeds)]) for b in budgets]
-        for name, f in methods().items()
-    }
+    scale, lines, over = np.abs(values).mean(), {}, {}
+    for name, method in sides.items():
+        lines[name], over[name] = [], 0
+        for budget in budgets:
+            found = []
+            for seed in range(seeds):
+                rows = []
+                answer = method(lambda z, rows=rows: (rows.append(len(z)), v(z))[1], d, budget, seed)
+                found.append(np.abs(answer - values).mean() / scale)
+                over[name] = max(over[name], sum(rows) - budget)
+            lines[name].append(float(np.mean(found)))
+    return lines, over
 
 
-def table(name, found, budgets):
-    print(f"\n{name}\n{'':26}" + "".join(f"{b:>10}" for b in budgets))
-    for method, row in found.items():
-        print(f"{method:26}" + "".join(f"{e:10.4f}" for e in row))
-    mine = np.array(found["torchwhy KernelSHAP"])
-    if "captum KernelShap" in found:
-        print(f"{'share of captum':26}" + "".join(f"{r:10.2f}" for r in mine / found["captum KernelShap"]))
-    peers = [row for method, row in found.items() if method.startswith("shap")]
-    if peers:
-        best = np.maximum(np.min(peers, axis=0), 1e-12)
-        print(f"{'share of the best peer':26}" + "".join(f"{r:10.2f}" for r in np.where(mine < 1e-6, 0, mine / best)))
+def verdict(lines, over):
+    """Our errors as shares of captum's, and of the best of shap and shapiq, at each budget."""
+    mine, told = np.array(lines["torchwhy KernelSHAP"]), []
+    for who, peers in (("captum", ("captum",)), ("the best of shap and shapiq", ("shap ", "shapiq "))):
+        others = [row for name, row in lines.items() if name.startswith(peers)]
+        if others:
+            best = np.maximum(np.min(others, axis=0), 1e-12)
+            shares = np.where(mine < 1e-6, 0, mine / best)  # exact: no share of a rounding error
+            told.append(f"torchwhy KernelSHAP's error as a share of {who}: {', '.join(f'{s:.2f}' for s in shares)}")
+    beyond = ", ".join(f"{name} by {rows}" for name, rows in over.items() if rows > 0)
+    return "; ".join([*told, *([f"beyond the budget: {beyond} rows"] if beyond else [])])
 
 
-def plot(results, budgets, path):
-    import matplotlib
+class ShapleyAccuracy(CurveBenchmark):
+    """Panels of games."""
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(results), figsize=(4.2 * len(results), 3.6), layout="constrained")
-    for ax, (name, found) in zip(axes, results.items()):
-        for method, row in found.items():
-            style = "-" if method.startswith("torchwhy") else "--"
-            ax.loglog(budgets, np.maximum(row, 1e-6), style, marker="o", markersize=3, label=method)
-        ax.set(title=name, xlabel="evaluations", ylabel="relative error")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    ylabel = "relative error"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two seeds and three budgets")
-    parser.add_argument("--plot", help="where to write the curves")
-    args = parser.parse_args()
-    budgets, seeds = (BUDGETS[:3], 2) if args.quick else (BUDGETS, 10)
+    title = "How far are sampled Shapley values from the exact ones, for a number of evaluations?"
+    bench = ShapleyAccuracy("shapley_accuracy", title, rounds=10)
+    budgets, seeds = ([100, 500], 2) if bench.quick else (BUDGETS, bench.rounds)
     warnings.simplefilter("ignore")
-    games = {
-        "network, 12": network(),
-        "trees, 10": trees(),
-        "patches, 49": patches(),
-        "rough patches, 49": patches(True),
-    }
-    results = {}
+    games = {"network, 12": network, "trees, 10": trees, "patches, 49": patches}
+    if not bench.quick:
+        games["rough patches, 49"] = functools.partial(patches, True)
+    sides = methods()
     for name, game in games.items():
-        results[name] = errors(game, budgets, seeds)
-        table(name, results[name], budgets)
-    if args.plot:
-        plot(results, budgets, args.plot)
+        if bench.only in name:
+            lines, over = errors(game(), sides, budgets, seeds)
+            bench.panel(name, budgets, lines, verdict(lines, over))
+    bench.finish()
 
 
 if __name__ == "__main__":

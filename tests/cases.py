@@ -11,6 +11,11 @@ from nets import inputs, make
 import torchwhy as tw
 
 
+def thirds(model):
+    """Three groups of the features of the linear network, or of any other's pictures."""
+    return {"groups": torch.arange(5 if isinstance(model, torch.nn.Linear) else 192) % 3}
+
+
 @dataclass
 class Case:
     """A method with settings that keep it quick, the network it is tried on, and what holds for it.
@@ -24,18 +29,22 @@ class Case:
     layer: str | None = None
     laws: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
-    wrap: Callable[[Any], Any] | None = None  # for methods of methods: model → options
+    wrap: Callable[[Any], Any] | None = None  # model → options: methods of methods, what depends on its features
     maps: bool = False  # gives maps (N, 1, H, W)
 
     def make(self, model, **options):
         layer = {"layer": self.layer} if self.layer else {}
-        return self.method(model, **{**layer, **self.options, **(self.wrap(model) if self.wrap else {}), **options})
+        wrapped = self.wrap(model) if self.wrap else {}
+        for other in wrapped.values():
+            if isinstance(other, tw.Attribution):
+                other.batch_size = options.get("batch_size")
+        return self.method(model, **{**layer, **self.options, **wrapped, **options})
 
     def setup(self, dtype=torch.double, n=3):
         return make(self.net, dtype), inputs(self.net, n, dtype)
 
     def __str__(self):
-        return f"{self.method.__name__}{'' if self.wrap is None else '-of'}"
+        return f"{self.method.__name__}{'' if self.wrap in (None, thirds) else '-of'}"
 
 
 PATCHES = torch.arange(64).view(8, 8) // 12
@@ -72,6 +81,7 @@ CASES = [
     Case(tw.DeepSHAP, laws=("linear", "complete", "dummy")),
     Case(tw.LinearApproximation, layer="conv1"),
     Case(tw.FeatureAblation, data={"feature_mask": PATCHES}, laws=("linear", "dummy")),
+    Case(tw.FeaturePermutation, {"n_repeats": 2, "generator": 0}, data={"feature_mask": PATCHES}, laws=("dummy",)),
     Case(tw.Occlusion, {"sliding_window_shapes": 3, "strides": 2}),
     Case(tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0}, maps=True),
     Case(
@@ -89,6 +99,7 @@ CASES = [
         data={"feature_mask": PATCHES},
         laws=("linear", "complete"),
     ),
+    Case(tw.OwenValues, {"n_samples": 6, "generator": 0}, wrap=thirds, laws=("linear", "complete", "dummy")),
     Case(tw.RawAttention, net="attending", maps=True),
     Case(tw.AttentionRollout, {"discard_ratio": 0.3}, net="attending", maps=True),
     Case(tw.AttentionFlow, net="attending", maps=True),

@@ -52,6 +52,7 @@ def test_targets(case, target, error, message):
         ("black", ValueError, "the names are zero, mean, blur"),
         ([0, 0], ValueError, "2 given for 1 input"),
         (object(), TypeError, "expected a number, a tensor"),
+        (tw.Distribution([0.0, 1.0]), TypeError, "a distribution takes a tensor of rows, got list"),
         (tw.Distribution(torch.zeros(4, 3, 8, 7)), ValueError, r"a distribution of rows has shape \(K, 3, 8, 8\)"),
     ],
 )
@@ -216,3 +217,49 @@ def test_a_tolerance_out_of_reach_warns_and_says_by_how_much():
         e = tw.IntegratedGradients(net, tolerance=1e-9, max_steps=20).explain(x, 1)
     assert caught[0].filename == __file__
     assert (e.completeness_gap > 0).all()
+
+
+def test_arrays_have_no_gradient():
+    with pytest.raises(TypeError, match="works on NumPy arrays, which have no gradient"):
+        tw.Saliency(lambda x: np.tanh(x.numpy()).sum(1)).attribute(inputs("smooth"))
+
+
+def test_a_black_box_that_gives_a_list_and_one_that_gives_words():
+    x = inputs("smooth")
+    found = tw.ExactShapley(lambda rows: [float(r.sum()) for r in rows]).attribute(x)
+    torch.testing.assert_close(found, x)
+    with pytest.raises(TypeError, match="model: it returned no numbers"):
+        tw.FeatureAblation(lambda rows: np.array(["cat"] * len(rows))).attribute(x)
+
+
+def test_baselines_of_several_inputs_are_taken_together():
+    net, (a, b) = make("two"), inputs("two")
+    method, rows = tw.FeatureAblation(net), torch.randn(4, 5, dtype=torch.double)
+    found = method.attribute((a, b), 1, baselines=(tw.Distribution(rows), 0.0))
+    each = [method.attribute((a, b), 1, baselines=(r, 0.0)) for r in rows]
+    for i, t in enumerate(found):
+        torch.testing.assert_close(t, sum(e[i] for e in each) / 4)
+    with pytest.raises(ValueError, match="baselines: 4, 2 of them"):
+        method.attribute((a, b), 1, baselines=(tw.Distribution(rows), tw.Distribution(b[:2])))
+
+
+def test_a_feature_mask_at_a_layer_is_of_the_layer():
+    net, (a, b) = make("two"), inputs("two")
+    one = tw.FeatureAblation(net, layer="a").attribute((a, b), 1, feature_mask=torch.tensor([0, 0, 1]))
+    assert one.shape == (3, 3)
+    assert torch.equal(one[:, 0], one[:, 1])
+    mask = torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0])
+    both = tw.FeatureAblation(net, layer=["a", "b"]).attribute((a, b), 1, feature_mask=mask)
+    assert torch.equal(both[0], both[1].flip(1))
+    with pytest.raises(ValueError, match="feature_mask: 2 given for 1"):
+        tw.FeatureAblation(net, layer="a").attribute((a, b), 1, feature_mask=mask)
+    with pytest.raises(TypeError, match=r"feature_mask\[1\]: None; expected integers"):
+        tw.FeatureAblation(net).attribute({"left": a, "right": b}, 1, feature_mask={"left": torch.arange(5)})
+
+
+def test_the_predicted_class_is_asked_for_in_batches():
+    net, x = make("smooth"), inputs("smooth", 6)
+    sizes = []
+    net.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
+    tw.FeatureAblation(net, batch_size=4).attribute(x, "predicted")
+    assert max(sizes) <= 4

@@ -154,12 +154,27 @@ def test_lists_of_methods_and_names_of_metrics(scene):
         (None, {"x": len}, TypeError, "'x' is no metric"),
         (None, ["iou"], ValueError, "mask: iou"),
         ({"a": 3}, ["sparseness"], TypeError, "'a' is a int"),
+        (
+            {"a": torch.ones(3, 1, 64, 64)},
+            ["sparseness"],
+            ValueError,
+            "'a' has attributions of 3 rows, the inputs have 2",
+        ),
+        ([], ["sparseness"], ValueError, "methods: none given"),
     ],
 )
 def test_refusals_name_the_argument(scene, methods, metrics, error, match):
     net, x, y, _ = scene
     with pytest.raises(error, match=match):
-        tw.compare(net, x[:2], y[:2], methods or [tw.Saliency(net)], metrics)
+        tw.compare(net, x[:2], y[:2], [tw.Saliency(net)] if methods is None else methods, metrics)
+
+
+def test_one_method_and_one_metric(scene):
+    net, x, y, _ = scene
+    table = tw.compare(net, x[:1], y[:1], tw.Saliency(net), "sparseness")
+    assert (table.methods, table.metrics) == (["Saliency"], ["sparseness"])
+    table = tw.compare(net, x[:1], y[:1], {"a|b": tw.Saliency(net)}, M.sparseness)
+    assert table.to_markdown().splitlines()[-1].startswith(r"| a\|b |")
 
 
 def test_unknown_names_are_refused(table):

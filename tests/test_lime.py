@@ -31,6 +31,17 @@ def test_lime_is_exact_on_a_linear_model(settings):
     torch.testing.assert_close(found.details["r_squared"], torch.ones(3, dtype=torch.double))
 
 
+@pytest.mark.filterwarnings("ignore:LIME")
+@pytest.mark.parametrize("settings", [{"regularizer": "lasso", "alpha": 1.0}, {"n_features": 2}, {}], ids=str)
+def test_where_nothing_is_to_be_explained_nothing_is(settings):
+    x = torch.rand(2, 4, dtype=torch.double)
+    flat = tw.LIME(lambda x: x.sum(1) * 0 + 2 / 3, n_samples=40, generator=0, **settings).explain(x)
+    assert flat.attributions.abs().max() < 1e-12
+    assert (flat.details["r_squared"] == 0).all()
+    if settings.get("alpha") == 1.0:  # documented to leave no feature
+        assert (tw.LIME(lambda x: x.sum(1), n_samples=40, generator=0, **settings).attribute(x) == 0).all()
+
+
 def test_lime_is_not_all_zero_on_probabilities():
     model = lambda x: (x @ torch.tensor([1.0, 0.5, 0.0, -1.0]) * 0.1).sigmoid()  # noqa: E731
     for regularizer in ("ridge", "lasso"):

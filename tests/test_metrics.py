@@ -135,23 +135,63 @@ def test_infidelity_equals_the_reference_and_captum(kind, target):
         torch.testing.assert_close(found, theirs.double(), rtol=1e-5, atol=1e-6)
 
 
-def test_random_sets_are_of_the_size_and_the_reference_agrees():
-    net, x, b, a, f = rows_of("smooth", 1)
+def watched(net, call):
+    """What the call gives, and the inputs that it evaluates."""
     seen = []
+    found = call(lambda z: (seen.append(z.clone()), net(z))[1])
+    return found, torch.cat(seen)
 
-    def watch(z):
-        seen.append(z.clone())
-        return net(z)
 
-    found = M.faithfulness_correlation(watch, x[:1], a[:1], 1, baselines=b[:1], subset_size=2, n_samples=20)
-    sets = [(z != x[0]).nonzero()[:, 0].tolist() for z in torch.cat(seen)]
-    assert sets[0] == []
-    assert {len(s) for s in sets[1:]} == {2}
-    assert len({tuple(s) for s in sets}) > 8  # of 10
+def test_random_sets_are_of_the_size_and_the_reference_agrees():
+    net, x, b, a, f = rows_of("conv", 1)
+    ask = lambda net: M.faithfulness_correlation(net, x[:1], a[:1], 1, baselines=b[:1], subset_size=30, n_samples=20)  # noqa: E731
+    found, seen = watched(net, ask)
+    sets = [(z != x[0]).flatten().nonzero()[:, 0].tolist() for z in seen]
+    assert [len(s) for s in sets] == [0] + 20 * [30]
+    assert len({tuple(s) for s in sets}) == 21
     assert found.item() == pytest.approx(ref.faithfulness_correlation(f, x[0], b[0], a[0], sets[1:]))
+
+
+def test_where_there_are_few_sets_each_is_evaluated_once():
+    net, x, b, a, f = rows_of("smooth", 1)
+    ask = lambda net: M.faithfulness_correlation(net, x[:1], a[:1], 1, baselines=b[:1], subset_size=2, n_samples=20)  # noqa: E731
+    found, seen = watched(net, ask)
+    assert len(seen) == 1 + 10
+    every = list(itertools.combinations(range(5), 2))
+    assert found.item() == pytest.approx(ref.faithfulness_correlation(f, x[0], b[0], a[0], every))
     curve = M.sensitivity_n(net, x[:1], a[:1], 1, baselines=b[:1], sizes=[2, 3], n_samples=20)
     assert curve.fractions.tolist() == pytest.approx([0.4, 0.6])
-    assert curve.scores[0, 0].item() == pytest.approx(found.item())  # the same first sets
+    assert curve.scores[0, 0].item() == pytest.approx(found.item())
+
+
+def test_extreme_sets_are_corrected_for_their_range():
+    net, x, b, a, f = rows_of("conv", 1)
+    options = {"baselines": b[:1], "subset_size": 30, "n_samples": 9, "oversample": 10}
+    found, seen = watched(net, lambda net: M.faithfulness_correlation(net, x[:1], a[:1], 1, **options))
+    assert len(seen) == 10
+    sets = [(z != x[0]).flatten().nonzero()[:, 0].tolist() for z in seen[1:]]
+    assert {len(s) for s in sets} == {30}
+    said = sorted(ref.set_sums(a[0], sets))
+    mean, spread = ref.moments_of_sets(a[0], 30)
+    assert said[3] < mean - spread < mean + spread < said[4]
+    assert found.item() == pytest.approx(ref.corrected_correlation(f, x[0], b[0], a[0], sets))
+    rows = [
+        M.faithfulness_correlation(net, x[i], a[i], 1, **{**options, "baselines": b[i]})
+        for i in map(slice, range(3), (1, 2, 3))
+    ]
+    torch.testing.assert_close(torch.cat(rows), M.faithfulness_correlation(net, x, a, 1, **{**options, "baselines": b}))
+
+
+def test_extreme_sets_are_worth_four_times_the_random_ones():
+    g = torch.Generator().manual_seed(0)
+    w, other = torch.randn(2, 1, 400, generator=g, dtype=torch.double)
+    x, a = torch.ones_like(w), 0.3 * w + other
+    truth = float(torch.corrcoef(torch.cat([w, a]))[0, 1])
+    ask = lambda seed, **o: M.faithfulness_correlation(Linear(w[0].tolist()), x, a, generator=seed, **o).item() - truth  # noqa: E731
+    few = torch.tensor([ask(s, n_samples=25, oversample=10) for s in range(150)])
+    many = torch.tensor([ask(s, n_samples=100) for s in range(150)])
+    assert few.square().mean() < 1.25 * many.square().mean()
+    assert few.mean().abs() < 0.03
 
 
 def test_irof_equals_the_reference():
@@ -282,6 +322,8 @@ def test_relative_metrics_refuse_scores_that_are_not_positive():
         (lambda: M.road(make("conv"), inputs("conv"), inputs("conv"), 1), "whole pixels"),
         (lambda: M.road(make("conv"), inputs("conv"), inputs("conv"), 1, baselines=0), "baselines"),
         (lambda: M.faithfulness_correlation(Linear(W), ONE, A, subset_size=3), "subset_size=3"),
+        (lambda: M.faithfulness_correlation(Linear(W), ONE, A, subset_size=2, oversample=2), "oversample=2"),
+        (lambda: M.faithfulness_correlation(Linear(W), ONE, A, oversample=0), "oversample=0"),
         (lambda: M.sensitivity_n(Linear(W), ONE, A, sizes=[1]), "sizes"),
         (lambda: M.infidelity(Linear(W), ONE, A, perturb=lambda n, g: torch.zeros(n, 2)), "perturb"),
         (lambda: M.deletion(Linear(W), ONE, "A"), "attributions"),
@@ -301,3 +343,12 @@ def test_facts_are_on_the_functions():
             assert thing.range[0] < thing.range[1]
             assert thing.needs in ("model", "maps", "mask", "method")
             assert thing.paper, name
+
+
+def test_probabilities_are_not_made_probabilities_again():
+    net, x, _, a, _ = rows_of("smooth", 1)
+    chance = lambda z: net(z).softmax(1).numpy()  # noqa: E731 (a classifier of arrays gives probabilities)
+    for metric in (M.deletion, M.average_drop):
+        same = [metric(model, x, a, 1, softmax=True) for model in (net, chance)]
+        same = [found.scores if isinstance(found, M.Curve) else found for found in same]
+        torch.testing.assert_close(*same)

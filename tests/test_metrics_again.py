@@ -186,6 +186,13 @@ def test_axioms():
     assert float(M.input_invariance(tw.Saliency(two[0]), two[1], 1).max()) < 1e-9
 
 
+class Frozen(torch.nn.Module):
+    """A network without weights."""
+
+    def forward(self, x):
+        return x.square()
+
+
 AGAIN = [
     M.sensitivity_max,
     M.sensitivity_avg,
@@ -225,6 +232,8 @@ def test_a_batch_equals_its_rows_and_data_reaches_the_method(metric):
         (lambda m, x: M.model_randomization(m, x, 1, mode="up"), ValueError, "mode='up'"),
         (lambda m, x: M.model_randomization(m, x, 1, layers=["foo"]), LookupError, "no layer 'foo'.*first"),
         (lambda m, x: M.model_randomization(Given(lambda z: z, says=edges), x, 1), TypeError, "no weights"),
+        (lambda m, x: M.model_randomization(tw.Saliency(Frozen()), x, 1), ValueError, "the model: no weights"),
+        (lambda m, x: M.sensitivity_max(tw.FeaturePermutation(m.model), x, 1), ValueError, "depends on the batch"),
         (lambda m, x: M.non_sensitivity(m.model, x, x, 1, tolerance=1), ValueError, "tolerance"),
         (lambda m, x: M.completeness_gap(m.model, x, x[:2], 1), ValueError, "2 rows"),
         (lambda m, x: M.sensitivity_max(Given(m.model, says=edges), x.long(), 1), TypeError, "integers"),

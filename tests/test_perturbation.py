@@ -222,6 +222,31 @@ def test_rise_of_every_output_in_one_run():
         torch.testing.assert_close(every.attributions[:, t : t + 1], one)
 
 
+@pytest.mark.parametrize("shape", [(11,), (5, 6, 4)], ids=str)
+def test_rise_of_series_and_volumes(shape):
+    x = torch.rand(2, 3, *shape, dtype=torch.double)
+    score = lambda x: x.flatten(2)[:, :, :4].sum((1, 2))  # noqa: E731
+    found = tw.RISE(score, n_samples=600, grid=3, generator=0).attribute(x)
+    assert found.shape == (2, 1, *shape)
+    assert (found.flatten(1)[:, 0] > found.flatten(1)[:, -1]).all()
+    grid, shift = torch.rand(4, *[3] * len(shape)), torch.rand(4, len(shape))
+    made = enlarge(grid, shift, shape)
+    assert made.shape == (4, *shape)
+    if len(shape) == 1:  # a series is a picture of one column
+        wide = enlarge(grid[:, :, None].expand(4, 3, 3), shift.expand(4, 2), (11, 11))
+        torch.testing.assert_close(made, wide[:, :, 5])
+
+
+def test_the_tolerance_of_rise_is_of_the_differences_within_a_map():
+    x = torch.rand(1, 1, 8, 8, dtype=torch.double)
+    options = {"n_samples": 40, "grid": 3, "generator": 0, "tolerance": 0.1, "max_evaluations": 20000}
+    takes = [tw.RISE(lambda x, c=c: x[:, 0, :4].sum((1, 2)).tanh() + c, **options).explain(x) for c in (0.0, 1000.0)]
+    assert takes[0].evaluations == takes[1].evaluations > 40
+    for e in takes:
+        own = e.attributions - e.details["neutral"].view(1, 1, 1, 1)
+        assert e.standard_error.norm() <= 0.1 * own.norm()
+
+
 def test_bad_settings_of_rise():
     model, x = smooth()
     for settings, message in (

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .baselines import BaselineLike, Distribution, rows_of
+from .baselines import BaselineLike, Distribution, rows_of, same_number
 from .engine.batching import Batching
 from .engine.blackbox import as_function
 from .engine.grids import last_grid
@@ -61,6 +61,7 @@ class Attribution(Settings):
     uses_baselines: ClassVar[bool] = False
     uses_feature_mask: ClassVar[bool] = False
     baselines_are_rows: ClassVar[bool] = False  # a tensor of baselines is K rows to draw from
+    rows_are_independent: ClassVar[bool] = True
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "cut"  # the model begins there | is read there | of a part
     paper: ClassVar[str] = ""
 
@@ -193,10 +194,12 @@ class Attribution(Settings):
         )
         if self.uses_baselines:
             given = _each(baselines, inputs, "baselines")
-            problem.baselines = tuple(
-                rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)
+            problem.baselines = same_number(
+                [rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)]
             )
-        problem.feature_mask = None if feature_mask is None else _each(feature_mask, inputs, "feature_mask")
+        if feature_mask is not None:
+            inside = self.layer is not None and self.layer_role == "cut"
+            problem.feature_mask = _each(feature_mask, self.layer if inside else inputs, "feature_mask")
         if isinstance(target, Neuron):
             problem.neuron = find(model, target.layer)
             with torch.no_grad():  # one row, to its end: does the layer run once?
@@ -279,8 +282,9 @@ class Attribution(Settings):
         """The largest output of each row."""
         if target != "predicted":
             raise ValueError(f"target={target!r}: the only word is 'predicted'")
+        answer = lambda a, b: only_tensor(problem.output([t[a:b] for t in problem.x], problem.rows[a:b]))  # noqa: E731
         with torch.no_grad():
-            out = only_tensor(problem.output(problem.x, problem.rows))
+            out = torch.cat(list(problem.batches(problem.n, answer)))
         problem.evaluations += problem.n
         if out.dim() != 2:
             raise ValueError(f"target='predicted' needs an output (N, classes), this one has shape {tuple(out.shape)}")
@@ -309,6 +313,8 @@ def change(problem: Problem) -> Tensor:
 
 def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensors:
     """What another method says of ``z`` ``(M, ...)`` in place of the inputs of rows ``(M,)``."""
+    if not method.rows_are_independent:
+        raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
     data, take = problem.data, lambda value: problem.data.take(value, rows)
     extra: Any = {k: take(v) for k, v in data.kwargs.items()} or tuple(map(take, data.args)) or None
     form = tuple if data.names is None else lambda values: dict(zip(data.names or (), values))
@@ -327,8 +333,8 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     return tuple(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
 
 
-def _each(value: Any, inputs: Inputs, name: str) -> tuple:
-    """One value for each input tensor; a single one stands for all."""
+def _each(value: Any, inputs: Any, name: str) -> tuple:
+    """One value for each input tensor (or layer); a single one stands for all."""
     if isinstance(inputs, Mapping):
         if isinstance(value, Mapping):
             unknown = set(value) - set(inputs)
@@ -336,10 +342,10 @@ def _each(value: Any, inputs: Inputs, name: str) -> tuple:
                 raise ValueError(f"{name}: no inputs are called {', '.join(map(repr, sorted(unknown)))}")
             return tuple(value.get(key) for key in inputs)
         return (value,) * len(inputs)
-    n = 1 if isinstance(inputs, Tensor) else len(inputs)
+    n = len(inputs) if isinstance(inputs, (tuple, list)) else 1
     if isinstance(value, (tuple, list)):
         if len(value) != n:
-            raise ValueError(f"{name}: {len(value)} given for {n} input tensors")
+            raise ValueError(f"{name}: {len(value)} given for {n} input tensors or layers")
         return tuple(value)
     return (value,) * n
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,8 +109,14 @@ class Distribution(Baseline):
         """The rows, shape ``(K, 1, ...)``.
 
         Raises:
+            TypeError: something else than a tensor.
             ValueError: rows of another shape than the inputs', or none.
         """
+        if not isinstance(self.data, Tensor):
+            raise TypeError(
+                f"baselines: a distribution takes a tensor of rows, got {type(self.data).__name__}; for several inputs give "
+                "a tuple of distributions"
+            )
         if self.data.shape[1:] != x.shape[1:] or not len(self.data):
             raise ValueError(
                 f"baselines: a distribution of rows has shape (K, {', '.join(map(str, x.shape[1:]))}), "
@@ -166,3 +173,18 @@ def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, di
         )
     tensor = tensor.reshape(shape)
     return tensor.expand(shape[0], *x.shape[1:])[None]
+
+
+def same_number(baselines: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """As many baselines for every input: a single one ``(1, N or 1, ...)`` goes with each of the others' K.
+
+    Raises:
+        ValueError: different numbers of them.
+    """
+    k = max(map(len, baselines))
+    if any(len(b) not in (1, k) for b in baselines):
+        raise ValueError(
+            f"baselines: {', '.join(str(len(b)) for b in baselines)} of them for the inputs; they are taken together, so give "
+            "as many for each, or a single one"
+        )
+    return tuple(b.expand(k, *b.shape[1:]) for b in baselines)

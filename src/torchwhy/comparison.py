@@ -172,6 +172,7 @@ class Comparison:
         head, *body = self._lines()
         rule = ["---"] + ["---:"] * (len(head) - 1)
         lines = [[t for t, _ in head], rule, *([f"**{t}**" if best else t for t, best in line] for line in body)]
+        lines = [[t.replace("|", r"\|") for t in line] for line in lines]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     _repr_html_ = to_html
@@ -267,8 +268,11 @@ def compare(
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected a share between 0 and 1")
-    chosen = _metrics_of(metrics)
+    chosen = _metrics_of([metrics] if isinstance(metrics, str) or callable(metrics) else metrics)
+    methods = [methods] if isinstance(methods, Attribution) else methods
     named = dict(methods) if isinstance(methods, Mapping) else _named(methods)
+    if not named:
+        raise ValueError("methods: none given")
     options = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
     result = Comparison({m: {} for m in chosen}, {}, {}, {}, {}, level)
     for name, method in named.items():
@@ -306,6 +310,8 @@ def _explain(
         result.attributions[name] = method
     else:
         raise TypeError(f"methods: {name!r} is a {type(method).__name__}; expected a method such as tw.Saliency(model)")
+    if len(_first(result.attributions[name])) != n:
+        raise ValueError(f"methods: {name!r} has attributions of {len(_first(method))} rows, the inputs have {n}")
 
 
 def _measure(

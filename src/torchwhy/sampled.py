@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -39,21 +40,24 @@ class Sampled(Attribution):
     def __post_init__(self) -> None:
         for name in ("n_samples", "max_evaluations"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
                 raise ValueError(f"{name}={value!r}: expected an int of at least 1, or None")
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance={self.tolerance!r}: expected a positive share of the attribution, or None")
         if self.max_evaluations is not None and self.tolerance is None:
             raise ValueError("max_evaluations: bounds the sampling until a tolerance; give tolerance= or n_samples=")
 
-    def _rounds(self, first: int, cost: float) -> Iterator[tuple[int, int]]:
-        """Spans of samples to take, ``first`` to begin with; each sample costs ``cost`` evaluations of a row."""
+    def _rounds(self, first: int, cost: float, spent: int = 0) -> Iterator[tuple[int, int]]:
+        """Spans of samples to take, ``first`` to begin with.
+
+        Each sample costs ``cost`` evaluations of a row, and ``spent`` are needed besides.
+        """
         if self.tolerance is None:
             return rounds(first, None)
-        most = 10 * first if self.max_evaluations is None else int(self.max_evaluations / cost)
+        most = 10 * first if self.max_evaluations is None else int((self.max_evaluations - spent) / cost)
         if most < first:
             raise ValueError(
-                f"max_evaluations={self.max_evaluations}: the first samples alone take {first * cost:g}; "
+                f"max_evaluations={self.max_evaluations}: the first samples alone take {first * cost + spent:g}; "
                 "raise it or lower n_samples"
             )
         return rounds(first, most)

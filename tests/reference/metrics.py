@@ -91,6 +91,26 @@ def faithfulness_correlation(f, x, b, a, subsets):
     return correlation(said, [value(f, x) - value(f, replaced(x, b, s)) for s in subsets])
 
 
+def set_sums(a, subsets):
+    return [sum(float(a.flatten()[i]) for i in s) for s in subsets]
+
+
+def moments_of_sets(a, size):
+    """Mean and standard deviation of the sum of so many of the numbers, drawn without replacement."""
+    d, mean = a.numel(), float(a.mean())
+    variance = sum((float(v) - mean) ** 2 for v in a.flatten()) / (d - 1)
+    return size * mean, math.sqrt(size * (d - size) / d * variance)
+
+
+def corrected_correlation(f, x, b, a, subsets):
+    """Thorndike 1949, case 2: the correlation of a selected sample brought to the range of all sets."""
+    said, (_, spread) = set_sums(a, subsets), moments_of_sets(a, len(subsets[0]))
+    mean = sum(said) / len(said)
+    u = spread / math.sqrt(sum((s - mean) ** 2 for s in said) / (len(said) - 1))
+    r = faithfulness_correlation(f, x, b, a, subsets)
+    return r * u / math.sqrt(1 - r**2 + r**2 * u**2)
+
+
 def faithfulness_estimate(f, x, b, a, size=1):
     order = order_of(a)
     return faithfulness_correlation(f, x, b, a, [order[i : i + size] for i in range(0, len(order), size)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -36,8 +37,16 @@ class BlackBox:
         elif self.arrays:
             out = self.function(*map(_array, args), **{k: _array(v) for k, v in kwargs.items()})
         else:
-            out = self.function(*args, **kwargs)
-        return torch.as_tensor(out, device=device) if hasattr(out, "__array__") and not isinstance(out, Tensor) else out
+            try:
+                out = self.function(*args, **kwargs)
+            except RuntimeError as error:
+                if "numpy() on Tensor that requires grad" not in str(error):
+                    raise
+                raise TypeError(
+                    "model: it works on NumPy arrays, which have no gradient; choose a method that needs none, such as "
+                    "KernelSHAP, LIME or Occlusion"
+                ) from error
+        return _tensor(out, device)
 
 
 def as_function(model: Any, *, gradient: bool = False) -> Any:
@@ -57,6 +66,19 @@ def as_function(model: Any, *, gradient: bool = False) -> Any:
         model = getattr(model, named)
     estimator = hasattr(getattr(model, "__self__", None), "get_params")
     return BlackBox(model, arrays=False if gradient else True if estimator else None)
+
+
+def _tensor(out: Any, device: torch.device) -> Any:
+    """An array, or a list of numbers, as a tensor; anything else as it is."""
+    numbers = isinstance(out, list) and bool(out) and all(isinstance(v, (Real, list)) for v in out)
+    if isinstance(out, Tensor) or not (numbers or hasattr(out, "__array__")):
+        return out
+    try:
+        return torch.as_tensor(out, device=device)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"model: it returned no numbers ({error}); give scores, such as those of predict_proba"
+        ) from None
 
 
 def _array(value: Any) -> Any:

@@ -108,6 +108,8 @@ def number_features(x: Sequence[Tensor], feature_mask: Sequence[Tensor] | None =
 def _checked(mask: Tensor, x: Tensor, position: int) -> Tensor:
     """The mask with as many dimensions as its input, on the same device."""
     name = f"feature_mask[{position}]" if position else "feature_mask"
+    if not hasattr(mask, "__array__") and not isinstance(mask, (list, tuple)):
+        raise TypeError(f"{name}: {mask!r}; expected integers, the number of each element's feature")
     mask = torch.as_tensor(mask)
     if mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool:
         raise ValueError(f"{name}: dtype {mask.dtype}; expected integers, the number of each element's feature")

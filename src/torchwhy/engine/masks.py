@@ -105,21 +105,6 @@ def drops(problem: Problem, masks: Masks, count: int, fill: Fill | None = None) 
     return (s[0] - s[1:]).T
 
 
-def _holes(baselines: Sequence[Tensor], which: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-    """The baseline numbered ``which`` of each row; one row of baselines serves all."""
-    return tuple(b[which, rows if b.shape[1] > 1 else torch.zeros_like(rows)] for b in baselines)
-
-
-def _finite(s: Tensor, problem: Problem) -> Tensor:
-    bad = ~s.isfinite()
-    if bad.any():
-        raise ValueError(
-            f"the model gave {int(bad.sum())} scores that are not finite (NaN or infinite) on perturbed inputs: "
-            "choose baselines the model can take, or a target that is finite there"
-        )
-    return s
-
-
 @dataclass(frozen=True)
 class Windows:
     """Boxes of a size that slide over a shape by a step; those over the far edge are cut off there.

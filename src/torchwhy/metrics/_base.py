@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar
 
 import torch
@@ -29,7 +30,7 @@ class Options(TypedDict, total=False):
     feature_mask: which elements are one feature; None makes each element of the attributions one, so that a map
     ``(N, 1, H, W)`` of an image replaces whole pixels and one of ``(N, 3, H, W)`` single channels of pixels.
     additional_forward_args: further arguments of the model.
-    softmax: score by the class probabilities, not by the model's output.
+    softmax: score by the class probabilities, not by the model's output; an output that holds them is left as it is.
     batch_size: the most rows of one model call; None finds it. It does not change the numbers.
     generator: where random numbers come from, an int or a CPU ``torch.Generator``; 0 unless told, so that a metric
     gives the same value each time.
@@ -104,7 +105,8 @@ class Probability(Derived):
                 f"softmax=True: needs a class as the target and an output (N, classes), this one has shape "
                 f"{tuple(out.shape)}; pass softmax=False"
             )
-        return self.target.select(out.softmax(1), rows)
+        shares = bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < 1e-3).all())
+        return self.target.select(out if shares else out.softmax(1), rows)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -230,9 +232,9 @@ def count_of(value: Any, name: str, least: int = 1) -> int:
     Raises:
         ValueError: not an int, or too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
-    return value
+    return int(value)
 
 
 def pearson(a: Tensor, b: Tensor, *, noise: float = 1e-6) -> Tensor:

@@ -6,8 +6,10 @@ elements; a method that gives each element the whole of its feature (as ablation
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 inf = float("inf")
+LARGE = 10  # features of a set whose attribution is about normal
 
 
 @metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1901.09392", elements=True)
@@ -99,18 +102,25 @@ def faithfulness_correlation(
     *,
     subset_size: int | None = None,
     n_samples: int = 100,
+    oversample: int = 1,
     **options: Unpack[Options],
 ) -> Tensor:
     r"""The correlation between the attributions of random sets of features and what the score loses without them, (N,).
 
     :math:`\operatorname{corr}_S\big(\sum_{i \in S} a_{ni},\; f(x_n) - f(x_n \setminus S)\big)` over ``n_samples`` sets S of one
-    size, the same for all rows. NaN where either side does not vary, as for a constant map.
+    size, the same for all rows. NaN where either side does not vary, as for a constant map. If no more sets exist, each is
+    taken once, and the value is exact; else its standard error is about :math:`(1 - r^2) / \sqrt{\text{n\_samples}}`.
 
     Args:
         model, inputs, target: as for a method.
         attributions: in the inputs' form and shape; a size of 1 stands for a whole dimension.
         subset_size: features in a set; None takes a tenth of them, at least 1.
-        n_samples: sets, at least 3.
+        n_samples: sets, at least 3; each takes one evaluation of a row, and one more the whole input.
+        oversample: c > 1 draws c times as many sets, evaluates the half of n_samples with the smallest and the half with the
+            largest attributions, of each row its own, and corrects for their range (Thorndike 1949, case 2). With c = 10
+            as accurate as 4 times the random sets where r is small, with c = 20 as 5 times, and as twice near 1. It takes
+            the loss to be linear, on average, in the attribution of the set, as it nearly is for large sets; those of fewer
+            than 10 features are refused.
         options: see :class:`Options`; features must be the same for all rows.
 
     Paper: Bhatt et al. 2020, arXiv:2005.00631, definition 3.
@@ -118,7 +128,9 @@ def faithfulness_correlation(
     problem = problem_of(model, inputs, target, **options)
     rated = _summed(problem, attributions)
     size = max(1, rated.d // 10) if subset_size is None else subset_size
-    return _subsets(problem, rated, [size], n_samples)[:, 0]
+    if count_of(oversample, "oversample") > 1 and size < LARGE:
+        raise ValueError(f"oversample={oversample}: takes sets of at least {LARGE} features, these have {size}")
+    return _subsets(problem, rated, [size], n_samples, oversample)[:, 0]
 
 
 @metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:1711.06104")
@@ -150,7 +162,7 @@ def sensitivity_n(
         sizes = (
             torch.logspace(0, torch.tensor(max(2.0, 0.8 * rated.d)).log10().item(), 10).round().int().unique().tolist()
         )
-    if len(sizes) < 2 or any(a >= b for a, b in pairwise(sizes)):
+    if len(sizes) < 2 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"sizes={list(sizes)!r}: expected at least two ascending sizes")
     scores = _subsets(problem, rated, sizes, n_samples)
     return Curve(torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / rated.d, scores)
@@ -202,29 +214,78 @@ def _summed(problem: Problem, attributions: Any) -> Rated:
     return rated
 
 
-def _subsets(problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int) -> Tensor:
-    """Correlations (N, len(sizes)) over random sets."""
+def _subsets(problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int, oversample: int = 1) -> Tensor:
+    """Correlations (N, len(sizes)) over sets of features."""
     samples = count_of(n_samples, "n_samples", 3)
     for size in sizes:
         if count_of(size, "subset_size") >= rated.d:
             raise ValueError(f"subset_size={size}: a set needs fewer than all {rated.d} features")
-    draws = Draws(
-        lambda count, g: torch.rand(count, rated.d, generator=g).argsort(1), problem.generator, block_for(rated.d)
-    )
-    sums = torch.zeros(1 + len(sizes) * samples, problem.n, dtype=torch.double, device=rated.values.device)
     values = rated.values.double()
-
-    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        size = torch.tensor([0, *sizes])[(index + samples - 1) // samples]  # mask 0 keeps everything
-        keep = (draws[index] >= size[:, None]).to(rows.device)
-        sums[index.to(rows.device), rows] = ((~keep) * pick(values, rows)).sum(1)
-        return rated.features.keep(keep, rows)
-
     with problem.open():
-        scores = collect(problem, masks, (0, len(sums)))
-    lost = (scores[0] - scores[1:]).view(len(sizes), samples, -1)
-    said = sums[1:].view(len(sizes), samples, -1)
-    return as_scores(torch.stack([pearson(s.T, t.T) for s, t in zip(said, lost)], 1), problem)
+        whole = problem.all_scores(problem.x).double()
+        found = [_agreement(problem, rated, whole, _sets(values, s, samples, oversample, problem)) for s in sizes]
+    return as_scores(torch.stack(found, 1), problem)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Sets of features of one size.
+
+    ``keep``: ``(index, rows)`` → the features (M, d) that are not in set number ``index`` of row ``rows``. ``said`` (S, N) are
+    the attributions of the sets, known of those that were asked for. ``spread`` (N,) is their standard deviation over all
+    sets, where the chosen ones have another.
+    """
+
+    said: Tensor
+    keep: Callable[[Tensor, Tensor], Tensor]
+    spread: Tensor | None = None
+
+
+def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Problem) -> Sets:
+    """The sets to evaluate: all of them if there are no more, else random ones or, of more random ones, the extremes."""
+    d, device = values.shape[1], values.device
+    if math.comb(d, size) <= samples:
+        members = torch.tensor(list(itertools.combinations(range(d), size)))
+        every = torch.zeros(len(members), d, dtype=torch.bool).scatter_(1, members, True).to(device)
+        return Sets(every.to(values) @ values.T, lambda index, rows: ~every[index.to(device)])
+    shuffled = lambda count, g: torch.stack([torch.randperm(d, generator=g) for _ in range(count)])  # noqa: E731
+    orders = Draws(shuffled, problem.generator, min(samples, block_for(d)))  # not sorted: a seventh of the time
+    if oversample == 1:
+        sums = values.new_zeros(samples, len(values))
+
+        def random(index: Tensor, rows: Tensor) -> Tensor:
+            first = int(index[0])  # the rows share a set: it is made once
+            made = torch.arange(first, int(index[-1]) + 1)
+            members = (orders[made] < size).to(device)
+            sums[made.to(device)] = members.to(values) @ values.T
+            return ~members[(index - first).to(device)]
+
+        return Sets(sums, random)
+    groups = d // size  # an order of the features cut into pieces is so many sets
+    kind = torch.int16 if groups < 2**15 else torch.int32
+    parts = [orders[k[None]][0].to(device) // size for k in torch.arange(-(-samples * oversample // groups))]
+    said = torch.stack([values.new_zeros(len(values), groups + 1).index_add_(1, p, values)[:, :-1] for p in parts])
+    ranked = said.transpose(1, 2).flatten(0, 1).argsort(0)  # (candidates, N)
+    low = samples // 2
+    chosen, part = torch.cat([ranked[:low], ranked[low - samples :]]), torch.stack([p.to(kind) for p in parts])
+
+    def keep(index: Tensor, rows: Tensor) -> Tensor:
+        which = chosen[index.to(device), rows]
+        return part[which // groups] != (which % groups)[:, None]
+
+    sums = said.transpose(1, 2).flatten(0, 1).gather(0, chosen)
+    return Sets(sums, keep, (size * (d - size) / d * values.var(1)).sqrt())
+
+
+def _agreement(problem: Problem, rated: Rated, whole: Tensor, sets: Sets) -> Tensor:
+    """The correlation (N,) of the attributions of sets with what the score ``whole`` (N,) loses without them."""
+    masks = lambda index, rows: rated.features.keep(sets.keep(index, rows), rows)  # noqa: E731
+    lost = whole - collect(problem, masks, (0, len(sets.said)))
+    r = pearson(sets.said.T, lost.T)
+    if sets.spread is None:
+        return r
+    ratio = sets.spread / sets.said.std(0)  # Thorndike 1949, case 2: from the chosen sets' range to that of all
+    return r * ratio / (1 + r.square() * (ratio.square() - 1)).sqrt()
 
 
 def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n: int) -> tuple[Tensor, Tensor]:

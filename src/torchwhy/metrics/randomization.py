@@ -61,6 +61,11 @@ def model_randomization(
     whole = {k: v.clone() for k, v in other.model.state_dict().items()}
     names = _stages(other.model) if layers is None else list(layers)
     modules = [_named(other.model, name) for name in names]
+    bare = [
+        name or "the model" for name, m in zip(names, modules) if not any(p.is_floating_point() for p in m.parameters())
+    ]
+    if bare:
+        raise ValueError(f"layers: {', '.join(bare)}: no weights that could be made random")
     start = explain(method, inputs, target, data)
     found = [likeness(start, start, absolute=absolute)]
     for module in modules:

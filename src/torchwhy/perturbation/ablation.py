@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -66,11 +67,12 @@ class FeaturePermutation(Attribution):
 
     needs_gradient: ClassVar[bool] = False
     uses_feature_mask: ClassVar[bool] = True
+    rows_are_independent: ClassVar[bool] = False
     paper: ClassVar[str] = "arXiv:1801.01489"
 
     def _attribute(self, problem: Problem) -> Tensors:
         features, n, repeats = number_features(problem.x, problem.feature_mask), problem.n, self.n_repeats
-        if isinstance(repeats, bool) or int(repeats) != repeats or repeats < 1:
+        if isinstance(repeats, bool) or not isinstance(repeats, Integral) or repeats < 1:
             raise ValueError(f"n_repeats={repeats!r}: expected an int of at least 1")
         if n < 2:
             raise ValueError("inputs: one row; a feature is permuted among the rows, give several")

@@ -120,6 +120,8 @@ class LIME(SampledFeatures):
         root = (w / w.sum()).sqrt()
         flat = (z - w @ z / w.sum()) * root[:, None], (s - w @ s / w.sum()) * root
         x, y = (t.cpu().numpy() for t in flat)
+        if float(y @ y) <= 1e-24 * float(s.square().max()):  # rounding alone: nothing to explain
+            return torch.zeros(0, dtype=torch.long, device=z.device), None
         if self.n_features is not None:
             active = lars_path(x, y, method="lasso")[1][: self.n_features]
             return torch.as_tensor(sorted(active), dtype=torch.long, device=z.device), None
@@ -164,7 +166,7 @@ def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor
     Returns the coefficients and their standard errors (N, d), sandwich estimates on leave-one-out residuals, and the
     adjusted share of the variance that is explained (N,).
     """
-    x = torch.cat([torch.ones_like(z[:, :1]), z], 1)
+    x = torch.cat([torch.ones_like(w)[:, None], z], 1)
     shift = w @ z / w.sum()
     spread = (w @ (z - shift).square()).mean() if z.shape[1] else w.sum()
     penalty = alpha * spread * torch.ones_like(x[0])
@@ -176,7 +178,8 @@ def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor
     leverage = (solve * x.T).sum(0)
     error = (solve.square() @ (rest / (1 - leverage).clamp(min=1e-3)[:, None]).square()).sqrt()
     around = w @ (s - w @ s / w.sum()).square()
-    unexplained = torch.where(around > 0, (w @ rest.square()) / around.clamp(min=1e-300), 1.0)
+    varies = around > 1e-24 * (w @ s.square())  # beyond rounding
+    unexplained = torch.where(varies, (w @ rest.square()) / around.clamp(min=1e-300), 1.0)
     effective = float(w.sum() ** 2 / w.square().sum())
     spare = effective - x.shape[1]
     adjusted = 1 - unexplained * (effective - 1) / spare if spare > 0 else torch.zeros_like(unexplained)

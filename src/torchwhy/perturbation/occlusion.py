@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -86,11 +87,11 @@ def _windows(shape: tuple[int, ...], size: Any, step: Any) -> Windows:
 
 def _full(name: str, given: Any, shape: tuple[int, ...], rest: tuple[int, ...]) -> tuple[int, ...]:
     """A setting for every dimension, ``rest`` where none is given."""
-    sizes = (given,) * max(1, len(shape) - 1) if isinstance(given, int) else given
+    sizes = (given,) * max(1, len(shape) - 1) if isinstance(given, Integral) else given
     if (
         not isinstance(sizes, (tuple, list))
-        or any(isinstance(v, bool) or not isinstance(v, int) for v in sizes)
+        or any(isinstance(v, bool) or not isinstance(v, Integral) for v in sizes)
         or len(sizes) > len(shape)
     ):
         raise ValueError(f"{name}={given!r}: expected an int or up to {len(shape)} ints, a row has shape {shape}")
-    return (*rest[: len(shape) - len(sizes)], *sizes)
+    return (*rest[: len(shape) - len(sizes)], *map(int, sizes))

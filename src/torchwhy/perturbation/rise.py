@@ -30,8 +30,8 @@ class RISE(Sampled):
     M is a coarse grid of random cells, enlarged bilinearly and shifted by a random part of a cell; what it hides takes the
     baseline. In units of the score; only differences within a map mean anything, as an element without influence gets the
     mean score of all masks, (N, maps) in ``details["neutral"]``: pictures show the difference from it. Maps are
-    (N, 1, \*spatial). The standard error is reported. Takes K n_samples evaluations of
-    a row.
+    (N, 1, \*spatial). The standard error is reported; ``tolerance`` is its share of the difference from the neutral value.
+    Takes K n_samples evaluations of a row.
 
     Args:
         n_samples: the number m of masks; None is 1000.
@@ -69,7 +69,7 @@ class RISE(Sampled):
                     part = s[a : a + AT_ONCE]
                     sums.add(part.flatten(1), masks.make(torch.arange(first + a, first + a + len(part)), s.device))
             values, error = sums.summary()
-            if self._enough(values, error):
+            if self._enough(values - sums.mean_score()[:, None], error):
                 break
         shape = (problem.n, -1, *problem.x[0].shape[2:])
         neutral = sums.mean_score().view(problem.n, -1).to(problem.x[0].dtype)
@@ -272,7 +272,7 @@ def enlarge(grid: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
         g = grid.shape[1 + dim]
         cell = -(-n // g)
         start = (shift[:, dim, None] * cell).floor()
-        out = torch.einsum("mgr,mng->mrn", out.flatten(2), line_weights(n, g, start).to(grid)).reshape(
+        out = torch.einsum("mgr,mng->mrn", out.reshape(len(grid), g, -1), line_weights(n, g, start).to(grid)).reshape(
             len(grid), *out.shape[2:], n
         )
     return out

@@ -73,7 +73,8 @@ class KernelSHAP(SampledFeatures):
             return found
         ends = _scores(problem, features, torch.tensor([[False], [True]]).expand(2, d), rows)
         total = ends[1] - ends[0] if self.is_complete else None
-        spans = [stop for _, stop in self._rounds((budget - 2) // 2, 2 * len(problem.baselines[0]))]
+        k = len(problem.baselines[0])
+        spans = [stop for _, stop in self._rounds((budget - 2) // 2, 2 * k, 2 * k)]
         design = type(self)._design(d, spans, problem.generator)
         seen = [ends.new_zeros(0, 2, len(rows)) for _ in design.drawn]  # by size: v(S) and v(complement of S)
         for pairs in spans:

@@ -54,7 +54,8 @@ class ShapleySampling(SampledFeatures):
             return Estimate((full - none)[:, None], torch.zeros_like(none)[:, None], full - none)
         mean = RunningMean()
         orders = 26 if self.n_samples is None else self.n_samples
-        for start, stop in self._rounds(-(-orders // 2), unit * len(problem.baselines[0])):
+        k = len(problem.baselines[0])
+        for start, stop in self._rounds(-(-orders // 2), unit * k, 2 * k):
             for first, s in evaluate(problem, masks, (start * unit, stop * unit), rows=rows, unit=unit):
                 pairs = torch.arange(first // unit, (first + len(s)) // unit)
                 mean.add(_gains(none, s.view(len(pairs), 2, d - 1, -1), full, ranks[pairs].to(s.device)))
