@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..attribution import Attribution
 from ..engine.gradients import gradient
-from ..engine.grids import extent, grid_of, space
+from ..engine.grids import extent, grid_of, in_proportion, space
 from ..engine.images import resize
 from ..engine.problem import Problem, Tensors
 from .base import wide
@@ -69,7 +69,7 @@ class FullGrad(Attribution):
             term = wide(g * _constant(place.module, g.dim()))
             total = total - term.flatten(1).sum(1)
             view = grid_of(place, g, len(rows), size)
-            if view is not None:
+            if view is not None and in_proportion(view.size, size):
                 maps.append(_laid(view(term), size))
         return torch.stack(maps).sum(0), total.abs()
 
