@@ -7,6 +7,8 @@ from test_cam_layers import tokens
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.engine.grids import grid_of
+from torchwhy.engine.where import Place
 
 SIDE = 2  # of a window
 X = torch.randn(5, 3, 20, 24, dtype=torch.double, generator=torch.Generator().manual_seed(4))  # 5 x 6 patches
@@ -191,3 +193,52 @@ def test_sequences_before_rows(rows):
         return t.transpose(0, 1)[:, 1:].mT.unflatten(2, (4, 6))
 
     compare(net, "blocks.1", reshape, x, targets, METHODS)
+
+
+def test_full_grad_adds_up_windows_and_sequences_row_by_row():
+    for net in (windowed(), tokens(first=False, rows_first=False)):
+        x = X[:4, :, :16] if net.__class__.__name__ == "Tokens" else X[:4]
+        e = tw.FullGrad(net).explain(x, TARGETS[:4])
+        rows = [tw.FullGrad(net).explain(x[i : i + 1], k) for i, k in enumerate(TARGETS[:4])]
+        torch.testing.assert_close(e.attributions, torch.cat([r.attributions for r in rows]), **CLOSE)
+        torch.testing.assert_close(e.completeness_gap, torch.cat([r.completeness_gap for r in rows]), **CLOSE)
+
+
+class Norm(nn.LayerNorm):
+    """As libraries have them."""
+
+
+def test_full_grad_of_norms_with_the_channels_last():
+    """The norm's bias counts like that of the plain norm."""
+
+    class Last(nn.Module):
+        def __init__(self, norm):
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.norm, self.head = nn.Conv2d(3, 8, 4, 4), norm(8), nn.Linear(8, 3)
+            nn.init.normal_(self.norm.bias)
+
+        def forward(self, x):
+            return self.head(self.norm(self.patch(x).permute(0, 2, 3, 1)).relu().mean((1, 2)))
+
+    found, plain = (tw.FullGrad(Last(norm).double().eval()).explain(X, TARGETS) for norm in (Norm, nn.LayerNorm))
+    torch.testing.assert_close(found.attributions, plain.attributions, **CLOSE)
+    torch.testing.assert_close(found.completeness_gap, plain.completeness_gap, **CLOSE)
+
+
+def test_full_grad_of_sequences():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 18, 3)).double().eval()
+    e = tw.FullGrad(net).explain(X[..., 0], TARGETS)
+    assert e.attributions.shape == (5, 1, 20)
+    assert e.completeness_gap.max() < 1e-12
+
+
+def test_a_grid_of_windows_is_no_grid_of_cells():
+    """MaxViT's first stage has 64 windows of 49 tokens of 64 channels: nearly square."""
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(64)
+    place = Place("norm", norm, None, None, False)
+    assert not grid_of(place, torch.zeros(1, 64, 49, 64), 1, (224, 224)).sure
+    assert grid_of(place, torch.zeros(1, 56, 56, 64), 1, (224, 224)).sure
+    assert not grid_of(place, torch.zeros(1, 64, 64, 64), 1, (256, 256)).sure  # or windows of 8 x 8

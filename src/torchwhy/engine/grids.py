@@ -111,6 +111,8 @@ def _dense(
 
 def in_proportion(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
     """Whether a grid has the picture's proportions, up to a cell."""
+    if len(size) < 2:
+        return True
     (h, w), (height, width) = grid[-2:], size[-2:]
     return abs(h * width - w * height) <= max(height, width)
 

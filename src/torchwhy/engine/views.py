@@ -77,6 +77,11 @@ def rows_of(view: Reshape, tensor: Tensor, n: int) -> Rows:
     return Rows(None if isinstance(view, Windows) or not fitting else fitting[0])
 
 
+def rows_of_one(shape: tuple[int, ...]) -> Rows:
+    """Where a layer's tensor has its rows, told by its shape for a single row."""
+    return Rows(0 if shape[0] == 1 else 1 if shape[1:2] == (1,) else None)
+
+
 def to_grid(
     problem: Problem, place: Place, tensor: Tensor, n: int, size: tuple[int, ...], reshape: Reshape | None = None
 ) -> Reshape:
