@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..engine.grids import Reshape
-from ..engine.problem import Problem
+from ..engine.problem import Problem, Tensors
+from ..engine.views import Rows, rows_of
 from .base import ClassActivationMap, weighted, wide
 from .masked import strongest
 
@@ -43,14 +45,17 @@ class AblationCAM(ClassActivationMap):
             raise ValueError(
                 f"target: the score of row {int((scores == 0).nonzero()[0])} is 0, and AblationCAM's weights are shares of it"
             )
-        tensors, found = problem.read(problem.taps, problem.x, problem.rows), []
-        for place, tensor, view in zip(problem.taps, tensors, self.views(problem, tensors, problem.n)):
-            if len(tensor) != problem.n:
-                raise ValueError(
-                    f"layer: {place} passes a tensor of shape {tuple(tensor.shape)} for {problem.n} rows; AblationCAM needs "
-                    "the rows in its first dimension"
-                )
-            above = replace(problem, cut=(place,), taps=(), x=(tensor,))
+        layouts: list[tuple[Reshape, Rows]] = []  # of each layer
+
+        def arrange(passed: Tensors, m: int) -> list[Tensor]:
+            views = self.views(problem, passed, m)
+            layouts[:] = [(view, rows_of(view, t, m)) for view, t in zip(views, passed)]
+            return [rows.split(t, m) for (_, rows), t in zip(layouts, passed)]
+
+        found, tensors = [], problem.read(problem.taps, problem.x, problem.rows, arrange)
+        for place, tensor, (layout, rows) in zip(problem.taps, tensors, layouts):
+            above = replace(problem, cut=(place,), join=rows.join, taps=(), x=(tensor,))
+            view = partial(_of_rows, layout, rows)
             above.spare_below()
             found.append(weighted(wide(view(tensor)), self._weights(above, view, scores)))
             problem.evaluations, problem._broken = above.evaluations, above._broken
@@ -71,6 +76,11 @@ class AblationCAM(ClassActivationMap):
         for row, k, lost in above.batches(len(rows), work):
             weights[row, k] = lost.to(weights)
         return weights
+
+
+def _of_rows(layout: Reshape, rows: Rows, tensor: Tensor) -> Tensor:
+    """The grid ``(M, C, *grid)`` of rows ``(M, ...)``."""
+    return layout(rows.join(tensor))
 
 
 def cells_of(view: Reshape, tensor: Tensor) -> Tensor:

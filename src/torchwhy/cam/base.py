@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..attribution import Attribution, Inputs
 from ..engine.gradients import gradient
-from ..engine.grids import Grid, Reshape, extent, space, to_grid
+from ..engine.grids import Grid, Reshape, extent, space
 from ..engine.images import resize
 from ..engine.problem import Derive, Problem, Tensors
+from ..engine.views import to_grid
 from ..engine.where import LayerLike
 
 
@@ -31,7 +32,8 @@ class ClassActivationMap(Attribution):
         relu: cut off the negative part, as the papers do; without it a map is signed.
         upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
         reshape: a callable activations → ``(N, C, *grid)`` for layouts that are not known: convolutions of 1 to 3 dimensions,
-            grids with the channels last, and sequences of tokens, with others before them, are found by themselves.
+            grids with the channels last, sequences of tokens, with others before them, and windows of such grids are found
+            by themselves.
 
     Raises:
         ValueError: the layer has no grid, or the target does not depend on it.
@@ -67,12 +69,15 @@ class ClassActivationMap(Attribution):
     def views(self, problem: Problem, tensors: Tensors, m: int) -> list[Reshape]:
         """What turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
         size = extent(problem.x[space(problem.x)])
-        return [to_grid(place, t, m, size, self.reshape) for place, t in zip(problem.taps, tensors)]
+        return [to_grid(problem, place, t, m, size, self.reshape) for place, t in zip(problem.taps, tensors)]
 
     def activations(self, problem: Problem) -> list[Tensor]:
         """The activations ``(N, C, *grid)`` of each layer."""
-        found = problem.read(problem.taps, problem.x, problem.rows)
-        return [wide(f(a)) for f, a in zip(self.views(problem, found, problem.n), found)]
+
+        def arrange(passed: Tensors, m: int) -> list[Tensor]:
+            return [f(a) for f, a in zip(self.views(problem, passed, m), passed)]
+
+        return [wide(a) for a in problem.read(problem.taps, problem.x, problem.rows, arrange)]
 
     def _attribute(self, problem: Problem) -> Tensors:
         maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,9 +14,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..attribution import Attribution
 from ..engine.gradients import gradient
-from ..engine.grids import extent, grid_of, space
+from ..engine.grids import extent, grid_of, in_proportion, space
 from ..engine.images import resize
 from ..engine.problem import Problem, Tensors
+from ..engine.views import Rows, rows_of_one
 from .base import wide
 
 
@@ -26,7 +28,8 @@ class FullGrad(Attribution):
 
     :math:`z_l` is what a layer l with a bias gives: convolutions, linear layers, norms (of a batch norm the constant that it
     adds). ψ takes absolute values, brings them to [0, 1] over the layer's channels and cells, and interpolates to the input's
-    size. Maps are ``(N, 1, *size)``, never negative, without a unit; layers without a grid are left out of the map.
+    size. Maps are ``(N, 1, *size)``, never negative, without a unit; layers without a grid, and those
+    inside attention windows, are left out of the map.
 
     Before ψ the terms add up to the score in networks of ReLUs and linear layers: the explanation's ``completeness_gap`` is how
     far they are from that (attention, smooth activations, biases outside of such modules).
@@ -47,12 +50,13 @@ class FullGrad(Attribution):
         problem.taps = tuple(
             place if calls[place.name] > 1 else replace(place, call=None) for place, _ in passed if _adds(place.module)
         )
-        found = problem.batches(problem.n, lambda a, b: self._maps(problem, problem.rows[a:b]))
+        layouts = [rows_of_one(tuple(t.shape)) for place, t in passed if _adds(place.module)]
+        found = problem.batches(problem.n, lambda a, b: self._maps(problem, layouts, problem.rows[a:b]))
         maps, gaps = map(torch.cat, zip(*found))
         problem.report(completeness_gap=gaps)
         return (maps[:, None],)
 
-    def _maps(self, problem: Problem, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps(self, problem: Problem, layouts: Sequence[Rows], rows: Tensor) -> tuple[Tensor, Tensor]:
         """The maps ``(M, *size)`` of some rows, and how far their terms are from adding up."""
         inputs, picture = [x[rows] for x in problem.x], space(problem.x)
         leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
@@ -65,11 +69,11 @@ class FullGrad(Attribution):
             total = total - term.flatten(1).sum(1)
             if x is inputs[picture]:
                 maps.append(_laid(term if term.dim() > 2 else term[:, None], size))
-        for place, g in zip(problem.taps, slopes[len(leaves) :]):
-            term = wide(g * _constant(place.module, g.dim()))
-            total = total - term.flatten(1).sum(1)
+        for place, layout, g in zip(problem.taps, layouts, slopes[len(leaves) :]):
+            term = wide(g * _constant(place.module, g.shape))
+            total = total - layout.split(term, len(rows)).flatten(1).sum(1)
             view = grid_of(place, g, len(rows), size)
-            if view is not None:
+            if view is not None and view.rows == layout.axis and in_proportion(view.size, size):
                 maps.append(_laid(view(term), size))
         return torch.stack(maps).sum(0), total.abs()
 
@@ -85,16 +89,16 @@ def _fixed(module: nn.Module) -> bool:
     return isinstance(module, _NormBase) and module.running_mean is not None and not module.training
 
 
-def _constant(module: Any, dims: int) -> Tensor:
-    """What a module adds, laid along the channels of a result of ``dims`` dimensions: its second axis, or the last ones."""
-    bias = module.bias
+def _constant(module: Any, shape: torch.Size) -> Tensor:
+    """What a module adds, laid along the channels of a result of this shape: its second axis, or the last ones."""
+    bias, dims = module.bias, len(shape)
     if _fixed(module):
         scale = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
         bias = (0 if bias is None else bias) - module.running_mean * scale
-    # subclasses of LayerNorm in vision models have the channels second
-    last = (
-        isinstance(module, nn.Linear) or type(module) is nn.LayerNorm or (dims < 4 and isinstance(module, nn.LayerNorm))
-    )
+    last = isinstance(module, nn.Linear)
+    if isinstance(module, nn.LayerNorm):  # subclasses in vision models may have the channels second
+        width, second = tuple(module.normalized_shape), tuple(shape[1:2])
+        last = type(module) is nn.LayerNorm or dims < 4 or (shape[-1:] == width and second != width)
     return bias.detach() if last else bias.detach().reshape(-1, *[1] * (dims - 2))
 
 

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
 from .where import Place
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 EXTRA = 9  # the most tokens that are no cells: a class token and eight registers
 SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
+FIRST = (_ConvNd, _NormBase, nn.GroupNorm)  # have their channels in the second axis
 HEAD = (nn.Linear, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)  # a projection inside a block, and what ends a grid
 
 Reshape = Callable[[Tensor], Tensor]
@@ -36,12 +39,14 @@ class Grid:
         channels: the axis of the channels.
         rows: the axis of the rows.
         extra: how many tokens before the first cell are none.
+        sure: whether the sizes leave no other reading, such as that of windows of cells.
     """
 
     size: tuple[int, ...]
     channels: int = 1
     rows: int = 0
     extra: int = 0
+    sure: bool = True
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The grid, without copying where it can be."""
@@ -66,34 +71,57 @@ def grid_of(place: Place, tensor: Tensor, n: int, size: tuple[int, ...]) -> Grid
     ``(N, C, T)``. Sizes of the layer's parameters tell which axis is the channels', else the grid's proportions.
     """
     shape, dims = tuple(tensor.shape), len(size)
-    # a weight's first size counts what comes out, its second what goes in
-    axis = 1 if place.input else 0
-    widths = {p.shape[axis if p.dim() > 1 else 0] for p in place.module.parameters() if p.dim()} - {1}
+    widths = place.width
     if len(shape) == 3 and shape[0] != n and shape[1] == n and dims:
         found = replace(g, rows=1) if (g := token_grid(shape[0], size)) else None
     elif shape[0] != n or not 1 <= dims <= 3:
         return None
     elif len(shape) == 2 + dims:
-        found = _dense(shape, size, widths)
+        found = _dense(shape, size, widths, place.module)
     elif len(shape) == 3:
         after, before = token_grid(shape[1], size), token_grid(shape[2], size)
         known = (shape[1] in widths) - (shape[2] in widths)
+        sure = known != 0 or after is None or before is None
         if after and before and known == 0:  # which one has the picture's proportions?
             known = dims > 1 and _skew(before.size, size) < _skew(after.size, size)
         found = replace(before, channels=1) if before and (known > 0 or not after) else after
+        found = replace(found, sure=sure) if found else None
     else:
         return None
     return found if found and math.prod(found.size) > 1 else None
 
 
-def _dense(shape: tuple[int, ...], size: tuple[int, ...], widths: set[int]) -> Grid | None:
+def _dense(
+    shape: tuple[int, ...], size: tuple[int, ...], widths: set[int], module: nn.Module | None = None
+) -> Grid | None:
     """The grid of a tensor with as many dimensions as the pictures."""
     first, last = Grid(shape[2:]), Grid(shape[1:-1], channels=-1)
     known = (shape[1] in widths) - (shape[-1] in widths)
+    if shape[1] in widths and shape[-1] in widths:  # some layers have their channels in a fixed place
+        known = isinstance(module, FIRST) - (isinstance(module, nn.Linear) or type(module) is nn.LayerNorm)
     if len(size) == 1:
         return last if known < 0 or (known == 0 and size == last.size != first.size) else first
     found = first if known > 0 or (known == 0 and _skew(first.size, size) <= _skew(last.size, size)) else last
-    return found if known > 0 or _skew(found.size, size) <= SKEW else None
+    if known <= 0 and _skew(found.size, size) > SKEW:
+        return None
+    fits = [in_proportion(grid.size, size) for grid in (first, last)]
+    sure = fits[found is last] and (known != 0 or not all(fits)) and not (found is last and _windows(last.size, size))
+    return replace(found, sure=sure or (known > 0 and found is first))
+
+
+def in_proportion(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether a grid has the picture's proportions, up to a cell."""
+    if len(size) < 2:
+        return True
+    (h, w), (height, width) = grid[-2:], size[-2:]
+    return abs(h * width - w * height) <= max(height, width)
+
+
+def _windows(sizes: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether two sizes may be the number of square windows in a plane and of cells in each, in either order."""
+    planes = [any(n % h == 0 and in_proportion((h, n // h), size) for h in range(1, n + 1)) for n in sizes[-2:]]
+    squares = [n > 1 and math.isqrt(n) ** 2 == n for n in sizes[-2:]]
+    return (squares[0] and planes[1]) or (squares[1] and planes[0])
 
 
 def _skew(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
@@ -126,29 +154,6 @@ def _down(a: int, b: int) -> int:
 
 def _up(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def to_grid(place: Place, tensor: Tensor, n: int, size: tuple[int, ...], reshape: Reshape | None = None) -> Reshape:
-    """What turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
-
-    Raises:
-        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
-    """
-    if reshape is None:
-        found = grid_of(place, tensor, n, size)
-        if found is None:
-            what = " × ".join(map(str, size)) or "no extent"
-            raise ValueError(
-                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
-                f"of {what}; choose a convolutional or token layer, layer='auto', or give reshape="
-            )
-        return found
-    shape = tuple(reshape(tensor).shape)
-    if len(shape) != 2 + len(size) or shape[0] != n:
-        raise ValueError(
-            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
-        )
-    return reshape
 
 
 def last_grid(problem: Problem, *, input: bool = False) -> Place:

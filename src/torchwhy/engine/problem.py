@@ -105,6 +105,7 @@ class Problem:
         target: what is explained.
         batching: cuts the work into calls.
         cut: the places whose tensors are explained, the model below being left out; none: the inputs.
+        join: how rows of what is explained become what passes the cut, None if they are that already.
         taps: the places whose gradients are read while the inputs vary.
         neuron: where the target is read, if inside the model.
         x: what is explained, tensors ``(N, ...)``: the inputs, or what passes the ``cut``.
@@ -120,6 +121,7 @@ class Problem:
     target: Selector
     batching: Batching
     cut: tuple[Place, ...] = ()
+    join: Callable[[Tensor], Tensor] | None = None
     taps: tuple[Place, ...] = ()
     neuron: Place | None = None
     x: Tensors = ()
@@ -166,7 +168,8 @@ class Problem:
                 stack.enter_context(torch.autocast(z[0].device.type, dtype=self.precision))
             stack.enter_context(self.batching.faster())
             if self.cut:
-                stack.enter_context(since(self.cut, z, *([str(self.neuron)] if self.neuron else [])))
+                values = z if self.join is None else [self.join(t) for t in z]
+                stack.enter_context(since(self.cut, values, *([str(self.neuron)] if self.neuron else [])))
                 z = [self.batching.format(t[:1] if self.lean else t[rows]) for t in self.data.inputs]
             if self.neuron is not None:
                 return until(lambda: self.data.call(self.model, z, rows), [self.neuron])[0]
@@ -223,13 +226,23 @@ class Problem:
             at = [seen[i] for i in range(len(self.taps))]
             return scores.detach(), derive(scores, at, what=self.what), tuple(a.detach() for a in at)
 
-    def read(self, places: Sequence[Place], z: Sequence[Tensor], rows: Tensor) -> Tensors:
-        """What passes ``places``, for inputs ``z`` ``(M, ...)``, in as many calls as memory asks for."""
+    def read(
+        self,
+        places: Sequence[Place],
+        z: Sequence[Tensor],
+        rows: Tensor,
+        arrange: Callable[[Tensors, int], Sequence[Tensor]] = lambda passed, m: passed,
+    ) -> Tensors:
+        """What passes ``places``, for inputs ``z`` ``(M, ...)``, in as many calls as memory asks for.
 
-        def work(a: int, b: int) -> list[Tensor]:
+        ``arrange(tensors, m)`` brings what passes in a call of m rows into a form with the rows first.
+        """
+
+        def work(a: int, b: int) -> Sequence[Tensor]:
             self.evaluations += b - a
             run = lambda: self.data.call(self.model, [t[a:b].clone() for t in z], rows[a:b])  # noqa: E731
-            return until(run, places, stop=False)  # to its end, to see every call of the layer
+            passed = until(run, places, stop=False)  # to its end, to see every call of the layer
+            return arrange(tuple(passed), b - a)
 
         with torch.no_grad():
             return tuple(torch.cat(parts) for parts in zip(*self.batches(len(rows), work)))

@@ -44,6 +44,13 @@ class Place:
     output: int | str | None
     input: bool
 
+    @property
+    def width(self) -> set[int]:
+        """How many channels may pass here, by the sizes of the module's parameters."""
+        # a weight's first size counts what comes out, its second what goes in
+        axis = 1 if self.input else 0
+        return {p.shape[axis if p.dim() > 1 else 0] for p in self.module.parameters() if p.dim()} - {1}
+
     def __str__(self) -> str:
         return f"{'the input of ' if self.input else ''}layer {self.name!r}"
 
@@ -188,9 +195,11 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
     return [seen[i] if i in seen else _not_passed(place) for i, place in enumerate(places)]
 
 
-def _not_passed(place: Place, when: str = "in the forward pass") -> Tensor:
+def _not_passed(place: Place, when: str = "") -> Tensor:
     which = "" if place.call is None else f" (call {place.call})"
-    raise LookupError(f"{place}{which} did not run {when}")
+    around = place.name.rpartition(".")[0]
+    hint = f"; if the module around it uses its parameters by itself, name that one, {around!r}" if around else ""
+    raise LookupError(f"{place}{which} did not run {when or 'in the forward pass' + hint}")
 
 
 @contextmanager
