@@ -313,6 +313,16 @@ class Counted(torch.nn.Module):
         return self.rows, self.calls
 
 
+def lower_precisions() -> tuple[str, ...]:
+    """The precisions that this machine computes in, and does not only imitate; says so where there is none."""
+    if torch.cuda.is_available():
+        return ("bf16", "fp16")
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ("bf16",)
+    print("this processor has no bf16: left out")
+    return ()
+
+
 def blind_maps(x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Maps of images ``x`` ``(N, C, H, W)`` that know nothing of the network."""
     grey = x.mean(1, keepdim=True)

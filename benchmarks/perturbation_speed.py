@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark, floor, forward, timed
+from harness import Benchmark, floor, forward, lower_precisions, timed
 
 import torchwhy as tw
 from torchwhy.perturbation.segments import patches
@@ -62,6 +62,7 @@ def main() -> None:
     from torchvision import models
 
     bench = Benchmark("perturbation_speed", "Perturbation methods against the floor of their evaluations")
+    lower = lower_precisions()
     side = 112 if bench.quick else 224
     model = models.resnet18().eval()
     torch.manual_seed(0)
@@ -76,7 +77,7 @@ def main() -> None:
             sides = {
                 "floor": floor(forward(model, x), evaluations * rows, SIZES),
                 "torchwhy": run(make(model), x, data),
-                "torchwhy bf16": run(make(model, precision="bf16"), x, data),
+                **{f"torchwhy {p}": run(make(model, precision=p), x, data) for p in lower},
             }
             if captum is not None:
                 try:
@@ -86,11 +87,14 @@ def main() -> None:
                     )
                 except ImportError:
                     print("captum is not installed: left out")
-            exact, half = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": "bf16"}))
-            ranks = torch.stack([t.argsort().argsort().double() for t in (exact, half)])
-            agree = float(torch.corrcoef(ranks)[0, 1])
-            bench.case(label, sides, base="floor", memory=True, facts={"bf16_rank_correlation": agree})
-            print(f"    rank correlation of bf16 with float32: {agree:.4f}")
+            facts = {}
+            for p in lower:
+                both = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": p}))
+                ranks = torch.stack([t.argsort().argsort().double() for t in both])
+                facts[f"rank correlation of {p} with float32"] = float(torch.corrcoef(ranks)[0, 1])
+            bench.case(label, sides, base="floor", memory=True, facts=facts)
+            for name, rank in facts.items():
+                print(f"    {name}: {rank:.4f}")
         many = tw.RISE(model, n_samples=200 if bench.quick else 3000, generator=0)
         few = tw.RISE(model, n_samples=20 if bench.quick else 300, generator=0)
         bench.case(

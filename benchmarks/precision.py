@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from harness import Benchmark
+from harness import Benchmark, lower_precisions
 from scipy.stats import spearmanr
 
 import torchwhy as tw
@@ -15,6 +15,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load("efficientnet-lite0")
     model, x = loaded.model.to(device), loaded.preprocess(photo("chelsea")).to(device)
+    lower = lower_precisions()
     n = 8 if bench.quick else 64
     for name, make in (
         ("IntegratedGradients", lambda p: tw.IntegratedGradients(model, n_steps=n, precision=p)),
@@ -25,7 +26,7 @@ def main() -> None:
         def side(precision, make=make, maps=maps):
             maps[str(precision)] = make(precision).attribute(x, 282)
 
-        precisions = (None, "bf16", "fp16") if device == "cuda" else (None, "bf16")
+        precisions = (None, *lower)
         ratios = bench.case(
             f"{name}, efficientnet-lite0, {device}",
             {str(p): (lambda p=p, side=side: side(p)) for p in precisions},
