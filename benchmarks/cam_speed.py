@@ -4,7 +4,7 @@ The floor of Grad-CAM is one forward pass of the batch and one backward pass fro
 gradient. That of Score-CAM is one forward pass of the row and one of each channel's masked picture; of Ablation-CAM the part
 above the layer, once for each channel.
 
-``max_channels``: how Score-CAM's map with fewer channels correlates with the one of all.
+``max_channels``: how the maps of Score-CAM and Ablation-CAM with fewer channels correlate with those of all.
 """
 
 from __future__ import annotations
@@ -140,14 +140,16 @@ def perturbed_maps(bench, models):
 
 
 def fewer_channels(bench):
-    """Score-CAM with the strongest channels only, on a network that was trained: correlation with the map of all."""
+    """The strongest channels only, on a network that was trained: correlation with the map of all."""
     model, x = tw.models.shapes_resnet(), tw.models.shapes(8 if bench.quick else 32, seed=1).images
-    full = tw.ScoreCAM(model).attribute(x, "predicted")
-    print("ScoreCAM, trained network, fewer channels against all")
-    for most in (4, 8, 16, 32):
-        found = tw.ScoreCAM(model, max_channels=most).attribute(x, "predicted")
-        both = [torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item() for a, b in zip(full, found)]
-        print(f"    max_channels={most:4}   correlation {sum(both) / len(both):.4f}, at least {min(both):.4f}")
+    for method in (tw.ScoreCAM, tw.AblationCAM):
+        full = method(model).attribute(x, "predicted")
+        print(f"{method.__name__}, trained network, fewer channels against all")
+        for most in (4, 8, 16, 32):
+            found = method(model, max_channels=most).attribute(x, "predicted")
+            pairs = [torch.stack([a.flatten(), b.flatten()]) for a, b in zip(full, found) if a.any() and b.any()]
+            both = [torch.corrcoef(pair)[0, 1].item() for pair in pairs]
+            print(f"    max_channels={most:4}   correlation {sum(both) / len(both):.4f}, at least {min(both):.4f}")
 
 
 def void(value: object) -> None:

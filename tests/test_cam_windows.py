@@ -242,3 +242,25 @@ def test_a_grid_of_windows_is_no_grid_of_cells():
     assert not grid_of(place, torch.zeros(1, 64, 49, 64), 1, (224, 224)).sure
     assert grid_of(place, torch.zeros(1, 56, 56, 64), 1, (224, 224)).sure
     assert not grid_of(place, torch.zeros(1, 64, 64, 64), 1, (256, 256)).sure  # or windows of 8 x 8
+
+
+def test_other_methods_refuse_sequences_before_rows():
+    net = tokens(first=False, rows_first=False)
+    for method in (tw.Saliency(net, layer="blocks.0"), tw.IntegratedGradients(net, layer="blocks.0", n_steps=2)):
+        with pytest.raises(ValueError, match="its first dimension must be the rows"):
+            method.attribute(X[:2, :, :16], 1)
+
+
+@pytest.mark.parametrize("method", [tw.GradCAM, tw.AblationCAM, tw.GuidedGradCAM])
+def test_a_layer_that_the_target_does_not_depend_on(method):
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.aside, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            self.aside(x)
+            return self.head(self.conv(x).mean((2, 3)))
+
+    with pytest.raises(ValueError, match="does not depend on the layer 'aside'"):
+        method(Aside().double().eval(), layer="aside").attribute(X, TARGETS)

@@ -262,12 +262,6 @@ class Attribution(Settings):
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
         """Let the layer's tensors, at the inputs and at the baselines, be what is explained."""
         data = problem.data
-        if problem.baselines:
-            k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
-            m = data.n if data.args or data.kwargs else m
-            z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in problem.baselines]
-            at = problem.read(places, z, problem.rows[:m].repeat(k))
-            problem.baselines = tuple(t.unflatten(0, (k, m)) for t in at)
         problem.x = problem.read(places, data.inputs, problem.rows)
         problem.cut = places
         for x, place in zip(problem.x, places):
@@ -276,6 +270,12 @@ class Attribution(Settings):
                     f"{place} passes a tensor of shape {tuple(x.shape)} for {data.n} rows: its first dimension "
                     "must be the rows"
                 )
+        if problem.baselines:
+            k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
+            m = data.n if data.args or data.kwargs else m
+            z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in problem.baselines]
+            at = problem.read(places, z, problem.rows[:m].repeat(k))
+            problem.baselines = tuple(t.unflatten(0, (k, m)) for t in at)
 
     @staticmethod
     def _predicted(problem: Problem, target: str) -> list[int]:

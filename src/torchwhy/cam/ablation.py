@@ -28,7 +28,7 @@ class AblationCAM(ClassActivationMap):
         max_channels: only the channels with the largest sums of squares, the others having weight 0; None takes all.
 
     Raises:
-        ValueError: a score is 0, so that no share of it can be lost.
+        ValueError: a score is 0, so that no share of it can be lost; or the target does not depend on the layer.
 
     Paper: Desai and Ramaswamy 2020, Ablation-CAM, WACV, equation 3.
     """
@@ -57,7 +57,10 @@ class AblationCAM(ClassActivationMap):
             above = replace(problem, cut=(place,), join=rows.join, taps=(), x=(tensor,))
             view = partial(_of_rows, layout, rows)
             above.spare_below()
-            found.append(weighted(wide(view(tensor)), self._weights(above, view, scores)))
+            weights = self._weights(above, view, scores)
+            if not weights.any():  # an error where no path leads to the target
+                replace(problem, taps=(place,)).tap([x[:1] for x in problem.x], problem.rows[:1])
+            found.append(weighted(wide(view(tensor)), weights))
             problem.evaluations, problem._broken = above.evaluations, above._broken
         return found
 

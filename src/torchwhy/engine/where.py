@@ -198,7 +198,11 @@ def until(run: Callable[[], Any], places: Sequence[Place], *, stop: bool = True)
 def _not_passed(place: Place, when: str = "") -> Tensor:
     which = "" if place.call is None else f" (call {place.call})"
     around = place.name.rpartition(".")[0]
-    hint = f"; if the module around it uses its parameters by itself, name that one, {around!r}" if around else ""
+    hint = (
+        f"; if the module around it uses its parameters by itself, name that one, {around!r}"
+        if around and not which
+        else ""
+    )
     raise LookupError(f"{place}{which} did not run {when or 'in the forward pass' + hint}")
 
 
