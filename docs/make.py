@@ -104,6 +104,11 @@ def benchmarks_page() -> str:
                     f"| {r['case']} | {side} | {'' if seconds is None else f'{seconds:.3g}'} | {ratio:.3g} | "
                     f"{'' if peak is None else f'{peak:.0f}'} |"
                 )
+        for r in results:
+            rows = ", ".join(f"{side} {n / r['images']:.0f}" for side, n in r.get("rows", {}).items())
+            told = [f"rows through the network for an image: {rows}"] if rows else []
+            told += [r["note"]] if r.get("note") else []
+            lines += ["", f"{r['case']}: {'; '.join(told)}."] if told else []
         if path.with_suffix(".png").exists():
             lines += ["", f"![{report['title']}](benchmarks/{path.stem}.png)"]
         lines.append("")
