@@ -188,6 +188,43 @@ def test_packed_sequences_and_cells(kind):
         torch.testing.assert_close((m * (x - b)).sum(1), change.sum(1))
 
 
+HIDDEN = torch.tensor([[False, True, True], [False, False, True], [True, False, False]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scale": 0.3}, {"is_causal": True}, {"attn_mask": ~HIDDEN}, {"attn_mask": torch.eye(3, dtype=D)}, "signal"],
+)
+def test_fused_attention_equals_its_definition(options):
+    """The products and the softmax, each with its rule; a bias of the scores gets its share too."""
+
+    def split(x):
+        q, k, v = (x[:, i : i + 12].clone().view(-1, 1, 3, 4) for i in (0, 12, 24))
+        return q, k, v, {"attn_mask": x[:, 36:].view(-1, 1, 3, 3)} if options == "signal" else options
+
+    def fused(x):
+        q, k, v, given = split(x)
+        y = F.scaled_dot_product_attention(q, k, v, **given)
+        q.zero_(), v.mul_(0)  # its inputs are not its own
+        return y.flatten(1)
+
+    def written(x):
+        q, k, v, given = split(x)
+        scores = torch.matmul(q * given.get("scale", 0.5), k.mT)
+        mask = given.get("attn_mask")
+        if given.get("is_causal"):
+            mask = torch.ones(3, 3, dtype=torch.bool).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return torch.matmul(scores.softmax(-1), v).flatten(1)
+
+    x, b = torch.randn(2, 2, 45, dtype=D)
+    m = torch.randn(2, 12, dtype=D)
+    found, expected = (multipliers(f, x, b, m)[0] for f in (fused, written))
+    torch.testing.assert_close(found, expected)
+    assert found[:, :36].abs().min() > 0 or "attn_mask" in options or "is_causal" in options
+
+
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_attention_modules(batch_first):
     block = nn.TransformerEncoderLayer(6, 2, 8, batch_first=batch_first, activation="gelu").double().eval()

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchwhy.backprop.deeplift_softmax import attention, log_softmax, logsumexp, softmax
 from torchwhy.engine.decompose import DECOMPOSITIONS
 from torchwhy.engine.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
 from torchwhy.engine.rules import Call, Rule, carries_signal, derivative, pointwise, surrogate, writes
@@ -166,56 +167,6 @@ def quotient(call: Call) -> Tensor:
     if not carries_signal(a1):
         call.mode.inverses[out] = True
     return out
-
-
-def log_mean(s1: Tensor, s0: Tensor) -> Tensor:
-    r"""The logarithmic mean of exp(s1) and exp(s0), :math:`(e^{s_1} - e^{s_0}) / (s_1 - s_0)`, without cancellation."""
-    half = (s1 - s0) / 2
-    middle = ((s1 + s0) / 2).exp()
-    mean = torch.where(half.abs() < 1e-3, middle * (1 + half**2 / 6), (s1.exp() - s0.exp()) / (2 * half))
-    return mean.nan_to_num(0.0, 0.0, 0.0)  # where a mask left -inf in both runs
-
-
-def _log_probabilities(call: Call) -> tuple[Tensor, Tensor, int]:
-    dim = call.kwargs.get("dim")
-    dim = -1 if dim is None else dim
-    dtype = call.kwargs.get("dtype") or call.x.dtype
-    s1, s0 = (F.log_softmax(x, dim, dtype=dtype) for x in (call.x.detach(), call.base.x))
-    return s1, s0, dim
-
-
-def softmax(call: Call) -> Tensor:
-    r"""Softmax: :math:`m_x = L (m_y - \sum L m_y / \sum L)`, L the logarithmic mean of the two runs' probabilities.
-
-    :math:`y = e^s, s = x - \mathrm{lse}(x)`: the exponential is rescaled, :math:`\Delta y = L \Delta s`, and as
-    :math:`\sum \Delta y = 0`, :math:`\Delta\mathrm{lse} = \sum (L / \sum L) \Delta x` exactly.
-    """
-    s1, s0, dim = _log_probabilities(call)
-    mean, dtype = log_mean(s1, s0), call.x.dtype
-
-    def backward(m: Tensor) -> tuple[Tensor]:
-        back = mean * m
-        return ((back - mean * (back.sum(dim, keepdim=True) / mean.sum(dim, keepdim=True))).to(dtype),)
-
-    return surrogate(call.value(), backward, call.x)
-
-
-def log_softmax(call: Call) -> Tensor:
-    r"""Log-softmax x - lse(x): :math:`m_x = m_y - (L / \sum L) \sum m_y`, see :func:`softmax`."""
-    s1, s0, dim = _log_probabilities(call)
-    mean, dtype = log_mean(s1, s0), call.x.dtype
-    share = mean / mean.sum(dim, keepdim=True)
-    return surrogate(call.value(), lambda m: ((m - share * m.sum(dim, keepdim=True)).to(dtype),), call.x)
-
-
-def logsumexp(call: Call) -> Tensor:
-    r"""Log-sum-exp: :math:`m_x = m_y L / \sum L`, see :func:`softmax`."""
-    dim, keep = call.kwargs["dim"], call.kwargs.get("keepdim", False)
-    s1, s0 = (x - torch.logsumexp(x, dim, keepdim=True) for x in (call.x.detach(), call.base.x))
-    mean = log_mean(s1, s0)
-    share = mean / mean.sum(dim, keepdim=True)
-    widen = lambda m: m if keep else m.reshape(share.sum(dim, keepdim=True).shape)  # noqa: E731
-    return surrogate(call.value(), lambda m: (share * widen(m),), call.x)
 
 
 def norm(call: Call) -> Tensor:
@@ -372,8 +323,9 @@ RULES: dict[str, Rule] = {
     "softmax": softmax,
     "log_softmax": log_softmax,
     "logsumexp": logsumexp,
+    "scaled_dot_product_attention": attention,
     **dict.fromkeys(NORMS, norm),
     **dict.fromkeys((*MAX_POOLS, *EXTREMES), maximum),
     "vector_norm": vector_norm,
 }
-APART: dict[str, Rule] = {**DECOMPOSITIONS, "std": std}
+APART: dict[str, Rule] = {**{k: v for k, v in DECOMPOSITIONS.items() if k not in RULES}, "std": std}

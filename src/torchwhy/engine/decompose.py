@@ -42,26 +42,30 @@ def body(call: Call) -> Any:
         return _body(function)(*call.args, **call.kwargs)
 
 
-def attention(call: Call) -> Tensor:
-    r"""softmax(q kᵀ · scale + mask) v, the definition of ``F.scaled_dot_product_attention``."""
+def operands(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
+    """What ``F.scaled_dot_product_attention`` works on: q, k, v, what is added to the scores, and the scale of q.
+
+    Raises:
+        NotImplementedError: dropout is on.
+    """
     q, options = call.args[0], call.kwargs
-    k, v, mask = options["key"], options["value"], options.get("attn_mask")
+    k, v, bias = options["key"], options["value"], options.get("attn_mask")
     if options.get("dropout_p"):
         raise NotImplementedError("attention with dropout has no rule: call model.eval() first")
-    scale = options.get("scale") or 1 / math.sqrt(q.shape[-1])
-    bias = None
     if options.get("is_causal"):
-        shown = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-        bias = torch.zeros(shown.shape, dtype=q.dtype, device=q.device).masked_fill(~shown, -math.inf)
-    elif mask is not None:
-        hidden = (
-            torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
-        )
-        bias = hidden
+        bias = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+    if bias is not None and bias.dtype == torch.bool:
+        bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, -math.inf)
+    if options.get("enable_gqa"):
+        k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
+        v = v.repeat_interleave(q.shape[-3] // v.shape[-3], -3)
+    return q, k, v, bias, options.get("scale") or 1 / math.sqrt(q.shape[-1])
+
+
+def attention(call: Call) -> Tensor:
+    r"""softmax(q kᵀ · scale + mask) v, the definition of ``F.scaled_dot_product_attention``."""
     with call.mode:
-        if options.get("enable_gqa"):
-            k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
-            v = v.repeat_interleave(q.shape[-3] // v.shape[-3], -3)
+        q, k, v, bias, scale = operands(call)
         scores = torch.matmul(q * scale, k.transpose(-2, -1))
         return torch.matmul(F.softmax(scores if bias is None else scores + bias, dim=-1), v)
 
