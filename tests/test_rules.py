@@ -308,6 +308,7 @@ def test_rows_with_targets_of_their_own():
         ({"composite": "epsilon_plsu"}, ValueError, "epsilon_plus"),
         ({"composite": {nn.Conv2d: "gama"}}, ValueError, "gamma"),
         ({"composite": {"cnov": "gamma"}}, ValueError, "conv"),
+        ({"composite": {"": "gamma"}}, ValueError, r"the nearest are \w"),
         ({"composite": {nn.Conv2d: 3}}, ValueError, "expected a rule"),
         ({"composite": {F.relu: Gamma()}}, ValueError, "no linear layer"),
         ({"composite": {3: Gamma()}}, ValueError, "no operation"),

@@ -188,7 +188,7 @@ def _modules(model: Any, key: Any) -> list[nn.Module]:
     if not isinstance(model, nn.Module):
         raise TypeError("composite: the model is a plain callable; choose rules by operation (F.conv2d), not by module")
     if isinstance(key, str):
-        return [named(dict(model.named_modules()), key, "composite: module name")]
+        return [named({name: m for name, m in model.named_modules() if name}, key, "composite: module name")]
     if not issubclass(key, nn.Module):
         raise ValueError(f"composite: {key!r} is no module type")
     return [m for m in model.modules() if isinstance(m, key)]
