@@ -18,6 +18,15 @@ def test_the_table_of_methods_is_that_of_the_classes():
     assert methods_table() in README, "write the output of `torchwhy methods` into the README"
 
 
+@pytest.mark.parametrize("line", methods_table().splitlines()[2:], ids=lambda line: line.split("`")[1])
+def test_the_table_says_whole_sentences(line):
+    what, paper = (line.split(" | ")[i].strip(" |") for i in (1, -1))
+    cut = {"a", "an", "and", "as", "by", "from", "in", "of", "that", "the", "through", "to", "where", "with"}
+    assert ":`" not in what, what  # no roles
+    assert what.split()[-1] not in cut, what
+    assert not paper or paper.startswith(("[arXiv:", "[doi:")), paper
+
+
 def test_the_quick_start_is_two_commands():
     block = re.search(r"^## Quick start$.*?^```\w*\n(.*?)^```", README, re.M | re.S)
     assert block is not None

@@ -17,7 +17,8 @@ WHOLE = 2**30  # scipy's flows are whole numbers
 
 @dataclass(kw_only=True, repr=False)
 class AttentionFlow(AttentionMethod):
-    r"""The largest flow from an output token to each input token through :math:`\frac{1}{2} (A_l + I)` as capacities.
+    r"""The largest flow from an output token to each input token, attention being the capacities:
+    :math:`\frac{1}{2} (A_l + I)` between the tokens of layer l.
 
     In [0, 1], not adding up to 1: each input token is a problem of its own. It does not know the target. Of several output
     tokens (see ``token``) the source feeds each with an equal share. A row of T tokens and L layers takes T maximum flows over

@@ -21,7 +21,7 @@ class LinearApproximation(Attribution):
     """
 
     multiplies_by_input: ClassVar[bool] = True
-    paper: ClassVar[str] = "10.23915/distill.00010"
+    paper: ClassVar[str] = "doi:10.23915/distill.00010"
 
     def _attribute(self, problem: Problem) -> Tensors:
         return tuple(x * g for x, g in zip(problem.x, problem.all_gradients(problem.x)))

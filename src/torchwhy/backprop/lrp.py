@@ -116,7 +116,7 @@ class LRP(Attribution):
     strict: bool = False
 
     multiplies_by_input: ClassVar[bool] = True
-    paper: ClassVar[str] = "10.1371/journal.pone.0130140"
+    paper: ClassVar[str] = "doi:10.1371/journal.pone.0130140"
 
     def _attribute(self, problem: Problem) -> Tensors:
         make = self._make(problem.model)

@@ -18,8 +18,8 @@ from .gradient_cams import GradCAM
 
 @dataclass(kw_only=True, repr=False)
 class FinerCAM(ClassActivationMap):
-    r"""The map of a class's score less that of similar classes: of :math:`y_k - \gamma \sum_d w_d y_d`,
-    :math:`\sum_d w_d = 1`.
+    r"""The map of a class's score less the scores of similar classes: :math:`y_k - \gamma \sum_d w_d y_d`, with
+    :math:`\sum_d w_d = 1`, in the place of :math:`y_k`.
 
     Args:
         of: the method whose weights make the map; its other settings are not used. None is :class:`GradCAM`.

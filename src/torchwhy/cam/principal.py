@@ -50,8 +50,8 @@ class EigenCAM(ClassActivationMap):
 
 @dataclass(kw_only=True, repr=False)
 class EigenGradCAM(EigenCAM):
-    r"""Gradient times activation projected onto its first principal direction: as :class:`EigenCAM`, of
-    :math:`g_{ncu} A_{ncu}`, and so of a target.
+    r"""Gradient times activation projected onto its first principal direction: :math:`g_{ncu} A_{ncu}` in the
+    place that :math:`A_{ncu}` has in :class:`EigenCAM`, and so a map of a target.
 
     It has no paper of its own; the one named is that of :class:`EigenCAM`.
     """

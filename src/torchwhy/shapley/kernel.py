@@ -21,9 +21,10 @@ from .regression import paired_regression
 
 @dataclass(kw_only=True, repr=False)
 class KernelSHAP(SampledFeatures):
-    r"""Shapley values by weighted least squares over coalitions S, with :math:`\sum_i \varphi_i = v(D) - v(\emptyset)` exactly:
+    r"""Shapley values by weighted least squares over coalitions S:
 
-    :math:`\min_\varphi \sum_S \frac{d - 1}{\binom{d}{|S|} |S| (d - |S|)} [v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i]^2`.
+    :math:`\min_\varphi \sum_S \frac{d - 1}{\binom{d}{|S|} |S| (d - |S|)} [v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i]^2`,
+    with :math:`\sum_i \varphi_i = v(D) - v(\emptyset)` exactly.
 
     v(S) is the score with the features of S from the input and the others from the baseline; with K baselines the mean over
     them (interventional SHAP). In units of the score; every element carries its feature's value. Coalitions are drawn with
