@@ -330,5 +330,13 @@ def test_bad_dissections_are_refused():
         tw.NetworkDissection(net, layer="1").measure(list(scenes()))
     with pytest.raises(ValueError, match="one for each image"):
         tw.NetworkDissection(net, layer="0").measure([(torch.rand(2, 3, 16, 16), {"a": torch.ones(16, 16)})])
+    x, mask = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16)
+    for batch in (x, (x, mask), (x,)):
+        with pytest.raises(TypeError, match=r"data: expected pairs \(images, dict of masks"):
+            tw.NetworkDissection(net, layer="0").measure([batch])
+    with pytest.raises(ValueError, match="no concept in it"):
+        tw.NetworkDissection(net, layer="0").measure([(x, {})])
+    arrays, tensors = (tw.NetworkDissection(net, layer="0").measure([(x, {"a": m})]) for m in (mask.numpy(), mask))
+    assert torch.equal(arrays.iou, tensors.iou)
     with pytest.raises(ValueError, match="quantile=2"):
         tw.NetworkDissection(net, layer="0", quantile=2).measure(list(scenes()))
