@@ -129,7 +129,7 @@ def chosen(items: Sequence[T], which: Which, name: str) -> list[T]:
     """
     count = len(items)
     numbers = range(count) if which is None else list(which) if isinstance(which, Iterable) else [which]
-    if not numbers or not all(isinstance(i, int) for i in numbers):
+    if not numbers or not all(hasattr(i, "__index__") for i in numbers):
         raise ValueError(f"{name}={which!r}: expected numbers from 0 to {count - 1}, one or several; None is all")
     for i in numbers:
         if not -count <= i < count:
