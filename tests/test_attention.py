@@ -97,6 +97,8 @@ def test_layers_heads_and_tokens_choose():
     got = tw.AttentionRollout(net, layers=[0, -1], heads=[1], token=3).attribute(x)
     for i in range(3):
         assert torch.allclose(got[i], reference.rollout([matrices[i][k][[1]] for k in (0, 2)])[3], atol=1e-6)
+    one, listed = (tw.RawAttention(net, layers=a, heads=b).attribute(x) for a, b in ((1, 0), ([1], [0])))
+    assert torch.equal(one, listed)
     several = tw.RawAttention(net, layers=None, token=[1, -1]).attribute(x)
     for i in range(3):
         mean = torch.stack([m.mean(0) for m in matrices[i]]).mean(0)
@@ -336,6 +338,13 @@ def test_models_without_usable_attention_are_refused():
         tw.AttentionRollout(net, layers=[3]).attribute(rows())
     with pytest.raises(IndexError, match="heads: there is no 2"):
         tw.AttentionRollout(net, heads=[2]).attribute(rows())
+    for bad in ([], ["blocks.0"], 1.5):
+        with pytest.raises(ValueError, match=r"layers=.* expected numbers from 0 to 2"):
+            tw.AttentionRollout(net, layers=bad).attribute(rows())
+        with pytest.raises(ValueError, match=r"heads=.* expected numbers from 0 to 1"):
+            tw.RawAttention(net, heads=bad).attribute(rows())
+    with pytest.raises(ValueError, match="index 77 is out of range"):
+        tw.AttentionRollout(net).attribute(rows(), 77)
     with pytest.raises(IndexError, match="token=6"):
         tw.AttentionRollout(net, token=6).attribute(rows())
     with pytest.raises(ValueError, match="head_fusion='sum'"):

@@ -88,7 +88,7 @@ def test_false_positives_stay_within_the_level(planted):
 def test_derivatives_equal_autograd_row_by_row(planted, fitted):
     x = noise(5, 4)
     got = fitted.attribute(x, target=0)
-    vectors = fitted.cavs["layer 'turn'"].vectors.mean(1)
+    vectors = fitted.cavs["turn"].vectors.mean(1)
     for n in range(5):
         y = planted.turn(x[n]).detach().requires_grad_()
         score = rising(y[None])[0]
@@ -112,9 +112,9 @@ def test_vectors_are_the_normals_that_scikit_learn_finds(planted):
         (a, a_test), (b, b_test) = sets[0], sets[1 + r]
         plain = RidgeClassifier(alpha=1e-9).fit(np.concatenate([a, b]), [1] * len(a) + [0] * len(b))
         normal = plain.coef_.reshape(-1) / np.linalg.norm(plain.coef_)
-        assert np.allclose(method.cavs["layer 'turn'"].vectors[0, r], normal, atol=1e-6)
+        assert np.allclose(method.cavs["turn"].vectors[0, r], normal, atol=1e-6)
         accuracy = ((plain.predict(a_test) == 1).mean() + (plain.predict(b_test) == 0).mean()) / 2
-        assert float(method.cavs["layer 'turn'"].accuracy[0, r]) == pytest.approx(accuracy)
+        assert float(method.cavs["turn"].accuracy[0, r]) == pytest.approx(accuracy)
 
 
 def test_exchange_p_value_by_enumeration(fitted, planted):
@@ -123,7 +123,7 @@ def test_exchange_p_value_by_enumeration(fitted, planted):
     y = planted.turn(x).detach().requires_grad_()
     score = rising(y)
     (g,) = torch.autograd.grad(score.sum(), y)
-    cavs = fitted.cavs["layer 'turn'"]
+    cavs = fitted.cavs["turn"]
     for c, name in enumerate(fitted.concepts):
         between = {}
         pair = 0
@@ -148,9 +148,9 @@ def test_relative_concepts_several_layers_and_files(planted, tmp_path):
     a, b = (torch.randn(12, 1, 6, 6, generator=g, dtype=torch.double) + s for s in (0.5, -0.5))
     method = tw.TCAV(net, layer=["0", "2"], pool=True).fit({"bright": a, "dark": b})
     scores = method.score(a, target=0)
-    assert set(scores) == {"layer '0'", "layer '2'"}
-    assert scores["layer '0'"]["bright"].p_value is None
-    assert scores["layer '0'"]["bright"].derivative == pytest.approx(-scores["layer '0'"]["dark"].derivative)
+    assert set(scores) == {"0", "2"}
+    assert scores["0"]["bright"].p_value is None
+    assert scores["0"]["bright"].derivative == pytest.approx(-scores["0"]["dark"].derivative)
     attributions = method.attribute(a, target=0)
     assert [t.shape for t in attributions] == [(12, 2), (12, 2)]
     alone = tw.TCAV(net, layer="2", pool=True).fit({"bright": a, "dark": b})
@@ -159,8 +159,28 @@ def test_relative_concepts_several_layers_and_files(planted, tmp_path):
     again = tw.TCAV(net, layer=["0", "2"], pool=True).load(tmp_path / "cavs.safetensors")
     assert all(torch.equal(p, q) for p, q in zip(again.attribute(a, target=0), attributions))
     assert again == method
-    with pytest.raises(ValueError, match="this method has layer '0' with pool=True"):
+    with pytest.raises(ValueError, match="this method has the layers '0' with pool=True"):
         tw.TCAV(net, layer="0", pool=True).load(tmp_path / "cavs.safetensors")
+
+
+def test_calls_of_one_layer_are_told_apart_and_other_files_refused(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.lin(self.lin(x).tanh()).tanh())
+
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(12, 3, generator=g) + s for s in (1, -1))
+    method = tw.TCAV(Twice(), layer=[tw.Layer("lin", call=k) for k in (0, 1)] + [tw.Layer("head", input=True)])
+    scores = method.fit({"a": a, "b": b}).score(a, target=0)
+    assert list(scores) == ["lin (call=0)", "lin (call=1)", "head (input=True)"]
+    assert len({s["a"].derivative for s in scores.values()}) == 3
+    (tmp_path / "text").write_text("no vectors")
+    with pytest.raises(ValueError, match=r"not a file written by TCAV.save\(\)"):
+        method.load(tmp_path / "text")
 
 
 def test_pooled_vector_is_a_move_of_the_mean_activation():
@@ -168,7 +188,7 @@ def test_pooled_vector_is_a_move_of_the_mean_activation():
     g = torch.Generator().manual_seed(0)
     x, other = (torch.randn(10, 1, 6, 6, generator=g, dtype=torch.double) for _ in range(2))
     method = tw.TCAV(net, layer="0", pool=True).fit({"a": x, "b": other})
-    v = method.cavs["layer '0'"].vectors[0, 0]
+    v = method.cavs["0"].vectors[0, 0]
     y, h = net[0](x).detach(), 1e-6
     rise = (net[1:](y + h * v[:, None, None]) - net[1:](y - h * v[:, None, None])).detach()[:, 0] / (2 * h)
     assert torch.allclose(method.attribute(x)[:, 0], rise, atol=1e-7)
@@ -200,6 +220,14 @@ def test_bad_concepts_are_refused(planted):
         tw.TCAV(planted, layer="turn", classifier=KNeighborsClassifier()).fit({"a": x, "b": x + 1})
     with pytest.raises(ValueError, match="'exchange' or 't'"):
         tw.TCAV(planted, layer="turn", test="z").fit({"a": x, "b": x + 1})
+    for classifier in (KNeighborsClassifier, "svm"):
+        with pytest.raises(TypeError, match=r"classifier=.*expected a linear scikit-learn classifier"):
+            tw.TCAV(planted, layer="turn", classifier=classifier).fit({"a": x, "b": x + 1})
+    with pytest.raises(TypeError, match="random: expected a list of sets"):
+        method.fit({"a": x}, x)
+    for setting in ({"level": 0}, {"level": 1}, {"held_out": 1.5}, {"held_out": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*: expected a share"):
+            tw.TCAV(planted, layer="turn", **setting).fit({"a": x, "b": x + 1})
     with pytest.raises(LookupError, match="nearest"):
         tw.TCAV(planted, layer="trun").fit({"a": x, "b": x + 1})
     assert method.fit({"alone": x}, randoms()).score(x, target=0)  # and it still works
@@ -302,5 +330,13 @@ def test_bad_dissections_are_refused():
         tw.NetworkDissection(net, layer="1").measure(list(scenes()))
     with pytest.raises(ValueError, match="one for each image"):
         tw.NetworkDissection(net, layer="0").measure([(torch.rand(2, 3, 16, 16), {"a": torch.ones(16, 16)})])
+    x, mask = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16)
+    for batch in (x, (x, mask), (x,)):
+        with pytest.raises(TypeError, match=r"data: expected pairs \(images, dict of masks"):
+            tw.NetworkDissection(net, layer="0").measure([batch])
+    with pytest.raises(ValueError, match="no concept in it"):
+        tw.NetworkDissection(net, layer="0").measure([(x, {})])
+    arrays, tensors = (tw.NetworkDissection(net, layer="0").measure([(x, {"a": m})]) for m in (mask.numpy(), mask))
+    assert torch.equal(arrays.iou, tensors.iou)
     with pytest.raises(ValueError, match="quantile=2"):
         tw.NetworkDissection(net, layer="0", quantile=2).measure(list(scenes()))

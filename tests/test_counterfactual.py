@@ -237,6 +237,22 @@ def test_bad_questions_are_refused(linear):
         tw.Counterfactual(linear, integers=[0]).generate(x, 1)
     with pytest.raises(ValueError, match="not different columns"):
         tw.Counterfactual(linear, integers=[7]).generate(x, 1)
+    for bounds in (1, (0, 1, 2), (1, 0), (0, float("nan"))):
+        with pytest.raises(ValueError, match=r"^bounds="):
+            tw.Counterfactual(linear, bounds=bounds).generate(x, 1)
+    for columns in ({"integers": 0}, {"one_hot": [0, 1]}):
+        with pytest.raises(ValueError, match="expected a list of columns"):
+            tw.Counterfactual(linear, **columns).generate(x, 1)
+    with pytest.raises(ValueError, match="changeable: no value may change"):
+        tw.Counterfactual(linear, changeable=torch.zeros(4)).generate(x, 1)
+    for distance, got in ((lambda a, b: (a - b).norm(), r"\(\)"), (lambda a, b: 0.0, "float")):
+        with pytest.raises(ValueError, match=rf"distance: .* shape \(2,\), not {got}"):
+            tw.Counterfactual(linear, distance=distance).generate(x, 1)
+    for plausible in (torch.rand(5, 3), torch.rand(0, 4), lambda z: z[:, :2], "near"):
+        with pytest.raises(ValueError, match=r"^plausible"):
+            tw.Counterfactual(linear, plausible=plausible).generate(x, 1)
+    with pytest.raises(ValueError, match="none may be negative"):
+        tw.Counterfactual(linear, distance_weight=-0.1).generate(x, 1)
     with pytest.raises(ValueError, match="less than 1"):
         tw.Counterfactual(linear, distance_weight=2).generate(x, 1)
     with pytest.raises(ValueError, match="out of range"):

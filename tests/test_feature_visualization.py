@@ -144,5 +144,16 @@ def test_bad_questions_are_refused(net):
         tw.FeatureVisualization(net, parameterization="jpeg", **SMALL).generate(0)
     with pytest.raises(LookupError, match="nearest"):
         tw.FeatureVisualization(net, layer="cnv", **SMALL).generate(0)
-    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+    for setting in ({"size": 16}, {"size": (0, 16)}, {"n_steps": 0}, {"normalize": ((0.5,) * 2, (0.2,) * 2)}):
+        with pytest.raises(ValueError, match=f"^{next(iter(setting))}="):
+            tw.FeatureVisualization(net, **SMALL | setting).generate(0)
+    with pytest.raises(ValueError, match="target: an empty list"):
+        tw.FeatureVisualization(net, **SMALL).generate([])
+    for setting in ({"n_octaves": 0}, {"n_steps": 0}, {"octave_scale": 0.0}):
+        with pytest.raises(ValueError, match=f"^{next(iter(setting))}="):
+            tw.DeepDream(net, layer="conv", **setting).generate(torch.rand(1, 1, 16, 16))
+    for images in (torch.rand(1, 16, 16), torch.rand(0, 1, 16, 16), torch.ones(1, 1, 16, 16, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="images: expected"):
+            tw.DeepDream(net, layer="conv").generate(images)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 2 to 2"):
         tw.DeepDream(net, layer="conv").generate(torch.full((1, 1, 16, 16), 2.0))

@@ -124,6 +124,10 @@ def test_partial_dependence_of_a_network_on_a_grid_of_ones_own(net):
         z = x.clone()
         z[:, 1] = value
         assert torch.allclose(got.ice[:, g], net(z)[:, 2])
+    for feature, same in ((1, [-1.0, 0.5]), (np.array([1]), [grid])):
+        assert torch.equal(
+            tw.PartialDependence(net, batch_size=3).measure(x, 2, feature=feature, grid=same).ice, got.ice
+        )
     images = tw.PartialDependence(nn.Sequential(nn.Flatten(), net)).measure(x.view(10, 2, 2), 2, feature=1, grid=grid)
     assert torch.allclose(images.ice, got.ice)
 
@@ -230,15 +234,61 @@ def test_bad_questions_are_refused(net):
         tw.PermutationImportance(net).measure(x, y, feature_mask=torch.zeros(4))
     with pytest.raises(ValueError, match="reduction='none'"):
         tw.GradientImportance(net, loss=nn.functional.cross_entropy).measure(x, y)
-    with pytest.raises(ValueError, match="one or two of 0 to 3"):
-        tw.PartialDependence(net).measure(x, 0, feature=4)
+    with pytest.raises(ValueError, match="labels: None"):
+        tw.PermutationImportance(net).measure(x, None)
+    with pytest.raises(ValueError, match="n_repeats=0"):
+        tw.PermutationImportance(net, n_repeats=0).measure(x, y)
+    for metric in ("accuracy", lambda out, y: out[:, 0], lambda out, y: None):
+        with pytest.raises(ValueError, match=r"^metric"):
+            tw.PermutationImportance(net, metric=metric).measure(x, y)
+    for method in (tw.PermutationImportance, tw.GradientImportance):
+        with pytest.raises(ValueError, match=r"labels: \(10,\) of torch.float32 for outputs"):
+            method(net).measure(x, y.float())
+    for feature in (4, -1, 1.5, "age", (0, 1, 2)):
+        with pytest.raises(ValueError, match="one or two of 0 to 3"):
+            tw.PartialDependence(net).measure(x, 0, feature=feature)
+    for setting in ({"percentiles": (0.9, 0.1)}, {"percentiles": (5, 95)}, {"grid_resolution": 1}):
+        with pytest.raises(ValueError, match=f"^{next(iter(setting))}="):
+            tw.PartialDependence(net, **setting).measure(x, 0, feature=1)
+    for feature, grid in (((0, 1), torch.rand(3)), (0, torch.rand(3, 4)), (0, torch.rand(0)), (0, (x[0], x[1]))):
+        with pytest.raises(ValueError, match="grid: expected values"):
+            tw.PartialDependence(net).measure(x, 0, feature=feature, grid=grid)
+    for measure in (
+        lambda z: tw.PermutationImportance(net).measure(z, y),
+        lambda z: tw.GradientImportance(net).measure(z, y),
+        lambda z: tw.PartialDependence(net).measure(z, 0, feature=1),
+        lambda z: tw.SurrogateTree(net).fit(z),
+        lambda z: tw.SurrogateNetwork(net, network=nn.Linear(4, 3)).fit(z),
+        lambda z: tw.BiasReport(net).measure(z, 0, column=0),
+    ):
+        for given in (x.numpy(), (x,)):
+            with pytest.raises(TypeError, match="inputs: expected one tensor"):
+                measure(given)
     with pytest.raises(ValueError, match="held_out"):
         tw.SurrogateTree(net).fit(x[:1])
     with pytest.raises(RuntimeError, match="call fit"):
         tw.SurrogateTree(net).text()
     with pytest.raises(ValueError, match=r"network: gives outputs \(8, 2\) where the model gives \(8, 3\)"):
         tw.SurrogateNetwork(net, network=nn.Linear(4, 2).double()).fit(x)
+    for setting in (
+        {"network": None},
+        {"network": nn.Identity()},
+        {"n_epochs": 0},
+        {"rows_per_step": 0},
+        {"temperature": 0},
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{next(iter(setting))}[=:]"):
+            tw.SurrogateNetwork(net, **{"network": nn.Linear(4, 3).double()} | setting).fit(x)
+    with pytest.raises(ValueError, match="max_depth=0"):
+        tw.SurrogateTree(net, max_depth=0).fit(x)
+    with pytest.raises(ValueError, match="feature_names: 1 given for 4"):
+        tw.SurrogateTree(net).fit(x).plot(["age"])
+    for setting in ({"confidence": 95}, {"n_repeats": 0}, {"method": "LIME"}):
+        with pytest.raises((TypeError, ValueError), match=f"^{next(iter(setting))}="):
+            tw.BiasReport(net, **setting).measure(x, 0, column=0)
+    with pytest.raises(ValueError, match="columns of a table, by number"):
+        tw.BiasReport(net).measure(x, 0, column="sex")
     with pytest.raises(ValueError, match="10 different values"):
         tw.BiasReport(net, max_groups=5).measure(x, 0, column=0)
-    with pytest.raises(ValueError, match="expected columns of a table"):
+    with pytest.raises(ValueError, match="expected columns of a table, 0 to 3"):
         tw.BiasReport(net).measure(x, 0, column=9)

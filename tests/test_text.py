@@ -83,6 +83,33 @@ def test_other_methods_of_token_ids(bert, method, options, data):
         assert torch.allclose(found.attributions.sum((1, 2)), change.detach(), atol=1e-6)
 
 
+def test_noise_goes_to_embeddings_and_not_to_token_ids(bert):
+    for stdevs in (None, 0.1):  # too little to change a rounded id: it would pass for the gradient
+        with pytest.raises(TypeError, match="noise has no meaning for whole numbers"):
+            tw.SmoothGrad(bert, layer="embeddings", stdevs=stdevs, n_samples=2).attribute(IDS, 1)
+    z = {"inputs_embeds": bert.bert.embeddings.word_embeddings(IDS).detach()}
+    found = tw.SmoothGrad(bert, stdevs=0.1, n_samples=4, generator=0).attribute(z, 1)["inputs_embeds"]
+    assert found.shape == (2, 5, 16)
+    assert not torch.allclose(found, tw.Saliency(bert).attribute(z, 1)["inputs_embeds"])
+
+
+def test_noise_passes_whole_numbers_among_several_inputs():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.lin = nn.Embedding(50, 4), nn.Linear(4, 2)
+
+        def forward(self, values, ids):
+            return self.lin(values.tanh() + self.table(ids).mean(1))
+
+    net, data = Mixed().eval(), (torch.randn(2, 4), IDS)
+    found = tw.SmoothGrad(net, layer="lin", attribute_to_layer_input=True, noise_level=0.5, generator=0).attribute(
+        data, 1
+    )
+    assert found.shape == (2, 4)
+    assert torch.allclose(found, net.lin.weight[1].abs().expand(2, -1), atol=1e-6)
+
+
 def test_shapley_values_of_whole_tokens(bert):
     """Tokens replaced by the blank one, in all coalitions."""
     got = tw.ExactShapley(bert).attribute(IDS, 1, baselines=BLANK)

@@ -67,6 +67,17 @@ class Measurement(Settings):
                 yield problem
 
 
+def one_tensor(inputs: Any) -> Tensor:
+    """``inputs``, where only a tensor will do.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(inputs, Tensor) or not inputs.dim():
+        raise TypeError(f"inputs: expected one tensor (N, ...), got {type(inputs).__name__}")
+    return inputs
+
+
 def outputs(problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensor:
     """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
 

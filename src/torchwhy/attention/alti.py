@@ -87,7 +87,7 @@ class ALTI(AttentionMethod):
         if self.heads is not None:
             raise ValueError("heads: the heads of ALTI are one vector; leave them out")
         super().matrices(seen, n)  # its checks
-        layers = chosen(list(range(len(seen.found))), self.layers)
+        layers = chosen(range(len(seen.found)), self.layers, "layers")
         return [self._contributions(seen, i, n)[:, None] for i in layers]
 
     def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ..engine.grids import extent, token_grid
 from ..engine.images import resize
 from ..engine.problem import Data, Problem, Tensors
 from ..engine.rules import refuse_invisible
-from .capture import Attentions, select
+from .capture import Attentions, Which, select
 
 
 @dataclass(kw_only=True, repr=False)
@@ -28,8 +28,8 @@ class AttentionMethod(Attribution):
     (a dict, a tuple) get one result, in the first one's place.
 
     Args:
-        layers: which of the model's attentions, by their order, from 0; None is all.
-        heads: which heads; None is all.
+        layers: which of the model's attentions, by their order, from 0, one or several; None is all.
+        heads: which heads, one or several; None is all.
         token: whose row of the matrix is the result, or the mean of several; None is the class token (with two more tokens than
             patches also the distillation token; without any, all tokens; in a causal model the last token).
         upsample: bring maps to the image's size; otherwise they are the grid's ``(N, 1, h, w)``.
@@ -37,10 +37,11 @@ class AttentionMethod(Attribution):
 
     Raises:
         ValueError: no attention in the model, attention within windows (Swin), matrices of several sizes.
+        IndexError: no such layer, head or token.
     """
 
-    layers: Sequence[int] | None = None
-    heads: Sequence[int] | None = None
+    layers: Which = None
+    heads: Which = None
     token: int | Sequence[int] | None = None
     upsample: bool = True
     grid: tuple[int, int] | None = None
@@ -81,13 +82,13 @@ class AttentionMethod(Attribution):
         z, rows = [t[a:b] for t in problem.x], problem.rows[a:b]
         scores = None
         with self.capture(graph=self.slopes) as seen:
-            if self.slopes:
+            if self.slopes or problem.target.given is not None:  # a wrong target is refused by all methods
                 scores = problem._score(z, rows)
             else:
                 problem.evaluations += len(rows)
                 problem.output(z, rows)
         attentions = self.matrices(seen, len(rows))
-        if scores is None:
+        if scores is None or not self.slopes:
             return attentions, []
         if not scores.requires_grad:
             raise ValueError(

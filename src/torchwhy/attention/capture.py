@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from ..engine.decompose import DECOMPOSITIONS
 from ..engine.rules import Call, Rules
 
 T = TypeVar("T")
+Which = int | Iterable[int] | None  # of the layers or heads; None is all
 
 # what a model may do to its weights before it multiplies the values with them
 PASSING = (
@@ -94,18 +95,18 @@ def by_head(weights: Tensor, n: int) -> Tensor:
     return weights
 
 
-def select(matrices: list[Tensor], layers: Iterable[int] | None, heads: Iterable[int] | None, n: int) -> list[Tensor]:
+def select(matrices: list[Tensor], layers: Which, heads: Which, n: int) -> list[Tensor]:
     """The chosen layers and heads, each ``(n, heads, T, T)``.
 
     Raises:
-        ValueError: no attention at all, between different sequences, or of different lengths.
+        ValueError: no attention at all, between different sequences, or of different lengths; no numbers of layers or heads.
         IndexError: no such layer or head.
     """
     if not matrices:
         raise ValueError(
             "the model computes no attention, softmax(q kᵀ) v, that can be seen; use a gradient method, LRP or a CAM"
         )
-    count, matrices = len(matrices), chosen(matrices, layers)
+    count, matrices = len(matrices), chosen(matrices, layers, "layers")
     dtype = reduce(torch.promote_types, (m.dtype for m in matrices), torch.float)  # they may differ from layer to layer
     found = [by_head(m.to(dtype), n) for m in matrices]
     shapes = sorted({tuple(m.shape[2:]) for m in found})
@@ -116,22 +117,24 @@ def select(matrices: list[Tensor], layers: Iterable[int] | None, heads: Iterable
         )
     if heads is None:
         return found
-    return [torch.stack([_at(m.unbind(1), h, "heads") for h in heads], 1) for m in found]
+    return [torch.stack(chosen(m.unbind(1), heads, "heads"), 1) for m in found]
 
 
-def chosen(items: list[T], layers: Iterable[int] | None) -> list[T]:
-    """The items of the chosen layers.
+def chosen(items: Sequence[T], which: Which, name: str) -> list[T]:
+    """The items of the chosen layers or heads, as ``name`` says.
 
     Raises:
-        IndexError: no such layer.
+        ValueError: no numbers, or none at all.
+        IndexError: no such layer or head.
     """
-    return items if layers is None else [_at(items, i, "layers") for i in layers]
+    count = len(items)
+    numbers = range(count) if which is None else list(which) if isinstance(which, Iterable) else [which]
+    if not numbers or not all(hasattr(i, "__index__") for i in numbers):
+        raise ValueError(f"{name}={which!r}: expected numbers from 0 to {count - 1}, one or several; None is all")
+    for i in numbers:
+        if not -count <= i < count:
+            raise IndexError(f"{name}: there is no {i}; the model has {count} (0 to {count - 1})")
+    return [items[i] for i in numbers]
 
 
-def _at(items: Any, index: int, name: str) -> Any:
-    if not -len(items) <= index < len(items):
-        raise IndexError(f"{name}: there is no {index}; the model has {len(items)} (0 to {len(items) - 1})")
-    return items[index]
-
-
-__all__ = ["Attentions", "by_head", "chosen", "select"]
+__all__ = ["Attentions", "Which", "by_head", "chosen", "select"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import AttentionMethod, fuse, with_residual
+from .capture import Which
 
 Fusion = Literal["mean", "max", "min"]
 
@@ -28,7 +28,7 @@ class RawAttention(AttentionMethod):
     Paper: Vaswani et al. 2017, arXiv:1706.03762, equation 1, the attention itself.
     """
 
-    layers: Sequence[int] | None = (-1,)
+    layers: Which = -1
     head_fusion: Fusion = "mean"
 
     paper: ClassVar[str] = "arXiv:1706.03762"

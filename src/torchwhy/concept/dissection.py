@@ -63,12 +63,12 @@ class NetworkDissection(Measurement):
         """Go through ``data`` twice: for the thresholds, and for the overlaps.
 
         Args:
-            data: a data loader or a list: pairs of images ``(N, C, H, W)`` and a dict of masks ``(N, H', W')`` by the
-                concept's name. A concept that a batch does not name counts as not annotated in its images.
+            data: a data loader or a list: pairs of images ``(N, C, H, W)`` and a dict of masks ``(N, H', W')``, tensors or
+                arrays, by the concept's name. A concept that a batch does not name counts as not annotated in its images.
 
         Raises:
-            TypeError: data that can be gone through only once.
-            ValueError: no data, activations that are not maps, masks that do not fit the images.
+            TypeError: data that can be gone through only once, or that are no such pairs.
+            ValueError: no data, no concepts, activations that are not maps, masks that do not fit the images.
         """
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile={self.quantile}: expected a share between 0 and 1")
@@ -93,12 +93,22 @@ class NetworkDissection(Measurement):
                 high = resize(maps, tuple(where.shape[2:])) > thresholds[:, None, None].to(maps)
                 both[name] = both.get(name, 0) + (high & where).sum((0, 2, 3))
                 either[name] = either.get(name, 0) + (high | where).sum((0, 2, 3))
+        if not both:
+            raise ValueError("data: no concept in it, all dicts of masks are empty")
         iou = torch.stack([both[c].double() / either[c] for c in both], 1)
         present = torch.stack([either[c] > 0 for c in both], 1)
         return Dissection(tuple(both), iou.where(present, torch.nan), thresholds, str(self.layer))
 
     def _maps(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        for images, masks in data:
+        for batch in data:
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Mapping)):
+                got = type(batch).__name__ + (
+                    f" ({', '.join(type(b).__name__ for b in batch)})" if isinstance(batch, (tuple, list)) else ""
+                )
+                raise TypeError(
+                    f"data: expected pairs (images, dict of masks (N, H, W) by the concept's name), got a {got}"
+                )
+            images, masks = batch
             with self.problem(images, layer=self.layer) as problem:
                 maps = problem.read(problem.taps, problem.x, problem.rows)[0].float()
             if maps.dim() != 4:
@@ -108,7 +118,8 @@ class NetworkDissection(Measurement):
             yield maps, masks
 
     @staticmethod
-    def _mask(name: str, mask: Tensor, maps: Tensor) -> Tensor:
+    def _mask(name: str, mask: Any, maps: Tensor) -> Tensor:
+        mask = torch.as_tensor(mask)
         if mask.dim() != 3 or len(mask) != len(maps):
             raise ValueError(
                 f"masks[{name!r}]: shape {tuple(mask.shape)}; expected ({len(maps)}, H, W), one for each image"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.images import resize
+from ..engine.paths import count
 from ..engine.problem import Problem
 from ..engine.randomness import Seed, generator_of
 from ..engine.where import LayerLike, find
@@ -110,11 +111,18 @@ class FeatureVisualization(Measurement):
                 gives an image each, made together.
 
         Raises:
-            ValueError: an unknown parameterization, an index out of range.
+            ValueError: an unknown parameterization, no target, an index out of range, a size that is none.
         """
+        count("n_steps", self.n_steps)
+        if not (isinstance(self.size, (tuple, list)) and len(self.size) == 2):
+            raise ValueError(f"size={self.size!r}: expected (height, width)")
+        for side in self.size:
+            count("size", side)
         if self.parameterization not in ("fourier", "pixel"):
             raise ValueError(f"parameterization={self.parameterization!r}: expected 'fourier' or 'pixel'")
         targets = list(target) if isinstance(target, (list, range, Tensor)) else [target]
+        if not targets:
+            raise ValueError("target: an empty list; give at least one class, channel or unit")
         like = _floats(self.model)
         shape = (len(targets), self.channels, *self.size)
         generator = generator_of(self.generator)
@@ -183,10 +191,18 @@ class DeepDream(Measurement):
         """Images ``(N, C, H, W)`` in [0, 1] dreamt on, of the same shape.
 
         Raises:
-            ValueError: not images in [0, 1].
+            ValueError: not images in [0, 1], settings that leave no step.
         """
-        if images.dim() != 4 or float(images.min()) < 0 or float(images.max()) > 1:
-            raise ValueError(f"images: expected (N, C, H, W) in [0, 1], got shape {tuple(images.shape)}")
+        if images.dim() != 4 or not images.numel() or not images.is_floating_point():
+            raise ValueError(
+                f"images: expected (N, C, H, W) in [0, 1], got {images.dtype} of shape {tuple(images.shape)}"
+            )
+        if float(images.min()) < 0 or float(images.max()) > 1:
+            raise ValueError(f"images: expected values in [0, 1], got {images.min():.3g} to {images.max():.3g}")
+        count("n_octaves", self.n_octaves)
+        count("n_steps", self.n_steps)
+        if self.octave_scale < 1:
+            raise ValueError(f"octave_scale={self.octave_scale}: expected at least 1")
         jitter = Jitter(self.shift, 0.0, 0.0, generator_of(self.generator))
         dreamt = torch.zeros_like(images)
         sizes = [
@@ -211,9 +227,15 @@ class DeepDream(Measurement):
 
 
 def normalized(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
-    """Images in [0, 1] as the model takes them."""
+    """Images in [0, 1] as the model takes them.
+
+    Raises:
+        ValueError: not a mean and a deviation for each channel.
+    """
     if by is None:
         return images
+    if len(by) != 2 or any(len(v) not in (1, images.shape[1]) for v in by):
+        raise ValueError(f"normalize={by!r}: expected (mean, std), each of {images.shape[1]} channels")
     mean, std = (torch.as_tensor(v, dtype=images.dtype, device=images.device).view(-1, 1, 1) for v in by)
     return (images - mean) / std
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..attribution import Attribution, Inputs
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Seed, generator_of
-from ..engine.where import find
+from ..engine.where import Place, find
 from ..target import TargetLike
 from .cavs import Cavs, train
 
@@ -93,8 +93,11 @@ class TCAV(Attribution):
             random: sets of random examples, each best of the concepts' size; None tells the concepts from each other.
 
         Raises:
+            TypeError: no dict of concepts, no list of random sets, no classifier.
             ValueError: examples of one class only, too few random sets for a p-value at the level, too few examples.
         """
+        if isinstance(random, (Tensor, Mapping)):
+            raise TypeError("random: expected a list of sets of examples, not one set")
         sets = () if random is None else tuple(random)
         self._check(concepts, sets, random is not None)
         with torch.inference_mode(False):
@@ -116,7 +119,8 @@ class TCAV(Attribution):
     def score(
         self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None
     ) -> dict[str, Any]:
-        """For each concept the :class:`ConceptScore` of a class, with several layers by the layer's name.
+        """For each concept the :class:`ConceptScore` of a class, with several layers by the layer's name, ``"layer3"`` (with
+        a choice of :class:`torchwhy.Layer` ``"lstm (call=1)"``).
 
         Args:
             inputs: examples of the class.
@@ -147,18 +151,23 @@ class TCAV(Attribution):
         Raises:
             ValueError: another kind of file, or vectors of other layers.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(str(path), framework="pt") as file:
+        try:
+            opened = safe_open(str(path), framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a file written by TCAV.save(): {error}") from None
+        with opened as file:
             facts = json.loads((file.metadata() or {}).get("tcav", "null"))
             if facts is None:
                 raise ValueError(f"{path}: not a file written by TCAV.save()")
             layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-            places = [str(find(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
+            places = [_name(find(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
             if facts["layers"] != places or facts["pool"] != self.pool:
+                theirs, ours = (", ".join(map(repr, names)) for names in (facts["layers"], places))
                 raise ValueError(
-                    f"{path}: has vectors of {', '.join(facts['layers'])} with pool={facts['pool']}, "
-                    f"this method has {', '.join(places)} with pool={self.pool}"
+                    f"{path}: has vectors of the layers {theirs} with pool={facts['pool']}, this method has the layers "
+                    f"{ours} with pool={self.pool}"
                 )
             self.cavs = {p: Cavs(*(file.get_tensor(f"{part}.{p}") for part in _PARTS)) for p in places}
         self.concepts = tuple(facts["concepts"])
@@ -170,7 +179,7 @@ class TCAV(Attribution):
     def _derivatives(self, problem: Problem) -> dict[str, tuple[Tensor, Tensor, Cavs]]:
         """By layer: derivatives ``(N, concepts, runs)`` along the vectors and ``(N, pairs)`` along the random ones."""
         self._check_fitted()
-        places = [str(p) for p in problem.taps]
+        places = [_name(p) for p in problem.taps]
         found: dict[str, list[tuple[Tensor, Tensor]]] = {p: [] for p in places}
 
         def work(a: int, b: int) -> Tensors:
@@ -181,7 +190,7 @@ class TCAV(Attribution):
                 cavs, g = self.cavs[place], self._flat(g, torch.sum)
                 if g.shape[1] != cavs.vectors.shape[-1]:
                     raise ValueError(
-                        f"inputs: {place} passes {g.shape[1]} activations per row, but the vectors were fitted on "
+                        f"inputs: layer {place!r} passes {g.shape[1]} activations per row, but the vectors were fitted on "
                         f"{cavs.vectors.shape[-1]}; use inputs of the examples' size, or pool=True"
                     )
                 found[place].append((torch.einsum("nd,crd->ncr", g, cavs.vectors.to(g)), g @ cavs.null.to(g).T))
@@ -204,7 +213,7 @@ class TCAV(Attribution):
         problem = self._problem(inputs, None, None, None, None)
         with problem.open():
             values = problem.read(problem.taps, problem.x, problem.rows)
-            return {str(place): self._flat(t, torch.mean) for place, t in zip(problem.taps, values)}
+            return {_name(place): self._flat(t, torch.mean) for place, t in zip(problem.taps, values)}
 
     def _flat(self, values: Tensor, pooled: Any) -> Tensor:
         """Rows ``(M, d)``; with ``pool``, ``pooled`` over positions."""
@@ -214,6 +223,10 @@ class TCAV(Attribution):
 
     def _classifier(self) -> Any:
         if self.classifier is not None:
+            if isinstance(self.classifier, type) or not hasattr(self.classifier, "get_params"):
+                raise TypeError(
+                    f"classifier={self.classifier!r}: expected a linear scikit-learn classifier, such as SGDClassifier()"
+                )
             return self.classifier
         from sklearn.linear_model import LogisticRegression
 
@@ -222,6 +235,9 @@ class TCAV(Attribution):
     def _check(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs], with_random: bool) -> None:
         if self.test not in ("exchange", "t"):
             raise ValueError(f"test={self.test!r}: expected 'exchange' or 't'")
+        for name in ("level", "held_out"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a share between 0 and 1")
         if "auto" in (self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]):
             raise ValueError(
                 "layer='auto' depends on the target, and the vectors are learnt before there is one: name it"
@@ -243,6 +259,13 @@ class TCAV(Attribution):
     def _check_fitted(self) -> None:
         if not self.cavs:
             raise RuntimeError("TCAV: no concepts yet; call fit(concepts, random) or load(path) first")
+
+
+def _name(place: Place) -> str:
+    """The layer's name, and what else was chosen of it."""
+    chosen = [f"{k}={v!r}" for k in ("call", "output") if (v := getattr(place, k)) is not None]
+    chosen += ["input=True"] if place.input else []
+    return place.name + (f" ({', '.join(chosen)})" if chosen else "")
 
 
 _PARTS = ("vectors", "accuracy", "null")

@@ -186,15 +186,24 @@ class Counterfactual(Attribution):
         if self.distance == "l2":
             return torch.linalg.vector_norm(z - x, dim=1)
         form = lambda v: v[0] if len(v) == 1 else tuple(v)  # noqa: E731
-        return self.distance(form(rows.tensors(x)), form(rows.tensors(z)))  # type: ignore[operator]
+        found = self.distance(form(rows.tensors(x)), form(rows.tensors(z)))  # type: ignore[operator]
+        if not isinstance(found, Tensor) or found.shape != (len(z),):
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"distance: the callable must return one distance per row, shape ({len(z)},), not {got}")
+        return found
 
     def _implausible(self, rows: Rows, z: Tensor, which: Tensor) -> Tensor:
         z = z[which]
         if isinstance(self.plausible, Tensor):
-            real = self.plausible.flatten(1).to(z)
-            near = real[torch.cdist(z.detach(), real).argmin(1)]
+            near = self.plausible.flatten(1).to(z)
         else:
             near = self.plausible(rows.tensors(z)[0]).flatten(1)  # type: ignore[misc]
+        if near.shape[1] != z.shape[1] or not len(near):
+            raise ValueError(
+                f"plausible: rows of {near.shape[1]} values, {len(near)} of them, for inputs of {z.shape[1]} values each"
+            )
+        if isinstance(self.plausible, Tensor):
+            near = near[torch.cdist(z.detach(), near).argmin(1)]
         return (z - near).square().sum(1)
 
     def _steps(self) -> Iterable[int]:
@@ -209,15 +218,20 @@ class Counterfactual(Attribution):
             raise ValueError(f"distance={self.distance!r}: expected 'l2', 'l1' or a callable")
         if self.diversity not in ("determinant", "distance"):
             raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
+        if not (self.plausible is None or isinstance(self.plausible, Tensor) or callable(self.plausible)):
+            raise ValueError(f"plausible={self.plausible!r}: expected a tensor of real rows, or an autoencoder")
         if self.n_diverse < 1 or self.n_steps < 1 or self.step_size <= 0 or self.margin < 0:
             raise ValueError("n_diverse and n_steps must be at least 1, step_size positive, margin not negative")
-        weights = (
-            self.distance_weight
-            + (self.n_diverse > 1) * self.diversity_weight
-            + (self.plausible is not None) * self.plausible_weight
-        )
-        if weights >= 1:
-            raise ValueError(f"the weights add up to {weights:g}: less than 1 is needed, or rows would not flip")
+        weights = [
+            self.distance_weight,
+            (self.n_diverse > 1) * self.diversity_weight,
+            (self.plausible is not None) * self.plausible_weight,
+        ]
+        if min(weights) < 0 or sum(weights) >= 1:
+            raise ValueError(
+                f"the weights are {weights} and add up to {sum(weights):g}: none may be negative, and less than 1 is "
+                "needed, or rows would not flip"
+            )
 
 
 def _alike(z: Tensor, k: int, how: str) -> Tensor:

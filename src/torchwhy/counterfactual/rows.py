@@ -71,21 +71,32 @@ def rows_of(
     """The checked description of the inputs ``(N, ...)``.
 
     Raises:
-        ValueError: bounds that exclude an input, a mask or columns that do not fit the inputs.
+        ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
     """
     x = vectors(tensors)
-    low, high = ((-torch.inf, torch.inf) if bounds is None else bounds)[:2]
-    integers, groups = list(integers), [list(g) for g in one_hot]
+    if bounds is not None and not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
+        raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
+    low, high = (-torch.inf, torch.inf) if bounds is None else bounds
+    try:
+        integers, groups = list(integers), [list(g) for g in one_hot]
+    except TypeError:
+        raise ValueError(
+            f"integers={integers!r}, one_hot={one_hot!r}: expected a list of columns, and a list of such lists"
+        ) from None
     columns = [*integers, *(c for g in groups for c in g)]
     if columns and (len(tensors) != 1 or tensors[0].dim() != 2):
         raise ValueError("integers, one_hot: columns are those of a table, inputs (N, d)")
     if any(not 0 <= c < x.shape[1] for c in columns) or len(set(columns)) < len(columns):
         raise ValueError(f"integers, one_hot: {columns} are not different columns of 0 to {x.shape[1] - 1}")
     low, high = (_like(v, tensors, "bounds").to(x, copy=True) for v in (low, high))
+    if not bool((low <= high).all()):  # also where one is NaN
+        raise ValueError(f"bounds={bounds!r}: low is not below high everywhere")
     low[:, integers], high[:, integers] = low[:, integers].ceil(), high[:, integers].floor()
     for group in groups:
         low[:, group], high[:, group] = 0, 1
     free = _like(True if changeable is None else changeable, tensors, "changeable").bool()
+    if not bool(free.any()):
+        raise ValueError("changeable: no value may change")
     rows = Rows([t.shape[1:] for t in tensors], low, high, free, integers, groups)
     outside = (x < rows.low) | (x > rows.high)
     if bool(outside.any()):

@@ -98,16 +98,21 @@ class Around:
     """Points around the inputs: x + σ_n ε_k, with standard normal draws ε_k that the rows share.
 
     Args:
-        problem: whose ``x`` is in the middle.
+        problem: whose ``x`` is in the middle; whole numbers among its tensors stay as they are.
         noise_level: σ_n as a share of the row's range, max − min.
         stdevs: σ_n itself, one or one for each tensor; replaces ``noise_level``.
 
     Raises:
+        TypeError: there are only whole numbers.
         ValueError: a negative standard deviation, or a wrong number of them.
     """
 
     def __init__(self, problem: Problem, noise_level: float, stdevs: float | Sequence[float] | None = None) -> None:
         self.problem, tensors = problem, problem.x
+        if not any(x.is_floating_point() for x in tensors):
+            raise TypeError(
+                "inputs: noise has no meaning for whole numbers, such as token ids; pass their embeddings as the inputs"
+            )
         if stdevs is not None:
             given = stdevs if isinstance(stdevs, (tuple, list)) else [stdevs] * len(tensors)
             if len(given) != len(tensors):
@@ -123,6 +128,8 @@ class Around:
         """The points, ``(M, ...)``."""
         return tuple(
             pick(x, rows) + over_rows(s.expand(self.problem.n)[rows], x) * e[k].to(x)
+            if x.is_floating_point()
+            else pick(x, rows)
             for x, s, e in zip(self.problem.x, self.sigmas, self.noise)
         )
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
+from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement
+from ..measurement import Measurement, one_tensor
 from ..target import TargetLike
 from .statistics import Estimate, mean_interval
 
@@ -86,10 +87,18 @@ class BiasReport(Measurement):
         """The report for one protected column of ``inputs`` ``(N, d)``, or for several that belong together (one-hot).
 
         Raises:
+            TypeError: inputs that are no tensor, a method that is none.
             ValueError: not a table, no such column, one group only or more than ``max_groups``.
         """
+        count("n_repeats", self.n_repeats)
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence!r}: expected a share between 0 and 1")
+        if not (self.method is None or isinstance(self.method, Attribution)):
+            raise TypeError(
+                f"method={self.method!r}: expected an attribution method, IntegratedGradients(model), or None"
+            )
         columns = [column] if isinstance(column, int) else list(column)
-        groups, member = self._groups(inputs, columns)
+        groups, member = self._groups(one_tensor(inputs), columns)
         interval = lambda v: mean_interval(v.double(), self.confidence)  # noqa: E731
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             x = problem.x[0]
@@ -118,8 +127,10 @@ class BiasReport(Measurement):
 
     def _groups(self, inputs: Tensor, columns: list[int]) -> tuple[Tensor, Tensor]:
         """The different values ``(G, columns)`` and the group of each row ``(N,)``."""
-        if inputs.dim() != 2 or not columns or not all(0 <= c < inputs.shape[1] for c in columns):
-            raise ValueError(f"column={columns}: expected columns of a table, inputs {tuple(inputs.shape)}")
+        if inputs.dim() != 2 or not columns or not all(hasattr(c, "__index__") for c in columns):
+            raise ValueError(f"column={columns}: expected columns of a table, by number, inputs {tuple(inputs.shape)}")
+        if not all(0 <= c < inputs.shape[1] for c in columns):
+            raise ValueError(f"column={columns}: expected columns of a table, 0 to {inputs.shape[1] - 1}")
         groups, member = inputs[:, columns].unique(dim=0, return_inverse=True)
         if not 2 <= len(groups) <= self.max_groups:
             raise ValueError(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..engine.paths import count
 from ..engine.problem import Problem
-from ..measurement import Measurement
+from ..measurement import Measurement, one_tensor
 from ..target import TargetLike
 
 
@@ -53,7 +54,7 @@ class PartialDependence(Measurement):
         target: TargetLike = None,
         *,
         feature: int | Sequence[int],
-        grid: Tensor | Sequence[Tensor] | None = None,
+        grid: Tensor | Sequence[Any] | None = None,
         additional_forward_args: Any = None,
     ) -> Dependence:
         """The dependence of ``target`` on a feature or a pair of them.
@@ -66,21 +67,35 @@ class PartialDependence(Measurement):
             additional_forward_args: further arguments of the model.
 
         Raises:
-            ValueError: no such feature.
+            TypeError: inputs that are no tensor.
+            ValueError: no such feature, no such grid.
         """
-        columns = (feature,) if isinstance(feature, int) else tuple(feature)
-        if len(columns) not in (1, 2) or not all(0 <= c < inputs[0].numel() for c in columns):
-            raise ValueError(f"feature={feature!r}: expected one or two of 0 to {inputs[0].numel() - 1}")
+        columns = tuple(feature) if isinstance(feature, Iterable) else (feature,)
+        width = one_tensor(inputs)[0].numel()
+        if len(columns) not in (1, 2) or not all(hasattr(c, "__index__") and 0 <= c < width for c in columns):
+            raise ValueError(f"feature={feature!r}: expected one or two of 0 to {width - 1}")
         flat = inputs.flatten(1)
-        given = (None,) * len(columns) if grid is None else (grid,) if isinstance(grid, Tensor) else tuple(grid)
-        axes = [self._grid(flat[:, c]) if g is None else g.to(flat) for c, g in zip(columns, given, strict=True)]
+        axes = [self._grid(flat[:, c]) for c in columns] if grid is None else self._given(grid, flat, len(columns))
         points = torch.cartesian_prod(*axes).view(-1, len(axes))
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             scores = _at(problem, columns, points)
         ice = scores.view(len(points), len(inputs)).T.reshape(len(inputs), *map(len, axes))
         return Dependence(tuple(axes), ice.mean(0), ice)
 
+    @staticmethod
+    def _given(grid: Any, like: Tensor, n: int) -> list[Tensor]:
+        """The caller's values, ``(G,)`` for each of n features."""
+        numbers = isinstance(grid, Tensor) or all(isinstance(g, (int, float)) for g in grid)
+        parts = (grid,) if n == 1 and numbers else tuple(grid)
+        axes = [torch.as_tensor(g).to(like) for g in parts] if len(parts) == n else []
+        if not axes or not all(g.dim() == 1 and len(g) for g in axes):
+            raise ValueError(f"grid: expected values (G,), at least one, for each of {n} features")
+        return axes
+
     def _grid(self, values: Tensor) -> Tensor:
+        count("grid_resolution", self.grid_resolution, least=2)
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 1:
+            raise ValueError(f"percentiles={self.percentiles!r}: expected (low, high), shares from 0 to 1")
         different = values.unique()
         if len(different) < self.grid_resolution:
             return different

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, outputs
+from ..measurement import Measurement, one_tensor, outputs
 from .statistics import agreement
 
 Metric = Callable[[Tensor, Tensor], Any]
@@ -67,25 +68,42 @@ class PermutationImportance(Measurement):
             additional_forward_args: further arguments of the model.
 
         Raises:
-            ValueError: not one label per row, a single row, a mask that does not fit.
+            TypeError: inputs that are no tensor.
+            ValueError: not one label per row, a single row, a mask that does not fit, a metric that gives no number.
         """
-        labels, features = _labels(inputs, labels), _features(inputs, feature_mask)
-        if len(inputs) < 2 or self.n_repeats < 1:
-            raise ValueError(f"inputs: {len(inputs)} rows, n_repeats={self.n_repeats}: at least 2 and 1 are needed")
-        count, metric = int(features.max()) + 1, self.metric or _default_metric(labels)
+        labels, features = _labels(one_tensor(inputs), labels), _features(inputs, feature_mask)
+        count("n_repeats", self.n_repeats)
+        if len(inputs) < 2:
+            raise ValueError(f"inputs: {len(inputs)} rows; at least 2 are needed")
+        n_features, metric = int(features.max()) + 1, self._metric(labels)
         orders = self.permutations(len(inputs)).to(inputs.device)
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             x, rows = problem.x[0], problem.rows
-            score = float(metric(outputs(problem, [x], rows), labels))
+            score = metric(outputs(problem, [x], rows), labels)
             found = []
             together = max(1, 4096 // len(x))  # jobs: few rows would use the machine badly
-            jobs = torch.cartesian_prod(torch.arange(count), torch.arange(self.n_repeats))
+            jobs = torch.cartesian_prod(torch.arange(n_features), torch.arange(self.n_repeats))
             for part in jobs.split(together):
                 z = torch.cat([x.where(features != k, x[orders[r]]) for k, r in part.tolist()])
                 out = outputs(problem, [z], rows.repeat(len(part)))
-                found += [score - float(metric(o, labels)) for o in out.split(len(x))]
-        each = torch.tensor(found, dtype=torch.double).view(count, self.n_repeats)
+                found += [score - metric(o, labels) for o in out.split(len(x))]
+        each = torch.tensor(found, dtype=torch.double).view(n_features, self.n_repeats)
         return Importance(each.mean(1), each.std(1, correction=0), each, score)
+
+    def _metric(self, labels: Tensor) -> Callable[[Tensor, Tensor], float]:
+        """The metric, as a number."""
+        if not (self.metric is None or callable(self.metric)):
+            raise ValueError(f"metric={self.metric!r}: expected a callable (outputs, labels) → number, or None")
+        metric = self.metric or _default_metric(labels)
+
+        def number(out: Tensor, y: Tensor) -> float:
+            found = metric(out, y)
+            try:
+                return float(found)
+            except (TypeError, ValueError):
+                raise ValueError(f"metric: expected one number, got {_form(found)}") from None
+
+        return number
 
     def permutations(self, n: int) -> Tensor:
         """The permutations of n rows, ``(n_repeats, n)``."""
@@ -133,7 +151,7 @@ class GradientImportance(Measurement):
             labels: ``(N, ...)``, as the loss takes them.
             additional_forward_args: further arguments of the model.
         """
-        labels = _labels(inputs, labels)
+        labels = _labels(one_tensor(inputs), labels)
         with self.problem(inputs, gradient=True, additional_forward_args=additional_forward_args) as problem:
             problem.target = _Loss(self.loss or _default_loss(labels), labels)
             sizes = problem.all_gradients(problem.x)[0].abs()
@@ -142,6 +160,8 @@ class GradientImportance(Measurement):
 
 
 def _labels(inputs: Tensor, labels: Any) -> Tensor:
+    if labels is None:
+        raise ValueError(f"labels: None; expected one for each of {len(inputs)} rows")
     labels = torch.as_tensor(labels, device=inputs.device)
     if labels.dim() == 0 or len(labels) != len(inputs):
         raise ValueError(f"labels: shape {tuple(labels.shape)} for {len(inputs)} rows; expected one per row")
@@ -162,11 +182,26 @@ def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
 
 def _default_metric(labels: Tensor) -> Metric:
     if labels.is_floating_point():
-        return lambda out, y: agreement(y, out.reshape(y.shape))
+        return lambda out, y: agreement(y, _like(out, y))
     return lambda out, y: agreement(y, out.argmax(1))
 
 
 def _default_loss(labels: Tensor) -> Metric:
     if labels.is_floating_point():
-        return lambda out, y: (out.reshape(y.shape) - y).square().reshape(len(y), -1).sum(1)
+        return lambda out, y: (_like(out, y) - y).square().reshape(len(y), -1).sum(1)
     return lambda out, y: F.cross_entropy(out, y, reduction="none")
+
+
+def _like(out: Tensor, labels: Tensor) -> Tensor:
+    """Outputs in the shape of their labels."""
+    if out.numel() != labels.numel():
+        raise ValueError(
+            f"labels: {tuple(labels.shape)} of {labels.dtype} for outputs {tuple(out.shape)}: give as many numbers, whole "
+            "numbers for classes, or a metric= or loss= of your own"
+        )
+    return out.reshape(labels.shape)
+
+
+def _form(value: Any) -> str:
+    """What it is, in few words."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

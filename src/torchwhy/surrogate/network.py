@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, outputs
+from ..measurement import Measurement, one_tensor, outputs
 from .statistics import agreement
 from .tree import split
 
@@ -49,9 +50,18 @@ class SurrogateNetwork(Measurement):
         """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
 
         Raises:
-            ValueError: outputs of different shapes, or too few rows.
+            TypeError: inputs that are no tensor, a network that is no module.
+            ValueError: outputs of different shapes, too few rows, nothing to train.
         """
-        learn, test = (i.to(inputs.device) for i in split(len(inputs), self.held_out, self.generator))
+        if not isinstance(self.network, nn.Module):
+            raise TypeError(f"network: expected a small module, got {type(self.network).__name__}")
+        if not any(True for _ in self.network.parameters()):
+            raise ValueError(f"network: {type(self.network).__name__} has no parameters to train")
+        for name in ("n_epochs", "rows_per_step"):
+            count(name, getattr(self, name))
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature!r}: expected a positive number")
+        learn, test = (i.to(inputs.device) for i in split(len(one_tensor(inputs)), self.held_out, self.generator))
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             wanted = outputs(problem, problem.x, problem.rows)
         student = deepcopy(self.network).to(inputs.device).train()

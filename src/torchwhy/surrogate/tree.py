@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, outputs
+from ..measurement import Measurement, one_tensor, outputs
 from ..target import TargetLike
 from .statistics import agreement
 
@@ -42,11 +43,13 @@ class SurrogateTree(Measurement):
         """Fit the tree to the model's answers on ``inputs`` ``(N, ...)``; the features are the elements of a row.
 
         Raises:
+            TypeError: inputs that are no tensor.
             ValueError: too few rows to hold some out.
         """
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-        learn, test = split(len(inputs), self.held_out, self.generator)
+        count("max_depth", self.max_depth)
+        learn, test = split(len(one_tensor(inputs)), self.held_out, self.generator)
         answers = self.answers(inputs, target, additional_forward_args).cpu()
         kind = DecisionTreeRegressor if answers.is_floating_point() else DecisionTreeClassifier
         x = inputs.flatten(1).cpu()
@@ -74,10 +77,13 @@ class SurrogateTree(Measurement):
         from matplotlib.figure import Figure
         from sklearn.tree import plot_tree
 
+        tree = self._fitted()
+        if feature_names is not None and len(feature_names) != tree.n_features_in_:
+            raise ValueError(f"feature_names: {len(feature_names)} given for {tree.n_features_in_} features")
         size = 2.2 * 2 ** min(self.max_depth, 4)
         figure = Figure(figsize=(size, 1.6 * (self.max_depth + 1)))
         FigureCanvasAgg(figure)
-        plot_tree(self._fitted(), feature_names=feature_names, ax=figure.add_subplot(), **{"filled": True} | options)
+        plot_tree(tree, feature_names=feature_names, ax=figure.add_subplot(), **{"filled": True} | options)
         return figure
 
     def _fitted(self) -> Any:
