@@ -157,6 +157,19 @@ def test_short_work_is_tried_with_few_rows(monkeypatch):
     assert sizes == [2, 2, 12]
 
 
+def test_methods_of_methods_take_the_shortcuts_of_the_whole(monkeypatch):
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    net, x = make("conv"), inputs("conv", 1)
+    made, fast = [], []
+    start, run = Batching.__init__, Batching.run
+    monkeypatch.setattr(Batching, "__init__", lambda self, *a, **k: (made.append(self), start(self, *a, **k))[1])
+    monkeypatch.setattr(Batching, "run", lambda self, *a: (fast.append(self.fast), run(self, *a))[1])
+    tw.SmoothGrad(net, n_samples=200).attribute(x, 1)
+    assert len({p.shortcuts for p in made}) == 1
+    assert fast[-1]
+    assert not fast[1]
+
+
 @each_case
 def test_what_is_faster_changes_nothing(case, monkeypatch):
     net, x = case.setup(n=16)

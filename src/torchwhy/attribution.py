@@ -129,19 +129,16 @@ class Attribution(Settings):
     # ---- from the caller's arguments to a problem, and back
 
     def _solve(
-        self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, *, facts: bool = False
-    ) -> tuple[Any, Problem]:
+        self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, *, facts: bool = False,
+        within: Batching | None = None,
+    ) -> tuple[Any, Problem]:  # fmt: skip
         """The attributions in the caller's form, and the problem that was solved; with ``facts``, what can be said of it."""
         with torch.inference_mode(False):
-            problem = self._problem(inputs, target, baselines, feature_mask, extra)
+            problem = self._problem(inputs, target, baselines, feature_mask, extra, within)
             with problem.open():
                 values = self._attribute(problem)
-                if (
-                    facts
-                    and self.is_complete
-                    and getattr(self, "multiply_by_inputs", True)
-                    and "completeness_gap" not in problem.facts
-                ):
+                adds_up = self.is_complete and getattr(self, "multiply_by_inputs", True)
+                if facts and adds_up and "completeness_gap" not in problem.facts:
                     problem.report(completeness_gap=completeness_gap(problem, values))
             if bool(torch.stack([~v.isfinite().all() for v in values]).any()):
                 raise FloatingPointError(
@@ -162,8 +159,10 @@ class Attribution(Settings):
             return dict(zip(inputs, values))
         return values[0] if isinstance(inputs, Tensor) else values
 
-    def _problem(self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any) -> Problem:
-        """The checked problem."""
+    def _problem(
+        self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, within: Any = None
+    ) -> Problem:
+        """The checked problem; ``within`` is the batching of another, of which it is one call."""
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}: expected 'bf16', 'fp16' or None")
         for given, allowed, name in (
@@ -190,6 +189,7 @@ class Attribution(Settings):
                 progress=self.progress,
                 images=any(t.dim() in (4, 5) for t in data.inputs),
                 label=type(self).__name__,
+                within=within,
             ),
         )
         if self.uses_baselines:
@@ -327,8 +327,8 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     if method.uses_feature_mask and problem.feature_mask is not None:
         options["feature_mask"] = form(map(take, problem.feature_mask))
     found, inner = method._solve(
-        form(z), problem.target.take(rows), options.get("baselines"), options.get("feature_mask"), extra
-    )
+        form(z), problem.target.take(rows), options.get("baselines"), options.get("feature_mask"), extra, within=problem.batching
+    )  # fmt: skip
     problem.evaluations += inner.evaluations
     return tuple(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
 

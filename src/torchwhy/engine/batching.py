@@ -58,20 +58,22 @@ class Batching:
         images: whether the model's inputs have a channels-last form (4 or 5 dimensions).
         progress: show a ``tqdm`` bar.
         label: what the bar is called.
+        within: of which this work is one call: what was found to be faster there holds here.
     """
 
     def __init__(
-        self, batch_size: int | None, device: torch.device, *, graph: bool, images: bool, progress: bool, label: str
-    ) -> None:
+        self, batch_size: int | None, device: torch.device, *, graph: bool, images: bool, progress: bool, label: str,
+        within: Batching | None = None,
+    ) -> None:  # fmt: skip
         if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
             raise ValueError(f"batch_size={batch_size!r}: expected an int of at least 1, or None to find it")
         self.batch_size, self.device, self.graph = batch_size, device, graph
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
-        self.shortcuts = Shortcuts()
-        self.fast = False  # whether they are taken
+        self.shortcuts = Shortcuts() if within is None else within.shortcuts
+        self.fast = within is not None and within.fast  # whether they are taken
         self._images = images
-        self._undecided = not torch.are_deterministic_algorithms_enabled()
+        self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
         self._probe = 0  # rows of the calls of the trial
         self._depth = 0
