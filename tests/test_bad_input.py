@@ -190,6 +190,8 @@ def test_layers_of_the_wrong_kind():
         (lambda m: tw.IDGI(m, of=tw.Saliency(m)), "expected IntegratedGradients, BlurIG or GuidedIG"),
         (lambda m: tw.Saliency(m, channels="mean"), "channels='mean'"),
         (lambda m: tw.Saliency(m, batch_size=0), "batch_size=0"),
+        (lambda m: tw.Saliency(m, batch_size="8"), "batch_size='8': expected an int"),
+        (lambda m: tw.Saliency(m, layer=[]), "layer: an empty list"),
         (lambda m: tw.Saliency(m, precision="int8"), "precision='int8'"),
         (lambda m: tw.SmoothGrad(m, generator="x"), "generator='x'"),
     ],

@@ -41,6 +41,13 @@ def test_explain_writes_a_figure(run, tmp_path):
     assert "gap" in out
 
 
+def test_steps_that_are_asked_for_are_taken(run):
+    for steps in (7, 11):  # the demo's tolerance would choose their number itself
+        code, out, _ = run("explain", "chelsea", *SHAPES, "--set", f"n_steps={steps}")
+        assert code == 0
+        assert int(out.split(" evals")[0].split()[-1]) - 2 == steps  # and the two ends, for the gap
+
+
 @pytest.mark.parametrize("target, shown", [("star", "star"), ("3", "star"), ("predicted", "%")])
 def test_targets(run, target, shown):
     code, out, _ = run("explain", "coffee", *SHAPES, "--method", "Saliency", "--target", target)
@@ -60,6 +67,14 @@ def test_targets(run, target, shown):
         (("explain", "chelsea", *SHAPES, "--set", "n_steps"), "expected NAME=VALUE"),
         (("explain", "chelsea", *SHAPES, "--set", "steps=3"), "has no setting steps; it has"),
         (("explain", "chelsea", "--model", "missing.pt"), "missing.pt"),
+        (("explain", "chelsea", *SHAPES, "--set", "paper=3"), "has no setting paper; it has"),
+        (("explain", "chelsea", *SHAPES, "--set", "batch_size=abc"), "batch_size='abc': expected an int"),
+        (("explain", "chelsea", *SHAPES, "--set", "method=simpson"), "method='simpson': expected gausslegendre"),
+        (("explain", "chelsea", *SHAPES, "--device", "gpu"), "--device gpu: "),
+        (("explain", "chelsea", *SHAPES, "--out", "."), "--out: '.' is a folder"),
+        (("explain", "chelsea", *SHAPES, "--out", "no/a.png"), "in 'no', which is no folder"),
+        (("demo", "--methods", "Saliency", "--out", "no/a.png"), "in 'no', which is no folder"),
+        (("explain", "chelsea", *SHAPES, "--out", "a.xyz"), "of no known kind; expected one of"),
     ],
 )
 def test_mistakes(run, tmp_path, arguments, message):
@@ -79,6 +94,9 @@ def test_a_model_from_a_file(run, tmp_path):
     code, out, err = run("explain", "chelsea", "--model", "net.pt", "--trust", "--method", "Saliency", "--target", "2")
     assert code == 0, err
     assert "class 2" in out
+    code, _, err = run("explain", "chelsea", "--model", "net.pt", "--trust", "--method", "Saliency", "--target", "5")
+    assert code == 2
+    assert "--target: 5 is not the number of a class; they go from 0 to 4" in err
     code, _, err = run("explain", "chelsea", "--model", "net.pt", "--method", "Saliency")
     assert code == 2
     assert "trust" in err

@@ -227,6 +227,8 @@ class Attribution(Settings):
         if not isinstance(model, nn.Module):
             raise TypeError("layer: the model is a plain callable and has no layers")
         layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+        if not layers:
+            raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
         return tuple(
             last_grid(problem, input=self.attribute_to_layer_input)
             if problem is not None and isinstance(layer, str) and layer == "auto"

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.run(args)
-    except (ValueError, LookupError, TypeError, OSError, ImportError) as error:
+    except (ValueError, LookupError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"torchwhy: {error}", file=sys.stderr)
         return 2
     return 0
@@ -67,6 +67,7 @@ def _demo(args: argparse.Namespace) -> None:
     from .demo import for_photos
     from .models import load, photo
 
+    _writable(args.out)
     loaded = load(DEMO_MODEL)
     x = torch.cat([loaded.preprocess(photo(name)) for name in DEMO_PHOTOS])
     _show(loaded, x, "predicted", args.methods or for_photos(), args.out, {}, effort=0.125 if args.quick else 1.0)
@@ -76,8 +77,10 @@ def _explain(args: argparse.Namespace) -> None:
     from .demo import method_named
     from .models import PHOTOS, find_label, load, photo, read_image
 
-    for name in args.method:  # a wrong name is said before anything slow
+    for name in args.method:  # a mistake is said before anything slow
         method_named(name)
+    settings = dict(_setting(text) for text in args.settings)
+    _writable(args.out)
     picture = photo(args.image) if args.image in PHOTOS else read_image(args.image)
     loaded = load(args.model, weights=args.weights, trust=args.trust)
     target = (
@@ -87,8 +90,10 @@ def _explain(args: argparse.Namespace) -> None:
         if loaded.labels or not args.target.isdigit()
         else int(args.target)
     )
-    loaded.model.to(args.device)
-    settings = dict(_setting(text) for text in args.settings)
+    try:
+        loaded.model.to(args.device)
+    except (RuntimeError, AssertionError) as error:  # no such word, or no such device here
+        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
     _show(loaded, loaded.preprocess(picture).to(args.device), target, args.method, args.out, settings)
 
 
@@ -106,6 +111,10 @@ def _show(
     with torch.no_grad():
         scores = loaded.model(x).softmax(1)
     classes = scores.argmax(1).tolist() if target == "predicted" else [target] * len(x)
+    if max(classes) >= scores.shape[1]:
+        raise ValueError(
+            f"--target: {max(classes)} is not the number of a class; they go from 0 to {scores.shape[1] - 1}"
+        )
     names_of = [loaded.labels[c] if loaded.labels else f"class {c}" for c in classes]
     titles = [f"{name} {scores[i, c]:.0%}" for i, (name, c) in enumerate(zip(names_of, classes))]
     print(f"{loaded.name} ({loaded.weights}): " + ", ".join(titles))
@@ -124,6 +133,25 @@ def _show(
     )
     figure.savefig(out, dpi=110, bbox_inches="tight")
     print(f"{out}: {len(shown)} methods, {time.perf_counter() - begun:.0f} s")
+
+
+def _writable(out: Path) -> None:
+    """Refuse a figure that could not be saved.
+
+    Raises:
+        ValueError: no such folder, or a kind of picture that is not known.
+    """
+    from matplotlib.figure import Figure
+
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(
+            f"--out: '{out}' is " + ("a folder" if out.is_dir() else f"in '{out.parent}', which is no folder")
+        )
+    kinds = Figure().canvas.get_supported_filetypes()
+    if out.suffix and out.suffix[1:].lower() not in kinds:
+        raise ValueError(
+            f"--out: '{out}' is of no known kind; expected one of {', '.join(f'.{k}' for k in sorted(kinds))}"
+        )
 
 
 def _setting(text: str) -> tuple[str, Any]:

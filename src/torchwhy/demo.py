@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
@@ -131,12 +131,14 @@ def make(name: str, model: Any, *, effort: float = 1.0, **settings: Any) -> Attr
         ValueError: an unknown method, or a setting that it does not have.
     """
     method = method_named(name)
-    chosen = {**SETTINGS.get(method.__name__, lambda m, e: {})(model, effort), **settings}
-    unknown = set(chosen) - set(method.__dataclass_fields__)
+    known = [f.name for f in fields(method) if f.init and f.name != "model"]
+    unknown = sorted(set(settings) - set(known))
     if unknown:
-        known = ", ".join(f for f in method.__dataclass_fields__ if f != "model")
-        raise ValueError(f"{method.__name__} has no setting {', '.join(sorted(unknown))}; it has {known}")
-    return method(model, **chosen)
+        raise ValueError(f"{method.__name__} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+    chosen = SETTINGS.get(method.__name__, lambda m, e: {})(model, effort)
+    if {"n_steps", "method"} & set(settings):
+        chosen.pop("tolerance", None)  # it would take the place of the steps that are asked for
+    return method(model, **{**chosen, **settings})
 
 
 def explain(

@@ -65,7 +65,9 @@ class Batching:
         self, batch_size: int | None, device: torch.device, *, graph: bool, images: bool, progress: bool, label: str,
         within: Batching | None = None,
     ) -> None:  # fmt: skip
-        if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
+        if batch_size is not None and (
+            isinstance(batch_size, (bool, str)) or int(batch_size) != batch_size or batch_size < 1
+        ):
             raise ValueError(f"batch_size={batch_size!r}: expected an int of at least 1, or None to find it")
         self.batch_size, self.device, self.graph = batch_size, device, graph
         self.progress, self.label = progress, label
