@@ -202,12 +202,9 @@ class Attribution(Settings):
             problem.feature_mask = _each(feature_mask, self.layer if inside else inputs, "feature_mask")
         if isinstance(target, Neuron):
             problem.neuron = find(model, target.layer)
+            first = lambda: _first(data).call(model, [t[:1] for t in data.inputs], problem.rows[:1])  # noqa: E731
             with torch.no_grad():  # one row, to its end: does the layer run once?
-                until(
-                    lambda: _first(data).call(model, [t[:1] for t in data.inputs], problem.rows[:1]),
-                    [problem.neuron],
-                    stop=False,
-                )
+                until(first, [problem.neuron], stop=False)
         if isinstance(target, str):
             target = self._predicted(problem, target)
         problem.target = Target.of(target, data.n, data.inputs[0].device)

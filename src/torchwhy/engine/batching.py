@@ -72,8 +72,8 @@ class Batching:
         self.batch_size, self.device, self.graph = batch_size, device, graph
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
-        self.shortcuts = Shortcuts() if within is None else within.shortcuts
-        self.fast = within is not None and within.fast  # whether they are taken
+        self.shortcuts: Shortcuts = Shortcuts() if within is None else within.shortcuts
+        self.fast: bool = within is not None and within.fast  # whether they are taken
         self._images = images
         self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
