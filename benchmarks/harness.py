@@ -207,6 +207,7 @@ class Benchmark:
         if memory:
             result["peak_mib"] = {name: peak_growth(side) for name, side in sides.items()}
         self.results.append(result)
+        self.write()  # a run that is cut off keeps what it has
         print(f"{label}  (median of {result['rounds']})")
         for name in sides:
             extra = "" if not memory or result["peak_mib"][name] is None else f"   {result['peak_mib'][name]:8.0f} MiB"
@@ -217,6 +218,12 @@ class Benchmark:
         return result["ratio"]
 
     def finish(self) -> None:
+        """Write what was measured, if asked to."""
+        if self.save and self.results:
+            self.write()
+            print(f"written: docs/benchmarks/{self.name}.json and .png")
+
+    def write(self) -> None:
         """Write JSON and the plot, if asked to."""
         if not self.save or not self.results:
             return
@@ -226,7 +233,6 @@ class Benchmark:
         report = json.loads(json.dumps(report), parse_constant=lambda _: None)  # NaN is no JSON
         (DOCS / f"{self.name}.json").write_text(json.dumps(report, indent=1) + "\n")
         self.plot().savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
-        print(f"written: docs/benchmarks/{self.name}.json and .png")
 
     def plot(self) -> Any:
         """Bars of every side's ratio to its base."""
