@@ -20,11 +20,12 @@ from torchwhy.engine.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PR
 from torchwhy.engine.rules import Call, Rule, carries_signal, derivative, pointwise, surrogate, writes
 
 
-def slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Tensor) -> Tensor:
-    """Return Δy / Δx, or `limit` where Δx is within rounding of nothing."""
+def slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
+    """Return Δy / Δx, or `limit`, which is asked for only then, where Δx is within rounding of nothing."""
     change = x1 - x0
     nothing = change.abs() <= (x1 + x0).abs_().mul_(8 * torch.finfo(change.dtype).eps)
-    return torch.where(nothing, limit, (y1 - y0).div_(change))
+    ratio = (y1 - y0).div_(change)
+    return torch.where(nothing, limit(), ratio) if bool(nothing.any()) else ratio
 
 
 @writes
@@ -34,7 +35,7 @@ def rescale(call: Call) -> Tensor:
     if signals != [0] or carries_signal(*call.kwargs.values()):
         return _rescale_at(call, signals)
     x1, x0, y1 = call.x.detach(), call.base.x, call.value()
-    factor = slope(y1, call.base.value(), x1, x0, derivative(call, (x1 + x0) / 2))
+    factor = slope(y1, call.base.value(), x1, x0, lambda: derivative(call, (x1 + x0) / 2))
     return pointwise(call, y1, lambda m: (m * factor,))
 
 
@@ -45,9 +46,12 @@ def _rescale_at(call: Call, signals: list[int]) -> Tensor:
         return call()
     (i,) = signals
     x1, x0 = call.args[i].detach(), call.base.args[i]
-    with torch.enable_grad():
-        middle = ((x1 + x0) / 2).requires_grad_()
-        limit = torch.autograd.grad(call(*call.args[:i], middle).sum(), middle)[0]
+
+    def limit() -> Tensor:
+        with torch.enable_grad():
+            middle = ((x1 + x0) / 2).requires_grad_()
+            return torch.autograd.grad(call(*call.args[:i], middle).sum(), middle)[0]
+
     y1 = call.value()
     factor = slope(y1, call.base.value(), x1, x0, limit)
     return surrogate(y1, lambda m: ((m * factor).sum_to_size(x1.shape),), call.args[i])
@@ -256,7 +260,7 @@ def maximum(call: Call) -> Any:
     (y1, i1), (y0, i0) = find(wide1, -1, keepdim=True), find(wide0, -1, keepdim=True)
     where = torch.where((y1 < y0) if not low else (y1 > y0), i0, i1)
     a, b = wide1.gather(-1, where), wide0.gather(-1, where)
-    factor = slope(y1, y0, a, b, torch.ones_like(y1))
+    factor = slope(y1, y0, a, b, lambda: torch.ones_like(y1))
 
     def backward(m: Tensor) -> tuple[Tensor]:
         full = torch.zeros_like(x1)
@@ -286,7 +290,7 @@ def _extreme_of_two(call: Call) -> Tensor:
     rose = (y1 >= y0) if name == "maximum" else (y1 <= y0)
     win = lambda a, b: (a >= b) if name == "maximum" else (a <= b)  # noqa: E731
     first = torch.where(rose, win(a1, b1), win(a0, b0)).detach()
-    one = torch.ones_like(y1)
+    one = lambda: torch.ones_like(y1)  # noqa: E731
     factors = [
         torch.where(mask, slope(y1, y0, p.detach().expand_as(y1), q.expand_as(y1), one), 0)
         for mask, p, q in ((first, a1, a0), (~first, b1, b0))
@@ -304,7 +308,7 @@ def _max_pool(call: Call) -> Any:
     where = torch.where(y1 >= y0, i1, i0).flatten(-spatial)  # positions within one map
     a, b = (x.flatten(-spatial).gather(-1, where) for x in (x1, x0))
     flat1, flat0 = y1.flatten(-spatial), y0.flatten(-spatial)
-    factor = slope(flat1, flat0, a, b, torch.ones_like(flat1))
+    factor = slope(flat1, flat0, a, b, lambda: torch.ones_like(flat1))
 
     def backward(m: Tensor) -> tuple[Tensor]:
         back = torch.zeros_like(x1).flatten(-spatial)

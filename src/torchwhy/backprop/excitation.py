@@ -18,6 +18,8 @@ from .running import under_rules
 class _Contrast:
     """The excitation rule, and at the top layer, which the backward pass meets first, its contrast with the dual."""
 
+    needs_input = True
+
     def __init__(self) -> None:
         self.rule = Excitation()
         self.top: LinearLayer | None = None

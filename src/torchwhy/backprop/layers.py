@@ -82,9 +82,17 @@ class LinearLayer:
     @property
     def values(self) -> tuple[Tensor, Tensor]:
         """The input and the output (bias included) of the layer."""
-        if self.x is None or self.y is None:
-            raise RuntimeError("the layer has not run")
-        return self.x.value.to(self.weight.dtype), self.y.value.to(self.weight.dtype)  # they differ under autocast
+        return self._kept(self.x), self.output
+
+    @property
+    def output(self) -> Tensor:
+        """The output, bias included."""
+        return self._kept(self.y)
+
+    def _kept(self, held: Held | None) -> Tensor:
+        if held is None:
+            raise RuntimeError("the layer has not run, or its rule said that it needs no input")
+        return held.value.to(self.weight.dtype)  # another one under autocast
 
     @property
     def unsigned(self) -> bool:
@@ -115,7 +123,7 @@ class LinearLayer:
         """Return a bias made from the layer's own, plus epsilon: so that it costs no pass over the output."""
         if self.bias is not None:
             return of_bias(self.bias) + epsilon
-        channels = self.values[1].shape[-1 if self.name == "linear" else 1 - self.weight.dim()]
+        channels = self.output.shape[-1 if self.name == "linear" else 1 - self.weight.dim()]
         return self.weight.new_full((channels,) if self.weight.dim() > 1 else (), epsilon)
 
 
@@ -135,5 +143,7 @@ def _same(weight: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
 
 def run(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -> Tensor:
     """Return the value `y` with `rule`'s backward for x."""
-    layer.x, layer.y = call.mode.hold(x), call.mode.hold(y)
+    layer.y = call.mode.hold(y)
+    if layer.name != "linear" or rule.needs_input:  # a convolution is transposed for inputs of a certain size
+        layer.x = call.mode.hold(x)
     return surrogate(y, lambda m: (rule.multiplier(layer, m.to(layer.weight.dtype)),), x)

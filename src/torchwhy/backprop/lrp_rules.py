@@ -12,7 +12,7 @@ the box; Montavon et al. 2019 (LNCS 11700, Table 10.1) for γ and the flat rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,10 +34,11 @@ class Epsilon:
     """
 
     epsilon: float = 1e-6
+    needs_input: ClassVar[bool] = False
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
-        _, y = layer.values
+        y = layer.output
         if self.epsilon:  # y / (y + ε sign(y)) = |y| / (|y| + ε)
             size = y.abs()
             m = m * size.div_(size + max(self.epsilon, torch.finfo(y.dtype).tiny))
@@ -54,6 +55,7 @@ class Gamma:
 
     gamma: float = 0.25
     epsilon: float = 1e-9
+    needs_input: ClassVar[bool] = True
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""
@@ -80,6 +82,7 @@ class AlphaBeta:
     alpha: float = 2.0
     beta: float = 1.0
     epsilon: float = 1e-9
+    needs_input: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
@@ -122,6 +125,7 @@ class Excitation:
     """
 
     epsilon: float = 1e-9
+    needs_input: ClassVar[bool] = True
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j."""

@@ -244,6 +244,19 @@ def carries_signal(*values: Any) -> bool:
     return False
 
 
+# Whether the backward pass that is running was asked to retain its graph.
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
+
+def _apply(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+    """What the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
+    if ctx.rule is None:
+        raise RuntimeError("a second backward pass through rules: the first one needs retain_graph=True")
+    rule, ctx.rule = ctx.rule, ctx.rule if _keeps_graph() else None
+    with torch._C.DisableTorchFunction():  # the mode is still on if the caller differentiates inside its block
+        return rule(m)
+
+
 class _Surrogate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, backward, *signals):
@@ -253,9 +266,7 @@ class _Surrogate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, m):
-        with torch._C.DisableTorchFunction():  # the mode is still on if the caller differentiates inside its block
-            gradients = ctx.rule(m)
-        return None, None, *gradients
+        return None, None, *_apply(ctx, m)
 
 
 def surrogate(y: Tensor, backward: Callable[[Tensor], tuple[Tensor | None, ...]], *signals: Tensor) -> Tensor:
@@ -273,8 +284,7 @@ class _Write(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, m):
-        with torch._C.DisableTorchFunction():
-            return *ctx.rule(m), None, None
+        return *_apply(ctx, m), None, None
 
 
 def pointwise(call: Call, y: Tensor, backward: Callable[[Tensor], tuple[Tensor]]) -> Tensor:
