@@ -58,18 +58,9 @@ def test_other_errors_are_not_retried():
     assert len(calls) == 1
 
 
-def plan(**options):
-    return Batching(
-        **{
-            "batch_size": None,
-            "device": torch.device("cpu"),
-            "graph": True,
-            "images": False,
-            "progress": False,
-            "label": "x",
-            **options,
-        }
-    )
+def plan(*, images=False, **options):
+    inputs = [torch.ones(1, 3, 4, 4) if images else torch.ones(1, 3)]
+    return Batching(**{"batch_size": None, "inputs": inputs, "graph": True, "progress": False, "label": "x", **options})
 
 
 def test_the_first_call_measures_what_a_row_costs(monkeypatch):
@@ -119,6 +110,36 @@ def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
         list(p.run(100, work))
         assert formats[:3] == [False, True, expected]
         assert p.channels_last is expected
+
+
+@pytest.mark.parametrize(("speed", "remembered"), [(0.5, True), (0.93, False)])
+def test_what_was_clearly_faster_is_remembered_of_the_model(monkeypatch, speed, remembered):
+    clock, formats = [0.0], []
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+
+    def run(model, refuses=False, **kind):
+        p = plan(images=True, batch_size=10, model=model, **kind)
+        formats.clear()
+
+        def work(start, stop):
+            formats.append(p.channels_last)
+            clock[0] += (stop - start) * (speed if p.channels_last else 1.0)
+            if refuses and p.channels_last:
+                raise RuntimeError("view size is not compatible")
+
+        list(p.run(100, work))
+        return formats[0]
+
+    model, other = make("conv"), make("conv")
+    assert not run(model)
+    assert run(model) is remembered
+    assert not run(other)
+    assert not run(model, label="other work")
+    if remembered:
+        run(model, refuses=True)
+        assert formats == [True] + [False] * 10
+        assert not run(model)
 
 
 def test_a_model_that_cannot_take_channels_last(monkeypatch):

@@ -184,12 +184,12 @@ class Attribution(Settings):
             precision=PRECISIONS[self.precision],
             batching=Batching(
                 self.batch_size,
-                data.inputs[0].device,
+                data.inputs,
                 graph=self.needs_gradient,
                 progress=self.progress,
-                images=any(t.dim() in (4, 5) for t in data.inputs),
                 label=type(self).__name__,
                 within=within,
+                model=self.model,
             ),
         )
         if self.uses_baselines:

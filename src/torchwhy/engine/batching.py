@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,9 +19,20 @@ T = TypeVar("T")
 
 FIRST = 8  # rows of the first call of a long run, which measures what a row costs
 MOST = 4096  # rows of any call
+CLEARLY = 0.9  # of the time a row: what is remembered as the faster one
 SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
 CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
+
+_trials: WeakKeyDictionary[Any, set[Hashable]] = WeakKeyDictionary()
+
+
+def _known(model: Any) -> set[Hashable]:
+    """The kinds of work for which trials on a model found shortcuts clearly faster; kept for as long as the model is."""
+    try:
+        return _trials.setdefault(model, set())
+    except TypeError:  # no weak reference, or no hash
+        return set()
 
 
 class _Bytes(TorchDispatchMode):
@@ -53,28 +65,30 @@ class Batching:
 
     Args:
         batch_size: the most rows of a call; None finds it from what a row costs.
-        device: where the model runs.
+        inputs: of the model, on its device; those of 4 or 5 dimensions have a channels-last form.
         graph: whether a call keeps its intermediate results for a backward pass.
-        images: whether the model's inputs have a channels-last form (4 or 5 dimensions).
         progress: show a ``tqdm`` bar.
         label: what the bar is called.
         within: of which this work is one call: what was found to be faster there holds here.
+        model: for which it is remembered where shortcuts were clearly faster: the next such work needs no trial.
     """
 
     def __init__(
-        self, batch_size: int | None, device: torch.device, *, graph: bool, images: bool, progress: bool, label: str,
-        within: Batching | None = None,
+        self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
+        within: Batching | None = None, model: Any = None,
     ) -> None:  # fmt: skip
         if batch_size is not None and (
             isinstance(batch_size, (bool, str)) or int(batch_size) != batch_size or batch_size < 1
         ):
             raise ValueError(f"batch_size={batch_size!r}: expected an int of at least 1, or None to find it")
-        self.batch_size, self.device, self.graph = batch_size, device, graph
+        self.batch_size, self.device, self.graph = batch_size, inputs[0].device, graph
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
         self.shortcuts: Shortcuts = Shortcuts() if within is None else within.shortcuts
         self.fast: bool = within is not None and within.fast  # whether they are taken
-        self._images = images
+        self._images = any(t.dim() in (4, 5) for t in inputs)
+        self._known = _known(model)
+        self._work = (label, graph, self.device, torch.get_num_threads(), *(t.shape[1:] for t in inputs))
         self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
         self._probe = 0  # rows of the calls of the trial
@@ -123,7 +137,10 @@ class Batching:
             left = total - start
             measure = self.limit is None and left > 2 * FIRST
             trying = self._undecided and (bool(self._times) or self._is_long(left))
-            if measure or trying:
+            known = trying and not self._times and self._work in self._known
+            if known:
+                self.fast, self.shortcuts.channels_last, self._undecided = True, True, False
+            if measure or (trying and not known):
                 self._probe = size = min(left, self._probe or self._first(left), self.limit or left)
             else:
                 size = min(left, self.limit or left)
@@ -137,6 +154,7 @@ class Batching:
                     self.limit = size // 2
                 elif self.fast and (isinstance(error, MustNotWait) or (isinstance(error, RuntimeError) and trying)):
                     self.fast = self._undecided = False  # it uses .view on images, say
+                    self._known.discard(self._work)
                 else:
                     raise
                 _release(self.device)
@@ -164,6 +182,8 @@ class Batching:
         first = len(self._times) == 1
         if first and took < SLOW:
             self._undecided = False
+        if self._undecided and not first and self._times[1] < CLEARLY * self._times[0]:
+            self._known.add(self._work)
         if self._undecided:
             self.fast = True
             self.shortcuts.channels_last = self._images and (first or self._times[1] < 0.95 * self._times[0])
