@@ -228,11 +228,22 @@ class Benchmark:
         if not self.save or not self.results:
             return
         DOCS.mkdir(parents=True, exist_ok=True)
-        report = {"title": self.title, "machine": self.machine(), "quick": self.quick, "results": self.results}
+        report = {"title": self.title, "machine": self.machine(), "quick": self.quick}
+        if self.only:
+            self._keep_others(report)
+        report["results"] = self.results
         report |= {"markdown": self.text} if self.text else {}
         report = json.loads(json.dumps(report), parse_constant=lambda _: None)  # NaN is no JSON
         (DOCS / f"{self.name}.json").write_text(json.dumps(report, indent=1) + "\n")
         self.plot().savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
+
+    def _keep_others(self, report: dict[str, Any]) -> None:
+        """The cases that ``--only`` left out stay as they were, where this machine and these versions measured them."""
+        path = DOCS / f"{self.name}.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        if all(before.get(fact) == value for fact, value in report.items()):
+            new = {r.get("case"): r for r in self.results}
+            self.results = [new.pop(r.get("case"), r) for r in before["results"]] + list(new.values())
 
     def plot(self) -> Any:
         """Bars of every side's ratio to its base."""
