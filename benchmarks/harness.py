@@ -299,15 +299,23 @@ class CurveBenchmark(Benchmark):
 
     def plot(self) -> Any:
         """A panel each."""
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
 
-        figure = Figure(figsize=(4.2 * len(self.results), 3.6), layout="constrained")
+        sides = list(dict.fromkeys(side for r in self.results for side in r[self.ylabel]))
+        colours = {side: colormaps["tab20"](2 * i % 20 + 2 * i // 20) for i, side in enumerate(sides)}
+        rows = -(-len(sides) // 4)
+        figure = Figure(figsize=(max(4.2 * len(self.results), 6), 3.6 + 0.18 * rows), layout="constrained")
+        drawn = {}
         for ax, r in zip(figure.subplots(1, len(self.results), squeeze=False)[0], self.results):
             for side, values in r[self.ylabel].items():
-                style = "-" if side.startswith("torchwhy") else "--"
-                ax.loglog(r["evaluations"], [max(v, 1e-6) for v in values], style, marker="o", markersize=3, label=side)
+                style, y = "-" if side.startswith("torchwhy") else "--", [max(v, 1e-6) for v in values]
+                (drawn[side],) = ax.loglog(r["evaluations"], y, style, marker="o", markersize=3, color=colours[side])
             ax.set(title=r["panel"], xlabel="evaluations", ylabel=self.ylabel)
-            ax.legend(fontsize=6)
+            ax.set_xticks(r["evaluations"], [f"{n:,}" for n in r["evaluations"]], fontsize=8)
+            ax.xaxis.set_minor_formatter(NullFormatter())
+        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=min(4, len(sides)), fontsize=7)
         return figure
 
 

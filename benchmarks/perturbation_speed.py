@@ -1,7 +1,8 @@
 """How close are the perturbation methods to the cost of their evaluations, and to Captum at its best setting?
 
 The floor is evaluations × the best time per row of a plain batched forward pass, contiguous. Peak memory is how much it
-grows while a side runs; with ten times the samples it must stay where it was.
+grows while a side runs: beside it that of one plain forward pass of as many rows as the method gave the model at once. With
+ten times the samples it must stay where it was.
 """
 
 from __future__ import annotations
@@ -92,19 +93,41 @@ def main() -> None:
                 both = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": p}))
                 ranks = torch.stack([t.argsort().argsort().double() for t in both])
                 facts[f"rank correlation of {p} with float32"] = float(torch.corrcoef(ranks)[0, 1])
+            largest = largest_call(model, sides["torchwhy"])
+            sides[f"one plain call of {largest} rows"] = plain_call(model, x, largest)
             bench.case(label, sides, base="floor", memory=True, facts=facts)
             for name, rank in facts.items():
                 print(f"    {name}: {rank:.4f}")
         many = tw.RISE(model, n_samples=200 if bench.quick else 3000, generator=0)
         few = tw.RISE(model, n_samples=20 if bench.quick else 300, generator=0)
-        bench.case(
-            f"memory of RISE, ten times the masks, {rows} image{'s' * (rows > 1)}",
-            {"few": run(few, x, {}), "many": run(many, x, {})},
-            base="few",
-            rounds=1,
-            memory=True,
-        )
+        label = f"memory of RISE, ten times the masks, {rows} image{'s' * (rows > 1)}"
+        if re.search(bench.only, label):
+            largest = largest_call(model, run(few, x, {}))
+            plain = {f"one plain call of {largest} rows": plain_call(model, x, largest)}
+            bench.case(
+                label, {"few": run(few, x, {}), "many": run(many, x, {}), **plain}, base="few", rounds=1, memory=True
+            )
     bench.finish()
+
+
+def largest_call(model, side):
+    """The most rows that a side gives the model at once."""
+    sizes = []
+    handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    try:
+        side()
+    finally:
+        handle.remove()
+    return max(sizes)
+
+
+def plain_call(model, x, rows):
+    """A side: one plain forward pass."""
+
+    def side():
+        forward(model, x)(rows)
+
+    return side
 
 
 def run(method, x, data):
