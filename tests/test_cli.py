@@ -59,6 +59,8 @@ def test_targets(run, target, shown):
     "arguments, message",
     [
         (("explain", "no.png", *SHAPES), "no image file at 'no.png'"),
+        (("explain", "chelse", *SHAPES), "did you mean 'chelsea'"),
+        (("explain", "brokn.png", *SHAPES), "did you mean 'broken.png'"),
         (("explain", "broken.png", *SHAPES), "cannot be read as an image"),
         (("explain", "chelsea", "--model", "resnet81", "--weights", "random"), "resnet18"),
         (("explain", "chelsea", *SHAPES, "--method", "Salency"), "the nearest are Saliency"),

@@ -79,13 +79,15 @@ def photo(name: str) -> Image:
 def read_image(path: str | Path) -> Image:
     """The image file at ``path`` as an RGB picture, turned upright as its EXIF data say.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is not a readable image.
+    Raises FileNotFoundError where there is no such file (with the nearest names of its folder, and of the bundled photos
+    that :func:`photo` gives), ValueError where it is not a readable image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: no image file at '{path}'")
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"path: no image file at '{path}'{nearest(path.name, [*beside, *PHOTOS])}")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
