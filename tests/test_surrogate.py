@@ -230,8 +230,10 @@ def test_bad_questions_are_refused(net):
         tw.PermutationImportance(net).measure(x[:1], y[:1])
     with pytest.raises(ValueError, match="does not broadcast"):
         tw.PermutationImportance(net).measure(x, y, feature_mask=torch.zeros(3, dtype=torch.long))
-    with pytest.raises(ValueError, match="whole numbers"):
+    with pytest.raises(ValueError, match="expected integers"):
         tw.PermutationImportance(net).measure(x, y, feature_mask=torch.zeros(4))
+    with pytest.raises(ValueError, match="leaves out 1"):
+        tw.PermutationImportance(net).measure(x, y, feature_mask=torch.tensor([0, 0, 2, 2]))
     with pytest.raises(ValueError, match="reduction='none'"):
         tw.GradientImportance(net, loss=nn.functional.cross_entropy).measure(x, y)
     with pytest.raises(ValueError, match="labels: None"):

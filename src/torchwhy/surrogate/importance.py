@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine.features import number_features
 from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor, outputs
@@ -64,17 +65,18 @@ class PermutationImportance(Measurement):
         Args:
             inputs: ``(N, ...)``.
             labels: ``(N, ...)``, as the metric takes them.
-            feature_mask: integers 0 … features − 1 that broadcast to a row; None makes each element a feature.
+            feature_mask: integers 0 … features − 1, without gaps, that broadcast to a row; None makes each element a feature.
             additional_forward_args: further arguments of the model.
 
         Raises:
             TypeError: inputs that are no tensor.
             ValueError: not one label per row, a single row, a mask that does not fit, a metric that gives no number.
         """
-        labels, features = _labels(one_tensor(inputs), labels), _features(inputs, feature_mask)
+        labels = _labels(one_tensor(inputs), labels)
         count("n_repeats", self.n_repeats)
         if len(inputs) < 2:
             raise ValueError(f"inputs: {len(inputs)} rows; at least 2 are needed")
+        features = _features(inputs, feature_mask)
         n_features, metric = int(features.max()) + 1, self._metric(labels)
         orders = self.permutations(len(inputs)).to(inputs.device)
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
@@ -169,15 +171,9 @@ def _labels(inputs: Tensor, labels: Any) -> Tensor:
 
 
 def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return torch.arange(inputs[0].numel(), device=inputs.device).view(inputs.shape[1:])
-    try:
-        mask = torch.as_tensor(mask, device=inputs.device).expand(inputs.shape[1:])
-    except RuntimeError:
-        raise ValueError(f"feature_mask: does not broadcast to a row of shape {tuple(inputs.shape[1:])}") from None
-    if mask.is_floating_point() or int(mask.min()) < 0:
-        raise ValueError("feature_mask: expected whole numbers from 0")
-    return mask
+    """The feature of each element of a row."""
+    (ids,) = number_features((inputs[:1],), None if mask is None else [mask]).ids
+    return ids[0].expand(inputs.shape[1:])
 
 
 def _default_metric(labels: Tensor) -> Metric:
