@@ -186,14 +186,22 @@ class Benchmark:
         memory: bool = False,
         facts: dict[str, Any] | None = None,
     ) -> dict[str, float]:
-        """Run the sides in turn, round by round; print and keep the median of each, and its ratio to the base's."""
+        """Run the sides in turn, round by round; print and keep the median of each, and its ratio to the base's.
+
+        ``memory`` is the peak growth in the first round.
+        """
         if not re.search(self.only, label):
             return {}
         times: dict[str, list[float]] = {name: [] for name in sides}
         ratios: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(rounds or self.rounds):
+        peaks: dict[str, float | None] = {}
+        for i in range(rounds or self.rounds):
             for name, side in sides.items():
-                times[name].append(timed(side))
+                run = lambda side=side, name=name: times[name].append(timed(side))  # noqa: E731
+                if memory and i == 0:
+                    peaks[name] = peak_growth(run)
+                else:
+                    run()
             for name in sides:
                 ratios[name].append(times[name][-1] / times[base][-1])
         result = {
@@ -205,7 +213,7 @@ class Benchmark:
             "ratio": {n: statistics.median(r) for n, r in ratios.items()},
         }
         if memory:
-            result["peak_mib"] = {name: peak_growth(side) for name, side in sides.items()}
+            result["peak_mib"] = peaks
         self.results.append(result)
         self.write()  # a run that is cut off keeps what it has
         print(f"{label}  (median of {result['rounds']})")

@@ -16,6 +16,7 @@ import torchwhy as tw
 from torchwhy.perturbation.segments import patches
 
 SIZES = (8, 16, 32)  # of a plain call, and of Captum's
+AS_MANY = "as many rows as torchwhy's largest"
 
 
 def workloads(side, quick):
@@ -54,9 +55,14 @@ def workloads(side, quick):
     }
 
 
-def best_captum(run, model, x, mask):
-    """Captum's fastest perturbations_per_eval, by one scan."""
-    return min((max(1, s // len(x)) for s in SIZES), key=lambda per: timed(lambda: run(model, x, mask, per)))
+def best_captum(model, x, mask):
+    """Captum's fastest perturbations_per_eval, by one scan of its feature ablation."""
+    from captum import attr
+
+    ablation = lambda per: attr.FeatureAblation(model).attribute(  # noqa: E731
+        x, target=0, feature_mask=mask, perturbations_per_eval=per
+    )
+    return min((max(1, s // len(x)) for s in SIZES), key=lambda per: timed(lambda: void(ablation(per))))
 
 
 def main() -> None:
@@ -65,11 +71,13 @@ def main() -> None:
     bench = Benchmark("perturbation_speed", "Perturbation methods against the floor of their evaluations")
     lower = lower_precisions()
     side = 112 if bench.quick else 224
-    model = models.resnet18().eval()
+    model, sizes = models.resnet18().eval(), []
+    model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     torch.manual_seed(0)
     for rows in (1,) if bench.quick else (1, 8):
         x = torch.randn(rows, 3, side, side)
-        mask = patches(x, 7)
+        mask, per = patches(x, 7), None
+        plain = f"one plain call of {AS_MANY}"
         for name, (evaluations, make, captum) in workloads(side, bench.quick).items():
             label = f"{name}, {rows} image{'s' * (rows > 1)}"
             if not re.search(bench.only, label):
@@ -77,12 +85,13 @@ def main() -> None:
             data = {} if name.startswith(("Occlusion", "RISE")) else {"feature_mask": mask}
             sides = {
                 "floor": floor(forward(model, x), evaluations * rows, SIZES),
-                "torchwhy": run(make(model), x, data),
+                "torchwhy": run(make(model), x, data, sizes),
+                plain: plain_call(model, x, sizes),
                 **{f"torchwhy {p}": run(make(model, precision=p), x, data) for p in lower},
             }
             if captum is not None:
                 try:
-                    per = best_captum(captum, model, x, mask)
+                    per = per or best_captum(model, x, mask)
                     sides[f"captum perturbations_per_eval={per}"] = lambda captum=captum, mask=mask, x=x, per=per: (
                         captum(model, x, mask, per)
                     )
@@ -93,50 +102,39 @@ def main() -> None:
                 both = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": p}))
                 ranks = torch.stack([t.argsort().argsort().double() for t in both])
                 facts[f"rank correlation of {p} with float32"] = float(torch.corrcoef(ranks)[0, 1])
-            largest = largest_call(model, sides["torchwhy"])
-            sides[f"one plain call of {largest} rows"] = plain_call(model, x, largest)
             bench.case(label, sides, base="floor", memory=True, facts=facts)
             for name, rank in facts.items():
                 print(f"    {name}: {rank:.4f}")
         many = tw.RISE(model, n_samples=200 if bench.quick else 3000, generator=0)
         few = tw.RISE(model, n_samples=20 if bench.quick else 300, generator=0)
         label = f"memory of RISE, ten times the masks, {rows} image{'s' * (rows > 1)}"
-        if re.search(bench.only, label):
-            largest = largest_call(model, run(few, x, {}))
-            plain = {f"one plain call of {largest} rows": plain_call(model, x, largest)}
-            bench.case(
-                label, {"few": run(few, x, {}), "many": run(many, x, {}), **plain}, base="few", rounds=1, memory=True
-            )
+        sides = {"few": run(few, x, {}), "many": run(many, x, {}, sizes), plain: plain_call(model, x, sizes)}
+        bench.case(label, sides, base="few", rounds=1, memory=True)
     bench.finish()
 
 
-def largest_call(model, side):
-    """The most rows that a side gives the model at once."""
-    sizes = []
-    handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-    try:
-        side()
-    finally:
-        handle.remove()
-    return max(sizes)
-
-
-def plain_call(model, x, rows):
-    """A side: one plain forward pass."""
+def run(method, x, data, sizes=None):
+    """A side of the comparison; ``sizes`` then has the rows of its calls."""
 
     def side():
-        forward(model, x)(rows)
-
-    return side
-
-
-def run(method, x, data):
-    """A side of the comparison."""
-
-    def side():
+        if sizes is not None:
+            sizes.clear()
         method.attribute(x, 0, **data)
 
     return side
+
+
+def plain_call(model, x, sizes):
+    """A side: one plain forward pass of as many rows as the largest call of the side before it."""
+
+    def side():
+        forward(model, x)(max(sizes))
+
+    return side
+
+
+def void(value: object) -> None:
+    """Drop a result."""
 
 
 if __name__ == "__main__":
