@@ -1,23 +1,17 @@
 """Models, photos and data: what they promise, and what they say when they cannot."""
 
-import dataclasses
 import importlib.util
-import pickle
 import subprocess
 import sys
-import types
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import save_file
-from torch import nn
 
 from torchwhy import models
-from torchwhy.models import find_label, load, photo, preprocess, read_image, shapes, tabular, to_image
+from torchwhy.models import find_label, load, photo, shapes, tabular
 from torchwhy.models.seeding import seeded
 
 needs_demo = pytest.mark.skipif(not importlib.util.find_spec("efficientnet_lite_pytorch"), reason="torchwhy[demo]")
@@ -64,113 +58,6 @@ def test_seeded_draws_the_same_and_restores_the_state_after_an_error():
         torch.rand(1)  # the second time starts elsewhere
         before = torch.get_rng_state()
     assert torch.equal(*drawn)
-
-
-# photos
-
-
-@pytest.mark.parametrize("name", models.PHOTOS)
-def test_photos_are_rgb_pictures(name):
-    picture = photo(name)
-    assert picture.mode == "RGB"
-    assert min(picture.size) >= 300
-    assert np.asarray(picture).std() > 20
-
-
-def test_an_unknown_photo_gets_the_nearest_name():
-    with pytest.raises(ValueError, match=r"no photo 'chelsey'; did you mean 'chelsea'\?"):
-        photo("chelsey")
-
-
-def test_preprocess_takes_the_centre_and_standardises():
-    array = np.zeros((40, 80, 3), np.uint8)
-    array[:, 20:60] = (255, 128, 0)  # the central square
-    x = preprocess(array, size=40, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1), resize=40)
-    assert x.dtype == torch.float32
-    expected = torch.tensor([2.0, (128 / 255 - 0.5) / 0.5, -0.5]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
-    torch.testing.assert_close(x, expected)
-
-
-@pytest.mark.parametrize("name", ["chelsea", "hopper"])  # wider than high, and higher than wide
-@pytest.mark.parametrize(
-    ("size", "resize", "mode"), [(224, 256, "bicubic"), (299, 342, "bilinear"), (64, 73, "bicubic")]
-)
-def test_preprocess_equals_torchvision(name, size, resize, mode):
-    from torchvision import transforms
-
-    cut = [transforms.Resize(resize, transforms.InterpolationMode(mode)), transforms.CenterCrop(size)]
-    last = [transforms.ToTensor(), transforms.Normalize(models.IMAGENET_MEAN, models.IMAGENET_STD)]
-    theirs = transforms.Compose(cut + last)(photo(name))[None]
-    torch.testing.assert_close(preprocess(photo(name), size, resize=resize, interpolation=mode), theirs)
-    if resize != 342:
-        torch.testing.assert_close(preprocess(photo(name), size), theirs)
-
-
-def test_preprocess_keeps_the_size_of_odd_images():
-    for shape in ((1, 1), (3, 500), (500, 3), (224, 224), (37, 41, 4), (37, 41, 3)):
-        assert preprocess(np.zeros(shape, np.uint8), size=32).shape == (1, 3, 32, 32)
-
-
-def test_to_image_inverts_preprocess():
-    array = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    x = preprocess(array, size=32, resize=32)
-    assert np.array_equal(to_image(x), array)
-    assert np.array_equal(to_image(x[0].double().requires_grad_()), array)
-    assert to_image(x + 100).min() == 255  # out of range is cut off, not wrapped round
-    settings = models.Preprocess(32, 0.5, 0.5, resize=32)
-    assert np.array_equal(settings.to_image(settings(array)), array)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 4, 4), (4, 4), (1, 4, 3, 4)])
-def test_to_image_wants_one_colour_image(shape):
-    with pytest.raises(ValueError, match="x: one image of shape"):
-        to_image(torch.zeros(shape))
-
-
-def test_preprocess_takes_grey_and_transparent_pictures():
-    grey = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-    expected = preprocess(np.stack([grey] * 3, -1), size=32, resize=32)
-    assert torch.equal(preprocess(grey, size=32, resize=32), expected)
-    for mode in ("L", "RGBA", "P"):
-        picture = Image.fromarray(grey).convert(mode)
-        assert torch.equal(preprocess(picture, size=32, resize=32), expected)
-
-
-@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)])
-def test_preprocess_refuses_other_arrays(array):
-    with pytest.raises(ValueError, match="image: a Pillow picture or a uint8 array"):
-        preprocess(array)
-
-
-def test_preprocess_refuses_to_cut_out_more_than_there_is():
-    with pytest.raises(ValueError, match="resize: the short side, 100 pixels"):
-        preprocess(photo("coffee"), size=224, resize=100)
-
-
-def test_read_image(tmp_path):
-    array = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(array).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png"), array)
-    turned = Image.Exif()
-    turned[0x0112] = 6  # orientation: the camera was turned, the picture is to be shown upright
-    Image.fromarray(array).save(tmp_path / "b.png", exif=turned)
-    assert read_image(str(tmp_path / "b.png")).size == (6, 9)
-    Image.fromarray(array[..., 0]).save(tmp_path / "grey.png")
-    assert read_image(tmp_path / "grey.png").mode == "RGB"
-
-
-def test_read_image_says_what_is_wrong(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no image file at '.*none.png'"):
-        read_image(tmp_path / "none.png")
-    with pytest.raises(FileNotFoundError, match="no image file"):
-        read_image(tmp_path)
-    (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"'.*text.png' cannot be read as an image"):
-        read_image(tmp_path / "text.png")
-    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "whole.png")
-    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"'.*half.png' cannot be read as an image"):
-        read_image(tmp_path / "half.png")
 
 
 # shapes
@@ -394,105 +281,6 @@ def test_a_failed_download_says_what_would_do(monkeypatch):
     monkeypatch.setattr("torchvision.models.get_model", offline)
     with pytest.raises(OSError, match=r"DEFAULT for resnet18 could not be downloaded \(no network\); give a file"):
         load("resnet18", weights="DEFAULT")
-
-
-def net(classes=10):
-    with seeded(5):
-        return load("squeezenet1_1", weights="random", num_classes=classes).model
-
-
-def checkpoints(state):
-    yield "plain.pt", lambda path: torch.save(state, path)
-    yield "old.pth", lambda path: torch.save(state, path, _use_new_zipfile_serialization=False)
-    yield "tensors.safetensors", lambda path: save_file(state, path)
-    yield "training.ckpt", lambda path: torch.save({"epoch": 3, "state_dict": state}, path)
-    yield "parallel.pt", lambda path: torch.save({"module." + k: v for k, v in state.items()}, path)
-
-
-def test_weights_from_a_file(tmp_path):
-    state = {name: value + 1 for name, value in net().state_dict().items()}
-    for name, write in checkpoints(state):
-        write(tmp_path / name)
-        loaded = load("squeezenet1_1", weights=tmp_path / name, num_classes=10)
-        assert loaded.weights == f"from {tmp_path / name}"
-        for key, value in loaded.model.state_dict().items():
-            assert torch.equal(value, state[key])
-
-
-def test_weights_that_do_not_fit(tmp_path):
-    torch.save(net().state_dict(), tmp_path / "ten.pt")
-    with pytest.raises(ValueError, match=r"ten.pt' does not fit squeezenet1_1; .*num_classes="):
-        load("squeezenet1_1", weights=tmp_path / "ten.pt")
-    torch.save(torch.ones(3), tmp_path / "tensor.pt")
-    with pytest.raises(ValueError, match="holds a Tensor, not a state_dict"):
-        load("squeezenet1_1", weights=tmp_path / "tensor.pt")
-    with pytest.raises(FileNotFoundError, match=r"no model file at '.*none.pt'"):
-        load("squeezenet1_1", weights=tmp_path / "none.pt")
-
-
-def test_a_pickled_network_needs_trust(tmp_path):
-    path = tmp_path / "net.pt"
-    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 1000)).train(), path)
-    with pytest.raises(ValueError, match=r"runs code from the file\. Pass trust=True"):
-        load(path)
-    loaded = load(str(path), trust=True)
-    assert not loaded.model.training
-    assert loaded.labels[282] == "tiger cat"
-    assert loaded.model(loaded.preprocess(photo("coffee"))).shape == (1, 1000)
-    wanted = dataclasses.replace(loaded.preprocess, mean=0.5, std=0.5)
-    assert wanted(photo("coffee")).min() >= -1
-
-
-def test_a_pickled_network_needs_its_class(tmp_path, monkeypatch):
-    module = types.ModuleType("somebodys_code")
-    exec("import torch\nclass Net(torch.nn.Module): pass", module.__dict__)
-    monkeypatch.setitem(sys.modules, "somebodys_code", module)
-    torch.save(module.Net(), tmp_path / "net.pt")
-    for hidden in (types.ModuleType("somebodys_code"), None):  # the module without the class, no such module
-        monkeypatch.setitem(sys.modules, "somebodys_code", hidden)
-        with pytest.raises(ValueError, match="needs the code of a class that cannot be found here"):
-            load(tmp_path / "net.pt", trust=True)
-
-
-def test_untrusted_files_run_nothing(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "exploded",))
-
-    for name, zipped in (("new.pt", True), ("old.pt", False)):
-        torch.save({"weight": Bomb()}, tmp_path / name, _use_new_zipfile_serialization=zipped)
-        for attempt in ({"name": tmp_path / name}, {"name": "resnet18", "weights": tmp_path / name}):
-            with pytest.raises(ValueError, match="runs code"):
-                load(**attempt)
-    assert not (tmp_path / "exploded").exists()
-
-
-def test_files_that_hold_no_network(tmp_path):
-    torch.save(net().state_dict(), tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"not a network. .*load\('resnet18', weights='.*state.pt'\)"):
-        load(tmp_path / "state.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(ValueError, match=r"not a file that torch\.save wrote"):
-        load(tmp_path / "text.pt", trust=True)
-    (tmp_path / "half.pt").write_bytes(pickle.dumps(["a" * 100])[:50])
-    with pytest.raises(ValueError, match="cannot be read"):
-        load(tmp_path / "half.pt", trust=True)
-    (tmp_path / "bad.safetensors").write_bytes(b"1234567890")
-    with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
-        load("resnet18", weights=tmp_path / "bad.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"no model file at 'none.pt'"):
-        load("none.pt")
-    with pytest.raises(ValueError, match="comes with both"):
-        load(tmp_path / "state.pt", num_classes=3)
-
-
-def test_torchscript_is_refused(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.script(nn.Linear(2, 1)).save(tmp_path / "script.pt")
-    for trust in (False, True):
-        with pytest.raises(ValueError, match=r"script.pt' is TorchScript"):
-            load(tmp_path / "script.pt", trust=trust)
 
 
 # labels

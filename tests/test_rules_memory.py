@@ -1,0 +1,49 @@
+"""What rules hold for the backward pass, and for how long."""
+
+import weakref
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from torchwhy.backprop.propagation import Propagation, table
+from torchwhy.engine.rules import Rules, pointwise, writes
+from torchwhy.lrp import Epsilon, Gamma
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
+    held = []
+
+    def rule(call):
+        y = call.value()
+        factor = torch.ones_like(y)
+        held.append(weakref.ref(factor))
+        return pointwise(call, y, lambda m: (m * factor,))
+
+    x = torch.randn(4, requires_grad=True)
+    with Rules({"relu": writes(rule)}):
+        y = F.relu(x * 2, inplace=in_place).sum()
+    (first,) = torch.autograd.grad(y, x, retain_graph=keep)
+    assert (held[0]() is not None) is keep
+    if keep:
+        torch.testing.assert_close(torch.autograd.grad(y, x)[0], first)
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        torch.autograd.grad(y, x)
+
+
+def test_the_epsilon_rule_of_linear_layers_holds_no_input():
+    seen = []
+
+    class Seen(Propagation):
+        def hold(self, tensor):
+            seen.append(tuple(tensor.shape))
+            return super().hold(tensor)
+
+    x, weight = torch.randn(2, 3, requires_grad=True), torch.randn(5, 3)
+    for rule, shapes in ((Epsilon(), [(2, 5)]), (Gamma(), [(2, 5), (2, 3)])):
+        seen.clear()
+        with Seen(table(rule, rule)):
+            F.linear(x, weight)
+        assert seen == shapes
