@@ -1,5 +1,7 @@
 """Shortcuts give the values and gradients that the model gives, with fewer operations, and touch nothing."""
 
+import weakref
+
 import pytest
 import torch
 from nets import inputs, make
@@ -82,6 +84,20 @@ def test_folding_pays_or_is_left():
     with Watch() as watch, shortcuts:  # the second time it would have paid
         torch.testing.assert_close(net(x), net(x))
     assert not watch.of(F.batch_norm)
+
+
+def test_one_copy_of_the_weights_is_kept():
+    net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
+    x = last_format(torch.randn(2, 4, 6, 6, dtype=torch.double))  # folding pays the second time
+    shortcuts, copies = Shortcuts(), []
+    shortcuts.channels_last = True
+    for kept in (1, 1):
+        with Watch() as watch, shortcuts:
+            net(x)
+        copies += [weakref.ref(args[1]) for args in watch.of(torch.conv2d)]
+        del watch
+        assert sum(copy() is not None for copy in copies) == kept
+    assert len(copies) == 2
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

@@ -174,6 +174,7 @@ class Shortcuts(TorchFunctionMode):
         self, weight: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, gain: Tensor | None, shift: Tensor | None,
         eps: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self._made.pop((last_format.__name__, id(weight)), None)  # a copy made before folding paid
         scale = (var + eps).rsqrt() if gain is None else gain * (var + eps).rsqrt()
         moved = (-mean if bias is None else bias - mean) * scale
         scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
