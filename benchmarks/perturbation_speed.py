@@ -1,8 +1,8 @@
 """How close are the perturbation methods to the cost of their evaluations, and to Captum at its best setting?
 
 The floor is evaluations × the best time per row of a plain batched forward pass, contiguous. Peak memory is how much it
-grows while a side runs: beside it that of one plain forward pass of as many rows as the method gave the model at once. With
-ten times the samples it must stay where it was.
+grows in a process of its own, against one plain forward pass of as many rows as the methods give the model at once; with ten
+times the samples it must stay where it was.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark, floor, forward, lower_precisions, timed
+from harness import Benchmark, floor, forward, lower_precisions, peaks_apart, timed
 
 import torchwhy as tw
 from torchwhy.perturbation.segments import patches
 
 SIZES = (8, 16, 32)  # of a plain call, and of Captum's
-AS_MANY = "as many rows as torchwhy's largest"
+MEMORY = {
+    "RISE, {n} masks": "tw.RISE(model, n_samples={n}, generator=0).attribute(x, 0)",
+    "RISE, {m} masks": "tw.RISE(model, n_samples={m}, generator=0).attribute(x, 0)",
+    "Occlusion": "tw.Occlusion(model, sliding_window_shapes={w}, strides={w}).attribute(x, 0)",
+    "KernelSHAP, {n}": "tw.KernelSHAP(model, n_samples={n}, generator=0).attribute(x, 0, feature_mask=tw.patches(x, 7))",
+    "LIME, {n}": "tw.LIME(model, n_samples={n}, generator=0).attribute(x, 0, feature_mask=tw.patches(x, 7))",
+    "FeatureAblation": "tw.FeatureAblation(model).attribute(x, 0, feature_mask=tw.patches(x, 7))",
+}
 
 
 def workloads(side, quick):
@@ -71,13 +78,11 @@ def main() -> None:
     bench = Benchmark("perturbation_speed", "Perturbation methods against the floor of their evaluations")
     lower = lower_precisions()
     side = 112 if bench.quick else 224
-    model, sizes = models.resnet18().eval(), []
-    model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    model = models.resnet18().eval()
     torch.manual_seed(0)
     for rows in (1,) if bench.quick else (1, 8):
         x = torch.randn(rows, 3, side, side)
         mask, per = patches(x, 7), None
-        plain = f"one plain call of {AS_MANY}"
         for name, (evaluations, make, captum) in workloads(side, bench.quick).items():
             label = f"{name}, {rows} image{'s' * (rows > 1)}"
             if not re.search(bench.only, label):
@@ -85,8 +90,7 @@ def main() -> None:
             data = {} if name.startswith(("Occlusion", "RISE")) else {"feature_mask": mask}
             sides = {
                 "floor": floor(forward(model, x), evaluations * rows, SIZES),
-                "torchwhy": run(make(model), x, data, sizes),
-                plain: plain_call(model, x, sizes),
+                "torchwhy": run(make(model), x, data),
                 **{f"torchwhy {p}": run(make(model, precision=p), x, data) for p in lower},
             }
             if captum is not None:
@@ -102,33 +106,38 @@ def main() -> None:
                 both = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": p}))
                 ranks = torch.stack([t.argsort().argsort().double() for t in both])
                 facts[f"rank correlation of {p} with float32"] = float(torch.corrcoef(ranks)[0, 1])
-            bench.case(label, sides, base="floor", memory=True, facts=facts)
+            bench.case(label, sides, base="floor", facts=facts)
             for name, rank in facts.items():
                 print(f"    {name}: {rank:.4f}")
-        many = tw.RISE(model, n_samples=200 if bench.quick else 3000, generator=0)
-        few = tw.RISE(model, n_samples=20 if bench.quick else 300, generator=0)
-        label = f"memory of RISE, ten times the masks, {rows} image{'s' * (rows > 1)}"
-        sides = {"few": run(few, x, {}), "many": run(many, x, {}, sizes), plain: plain_call(model, x, sizes)}
-        bench.case(label, sides, base="few", rounds=1, memory=True)
+        memory(bench, model, x)
     bench.finish()
 
 
-def run(method, x, data, sizes=None):
-    """A side of the comparison; ``sizes`` then has the rows of its calls."""
+def memory(bench, model, x):
+    """Peak growth of each method, in a process of its own, against a plain call of as many rows."""
+    label = f"memory, {len(x)} image{'s' * (len(x) > 1)}"
+    if not re.search(bench.only, label):
+        return
+    n, sizes = 50 if bench.quick else 300, []
+    handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    tw.RISE(model, n_samples=n, generator=0).attribute(x, 0)
+    handle.remove()
+    base, side = f"one plain forward pass of {max(sizes)} rows", x.shape[-1]
+    plain = f"torch.no_grad()(model)(x[:1].expand({max(sizes)}, *x.shape[1:]).contiguous())"
+    numbers = {"n": n, "m": 10 * n, "w": side // 14}
+    ours = {f"torchwhy {name.format(**numbers)}": call.format(**numbers) for name, call in MEMORY.items()}
+    print(label)
+    found = peaks_apart({base: plain, **ours}, "resnet18", side, len(x))
+    ratio = {name: mib / found[base] for name, mib in found.items()}
+    print("    " + ", ".join(f"{name} {r:.2f} ×" for name, r in ratio.items() if name != base))
+    bench.results.append({"case": label, "base": base, "peak_mib": found, "ratio": ratio})
+
+
+def run(method, x, data):
+    """A side of the comparison."""
 
     def side():
-        if sizes is not None:
-            sizes.clear()
         method.attribute(x, 0, **data)
-
-    return side
-
-
-def plain_call(model, x, sizes):
-    """A side: one plain forward pass of as many rows as the largest call of the side before it."""
-
-    def side():
-        forward(model, x)(max(sizes))
 
     return side
 

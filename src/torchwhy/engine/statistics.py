@@ -8,6 +8,37 @@ import torch
 from torch import Tensor
 
 
+class Collected:
+    """Rows that arrive in parts and are kept, in one tensor whose room doubles.
+
+    As many small tensors, made between large ones that come and go, they would keep the C library from using the place of
+    the large ones again.
+
+    >>> c = Collected(); c.add(torch.tensor([[1.0], [2.0]])); c.add(torch.tensor([[6.0]]))
+    >>> c.rows.flatten()
+    tensor([1., 2., 6.])
+    """
+
+    def __init__(self) -> None:
+        self._room, self._count = torch.empty(0), 0
+
+    @property
+    def rows(self) -> Tensor:
+        """All rows so far."""
+        return self._room[: self._count]
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows (m, ...)."""
+        count = self._count + len(rows)
+        if count > len(self._room):
+            room = rows.new_empty(max(count, 2 * self._count), *rows.shape[1:])
+            if self._count:
+                room[: self._count] = self.rows
+            self._room = room
+        self._room[self._count : count] = rows
+        self._count = count
+
+
 class RunningMean:
     """Mean and standard error of independent samples that arrive in batches, in one pass (Chan et al. 1983).
 

@@ -13,7 +13,7 @@ from ..engine.images import resize
 from ..engine.masks import evaluate
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Draws, block_for
-from ..engine.statistics import penalty_by_cross_validation
+from ..engine.statistics import Collected, penalty_by_cross_validation
 from ..sampled import Sampled
 from ..target import only_tensor
 
@@ -192,27 +192,26 @@ class ReducedMoments:
         self.grids, self.p, self.m = grids, grids.p, 0
         self.product: Tensor | float = 0.0
         self.mean: Tensor | float = 0.0
-        self.scores: list[Tensor] = []
-        self.knots: list[Tensor] = []
+        self.scores, self.knots = Collected(), Collected()
 
     def add(self, s: Tensor, masks: Tensor) -> None:
         """Take in scores (m, N) and their masks (m, \\*spatial)."""
-        u = masks.flatten(1).double() - self.p
+        u = masks.flatten(1).double().sub_(self.p)
         self.product, self.mean = self.product + s.T @ u, self.mean + u.sum(0)
         at = masks
         for dim, points in enumerate(self.grids.knots):
             at = at.index_select(1 + dim, points.to(at.device))
-        self.scores.append(s)
-        self.knots.append(at.flatten(1))
+        self.scores.add(s)
+        self.knots.add(at.flatten(1))
         self.m += len(s)
 
     def mean_score(self) -> Tensor:
         """The mean score of all masks, (N,)."""
-        return torch.cat(self.scores).mean(0)
+        return self.scores.rows.mean(0)
 
     def summary(self) -> tuple[Tensor, Tensor]:
         """The map and its standard error, (N, elements)."""
-        s, h = torch.cat(self.scores), torch.cat(self.knots).double() - self.p
+        s, h = self.scores.rows, self.knots.rows.double() - self.p
         beta, inflate = self._fit((h[0::2] - h[1::2]) / 2, (s[0::2] - s[1::2]) / 2)
         centre = (s - h @ beta).mean(0)
         known, carry, missed = self.grids.covariance(s)
