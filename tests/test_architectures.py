@@ -63,14 +63,7 @@ def test_full_size(name):
     check(name)
 
 
-TOO_DEEP = pytest.mark.xfail(
-    strict=True, reason="untrained, its DeepLIFT contributions cancel by a factor of 1e20: more than float64 has digits"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=TOO_DEEP) if n == "efficientnet_b7" else n for n in zoo.other_torchvision()]
-)
+@pytest.mark.parametrize("name", zoo.other_torchvision())
 def test_every_other_torchvision_architecture(name):
     check(name)
