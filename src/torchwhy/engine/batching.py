@@ -17,7 +17,7 @@ from .shortcuts import MustNotWait, Shortcuts, last_format
 
 T = TypeVar("T")
 
-FIRST = 8  # rows of the first call of a long run, which measures what a row costs
+FIRST = 8  # rows of the first calls of a long run, which measure what a row costs
 MOST = 4096  # rows of any call
 CLEARLY = 0.9  # of the time a row: what is remembered as the faster one
 SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
@@ -91,7 +91,6 @@ class Batching:
         self._work = (label, graph, self.device, torch.get_num_threads(), *(t.shape[1:] for t in inputs))
         self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
-        self._probe = 0  # rows of the calls of the trial
         self._depth = 0
 
     @property
@@ -141,7 +140,7 @@ class Batching:
             if known:
                 self.fast, self.shortcuts.channels_last, self._undecided = True, True, False
             if measure or (trying and not known):
-                self._probe = size = min(left, self._probe or self._first(left), self.limit or left)
+                size = min(left, self._first(left), self.limit or left)
             else:
                 size = min(left, self.limit or left)
                 size = -(-left // -(-left // size))  # equal calls: a short rest uses the machine badly
@@ -170,8 +169,8 @@ class Batching:
         return left >= (least if self.limit is None else min(least, 3 * self.limit))
 
     def _first(self, left: int) -> int:
-        """The rows of the calls of a trial; a short one on a CPU, where few rows are nearly as fast a row as many."""
-        return FIRST if self.device.type != "cpu" else max(1, min(FIRST, left // FIRST))
+        """The rows of a call of a trial; the first one on a CPU is short: plain, it may take more memory than any other."""
+        return FIRST if self._times or self.device.type != "cpu" else max(1, min(FIRST // 2, left // FIRST))
 
     def _timed(self, work: Callable[[int, int], T], start: int, stop: int, measure: bool) -> T:
         """One call of a long run's beginning: the first is plain and measured, the second with what may be faster."""
@@ -204,7 +203,8 @@ class Batching:
                 result = work(start, stop)
             kept = made.total / 2 if self.graph else 0  # a graph keeps about what the forward half made
             share = max(kept / CPU_GRAPH, made.largest / CPU_TENSOR)
-        self.limit = int(min(MOST, max(1, (stop - start) / max(share, 1e-9))))
+        limit = int(min(MOST, max(1, (stop - start) / max(share, 1e-9))))
+        self.limit = limit // FIRST * FIRST or limit  # long and short work in calls of one size
         return result
 
 

@@ -11,7 +11,6 @@ rounding only.
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +110,6 @@ class Shortcuts(TorchFunctionMode):
         super().__init__()
         self.fold, self.channels_last = fold, False
         self._made: dict[tuple, tuple[tuple, Any]] = {}
-        self._pixels = Counter[int]()
         self._waiting: list[weakref.ref[_Waiting]] = []
 
     def __exit__(self, *error: Any) -> None:
@@ -160,10 +158,7 @@ class Shortcuts(TorchFunctionMode):
     def _batch_norm(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
         (z,), options = bind(operation(func), args, kwargs)
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
-        self._pixels[id(z.weight)] += z.pixels
-        pays = (
-            self._pixels[id(z.weight)] > z.weight[0].numel()
-        )  # the norms, so far, would have cost more than to fold them
+        pays = z.pixels > z.weight[0].numel()  # this norm costs more than to fold it, and its values take more memory
         plain = type(mean) is Tensor and _frozen(gain, shift) and not options.get("training")
         if z.value is not None or not (plain and pays):
             return func(z.ready(), *_real(args[1:]), **_real(kwargs))
