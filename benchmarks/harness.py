@@ -267,7 +267,7 @@ class Benchmark:
         ax.set_yticks(range(len(rows)), [f"{case} — {name}" for case, name, _ in rows], fontsize=7)
         ax.axvline(1, color="black", linewidth=0.8)
         ax.invert_yaxis()
-        ax.set_xlabel(f"time / {self.results[0]['base']}")
+        ax.set_xlabel(f"× {self.results[0]['base']}")
         ax.set_title(self.title, fontsize=9)
         return figure
 
