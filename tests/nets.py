@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -119,3 +120,12 @@ def inputs(kind, n=3, dtype=torch.double, seed=1):
         return torch.randint(11, (n, 4), generator=g)
     x = torch.randn(n, *shape, generator=g, dtype=torch.double).to(dtype)
     return (x, torch.randn(n, 2, 3, generator=g, dtype=torch.double).to(dtype)) if kind == "two" else x
+
+
+def tiny_bert(**options):
+    """A BERT of 50 words and 3 classes, in eval mode; ``options`` are those of its configuration."""
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    words = {"vocab_size": 50, "max_position_embeddings": 20, "num_labels": 3, "initializer_range": 0.5}
+    torch.manual_seed(0)
+    return transformers.BertForSequenceClassification(transformers.BertConfig(**size | words | options)).eval()

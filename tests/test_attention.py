@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import tiny_bert
 from reference import attention as reference
-from test_attention_libraries import tiny_bert
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from nets import tiny_bert
 from reference import attention as reference
 
 import torchwhy as tw
@@ -33,22 +34,6 @@ def test_timm_models():
             expected = reference.rollout([a[i].double() for a in seen])[list(tokens)].mean(0)[extra:]
             assert torch.allclose(got[i, 0].double().flatten(), expected, atol=1e-5)
         assert (tw.AttentionRelevance(net).attribute(x, 1) >= 0).all()
-
-
-def tiny_bert(**options):
-    transformers = pytest.importorskip("transformers")
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "vocab_size": 50,
-    }
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        max_position_embeddings=20, num_labels=3, initializer_range=0.5, **sizes, **options
-    )
-    return transformers.BertForSequenceClassification(config).eval()
 
 
 def test_bert_in_its_default_and_in_eager_attention():

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from nets import tiny_bert
 from torch import nn
 
 import torchwhy as tw
@@ -11,17 +12,7 @@ import torchwhy as tw
 
 @pytest.fixture(scope="module")
 def bert():
-    transformers = pytest.importorskip("transformers")
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "vocab_size": 50,
-    }
-    torch.manual_seed(0)
-    config = transformers.BertConfig(max_position_embeddings=20, num_labels=3, initializer_range=0.3, **sizes)
-    return transformers.BertForSequenceClassification(config).double().eval()
+    return tiny_bert(num_hidden_layers=2, initializer_range=0.3).double()
 
 
 IDS = torch.tensor([[1, 7, 9, 12, 2], [1, 30, 31, 2, 0]])

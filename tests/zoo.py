@@ -142,9 +142,8 @@ def _settle(model: nn.Module, batch: torch.Tensor | None) -> None:
                 nn.init.constant_(p, 0.5)
         for norm in norms:
             nn.init.uniform_(norm.weight, 0.5, 1.5)
-        for (
-            block
-        ) in model.modules():  # else contributions in EfficientNet-B7 cancel by 1e20, more than float64 has digits
+        # else contributions in EfficientNet-B7 cancel by 1e20, more than float64 has digits
+        for block in model.modules():
             if getattr(block, "use_res_connect", False) and hasattr(block, "block"):
                 block.block[-1][1].weight.mul_(0.2)
         if batch is not None and norms:
