@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark, peaks_apart
+from harness import Benchmark
 
 import torchwhy as tw
 
@@ -116,12 +116,8 @@ def memory(bench, network, rows, side, names):
     label = f"memory, {network}, {rows} images"
     if not re.search(bench.only, label):
         return
-    print(label)
     calls = {BASE: PLAIN, **{f"torchwhy {n}": f"{CALLS[n]}.attribute(x, 0)" for n in names}}
-    found = peaks_apart(calls, network, side, rows, "model.requires_grad_(False)")
-    ratio = {n: v / found[BASE] for n, v in found.items()}
-    print("    " + ", ".join(f"{n} {r:.2f} ×" for n, r in ratio.items() if n != BASE))
-    bench.results.append({"case": label, "base": BASE, "peak_mib": found, "ratio": ratio})
+    bench.memory(label, calls, network, side, rows, "model.requires_grad_(False)")
 
 
 def void(value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import Benchmark, peaks_apart
+from harness import Benchmark
 
 
 def main() -> None:
@@ -18,16 +18,7 @@ def main() -> None:
     calls["captum IG, its default (50 steps)"] = (
         "__import__('captum.attr', fromlist=['x']).IntegratedGradients(model).attribute(x, target=0)"
     )
-    found = peaks_apart(calls, model, side)
-    base = f"torchwhy IG, {few} steps"
-    bench.results.append(
-        {
-            "case": f"{model}, one image",
-            "base": base,
-            "peak_mib": found,
-            "ratio": {n: v / found[base] for n, v in found.items()},
-        }
-    )
+    bench.memory(f"{model}, one image", calls, model, side)
     bench.finish()
 
 

@@ -214,8 +214,7 @@ class Benchmark:
         }
         if memory:
             result["peak_mib"] = peaks
-        self.results.append(result)
-        self.write()  # a run that is cut off keeps what it has
+        self._keep(result)
         print(f"{label}  (median of {result['rounds']})")
         for name in sides:
             extra = "" if not memory or result["peak_mib"][name] is None else f"   {result['peak_mib'][name]:8.0f} MiB"
@@ -224,6 +223,21 @@ class Benchmark:
                 flush=True,
             )
         return result["ratio"]
+
+    def memory(
+        self, label: str, calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = ""
+    ) -> None:
+        """Keep the peak growth of each call in a process of its own (see :func:`peaks_apart`), against the first one's."""
+        print(label)
+        found = peaks_apart(calls, model, side, rows, prepare)
+        base = next(iter(calls))
+        ratio = {name: mib / found[base] for name, mib in found.items()}
+        print("    " + ", ".join(f"{name} {r:.2f} ×" for name, r in ratio.items() if name != base))
+        self._keep({"case": label, "base": base, "peak_mib": found, "ratio": ratio})
+
+    def _keep(self, result: dict[str, Any]) -> None:
+        self.results.append(result)
+        self.write()  # a run that is cut off keeps what it has
 
     def finish(self) -> None:
         """Write what was measured, if asked to."""

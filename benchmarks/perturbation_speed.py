@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark, floor, forward, lower_precisions, peaks_apart, timed
+from harness import Benchmark, floor, forward, lower_precisions, timed
 
 import torchwhy as tw
 from torchwhy.perturbation.segments import patches
@@ -126,11 +126,7 @@ def memory(bench, model, x):
     plain = f"torch.no_grad()(model)(x[:1].expand({max(sizes)}, *x.shape[1:]).contiguous())"
     numbers = {"n": n, "m": 10 * n, "w": side // 14}
     ours = {f"torchwhy {name.format(**numbers)}": call.format(**numbers) for name, call in MEMORY.items()}
-    print(label)
-    found = peaks_apart({base: plain, **ours}, "resnet18", side, len(x))
-    ratio = {name: mib / found[base] for name, mib in found.items()}
-    print("    " + ", ".join(f"{name} {r:.2f} ×" for name, r in ratio.items() if name != base))
-    bench.results.append({"case": label, "base": base, "peak_mib": found, "ratio": ratio})
+    bench.memory(label, {base: plain, **ours}, "resnet18", side, len(x))
 
 
 def run(method, x, data):
