@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark
+from harness import Benchmark, void
 
 import torchwhy as tw
 
@@ -118,10 +118,6 @@ def memory(bench, network, rows, side, names):
         return
     calls = {BASE: PLAIN, **{f"torchwhy {n}": f"{CALLS[n]}.attribute(x, 0)" for n in names}}
     bench.memory(label, calls, network, side, rows, "model.requires_grad_(False)")
-
-
-def void(value: object) -> None:
-    """Drop a result."""
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ above the layer, once for each channel.
 from __future__ import annotations
 
 import torch
-from harness import Benchmark, floor, forward
+from harness import Benchmark, floor, forward, void
 
 import torchwhy as tw
 import torchwhy.models
@@ -150,10 +150,6 @@ def fewer_channels(bench):
             pairs = [torch.stack([a.flatten(), b.flatten()]) for a, b in zip(full, found) if a.any() and b.any()]
             both = [torch.corrcoef(pair)[0, 1].item() for pair in pairs]
             print(f"    max_channels={most:4}   correlation {sum(both) / len(both):.4f}, at least {min(both):.4f}")
-
-
-def void(value: object) -> None:
-    """Drop a result."""
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark, floor, forward_backward, timed
+from harness import Benchmark, floor, forward_backward, timed, void
 
 import torchwhy as tw
 
@@ -97,10 +97,6 @@ def main() -> None:
                 rounds=3 * bench.rounds,
             )
     bench.finish()
-
-
-def void(value: object) -> None:
-    """Drop a result."""
 
 
 if __name__ == "__main__":

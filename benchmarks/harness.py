@@ -17,6 +17,7 @@ import ctypes
 import gc
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import statistics
@@ -97,12 +98,16 @@ print("MIB", peak_growth(lambda: {call}))
 
 
 def peaks_apart(calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "") -> dict[str, float]:
-    """MiB by which memory grows at most in each call (of ``model`` on ``x``), each in a process of its own; and print them."""
-    found = {}
+    """MiB by which memory grows at most in each call (of ``model`` on ``x``), each in a process of its own; and print them.
+
+    Freed memory is given back at once there, so that, as on a GPU, the figure is of what is held and not of what the C
+    library keeps for later.
+    """
+    found, at_once = {}, {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}
     for name, call in calls.items():
         here = str(Path(__file__).resolve().parent)
         code = APART.format(here=here, model=model, side=side, rows=rows, prepare=prepare, call=call)
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=at_once, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("MIB")]
         if not lines:
             print(f"{name:42} left out: {done.stderr.strip().splitlines()[-1]}")
@@ -112,15 +117,24 @@ def peaks_apart(calls: dict[str, str], model: str, side: int, rows: int = 1, pre
     return found
 
 
+def void(value: object) -> None:
+    """Drop a result, so that a side returns none."""
+
+
 def floor(
     run: Callable[[int], Any], evaluations: int, batch_sizes: tuple[int, ...] = (8, 16, 32)
 ) -> Callable[[], float]:
-    """A side: evaluations × the best time per row of ``run(rows)``, one plain batched call."""
+    """A side: evaluations × the time per row of ``run(rows)``, plain batched calls, at the best of the sizes.
+
+    A size's time is the mean of three calls: the lucky moments of a shared machine would be no floor for a long run.
+    """
+
+    def per_row(rows: int) -> float:
+        calls = max(1, min(3, evaluations // rows))
+        return timed(lambda: void([run(rows) for _ in range(calls)])) / (calls * rows)
 
     def side() -> float:
-        return evaluations * min(
-            timed(lambda b=b: run(b)) / b for b in batch_sizes if b <= max(evaluations, batch_sizes[0])
-        )
+        return evaluations * min(per_row(b) for b in batch_sizes if b <= max(evaluations, batch_sizes[0]))
 
     return side
 

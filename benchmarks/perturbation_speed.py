@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 import torch
-from harness import Benchmark, floor, forward, lower_precisions, timed
+from harness import Benchmark, floor, forward, lower_precisions, timed, void
 
 import torchwhy as tw
 from torchwhy.perturbation.segments import patches
@@ -136,10 +136,6 @@ def run(method, x, data):
         method.attribute(x, 0, **data)
 
     return side
-
-
-def void(value: object) -> None:
-    """Drop a result."""
 
 
 if __name__ == "__main__":

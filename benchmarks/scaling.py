@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import Benchmark, floor, forward, forward_backward
+from harness import Benchmark, floor, forward, forward_backward, void
 
 import torchwhy as tw
 
@@ -43,7 +43,7 @@ def case(
     plain(8)
     bench.case(
         label,
-        {"floor": floor(plain, evaluations, (8, 32, 128)), "torchwhy": lambda: keep(method.attribute(x, 0, **data))},
+        {"floor": floor(plain, evaluations, (8, 32, 128)), "torchwhy": lambda: void(method.attribute(x, 0, **data))},
         base="floor",
         rounds=1 if rows * samples > 1000 else 3,
         memory=True,
@@ -77,10 +77,6 @@ class Scaling(Benchmark):
         axes[0][0].legend(fontsize=7)
         figure.suptitle(self.title, fontsize=10)
         return figure
-
-
-def keep(value: object) -> None:
-    """Drop a result."""
 
 
 def main() -> None:

@@ -120,6 +120,20 @@ def test_channels_last_weights_are_copies(dimensions, fold):
     torch.testing.assert_close(y, net(x))
 
 
+def test_many_weights_are_not_copied_for_small_images():
+    net, x = (
+        settled(nn.Conv2d(4, 6, 3)),
+        last_format(torch.randn(2, 4, 4, 4, dtype=torch.double)),
+    )  # 32 pixels, 36 weights
+    shortcuts = Shortcuts()
+    shortcuts.channels_last = True
+    for rows, copied in ((x, False), (torch.cat([x, x]), True)):
+        with Watch() as watch, shortcuts:
+            y = net(rows)
+        assert [args[1] is not net[0].weight for args in watch.of(torch.conv2d)] == [copied]
+        torch.testing.assert_close(y, net(rows))
+
+
 def test_written_weights_are_folded_anew():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
     with Shortcuts():

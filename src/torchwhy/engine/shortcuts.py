@@ -2,7 +2,8 @@ r"""The same values with less work: what a model's operations would be if it had
 
 * Batch norm in eval mode is an affine map of each channel, :math:`y = s z + t`. Where its input is a convolution that nothing
   else looks at, the convolution is run with weights :math:`s w` and bias :math:`s b + t`, and the batch norm not at all.
-* Convolutions in the channels-last format get their weights in that format too, and linear maps contiguous inputs.
+* Convolutions of large images in the channels-last format get their weights in that format too, and linear maps contiguous
+  inputs.
 
 Seen at the operations, as rules are: the model keeps its own weights, and nothing is registered on it. Results differ by
 rounding only.
@@ -141,7 +142,8 @@ class Shortcuts(TorchFunctionMode):
         own, bias = options.pop("weight"), options.pop("bias", None)
 
         def run(weight: Tensor = own, bias: Tensor | None = bias) -> Tensor:
-            if self.channels_last and weight is own and _frozen(own):
+            large = len(x) * x.shape[2:].numel() > own[0].numel()  # small images are worth no copy of many weights
+            if self.channels_last and weight is own and _frozen(own) and large:
                 weight = self._once(last_format, own)
             return func(x, weight, bias, **options)
 
