@@ -291,7 +291,9 @@ class Benchmark:
         figure = Figure(figsize=(8, 0.6 + 0.28 * len(rows)))
         ax = figure.subplots()
         ours = ["#c44e52" if name.startswith("torchwhy") else "#8c9bb0" for _, name, _ in rows]
-        ax.barh(range(len(rows)), [ratio for *_, ratio in rows], color=ours)
+        wide = max(ratio for *_, ratio in rows) > 10  # then in powers of ten, from the base outwards
+        ax.barh(range(len(rows)), [ratio - wide for *_, ratio in rows], left=float(wide), color=ours)
+        ax.set_xscale("log" if wide else "linear")
         ax.set_yticks(range(len(rows)), [f"{case} — {name}" for case, name, _ in rows], fontsize=7)
         ax.axvline(1, color="black", linewidth=0.8)
         ax.invert_yaxis()
