@@ -31,19 +31,8 @@ from typing import Any
 import torch
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "captum",
-    "zennit",
-    "torchcam",
-    "grad-cam",
-    "shap",
-    "lime",
-    "shapiq",
-    "quantus",
-    "timm",
-)
+PINNED = Path(__file__).with_name("versions.txt").read_text().splitlines()[1:]
+PACKAGES = [line.partition("==")[0] for line in PINNED]
 
 
 def timed(side: Callable[[], Any]) -> float:

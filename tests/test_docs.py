@@ -49,6 +49,13 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(block, page.name, "exec"), scope)
 
 
+@pytest.mark.parametrize("results", sorted((ROOT / "docs" / "benchmarks").glob("*.json")), ids=lambda p: p.stem)
+def test_results_are_of_the_pinned_versions(results):
+    pinned = (ROOT / "benchmarks" / "versions.txt").read_text().splitlines()[1:]
+    machine = json.loads(results.read_text())["machine"]
+    assert [line for line in pinned if line.replace("==", " ") not in machine] == []
+
+
 @pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda p: p.name)
 def test_notebooks_run(notebook, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
