@@ -50,7 +50,7 @@ def compare(bench, label, net, x, sides, note=None, **options):
     run = {"floor": floor(forward(net.model, x), counted["torchwhy"][0]), **{n: drop(s) for n, s in sides.items()}}
     facts = {
         "images": len(x),
-        "rows": {n: c[0] for n, c in counted.items()},
+        "evaluated": {n: c[0] for n, c in counted.items()},
         "calls": {n: c[1] for n, c in counted.items()},
     }
     ratios = bench.case(label, run, base="torchwhy", facts=facts, **options)

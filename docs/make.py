@@ -106,7 +106,7 @@ def benchmarks_page() -> str:
                     f"{'' if peak is None else f'{peak:.0f}'} |"
                 )
         for r in results:
-            rows = ", ".join(f"{side} {n / r['images']:.0f}" for side, n in r.get("rows", {}).items())
+            rows = ", ".join(f"{side} {n / r['images']:.0f}" for side, n in r.get("evaluated", {}).items())
             told = [f"rows through the network for an image: {rows}"] if rows else []
             told += [r["note"]] if r.get("note") else []
             lines += ["", f"{r['case']}: {'; '.join(told)}."] if told else []
