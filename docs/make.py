@@ -68,8 +68,8 @@ def benchmarks_page() -> str:
         "Written by `python docs/make.py` from the results that `python benchmarks/NAME.py --save` keeps. All sides of "
         "a comparison run in turn in one process, and the ratios are medians of the rounds; the seconds are of one machine and "
         "not to be compared between pages. *floor*: the evaluations that a method needs × the time per row of plain batched "
-        "calls of the best size. Peak memory is what is held at most beyond the model and its inputs. The versions are those "
-        'of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
+        "calls of the best size. Peak memory is how far it grows; in cases called *memory*, in a process of its own. The "
+        'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
         "",
     ]
     for script in sorted((DOCS.parent / "benchmarks").glob("*.py")):

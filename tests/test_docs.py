@@ -49,8 +49,11 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(block, page.name, "exec"), scope)
 
 
-@pytest.mark.parametrize("results", sorted((ROOT / "docs" / "benchmarks").glob("*.json")), ids=lambda p: p.stem)
-def test_results_are_of_the_pinned_versions(results):
+TIMED = [p for p in sorted((ROOT / "docs" / "benchmarks").glob("*.json")) if '"seconds"' in p.read_text()]
+
+
+@pytest.mark.parametrize("results", TIMED, ids=lambda p: p.stem)
+def test_times_are_of_the_pinned_versions(results):
     pinned = (ROOT / "benchmarks" / "versions.txt").read_text().splitlines()[1:]
     machine = json.loads(results.read_text())["machine"]
     assert [line for line in pinned if line.replace("==", " ") not in machine] == []
