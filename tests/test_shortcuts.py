@@ -121,10 +121,8 @@ def test_channels_last_weights_are_copies(dimensions, fold):
 
 
 def test_many_weights_are_not_copied_for_small_images():
-    net, x = (
-        settled(nn.Conv2d(4, 6, 3)),
-        last_format(torch.randn(2, 4, 4, 4, dtype=torch.double)),
-    )  # 32 pixels, 36 weights
+    net = settled(nn.Conv2d(4, 6, 3))
+    x = last_format(torch.randn(2, 4, 4, 4, dtype=torch.double))  # 32 pixels of 36 weights each
     shortcuts = Shortcuts()
     shortcuts.channels_last = True
     for rows, copied in ((x, False), (torch.cat([x, x]), True)):
