@@ -1,14 +1,18 @@
 """What makes no sense is refused with a message that names the argument, and the model stays as it was."""
 
 import re
+import sys
 import warnings
 
+import cases
+import nets
 import numpy as np
 import pytest
 import torch
 from cases import CASES
 from nets import inputs, make
 from torch import nn
+from traces import of_input, of_model, same
 
 import torchwhy as tw
 
@@ -17,6 +21,26 @@ SOME = [
     c for c in CASES if c.method in (tw.Saliency, tw.SmoothGrad, tw.IntegratedGradients, tw.GuidedIG, tw.Conductance)
 ]
 each = pytest.mark.parametrize("case", SOME, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _untouched(monkeypatch):
+    """Every network and every input of a test is afterwards what it was when it was made."""
+    made = []
+
+    def watched(build, trace):
+        def built(*args, **kwargs):
+            thing = build(*args, **kwargs)
+            made.append((thing, trace, trace(thing)))
+            return thing
+
+        return built
+
+    for module in (cases, sys.modules[__name__]):
+        monkeypatch.setattr(module, "make", watched(nets.make, of_model))
+        monkeypatch.setattr(module, "inputs", watched(nets.inputs, of_input))
+    yield
+    assert all(same(before, trace(thing)) for thing, trace, before in made)
 
 
 @each
@@ -40,7 +64,6 @@ def test_targets(case, target, error, message):
     net, x = case.setup()
     with pytest.raises(error, match=message):
         case.make(net).attribute(x, target)
-    assert all(p.requires_grad for p in net.parameters())
 
 
 @pytest.mark.parametrize(
@@ -95,6 +118,20 @@ def test_integers_name_the_embedding():
         tw.IntegratedGradients(make("tokens")).attribute(inputs("tokens"), 1)
 
 
+def test_integers_of_a_function():
+    with pytest.raises(TypeError, match="inputs: integers have no gradient; pass their embeddings"):
+        tw.Saliency(lambda x: x.float().sum(1)).attribute(torch.ones(2, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("method", [tw.Conductance, tw.InternalInfluence])
+def test_integers_have_no_path(method):
+    net, ids = make("tokens"), inputs("tokens")
+    with pytest.raises(
+        TypeError, match=r"inputs: there is no line .* whole numbers.* tw.IntegratedGradients\(model, layer="
+    ):
+        method(net, layer="embeddings").attribute(ids, 1)
+
+
 @pytest.mark.parametrize("case", GRADIENT, ids=str)
 @pytest.mark.parametrize(
     "model, message",
@@ -130,6 +167,15 @@ def test_a_model_that_gives_nan(model, method):
 def test_a_gradient_that_is_nan():
     with pytest.raises(FloatingPointError, match="the attributions are NaN"):
         tw.Saliency(lambda x: torch.sqrt(x * 0)).attribute(torch.ones(2, 3), 1)
+    with pytest.raises(FloatingPointError, match="the attributions are NaN"):
+        tw.Saliency(lambda x: torch.sqrt(x * 0)).attribute_each(torch.ones(2, 3), [1, 0])
+
+
+def test_many_targets_of_which_one_is_nan():
+    net = nn.Linear(2, 2)
+    nn.init.constant_(net.bias[1:], float("nan"))
+    with pytest.raises(FloatingPointError, match="the target is NaN"):
+        tw.InputXGradient(net).attribute_each(torch.ones(1, 2), [0, 1])
 
 
 @pytest.mark.parametrize("method", [tw.Saliency, tw.IntegratedGradients])
@@ -143,6 +189,27 @@ def test_training_mode_warns(method):
         warnings.simplefilter("error")
         method(net.eval()).attribute(torch.ones(2, 5), 1)
         method(nn.Sequential(nn.Linear(5, 2)).train()).attribute(torch.ones(2, 5), 1)
+
+
+class Whole(nn.Sequential):
+    """The first of the tensors that a layer gives for a sequence as its query, key and value, or as it is."""
+
+    def forward(self, y):
+        attends = isinstance(self[0], nn.MultiheadAttention)
+        return (self[0](y, y, y) if attends else self[0](y))[0][:, -1]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True), nn.LSTM(4, 4, 2, dropout=0.5, batch_first=True)],
+)
+def test_training_mode_of_modules_that_drop_out_by_themselves(layer):
+    net = Whole(layer)
+    with pytest.warns(UserWarning, match="training mode: 0 make"):
+        tw.Saliency(net).attribute(torch.ones(2, 3, 4), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tw.Saliency(net.eval()).attribute(torch.ones(2, 3, 4), 1)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +244,7 @@ def test_layers_of_the_wrong_kind():
         (lambda m: tw.IntegratedGradients(m, n_steps=1, method="riemann_trapezoid"), "at least 2"),
         (lambda m: tw.IntegratedGradients(m, method="simpson"), "method='simpson'"),
         (lambda m: tw.IntegratedGradients(m, tolerance=0.0), "tolerance=0.0"),
+        (lambda m: tw.IntegratedGradients(m, tolerance=0.1, max_steps=1), "max_steps=1: expected an int of at least 2"),
         (lambda m: tw.SmoothGrad(m, n_samples=0), "n_samples=0"),
         (lambda m: tw.SmoothGrad(m, stdevs=-1.0), "cannot be negative"),
         (lambda m: tw.SmoothGrad(m, stdevs=(0.1, 0.2)), "2 given for 1"),
@@ -262,6 +330,7 @@ def test_a_feature_mask_at_a_layer_is_of_the_layer():
 def test_the_predicted_class_is_asked_for_in_batches():
     net, x = make("smooth"), inputs("smooth", 6)
     sizes = []
-    net.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
+    handle = net.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
     tw.FeatureAblation(net, batch_size=4).attribute(x, "predicted")
+    handle.remove()
     assert max(sizes) <= 4

@@ -215,6 +215,19 @@ def test_precision(precision):
     assert torch.cosine_similarity(found.flatten(), exact.flatten(), 0) > 0.99
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_keeps_the_digits_of_the_scores(precision):
+    pooled = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1))
+    net = torch.nn.Sequential(pooled, torch.nn.Flatten(), torch.nn.Linear(8, 2))
+    with torch.no_grad():
+        net[-1].bias.fill_(300)  # where bfloat16 has steps of 2, and half of 1/4
+    x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    found, exact = (
+        tw.Occlusion(net, sliding_window_shapes=4, strides=4, precision=p).attribute(x, 1) for p in (precision, None)
+    )
+    assert (found - exact).norm() < 0.1 * exact.norm()
+
+
 def test_progress(capsys):
     net, x = make("conv"), inputs("conv")
     tw.IntegratedGradients(net, progress=True).attribute(x, 1)

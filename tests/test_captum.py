@@ -12,29 +12,76 @@ B = inputs("conv", 2, seed=7)
 T = [2, 0]
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 EXACT = {"rtol": 1e-10, "atol": 1e-13}
+SINGLE = {"rtol": 1e-5, "atol": 1e-5}  # in float32
 # Captum rounds the steps of its rules to float32
 STEPS = {"rtol": 2e-6, "atol": 1e-9}
 
 
-def models():
+def models(dtype=torch.double):
+    """Captum's own: network, inputs, target, layer, unit of the layer."""
     from captum.testing.helpers import basic_models as m
 
     g = torch.Generator().manual_seed(0)
+    dense, conv = m.BasicModel_MultiLayer().to(dtype), m.BasicModel_ConvNet().to(dtype).eval()
     return [
-        (m.BasicModel_MultiLayer().double(), torch.rand(4, 3, generator=g).double() * 9, 1, "linear1"),
-        (m.BasicModel_ConvNet().double().eval(), torch.rand(2, 1, 10, 10, generator=g).double() * 20, 3, "conv1"),
-        (m.ReLULinearModel().double(), None, None, None),
-    ][:2]
+        (dense, torch.rand(4, 3, generator=g).to(dtype) * 9, 1, "linear1", (1,)),
+        (conv, torch.rand(2, 1, 10, 10, generator=g).to(dtype) * 20, 3, "conv1", (1, 2, 3)),
+    ]
 
 
-def test_gradients():
-    torch.testing.assert_close(tw.Saliency(NET).attribute(X, T), captum.Saliency(NET).attribute(X, T), **EXACT)
-    torch.testing.assert_close(
-        tw.Saliency(NET, signed=True).attribute(X, T), captum.Saliency(NET).attribute(X, T, abs=False), **EXACT
-    )
-    torch.testing.assert_close(
-        tw.InputXGradient(NET).attribute(X, T), captum.InputXGradient(NET).attribute(X, T), **EXACT
-    )
+def close(ours, theirs, within):
+    """Up to ``within``, small numbers in proportion to the largest one."""
+    torch.testing.assert_close(ours, theirs, rtol=within["rtol"], atol=within["atol"] * theirs.abs().max().item())
+
+
+def gradients_are_equal(net, x, target, layer, unit):
+    place = dict(net.named_modules())[layer]
+    pairs = [
+        (tw.Saliency(net).attribute(x, target), captum.Saliency(net).attribute(x, target)),
+        (tw.Saliency(net, signed=True).attribute(x, target), captum.Saliency(net).attribute(x, target, abs=False)),
+        (tw.InputXGradient(net).attribute(x, target), captum.InputXGradient(net).attribute(x, target)),
+        (
+            tw.InputXGradient(net, layer=layer).attribute(x, target),
+            captum.LayerGradientXActivation(net, place).attribute(x, target),
+        ),
+        (
+            tw.Saliency(net, signed=True).attribute(x, tw.Neuron(layer, unit)),
+            captum.NeuronGradient(net, place).attribute(x, unit),
+        ),
+    ]
+    for ours, theirs in pairs:
+        close(ours, theirs, EXACT if x.dtype == torch.double else SINGLE)
+
+
+both_types = pytest.mark.parametrize("dtype", [torch.double, torch.float], ids=str)
+
+
+@both_types
+@pytest.mark.parametrize("number", [0, 1])
+def test_gradients_of_captums_own_models(number, dtype):
+    gradients_are_equal(*models(dtype)[number])
+
+
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_integrated_gradients_in_single_precision(layer):
+    net, x = make("conv", torch.float), X.float()
+    ours = tw.IntegratedGradients(net, n_steps=20, layer=layer).attribute(x, T)
+    theirs = captum.IntegratedGradients(net) if layer is None else captum.LayerIntegratedGradients(net, net.norm)
+    close(ours, theirs.attribute(x, target=T, n_steps=20), SINGLE)
+
+
+@both_types
+def test_gradients(dtype):
+    gradients_are_equal(make("conv", dtype), X.to(dtype), T, "norm", (2, 3, 4))
+
+
+@pytest.mark.slow
+@both_types
+def test_gradients_of_resnet18(dtype):
+    from torchvision.models import resnet18
+
+    net, x = resnet18().eval().to(dtype), torch.randn(1, 3, 96, 96, dtype=dtype)
+    gradients_are_equal(net, x, 5, "layer3.0.conv2", (3, 1, 2))
 
 
 def trapezoid(rule, n):
@@ -108,13 +155,10 @@ def test_noise_tunnel_without_noise():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("number", [0, 1])
 def test_captums_own_models(number, rule):
-    net, x, target, layer = models()[number]
+    net, x, target, layer, _ = models()[number]
     place = dict(net.named_modules())[layer]
     kind = {"n_steps": 20, "method": rule}
     scale = trapezoid(rule, 20)
-    torch.testing.assert_close(
-        tw.Saliency(net).attribute(x, target), captum.Saliency(net).attribute(x, target), **EXACT
-    )
     torch.testing.assert_close(
         tw.IntegratedGradients(net, **kind).attribute(x, target),
         captum.IntegratedGradients(net).attribute(x, target=target, **kind) * scale,
@@ -143,8 +187,6 @@ def test_resnet18():
 
     net = resnet18().eval().double()
     x = torch.randn(1, 3, 96, 96, dtype=torch.double)
-    kind = {"n_steps": 8}
-    torch.testing.assert_close(tw.Saliency(net).attribute(x, 5), captum.Saliency(net).attribute(x, 5), **EXACT)
     for rule in RULES:
         kind = {"n_steps": 8, "method": rule}
         torch.testing.assert_close(

@@ -1,9 +1,13 @@
 """The command line: what it prints and writes, and exit code 2 with a message after a mistake."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from torchwhy.cli import main, methods_table
+from torchwhy.models import shapes_vit
 
 
 @pytest.fixture
@@ -69,6 +73,7 @@ def test_targets(run, target, shown):
         (("explain", "chelsea", *SHAPES, "--set", "n_steps"), "expected NAME=VALUE"),
         (("explain", "chelsea", *SHAPES, "--set", "steps=3"), "has no setting steps; it has"),
         (("explain", "chelsea", "--model", "missing.pt"), "missing.pt"),
+        (("explain", "chelsea", *SHAPES, "--size", "0"), "--size: 0 is no number of pixels"),
         (("explain", "chelsea", *SHAPES, "--set", "paper=3"), "has no setting paper; it has"),
         (("explain", "chelsea", *SHAPES, "--set", "batch_size=abc"), "batch_size='abc': expected an int"),
         (("explain", "chelsea", *SHAPES, "--set", "method=simpson"), "method='simpson': expected gausslegendre"),
@@ -106,6 +111,46 @@ def test_a_model_from_a_file(run, tmp_path):
         "explain", "chelsea", "--model", "squeezenet1_1", "--weights", "state.pt", "--method", "Saliency"
     )
     assert code == 0, err
+
+
+class Wrapped(nn.Module):
+    """The network of shapes with another kind of output, and an odd one."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.net, self.kind = shapes_vit(), kind
+
+    def forward(self, x):
+        y = self.net(x)
+        if self.kind == "broken":
+            return y.no_such_thing
+        return {"dict": {"out": y}, "object": SimpleNamespace(logits=y, loss=None), "maps": y[..., None]}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["dict", "object"])
+def test_a_model_from_a_file_with_another_size_and_output(run, tmp_path, kind):
+    torch.save(Wrapped(kind), tmp_path / "net.pt")
+    call = ("explain", "chelsea", "--model", "net.pt", "--trust", "--method", "Saliency")
+    code, _, err = run(*call)
+    assert code == 2
+    assert "--model: net.pt cannot take a picture of 224 × 224 pixels; --size gives another side (RuntimeError: " in err
+    code, out, err = run(*call, "--size", "64", "--target", "3")
+    assert code == 0, err
+    assert "class 3" in out
+    code, _, err = run(*call, "--size", "64", "--target", "cat")
+    assert code == 2
+    assert "the model comes with no class names, so 'cat' cannot be looked up; give a number" in err
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [("maps", "net.pt gives (1, 6, 1) for a picture, not one score per class"), ("broken", "AttributeError")],
+)
+def test_a_model_that_fails(run, tmp_path, kind, message):
+    torch.save(Wrapped(kind), tmp_path / "net.pt")
+    code, _, err = run("explain", "chelsea", "--model", "net.pt", "--trust", "--method", "Saliency", "--size", "64")
+    assert code == 2
+    assert message in err
 
 
 def test_no_command_and_help():

@@ -114,3 +114,15 @@ def test_pictures_show_the_difference_from_the_neutral_value(tmp_path):
     e.save(tmp_path / "e.safetensors")
     torch.testing.assert_close(tw.Explanation.load(tmp_path / "e.safetensors").shown, e.shown)
     assert tw.Saliency(lambda z: z.sum((1, 2, 3))).explain(x).shown.unique().tolist() == [1.0]
+
+
+def test_a_parameter_is_saved_as_the_tensor_that_it_is(tmp_path):
+    given = torch.nn.Parameter(inputs("smooth"))
+    e = tw.Saliency(make("smooth")).explain(given, 1)
+    assert e.inputs is given
+    e.save(tmp_path / "e.safetensors")
+    assert torch.equal(tw.Explanation.load(tmp_path / "e.safetensors").inputs, given)
+
+
+def test_rows_that_look_for_the_layer_are_counted():
+    assert tw.Saliency(make("conv")).explain(inputs("conv"), tw.Neuron("conv2", (0, 0, 0))).evaluations == 1 + 3

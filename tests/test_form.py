@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import each_case
+from cases import CASES, each_case
 from nets import inputs, make
 
 import torchwhy as tw
@@ -43,9 +43,17 @@ TWO = [
     tw.ExpectedGradients,
     tw.GuidedIG,
     tw.IDGI,
+    tw.FeatureAblation,
+    tw.FeaturePermutation,
+    tw.LIME,
+    tw.ExactShapley,
+    tw.KernelSHAP,
+    tw.Banzhaf,
+    tw.ShapleySampling,
 ]
 
 
+@pytest.mark.filterwarnings("ignore:LIME")
 @pytest.mark.parametrize("method", TWO, ids=lambda m: m.__name__)
 def test_tuples_and_dicts(method):
     net, (a, b) = make("two"), inputs("two")
@@ -61,8 +69,36 @@ def test_tuples_and_dicts(method):
         torch.testing.assert_close(of_tuple[1], of_dict["right"])
     if method.uses_baselines is True and not method.baselines_are_rows:
         zero = method(net, **options).attribute((a, b), target=1, baselines=(a, b))
-        assert (zero[0] == 0).all()
-        assert (zero[1] == 0).all()
+        assert zero[0].abs().max() < 1e-12
+        assert zero[1].abs().max() < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:LIME")
+@pytest.mark.parametrize("case", [c for c in CASES if "generator" in c.options], ids=str)
+def test_the_standard_error_has_the_attributions_form(case):
+    net, x = case.setup()
+    for given in (x, (x,), {"x": x}):
+        e = case.make(net).explain(given, 1, **case.data)
+        error = e.attributions if e.standard_error is None else e.standard_error
+        assert type(error) is type(e.attributions)
+        assert isinstance(error, torch.Tensor) or len(error) == 1
+        assert not isinstance(error, dict) or list(error) == ["x"]
+
+
+@pytest.mark.parametrize("method", [tw.SmoothGrad, tw.ExpectedGradients, tw.RISE], ids=lambda m: m.__name__)
+def test_the_standard_error_of_layers(method):
+    net, x = make("conv"), inputs("conv")
+    e = method(net, layer=["conv1"], n_samples=4, generator=0).explain(x, 1)
+    assert [t.shape for t in e.attributions] == [t.shape for t in e.standard_error]
+    assert len(e.attributions) == 1
+
+
+def test_noise_on_the_inputs_of_a_method_of_layers():
+    net, (a, b) = make("two"), inputs("two")
+    method = tw.SmoothGrad(net, of=tw.Saliency(net, layer=["a", "b"]), n_samples=4, generator=0)
+    e = method.explain({"left": a, "right": b}, 1)
+    assert isinstance(e.attributions, tuple)  # as a list of layers gives
+    assert [t.shape for t in e.attributions] == [t.shape for t in e.standard_error] == [(3, 3)] * 2
 
 
 def test_further_arguments_follow_the_rows():

@@ -150,3 +150,29 @@ def test_compiled_models():
     torch.testing.assert_close(
         tw.IntegratedGradients(compiled).attribute(x, 1), tw.IntegratedGradients(net).attribute(x, 1)
     )
+
+
+@pytest.mark.parametrize("layers", [["0", "1"], ["2", "0"], ["1", "1"]], ids=str)
+@pytest.mark.parametrize("method", [tw.InputXGradient, tw.IntegratedGradients, tw.LRP, tw.DeepLIFT, tw.FeatureAblation])
+def test_layers_behind_one_another_are_refused(method, layers):
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)
+    low, high = sorted(layers)
+    with pytest.raises(ValueError, match=f"layer '{high}' lies behind layer '{low}'.*in its own call"):
+        method(net, layer=layers).attribute(x, 0)
+    net = make("conv")
+    with pytest.raises(ValueError, match="layer 'conv2' lies behind layer 'conv1'"):
+        method(net, layer=["conv1", "conv2"]).attribute(inputs("conv"), 0)
+
+
+def test_layers_behind_one_another_can_be_read():
+    net, x = make("conv"), inputs("conv")
+    layers = ["conv1", "norm"]
+    for method in (tw.LayerActivation(net), tw.Conductance(net, n_steps=8), tw.InternalInfluence(net, n_steps=8)):
+        method.layer = layers
+        e = method.explain(x, 1)
+        assert e.completeness_gap is None
+        for found, layer in zip(e.attributions, layers):
+            method.layer = layer
+            torch.testing.assert_close(found, method.attribute(x, 1))
+    side_by_side = tw.Conductance(make("two"), layer=["a", "b"], n_steps=200).explain(inputs("two"), 1)
+    assert side_by_side.completeness_gap.max() < 0.05

@@ -56,6 +56,35 @@ def test_lime_keeps_the_k_best_features():
     torch.testing.assert_close(found[0, [1, 3]], w[[1, 3]], rtol=0.05, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:LIME")
+@pytest.mark.parametrize("settings", [{"regularizer": "lasso", "alpha": 0.4}, {"n_features": 2, "alpha": 1.0}], ids=str)
+def test_what_is_said_of_chosen_features_is_of_their_coefficients(settings):
+    w = torch.tensor([0.1, -3.0, 0.0, 2.0, 0.2], dtype=torch.double)
+    seen = []
+    alike = lambda z: seen.append(z) or torch.ones_like(z[:, 0])  # noqa: E731
+    x = torch.ones(1, 5, dtype=torch.double)
+    found = tw.LIME(lambda x: x @ w, n_samples=400, generator=0, distance=alike, **settings).explain(x)
+    (z,), beta = seen, found.attributions[0]
+    left = (z @ w - z @ beta).var() / (z @ w).var() * 399 / (399 - 2)
+    assert 0.1 < left < 0.6  # far from what least squares would leave
+    torch.testing.assert_close(found.details["r_squared"], 1 - left[None])
+    assert (beta != 0).tolist() == [False, True, False, True, False]
+    assert torch.equal(found.standard_error[0].isnan(), beta == 0)
+    assert found.plot() is not None  # errors that are not known are not drawn
+
+
+@pytest.mark.filterwarnings("ignore:LIME")
+def test_the_tolerance_of_lime_is_of_the_chosen_features():
+    w = torch.tensor([0.1, -3.0, 0.0, 2.0, 0.2], dtype=torch.double)
+    method = tw.LIME(
+        lambda x: (x @ w).sin(), n_features=2, n_samples=50, tolerance=0.03, max_evaluations=20000, generator=0
+    )
+    found = method.explain(torch.ones(1, 5, dtype=torch.double))
+    assert 50 < found.evaluations < 20000
+    assert found.standard_error.nansum() > 0
+    assert found.standard_error.nan_to_num(0.0).norm() <= 0.03 * found.attributions.norm()
+
+
 def test_lime_says_when_it_explains_nothing():
     model = lambda x: (100 * x.sum(1)).sin()  # noqa: E731
     x = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))

@@ -3,44 +3,21 @@
 import copy
 import gc
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
 from cases import each_case
+from nets import inputs, make
+from torch import nn
+from traces import of_input, of_model, of_torch, same
+
+import torchwhy as tw
+from torchwhy.engine.gradients import frozen
 
 
 def state(net, x):
-    hooks = [
-        [len(h) for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]
-        for m in net.modules()
-    ]
-    return {
-        "parameters": [
-            (n, p.requires_grad, p.grad is None, p.data_ptr(), p.detach().clone()) for n, p in net.named_parameters()
-        ],
-        "buffers": {n: b.clone() for n, b in net.named_buffers()},
-        "modes": [m.training for m in net.modules()],
-        "hooks": hooks,
-        "attributes": [sorted(vars(m)) for m in net.modules()],
-        "inputs": (x.clone(), x.requires_grad, x.grad is None, x._version),
-        "torch": (
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.get_default_dtype(),
-            torch.is_autocast_enabled(),
-            torch.get_rng_state(),
-        ),
-    }
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return a == b
+    return of_model(net), of_input(x), of_torch()
 
 
 class Broken(Exception):
@@ -106,3 +83,81 @@ def test_no_memory_is_held(case):
     held = {t.data_ptr() for t in (e.attributions, x)}
     gc.collect()
     assert not [r for r in seen if r() is not None and r().data_ptr() not in held]
+
+
+class InPlace(nn.Module):
+    """Images (N, 3, 8, 8) → (N, 2), the input written to."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x.mul_(2)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(
+    "method, target",
+    [
+        (tw.Saliency, tw.Neuron("conv", (0, 0, 0))),
+        (tw.IntegratedGradients, 1),
+        (lambda net: tw.IntegratedGradients(net, layer="conv"), 1),
+        (lambda net: tw.AblationCAM(net, layer="conv"), 1),  # runs the model below the layer on one row
+        (lambda net: tw.Saliency(net, layer="conv"), "predicted"),
+    ],
+)
+def test_a_model_that_writes_to_its_input(method, target, n):
+    net, x, black = InPlace(), torch.randn(n, 3, 8, 8), torch.randn(1, 3, 8, 8)
+    before = of_input((x, black))
+    method = method(net)
+    method.explain(x, target, **({"baselines": black} if method.uses_baselines else {}))
+    assert same(before, of_input((x, black)))
+
+
+@pytest.mark.parametrize("error", [None, Broken])
+@pytest.mark.parametrize("target", [1, "predicted", tw.Neuron("norm", (0, 0, 0))], ids=str)
+@pytest.mark.parametrize(
+    "method, layer", [(tw.Saliency, None), (tw.IntegratedGradients, "conv2"), (tw.GradCAM, "conv1")]
+)
+def test_statistics_of_batch_norms_in_training_mode(method, layer, target, error):
+    net, x = make("conv").train(), inputs("conv")
+    forward = net.norm.forward
+
+    def fails(y):
+        y = forward(y)
+        if error is not None:
+            raise error
+        return y
+
+    net.norm.forward = fails
+    before = state(net, x)
+    method = method(net, layer=layer)
+    raised = nullcontext() if error is None else pytest.raises(error)
+    with pytest.warns(UserWarning, match="training mode: norm make"), raised:
+        method.attribute(x, target)
+    assert same(before, state(net, x))
+
+
+class Counts(nn.Module):
+    """Puts a new tensor in the place of a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen = self.seen + len(x)
+        return x
+
+
+def test_the_last_run_restores_the_buffers():
+    net = Counts()
+    seen = net.seen
+    with frozen(net):
+        net(torch.ones(2))
+        with frozen(net):
+            net(torch.ones(3))
+        assert net.seen == 5
+    assert net.seen is seen
+    assert seen == 0

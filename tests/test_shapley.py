@@ -244,6 +244,11 @@ def test_features_up_to_the_most_and_samples_down_to_the_least():
         tw.KernelSHAP(model, max_evaluations=10)
     with pytest.raises(ValueError, match="max_evaluations=10: the first samples alone take"):
         tw.KernelSHAP(model, n_samples=100, tolerance=0.1, max_evaluations=10).attribute(torch.ones(1, 20))
+    with pytest.raises(ValueError, match="max_evaluations=100: the first samples alone take 512"):  # all coalitions
+        tw.KernelSHAP(model, tolerance=0.1, max_evaluations=100).attribute(torch.ones(1, 9))
+    assert tw.KernelSHAP(model, tolerance=0.1, max_evaluations=512).explain(torch.ones(1, 9)).evaluations == 512
+    with pytest.raises(ValueError, match="feature_mask: Banzhaf solves for all 5001 features at once, at most 5000"):
+        tw.Banzhaf(model).attribute(torch.ones(1, 5001))
     assert tw.KernelSHAP(model, n_samples=42, generator=0).explain(torch.ones(1, 20)).evaluations == 42
 
 

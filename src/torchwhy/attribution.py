@@ -10,18 +10,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .baselines import BaselineLike, Distribution, rows_of, same_number
+from .baselines import BaselineLike, Known, rows_of, same_number
 from .engine.batching import Batching
 from .engine.blackbox import as_function
+from .engine.gradients import frozen
 from .engine.grids import last_grid
 from .engine.paths import baseline_at
 from .engine.problem import Data, Problem, Tensors
 from .engine.randomness import Seed, generator_of
-from .engine.warning import warn
+from .engine.warning import warn_of_training
 from .engine.where import LayerLike, Place, find, until
 from .explanation import Explanation
 from .settings import Settings
-from .target import Neuron, Target, TargetLike, only_tensor
+from .target import Neuron, Target, TargetLike, rows_of_output
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,7 +44,9 @@ class Attribution(Settings):
         attribute_to_layer_input: explain by what goes into the layer, not by what comes out.
         batch_size: the most rows of one model call; None finds it from the memory that a row takes. It is halved, and
             the work goes on, when memory runs out. It does not change the numbers, beyond rounding.
-        precision: run the model under autocast in ``"bf16"`` or ``"fp16"``; sums are kept in float32.
+        precision: run the model under autocast in ``"bf16"`` or ``"fp16"``, all but its linear maps of one vector a row, such
+            as a classifier's head, whose rounding would be the score's; sums are kept in float32. Maps of gradients follow
+            each rectifier that rounding switches, and change far more than maps of scores.
         progress: show a bar.
     """
 
@@ -119,7 +122,7 @@ class Attribution(Settings):
             settings=self.settings(),
             evaluations=problem.evaluations,
             seconds=time.perf_counter() - begun,
-            **problem.facts,
+            **{k: self._form(v, inputs) if k == "standard_error" else v for k, v in problem.facts.items()},
         )
 
     def _attribute(self, problem: Problem) -> Tensors:
@@ -140,16 +143,18 @@ class Attribution(Settings):
                 adds_up = self.is_complete and getattr(self, "multiply_by_inputs", True)
                 if facts and adds_up and "completeness_gap" not in problem.facts:
                     problem.report(completeness_gap=completeness_gap(problem, values))
-            if bool(torch.stack([~v.isfinite().all() for v in values]).any()):
-                raise FloatingPointError(
-                    f"{type(self).__name__}: the attributions are NaN or infinite; the gradients overflow "
-                    "or the model divides by zero"
-                )
-            values = tuple(
-                v.to(x.dtype) if x.is_floating_point() else v
-                for v, x in zip(values, problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values))
-            )
+            values = self._checked(problem, values)
         return self._form(values, inputs), problem
+
+    def _checked(self, problem: Problem, values: Tensors) -> Tensors:
+        """``values`` in the types of what they explain, none of them NaN or infinite."""
+        if bool(torch.stack([~v.isfinite().all() for v in values]).any()):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the attributions are NaN or infinite; the gradients overflow "
+                "or the model divides by zero"
+            )
+        like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
+        return tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
 
     def _form(self, values: Tensors, inputs: Inputs) -> Any:
         """``values`` in the form of the inputs, or of ``layer=``."""
@@ -200,22 +205,26 @@ class Attribution(Settings):
         if feature_mask is not None:
             inside = self.layer is not None and self.layer_role == "cut"
             problem.feature_mask = _each(feature_mask, self.layer if inside else inputs, "feature_mask")
+        with frozen(model):
+            self._resolve(problem, target)
+        return problem
+
+    def _resolve(self, problem: Problem, target: TargetLike) -> None:
+        """Find the target and the layers in the model, some of which takes running it."""
         if isinstance(target, Neuron):
-            problem.neuron = find(model, target.layer)
-            first = lambda: _first(data).call(model, [t[:1] for t in data.inputs], problem.rows[:1])  # noqa: E731
+            problem.neuron = find(problem.model, target.layer)
             with torch.no_grad():  # one row, to its end: does the layer run once?
-                until(first, [problem.neuron], stop=False)
+                until(problem.first, [problem.neuron], stop=False)
         if isinstance(target, str):
             target = self._predicted(problem, target)
-        problem.target = Target.of(target, data.n, data.inputs[0].device)
-        places = self._places(model, problem)
+        problem.target = Target.of(target, problem.n, problem.data.inputs[0].device)
+        places = self._places(problem.model, problem)
         if self.layer_role == "tap" and not places:
             raise ValueError(f"{type(self).__name__} explains by a layer: give layer=")
         if self.layer_role == "tap":
             problem.taps = places
         elif places:
             self._cut(problem, places)
-        return problem
 
     def _places(self, model: Any, problem: Problem | None = None) -> tuple[Place, ...]:
         """The places that ``layer`` names; ``"auto"`` needs the problem."""
@@ -235,32 +244,34 @@ class Attribution(Settings):
 
     def _check_model(self, model: Any, data: Data) -> None:
         """Refuse or warn where the numbers could not mean anything."""
+        self._check_inputs(model, data)
         if not isinstance(model, nn.Module):
             return
-        self._check_inputs(model, data)
         device = next((p.device for p in model.parameters()), data.inputs[0].device)
         if device != data.inputs[0].device:
             raise ValueError(f"inputs: on {data.inputs[0].device}, but the model is on {device}")
-        noisy = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
-        names = [name for name, m in model.named_modules() if m.training and isinstance(m, noisy)]
-        if names:
-            warn(
-                f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
-                "random or let rows influence each other; call model.eval() first",
-            )
+        warn_of_training(model)
 
-    def _check_inputs(self, model: nn.Module, data: Data) -> None:
+    def _check_inputs(self, model: Any, data: Data) -> None:
         """Refuse inputs that have no gradient where one is needed."""
         if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
-            tables = [name for name, m in model.named_modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-            raise TypeError(
-                "inputs: integers have no gradient; explain by the embedding layer, "
-                f"layer={tables[0] if tables else '...'!r}, or pass them in additional_forward_args"
+            modules = model.named_modules() if isinstance(model, nn.Module) else ()
+            tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+            instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
+            raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
+
+    def _check_apart(self, problem: Problem, places: tuple[Place, ...]) -> None:
+        """Refuse layers of which one would take away what passes the other."""
+        if len(places) > 1 and (pair := problem.behind(places)):
+            raise ValueError(
+                f"layer: {pair[1]} lies behind {pair[0]}, which would have no influence of its own; explain by each "
+                "in its own call"
             )
 
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
         """Let the layer's tensors, at the inputs and at the baselines, be what is explained."""
         data = problem.data
+        self._check_apart(problem, places)
         problem.x = problem.read(places, data.inputs, problem.rows)
         problem.cut = places
         for x, place in zip(problem.x, places):
@@ -281,7 +292,10 @@ class Attribution(Settings):
         """The largest output of each row."""
         if target != "predicted":
             raise ValueError(f"target={target!r}: the only word is 'predicted'")
-        answer = lambda a, b: only_tensor(problem.output([t[a:b] for t in problem.x], problem.rows[a:b]))  # noqa: E731
+
+        def answer(a: int, b: int) -> Tensor:
+            return rows_of_output(problem.output([t[a:b] for t in problem.x], problem.rows[a:b]), b - a)
+
         with torch.no_grad():
             out = torch.cat(list(problem.batches(problem.n, answer)))
         problem.evaluations += problem.n
@@ -319,10 +333,7 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     form = tuple if data.names is None else lambda values: dict(zip(data.names or (), values))
     options = {}
     if method.uses_baselines and problem.baselines:
-        options["baselines"] = form(
-            baseline_at(b, torch.zeros_like(rows), rows) if len(b) == 1 else Distribution(b[:, 0])
-            for b in problem.baselines
-        )
+        options["baselines"] = form(Known(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines)
     if method.uses_feature_mask and problem.feature_mask is not None:
         options["feature_mask"] = form(map(take, problem.feature_mask))
     found, inner = method._solve(
@@ -383,17 +394,6 @@ def _data(inputs: Any, extra: Any) -> Data:
         else (extra,)
     )
     return Data(tensors, names, args, kwargs)
-
-
-def _first(data: Data) -> Data:
-    """The first row alone."""
-    row = torch.zeros(1, dtype=torch.long, device=data.inputs[0].device)
-    return Data(
-        tuple(t[:1] for t in data.inputs),
-        data.names,
-        tuple(data.take(a, row) for a in data.args),
-        {k: data.take(v, row) for k, v in data.kwargs.items()},
-    )
 
 
 __all__ = ["Attribution", "BaselineLike", "Inputs", "Seed"]

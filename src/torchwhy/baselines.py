@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .engine.images import gaussian_blur
+from .engine.randomness import Seed, generator_of
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,30 @@ class Blur(Baseline):
         return gaussian_blur(x, x.new_full((len(x),), self.sigma))[None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Random(Baseline):
+    """A rule that draws.
+
+    Args:
+        generator: an int or a CPU ``torch.Generator``; None takes the method's, which is a fresh one for methods that have
+            no such setting. An int gives input tensors of one shape the same numbers: give each an object of its own.
+    """
+
+    generator: Seed = None
+
+    def own(self, generator: torch.Generator) -> torch.Generator:
+        """The one to draw from, the method's being given."""
+        return generator if self.generator is None else generator_of(self.generator)
+
+
 @dataclass(frozen=True)
-class Noise(Baseline):
+class Noise(Random):
     """Rows of Gaussian noise around zero.
 
     Args:
         std: its standard deviation.
         k: how many baselines.
+        generator: as for :class:`Random`.
     """
 
     std: float = 1.0
@@ -69,16 +87,17 @@ class Noise(Baseline):
 
     def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Noise, shape ``(K, 1, ...)``, the same for all rows."""
-        return (torch.randn(self.k, 1, *x.shape[1:], generator=generator) * self.std).to(x)
+        return (torch.randn(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
 
 
 @dataclass(frozen=True)
-class Uniform(Baseline):
+class Uniform(Random):
     """Rows of numbers drawn uniformly.
 
     Args:
         low, high: their bounds; None takes each input's own smallest and largest value.
         k: how many baselines.
+        generator: as for :class:`Random`.
     """
 
     low: float | None = None
@@ -87,7 +106,7 @@ class Uniform(Baseline):
 
     def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Noise, shape ``(K, N, ...)``, the same draws for all rows."""
-        u = torch.rand(self.k, 1, *x.shape[1:], generator=generator).to(x)
+        u = torch.rand(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
         flat = x.flatten(1)
         low, high = (m.reshape(-1, *[1] * (x.dim() - 1)) for m in (flat.amin(1), flat.amax(1)))
         low = low if self.low is None else torch.full_like(low, self.low)
@@ -125,6 +144,21 @@ class Distribution(Baseline):
         return self.data.to(x)[:, None]
 
 
+@dataclass(frozen=True, eq=False)
+class Known(Baseline):
+    """Baselines as methods hand them to one another.
+
+    Args:
+        data: tensor ``(K, N or 1, ...)``.
+    """
+
+    data: Tensor
+
+    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The same."""
+        return self.data
+
+
 NAMED: dict[str, type[Baseline]] = {"zero": Constant, "mean": Mean, "blur": Blur, "noise": Noise, "uniform": Uniform}
 
 BaselineLike = Baseline | Tensor | float | str | None
@@ -152,7 +186,7 @@ def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, di
     if isinstance(baseline, Tensor) and baseline.dim() and distribution:
         baseline = Distribution(baseline)
     if isinstance(baseline, Baseline):
-        if not x.is_floating_point() and not isinstance(baseline, (Constant, Distribution)):
+        if not x.is_floating_point() and not isinstance(baseline, (Constant, Distribution, Known)):
             raise TypeError(
                 f"baselines={type(baseline).__name__}: the inputs are integers; give a number or a tensor of them"
             )

@@ -7,6 +7,7 @@ import ast
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="torchwhy", description="Why did the model say that?")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="every method on a real network and two real photos, on one figure")
+    demo = commands.add_parser("demo", help="the methods for photos on a real network and two photos, on one figure")
     demo.add_argument("--out", type=Path, default=Path("torchwhy-demo.png"), help="the figure (default: %(default)s)")
     demo.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
     demo.add_argument("--quick", action="store_true", help="an eighth of the samples and steps")
@@ -44,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         "file with a pickled model (default: %(default)s)",
     )
     explain.add_argument("--weights", help="a file with a state_dict for the named model, or DEFAULT to download")
+    explain.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="the side of the picture (default: what a named model wants, 224 for a file)",
+    )
     explain.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
     explain.add_argument(
         "--method", nargs="+", default=["IntegratedGradients"], metavar="NAME", help="see `torchwhy methods`"
@@ -80,16 +87,14 @@ def _explain(args: argparse.Namespace) -> None:
     for name in args.method:  # a mistake is said before anything slow
         method_named(name)
     settings = dict(_setting(text) for text in args.settings)
+    if args.size is not None and args.size < 1:
+        raise ValueError(f"--size: {args.size} is no number of pixels")
     _writable(args.out)
     picture = photo(args.image) if args.image in PHOTOS else read_image(args.image)
     loaded = load(args.model, weights=args.weights, trust=args.trust)
-    target = (
-        args.target
-        if args.target == "predicted"
-        else find_label(loaded.labels or [""], args.target)
-        if loaded.labels or not args.target.isdigit()
-        else int(args.target)
-    )
+    if args.size is not None:
+        loaded = replace(loaded, preprocess=replace(loaded.preprocess, size=args.size, resize=None))
+    target = args.target if args.target == "predicted" else find_label(loaded.labels, args.target)
     try:
         loaded.model.to(args.device)
     except (RuntimeError, AssertionError) as error:  # no such word, or no such device here
@@ -101,15 +106,11 @@ def _show(
     loaded: Any, x: Any, target: Any, names: Sequence[str], out: Path, settings: dict[str, Any], effort: float = 1.0
 ) -> None:
     """Explain the images by the methods, print a line for each, and write the figure."""
-    import torch
-
     from .demo import explain
     from .models import to_image
     from .visualize import grid
 
-    begun = time.perf_counter()
-    with torch.no_grad():
-        scores = loaded.model(x).softmax(1)
+    begun, scores = time.perf_counter(), _shares(loaded, x)
     classes = scores.argmax(1).tolist() if target == "predicted" else [target] * len(x)
     if max(classes) >= scores.shape[1]:
         raise ValueError(
@@ -133,6 +134,30 @@ def _show(
     )
     figure.savefig(out, dpi=110, bbox_inches="tight")
     print(f"{out}: {len(shown)} methods, {time.perf_counter() - begun:.0f} s")
+
+
+def _shares(loaded: Any, x: Any) -> Any:
+    """The probability of each class, ``(N, classes)``.
+
+    Raises:
+        ValueError: the model cannot take such pictures, or gives something else.
+    """
+    import torch
+
+    from .target import only_tensor
+
+    try:
+        with torch.no_grad():
+            output = loaded.model(x)
+    except Exception as error:  # whatever the code of a model raises
+        raise ValueError(
+            f"--model: {loaded.name} cannot take a picture of {x.shape[3]} × {x.shape[2]} pixels; --size gives another "
+            f"side ({type(error).__name__}: {error})"
+        ) from error
+    scores = only_tensor(output)
+    if scores.dim() != 2 or len(scores) != len(x):
+        raise ValueError(f"--model: {loaded.name} gives {tuple(scores.shape)} for a picture, not one score per class")
+    return scores.softmax(1)
 
 
 def _writable(out: Path) -> None:

@@ -23,11 +23,12 @@ class Explanation:
         target: the target as it was resolved.
         method: the method's name.
         settings: its settings that differ from the defaults.
-        evaluations: rows that went through the model, of a forward pass with or without a backward pass.
+        evaluations: rows that went through the model, of a forward pass with or without a backward pass, also to find a layer.
         seconds: wall-clock time.
         completeness_gap: ``(N,)``, \\|sum of the attributions − change of the score\\|, in the units of the score; None where
             a method promises no such sum.
-        standard_error: of each attribution, in the attributions' form, for methods that sample.
+        standard_error: of each attribution, in the attributions' form, for methods that sample; infinite or NaN where it is not
+            known.
         details: further facts that a method reports; ``neutral`` is the value (N, maps) that stands for no influence in
             maps where that is not zero.
     """
@@ -75,9 +76,9 @@ class Explanation:
         """
         from .visualize import plot
 
-        return plot(
-            _only(self.shown), _only(self.inputs), title=self.method, error=_only(self.standard_error), **options
-        )
+        error = _only(self.standard_error)
+        known = None if error is None else error.nan_to_num(0.0, posinf=0.0)  # no error is drawn where it is not known
+        return plot(_only(self.shown), _only(self.inputs), title=self.method, error=known, **options)
 
     def overlay(self, **options: Any) -> Any:
         """The first row's map over its image, as a ``matplotlib`` figure."""
@@ -108,7 +109,8 @@ class Explanation:
         forms = {}
         for name in ("attributions", "inputs", "completeness_gap", "standard_error"):
             value = getattr(self, name)
-            forms[name] = type(value).__name__ if not isinstance(value, Mapping) else "dict"
+            kinds = {"dict": Mapping, "Tensor": Tensor}  # subclasses too, such as parameters
+            forms[name] = next((k for k, kind in kinds.items() if isinstance(value, kind)), type(value).__name__)
             tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in _tensors(value).items()}
         facts = {
             "target": self.target,

@@ -106,7 +106,7 @@ class SampledFeatures(Sampled):
             for name, value in (("interactions", found.pairs), ("interactions_error", found.pairs_error)):
                 if value is not None:
                     pairs.setdefault(name, values.new_zeros(*values.shape, features.d))[rows, :d, :d] = value
-        features.report(problem, standard_error=error)
+        problem.report(standard_error=features.spread(error, problem.x))
         if found.total is not None:
             problem.report(completeness_gap=(values.sum(1) - total).abs())
         if found.r_squared is not None:

@@ -14,13 +14,23 @@ class Settings:
 
     model: Any = field(kw_only=False)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # the one that a dataclass writes where it finds none cannot compare tensors
+        cls.__eq__ = Settings.__eq__  # type: ignore[method-assign]
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+
     def settings(self) -> dict[str, Any]:
         """The settings that differ from their defaults."""
         found = {}
         for f in fields(self):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             value = getattr(self, f.name)
-            if f.init and f.name != "model" and not _same(value, default):
+            if f.init and f.name != "model" and not (type(value) is type(default) and _same(value, default)):
                 found[f.name] = value
         return found
 
@@ -32,11 +42,10 @@ class Settings:
         return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
 
 
-def _same(value: Any, default: Any) -> bool:
-    """Whether a setting is its default; tensors, also within a tuple, are none."""
-    if value is default or type(value) is not type(default):
-        return value is default
-    try:
-        return bool(value == default)
-    except (RuntimeError, ValueError):  # tensors and arrays of several elements have no truth value
-        return False
+def _same(a: Any, b: Any) -> bool:
+    """Whether two settings are equal: tensors and arrays where they have one shape and equal numbers."""
+    if isinstance(a, (tuple, list)) and type(a) is type(b):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if hasattr(a, "__array__") or hasattr(b, "__array__"):
+        return a is b or (type(a) is type(b) and a.shape == b.shape and bool((a == b).all()))
+    return a is b or bool(a == b)

@@ -61,6 +61,22 @@ def only_tensor(output: Any) -> Tensor:
     )
 
 
+def rows_of_output(output: Any, m: int) -> Tensor:
+    """The logits in a model's output for m rows.
+
+    Raises:
+        TypeError: as for :func:`only_tensor`.
+        ValueError: another number of rows.
+    """
+    out = only_tensor(output)
+    if out.dim() == 0 or len(out) != m:
+        raise ValueError(
+            f"the model was given {m} rows and returned an output of shape {tuple(out.shape)}: "
+            "the first dimension must be the rows"
+        )
+    return out
+
+
 @dataclass(frozen=True)
 class Target:
     """A target in its checked form; ``select(output, rows)`` gives the scores ``(M,)``.
@@ -135,13 +151,8 @@ class Target:
                 got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
                 raise ValueError(f"target: the callable must return one score per row, shape ({m},); it returned {got}")
             return scores
-        out = only_tensor(output)
+        out = rows_of_output(output, m)
         what = "target" if self.neuron is None else f"target=Neuron({self.neuron.layer!r})"
-        if out.dim() == 0 or len(out) != m:
-            raise ValueError(
-                f"the model was given {m} rows and returned an output of shape {tuple(out.shape)}: "
-                "the first dimension must be the rows"
-            )
         if self.index is None:
             if out.numel() != m:
                 raise ValueError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
+from torch import Tensor
 
-from .paths import Straight
+from .paths import Straight, count
 from .problem import Problem, Tensors
 from .warning import warn
 
@@ -16,6 +18,7 @@ Node = tuple[float, float, Tensors]  # score, slope, gradients
 START = 8  # equal intervals at first
 WIDTH = 8  # intervals halved at a time
 OPEN = 128  # nodes of a row whose gradients are kept at once
+KEPT = 2**30  # bytes of gradients kept at once, in all: so many lines are at work
 
 
 @dataclass
@@ -27,10 +30,12 @@ class Line:
 
     Args:
         row, baseline: which path this is.
+        most: how many nodes it may get.
     """
 
     row: int
     baseline: int
+    most: int
     alphas: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)  # the derivative of the score by alpha
@@ -50,15 +55,17 @@ class Line:
 
     def wanted(self) -> list[float]:
         """Where to evaluate next: the midpoints of the open intervals with the largest errors."""
+        room = self.most - len(self.alphas)
         if not self.alphas:
-            return [i / START for i in range(START + 1)]
+            n = min(START, room - 1)
+            return [i / n for i in range(n + 1)]
         errors, a = self.errors(), self.alphas
         least = sum(map(abs, errors)) / len(errors) / 4
         order = sorted(
             (i for i in range(len(errors)) if a[i] not in self.closed and abs(errors[i]) > least),
             key=lambda i: -abs(errors[i]),
         )
-        return sorted((a[i] + a[i + 1]) / 2 for i in order[:WIDTH] if a[i + 1] - a[i] > 1e-6)
+        return sorted((a[i] + a[i + 1]) / 2 for i in order[: min(WIDTH, room)] if a[i + 1] - a[i] > 1e-6)
 
     def add(self, alpha: float, score: float, slope: float, gradients: Tensors) -> None:
         """Put in a node."""
@@ -88,26 +95,33 @@ def integrate(problem: Problem, tolerance: float, most: int, *, multiply: bool) 
     Args:
         problem: with ``x`` and ``baselines``.
         tolerance: the gap that is allowed, as a fraction of the change of the score.
-        most: steps per row and baseline after which to stop, with a warning.
+        most: the most steps per row and baseline; a warning says where they were too few.
         multiply: with the factor x − b.
 
     Raises:
-        ValueError: a tolerance that is not positive.
+        ValueError: a tolerance that is not positive, fewer than two steps.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance!r}: expected a positive fraction of the change of the score")
-    lines = [Line(row, k) for k in range(len(problem.baselines[0])) for row in range(problem.n)]
-    active = lines
-    while active:
+    most = count("max_steps", most, 2)
+    lines = [Line(row, k, most) for k in range(len(problem.baselines[0])) for row in range(problem.n)]
+    total = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float)) for x in problem.x]
+    size = sum(t[0].numel() * t.element_size() for t in total)
+    width = max(1, KEPT // ((OPEN + WIDTH) * max(1, size)))
+    waiting, active = iter(lines), list[Line]()
+    while active := active + list(islice(waiting, width - len(active))):
         jobs = [(line, alpha) for line in active for alpha in line.wanted()]
         for start, nodes in _evaluate(problem, jobs):
             for (line, alpha), node in zip(jobs[start:], nodes):
                 line.add(alpha, *node)
+        going = []
         for line in active:
             line.close(OPEN)
-        active = [
-            line for line in active if not line.converged(tolerance) and line.wanted() and len(line.alphas) < most
-        ]
+            if line.converged(tolerance) or not line.wanted():
+                _settle(problem, line, total, multiply)
+            else:
+                going.append(line)
+        active = going
     short = sorted({line.row for line in lines if not line.converged(tolerance)})
     if short:
         warn(
@@ -115,14 +129,17 @@ def integrate(problem: Problem, tolerance: float, most: int, *, multiply: bool) 
             "the explanation says what is missing",
         )
     problem.report(details={"n_steps": [len(line.alphas) for line in lines]})
-    total = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float)) for x in problem.x]
-    for line in lines:
-        line.close(0)
-        rows, k = problem.rows[line.row : line.row + 1], torch.tensor([line.baseline])
-        velocity = Straight(problem, torch.zeros(1), torch.full((1,), line.baseline)).velocity(rows, k * 0)
-        for t, d, v in zip(total, line.done or (), velocity):
-            t[line.row] += (d * v[0] if multiply else d) / len(problem.baselines[0])
     return tuple(total)
+
+
+def _settle(problem: Problem, line: Line, total: Sequence[Tensor], multiply: bool) -> None:
+    """Add a finished line's integral to its row of ``total``."""
+    line.close(0)
+    path = Straight(problem, torch.zeros(1), torch.full((1,), line.baseline))
+    velocity = path.velocity(problem.rows[line.row : line.row + 1], torch.zeros(1, dtype=torch.long))
+    for t, d, v in zip(total, line.done or (), velocity):
+        t[line.row] += (d * v[0] if multiply else d) / len(problem.baselines[0])
+    line.done = None
 
 
 def _evaluate(problem: Problem, jobs: Sequence[tuple[Line, float]]) -> Iterator[tuple[int, list[Node]]]:

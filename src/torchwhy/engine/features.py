@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .problem import Problem
-
 
 @dataclass(frozen=True)
 class Features:
@@ -55,12 +53,6 @@ class Features:
             self._at(values, i, rows).to(t.dtype if t.is_floating_point() else torch.float32).expand(t.shape).clone()
             for i, t in zip(self.ids, x)
         )
-
-    def report(self, problem: Problem, **values: Tensor) -> None:
-        """Put values (N, d) on the explanation, in the form of the attributions."""
-        for name, value in values.items():
-            tensors = self.spread(value, problem.x)
-            problem.report(**{name: tensors[0] if len(tensors) == 1 else tensors})
 
     def groups(self) -> Iterator[tuple[Tensor, int]]:
         """Rows with the same number of features, and that number: one group where the features are shared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,28 +16,47 @@ from torch.utils.weak import WeakIdKeyDictionary
 from .rules import ruled
 
 _lock = threading.Lock()
-_holders: WeakIdKeyDictionary = WeakIdKeyDictionary()  # parameter -> how many runs keep it frozen
+_held: WeakIdKeyDictionary = WeakIdKeyDictionary()  # parameter or module -> [how many runs hold it, what undoes that]
 
 
 @contextmanager
 def frozen(model: Any) -> Iterator[None]:
-    """While open, no gradient is computed for the parameters, in any thread; the last one out restores them."""
-    mine: list[Tensor] = []
-    with _lock:
-        for p in model.parameters() if isinstance(model, nn.Module) else ():
-            if p in _holders or p.requires_grad:
-                _holders[p] = _holders.get(p, 0) + 1
-                p.requires_grad_(False)
-                mine.append(p)
+    """While open, no gradient is computed for the parameters, in any thread; the last one out restores them.
+
+    And with them the buffers of modules in training mode: a batch norm counts what passes it.
+    """
+    mine: list[Any] = []
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
     try:
+        with _lock:
+            for p in model.parameters() if modules else ():
+                if p in _held or p.requires_grad:
+                    _held.setdefault(p, [0, partial(p.requires_grad_, True)])[0] += 1
+                    mine.append(p)
+                    p.requires_grad_(False)
+            for m in modules:
+                buffers = {k: b for k, b in m.named_buffers(recurse=False) if m.training and not b.is_inference()}
+                if buffers:
+                    if m not in _held:
+                        _held[m] = [0, partial(_put_back, m, {k: (b, b.clone()) for k, b in buffers.items()})]
+                    _held[m][0] += 1
+                    mine.append(m)
         yield
     finally:
         with _lock:
             for held in mine:
-                _holders[held] -= 1
-                if not _holders[held]:
-                    del _holders[held]
-                    held.requires_grad_(True)
+                _held[held][0] -= 1
+                if not _held[held][0]:
+                    _held.pop(held)[1]()
+
+
+@torch.no_grad()
+def _put_back(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Let each buffer be the tensor that it was, with the value that it had."""
+    for name, (buffer, value) in buffers.items():
+        if not buffer.equal(value):
+            buffer.copy_(value)
+        module._buffers[name] = buffer
 
 
 class _OneRowBatchNorm(TorchFunctionMode):

@@ -1,8 +1,8 @@
 """Masks: features → masks → masked inputs → batched evaluation → a stream of scores.
 
-Everything that perturbs runs through :func:`evaluate`.  A method says which masks it wants, by number, and what it makes
-of the scores; how many of them share a model call, what fills the holes and what happens when memory runs out is decided
-here.  Masks are made for the rows of one batch and then forgotten, so memory does not grow with their number.
+Methods whose masks are known by number, not searched for, run through :func:`evaluate`.  They say which masks they want and
+what they make of the scores; how many of them share a model call, what fills the holes and what happens when memory runs
+out is decided here.  Masks are made for the rows of one batch and then forgotten, so memory does not grow with their number.
 
 A mask is 1 (True) where an element is kept and 0 (False) where it is replaced; values between blend the two.
 """
@@ -10,7 +10,7 @@ A mask is 1 (True) where an element is kept and 0 (False) where it is replaced; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,6 @@ from .problem import Problem
 
 Masks = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 Fill = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-Score = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 def blend(keep: Tensor, x: Tensor, fill: Tensor) -> Tensor:
@@ -39,7 +38,6 @@ def evaluate(
     rows: Tensor | None = None,
     unit: int = 1,
     fill: Fill | None = None,
-    score: Score | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
 
@@ -53,13 +51,12 @@ def evaluate(
         rows: the rows of the input to evaluate, all of them if None.
         unit: the stream comes in multiples of so many masks.
         fill: ``(index, rows)`` → what the holes are filled with, in place of the baselines.
-        score: ``(z, rows)`` → scores (M, ...), in place of the target's.
 
     Yields:
         ``(first, s)``: s (m, N, ...) in float64, the scores of the masks first to first + m - 1.
     """
     start, stop = span
-    wanted, score = problem.rows if rows is None else rows, score or problem.scores
+    wanted = problem.rows if rows is None else rows
     k, n = (1 if fill else len(problem.baselines[0])), len(wanted)
 
     def work(a: int, b: int) -> Tensor:
@@ -67,7 +64,7 @@ def evaluate(
         index, row = start + job // (n * k), wanted[(job // k % n).to(wanted.device)]
         holes = fill(index, row) if fill else tuple(baseline_at(t, job % k, row) for t in problem.baselines)
         z = [blend(m, pick(t, row), h) for m, t, h in zip(masks(index, row), problem.x, holes)]
-        return score(z, row).double()
+        return problem.scores(z, row).double()
 
     per_unit = unit * n * k
     held: list[Tensor] = []
@@ -122,12 +119,6 @@ class Windows:
         """Windows along each dimension."""
         return tuple(-(-(n - w) // s) + 1 for n, w, s in zip(self.shape, self.size, self.step))
 
-    def _covered(self, dim: int) -> Tensor:
-        """Which elements of a dimension each of its windows covers, (windows, elements)."""
-        start = torch.arange(self.counts[dim])[:, None] * self.step[dim]
-        at = torch.arange(self.shape[dim])
-        return (at >= start) & (at < start + self.size[dim])
-
     def keep(self, index: Tensor, device: torch.device) -> Tensor:
         """Masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
 
@@ -137,15 +128,19 @@ class Windows:
         inside = valid.to(device).view(-1, *[1] * len(self.shape))
         for dim, at in enumerate(torch.unravel_index(index.clamp(0, math.prod(self.counts) - 1), self.counts)):
             if self.size[dim] < self.shape[dim]:
-                line = self._covered(dim)[at].to(device)
+                start, here = at.to(device)[:, None] * self.step[dim], torch.arange(self.shape[dim], device=device)
+                line = (here >= start) & (here < start + self.size[dim])
                 inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
         return ~inside
 
     def mean_over(self, values: Tensor) -> Tensor:
         """The mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
-        total, number = values.view(-1, *self.counts), torch.ones((), dtype=values.dtype, device=values.device)
-        for dim in range(len(self.shape)):
-            cover = self._covered(dim).to(values)
-            total = torch.tensordot(total, cover, ([1], [0]))  # contracts the first window axis, appends its elements
-            number = number[..., None] * cover.sum(0)
-        return total / number
+        mean = values.view(-1, *self.counts)
+        for n, size, step, count in zip(self.shape, self.size, self.step, self.counts):
+            at = torch.arange(n, device=values.device)
+            first, last = ((at - size) // step + 1).clamp(min=0), (at // step).clamp(max=count - 1)  # that cover it
+            mean = mean.movedim(1, -1)  # the first dimension left of windows; its elements come last
+            most = int((last - first).max()) + 1
+            each = (mean[..., (last - k).clamp(min=0)] * (last - k >= first) for k in range(most))
+            mean = sum(each, start=values.new_zeros(n)) / (last - first + 1)
+        return mean

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .batching import Batching
 from .gradients import differentiable, frozen, gradient, gradients_of_each
-from .where import Place, since, tapped, traced, until
+from .precision import lowered
+from .where import Place, behind, since, tapped, traced, until
 
 Tensors = tuple[Tensor, ...]
 Derive = Callable[..., Tensors]
@@ -112,7 +113,7 @@ class Problem:
         baselines: one tensor ``(K, N or 1, ...)`` for each of ``x``: K baselines.
         feature_mask: as the caller gave it, one entry for each of ``x``, or None.
         generator: where all randomness comes from.
-        precision: the data type of autocast, None for none.
+        precision: the lower one that the model computes in, see :func:`lowered`; None for its own.
         lean: the model below the cut runs on one row only, see :meth:`spare_below`.
     """
 
@@ -160,29 +161,31 @@ class Problem:
     def output(self, z: Sequence[Tensor], rows: Tensor) -> Any:
         """What the target is read from, for ``z`` ``(M, ...)`` in place of what is explained."""
         storage = lambda t: t.untyped_storage().data_ptr()  # noqa: E731
-        own = {storage(t) for t in self.data.inputs}
+        own = {storage(t) for t in (*self.data.inputs, *self.baselines)}
         # a model may work in place: neither the caller's tensors nor rows that share memory are handed to it
         z = [self.batching.format(t.clone() if storage(t) in own or 0 in t.stride() else t) for t in z]
         with ExitStack() as stack:
-            if self.precision is not None:
-                stack.enter_context(torch.autocast(z[0].device.type, dtype=self.precision))
+            stack.enter_context(lowered(self.precision, z[0].device, len(rows)))
             stack.enter_context(self.batching.faster())
             if self.cut:
                 values = z if self.join is None else [self.join(t) for t in z]
                 stack.enter_context(since(self.cut, values, *([str(self.neuron)] if self.neuron else [])))
-                z = [self.batching.format(t[:1] if self.lean else t[rows]) for t in self.data.inputs]
+                z = [self.batching.format(t[:1].clone() if self.lean else t[rows]) for t in self.data.inputs]
             if self.neuron is not None:
                 return until(lambda: self.data.call(self.model, z, rows), [self.neuron])[0]
             return self.data.call(self.model, z, rows)
 
     def _score(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
-        scores = self.target.select(self.output(z, rows), rows)
-        scores = (
-            scores.float() if scores.dtype in (torch.half, torch.bfloat16) or not scores.is_floating_point() else scores
-        )
+        scores = self._checked(self.target.select(self.output(z, rows), rows))
+        self.evaluations += len(rows)
+        return scores
+
+    def _checked(self, scores: Tensor) -> Tensor:
+        """Scores in single precision at least; at the end :meth:`open` says if any of them was broken."""
+        if scores.dtype in (torch.half, torch.bfloat16) or not scores.is_floating_point():
+            scores = scores.float()
         broken = ~scores.detach().isfinite().all()
         self._broken = broken if self._broken is None else self._broken | broken
-        self.evaluations += len(rows)
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
@@ -213,7 +216,8 @@ class Problem:
             leaves = [self.batching.format(t[a:b].detach()).requires_grad_() for t in self.x]
             output = self.output([leaf.clone() for leaf in leaves], rows)
             self.evaluations += len(rows)
-            return gradients_of_each([t.select(output, rows) for t in targets], leaves, what=self.what)
+            scores = [self._checked(t.select(output, rows)) for t in targets]
+            return gradients_of_each(scores, leaves, what=self.what)
 
     def tap(self, z: Sequence[Tensor], rows: Tensor, derive: Derive = gradient) -> tuple[Tensor, Tensors, Tensors]:
         """Scores ``(M,)``, gradients at the taps, and what passes the taps, for inputs ``z`` ``(M, ...)``, one call.
@@ -239,13 +243,23 @@ class Problem:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            self.evaluations += b - a
             run = lambda: self.data.call(self.model, [t[a:b].clone() for t in z], rows[a:b])  # noqa: E731
             passed = until(run, places, stop=False)  # to its end, to see every call of the layer
+            self.evaluations += b - a
             return arrange(tuple(passed), b - a)
 
         with torch.no_grad():
             return tuple(torch.cat(parts) for parts in zip(*self.batches(len(rows), work)))
+
+    def first(self) -> Any:
+        """The model's output for the first row."""
+        self.evaluations += 1
+        return self.data.call(self.model, [t[:1].clone() for t in self.data.inputs], self.rows[:1])
+
+    def behind(self, places: Sequence[Place]) -> tuple[Place, Place] | None:
+        """Two of ``places``, the second of which depends on what passes the first; None if there are none. Runs one row."""
+        with differentiable(self.model, self.data.inputs[0].device), frozen(self.model):
+            return behind(self.first, places)
 
     def trace(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor | None, list[tuple[Place, Tensor]]]:
         """Scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph, one call."""
@@ -328,11 +342,11 @@ class Problem:
 class Sums:
     """Weighted sums over a walk, one accumulator ``(N, ...)`` for each tensor, in float32 or better.
 
-    With ``square=True`` also those of the squares, around each row's first value, for the variance.
+    With ``square=True`` also those of the squares, around each row's first value, for the variance; rows then come in turn.
     """
 
     def __init__(self, n: int, *, square: bool = False) -> None:
-        self.n, self.square = n, square
+        self.n, self.square, self.begun = n, square, 0  # rows that have their first value
         self.total: list[Tensor] = []
         self.squares: list[Tensor] = []
         self.first: list[Tensor] = []
@@ -344,8 +358,12 @@ class Sums:
             self.total = [v.new_zeros(self.n, *v.shape[1:]) for v in values]
             if self.square:
                 self.squares = [torch.zeros_like(t) for t in self.total]
-                m = min(self.n, len(rows))
-                self.first = [t.index_copy(0, rows[:m], v[:m]) for t, v in zip(self.total, values)]
+                self.first = [torch.zeros_like(t) for t in self.total]
+        if self.square and self.begun < self.n:
+            m = min(self.n - self.begun, len(rows))
+            for first, v in zip(self.first, values):
+                first.index_copy_(0, rows[:m], v[:m])
+            self.begun += m
         for i, v in enumerate(values):
             if self.square:
                 v = v - self.first[i][rows]

@@ -70,8 +70,8 @@ class Draws:
 
 
 def block_for(numel: int) -> int:
-    """How many draws of ``numel`` numbers to make together: about 4 million numbers, at least 1, at most 64."""
-    return max(1, min(64, 2**22 // max(1, numel)))
+    """How many draws of ``numel`` numbers to make together: about a million numbers, at least 1, at most 64."""
+    return max(1, min(64, 2**20 // max(1, numel)))
 
 
 def normal_draws(x: Tensor, generator: torch.Generator) -> Draws:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
+from torch import nn
+
 
 def warn(message: str) -> None:
     """Warn, with the place of the first caller outside this package."""
@@ -12,3 +14,19 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (package, "contextlib"):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
+
+
+def warn_of_training(model: nn.Module) -> None:
+    """Warn of modules in training mode that draw at random or mix rows."""
+    names = [name for name, m in model.named_modules() if m.training and _is_noisy(m)]
+    if names:
+        warn(
+            f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
+            "random or let rows influence each other; call model.eval() first",
+        )
+
+
+def _is_noisy(module: nn.Module) -> bool:
+    share = getattr(module, "dropout", 0)  # of attention and LSTM, which drop out by themselves
+    drops = isinstance(share, (int, float)) and share > 0
+    return drops or isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm))

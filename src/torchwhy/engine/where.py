@@ -262,11 +262,27 @@ def tapped(places: Sequence[Place]) -> Iterator[dict[int, Tensor]]:
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> Tensor:
-        seen[i] = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
-        return seen[i].clone()  # as in `since`
+        if not tensor.requires_grad:  # whole numbers have no gradient
+            tensor = tensor.detach().requires_grad_(tensor.is_floating_point() or tensor.is_complex())
+        seen[i] = tensor
+        return tensor.clone()  # as in `since`
 
     with visit(places, act):
         yield seen
     for i, place in enumerate(places):
         if i not in seen:
             _not_passed(place)
+
+
+def behind(run: Callable[[], Any], places: Sequence[Place]) -> tuple[Place, Place] | None:
+    """Two of ``places``, the second of which passes what depends on the first, by the graph of ``run()``; or None."""
+    with tapped(places) as seen:
+        run()
+    for upper in [i for i in seen if seen[i].grad_fn is not None]:
+        lower = [i for i in seen if i != upper and seen[i].requires_grad]
+        wrt, ones = [seen[i] for i in lower], torch.ones_like(seen[upper])
+        slopes = torch.autograd.grad(seen[upper], wrt, ones, allow_unused=True, retain_graph=True)
+        found = next((i for i, slope in zip(lower, slopes) if slope is not None), None)
+        if found is not None:
+            return places[found], places[upper]
+    return None

@@ -17,7 +17,7 @@ class Conductance(Attribution):
     :math:`z_k = b_n + \alpha_k (x_n - b_n)`.
 
     Of the shape of the layer's output, in units of the score; over a whole layer it sums to f(x) − f(b) as the steps grow
-    (the error falls with 1 / n_steps).
+    (the error falls with 1 / n_steps). Of layers that lie behind one another each does, and there is no ``completeness_gap``.
 
     Args:
         n_steps: steps; the model is evaluated at their n_steps + 1 ends.
@@ -43,6 +43,8 @@ class Conductance(Attribution):
             sums.add(
                 after.rows, [g * (a - b) for g, a, b in zip(before.gradients, after.activations, before.activations)]
             )
+        if len(problem.taps) > 1 and problem.behind(problem.taps):  # what flows through both is counted twice
+            problem.report(completeness_gap=None)
         return sums.mean(len(problem.baselines[0]))
 
 

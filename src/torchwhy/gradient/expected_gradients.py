@@ -53,8 +53,7 @@ class ExpectedGradients(Attribution):
         path, sums = Straight(problem, alphas, drawn, self.noise(problem)), Sums(problem.n, square=True)
         for c in problem.walk(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
-        error = [(v / m).sqrt() for v in sums.variance(m)]
-        problem.report(standard_error=error[0] if len(error) == 1 else tuple(error))
+        problem.report(standard_error=tuple((v / m).sqrt() for v in sums.variance(m)))
         return sums.mean(m)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ..attribution import Attribution
 from ..engine.problem import Problem, Tensors
+from ..engine.where import Place
 
 
 @dataclass(kw_only=True, repr=False)
@@ -18,6 +19,9 @@ class LayerActivation(Attribution):
     """
 
     needs_gradient: ClassVar[bool] = False
+
+    def _check_apart(self, problem: Problem, places: tuple[Place, ...]) -> None:
+        """Layers that are only read may lie behind one another."""
 
     def _attribute(self, problem: Problem) -> Tensors:
         if not problem.cut:

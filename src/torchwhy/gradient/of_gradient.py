@@ -38,6 +38,7 @@ class OfGradient(Attribution):
 
         Raises:
             ValueError: no target.
+            FloatingPointError: as :meth:`attribute`, for any of the targets.
             TypeError: a neuron, which is read from another forward pass.
         """
         if not targets or any(isinstance(t, Neuron) for t in targets):
@@ -51,4 +52,5 @@ class OfGradient(Attribution):
             with problem.open():
                 parts = list(problem.batches(problem.n, lambda a, b: problem.gradients_of_each(each, a, b)))
                 joined = [tuple(map(torch.cat, zip(*(part[t] for part in parts)))) for t in range(len(each))]
-                return [self._form(self._of(problem, gradients), inputs) for gradients in joined]
+                values = [self._of(problem, gradients) for gradients in joined]
+            return [self._form(self._checked(problem, v), inputs) for v in values]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..attribution import Attribution, ask
+from ..attribution import Attribution, Inputs, ask
 from ..engine.paths import Around, count
 from ..engine.problem import Problem, Sums, Tensors
 from ..engine.randomness import Seed
@@ -62,6 +62,10 @@ class SmoothGrad(Attribution):
     def _attribute(self, problem: Problem) -> Tensors:
         return self.finish(self.moments(problem).mean(self.n_samples))
 
+    def _form(self, values: Tensors, inputs: Inputs) -> Any:
+        """As the other method gives them."""
+        return super()._form(values, inputs) if self.of is None else self.of._form(values, inputs)
+
     def finish(self, values: Tensors) -> Tensors:
         """The mean gradient in the form asked for; another method's mean as it is."""
         return finish(values, self.signed, self.channels) if self.of is None else values
@@ -88,8 +92,7 @@ class SmoothGrad(Attribution):
         sums = Sums(problem.n, square=True)
         for rows, values in problem.batches(self.n_samples * problem.n, work):
             sums.add(rows, values)
-        error = [(v / self.n_samples).sqrt() for v in sums.variance(self.n_samples)]
-        problem.report(standard_error=error[0] if len(error) == 1 else tuple(error))
+        problem.report(standard_error=tuple((v / self.n_samples).sqrt() for v in sums.variance(self.n_samples)))
         return sums
 
 

@@ -90,7 +90,7 @@ class FeaturePermutation(Attribution):
         mean = RunningMean()
         mean.add(drops(problem, masks, features.d * repeats, fill).view(n, repeats, -1).transpose(0, 1))
         if repeats > 1:
-            features.report(problem, standard_error=mean.standard_error)
+            problem.report(standard_error=features.spread(mean.standard_error, problem.x))
         return features.spread(mean.mean, problem.x)
 
 

@@ -29,8 +29,11 @@ class LIME(SampledFeatures):
     z says which features come from the input, the others from the baseline (the mean score over K baselines); each is a
     coin flip, but for the first sample, the input itself. In units of the score: how much a feature adds, near the
     input, in the presence of a random half of the others. The coefficients do not sum to f(x) − f(b); for those that do
-    see :class:`KernelSHAP`. The explanation holds their standard errors, and in ``details["r_squared"]`` the share of the
-    variance that the model explains, adjusted for the number of coefficients; a warning says where it is below 0.1.
+    see :class:`KernelSHAP`. The explanation holds in ``details["r_squared"]`` the share of the variance that these coefficients
+    explain, adjusted for their number; a warning says where it is below 0.1.
+
+    The standard errors are those of the ridge regression; for the lasso, of least squares on the features that it keeps. Where
+    features are chosen they hold given the choice, and those left out have none (NaN; ``tolerance`` passes over them).
 
     Features are the given ``feature_mask``; without one, superpixels for images (N, 1 or 3, H, W), and otherwise every
     element (a column, a token).
@@ -86,7 +89,7 @@ class LIME(SampledFeatures):
             z = torch.cat([z, flips])
             s = torch.cat([s, collect(problem, masks, (start, stop), rows=rows)])
             found = self._fit(z.to(s), s)
-            if self._enough(found.values, found.error):
+            if self._enough(found.values, found.error.nan_to_num(0.0)):
                 break
         poor = int((found.r_squared < POOR).sum()) if found.r_squared is not None else 0
         if poor:
@@ -102,16 +105,15 @@ class LIME(SampledFeatures):
         """The linear models of scores (m, N) over samples z (m, d)."""
         w = self._weights(z)
         if self.regularizer == "ridge" and self.n_features is None:
-            values, error, r_squared = ridge(z, s, w, self.alpha)
-            return Estimate(values, error, None, r_squared)
-        values, error = s.new_zeros(2, s.shape[1], z.shape[1])
-        r_squared = s.new_zeros(s.shape[1])
-        for n, score in enumerate(s.unbind(1)):
-            chosen, path = self._select(z, score, w)
-            alpha = self.alpha if self.n_features else 0.0
-            own, error[n, chosen], r_squared[n : n + 1] = ridge(z[:, chosen], score[:, None], w, alpha)
-            values[n, chosen] = own[0] if path is None else path[chosen]
-        return Estimate(values, error, None, r_squared)
+            values, error = ridge(z, s, w, self.alpha)
+        else:
+            values = s.new_zeros(s.shape[1], z.shape[1])
+            error = torch.full_like(values, torch.nan)
+            for n, score in enumerate(s.unbind(1)):
+                chosen, path = self._select(z, score, w)
+                own, error[n, chosen] = ridge(z[:, chosen], score[:, None], w, self.alpha if self.n_features else 0.0)
+                values[n, chosen] = own[0] if path is None else path[chosen]
+        return Estimate(values, error, None, explained(z, s, w, values, (~error.isnan()).sum(1)))
 
     def _select(self, z: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
         """The features that stay in the model of one row, and their lasso coefficients where these are wanted."""
@@ -160,11 +162,10 @@ class LIME(SampledFeatures):
             raise ValueError(f"n_samples={self.n_samples!r}: a linear model takes at least 3 samples")
 
 
-def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Weighted ridge regression with an intercept of scores (m, N) on z (m, d), weights (m,).
 
-    Returns the coefficients and their standard errors (N, d), sandwich estimates on leave-one-out residuals, and the
-    adjusted share of the variance that is explained (N,).
+    Returns the coefficients and their standard errors (N, d), sandwich estimates on leave-one-out residuals.
     """
     x = torch.cat([torch.ones_like(w)[:, None], z], 1)
     shift = w @ z / w.sum()
@@ -177,10 +178,18 @@ def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor
     rest = s - x @ beta
     leverage = (solve * x.T).sum(0)
     error = (solve.square() @ (rest / (1 - leverage).clamp(min=1e-3)[:, None]).square()).sqrt()
-    around = w @ (s - w @ s / w.sum()).square()
-    varies = around > 1e-24 * (w @ s.square())  # beyond rounding
-    unexplained = torch.where(varies, (w @ rest.square()) / around.clamp(min=1e-300), 1.0)
-    effective = float(w.sum() ** 2 / w.square().sum())
-    spare = effective - x.shape[1]
-    adjusted = 1 - unexplained * (effective - 1) / spare if spare > 0 else torch.zeros_like(unexplained)
-    return beta[1:].T, error[1:].T, adjusted.clamp(min=0)
+    return beta[1:].T, error[1:].T
+
+
+def explained(z: Tensor, s: Tensor, w: Tensor, values: Tensor, count: Tensor) -> Tensor:
+    """The adjusted share of the variance of scores (m, N) on z (m, d), weights (m,), that coefficients (N, d) explain, (N,).
+
+    ``count`` (N,) says how many of a row's coefficients were fitted.
+    """
+    share, rest = w / w.sum(), s - z @ values.T
+    around, left = (share @ (t - share @ t).square() for t in (s, rest))
+    varies = around > 1e-24 * (share @ s.square())  # beyond rounding
+    unexplained = torch.where(varies, left / around.clamp(min=1e-300), 1.0)
+    effective = float(1 / share.square().sum())
+    spare = effective - 1 - count.to(s)
+    return torch.where(spare > 0, 1 - unexplained * (effective - 1) / spare, 0.0).clamp(min=0)

@@ -15,10 +15,11 @@ from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Draws, block_for
 from ..engine.statistics import Collected, penalty_by_cross_validation
 from ..sampled import Sampled
-from ..target import only_tensor
+from ..target import Derived, rows_of_output
 
 AT_ONCE = 64  # masks whose scores are summed up together
 MOST_KNOTS = 256  # where a mask is looked at to predict its score
+MOST_WEIGHTS = 2**22  # of the elements of a line, made together for a mean over shifts
 
 
 @dataclass(kw_only=True, repr=False)
@@ -31,7 +32,7 @@ class RISE(Sampled):
     baseline. In units of the score; only differences within a map mean anything, as an element without influence gets the
     mean score of all masks, (N, maps) in ``details["neutral"]``: pictures show the difference from it. Maps are
     (N, 1, \*spatial). The standard error is reported; ``tolerance`` is its share of the difference from the neutral value.
-    Takes K n_samples evaluations of a row.
+    Takes K n_samples evaluations of a row; reduced variance makes an odd ``n_samples`` even.
 
     Args:
         n_samples: the number m of masks; None is 1000.
@@ -61,10 +62,11 @@ class RISE(Sampled):
         masks = Grids(problem, self.grid, self.keep_probability, 2 if self.variance_reduced else 1)
         sums = ReducedMoments(masks) if self.variance_reduced else PlainMoments(self.keep_probability)
         m = 1000 if self.n_samples is None else self.n_samples
-        score = _every_output(problem) if self.targets == "all" else None
+        if self.targets == "all":
+            problem.target = EveryOutput(problem.target)
         for start, stop in self._rounds(-(-m // masks.unit), masks.unit * len(problem.baselines[0])):
             span = start * masks.unit, stop * masks.unit
-            for first, s in evaluate(problem, masks, span, unit=masks.unit, score=score):
+            for first, s in evaluate(problem, masks, span, unit=masks.unit):
                 for a in range(0, len(s), AT_ONCE):
                     part = s[a : a + AT_ONCE]
                     sums.add(part.flatten(1), masks.make(torch.arange(first + a, first + a + len(part)), s.device))
@@ -73,7 +75,7 @@ class RISE(Sampled):
                 break
         shape = (problem.n, -1, *problem.x[0].shape[2:])
         neutral = sums.mean_score().view(problem.n, -1).to(problem.x[0].dtype)
-        problem.report(standard_error=error.view(shape).to(problem.x[0].dtype), details={"neutral": neutral})
+        problem.report(standard_error=(error.view(shape).to(problem.x[0].dtype),), details={"neutral": neutral})
         return (values.view(shape),)
 
     def _check(self, problem: Problem) -> None:
@@ -91,6 +93,15 @@ class RISE(Sampled):
             )
         if self.targets not in (None, "all"):
             raise ValueError(f"targets={self.targets!r}: expected 'all' or None")
+
+
+@dataclass
+class EveryOutput(Derived):
+    """All outputs of a row, whatever the target."""
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        """Scores (M, classes)."""
+        return rows_of_output(output, len(rows)).reshape(len(rows), -1)
 
 
 @dataclass
@@ -132,14 +143,18 @@ class Grids:
         """
         known, carry, whole, told = [], [], [], []
         for dim, (n, knots) in enumerate(zip(self.shape, self.knots)):
-            cell = -(-n // self.cells)
-            weights = line_weights(n, self.cells, torch.arange(cell)[:, None]).to(like)
-            full = torch.einsum("sng,smg->nm", weights, weights) / cell * (self.p * (1 - self.p) if dim == 0 else 1)
-            knots = knots.to(like.device)
-            known.append(full[knots][:, knots])
-            carry.append(full[:, knots] @ torch.linalg.pinv(known[-1], hermitian=True, rtol=1e-6))
-            whole.append(full.diagonal()[None])
-            told.append((carry[-1] @ full[knots]).diagonal()[None])
+            cell, knots = -(-n // self.cells), knots.to(like.device)
+            near, own = like.new_zeros(n, len(knots)), like.new_zeros(n)  # with the knots, and of each element
+            for start in torch.arange(cell).split(max(1, MOST_WEIGHTS // (n * self.cells))):
+                weights = line_weights(n, self.cells, start[:, None]).to(like)
+                near += torch.einsum("sng,smg->nm", weights, weights[:, knots])
+                own += weights.square().sum((0, 2))
+            share = (self.p * (1 - self.p) if dim == 0 else 1) / cell
+            near, own = near * share, own * share
+            known.append(near[knots])
+            carry.append(near @ torch.linalg.pinv(known[-1], hermitian=True, rtol=1e-6))
+            whole.append(own[None])
+            told.append((carry[-1] * near).sum(1)[None])
         return known, carry, (kron(whole) - kron(told))[0].clamp(min=0)
 
     def __call__(self, index: Tensor, rows: Tensor) -> Tensors:
@@ -282,13 +297,3 @@ def line_weights(n: int, g: int, start: Tensor) -> Tensor:
     cell = -(-n // g)
     at = ((torch.arange(n, device=start.device) + start + 0.5) * (g / ((g + 1) * cell)) - 0.5).clamp(0, g - 1)
     return (1 - (at[..., None] - torch.arange(g, device=start.device)).abs()).clamp(min=0)
-
-
-def _every_output(problem: Problem) -> Any:
-    """A score for each of a row's outputs, (M, classes)."""
-
-    def score(z: Sequence[Tensor], rows: Tensor) -> Tensor:
-        problem.evaluations += len(rows)
-        return only_tensor(problem.output(z, rows)).flatten(1)
-
-    return score

@@ -18,6 +18,8 @@ from .exact import MOST, all_scores, banzhaf_interactions, banzhaf_values, shapl
 from .interactions import PairWeights, banzhaf_pair_weights, pair_interactions, shapley_pair_weights
 from .regression import paired_regression
 
+MOST_SOLVED = 5000  # features: solving for them all takes memory with their square, time with their cube
+
 
 @dataclass(kw_only=True, repr=False)
 class KernelSHAP(SampledFeatures):
@@ -41,7 +43,8 @@ class KernelSHAP(SampledFeatures):
             (:func:`~torchwhy.shapley.interactions.pair_interactions`): no further evaluations.
 
     Raises:
-        ValueError: ``n_samples`` below 2 d + 2.
+        ValueError: ``n_samples`` below 2 d + 2 (for d < 3 below :math:`2^d`); more than 5000 features, whose values are the
+            solution of d × d equations.
 
     Paper: Lundberg & Lee 2017, arXiv:1705.07874, theorem 2; pairs: Covert & Lee 2021, arXiv:2012.01536; sampling without
     replacement: Musco & Witter 2025, arXiv:2410.01917.
@@ -61,10 +64,16 @@ class KernelSHAP(SampledFeatures):
     _pair_weights: ClassVar[PairWeights] = staticmethod(shapley_pair_weights)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
+        if d > MOST_SOLVED:
+            raise ValueError(
+                f"feature_mask: {type(self).__name__} solves for all {d} features at once, at most {MOST_SOLVED} "
+                "are possible; group them with feature_mask, as tw.superpixels or tw.patches do for images"
+            )
         budget, least = 2 * d + 512 if self.n_samples is None else self.n_samples, min(2 * d + 2, 2**d)
         if budget < least:
             raise ValueError(f"n_samples={budget}: {d} features take at least {least}; or group them with feature_mask")
         if d <= MOST and budget >= 2**d:
+            self._rounds(2**d, len(problem.baselines[0]))  # refuses more than max_evaluations
             v = all_scores(problem, features, rows, d, type(self).__name__)
             values, total = type(self)._exact(v), v[-1] - v[0] if self.is_complete else None
             found = Estimate(values, torch.zeros_like(values), total)

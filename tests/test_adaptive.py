@@ -1,0 +1,36 @@
+"""Integration with steps where they are needed: how many there are, and what is kept meanwhile."""
+
+import pytest
+import torch
+from nets import inputs, make
+
+import torchwhy as tw
+from torchwhy.engine import adaptive
+
+
+@pytest.mark.filterwarnings("ignore:tolerance")
+@pytest.mark.parametrize("most", [2, 5, 9, 10, 20])
+def test_no_more_steps_than_allowed(most):
+    net, x = make("conv"), inputs("conv")
+    e = tw.IntegratedGradients(net, tolerance=1e-9, max_steps=most).explain(x, 1)
+    assert max(e.details["n_steps"]) == most
+    assert e.evaluations == 3 * most + 2 * 3
+
+
+def test_few_lines_are_at_work_at_once(monkeypatch):
+    net, x = make("conv"), inputs("conv", 6)
+    method = tw.IntegratedGradients(net, tolerance=1e-3)
+    expected = method.explain(x, 1)
+    monkeypatch.setattr(adaptive, "KEPT", 2 * 136 * x[0].numel() * x.element_size())
+    lines, most, add = [], [], adaptive.Line.add
+
+    def watch(line, *node):
+        add(line, *node)
+        lines.append(line)
+        most.append(len({id(seen) for seen in lines if seen.gradients}))
+
+    monkeypatch.setattr(adaptive.Line, "add", watch)
+    found = method.explain(x, 1)
+    assert max(most) == 2
+    assert found.details == expected.details
+    torch.testing.assert_close(found.attributions, expected.attributions)

@@ -1,0 +1,37 @@
+"""Methods are values: equal settings make them equal, also where the settings are tensors or arrays."""
+
+import numpy as np
+import pytest
+import torch
+
+import torchwhy as tw
+
+
+def model(x):
+    return x.sum(1)
+
+
+@pytest.mark.parametrize("of", [torch.tensor, np.array, list], ids=["tensor", "array", "list"])
+def test_methods_with_numbers_in_tensors_compare(of):
+    made = lambda *groups: tw.OwenValues(model, groups=of(list(groups)))  # noqa: E731
+    assert made(0, 1) == made(0, 1)
+    assert made(0, 1) != made(1, 0)
+    assert made(0, 1) != made(0, 1, 1)
+    assert made(0, 1) != tw.OwenValues(model, groups=(0, 1))
+    assert made(0, 1) != tw.ShapleySampling(model)
+    assert tw.SmoothGrad(model, of=made(0, 1)) == tw.SmoothGrad(model, of=made(0, 1))
+    assert tw.SmoothGrad(model, of=made(0, 1)) != tw.SmoothGrad(model, of=made(0, 0))
+
+
+def test_methods_with_tensors_in_tuples_compare():
+    made = lambda *numbers: tw.SmoothGrad(model, stdevs=tuple(map(torch.tensor, numbers)))  # noqa: E731
+    assert made([0.1, 0.2], 1.0) == made([0.1, 0.2], 1.0)
+    assert made([0.1, 0.2], 1.0) != made([0.1, 0.3], 1.0)
+    assert made([0.1, 0.2]) != made([0.1, 0.2], 1.0)
+    assert made(1.0).settings() == {"stdevs": (torch.tensor(1.0),)}
+
+
+def test_equal_numbers_of_two_types_are_equal_settings():
+    assert tw.SmoothGrad(model, stdevs=1) == tw.SmoothGrad(model, stdevs=1.0)
+    assert tw.SmoothGrad(model) != tw.SmoothGrad(lambda x: model(x))
+    assert tw.SmoothGrad(model) != model

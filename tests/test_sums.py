@@ -1,0 +1,25 @@
+"""Means and variances over samples are right for every row, in calls of any size."""
+
+import pytest
+import torch
+
+import torchwhy as tw
+
+X = torch.zeros(8, 4)
+
+
+def steep(x):
+    """A slope of a million that changes by one."""
+    return (1e6 * x + 0.5 * x**2).sum(1)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3, 8, 20])
+def test_a_small_variance_beside_a_large_mean(batch_size):
+    given = {"n_samples": 400, "generator": 0, "batch_size": batch_size}
+    noise = {**given, "stdevs": 1.0}
+    error = tw.SmoothGrad(steep, **noise).explain(X).standard_error
+    torch.testing.assert_close(error, torch.full_like(X, 0.05), rtol=0.15, atol=0)
+    assert torch.equal(error[0], error[-1])
+    torch.testing.assert_close(tw.VarGrad(steep, **noise).attribute(X), torch.ones_like(X), rtol=0.3, atol=0)
+    path = tw.ExpectedGradients(steep, **given).explain(X + 1, baselines=0.0).standard_error
+    torch.testing.assert_close(path, torch.full_like(X, (1 / 12 / 400) ** 0.5), rtol=0.15, atol=0)
