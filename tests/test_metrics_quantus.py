@@ -40,6 +40,14 @@ def test_faithfulness(quantus, scene):
     same(M.faithfulness_estimate(net, x, a, y, steps=12), estimate)
 
 
+def test_monotonicity(quantus, scene):
+    net, x, a, y, _, data = scene
+    for maps in (a, x, -x, (net.conv1.weight.sum() * x).abs()):
+        theirs = quantus.Monotonicity(perturb_baseline=0.0, normalise=False, features_in_step=16, **QUIET)
+        never_falls = M.monotonicity(net, x, maps, y, steps=12) == 1  # they say yes or no
+        assert never_falls.tolist() == list(map(bool, theirs(a_batch=maps.numpy(), **data)))
+
+
 def test_complexity(quantus, scene):
     _, _, a, _, _, data = scene
     for ours, theirs in ((M.sparseness, quantus.Sparseness), (M.complexity, quantus.Complexity)):

@@ -79,7 +79,8 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
-    "comparison": ["Comparison", "compare"],
+    "comparison": ["compare"],
+    "table": ["Comparison"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 _PACKAGES = ("metrics", "models", "visualize")

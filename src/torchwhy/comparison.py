@@ -1,236 +1,20 @@
-"""Methods side by side: every method, every metric, with what is chance and what it cost."""
+"""Methods side by side: every method, every metric."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
-import itertools
+import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import metrics as known_metrics
 from .attribution import Attribution, Inputs
+from .table import Comparison
 from .target import TargetLike
-
-
-class Cell(NamedTuple):
-    """A mean over rows, its confidence interval, and how many rows had a value."""
-
-    mean: float
-    low: float
-    high: float
-    rows: int
-
-
-class Difference(NamedTuple):
-    """How much larger the first method's mean is than the second's, over the rows where both have a value.
-
-    ``p_value`` is that of Wilcoxon's signed-rank test, ``adjusted`` the same after Holm's correction for all
-    pairs that were asked for.
-    """
-
-    first: str
-    second: str
-    mean: float
-    p_value: float
-    adjusted: float
-
-
-@dataclass(eq=False)
-class Comparison:
-    """The table of :func:`compare`: prints, and goes to HTML, CSV, rows for a data frame, or a figure.
-
-    Args:
-        values: metric → method → one value per row (N,), NaN where there is none.
-        better: metric → whether higher values are better; None where neither is.
-        seconds: method → seconds for each row explained.
-        evaluations: method → rows through the model for each row explained; NaN for attributions that were given.
-        attributions: method → what it said.
-        level: of the confidence intervals.
-    """
-
-    values: dict[str, dict[str, Tensor]]
-    better: dict[str, bool | None]
-    seconds: dict[str, float]
-    evaluations: dict[str, float]
-    attributions: dict[str, Any]
-    level: float = 0.95
-
-    @property
-    def methods(self) -> list[str]:
-        """The names of the methods."""
-        return list(self.seconds)
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of the metrics."""
-        return list(self.values)
-
-    def cell(self, method: str, metric: str) -> Cell:
-        """The mean over the rows with a value, with the interval of Student's t; infinite for a single row."""
-        from scipy.special import stdtrit
-
-        v = self._of(method, metric)
-        v = v[v.isfinite()]
-        n = len(v)
-        if not n:
-            return Cell(math.nan, math.nan, math.nan, 0)
-        half = float(stdtrit(n - 1, 0.5 + self.level / 2) * v.std() / n**0.5) if n > 1 else math.inf
-        return Cell(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half, n)
-
-    def differences(self, metric: str, against: str | None = None) -> list[Difference]:
-        """Every pair of methods, or every other method with one, tested over the rows where both have a value."""
-        from scipy.stats import wilcoxon
-
-        found = []
-        pairs = itertools.combinations(self.methods, 2)
-        for a, b in pairs if against is None else ((against, m) for m in self.methods if m != against):
-            gap = self._of(a, metric) - self._of(b, metric)
-            gap = gap[gap.isfinite()]
-            if len(gap):
-                p = float(wilcoxon(gap.numpy()).pvalue) if bool((gap != 0).any()) else 1.0
-                found.append(Difference(a, b, float(gap.mean()), p, p))
-        largest, done = 0.0, {}
-        for rank, d in enumerate(sorted(found, key=lambda d: d.p_value)):
-            largest = max(largest, min(1.0, (len(found) - rank) * d.p_value))
-            done[d.first, d.second] = largest
-        return [d._replace(adjusted=done[d.first, d.second]) for d in found]
-
-    def best(self, metric: str) -> set[str]:
-        """The method with the best mean, and those that cannot be told from it; none where nothing is better."""
-        higher = self.better[metric]
-        means = {m: self.cell(m, metric).mean for m in self.methods}
-        means = {m: v for m, v in means.items() if math.isfinite(v)}
-        if higher is None or not means:
-            return set()
-        first = max(means, key=lambda m: means[m] if higher else -means[m])
-        return {first} | {d.second for d in self.differences(metric, first) if d.adjusted > 1 - self.level}
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a method, as ``pandas.DataFrame`` takes them."""
-        found = []
-        for method in self.methods:
-            row: dict[str, Any] = {"method": method}
-            for metric in self.metrics:
-                cell = self.cell(method, metric)
-                row |= {
-                    metric: cell.mean,
-                    f"{metric} low": cell.low,
-                    f"{metric} high": cell.high,
-                    f"{metric} rows": cell.rows,
-                }
-            found.append(
-                {**row, "seconds per row": self.seconds[method], "evaluations per row": self.evaluations[method]}
-            )
-        return found
-
-    def to_csv(self, path: str | Path | None = None) -> str:
-        """The rows as CSV, also written to ``path``."""
-        text = io.StringIO()
-        table = self.rows()
-        writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        if path is not None:
-            Path(path).write_text(text.getvalue())
-        return text.getvalue()
-
-    def __str__(self) -> str:
-        table = [[text for text, _ in line] for line in self._lines()]
-        widths = [max(map(len, column)) for column in zip(*table)]
-        lines = [
-            "  ".join(t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(r, widths))) for r in table
-        ]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", self._note()])
-
-    __repr__ = __str__
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """The table as HTML, also written to ``path``."""
-        head, *body = self._lines()
-        cells = ["".join(f"<th>{html.escape(t)}</th>" for t, _ in head)]
-        for line in body:
-            marked = [f"<b>{html.escape(t)}</b>" if best else html.escape(t) for t, best in line]
-            cells.append(
-                "".join(f"<td style='text-align:{'right' if i else 'left'}'>{t}</td>" for i, t in enumerate(marked))
-            )
-        text = "<table>" + "".join(f"<tr>{c}</tr>" for c in cells) + f"</table><p>{html.escape(self._note())}</p>"
-        if path is not None:
-            Path(path).write_text(text)
-        return text
-
-    def to_markdown(self) -> str:
-        """The table as Markdown."""
-        head, *body = self._lines()
-        rule = ["---"] + ["---:"] * (len(head) - 1)
-        lines = [[t for t, _ in head], rule, *([f"**{t}**" if best else t for t, best in line] for line in body)]
-        lines = [[t.replace("|", r"\|") for t in line] for line in lines]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-    _repr_html_ = to_html
-
-    def plot(self) -> Any:
-        """A ``matplotlib`` figure: a panel for each metric, a line for each method, means with their intervals."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(1.4 + 2.1 * len(self.metrics), 0.9 + 0.26 * len(self.methods)), layout="constrained")
-        axes = figure.subplots(1, len(self.metrics), sharey=True, squeeze=False)[0]
-        for ax, metric in zip(axes, self.metrics):
-            best = self.best(metric)
-            for i, method in enumerate(self.methods):
-                cell = self.cell(method, metric)
-                color = "#b2182b" if method in best else "#4d4d4d"
-                if cell.rows > 1:
-                    ax.plot([cell.low, cell.high], [i, i], color=color, linewidth=1.2)
-                ax.plot([cell.mean], [i], "o", color=color, markersize=4.5)
-            arrow = {True: " →", False: " ←", None: ""}[self.better[metric]]
-            ax.set_title(metric + arrow, fontsize=8)
-            ax.tick_params(labelsize=7)
-            ax.grid(axis="y", linewidth=0.4)
-            ax.spines[["top", "right"]].set_visible(False)
-        axes[0].set_yticks(range(len(self.methods)), self.methods)
-        axes[0].invert_yaxis()
-        return figure
-
-    def _of(self, method: str, metric: str) -> Tensor:
-        for name, names in ((metric, self.metrics), (method, self.methods)):
-            if name not in names:
-                raise LookupError(f"{name!r} was not compared; known are {', '.join(names)}")
-        return self.values[metric][method]
-
-    def _lines(self) -> Iterator[list[tuple[str, bool]]]:
-        """The cells with whether they are among the best, the head first."""
-        arrows = {True: " ↑", False: " ↓", None: ""}
-        yield [
-            (t, False)
-            for t in ("method", *(m + arrows[self.better[m]] for m in self.metrics), "s / row", "evaluations / row")
-        ]
-        best = {m: self.best(m) for m in self.metrics}
-        for method in self.methods:
-            line = [(method, False)]
-            for metric in self.metrics:
-                cell = self.cell(method, metric)
-                half = "" if cell.rows < 2 else f" ± {cell.high - cell.mean:.2g}"
-                line.append((f"{cell.mean:.3f}{half}" if cell.rows else "—", method in best[metric]))
-            evaluations = self.evaluations[method]
-            yield [
-                *line,
-                ("—" if math.isnan(evaluations) else f"{self.seconds[method]:.3g}", False),
-                ("—" if math.isnan(evaluations) else f"{evaluations:.0f}", False),
-            ]
-
-    def _note(self) -> str:
-        counts = {self.cell(m, k).rows for m in self.methods for k in self.metrics}
-        rows = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        return f"mean over {rows} rows ± half of the {self.level:.0%} interval; ↑ higher is better, ↓ lower"
 
 
 def compare(
@@ -279,7 +63,7 @@ def compare(
         _explain(result, name, method, inputs, target, options)
     for name, function in chosen.items():
         facts = _facts(function)
-        result.better[name] = facts.higher_is_better
+        result.better[name] = _better(function)
         if facts.needs == "mask" and mask is None:
             raise ValueError(f"mask: {name} asks whether the map lies on the pixels that matter; give them")
         for key, method in named.items():
@@ -326,14 +110,13 @@ def _measure(
     options: dict[str, Any],
 ) -> Tensor:
     """One metric of one method, (N,) on the CPU."""
-    given = {k: v for k, v in options.items() if v is not None}
     maps = attributions if facts.elements else _pixels(attributions, inputs)
     if facts.needs == "mask":
         value = function(maps, mask)
     elif facts.needs == "maps":
         value = function(maps)
     elif facts.needs == "model":
-        value = function(model, inputs, maps, target, **given)
+        value = function(model, inputs, maps, target, **_about(function, method, options))
     elif isinstance(method, Attribution):
         value = function(method, inputs, target, **_for(method, options))
     else:
@@ -357,6 +140,25 @@ def _for(method: Attribution, options: dict[str, Any]) -> dict[str, Any]:
     """What this method has a use for."""
     unused = {"baselines": not method.uses_baselines, "feature_mask": not method.uses_feature_mask}
     return {k: v for k, v in options.items() if v is not None and not unused.get(k)}
+
+
+def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """What a metric that runs the model is told besides: the data it has a use for, and what the method's numbers are."""
+    facts = _facts(function)
+    given = {k: v for k, v in options.items() if v is not None and (facts.uses_baselines or k != "baselines")}
+    if isinstance(method, Attribution):
+        if "feature_mask" in given:
+            given["whole_features"] = method.uses_feature_mask
+        if "multiplied_by_inputs" in inspect.signature(facts).parameters:
+            given["multiplied_by_inputs"] = method.multiplies_by_input
+    return {k: v for k, v in given.items() if k not in getattr(function, "keywords", {})}
+
+
+def _better(function: Callable[..., Any]) -> bool | None:
+    """Whether higher values are better, with the settings that the metric has."""
+    facts = _facts(function)
+    turned = facts.turned_by is not None and facts.turned_by in getattr(function, "keywords", {}).items()
+    return not facts.higher_is_better if turned else facts.higher_is_better
 
 
 def _named(methods: Sequence[Attribution]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Options(TypedDict, total=False):
     baselines: the absence of a feature, as for :meth:`torchwhy.Attribution.attribute`; None is zero.
     feature_mask: which elements are one feature; None makes each element of the attributions one, so that a map
     ``(N, 1, H, W)`` of an image replaces whole pixels and one of ``(N, 3, H, W)`` single channels of pixels.
+    whole_features: with ``feature_mask``, each element has its feature's whole attribution, as ablation, Shapley values and
+    LIME give it; else a feature's attribution is the sum over its elements.
     additional_forward_args: further arguments of the model.
     softmax: score by the class probabilities, not by the model's output; an output that holds them is left as it is.
     batch_size: the most rows of one model call; None finds it. It does not change the numbers.
@@ -38,6 +40,7 @@ class Options(TypedDict, total=False):
 
     baselines: Any
     feature_mask: Any
+    whole_features: bool
     additional_forward_args: Any
     softmax: bool
     batch_size: int | None
@@ -51,6 +54,8 @@ def metric(
     needs: Needs,
     paper: str,
     elements: bool = False,
+    uses_baselines: bool = True,
+    turned_by: tuple[str, Any] | None = None,
 ) -> Callable[[F], F]:
     """Put a metric's facts on its function.
 
@@ -62,11 +67,17 @@ def metric(
         paper: where it comes from.
         elements: the attributions of single elements are wanted, where else those of an image's pixels do (the sums over
             its channels).
+        uses_baselines: whether ``baselines`` are among its options; for those that need the model.
+        turned_by: a setting under which the other values speak for an explanation.
     """
 
     def add(function: F) -> F:
-        facts = {"higher_is_better": {"higher": True, "lower": False, "none": None}[better], "range": span}
-        for name, value in {**facts, "needs": needs, "paper": paper, "elements": elements}.items():
+        facts: dict[str, Any] = {
+            "higher_is_better": {"higher": True, "lower": False, "none": None}[better],
+            "range": span,
+        }
+        facts |= {"needs": needs, "paper": paper, "elements": elements, "uses_baselines": uses_baselines}
+        for name, value in {**facts, "turned_by": turned_by}.items():
             setattr(function, name, value)
         return function
 
@@ -77,7 +88,8 @@ def metric(
 class Curve:
     """Scores along a horizontal axis, for each row.
 
-    ``fractions`` (S,) ascending; ``scores`` (N, S). Drawn by :func:`torchwhy.visualize.curve`.
+    ``fractions`` (S,) ascending, or (N, S) where the rows have different numbers of features; ``scores`` (N, S). Drawn by
+    :func:`torchwhy.visualize.curve`.
 
     >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[4.0, 2.0, 0.0]])).auc
     tensor([2.])
@@ -88,9 +100,14 @@ class Curve:
 
     @property
     def auc(self) -> Tensor:
-        """The mean height (N,): the area by the trapezoidal rule over the length of the axis, in the unit of the scores."""
-        width = self.fractions.diff().to(self.scores)
-        return ((self.scores[:, 1:] + self.scores[:, :-1]) / 2 * width).sum(1) / width.sum()
+        """The mean height (N,): the area by the trapezoidal rule over the length of the axis, in the unit of the scores.
+
+        The mean score where the axis has no length.
+        """
+        width = self.fractions.diff(dim=-1).to(self.scores)
+        length = width.sum(-1)
+        area = ((self.scores[:, 1:] + self.scores[:, :-1]) / 2 * width).sum(1)
+        return torch.where(length > 0, area / length, self.scores.mean(1))
 
 
 @dataclass
@@ -187,6 +204,11 @@ class Rated:
         return self.features.keep(ranks, torch.arange(len(ranks), device=ranks.device))
 
 
+def summed(options: Options) -> Literal["sum", "mean"]:
+    """How the elements of a feature are put together into its attribution."""
+    return "mean" if options.get("whole_features") else "sum"
+
+
 def rate(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"]) -> Rated:
     """The attributions of a problem's features: of its ``feature_mask``, or one for each element of the attributions.
 
@@ -215,7 +237,8 @@ def rate(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"])
     number = torch.zeros_like(values)
     for t, ids, x in zip(found, features.ids, problem.x):
         index, value = ids.expand(x.shape).flatten(1), t.expand(x.shape).flatten(1).to(values)
-        values.scatter_add_(1, index, value)
+        shared = x[0].numel() // t[0].numel() if reduce == "sum" else 1  # by so many elements that one value stands for
+        values.scatter_add_(1, index, value / shared)
         number.scatter_add_(1, index, torch.ones_like(value))
     return Rated(features, values / number.clamp(min=1) if reduce == "mean" else values)
 

@@ -98,6 +98,11 @@ def twin(method: Attribution) -> Attribution:
     return copy.deepcopy(method, memo)
 
 
+def relative(change: Tensor, size: Tensor) -> Tensor:
+    """``change / size``; NaN where there is nothing that it could be relative to."""
+    return torch.where(size > 0, change / size, torch.nan)
+
+
 def likeness(a: Tensor, b: Tensor, *, absolute: bool) -> Tensor:
     """The rank correlation of two explanations (N, d), (N,): NaN where the first is constant, 0 where only the second is."""
     if absolute:

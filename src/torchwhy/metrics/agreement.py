@@ -1,7 +1,7 @@
 """Faithfulness by agreement: do the attributions of changed features say how far the score moves?
 
 All take Options (see :class:`torchwhy.metrics.Options`). With ``feature_mask`` a feature's attribution is the sum over its
-elements; a method that gives each element the whole of its feature (as ablation does) is divided by their number first.
+elements, or, with ``whole_features``, what each of them has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..engine.paths import pick
 from ..engine.problem import Problem
 from ..engine.randomness import Draws, block_for
 from ..target import TargetLike
-from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate
+from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate, summed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -67,7 +67,7 @@ def infidelity(
     samples = count_of(n_samples, "n_samples")
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain by an embedding layer's output")
-    rated = rate(problem, attributions, reduce="sum")
+    rated = rate(problem, attributions, reduce=summed(options))
     coefficients = _at_elements(rated, problem)
     if multiplied_by_inputs:
         steps = [x - b.mean(0) for x, b in zip(problem.x, problem.baselines)]
@@ -126,7 +126,7 @@ def faithfulness_correlation(
     Paper: Bhatt et al. 2020, arXiv:2005.00631, definition 3.
     """
     problem = problem_of(model, inputs, target, **options)
-    rated = _summed(problem, attributions)
+    rated = _summed(problem, attributions, options)
     size = max(1, rated.d // 10) if subset_size is None else subset_size
     if count_of(oversample, "oversample") > 1 and size < LARGE:
         raise ValueError(f"oversample={oversample}: takes sets of at least {LARGE} features, these have {size}")
@@ -157,7 +157,7 @@ def sensitivity_n(
     Paper: Ancona et al. 2018, arXiv:1711.06104, section 4.
     """
     problem = problem_of(model, inputs, target, **options)
-    rated = _summed(problem, attributions)
+    rated = _summed(problem, attributions, options)
     if sizes is None:
         sizes = (
             torch.logspace(0, torch.tensor(max(2.0, 0.8 * rated.d)).log10().item(), 10).round().int().unique().tolist()
@@ -190,7 +190,7 @@ def faithfulness_estimate(
     Paper: Alvarez-Melis and Jaakkola 2018, arXiv:1806.07538, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    rated = _summed(problem, attributions)
+    rated = _summed(problem, attributions, options)
     size = -(-rated.d // min(count_of(steps, "steps", 3), rated.d))
     groups = -(-rated.d // size)
     group = rated.ranks(problem.generator) // size
@@ -205,8 +205,8 @@ def faithfulness_estimate(
     return as_scores(pearson(sums, (scores[0] - scores[1:]).T), problem)
 
 
-def _summed(problem: Problem, attributions: Any) -> Rated:
-    rated = rate(problem, attributions, reduce="sum")
+def _summed(problem: Problem, attributions: Any, options: Options) -> Rated:
+    rated = rate(problem, attributions, reduce=summed(options))
     if not rated.features.shared:
         raise ValueError("feature_mask: differs between rows; sets of features are drawn for all rows at once")
     if rated.d < 3:

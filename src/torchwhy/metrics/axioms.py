@@ -11,8 +11,8 @@ from .. import attribution
 from ..attribution import Attribution, Inputs
 from ..engine.masks import collect
 from ..target import TargetLike
-from ._base import Options, as_scores, metric, problem_of, rate, tensors_of
-from .again import Data, asked, explain, twin
+from ._base import Options, as_scores, metric, problem_of, rate, summed, tensors_of
+from .again import Data, asked, explain, relative, twin
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,13 +30,14 @@ def completeness_gap(
 
     Args:
         model, inputs, target: as for a method.
-        attributions: their sum counts, whatever their shape.
+        attributions: their sum counts, whatever their shape; with ``whole_features``, that of the features.
         options: see :class:`Options`; the baselines must be those of the method.
 
     Paper: Sundararajan et al. 2017, arXiv:1703.01365, proposition 1.
     """
     problem = problem_of(model, inputs, target, **options)
-    found = tensors_of(attributions)
+    whole = options.get("whole_features")
+    found = (rate(problem, attributions, reduce="mean").values,) if whole else tensors_of(attributions)
     if len(found[0]) != problem.n:
         raise ValueError(f"attributions: {len(found[0])} rows for {problem.n} rows of inputs")
     with problem.open():
@@ -68,7 +69,7 @@ def non_sensitivity(
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance={tolerance}: expected a share of the largest, from 0 to below 1")
     problem = problem_of(model, inputs, target, **options)
-    rated = rate(problem, attributions, reduce="sum")
+    rated = rate(problem, attributions, reduce=summed(options))
     with problem.open():
         scores = collect(problem, rated.features.all_but, (0, rated.d + 1))
     effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
@@ -105,4 +106,4 @@ def input_invariance(
     there: Any = tuple(x + shift for x in tensors)
     there = dict(zip(names, there)) if names else there[0] if isinstance(inputs, Tensor) else there
     a, b = explain(method, inputs, target, data), explain(other, there, target, data)
-    return (b - a).norm(dim=1) / a.norm(dim=1)
+    return relative((b - a).norm(dim=1), a.norm(dim=1))

@@ -52,13 +52,14 @@ def deletion(
         options: see :class:`Options`.
 
     Returns:
-        A :class:`Curve`: fractions replaced (K + 1,), scores (N, K + 1).
+        A :class:`Curve`: fractions replaced (K + 1,), or (N, K + 1) where the rows have different numbers of features;
+        scores (N, K + 1).
 
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, algorithm 1, where the score is a probability (``softmax=True``); pixel
     flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, _even(count_of(steps, "steps")), remove="top")
+    return removal(problem, attributions, count_of(steps, "steps"), remove="top")
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
@@ -79,7 +80,7 @@ def insertion(
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, _even(count_of(steps, "steps")), remove="rest")
+    return removal(problem, attributions, count_of(steps, "steps"), remove="rest")
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:2003.08747")
@@ -109,7 +110,10 @@ def irof(
     return 1 - curve.auc / _positive(curve.scores[:, 0])
 
 
-@metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:2202.00449")
+@metric(
+    better="lower", span=(-inf, inf), needs="model", paper="arXiv:2202.00449", uses_baselines=False,
+    turned_by=("remove", "bottom"),
+)  # fmt: skip
 def road(
     model: Any,
     inputs: Inputs,
@@ -218,18 +222,21 @@ def monotonicity(
     Paper: Arya et al. 2019, arXiv:1909.03012, section 5, after Luss et al.; there it is a yes or no.
     """
     problem = problem_of(model, inputs, target, **options)
-    curve = removal(problem, attributions, _even(count_of(steps, "steps")), remove="top")  # read from its end
-    return as_scores((curve.scores.flip(1).diff(dim=1) >= 0).double().mean(1), problem)
+    curve = removal(problem, attributions, count_of(steps, "steps"), remove="top")  # read from its end
+    steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
+    held = (curve.scores.diff(dim=1) <= 0) & steps_taken
+    return as_scores(held.sum(1).double() / steps_taken.sum(-1), problem)
 
 
-@metric(better="lower", span=(0, 1), needs="model", paper="arXiv:1710.11063")
+@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1710.11063")
 def average_drop(
     model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
 ) -> Tensor:
     r"""The share of the score that is lost when only what the map marks is shown: :math:`\max(0, y_n - o_n) / y_n`, (N,).
 
     :math:`o_n = f(b + a_n (x_n - b))` with the map's positive part brought to [0, 1] by its maximum; a map without a
-    positive part shows nothing. Times 100, and averaged over rows, it is the paper's "average drop %".
+    positive part shows nothing. Times 100, and averaged over rows, it is the paper's "average drop %". At most 1 where
+    scores are not negative.
 
     Args:
         model, inputs, attributions, target, options: as for :func:`deletion`, but ``softmax=True`` unless told
@@ -259,7 +266,7 @@ def average_increase(
 def removal(
     problem: Problem,
     attributions: Any,
-    fractions: Tensor | None,
+    shares: Tensor | int | None,
     *,
     remove: Literal["top", "bottom", "rest"],
     fill: Any = None,
@@ -269,37 +276,34 @@ def removal(
     Args:
         problem: where the model is run.
         attributions: what orders the features.
-        fractions: the shares (S,); None removes the features one by one.
+        shares: of the features, (S,), or in how many equal steps, at most their number; None removes them one by one.
         remove: those with the largest attributions, those with the smallest, or all but those with the largest.
         fill: ``(index, rows, keep)`` → what replaces them in the only input, in place of the baselines.
 
     Returns:
-        Scores against the shares removed; for "rest", against those kept.
+        Scores against the shares removed, to the nearest whole feature; for "rest", against those kept.
     """
     rated = rate(problem, attributions, reduce="mean")
-    shares = fractions if fractions is not None else torch.linspace(0, 1, rated.d + 1, dtype=torch.double)
     ranks = rated.ranks_at_elements(problem.generator)
-    # counts that repeat (fewer features than steps) are evaluated once
-    count = (shares.to(ranks[0].device) * rated.features.count[:, None].double()).round().long()  # (N, S)
-    new = (count.diff(dim=1) > 0).any(0)
-    used = torch.cat([new.new_ones(1), new]).cpu()
-    shares, count = shares[used], count[:, used.to(count.device)]
-    if remove == "bottom":
-        count = rated.features.count[:, None] - count  # keep those of small rank
+    if not isinstance(shares, Tensor):
+        steps = rated.d if shares is None else min(shares, rated.d)
+        shares = torch.linspace(0, 1, steps + 1, dtype=torch.double)
+    d = rated.features.count[:, None]
+    count = (shares.to(d.device) * d.double()).round().long()  # (N, S)
+    once, back = count.unique(dim=1, return_inverse=True)  # in the same order: counts rise
+    cuts = d - once if remove == "bottom" else once  # keep those of small rank
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        cut = count[rows, index.to(rows.device)]
+        cut = cuts[rows, index.to(rows.device)]
         shown = [pick(r, rows) if len(r) > 1 else r.expand(len(rows), *r.shape[1:]) for r in ranks]
         return tuple(r >= over_rows(cut, r) if remove == "top" else r < over_rows(cut, r) for r in shown)
 
     filler: Fill | None = None if fill is None else lambda index, rows: (fill(index, rows, masks(index, rows)[0]),)
     with problem.open():
-        scores = collect(problem, masks, (0, len(shares)), fill=filler).T
-    return Curve(shares.to(scores.device), as_scores(scores, problem))
-
-
-def _even(steps: int) -> Tensor:
-    return torch.linspace(0, 1, steps + 1, dtype=torch.double)
+        scores = collect(problem, masks, (0, once.shape[1]), fill=filler).T[:, back]
+    fractions = count / d.double()
+    alike = bool((fractions == fractions[0]).all())
+    return Curve(fractions[0] if alike else fractions, as_scores(scores, problem))
 
 
 def _positive(scores: Tensor) -> Tensor:
@@ -319,7 +323,7 @@ def _mean_drop(
     if shares[0] == 0:
         raise ValueError(f"fractions={fractions!r}: nothing is to be learnt from the share 0")
     whole = torch.tensor([0.0 if remove == "top" else 1.0], dtype=torch.double)
-    shares = torch.cat([whole, shares] if remove == "top" else [shares[shares < 1], whole])
+    shares = torch.cat([whole, shares] if remove == "top" else [shares, whole])
     scores = removal(problem, attributions, shares, remove=remove).scores
     if remove == "top":
         return (scores[:, :1] - scores[:, 1:]).mean(1)

@@ -42,8 +42,8 @@ def model_randomization(
         method, inputs, target, data: as for :func:`torchwhy.metrics.sensitivity_max`; the target must be given as
             indices or a function, not as "predicted", which would change with the weights.
         mode: randomize on top of the layers before ("cascading") or one at a time ("independent").
-        layers: dotted names, from the output downwards; None takes the network's direct children that have weights,
-            the last registered first.
+        layers: dotted names, from the output downwards; None takes the network's direct children that have weights
+            that are not all alike, the last registered first.
         absolute: compare absolute attributions; False compares them with their signs.
         generator: where the weights come from.
 
@@ -61,11 +61,9 @@ def model_randomization(
     whole = {k: v.clone() for k, v in other.model.state_dict().items()}
     names = _stages(other.model) if layers is None else list(layers)
     modules = [_named(other.model, name) for name in names]
-    bare = [
-        name or "the model" for name, m in zip(names, modules) if not any(p.is_floating_point() for p in m.parameters())
-    ]
+    bare = [name or "the model" for name, m in zip(names, modules) if not _varied(m)]
     if bare:
-        raise ValueError(f"layers: {', '.join(bare)}: no weights that could be made random")
+        raise ValueError(f"layers: {', '.join(bare)}: no weights that could be made random (none, or all alike)")
     start = explain(method, inputs, target, data)
     found = [likeness(start, start, absolute=absolute)]
     for module in modules:
@@ -120,11 +118,16 @@ def randomize(module: nn.Module, generator: torch.Generator) -> None:
                 p.copy_(p.mean() + noise * p.std(correction=0))
 
 
+def _varied(module: nn.Module) -> bool:
+    """Whether drawing the parameters anew changes any: not those of a batch norm that was never trained."""
+    return any(p.is_floating_point() and bool((p != p.flatten()[:1]).any()) for p in module.parameters())
+
+
 def _stages(model: nn.Module) -> list[str]:
-    """The children that have weights, the last first; those of an only child in its place."""
+    """The children that have weights to draw, the last first; those of an only child in its place."""
     prefix = ""
     while True:
-        found = [(name, m) for name, m in model.named_children() if any(True for _ in m.parameters())]
+        found = [(name, m) for name, m in model.named_children() if _varied(m)]
         if len(found) != 1 or not list(found[0][1].children()):
             break
         prefix, model = f"{prefix}{found[0][0]}.", found[0][1]

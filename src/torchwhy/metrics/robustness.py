@@ -17,7 +17,7 @@ from ..engine.problem import Problem, Tensors, over_rows
 from ..engine.randomness import Seed
 from ..target import TargetLike, only_tensor
 from ._base import count_of, metric
-from .again import Data, asked, at, moved, steps_in_ball
+from .again import Data, asked, at, moved, relative, steps_in_ball
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -52,7 +52,7 @@ def sensitivity_max(
     Paper: Yeh et al. 2019, arXiv:1901.09392, definition 4.1, relative to the explanation as in Captum.
     """
     change, _, size = _changes(method, inputs, target, radius, n_samples, generator, data)
-    return (change / size).amax(0)
+    return relative(change, size).amax(0)
 
 
 @metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1901.09392")
@@ -68,7 +68,7 @@ def sensitivity_avg(
 ) -> Tensor:
     """The mean over the samples of which :func:`sensitivity_max` takes the maximum, (N,). Arguments as there."""
     change, _, size = _changes(method, inputs, target, radius, n_samples, generator, data)
-    return (change / size).mean(0)
+    return relative(change, size).mean(0)
 
 
 @metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1806.08049")
