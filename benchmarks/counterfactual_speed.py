@@ -1,9 +1,7 @@
-"""How much faster are counterfactuals of 64 rows together than one by one?  python benchmarks/counterfactual_speed.py"""
-
-import argparse
-import time
+"""How much faster are counterfactuals of 64 rows together than one by one?"""
 
 import torch
+from harness import Benchmark, void
 from torch import nn
 
 import torchwhy as tw
@@ -20,34 +18,26 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     return {"convolutional": (data.model, data.x_test), "perceptron": (student, data.x_test)}
 
 
-def seconds(function, device: str) -> float:
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronize()
-    begun = time.perf_counter()
-    function()
-    synchronize()
-    return time.perf_counter() - begun
+def run(method, x, target, rows):
+    """A side: so many rows at a time."""
+    return lambda: void([method.generate(x[i : i + rows], target[i : i + rows]) for i in range(0, len(x), rows)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    bench = Benchmark("counterfactual_speed", "Counterfactuals of many rows together, and one by one", rounds=3)
+    rows, device = 8 if bench.quick else 64, "cuda" if torch.cuda.is_available() else "cpu"
     for name, (net, x) in networks().items():
-        net, x = net.to(options.device), x[: options.rows].to(options.device)
+        net, x = net.to(device), x[:rows].to(device)
         target = net(x).topk(2).indices[:, 1]
         method = tw.Counterfactual(net)
-        method.generate(x[:2], target[:2])  # warm up
-        together = min(seconds(lambda: method.generate(x, target), options.device) for _ in range(options.repeats))
-        one = lambda: [method.generate(x[i : i + 1], target[i : i + 1]) for i in range(len(x))]  # noqa: E731
-        alone = min(seconds(one, options.device) for _ in range(2))
         found = method.generate(x, target).found.float().mean().item()
-        print(f"{name}, {len(x)} rows on {options.device}, {torch.get_num_threads()} threads: {found:.0%} flipped")
-        print(
-            f"  together {together * 1e3:.0f} ms, one by one {alone * 1e3:.0f} ms: {alone / together:.1f} times faster"
+        bench.case(
+            f"digits, {name}, {rows} rows, {device}",
+            {"together": run(method, x, target, len(x)), "one by one": run(method, x, target, 1)},
+            base="together",
+            facts={"note": f"{found:.0%} of the rows get another answer"},
         )
+    bench.finish()
 
 
 if __name__ == "__main__":

@@ -30,25 +30,18 @@ def captum_sides(model, x, n):
 
         return side
 
-    sizes = (8, 16, 32)
     scan = max(4, 32 // len(x))  # so many that the largest size is reached
-    scanned = {
-        s: timed(quiet(lambda s=s: ig.attribute(x, target=0, n_steps=scan, internal_batch_size=max(s, len(x)))))
-        for s in sizes
-    }
-    best = max(min(scanned, key=scanned.get), len(x))
-    per = max(1, best // len(x))
+    integrate = lambda n, size: ig.attribute(x, target=0, n_steps=n, internal_batch_size=size)  # noqa: E731
+    smooth = lambda n, size: tunnel.attribute(  # noqa: E731
+        x, target=0, nt_samples=n, stdevs=0.3, nt_samples_batch_size=size
+    )
+    best, per = (
+        min({max(s, least) // share for s in (8, 16, 32)}, key=lambda size: timed(quiet(lambda: run(scan, size))))
+        for run, least, share in ((integrate, len(x), 1), (smooth, len(x), len(x)))
+    )
     return (
-        {
-            f"captum internal_batch_size={best}": quiet(
-                lambda: ig.attribute(x, target=0, n_steps=n, internal_batch_size=best)
-            )
-        },
-        {
-            f"captum nt_samples_batch_size={per}": quiet(
-                lambda: tunnel.attribute(x, target=0, nt_samples=n, stdevs=0.3, nt_samples_batch_size=per)
-            )
-        },
+        {f"captum internal_batch_size={best}": quiet(lambda: integrate(n, best))},
+        {f"captum nt_samples_batch_size={per}": quiet(lambda: smooth(n, per))},
         {"captum": quiet(lambda: attr.Saliency(model).attribute(x, target=0))},
     )
 
@@ -70,7 +63,7 @@ def main() -> None:
             x = torch.randn(rows, 3, side, side)
             base = forward_backward(model, x)
             base(8)
-            rounds = 1 if rows > 1 else None
+            rounds = min(bench.rounds, 3) if rows > 1 else None
             ig, smooth, plain = captum_sides(model, x, n)
             ours = tw.IntegratedGradients(model, n_steps=n)
             bench.case(

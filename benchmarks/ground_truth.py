@@ -16,8 +16,8 @@ from harness import TableBenchmark, blind_maps
 
 import torchwhy as tw
 from torchwhy import metrics as M
-from torchwhy.comparison import Comparison
 from torchwhy.models import shapes, shapes_resnet, shapes_vit
+from torchwhy.table import Comparison
 
 SAMPLES = {"n_samples": 16, "generator": 0}
 # the best of 0.005 to 0.15 on other images (seed 78); the default, 0.15, is more than the small network knows: the share of
@@ -51,6 +51,8 @@ METRICS = {
     "mass": functools.partial(M.relevance_mass, sign="absolute"),
     "mass, positive": M.relevance_mass,
     "rank": functools.partial(M.relevance_rank, sign="absolute"),
+    "top 100": functools.partial(M.top_k_intersection, k=100, sign="absolute"),
+    "IoU": functools.partial(M.iou, threshold=0.2, sign="absolute"),
     "AUC": functools.partial(M.auc, sign="absolute"),
 }
 
@@ -99,7 +101,8 @@ def main() -> None:
         "FeaturePermutation takes them from the other images); the noise level of SmoothGrad, SquareGrad and VarGrad, "
         f"{NOISE['noise_level']}, was chosen on other images. Mean ± half of the 95 % interval; bold: the best, and what "
         "cannot be told from it (Wilcoxon, Holm). In brackets: maps that know nothing of the network. Left out, as they "
-        f"give no map of pixels: {', '.join(LEFT_OUT)}.\n\n{bench.table.to_markdown()}\n\n"
+        "give no map of the input's pixels, or are for linear models or another question: "
+        f"{', '.join(LEFT_OUT)}.\n\n{bench.table.to_markdown()}\n\n"
         f"The methods of attention, and some others, on {m} images that the bundled `shapes_vit` gets right:\n\n"
         f"{attention.to_markdown()}"
     )

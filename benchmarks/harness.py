@@ -73,6 +73,13 @@ def _status(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
+def _cpuinfo(name: str) -> str:
+    """What Linux says of the processor; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
 APART = """
 import sys, torch, torchwhy as tw
 sys.path.insert(0, {here!r})
@@ -176,8 +183,9 @@ class Benchmark:
                 versions.append(f"{package} {importlib.metadata.version(package)}")
             except importlib.metadata.PackageNotFoundError:
                 continue
+        processor = _cpuinfo("model name") or platform.machine()
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-        return f"{device}, {platform.machine()}, Python {platform.python_version()}, {', '.join(versions)}"
+        return f"{device}, {processor}, Python {platform.python_version()}, {', '.join(versions)}"
 
     def case(
         self,
@@ -369,7 +377,7 @@ def lower_precisions() -> tuple[str, ...]:
     """The precisions that this machine computes in, and does not only imitate; says so where there is none."""
     if torch.cuda.is_available():
         return ("bf16", "fp16")
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if re.search("bf16", _cpuinfo("flags") or _cpuinfo("Features")):  # oneDNN also imitates it, slowly
         return ("bf16",)
     print("this processor has no bf16: left out")
     return ()

@@ -32,7 +32,7 @@ def main() -> None:
             label = f"{name}, {rule}"
             for n in steps:
                 e = tw.IntegratedGradients(loaded.model, n_steps=n, method=rule).explain(x, target)
-                counts.setdefault(label, []).append(n)
+                counts.setdefault(label, []).append(e.evaluations)
                 gaps.setdefault(label, []).append(e.completeness_gap.item() / change)
         label = f"{name}, tolerance"
         for tolerance in (0.1, 0.01) if bench.quick else (0.1, 0.03, 0.01, 0.003):
@@ -41,9 +41,14 @@ def main() -> None:
             gaps.setdefault(label, []).append(e.completeness_gap.item() / change)
     for label, found in gaps.items():
         print(f"{label:28}" + "  ".join(f"{n}: {g:7.2%}" for n, g in zip(counts[label], found)), flush=True)
+    table = "| steps | evaluations: gap / change of the score |\n|---|---|\n" + "".join(
+        f"| {label} | {', '.join(f'{n}: {g:.2%}' for n, g in zip(counts[label], found))} |\n"
+        for label, found in gaps.items()
+    )
     if bench.save:
         DOCS.mkdir(parents=True, exist_ok=True)
-        report = {"title": bench.title, "machine": bench.machine(), "evaluations": counts, "gap over change": gaps}
+        report = {"title": bench.title, "machine": bench.machine(), "markdown": table}
+        report |= {"evaluations": counts, "gap over change": gaps}
         (DOCS / "ig_convergence.json").write_text(json.dumps(report, indent=1) + "\n")
         figure = None
         for label in gaps:

@@ -1,4 +1,4 @@
-"""How close are the perturbation methods to the cost of their evaluations, and to Captum at its best setting?
+"""How close are the perturbation methods to the cost of their evaluations, and other packages at good settings?
 
 The floor is evaluations × the best time per row of a plain batched forward pass, contiguous. Peak memory is how much it
 grows in a process of its own, against one plain forward pass of as many rows as the methods give the model at once; with ten
@@ -7,8 +7,10 @@ times the samples it must stay where it was.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 
+import numpy as np
 import torch
 from harness import Benchmark, floor, forward, lower_precisions, timed, void
 
@@ -21,14 +23,16 @@ MEMORY = {
     "RISE, {m} masks": "tw.RISE(model, n_samples={m}, generator=0).attribute(x, 0)",
     "Occlusion": "tw.Occlusion(model, sliding_window_shapes={w}, strides={w}).attribute(x, 0)",
     "KernelSHAP, {n}": "tw.KernelSHAP(model, n_samples={n}, generator=0).attribute(x, 0, feature_mask=tw.patches(x, 7))",
+    "KernelSHAP, {m}": "tw.KernelSHAP(model, n_samples={m}, generator=0).attribute(x, 0, feature_mask=tw.patches(x, 7))",
     "LIME, {n}": "tw.LIME(model, n_samples={n}, generator=0).attribute(x, 0, feature_mask=tw.patches(x, 7))",
+    "LIME, {m}": "tw.LIME(model, n_samples={m}, generator=0).attribute(x, 0, feature_mask=tw.patches(x, 7))",
     "FeatureAblation": "tw.FeatureAblation(model).attribute(x, 0, feature_mask=tw.patches(x, 7))",
 }
 
 
 def workloads(side, quick):
     """Name → (evaluations of a row, our method, Captum's call with its perturbations_per_eval)."""
-    window, step = (45, 22) if quick else (32, 7)
+    window, step = (45, 22) if quick else (42, 7)
     samples, masks = (100, 100) if quick else (500, 1000)
     windows = (-(-(side - window) // step) + 1) ** 2
 
@@ -60,6 +64,60 @@ def workloads(side, quick):
         ),
         "FeatureAblation, 49 patches": (50, tw.FeatureAblation, captum("FeatureAblation")),
     }
+
+
+def packages(name, model, x, mask, samples):
+    """Other packages that have the method, on one image: name → call; the rows of a call of the model as good as ours."""
+    if len(x) > 1:
+        return {}
+    ids = mask[0].expand(x.shape[1:])
+
+    def game(z):
+        keep = torch.from_numpy(np.atleast_2d(np.asarray(z, dtype=bool)))
+        with torch.inference_mode():
+            return torch.cat([model(x * k[:, ids])[:, 0] for k in keep.split(SIZES[0])]).double().numpy()
+
+    def with_shap():
+        import shap
+
+        explainer = shap.KernelExplainer(game, np.zeros((1, 49)), silent=True)
+        explainer.shap_values(np.ones((1, 49)), nsamples=samples - 2, silent=True, l1_reg=False)
+
+    def with_shapiq():
+        import shapiq
+
+        shapiq.approximator.KernelSHAP(n=49, random_state=0).approximate(samples, game)
+
+    def with_lime():
+        from lime.lime_image import LimeImageExplainer
+
+        def classes(images):
+            with torch.inference_mode():
+                return model(torch.from_numpy(images).permute(0, 3, 1, 2).float()).softmax(1).double().numpy()
+
+        LimeImageExplainer(random_state=0).explain_instance(
+            x[0].permute(1, 2, 0).double().numpy(),
+            classes,
+            labels=(0,),
+            top_labels=None,
+            hide_color=0,
+            num_samples=samples,
+            batch_size=SIZES[0],
+            segmentation_fn=lambda image: ids[0].numpy(),
+            progress_bar=False,
+        )
+
+    every = {
+        "KernelSHAP": {"shap KernelExplainer": with_shap, "shapiq KernelSHAP": with_shapiq},
+        "LIME": {"lime": with_lime},
+    }
+    found = {}
+    for label, run in every.get(name.split(",")[0], {}).items():
+        if importlib.util.find_spec(label.split()[0]):
+            found[label] = run
+        else:
+            print(f"{label} is not installed: left out")
+    return found
 
 
 def best_captum(model, x, mask):
@@ -101,6 +159,7 @@ def main() -> None:
                     )
                 except ImportError:
                     print("captum is not installed: left out")
+            sides |= packages(name, model, x, mask, evaluations)
             facts = {}
             for p in lower:
                 both = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": p}))

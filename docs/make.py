@@ -66,7 +66,8 @@ def benchmarks_page() -> str:
         "# Benchmarks",
         "",
         "Written by `python docs/make.py` from the results that `python benchmarks/NAME.py --save` keeps. All sides of "
-        "a comparison run in turn in one process, and the ratios are medians of the rounds; the seconds are of one machine and "
+        "a comparison run in turn in one process, and the ratios are medians of the rounds, where it is not said that there was "
+        "one; the seconds are of one machine and "
         "not to be compared between pages. *floor*: the evaluations that a method needs × the time per row of plain batched "
         "calls of the best size. Peak memory is how far it grows; in cases called *memory*, in a process of its own. The "
         'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
@@ -101,8 +102,9 @@ def benchmarks_page() -> str:
         for r in results:
             for side, ratio in r["ratio"].items():
                 seconds, peak = r.get("seconds", {}).get(side), r.get("peak_mib", {}).get(side)
+                case = r["case"] + (" (one round)" if r.get("rounds") == 1 else "")
                 lines.append(
-                    f"| {r['case']} | {side} | {'' if seconds is None else f'{seconds:.3g}'} | {ratio:.3g} | "
+                    f"| {case} | {side} | {'' if seconds is None else f'{seconds:.3g}'} | {ratio:.3g} | "
                     f"{'' if peak is None else f'{peak:.0f}'} |"
                 )
         for r in results:
