@@ -104,7 +104,6 @@ def packages(name, model, x, mask, samples):
             num_samples=samples,
             batch_size=SIZES[0],
             segmentation_fn=lambda image: ids[0].numpy(),
-            progress_bar=False,
         )
 
     every = {
