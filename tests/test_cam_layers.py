@@ -171,7 +171,7 @@ def test_bad_input():
             method(NET, **{option: "no"}).attribute(X, 0)
     with pytest.raises(ValueError, match="references"):
         tw.FinerCAM(NET, references=[0, 1]).attribute(X, 0)
-    with pytest.raises(TypeError, match="compares classes"):
+    with pytest.raises(TypeError, match="FinerCAM explains a class"):
         tw.FinerCAM(NET).attribute(X, lambda y: y[:, 0])
 
 

@@ -11,6 +11,7 @@ from torchwhy.engine.beside import Beside, Recording
 
 D = torch.double
 W = torch.randn(4, 6, dtype=D, generator=torch.Generator().manual_seed(3))
+NANS = torch.full((1, 2, 2), torch.nan, dtype=D)
 
 
 def multipliers(f, x, b, m=None):
@@ -50,7 +51,13 @@ MANY = {
     "bmm": lambda x: torch.bmm(x.view(-1, 2, 3), x.view(-1, 3, 2)),
     "einsum": lambda x: torch.einsum("nij,njk->nik", x.view(-1, 2, 3), x.view(-1, 3, 2)),
     "baddbmm": lambda x: torch.baddbmm(x[:, :4].view(-1, 2, 2), x.view(-1, 2, 3), x.view(-1, 3, 2), alpha=0.5),
+    "baddbmm_by_name": lambda x: torch.baddbmm(
+        x[:, :4].view(-1, 2, 2), batch2=x.view(-1, 3, 2), batch1=x.view(-1, 2, 3), beta=2
+    ),
+    "baddbmm_without_input": lambda x: torch.baddbmm(NANS, x.view(-1, 2, 3), x.view(-1, 3, 2), beta=0),
+    "addmm_by_name": lambda x: torch.addmm(x[:, :4], mat1=x, mat2=W.T.contiguous(), beta=0.5),
     "addcmul": lambda x: torch.addcmul(x, x, x.sin(), value=2),
+    "addcmul_by_name": lambda x: torch.addcmul(x, tensor2=x.sin(), tensor1=x),
     "softmax": lambda x: x.softmax(1),
     "log_softmax": lambda x: F.log_softmax(x, dim=-1),
     "logsumexp": lambda x: torch.logsumexp(x, 1),
@@ -69,9 +76,14 @@ MANY = {
     "min_dim": lambda x: x.min(1, keepdim=True)[0],
     "maximum": lambda x: torch.maximum(x[:, :3], x[:, 3:]),
     "minimum": lambda x: torch.minimum(x, torch.zeros(6, dtype=D)),
+    "max_of_two": lambda x: torch.max(x[:, :3], x[:, 3:]),
+    "max_of_two_method": lambda x: x[:, :3].max(x[:, 3:]),
+    "min_of_two": lambda x: torch.min(torch.zeros(6, dtype=D), other=x),
+    "min_of_two_method": lambda x: x.min(torch.zeros(6, dtype=D)),
     "glu": lambda x: F.glu(x),
     "normalize": lambda x: F.normalize(x, dim=1),
     "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=1),
+    "vector_norm_of_order": lambda x: torch.linalg.vector_norm(x, 2, 1),
     "var": lambda x: x.var(1),
     "std": lambda x: x.std(1, correction=0),
     "local_response_norm": lambda x: F.local_response_norm(x.view(-1, 3, 2), 2),
@@ -258,6 +270,19 @@ def test_control_flow_that_differs_is_refused():
     ):
         with pytest.raises(RuntimeError, match="control flow"):
             multipliers(f, x, -x)
+
+
+@pytest.mark.parametrize("spelling", ["position", "ord", "norm"])
+def test_norms_of_other_orders_keep_their_gradient(spelling):
+    f = {
+        "position": lambda x: torch.linalg.vector_norm(x, 1, 1),
+        "ord": lambda x: torch.linalg.vector_norm(x, ord=1, dim=1),
+        "norm": lambda x: x.norm(1, 1),
+    }[spelling]
+    x, b = points()
+    m, _, rules = multipliers(f, x, b)
+    assert rules.plain == {"vector_norm": 1}
+    torch.testing.assert_close(m, x.sign())
 
 
 def test_what_has_no_rule_is_counted():

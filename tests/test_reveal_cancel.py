@@ -150,6 +150,27 @@ def test_skip_connections_are_terms_of_a_sum(in_place):
         torch.testing.assert_close(found[i], m * (x[i] - b[i]))
 
 
+@pytest.mark.parametrize(
+    ("write", "plain"),
+    [
+        (lambda y, z: y.add_(z), lambda y, z: y + z),
+        (lambda y, z: y.sub_(y.flip(1), alpha=2), lambda y, z: y.sub(y.flip(1), alpha=2)),
+        (lambda y, z: y.add_(y), lambda y, z: y + y),
+    ],
+    ids=["linear", "signals", "itself"],
+)
+def test_a_sum_may_overwrite_what_no_linear_operation_made(write, plain):
+    f, g, h = (nn.Linear(4, 4).double().requires_grad_(False) for _ in range(3))
+
+    def model(x, add):
+        y = f(x).relu()
+        return h(add(y, g(y)).relu()).sum(1)
+
+    x, b = torch.randn(2, 3, 4, dtype=D)
+    found, expected = (reveal(lambda v, add=add: model(v, add), x, b) for add in (write, plain))
+    torch.testing.assert_close(found, expected)
+
+
 # --------------------------------------------------------------------------------------------------- as a method
 class Written(nn.Module):
     """What models do between a linear operation and a nonlinearity, and to tensors that are still needed."""

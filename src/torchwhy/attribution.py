@@ -16,7 +16,7 @@ from .engine.blackbox import as_function
 from .engine.gradients import frozen
 from .engine.grids import last_grid
 from .engine.paths import baseline_at
-from .engine.problem import Data, Problem, Tensors
+from .engine.problem import Data, Problem, Tensors, rows_first
 from .engine.randomness import Seed, generator_of
 from .engine.warning import warn_of_training
 from .engine.where import LayerLike, Place, find, until
@@ -122,7 +122,7 @@ class Attribution(Settings):
             settings=self.settings(),
             evaluations=problem.evaluations,
             seconds=time.perf_counter() - begun,
-            **{k: self._form(v, inputs) if k == "standard_error" else v for k, v in problem.facts.items()},
+            **{k: self._form(v, inputs) if isinstance(v, tuple) else v for k, v in problem.facts.items()},
         )
 
     def _attribute(self, problem: Problem) -> Tensors:
@@ -264,8 +264,8 @@ class Attribution(Settings):
         """Refuse layers of which one would take away what passes the other."""
         if len(places) > 1 and (pair := problem.behind(places)):
             raise ValueError(
-                f"layer: {pair[1]} lies behind {pair[0]}, which would have no influence of its own; explain by each "
-                "in its own call"
+                f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
+                "each in its own call"
             )
 
     def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
@@ -274,12 +274,7 @@ class Attribution(Settings):
         self._check_apart(problem, places)
         problem.x = problem.read(places, data.inputs, problem.rows)
         problem.cut = places
-        for x, place in zip(problem.x, places):
-            if len(x) != data.n:
-                raise ValueError(
-                    f"{place} passes a tensor of shape {tuple(x.shape)} for {data.n} rows: its first dimension "
-                    "must be the rows"
-                )
+        rows_first(places, problem.x, data.n)
         if problem.baselines:
             k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
             m = data.n if data.args or data.kwargs else m
@@ -335,7 +330,8 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     if method.uses_baselines and problem.baselines:
         options["baselines"] = form(Known(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines)
     if method.uses_feature_mask and problem.feature_mask is not None:
-        options["feature_mask"] = form(map(take, problem.feature_mask))
+        own = lambda m, x: isinstance(m, Tensor) and m.dim() == x.dim()  # noqa: E731 (features of each row)
+        options["feature_mask"] = form(take(m) if own(m, x) else m for m, x in zip(problem.feature_mask, problem.x))
     found, inner = method._solve(
         form(z), problem.target.take(rows), options.get("baselines"), options.get("feature_mask"), extra, within=problem.batching
     )  # fmt: skip

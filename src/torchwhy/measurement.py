@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from .attribution import Attribution, Inputs
 from .engine.problem import Problem
 from .engine.where import LayerLike
 from .settings import Settings
-from .target import TargetLike, only_tensor
+from .target import TargetLike, rows_of_output
 
 
 class _Outputs(Attribution):
@@ -78,12 +78,17 @@ def one_tensor(inputs: Any) -> Tensor:
     return inputs
 
 
-def outputs(problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
+def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequence[Tensor]], rows: Tensor) -> Tensor:
+    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph.
+
+    ``z(a, b)`` makes its rows a to b - 1 when they are needed.
+    """
+    part = z if callable(z) else lambda a, b: [t[a:b] for t in z]
 
     def work(a: int, b: int) -> Tensor:
-        problem.evaluations += b - a
         with torch.no_grad():
-            return only_tensor(problem.output([t[a:b] for t in z], rows[a:b]))
+            out = rows_of_output(problem.output(part(a, b), rows[a:b]), b - a)
+        problem.evaluations += b - a
+        return out
 
     return torch.cat(list(problem.batches(len(rows), work)))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..engine.operations import STRUCTURAL, operation
 from ..engine.rules import Call
 from .base import AttentionMethod
 from .capture import Attentions, by_head, chosen
@@ -21,11 +22,38 @@ class Transformations(Attentions):
 
     def __init__(self, *, graph: bool = False) -> None:
         super().__init__(graph=graph)
-        follow = {"linear": self._linear, "addmm": self._addmm, "add": self._add}
+        follow = {"linear": self._linear, "addmm": self._addmm}
         self.table = {**self.table, **dict.fromkeys(MOVING, self._passing), **follow}
         self.projections: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self.residuals: dict[int, tuple[Tensor, Tensor]] = {}  # what the result is added to, and the sum
+        self.residuals: dict[int, tuple[Tensor, Tensor]] = {}  # what the result is added to, and the result
+        self._beside: dict[int, Tensor | int] = {}  # what was added to the result that is newer than it
         self._results = WeakIdKeyDictionary()  # tensor -> of which attention it is the result
+        self._after = WeakIdKeyDictionary()  # tensor -> how many attentions ran before it was computed
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        op, tensors = operation(function), self._tensors((*args, *(kwargs or {}).values()))
+        index = self._added(tensors) if op.name == "add" and "alpha" not in (kwargs or {}) else None
+        after = max((self._after.get(t, 0) for t in tensors), default=0)
+        out = super().__torch_function__(function, types, args, kwargs)
+        for t in self._tensors((out,)):
+            self._after[t] = after if op.name in STRUCTURAL else len(self.found)  # the same numbers, or new ones
+        if index is not None:
+            self._results[out] = index
+        return out
+
+    def _added(self, pair: list[Tensor]) -> int | None:
+        """Keep what the result of an attention is added to, if it was there before; else which attention it is."""
+        for result, other in (pair, pair[::-1]) if len(pair) == 2 else ():
+            index = self._results.get(result)
+            if index not in self.projections or index in self.residuals or other.shape != result.shape:
+                continue
+            beside = self._beside.get(index, 0)
+            if self._after.get(other, 0) > index:  # an MLP that runs beside the attention
+                self._beside[index] = beside + other.detach()
+                return index
+            self.residuals[index] = other.detach().clone(), result.detach() - beside
+            break
+        return None
 
     def _product(self, call: Call) -> Tensor:
         before = len(self.found)
@@ -53,15 +81,6 @@ class Transformations(Attentions):
             self._results[out] = index
         return out
 
-    def _add(self, call: Call) -> Tensor:
-        out = call()
-        pair = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, Tensor)]
-        for result, other in (pair, pair[::-1]) if len(pair) == 2 else ():
-            index = self._results.get(result)
-            if index in self.projections and other.shape == result.shape:
-                self.residuals.setdefault(index, (other.detach().clone(), out.detach().clone()))
-        return out
-
 
 @dataclass(kw_only=True, repr=False)
 class ALTI(AttentionMethod):
@@ -73,7 +92,7 @@ class ALTI(AttentionMethod):
     rollout takes the weights and one half. In [0, 1], adding up to 1 over all tokens. It does not know the target.
 
     Paper: Ferrando, Gállego, Costa-jussà 2022, arXiv:2203.04212, equations 8 to 10. The layer norm that follows in models
-    of the BERT kind is left out.
+    of the BERT kind is left out; so are MLPs, those too that run beside the attention (after it, on the same input).
 
     Raises:
         ValueError: an attention whose projection, or what it is added to, is not seen.
@@ -109,15 +128,20 @@ class ALTI(AttentionMethod):
         weight, bias = seen.projections[index]
         moved = torch.einsum("nhsd,ehd->nhse", v.to(a), weight.to(a).unflatten(1, (a.shape[1], -1)))
         result = torch.einsum("nhts,nhse->nte", a, moved) + (0 if bias is None else bias.to(a))
-        near = max(1e-3, 10 * torch.finfo(seen.residuals[index][0].dtype).eps)
+        near = max(1e-2, *(10 * torch.finfo(t.dtype).eps for t in seen.residuals[index]))
         for turn in (lambda t: t, lambda t: t.transpose(0, 1)):  # rows first, or tokens first
-            x, y = (turn(t.to(a)) for t in seen.residuals[index])
-            if y.shape == result.shape and (x + result - y).abs().amax() <= near * y.abs().amax():
-                return torch.stack([_shares(a[k], moved[k], x[k], y[k]) for k in range(n)])
+            x, added = (turn(t.to(a)) for t in seen.residuals[index])
+            if added.shape == result.shape and bool((_peaks(added - result) <= near * _peaks(result)).all()):
+                return torch.stack([_shares(a[k], moved[k], x[k], x[k] + added[k]) for k in range(n)])
         raise ValueError(
             f"layers: the result of attention {index} is scaled or changed before it is added to its input, so that the "
             "tokens' shares are not known; choose other layers=, or AttentionRollout"
         )
+
+
+def _peaks(t: Tensor) -> Tensor:
+    """The largest absolute value of each row, ``(n,)``."""
+    return t.flatten(1).abs().amax(1)
 
 
 def _shares(a: Tensor, moved: Tensor, x: Tensor, y: Tensor) -> Tensor:

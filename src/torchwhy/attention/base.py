@@ -46,9 +46,8 @@ class AttentionMethod(Attribution):
     upsample: bool = True
     grid: tuple[int, int] | None = None
 
-    needs_gradient: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False  # True: mix gets the derivatives by the matrices
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "inner"
-    slopes: ClassVar[bool] = False  # the method needs the derivatives by the matrices
     capture: ClassVar[type[Attentions]] = Attentions
 
     def matrices(self, seen: Any, n: int) -> list[Tensor]:
@@ -68,7 +67,7 @@ class AttentionMethod(Attribution):
             attentions, slopes = self._run(problem, a, b)
             return self.mix(attentions, slopes, self._tokens(problem, attentions[0]))
 
-        with differentiable(problem.model, problem.x[0].device) if self.slopes else torch.no_grad():
+        with differentiable(problem.model, problem.x[0].device) if self.needs_gradient else torch.no_grad():
             values = torch.cat(list(problem.batches(problem.n, work))).detach()
         if problem.x[0].dim() != 4:
             return (values,)
@@ -81,14 +80,14 @@ class AttentionMethod(Attribution):
         """The chosen matrices of rows a to b, and the derivatives of their scores by them if the method needs these."""
         z, rows = [t[a:b] for t in problem.x], problem.rows[a:b]
         scores = None
-        with self.capture(graph=self.slopes) as seen:
-            if self.slopes or problem.target.given is not None:  # a wrong target is refused by all methods
+        with self.capture(graph=self.needs_gradient) as seen:
+            if self.needs_gradient or problem.target.given is not None:  # a wrong target is refused by all methods
                 scores = problem._score(z, rows)
             else:
                 problem.evaluations += len(rows)
                 problem.output(z, rows)
         attentions = self.matrices(seen, len(rows))
-        if scores is None or not self.slopes:
+        if scores is None or not self.needs_gradient:
             return attentions, []
         if not scores.requires_grad:
             raise ValueError(

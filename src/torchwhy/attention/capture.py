@@ -16,17 +16,21 @@ from ..engine.rules import Call, Rules
 T = TypeVar("T")
 Which = int | Iterable[int] | None  # of the layers or heads; None is all
 
+FILLING = ("nan_to_num", "where", "masked_fill")  # set some of the weights, such as those of a query without a key
 # what a model may do to its weights before it multiplies the values with them
 PASSING = (
     *("dropout", "alpha_dropout", "feature_dropout", "to", "type_as", "type", "float", "half", "bfloat16", "double"),
     *("view", "reshape", "flatten", "unflatten", "contiguous", "clone", "squeeze", "unsqueeze", "expand", "mul"),
-    *("nan_to_num", "where", "masked_fill", "cast"),
+    "cast",
+    *FILLING,
 )
 FUSED = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
 
 class Attentions(Rules):
     """While open, keep every softmax whose result multiplies values: softmax(q kᵀ) v, hand-written, fused or in a module.
+
+    Where a model sets some of the weights after the softmax, the matrix has them so.
 
     Args:
         graph: make the matrices differentiable: also those on which no gradient depends become leaves.
@@ -59,7 +63,8 @@ class Attentions(Rules):
         out = call()
         source = next((a for a in self._tensors(call.args) if a in self._weights), None)
         if source is not None and isinstance(out, Tensor) and out.is_floating_point():
-            self._weights[out] = self._weights[source]
+            weights = self._weights[source]
+            self._weights[out] = out if call.name in FILLING and out.shape == weights.shape else weights
         return out
 
     def _product(self, call: Call) -> Tensor:

@@ -22,7 +22,7 @@ class AttentionRelevance(AttentionMethod):
     Paper: Chefer, Gur, Wolf 2021, arXiv:2103.15679, equations 5 and 6 (self-attention).
     """
 
-    slopes: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2103.15679"
 
     def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:

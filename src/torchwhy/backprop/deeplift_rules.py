@@ -215,7 +215,8 @@ def norm(call: Call) -> Tensor:
 
 def vector_norm(call: Call) -> Tensor:
     r"""Euclidean norm n: :math:`\Delta n = \sum 2 \bar x \Delta x / (n_1 + n_0)`. Other orders keep their gradient."""
-    if call.kwargs.get("p", 2) not in (2, 2.0, "fro", None) or carries_signal(*call.kwargs.values()):
+    order = call.kwargs.get("p", call.kwargs.get("ord", 2))
+    if order not in (2, 2.0, "fro", None) or carries_signal(*call.kwargs.values()):
         call.mode._count_plain(call.name, call.args, call.kwargs)
         return call()
     n1, n0 = call.value(), call.base.value()

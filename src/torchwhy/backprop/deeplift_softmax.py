@@ -68,7 +68,7 @@ def attention(call: Call) -> Tensor:
     :math:`m_k = \lambda m_S^\top \bar q`, bars the midpoints of the two runs, as the products' rules have them. The weights P
     are made again on the way back: to keep those of every layer would take more memory than all the rest.
     """
-    (q, k, v, bias, scale), (q0, k0, v0, bias0, _) = operands(call), operands(call.base)
+    (q, k, v, bias, scale, dead), (q0, k0, v0, bias0, _, _) = operands(call), operands(call.base)
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
     wanted, held, shapes = zip(*((carries_signal(t), call.mode.hold(t), t.shape) for t in inputs))
 
@@ -78,6 +78,7 @@ def attention(call: Call) -> Tensor:
 
     def backward(m: Tensor) -> tuple[Tensor, ...]:
         q1, k1, v1, *bias1 = (h.value for h in held)
+        m = m if dead is None else m.masked_fill(dead, 0)
         s1, s0, m = logs(q1, k1, *bias1 or [None]), logs(q0, k0, bias0), m.to(q1.dtype)
         of_v = torch.matmul(((s1.exp() + s0.exp()) / 2).mT, m)
         of_s = _through_softmax(log_mean(s1, s0), torch.matmul(m, (v1 + v0).mT / 2), -1)

@@ -107,6 +107,7 @@ class LinearLayer:
     def contributions(self, sign: int, epsilon: float, *, unsigned: bool) -> Tensor:
         """Return the sum of the terms x·w of one sign (+1 or -1), and of the bias where it has that sign, moved by epsilon."""
         x, _ = self.values
+        epsilon = self._at_least(epsilon)
         bias = self._offset(sign * epsilon, lambda b: _part(b, sign))
         if unsigned:
             z = self.forward(x, self.part(sign), bias)
@@ -117,7 +118,11 @@ class LinearLayer:
     def sizes(self, factor: float, epsilon: float) -> Tensor:
         """Return factor times the sum of the absolute terms :math:`|x w|` and of the bias's, plus epsilon."""
         x = self.values[0] if self.nonnegative else self.values[0].abs()
-        return self.forward(x, self.weight.abs().mul_(factor), self._offset(epsilon, lambda b: b.abs() * factor))
+        bias = self._offset(self._at_least(epsilon), lambda b: b.abs() * factor)
+        return self.forward(x, self.weight.abs().mul_(factor), bias)
+
+    def _at_least(self, epsilon: float) -> float:
+        return epsilon and max(epsilon, torch.finfo(self.weight.dtype).tiny)  # in half precision 1e-9 is nothing
 
     def _offset(self, epsilon: float, of_bias: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a bias made from the layer's own, plus epsilon: so that it costs no pass over the output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attribution import Attribution
-from ..engine.operations import LINEAR_LAYERS, operation
+from ..engine.operations import CONVOLUTIONS, LINEAR_LAYERS, operation
 from ..engine.problem import Problem, Tensors
 from ..engine.rules import Rule
 from .lrp_rules import (
@@ -77,17 +78,19 @@ class LRP(Attribution):
     ``"attention"``, where queries and keys get their share (see :mod:`torchwhy.backprop.propagation`).
 
     Args:
-        composite: which rule where. ``"auto"`` is ``"attention"`` for models with attention or layer norms, else
-            ``"epsilon_plus_flat"``. Other names: ``epsilon``, ``epsilon_plus``, ``epsilon_gamma``, ``epsilon_gamma_box``,
-            ``epsilon_alpha2_beta1``, ``epsilon_alpha2_beta1_flat``, ``excitation``. A mapping changes rules of ``"epsilon"``:
-            its keys are operations (``F.conv2d``), module types, module names, or tuples of these; its values rules
-            (``tw.lrp.Gamma(0.25)``) or their names. The innermost module that has a rule wins, then a module type, an
-            operation.
+        composite: which rule where. ``"auto"`` is ``"attention"`` for models with attention, layer norms or recurrent layers,
+            else ``"epsilon_plus_flat"``, but flat at convolutions only: a fully connected layer that sees the input keeps ε,
+            as the flat rule would give all features the same. Other names: ``epsilon``, ``epsilon_plus``, ``epsilon_gamma``,
+            ``epsilon_gamma_box``, ``epsilon_alpha2_beta1``, ``epsilon_alpha2_beta1_flat``, ``excitation``. A mapping changes
+            rules of ``"epsilon"``: its keys are operations (``F.conv2d``), module types, module names, or tuples of these;
+            its values rules (``tw.lrp.Gamma(0.25)``) or their names. The innermost module that has a rule wins, then a module
+            type, an operation.
         first: the rule of the linear layers that see the input (``Flat()``, ``WSquare()``, ``ZBox(low, high)``, or any
-            other), in place of the composite's own. Not with ``layer=``, which begins above them.
+            other), in place of the composite's own; a warning says if none does, as where the model first normalises its
+            input. Not with ``layer=``, which begins above them.
         epsilon: of the ε rule.
         gamma: of the γ rule.
-        low, high: the bounds of the input, for ``epsilon_gamma_box`` and ``first="zbox"``.
+        low, high: the bounds of the input, the same for all rows, for ``epsilon_gamma_box`` and ``first="zbox"``.
         unit: start from relevance 1, not from the score.
         strict: refuse non-linear operations without a rule; they are counted in the explanation's ``details`` anyway.
 
@@ -121,6 +124,7 @@ class LRP(Attribution):
     def _attribute(self, problem: Problem) -> Tensors:
         make = self._make(problem.model)
         scores, signal, used = under_rules(problem, make)
+        self._warn_if_not_first(used)
         values = signal if used[0].reads_relevance else tuple(x * m for x, m in zip(problem.x, signal))
         total = torch.stack([v.flatten(1).sum(1) for v in values]).sum(0)
         problem.report(completeness_gap=(total - scores).abs())
@@ -128,6 +132,16 @@ class LRP(Attribution):
             scores = stable(scores, 1e-12)
             values = tuple(v / scores.to(v).view(-1, *[1] * (v.dim() - 1)) for v in values)
         return values
+
+    def _warn_if_not_first(self, used: list[Propagation]) -> None:
+        """Warn when no layer saw the input, so that the rule for those that do was not used."""
+        met = {seen for rules in used for seen in rules.met}
+        if used[0].first is not None and True not in met and (self.first is not None or met):
+            warnings.warn(
+                f"LRP: the {type(used[0].first).__name__} rule is for linear layers that see the input, and none does, as where "
+                "the model first normalises it: normalise before the call, or choose another composite",
+                stacklevel=5,
+            )
 
     def _make(self, model: Any) -> Callable[[], Propagation]:
         """Resolve the composite into tables, and return what makes the rules of one model call."""
@@ -155,6 +169,7 @@ class LRP(Attribution):
         if first is not None and not isinstance(first, FIRST_ONLY) and not isinstance(first, LAYER_RULES):
             raise ValueError(f"first={first!r}: expected a rule of linear layers")
         options: dict[str, Any] = {
+            "first_of": CONVOLUTIONS if self.composite == "auto" and self.first is None else LINEAR_LAYERS,
             "reads_relevance": reads,
             "softmax_gates": name != "attention",
             "strict": self.strict,
@@ -176,10 +191,10 @@ def _by_operation(function: Any, rule: Any) -> dict[str, Rule]:
     name = operation(function).name
     if isinstance(rule, Pass):
         return {name: passing}
-    if name in LINEAR_LAYERS:
-        return {name: linear_rule(rule)} | (dict.fromkeys(MATMULS, matmul(rule)) if name == "linear" else {})
     if isinstance(rule, Norm):
         return {name: ordinary(name)}
+    if name in LINEAR_LAYERS:
+        return {name: linear_rule(rule)} | (dict.fromkeys(MATMULS, matmul(rule)) if name == "linear" else {})
     raise ValueError(f"composite: the operation {name!r} is no linear layer; it can have the rule Pass() or Norm()")
 
 
@@ -195,7 +210,7 @@ def _modules(model: Any, key: Any) -> list[nn.Module]:
 
 
 def _auto(model: Any) -> str:
-    """Name the composite for a model: by whether it has attention or layer norms."""
+    """Name the composite for a model: by whether it has attention, layer norms or recurrent layers."""
     modules = model.modules() if isinstance(model, nn.Module) else ()
     found = any(
         isinstance(m, (nn.LayerNorm, nn.MultiheadAttention, nn.RNNBase))

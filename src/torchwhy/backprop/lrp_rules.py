@@ -182,8 +182,8 @@ class ZBox:
     r"""Box rule for inputs known to lie in [low, high] (z\ :sup:`B`; Montavon et al. 2017, Eq. 18). For the first layer only.
 
     :math:`R_j = \sum_k \frac{x_j w_{jk} - l_j w_{jk}^+ - h_j w_{jk}^-}{\sum_i x_i w_{ik} - l_i w_{ik}^+ - h_i w_{ik}^-} R_k`;
-    `low` and `high` are numbers or tensors that broadcast to the input, in its units (after normalisation: of the
-    normalised input, -2.12 and 2.64 at the widest for ImageNet's).
+    `low` and `high` are numbers or tensors that broadcast to a row of the input, the same for all rows, in the units the model
+    gets (those of the normalised input, -2.12 and 2.64 at the widest for ImageNet's).
     """
 
     low: float | Tensor | None = None
@@ -210,16 +210,15 @@ class ZBox:
 
 
 def _bound(name: str, bound: Any, x: Tensor) -> Tensor:
-    """The bound with as many dimensions as x, in a single row if it is the same for all."""
+    """The bound with as many dimensions as x, in a single row."""
     tensor = torch.as_tensor(bound, dtype=x.dtype, device=x.device)
     try:
-        rows = tensor.expand(x.shape)
+        return tensor.expand(1, *x.shape[1:])
     except RuntimeError:
         raise ValueError(
-            f"ZBox's {name}= of shape {tuple(tensor.shape)} does not broadcast to the input of the first layer, "
-            f"{tuple(x.shape)}"
+            f"ZBox's {name}= of shape {tuple(tensor.shape)} does not broadcast to a row of the first layer's input, "
+            f"{(1, *x.shape[1:])}: give bounds that hold for all rows"
         ) from None
-    return rows if tensor.dim() == x.dim() and len(tensor) > 1 else rows[:1]
 
 
 FIRST_ONLY = (Flat, WSquare, ZBox)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchwhy.backprop.layers import LinearLayer, run
 from torchwhy.backprop.lrp_rules import FIRST_ONLY, Norm, Pass, stable
@@ -53,8 +53,9 @@ MAY_SEE_INPUT = frozenset(
 class Propagation(Rules):
     """Rules with what LRP has to know about tensors: no negative entries, a gate, the model's input, from which layer.
 
-    `first` is the rule of the linear layers that see the input. With it, or with a rule of its kind in a table, what
-    arrives at the input is relevance, not a multiplier (``reads_relevance``).
+    `first` is the rule of the linear layers that see the input, if of the kinds `first_of`. With it, or with a rule of its
+    kind in a table, what arrives at the input is relevance, not a multiplier (``reads_relevance``). ``met`` has whether a
+    linear layer saw the input, for those that ran.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Propagation(Rules):
         table: Mapping[str, Rule],
         *,
         first: Any = None,
+        first_of: tuple[str, ...] = LINEAR_LAYERS,
         reads_relevance: bool = False,
         softmax_gates: bool = True,
         **options: Any,
@@ -69,13 +71,16 @@ class Propagation(Rules):
         super().__init__(table, **options)
         self.gates = {**GATES, "softmax": 2} if softmax_gates else GATES
         self.first, self.reads_relevance = first, reads_relevance or first is not None
+        self.first_of = first_of
+        self.met: set[bool] = set()
         self.facts = Facts()
         self.fact, self.learn = self.facts.get, self.facts.learn
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
         op = operation(function)
-        if self.reads_relevance and op.name not in STRUCTURAL and op.name not in MAY_SEE_INPUT:
+        written = 1 if op.in_place or op.name == "set" else 0  # arguments that must be themselves
+        args, kwargs = (*args[:written], *_map(fixed, args[written:])), _map(fixed, dict(kwargs or {}))
+        if self.reads_relevance and op.name not in STRUCTURAL and not self._may_see_input(op.name):
             given = args
             args, kwargs = _map(self.leave_input, args), _map(self.leave_input, kwargs)
             if op.in_place and given and args[0] is not given[0]:
@@ -84,6 +89,9 @@ class Propagation(Rules):
         if isinstance(out, (Tensor, tuple, list)):
             self._note(op.name, args, out)
         return out
+
+    def _may_see_input(self, name: str) -> bool:
+        return name in MAY_SEE_INPUT and self._rule(name) not in (gradient, passing)  # these know no relevance
 
     def is_input(self, tensor: Any) -> bool:
         """Whether a tensor is the model's input, or that rearranged."""
@@ -119,6 +127,11 @@ class Propagation(Rules):
                 self.learn(tensor, **facts)
 
 
+def fixed(value: Any) -> Any:
+    """A trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
+    return value.detach() if isinstance(value, nn.Parameter) and value.requires_grad else value
+
+
 # ------------------------------------------------------------------------------------------------- linear layers
 def linear_rule(rule: Any) -> Rule:
     """The rule of a linear layer as a rule of the engine."""
@@ -136,7 +149,8 @@ def propagate(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -
     mode = call.mode
     layer.nonnegative = bool(mode.fact(x, "nonnegative"))
     sees_input = mode.reads_relevance and mode.is_input(x)
-    chosen = mode.first if sees_input and mode.first is not None else rule
+    mode.met.add(sees_input)
+    chosen = mode.first if sees_input and mode.first is not None and layer.name in mode.first_of else rule
     if isinstance(chosen, FIRST_ONLY):
         if not sees_input:
             raise ValueError(

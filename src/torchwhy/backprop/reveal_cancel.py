@@ -165,6 +165,8 @@ def addition(call: Call) -> Tensor:
         for v, v0, w in ((call.x, call.base.x, weights[0]), (b, b0, weights[1]))
         if not constant(v)
     ]
+    if call.in_place:
+        call.mode._rescue(call.x)  # what the terms hold of it
     y = evaluate(call)
     shape = y.shape
 

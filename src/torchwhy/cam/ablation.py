@@ -40,11 +40,6 @@ class AblationCAM(ClassActivationMap):
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """As for all, one layer after the other."""
-        scores = problem.all_scores(problem.x)
-        if bool((scores == 0).any()):
-            raise ValueError(
-                f"target: the score of row {int((scores == 0).nonzero()[0])} is 0, and AblationCAM's weights are shares of it"
-            )
         layouts: list[tuple[Reshape, Rows]] = []  # of each layer
 
         def arrange(passed: Tensors, m: int) -> list[Tensor]:
@@ -57,16 +52,20 @@ class AblationCAM(ClassActivationMap):
             above = replace(problem, cut=(place,), join=rows.join, taps=(), x=(tensor,))
             view = partial(_of_rows, layout, rows)
             above.spare_below()
-            weights = self._weights(above, view, scores)
+            weights = self._weights(above, view)
             if not weights.any():  # an error where no path leads to the target
                 replace(problem, taps=(place,)).tap([x[:1] for x in problem.x], problem.rows[:1])
             found.append(weighted(wide(view(tensor)), weights))
             problem.evaluations, problem._broken = above.evaluations, above._broken
         return found
 
-    def _weights(self, above: Problem, view: Reshape, scores: Tensor) -> Tensor:
+    def _weights(self, above: Problem, view: Reshape) -> Tensor:
         """Weights ``(N, C)`` of the channels of what is explained."""
-        tensor = above.x[0]
+        tensor, scores = above.x[0], above.all_scores(above.x)
+        if bool((scores == 0).any()):
+            raise ValueError(
+                f"target: the score of row {int((scores == 0).nonzero()[0])} is 0, and AblationCAM's weights are shares of it"
+            )
         a, cells = view(tensor), cells_of(view, tensor)
         weights = wide(a.new_zeros(a.shape[:2]))
         channels, rows = (strongest(a, self.max_channels) & a.flatten(2).any(2)).mT.nonzero().unbind(1)

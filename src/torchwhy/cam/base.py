@@ -16,6 +16,7 @@ from ..engine.images import resize
 from ..engine.problem import Derive, Problem, Tensors
 from ..engine.views import to_grid
 from ..engine.where import LayerLike
+from ..target import Target
 
 
 @dataclass(kw_only=True, repr=False)
@@ -29,7 +30,8 @@ class ClassActivationMap(Attribution):
     Args:
         layer: a layer, or a list of them, whose maps are each divided by their largest value and averaged. ``"auto"`` is
             the last layer with a grid of cells or tokens on which the target depends, found once for a model.
-        relu: cut off the negative part, as the papers do; without it a map is signed.
+        relu: cut off the negative part, as most of the papers do (those of EigenCAM, KPCACAM and HiResCAM do not: there it is
+            ours); without it a map is signed.
         upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
         reshape: a callable activations → ``(N, C, *grid)`` for layouts that are not known: convolutions of 1 to 3 dimensions,
             grids with the channels last, sequences of tokens, with others before them, and windows of such grids are found
@@ -78,6 +80,19 @@ class ClassActivationMap(Attribution):
             return [f(a) for f, a in zip(self.views(problem, passed, m), passed)]
 
         return [wide(a) for a in problem.read(problem.taps, problem.x, problem.rows, arrange)]
+
+    def classes(self, problem: Problem) -> Tensor:
+        """The class ``(N,)`` of each row, for methods that explain nothing else.
+
+        Raises:
+            TypeError: the target is no class.
+        """
+        target = problem.target
+        if not isinstance(target, Target) or target.neuron is not None or len(target.largest) != 1:
+            raise TypeError(
+                f"target={target.given!r}: {type(self).__name__} explains a class; give an int or one per row"
+            )
+        return torch.as_tensor(target.index, device=problem.rows.device).flatten().expand(problem.n)
 
     def _attribute(self, problem: Problem) -> Tensors:
         maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -35,7 +35,7 @@ class CAM(ClassActivationMap):
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """As for all."""
-        classes = self._classes(problem)
+        classes = self.classes(problem)
         found = []
         for a, place in zip(self.activations(problem), problem.taps):
             head, rectified = self._head(problem, a[:1])
@@ -49,18 +49,11 @@ class CAM(ClassActivationMap):
         return found
 
     @staticmethod
-    def _classes(problem: Problem) -> Tensor:
-        """The class ``(N,)`` of each row."""
-        index = problem.target.take(problem.rows)
-        given = torch.as_tensor(index if isinstance(index, (int, list)) else [], device=problem.rows.device)
-        if given.numel() not in (1, problem.n) or given.dim() > 1 or given.is_floating_point():
-            raise TypeError(f"target={problem.target.given!r}: CAM explains a class; give an int or one per row")
-        return given.expand(problem.n)
-
-    @staticmethod
     def _head(problem: Problem, a: Tensor) -> tuple[nn.Linear | None, bool]:
         """The linear layer that gives the model's output from the means of ``a`` ``(1, C, *grid)``; rectified first?"""
-        passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+        exact = replace(problem, precision=None)  # as the activations are
+        passed = exact.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+        problem.evaluations = exact.evaluations
         output = passed[-1][1]
         for place, tensor in reversed(passed):
             head = place.module

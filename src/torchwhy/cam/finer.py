@@ -11,9 +11,12 @@ from torch import Tensor
 
 from ..engine.paths import count
 from ..engine.problem import Problem
-from ..target import Derived, only_tensor
+from ..engine.randomness import generator_of
+from ..target import Derived, rows_of_output
 from .base import ClassActivationMap
+from .cam import CAM
 from .gradient_cams import GradCAM
+from .principal import EigenCAM
 
 
 @dataclass(kw_only=True, repr=False)
@@ -22,11 +25,17 @@ class FinerCAM(ClassActivationMap):
     :math:`\sum_d w_d = 1`, in the place of :math:`y_k`.
 
     Args:
-        of: the method whose weights make the map; its other settings are not used. None is :class:`GradCAM`.
+        of: the method whose weights make the map, with the settings that only it has; those that all maps have (``layer``,
+            ``relu``, ``upsample``, ``batch_size``, ...) are this method's own. None is :class:`GradCAM`.
         strength: γ.
         n_references: how many classes are compared with, for each row those whose scores are nearest to the target's.
         references: these classes instead, for all rows.
         weighting: equal w, or proportional to exp(y_d) (``"softmax"``), held constant.
+
+    The classes and their w are those of the input itself (one more pass), also where ``of`` changes the picture or the layer.
+
+    Raises:
+        ValueError: ``of`` does not look at the score, and so not at its difference from others.
 
     Paper: Zhang et al. 2025, arXiv:2501.11309.
     """
@@ -45,35 +54,56 @@ class FinerCAM(ClassActivationMap):
             raise ValueError(f"weighting={self.weighting!r}: expected 'equal' or 'softmax'")
         count("n_references", self.n_references)
         of = self.of or GradCAM(self.model)
-        problem.target = _Difference(problem.target, self)
+        blind = isinstance(of, (CAM, FinerCAM)) or (isinstance(of, EigenCAM) and not of.needs_gradient)
+        if blind or not isinstance(of, ClassActivationMap):
+            raise ValueError(
+                f"of={type(of).__name__}: expected a class activation map that is made from the score, such as GradCAM"
+            )
+        target, broken, classes = problem.target, problem._broken, self.classes(problem)[:, None]
+        problem.target = _Outputs(target)
+        y = problem.all_scores(problem.x)
+        compared = self._compared(y, target.select(y, problem.rows), classes.to(y.device))
+        problem._broken = broken  # other classes may be ruled out, by -inf
+        problem.target = _Difference(target, self.strength, *compared)
+        problem.generator = generator_of(getattr(of, "generator", None))
         return replace(of, layer=self.layer, reshape=self.reshape).maps(problem)
+
+    def _compared(self, y: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """The classes that each row is compared with, and their w, ``(N, D)``, by outputs ``(N, C)``, classes ``(N, 1)``."""
+        if self.references is not None:
+            others = torch.as_tensor(list(self.references), device=y.device).expand(len(y), -1)
+            if bool(((others == classes) | (others < 0) | (others >= y.shape[1])).any()):
+                raise ValueError(
+                    f"references={list(self.references)}: expected classes of the {y.shape[1]}, and not the target's"
+                )
+        else:
+            n = min(self.n_references, y.shape[1] - 1)
+            far = (y - own[:, None]).abs().scatter(1, classes, torch.inf)
+            others = far.sort(dim=1, stable=True).indices[:, :n]
+        near = y.gather(1, others)
+        return others, (near if self.weighting == "softmax" else torch.zeros_like(near)).softmax(1)
+
+
+@dataclass
+class _Outputs(Derived):
+    """All outputs ``(M, ...)`` in the place of one score a row."""
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        return rows_of_output(output, len(rows))
 
 
 @dataclass
 class _Difference(Derived):
-    """The score of the target less the mean score of classes like it."""
+    """The score of the target less the mean score of classes like it.
 
-    method: FinerCAM
+    Args:
+        others, weights: these classes of each row and what each counts, ``(N, D)``.
+    """
+
+    strength: float
+    others: Tensor
+    weights: Tensor
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        y, own, method = only_tensor(output), self.target.select(output, rows), self.method
-        index = self.target.take(rows)
-        if y.dim() != 2 or not isinstance(index, (int, list)):
-            raise TypeError(
-                "target: FinerCAM compares classes; it needs an output (N, classes) and an int, or one per row"
-            )
-        classes = torch.as_tensor(index, device=y.device).expand(len(y))[:, None]
-        if method.references is not None:
-            others = torch.as_tensor(list(method.references), device=y.device).expand(len(y), -1)
-            if bool((others == classes).any()) or bool((others >= y.shape[1]).any()):
-                raise ValueError(
-                    f"references={list(method.references)}: expected classes of the {y.shape[1]}, and not the target's"
-                )
-        else:
-            n = min(method.n_references, y.shape[1] - 1)
-            far = (y.detach() - own.detach()[:, None]).abs().scatter(1, classes, torch.inf)
-            others = far.sort(dim=1, stable=True).indices[:, :n]
-        near = y.gather(1, others)
-        if method.weighting == "softmax":
-            return own - method.strength * (near.detach().softmax(1) * near).sum(1)
-        return own - method.strength * near.mean(1)
+        near = rows_of_output(output, len(rows)).gather(1, self.others[rows])
+        return self.target.select(output, rows) - self.strength * (self.weights[rows].to(near) * near).sum(1)

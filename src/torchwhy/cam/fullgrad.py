@@ -18,7 +18,10 @@ from ..engine.grids import extent, grid_of, in_proportion, space
 from ..engine.images import resize
 from ..engine.problem import Problem, Tensors
 from ..engine.views import Rows, rows_of_one
+from ..engine.where import Place
 from .base import wide
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -47,16 +50,18 @@ class FullGrad(Attribution):
             raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
         passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
         calls = Counter(place.name for place, _ in passed)
-        problem.taps = tuple(
-            place if calls[place.name] > 1 else replace(place, call=None) for place, _ in passed if _adds(place.module)
-        )
-        layouts = [rows_of_one(tuple(t.shape)) for place, t in passed if _adds(place.module)]
-        found = problem.batches(problem.n, lambda a, b: self._maps(problem, layouts, problem.rows[a:b]))
+        layers = [
+            (place if calls[place.name] > 1 else replace(place, call=None), rows_of_one(tuple(t.shape)))
+            for place, t in passed
+            if _adds(place.module)
+        ]
+        problem.taps = tuple(_own(place) for place, _ in layers)
+        found = problem.batches(problem.n, lambda a, b: self._maps(problem, layers, problem.rows[a:b]))
         maps, gaps = map(torch.cat, zip(*found))
         problem.report(completeness_gap=gaps)
         return (maps[:, None],)
 
-    def _maps(self, problem: Problem, layouts: Sequence[Rows], rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps(self, problem: Problem, layers: Sequence[tuple[Place, Rows]], rows: Tensor) -> tuple[Tensor, Tensor]:
         """The maps ``(M, *size)`` of some rows, and how far their terms are from adding up."""
         inputs, picture = [x[rows] for x in problem.x], space(problem.x)
         leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
@@ -69,19 +74,27 @@ class FullGrad(Attribution):
             total = total - term.flatten(1).sum(1)
             if x is inputs[picture]:
                 maps.append(_laid(term if term.dim() > 2 else term[:, None], size))
-        for place, layout, g in zip(problem.taps, layouts, slopes[len(leaves) :]):
-            term = wide(g * _constant(place.module, g.shape))
-            total = total - layout.split(term, len(rows)).flatten(1).sum(1)
-            view = grid_of(place, g, len(rows), size)
-            if view is not None and view.rows == layout.axis and in_proportion(view.size, size):
+        for (place, layout), g in zip(layers, slopes[len(leaves) :]):
+            term = layout.split(wide(g * _constant(place.module, g.shape)), len(rows))
+            total = total - term.flatten(1).sum(1)
+            view = None if layout.axis is None else grid_of(place, term, len(rows), size)
+            if view is not None and in_proportion(view.size, size):
                 maps.append(_laid(view(term), size))
         return torch.stack(maps).sum(0), total.abs()
 
 
 def _adds(module: nn.Module) -> bool:
     """Whether a module is known to add a constant, whatever comes in."""
-    known = isinstance(module, (_ConvNd, nn.Linear, nn.LayerNorm, nn.GroupNorm, _NormBase))
+    known = isinstance(module, (_ConvNd, nn.Linear, *NORMS))
     return known and (getattr(module, "bias", None) is not None or _fixed(module))
+
+
+def _own(place: Place) -> Place:
+    """Where a layer's own result passes: some norms, such as those of timm, hold an activation and apply it, too."""
+    act = getattr(place.module, "act", None)
+    if not isinstance(place.module, NORMS) or not isinstance(act, nn.Module):
+        return place
+    return replace(place, name=f"{place.name}.act", module=act, input=True)
 
 
 def _fixed(module: nn.Module) -> bool:

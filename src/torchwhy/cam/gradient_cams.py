@@ -127,7 +127,7 @@ class XGradCAM(ClassActivationMap):
 class HiResCAM(ClassActivationMap):
     r"""Gradient times activation, cell by cell: :math:`M_{nu} = \mathrm{ReLU}(\sum_c g_{ncu} A_{ncu})`.
 
-    With ``relu=False`` and one linear layer above, the cells add up to the score minus the bias.
+    With ``relu=False``, ``upsample=False`` and one linear layer above, the cells add up to the score minus the bias.
 
     Paper: Draelos and Carin 2020, arXiv:2011.08891, equation 5, which has no ReLU.
     """

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..engine.gradients import differentiable, gradient
 from ..engine.grids import extent, space
 from ..engine.paths import count
 from ..engine.problem import Problem
@@ -55,11 +56,10 @@ class OptiCAM(ClassActivationMap):
         u = a.new_zeros(a.shape[:2]).requires_grad_()
         adam = torch.optim.Adam([u], lr=self.lr, maximize=True)
         for _ in range(self.n_steps):
-            with torch.enable_grad():
+            with differentiable(problem.model, x.device):
                 mask = unit_range(weighted(a, u.softmax(1)), size).to(x)
-                seen = x * (mask[:, None] if x.dim() > 2 else mask)
-            z[picture] = seen.detach()
-            slopes = problem.gradients(z, rows)[1][picture]
-            (u.grad,) = torch.autograd.grad(seen, u, slopes) if seen.requires_grad else (None,)
+                z[picture] = x * (mask[:, None] if x.dim() > 2 else mask)
+                scores = problem._score([t.clone() for t in z], rows)  # the model may work in place
+                (u.grad,) = gradient(scores, [u], what=problem.what)
             adam.step()
         return weighted(a, u.detach().softmax(1))

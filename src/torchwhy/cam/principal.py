@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -34,7 +35,11 @@ class EigenCAM(ClassActivationMap):
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """As for all, from the activations alone."""
-        return [self.project(a) for a in self.activations(problem)]
+
+        def work(a: Tensor, start: int, stop: int) -> Tensor:
+            return self.project(a[start:stop])
+
+        return [torch.cat(list(problem.batches(problem.n, partial(work, a)))) for a in self.activations(problem)]
 
     def project(self, values: Tensor) -> Tensor:
         """Values ``(N, C, *grid)`` → ``(N, *grid)``."""
@@ -74,7 +79,7 @@ class KPCACAM(EigenCAM):
 
     The kernel matrix has as many rows as the grid has cells. Kernels as scikit-learn's: ``sigmoid``
     :math:`\tanh(\gamma a \cdot b + c)`, ``rbf`` :math:`\exp(-\gamma |a - b|^2)`, ``poly`` :math:`(\gamma a \cdot b + c)^d`,
-    ``linear``, which gives :class:`EigenCAM`.
+    ``linear``, which with ``centre=True`` gives :class:`EigenCAM`.
 
     Args:
         kernel: the kernel.

@@ -42,8 +42,10 @@ def body(call: Call) -> Any:
         return _body(function)(*call.args, **call.kwargs)
 
 
-def operands(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
-    """What ``F.scaled_dot_product_attention`` works on: q, k, v, what is added to the scores, and the scale of q.
+def operands(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, Tensor | None]:
+    """What ``F.scaled_dot_product_attention`` works on: q, k, v, what is added to the scores, the scale of q, and `dead`.
+
+    A query that the mask lets look at no key, such as one of the padding, is dead: it gets 0, and its bias is 0 here.
 
     Raises:
         NotImplementedError: dropout is on.
@@ -56,18 +58,23 @@ def operands(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float]:
         bias = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, -math.inf)
+    dead = None
+    if bias is not None and not options.get("is_causal"):
+        dead = bias.eq(-math.inf).all(-1, keepdim=True)
+        bias = bias.masked_fill(dead, 0)
     if options.get("enable_gqa"):
         k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
         v = v.repeat_interleave(q.shape[-3] // v.shape[-3], -3)
-    return q, k, v, bias, options.get("scale") or 1 / math.sqrt(q.shape[-1])
+    return q, k, v, bias, options.get("scale") or 1 / math.sqrt(q.shape[-1]), dead
 
 
 def attention(call: Call) -> Tensor:
     r"""softmax(q kᵀ · scale + mask) v, the definition of ``F.scaled_dot_product_attention``."""
     with call.mode:
-        q, k, v, bias, scale = operands(call)
+        q, k, v, bias, scale, dead = operands(call)
         scores = torch.matmul(q * scale, k.transpose(-2, -1))
-        return torch.matmul(F.softmax(scores if bias is None else scores + bias, dim=-1), v)
+        weights = F.softmax(scores if bias is None else scores + bias, dim=-1)
+        return torch.matmul(weights if dead is None else weights.masked_fill(dead, 0), v)
 
 
 def glu(call: Call) -> Tensor:
@@ -78,18 +85,20 @@ def glu(call: Call) -> Tensor:
 
 
 def addmm(call: Call) -> Tensor:
-    """Take ``torch.addmm`` and ``torch.baddbmm`` apart: beta · input + alpha · mat1 @ mat2."""
+    """Take ``torch.addmm`` and ``torch.baddbmm`` apart: beta · input + alpha · mat1 @ mat2; no input with beta = 0."""
     alpha, beta = call.kwargs.get("alpha", 1), call.kwargs.get("beta", 1)
+    first, second = ("batch1", "batch2") if call.name == "baddbmm" else ("mat1", "mat2")
     with call.mode:
-        product = torch.matmul(call.kwargs["mat1"], call.kwargs["mat2"])
-        return (call.x if beta == 1 else call.x * beta) + (product if alpha == 1 else product * alpha)
+        product = torch.matmul(call.kwargs[first], call.kwargs[second])
+        product = product if alpha == 1 else product * alpha
+        return product if beta == 0 else (call.x if beta == 1 else call.x * beta) + product
 
 
 def addcmul(call: Call) -> Tensor:
-    """Take ``torch.addcmul`` apart: input + value · mat1 · mat2."""
+    """Take ``torch.addcmul`` apart: input + value · tensor1 · tensor2."""
     value = call.kwargs.get("value", 1)
     with call.mode:
-        product = call.kwargs["mat1"] * call.kwargs["mat2"]
+        product = call.kwargs["tensor1"] * call.kwargs["tensor2"]
         return call.x + (product if value == 1 else product * value)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
 from .where import Place
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 EXTRA = 9  # the most tokens that are no cells: a class token and eight registers
 SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
-FIRST = (_ConvNd, _NormBase, nn.GroupNorm)  # have their channels in the second axis
-HEAD = (nn.Linear, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)  # a projection inside a block, and what ends a grid
+TO_SIZE = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
+FIRST = (_ConvNd, _NormBase, nn.GroupNorm, _AvgPoolNd, _MaxPoolNd, *TO_SIZE)  # have their channels in the second axis
+HEAD = (nn.Linear, *TO_SIZE)  # a projection inside a block, and what ends a grid
 
 Reshape = Callable[[Tensor], Tensor]
 _known: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> what was asked for -> place
@@ -97,10 +98,13 @@ def _dense(
     """The grid of a tensor with as many dimensions as the pictures."""
     first, last = Grid(shape[2:]), Grid(shape[1:-1], channels=-1)
     known = (shape[1] in widths) - (shape[-1] in widths)
-    if shape[1] in widths and shape[-1] in widths:  # some layers have their channels in a fixed place
-        known = isinstance(module, FIRST) - (isinstance(module, nn.Linear) or type(module) is nn.LayerNorm)
+    if known == 0:  # some layers have their channels in a fixed place
+        fixed = shape[-1] in widths and (isinstance(module, nn.Linear) or type(module) is nn.LayerNorm)
+        known = isinstance(module, FIRST) - fixed
     if len(size) == 1:
-        return last if known < 0 or (known == 0 and size == last.size != first.size) else first
+        if known == 0 and size == last.size != first.size:  # tokens, or as many channels as the signal has points
+            return replace(last, sure=False)
+        return last if known < 0 else first
     found = first if known > 0 or (known == 0 and _skew(first.size, size) <= _skew(last.size, size)) else last
     if known <= 0 and _skew(found.size, size) > SKEW:
         return None

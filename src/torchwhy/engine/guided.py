@@ -39,22 +39,23 @@ class Guided:
         The last one is the input itself, with a step of zero.
         """
         problem, rows = self.problem, self.problem.rows
-        begin = [baseline_at(b, torch.full((problem.n,), baseline), rows) for b in problem.baselines]
+        begin = _flat([baseline_at(b, torch.full((problem.n,), baseline), rows) for b in problem.baselines])
+        end = _flat(problem.x)
         parts = self.anchors + 1
         for part in range(parts):
-            ends = [_flat([torch.lerp(b, x, i / parts) for b, x in zip(begin, problem.x)]) for i in (part, part + 1)]
+            ends = [torch.lerp(begin, end, i / parts) for i in (part, part + 1)]
             for step, (at, t_next, t) in enumerate(self._part(ends[0], ends[1], self.n // parts)):
                 k = torch.full((problem.n,), part * (self.n // parts) + step)
                 yield at._replace(k=k), self._shaped((ends[1] - ends[0]) * (t_next - t))
-        end = Evaluated(rows, torch.full((problem.n,), self.n), problem.x, *self._evaluate(problem.x))
-        yield end, tuple(map(torch.zeros_like, problem.x))
+        last = Evaluated(rows, torch.full((problem.n,), self.n), problem.x, *self._evaluate(problem.x))
+        yield last, tuple(map(torch.zeros_like, problem.x))
 
     def _part(self, begin: Tensor, end: Tensor, n: int) -> Iterator[tuple[Evaluated, Tensor, Tensor]]:
         """The walk between two anchors ``(N, d)``: the point evaluated, where the features go, where they were."""
         width = (end - begin).abs()
         t = (width == 0).to(width.dtype)
         for step in range(1, n + 1):
-            z = self._shaped(torch.lerp(begin, end, t))
+            z = tuple(part.to(x) for part, x in zip(self._shaped(torch.lerp(begin, end, t)), self.problem.x))
             scores, gradients = self._evaluate(z)
             t_next = advance(t, width, _flat(gradients).abs(), step / n, self.fraction, self.max_dist)
             yield Evaluated(self.problem.rows, self.problem.rows, z, scores, gradients), t_next, t
@@ -104,4 +105,5 @@ def advance(t: Tensor, width: Tensor, size: Tensor, alpha: float, fraction: floa
 
 
 def _flat(tensors: list[Tensor] | Tensors) -> Tensor:
-    return torch.cat([t.flatten(1) for t in tensors], 1)
+    """``(N, d)``, in float32 at least: in half precision sums over features overflow, and small steps round to nothing."""
+    return torch.cat([t.flatten(1).to(torch.promote_types(t.dtype, torch.float)) for t in tensors], 1)

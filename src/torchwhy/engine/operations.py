@@ -59,8 +59,8 @@ SIGNATURES = {
     "var": "input dim unbiased keepdim",
     "std": "input dim unbiased keepdim",
     "addmm": "input mat1 mat2 beta alpha",
-    "baddbmm": "input mat1 mat2 beta alpha",
-    "addcmul": "input mat1 mat2 value",
+    "baddbmm": "input batch1 batch2 beta alpha",
+    "addcmul": "input tensor1 tensor2 value",
 }
 # functions of torch that share a name with another, but not the order of the arguments
 OTHER_SIGNATURES: dict[Callable, str] = {
@@ -69,7 +69,7 @@ OTHER_SIGNATURES: dict[Callable, str] = {
     F.softmax: "input dim _stacklevel dtype",
     F.log_softmax: "input dim _stacklevel dtype",
     torch.conv_transpose1d: TRANSPOSED,
-    torch.linalg.vector_norm: "input p dim keepdim",
+    torch.linalg.vector_norm: "input ord dim keepdim",
 }
 
 # Families. A name here says what the operation *is*; which rule it gets is the business of a method's table.
@@ -182,6 +182,8 @@ def bind(op: Operation, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, 
     if not names:
         return args, dict(kwargs)
     bound = dict(zip(names[1:], args[1:]))
+    if op.name in ("max", "min") and isinstance(bound.get("dim"), Tensor):  # of two tensors
+        bound["other"] = bound.pop("dim")
     bound.update(kwargs)
     first = args[:1] if args else (bound.pop(names[0]),)
     bound.pop("_stacklevel", None)

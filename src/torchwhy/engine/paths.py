@@ -64,8 +64,10 @@ class Straight:
         baseline: ``(n,)``, which baseline each point belongs to; None goes through ``alphas`` once for each baseline.
         noise: added to the input, one :class:`Draws` for each tensor.
 
+    Whole numbers beside others stay what they are.
+
     Raises:
-        TypeError: whole numbers among the tensors.
+        TypeError: nothing but whole numbers.
     """
 
     problem: Problem
@@ -74,7 +76,7 @@ class Straight:
     noise: tuple[Draws, ...] = ()
 
     def __post_init__(self) -> None:
-        if not all(x.is_floating_point() for x in self.problem.x):
+        if not any(x.is_floating_point() for x in self.problem.x):
             raise TypeError(
                 "inputs: there is no line from the baselines to whole numbers, such as token ids; explain by their embeddings "
                 "with tw.IntegratedGradients(model, layer=...), or pass embeddings as the inputs"
@@ -94,7 +96,10 @@ class Straight:
     def point(self, rows: Tensor, k: Tensor) -> Tensors:
         """The points, ``(M, ...)``."""
         alphas = self.alphas[k % len(self.alphas)]
-        return tuple(torch.lerp(b, x, over_rows(alphas, x).expand_as(x)) for b, x in self.ends(rows, k))
+        return tuple(
+            torch.lerp(b, x, over_rows(alphas, x).expand_as(x)) if x.is_floating_point() else x
+            for b, x in self.ends(rows, k)
+        )
 
     def velocity(self, rows: Tensor, k: Tensor) -> Tensors:
         """The derivative of the point by alpha, ``(M, ...)``: input minus baseline."""

@@ -378,7 +378,19 @@ class Sums:
         """Unbiased variances over ``n`` values of each row; zero for a single one."""
         return tuple(((s - t.square() / n) / max(1, n - 1)).clamp(min=0) for s, t in zip(self.squares, self.total))
 
+    def standard_error(self, n: int) -> Tensors:
+        """That of :meth:`mean`; infinite for a single value, which says nothing about it."""
+        return tuple((v / n).sqrt() if n > 1 else torch.full_like(v, torch.inf) for v in self.variance(n))
+
 
 def over_rows(weights: Tensor, like: Tensor) -> Tensor:
     """``weights`` ``(M,)`` shaped to multiply ``like`` ``(M, ...)``, in its type."""
     return weights.to(like).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def rows_first(places: Sequence[Place], tensors: Sequence[Tensor], n: int) -> None:
+    """Refuse layers that do not pass ``n`` rows."""
+    for place, t in zip(places, tensors):
+        if len(t) != n:
+            shape = f"{place} passes a tensor of shape {tuple(t.shape)} for {n} rows"
+            raise ValueError(f"{shape}: its first dimension must be the rows")

@@ -176,7 +176,9 @@ class Rules(TorchFunctionMode):
             call.in_place = True
             return self._run(rule, call)
         aside = (args[0].clone(), *args[1:])  # rules are pure: compute aside, then write
-        return args[0].copy_(self._run(rule, Call(self, op, twin, aside, kwargs)))
+        y = self._run(rule, Call(self, op, twin, aside, kwargs))
+        self._rescue(args[0])  # of which another argument may be a part
+        return args[0].copy_(y)
 
     def hold(self, tensor: Tensor) -> Held:
         """Keep `tensor` for the backward pass, safe from the model's own in-place operations."""

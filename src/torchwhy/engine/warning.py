@@ -28,5 +28,6 @@ def warn_of_training(model: nn.Module) -> None:
 
 def _is_noisy(module: nn.Module) -> bool:
     share = getattr(module, "dropout", 0)  # of attention and LSTM, which drop out by themselves
-    drops = isinstance(share, (int, float)) and share > 0
+    between = not isinstance(module, nn.RNNBase) or module.num_layers > 1  # layers that there are not
+    drops = isinstance(share, (int, float)) and not isinstance(share, bool) and share > 0 and between
     return drops or isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..attribution import Attribution
 from ..engine.paths import Rule, Straight, nodes_and_weights, pairs
-from ..engine.problem import Problem, Sums, Tensors
+from ..engine.problem import Evaluated, Problem, Sums, Tensors, rows_first
+
+
+def along(problem: Problem, path: Straight) -> Iterator[Evaluated]:
+    """The walk along a path, and that the layers pass its rows."""
+    for found in problem.walk(path.n, path.point):
+        rows_first(problem.taps, found.gradients, len(found.rows))
+        yield found
 
 
 @dataclass(kw_only=True, repr=False)
@@ -39,7 +47,7 @@ class Conductance(Attribution):
 
     def _attribute(self, problem: Problem) -> Tensors:
         path, sums = Straight(problem, nodes_and_weights(self.method, self.n_steps + 1)[0]), Sums(problem.n)
-        for before, after in pairs(problem.walk(path.n, path.point), problem.n, self.n_steps + 1):
+        for before, after in pairs(along(problem, path), problem.n, self.n_steps + 1):
             sums.add(
                 after.rows, [g * (a - b) for g, a, b in zip(before.gradients, after.activations, before.activations)]
             )
@@ -72,6 +80,6 @@ class InternalInfluence(Attribution):
     def _attribute(self, problem: Problem) -> Tensors:
         alphas, weights = nodes_and_weights(self.method, self.n_steps)
         path, sums = Straight(problem, alphas), Sums(problem.n)
-        for c in problem.walk(path.n, path.point):
+        for c in along(problem, path):
             sums.add(c.rows, c.gradients, weights[c.k % self.n_steps])
         return sums.mean(len(problem.baselines[0]))

@@ -53,7 +53,7 @@ class ExpectedGradients(Attribution):
         path, sums = Straight(problem, alphas, drawn, self.noise(problem)), Sums(problem.n, square=True)
         for c in problem.walk(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
-        problem.report(standard_error=tuple((v / m).sqrt() for v in sums.variance(m)))
+        problem.report(standard_error=sums.standard_error(m))
         return sums.mean(m)
 
 

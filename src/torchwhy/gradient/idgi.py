@@ -35,14 +35,23 @@ class IDGI(Attribution):
     of: IntegratedGradients | BlurIG | GuidedIG | None = None
 
     is_complete: ClassVar[bool] = True
-    uses_baselines: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2303.14242"
+
+    @property
+    def uses_baselines(self) -> bool:  # type: ignore[override]
+        """Those of the path: that of blurs begins at a blurred input."""
+        return not isinstance(self.of, BlurIG)
 
     def _attribute(self, problem: Problem) -> Tensors:
         of = self.of or IntegratedGradients(self.model)
+        if not isinstance(of, (IntegratedGradients, BlurIG, GuidedIG)):
+            raise TypeError(f"of={of!r}: expected IntegratedGradients, BlurIG or GuidedIG")
+        if of.layer is not None:
+            raise ValueError("of: give layer= to IDGI, which takes from the other method no more than its path")
         sums = Sums(problem.n)
         for before, after in pairs(self._walk(of, problem), problem.n, of.n_steps + 1):
-            squares = [g.square() for g in before.gradients]
+            # in half precision small squares are zero
+            squares = [g.to(torch.promote_types(g.dtype, torch.float)).square() for g in before.gradients]
             whole = torch.stack([s.flatten(1).sum(1) for s in squares]).sum(0)
             share = torch.where(whole > 0, (after.scores - before.scores) / whole, 0)
             sums.add(before.rows, [over_rows(share, s) * s for s in squares])
@@ -59,7 +68,5 @@ class IDGI(Attribution):
                 t[None] for t in path.point(problem.rows, torch.zeros(problem.n, dtype=torch.long))
             )
             return problem.walk(of.n_steps + 1, path.point)
-        if not isinstance(of, IntegratedGradients):
-            raise TypeError(f"of={of!r}: expected IntegratedGradients, BlurIG or GuidedIG")
         line = Straight(problem, torch.linspace(0, 1, of.n_steps + 1, dtype=torch.double))
         return problem.walk(line.n, line.point)

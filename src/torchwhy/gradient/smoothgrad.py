@@ -32,7 +32,8 @@ class SmoothGrad(Attribution):
         channels: make one map of the channels, as for :class:`Saliency`.
         generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
 
-    The explanation's ``standard_error`` is that of the mean, before the sign is taken off.
+    The explanation's ``standard_error`` is that of the mean, before the sign is taken off; None with ``channels``, and for its
+    relatives, which give another statistic.
 
     Paper: Smilkov et al. 2017, arXiv:1706.03825. Captum's ``NoiseTunnel(Saliency(model))`` averages absolute gradients:
     that is ``SmoothGrad(model, of=Saliency(model))``.
@@ -55,12 +56,20 @@ class SmoothGrad(Attribution):
         return self.of is not None and self.of.uses_baselines
 
     @property
+    def baselines_are_rows(self) -> bool:  # type: ignore[override]
+        """As the other method reads them."""
+        return self.of is not None and self.of.baselines_are_rows
+
+    @property
     def uses_feature_mask(self) -> bool:  # type: ignore[override]
         """That of the other method."""
         return self.of is not None and self.of.uses_feature_mask
 
     def _attribute(self, problem: Problem) -> Tensors:
-        return self.finish(self.moments(problem).mean(self.n_samples))
+        sums = self.moments(problem)
+        if self.of is not None or self.channels is None:
+            problem.report(standard_error=sums.standard_error(self.n_samples))
+        return self.finish(sums.mean(self.n_samples))
 
     def _form(self, values: Tensors, inputs: Inputs) -> Any:
         """As the other method gives them."""
@@ -71,7 +80,7 @@ class SmoothGrad(Attribution):
         return finish(values, self.signed, self.channels) if self.of is None else values
 
     def moments(self, problem: Problem) -> Sums:
-        """Sums over the noisy inputs' maps and their squares, with the mean's standard error reported."""
+        """Sums over the noisy inputs' maps and their squares."""
         count("n_samples", self.n_samples)
         if self.of is not None and self.layer is not None:
             raise ValueError("layer: give it to the method in of=")
@@ -92,7 +101,6 @@ class SmoothGrad(Attribution):
         sums = Sums(problem.n, square=True)
         for rows, values in problem.batches(self.n_samples * problem.n, work):
             sums.add(rows, values)
-        problem.report(standard_error=tuple((v / self.n_samples).sqrt() for v in sums.variance(self.n_samples)))
         return sums
 
 

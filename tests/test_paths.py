@@ -1,0 +1,73 @@
+"""Methods of paths and of noise: in half precision, with their error bars, and what they refuse."""
+
+import pytest
+import torch
+from nets import inputs, make
+from torch import nn
+
+import torchwhy as tw
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16], ids=str)
+def test_guided_ig_in_half_precision(dtype):
+    """The way of all features is above the largest half, and a step of it below what bfloat16 tells apart."""
+    x = (20 + 20 * torch.rand(2, 3000)).to(dtype)
+    w = torch.randn(3000).double() / 30
+    net = lambda v: (v.double() @ w).square()  # noqa: E731
+    found = tw.GuidedIG(net, max_dist=0.1).attribute(x)
+    exact = tw.GuidedIG(net, max_dist=0.1).attribute(x.double())
+    assert found.dtype == dtype
+    assert (found.double() - exact).norm() / exact.norm() < 0.05
+
+
+def test_idgi_of_small_gradients_in_half_precision():
+    w = 1e-4 * torch.arange(1.0, 4.0)
+    x = torch.full((1, 3), 100.0).half()
+    found = tw.IDGI(lambda v: (v.float() * w).sum(1)).attribute(x)
+    torch.testing.assert_close(found[0].float(), w.square() / w.square().sum() * w.sum() * 100, rtol=5e-3, atol=0)
+
+
+def test_idgi_refuses_what_it_would_not_use():
+    net, x = make("conv"), inputs("conv")
+    with pytest.raises(ValueError, match="of: give layer= to IDGI"):
+        tw.IDGI(net, of=tw.IntegratedGradients(net, layer="conv1")).attribute(x, 1)
+    with pytest.raises(TypeError, match="baselines: IDGI has no use for them"):
+        tw.IDGI(net, of=tw.BlurIG(net, n_steps=5)).attribute(x, 1, baselines=0.5)
+    at = tw.IDGI(net, of=tw.BlurIG(net, n_steps=5), layer="conv1").explain(x, 1)
+    assert at.completeness_gap.max() < 1e-9
+
+
+class Folded(nn.Module):
+    """Sequences (N, T, 4) → (N, 2), all steps of all rows in one call of a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.step(x.flatten(0, 1)).tanh().unflatten(0, x.shape[:2]).mean(1))
+
+
+@pytest.mark.parametrize("method", [tw.Conductance, tw.InternalInfluence, tw.IntegratedGradients])
+def test_layers_that_do_not_pass_the_rows_are_refused(method):
+    net, x = Folded(), torch.randn(2, 5, 4)
+    with pytest.raises(
+        ValueError, match=r"layer 'step' passes a tensor of shape .*its first dimension must be the rows"
+    ):
+        method(net, layer="step").attribute(x, 0)
+    assert method(net, layer="head").attribute(x, 0).shape == (2, 2)
+
+
+@pytest.mark.parametrize("method", [tw.SmoothGrad, tw.ExpectedGradients, tw.GradientSHAP])
+def test_one_sample_says_nothing_of_the_error(method):
+    net, x = make("conv"), inputs("conv")
+    assert method(net, n_samples=1, generator=0).explain(x, 1).standard_error.isinf().all()
+    assert method(net, n_samples=2, generator=0).explain(x, 1).standard_error.isfinite().all()
+
+
+def test_no_error_is_given_for_another_statistic():
+    net, x, given = make("conv"), inputs("conv"), {"n_samples": 4, "generator": 0}
+    for method in (tw.SquareGrad(net, **given), tw.VarGrad(net, **given), tw.SmoothGrad(net, channels="max", **given)):
+        assert method.explain(x, 1).standard_error is None
+    of = tw.SmoothGrad(net, of=tw.Saliency(net, channels="max"), **given).explain(x, 1)
+    assert of.standard_error.shape == of.attributions.shape == (3, 1, 8, 8)
