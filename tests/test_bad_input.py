@@ -199,6 +199,15 @@ class Whole(nn.Sequential):
         return (self[0](y, y, y) if attends else self[0](y))[0][:, -1]
 
 
+def test_training_mode_of_modules_that_drop_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says so too
+        layer = nn.LSTM(4, 4, 1, dropout=0.5, batch_first=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tw.Saliency(Whole(layer)).attribute(torch.ones(2, 3, 4), 1)
+
+
 @pytest.mark.parametrize(
     "layer",
     [nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True), nn.LSTM(4, 4, 2, dropout=0.5, batch_first=True)],

@@ -340,3 +340,17 @@ def test_bad_dissections_are_refused():
     assert torch.equal(arrays.iou, tensors.iou)
     with pytest.raises(ValueError, match="quantile=2"):
         tw.NetworkDissection(net, layer="0", quantile=2).measure(list(scenes()))
+
+
+def test_a_concept_that_is_nowhere_has_no_overlap():
+    net, x = nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(2, 3, 8, 8)
+    masks = {"nowhere": torch.zeros(2, 8, 8), "all": torch.ones(2, 8, 8)}
+    found = tw.NetworkDissection(net, layer="0", quantile=0.5).measure([(x, masks)])
+    assert bool(found.iou[:, 0].isnan().all() and (found.iou[:, 1] > 0).all())
+
+
+def test_dissection_in_parts(monkeypatch):
+    net, data = nn.Sequential(Units()), list(scenes())
+    whole = tw.NetworkDissection(net, layer="0", quantile=0.06).measure(data)
+    monkeypatch.setattr("torchwhy.concept.dissection.ELEMENTS", 1)  # an image at a time
+    assert torch.equal(tw.NetworkDissection(net, layer="0", quantile=0.06).measure(data).iou, whole.iou)

@@ -302,3 +302,28 @@ def test_nothing_is_printed_and_the_model_is_as_before(linear, capsys):
     assert capsys.readouterr() == ("", "")
     assert all(torch.equal(a, b) and b.grad is None and b.requires_grad for a, b in zip(before, linear.parameters()))
     assert x.eq(0).all()
+
+
+def test_diverse_ones_of_a_row_do_not_depend_on_the_bounds_of_another():
+    w = torch.tensor([[1.0, -1, 2, -1], [-1, 1, -1, 1]], dtype=torch.double)
+    net = lambda z: z @ w.T  # noqa: E731
+    x = torch.rand(3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    target = 1 - net(x).argmax(1)
+    bounds = (torch.zeros(3, 4).double(), torch.tensor([[1.0], [5.0], [9.0]]).double().expand(3, 4))
+    found = tw.Counterfactual(net, n_diverse=3, bounds=bounds).generate(x, target)
+    assert found.found.all()
+    whole = found.counterfactuals
+    for i in range(3):
+        own = tuple(b[i : i + 1] for b in bounds)
+        alone = tw.Counterfactual(net, n_diverse=3, bounds=own).generate(x[i : i + 1], target[i : i + 1])
+        torch.testing.assert_close(alone.counterfactuals, whole[i : i + 1])
+
+
+def test_what_was_found_is_beyond_rounding(digits):
+    net, x = digits[0], digits[1][:16]
+    target = wanted(net, x)
+    found = tw.Counterfactual(net).generate(x, target)
+    gap = (net(found.counterfactuals) - net(found.counterfactuals).gather(1, target[:, None])).scatter(
+        1, target[:, None], -torch.inf
+    )
+    assert bool((gap.amax(1)[found.found] < -1e-6).all())

@@ -126,3 +126,19 @@ def test_a_parameter_is_saved_as_the_tensor_that_it_is(tmp_path):
 
 def test_rows_that_look_for_the_layer_are_counted():
     assert tw.Saliency(make("conv")).explain(inputs("conv"), tw.Neuron("conv2", (0, 0, 0))).evaluations == 1 + 3
+
+
+def test_a_file_of_another_kind(tmp_path):
+    torch.save({}, tmp_path / "a")
+    with pytest.raises(ValueError, match="not an explanation written by save"):
+        tw.Explanation.load(tmp_path / "a")
+
+
+def test_the_notebook_view_of_tokens_and_of_many_rows():
+    tokens = tw.Explanation(attributions=torch.randn(1, 512, 8), inputs=torch.zeros(1, 512).long())
+    assert "<img" in tokens._repr_html_()
+    (ax,) = tokens.plot().get_axes()
+    assert len(ax.patches) < 20  # bars of the largest
+    many = tw.Explanation(attributions=torch.randn(300, 1, 4, 4), inputs=torch.rand(300, 3, 4, 4), method="Any")
+    assert "16 of 300" in str([ax.get_title() + ax.get_xlabel() + ax.get_ylabel() for ax in many.plot().get_axes()])
+    assert "<img" in many._repr_html_()

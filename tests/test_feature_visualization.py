@@ -157,3 +157,11 @@ def test_bad_questions_are_refused(net):
             tw.DeepDream(net, layer="conv").generate(images)
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 2 to 2"):
         tw.DeepDream(net, layer="conv").generate(torch.full((1, 1, 16, 16), 2.0))
+
+
+def test_in_inference_mode():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    method = tw.FeatureVisualization(net, size=(16, 16), n_steps=2)
+    with torch.inference_mode():
+        inside = method.generate(0).images
+    torch.testing.assert_close(inside.clone(), method.generate(0).images)

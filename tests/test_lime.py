@@ -126,3 +126,8 @@ def test_patches_number_a_grid():
     mask = patches(torch.zeros(2, 3, 7, 5), 3)[0, 0]
     assert mask[:, 0].tolist() == [0, 0, 0, 3, 3, 6, 6]
     assert mask[0].tolist() == [0, 0, 1, 1, 2]
+
+
+def test_more_features_than_can_be_solved_for():
+    with pytest.raises(ValueError, match="feature_mask: LIME solves for all 6000 features at once"):
+        tw.LIME(lambda x: x.sum(1), generator=0).attribute(torch.ones(1, 6000))

@@ -177,3 +177,49 @@ def test_weights_that_are_all_alike_cannot_be_randomized():
     with pytest.raises(ValueError, match=r"layers: 1: no weights that could be made random"):
         M.model_randomization(tw.InputXGradient(net), x, 1, layers=["1"])
     assert M.model_randomization(tw.InputXGradient(net), x, 1).scores.shape == (3, 3)  # before, the last, the first
+
+
+def test_compare_with_features_of_single_channels_and_methods_of_one_name():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)).double()
+    x, channels = inputs("conv"), torch.arange(3).view(1, 3, 1, 1)
+    method, metric = tw.FeatureAblation(net), M.faithfulness_correlation
+    table = tw.compare(net, x, 0, [method], [metric], feature_mask=channels)
+    expected = metric(net, x, method.attribute(x, 0, feature_mask=channels), 0, feature_mask=channels)
+    torch.testing.assert_close(table.values["faithfulness_correlation"]["FeatureAblation"], expected)
+    with pytest.raises(ValueError, match="metrics: deletion, deletion: two of one name"):
+        tw.compare(net, x, 0, [method], ["deletion", functools.partial(M.deletion, steps=3)])
+
+
+def test_infidelity_is_told_of_products_only():
+    f, x = linear(4.0, 1.0, -2.0), torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.double)
+    methods = {
+        "slopes": tw.IntegratedGradients(f, multiply_by_inputs=False),
+        "from b": tw.IntegratedGradients(f),
+        "from 0": tw.InputXGradient(f),
+    }
+    table = tw.compare(f, x, None, methods, ["infidelity"], baselines=0.5)
+    assert max(table.cell(m, "infidelity").mean for m in methods) < 1e-20
+    g, y = linear(1.0, 0.0, 0.0), torch.tensor([[1.0, 1e-3, 1.0]], dtype=torch.double)
+    windows = tw.Occlusion(g, sliding_window_shapes=2)
+    assert tw.compare(g, y, None, [windows], ["infidelity"]).cell("Occlusion", "infidelity").mean < 0.1
+
+
+@pytest.mark.parametrize("metric", [M.sensitivity_max, M.random_logit, M.continuity], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("rows", [3, 5])
+def test_rows_of_data_as_baselines_of_the_method_that_is_asked_again(metric, rows):
+    net, x = make("conv"), inputs("conv")
+    data = torch.randn(rows, *x.shape[1:], generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    method = tw.ExpectedGradients(net, n_samples=4, generator=0)
+    found = metric(method, x, 1, baselines=data)
+    torch.testing.assert_close(found, metric(method, x, 1, baselines=tw.Distribution(data)))
+    smooth = tw.SmoothGrad(net, of=method, n_samples=2, generator=0)
+    torch.testing.assert_close(
+        smooth.attribute(x, 1, baselines=data), smooth.attribute(x, 1, baselines=tw.Distribution(data))
+    )
+
+
+def test_a_mask_of_one_row_is_not_taken_by_rows():
+    net, x = torch.nn.Linear(4, 2).double(), torch.randn(4, 4, dtype=torch.double)
+    mask = torch.tensor([0, 0, 1, 1])  # as many elements as there are rows
+    found = M.sensitivity_max(tw.FeatureAblation(net), x, 0, feature_mask=mask)
+    torch.testing.assert_close(found, M.sensitivity_max(tw.FeatureAblation(net), x, 0, feature_mask=mask[None]))

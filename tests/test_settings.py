@@ -35,3 +35,15 @@ def test_equal_numbers_of_two_types_are_equal_settings():
     assert tw.SmoothGrad(model, stdevs=1) == tw.SmoothGrad(model, stdevs=1.0)
     assert tw.SmoothGrad(model) != tw.SmoothGrad(lambda x: model(x))
     assert tw.SmoothGrad(model) != model
+
+
+def test_scalars_of_numpy_and_a_class_with_an_equality_of_its_own():
+    net = torch.nn.Linear(2, 1)
+    assert tw.SmoothGrad(net, stdevs=np.float64(0.1)) == tw.SmoothGrad(net, stdevs=0.1)
+    assert tw.IntegratedGradients(net, n_steps=np.int64(8)) == tw.IntegratedGradients(net, n_steps=8)
+
+    class Same(tw.Saliency):
+        def __eq__(self, other):
+            return True
+
+    assert Same(net) == Same(torch.nn.Linear(3, 1))

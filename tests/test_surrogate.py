@@ -294,3 +294,44 @@ def test_bad_questions_are_refused(net):
         tw.BiasReport(net, max_groups=5).measure(x, 0, column=0)
     with pytest.raises(ValueError, match="expected columns of a table, 0 to 3"):
         tw.BiasReport(net).measure(x, 0, column=9)
+
+
+def test_whole_number_labels_need_classes():
+    x, y = torch.randn(20, 4), torch.randint(0, 2, (20,))
+    for model in (torch.nn.Linear(4, 1), lambda z: z.sum(1)):
+        with pytest.raises(ValueError, match="labels: whole numbers, for outputs"):
+            tw.PermutationImportance(model).measure(x, y)
+    with pytest.raises(ValueError, match="labels: whole numbers, for outputs"):
+        tw.GradientImportance(torch.nn.Linear(4, 1)).measure(x, y)
+
+
+def test_the_gradient_of_the_loss_of_outputs_in_other_forms():
+    net, x, y = torch.nn.Linear(4, 3), torch.randn(9, 4), torch.randint(0, 3, (9,))
+    wrapped = torch.nn.Sequential(net)
+    wrapped.forward = lambda z: (net(z),)
+    torch.testing.assert_close(
+        tw.GradientImportance(wrapped).measure(x, y).mean, tw.GradientImportance(net).measure(x, y).mean
+    )
+
+
+def test_permuted_rows_are_made_when_they_are_needed():
+    seen = []
+    net = torch.nn.Linear(6, 3)
+    x, y = torch.randn(30, 6), torch.randint(0, 3, (30,))
+
+    def model(z):
+        seen.append(z.untyped_storage().nbytes())
+        return net(z)
+
+    one = tw.PermutationImportance(model, batch_size=7, n_repeats=4, generator=0).measure(x, y)
+    assert max(seen) <= 7 * 6 * 4  # not a slice of all of them
+    torch.testing.assert_close(one.each, tw.PermutationImportance(net, n_repeats=4, generator=0).measure(x, y).each)
+
+
+def test_a_student_of_another_precision_and_in_inference_mode():
+    x = torch.randn(40, 4)
+    box = lambda z: np.asarray(z, dtype=np.float64).sum(1)  # noqa: E731
+    tw.SurrogateNetwork(box, network=torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0)), n_epochs=1).fit(x)
+    learner = tw.SurrogateNetwork(torch.nn.Linear(4, 3), network=torch.nn.Linear(4, 3), n_epochs=1)
+    with torch.inference_mode():
+        learner.fit(x)

@@ -221,3 +221,18 @@ def test_drawn_text_breaks_between_words_within_the_figure():
 @pytest.mark.filterwarnings("error")
 def test_a_word_longer_than_the_figure_does_not_spoil_the_layout():
     v.text(["the", "a" * 200, "b"], [0.0, 1.0, 2.0]).draw_without_rendering()
+
+
+def test_a_curve_of_rows_with_fractions_of_their_own():
+    curve = v.curve
+    fractions = np.array([[0.0, 0.5, 1.0], [0.0, 0.25, 1.0]])
+    scores = np.array([[2.0, 1.0, 0.0], [4.0, 1.0, 0.0]])
+    (line,) = curve(fractions, scores).get_axes()[0].get_lines()
+    assert line.get_xdata().tolist() == [0, 0.25, 0.5, 1]
+    assert line.get_ydata().tolist() == pytest.approx([3, (1.5 + 1) / 2, (1 + 2 / 3) / 2, 0])
+    repeated = curve([0.0, 0.5, 0.5, 1.0], [2.0, 1.0, 1.0, 0.0])  # as where few features are shared out
+    assert repeated.get_axes()[0].get_legend().get_texts()[0].get_text().endswith("1.000")
+    half = curve([0.5, 1.0], [2.0, 0.0]).get_axes()[0].get_legend().get_texts()[0].get_text()
+    assert half.endswith("1.000")  # the mean height, as Curve.auc
+    with pytest.raises(ValueError, match="fractions must be"):
+        curve([0.5, 0.0], [1.0, 1.0])

@@ -16,6 +16,8 @@ from .attribution import Attribution, Inputs
 from .table import Comparison
 from .target import TargetLike
 
+PRODUCTS = ("InputXGradient", "IntegratedGradients", "DeepLIFT")
+
 
 def compare(
     model: Any,
@@ -33,7 +35,8 @@ def compare(
     """Explain with every method and measure with every metric.
 
     Metrics of pixels get the sums over the channels of an image's attributions, so that methods with and without
-    channels answer one question.
+    channels answer one question; with ``feature_mask``, those that run the model go by its features.
+    ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT are ``multiplied_by_inputs``.
 
     Args:
         model: what the metrics run.
@@ -48,7 +51,7 @@ def compare(
     Raises:
         LookupError: an unknown metric.
         TypeError: something that is no method.
-        ValueError: no mask for a metric that needs one.
+        ValueError: no mask for a metric that needs one, two metrics or methods of one name.
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected a share between 0 and 1")
@@ -110,7 +113,8 @@ def _measure(
     options: dict[str, Any],
 ) -> Tensor:
     """One metric of one method, (N,) on the CPU."""
-    maps = attributions if facts.elements else _pixels(attributions, inputs)
+    masked = facts.needs == "model" and options["feature_mask"] is not None  # which may tell channels apart
+    maps = attributions if facts.elements or masked else _pixels(attributions, inputs)
     if facts.needs == "mask":
         value = function(maps, mask)
     elif facts.needs == "maps":
@@ -149,9 +153,16 @@ def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -
     if isinstance(method, Attribution):
         if "feature_mask" in given:
             given["whole_features"] = method.uses_feature_mask
-        if "multiplied_by_inputs" in inspect.signature(facts).parameters:
-            given["multiplied_by_inputs"] = method.multiplies_by_input
+        if "multiplied_by_inputs" in inspect.signature(facts).parameters and _is_product(method):
+            given["multiplied_by_inputs"] = True
+            if not method.uses_baselines:  # it multiplies by x - 0
+                given.pop("baselines", None)
     return {k: v for k, v in given.items() if k not in getattr(function, "keywords", {})}
+
+
+def _is_product(method: Attribution) -> bool:
+    """Whether the attributions are slopes times x - b, element by element."""
+    return type(method).__name__ in PRODUCTS and getattr(method, "multiply_by_inputs", True)
 
 
 def _better(function: Callable[..., Any]) -> bool | None:
@@ -176,7 +187,10 @@ def _metrics_of(
     if isinstance(metrics, Mapping):
         found = dict(metrics)
     else:
-        found = {m if isinstance(m, str) else getattr(m, "func", m).__name__: m for m in metrics}  # type: ignore[misc]
+        names = [m if isinstance(m, str) else getattr(m, "func", m).__name__ for m in metrics]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics: {', '.join(names)}: two of one name; give a dict with names")
+        found = dict(zip(names, metrics))  # type: ignore[arg-type]
     for name, m in found.items():
         if isinstance(m, str):
             if m not in known_metrics.__all__ or not hasattr(getattr(known_metrics, m), "needs"):

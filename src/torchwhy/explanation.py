@@ -96,10 +96,9 @@ class Explanation:
         )
         table = f"<table>{rows}</table>"
         try:
-            figure = self.plot()
+            return to_html(self.plot(), alt=repr(self)) + table
         except (TypeError, ValueError):  # no picture for this shape: the facts alone
             return table
-        return to_html(figure, alt=repr(self)) + table
 
     def save(self, path: str | Path) -> None:
         """Write everything to a ``safetensors`` file; targets and settings that are not plain data are kept as text."""
@@ -130,13 +129,16 @@ class Explanation:
         Raises:
             ValueError: the file was not written by :meth:`save`.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("torchwhy", "null"))
-            if facts is None:
-                raise ValueError(f"{path}: not an explanation written by save()")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("torchwhy", "null"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not an explanation written by save() ({error})") from error
+        if facts is None:
+            raise ValueError(f"{path}: not an explanation written by save()")
         forms = facts.pop("forms")
         for name, form in forms.items():
             parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}

@@ -16,6 +16,8 @@ from .engine.problem import Problem, Tensors
 from .engine.randomness import Seed
 from .engine.statistics import relative_error, rounds
 
+MOST_SOLVED = 5000  # features: solving for them all takes memory with their square, time with their cube
+
 
 @dataclass(kw_only=True, repr=False)
 class Sampled(Attribution):
@@ -118,3 +120,16 @@ class SampledFeatures(Sampled):
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
         """What is found for the rows (N,), which have d features."""
         raise NotImplementedError
+
+
+def check_solvable(method: Attribution, d: int) -> None:
+    """Refuse more features than can be solved for together.
+
+    Raises:
+        ValueError: there are more.
+    """
+    if d > MOST_SOLVED:
+        raise ValueError(
+            f"feature_mask: {type(method).__name__} solves for all {d} features at once, at most {MOST_SOLVED} are possible; "
+            "group them with feature_mask, as tw.superpixels or tw.patches do for images"
+        )

@@ -16,8 +16,8 @@ class Settings:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # the one that a dataclass writes where it finds none cannot compare tensors
-        cls.__eq__ = Settings.__eq__  # type: ignore[method-assign]
+        if "__eq__" not in vars(cls):  # the one that a dataclass then writes cannot compare tensors
+            cls.__eq__ = Settings.__eq__  # type: ignore[method-assign]
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -46,6 +46,6 @@ def _same(a: Any, b: Any) -> bool:
     """Whether two settings are equal: tensors and arrays where they have one shape and equal numbers."""
     if isinstance(a, (tuple, list)) and type(a) is type(b):
         return len(a) == len(b) and all(map(_same, a, b))
-    if hasattr(a, "__array__") or hasattr(b, "__array__"):
+    if any(hasattr(v, "__array__") and getattr(v, "shape", ()) != () for v in (a, b)):
         return a is b or (type(a) is type(b) and a.shape == b.shape and bool((a == b).all()))
     return a is b or bool(a == b)

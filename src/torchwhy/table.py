@@ -223,7 +223,8 @@ class Comparison:
             for metric in self.metrics:
                 cell = self.cell(method, metric)
                 half = "" if cell.rows < 2 else f" ± {cell.high - cell.mean:.2g}"
-                line.append((f"{cell.mean:.3f}{half}" if cell.rows else "—", method in best[metric]))
+                mean = f"{cell.mean:.3f}" if abs(cell.mean) >= 0.001 else f"{cell.mean:.3g}"
+                line.append((f"{mean}{half}" if cell.rows else "—", method in best[metric]))
             evaluations = self.evaluations[method]
             yield [
                 *line,

@@ -14,6 +14,7 @@ from ..engine.where import LayerLike
 from ..measurement import Measurement
 
 BINS = 2**16
+ELEMENTS = 2**24  # of maps in the size of the masks, compared at once
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class NetworkDissection(Measurement):
         quantile: the share of activations that count as high.
 
     Paper: Bau et al. 2017, arXiv:1704.05796, section 3.2. The threshold comes from a histogram with a relative resolution of
-    1/256 or better, so that no activations are kept: memory does not grow with the data.
+    1/128 or better, so that no activations are kept: memory does not grow with the data.
     """
 
     layer: LayerLike
@@ -84,19 +85,25 @@ class NetworkDissection(Measurement):
             histogram.scatter_add_(1, bins, torch.ones_like(bins))
         if histogram is None:
             raise ValueError("data: no batches in it")
-        thresholds = _threshold(histogram, self.quantile)
+        thresholds = torch.cat(
+            [_threshold(part, self.quantile) for part in histogram.split(64)]
+        )  # of 64 units at a time
         both: dict[str, Tensor] = {}
         either: dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         for maps, masks in self._maps(data):
             for name, mask in masks.items():
                 where = self._mask(name, mask, maps)
-                high = resize(maps, tuple(where.shape[2:])) > thresholds[:, None, None].to(maps)
-                both[name] = both.get(name, 0) + (high & where).sum((0, 2, 3))
-                either[name] = either.get(name, 0) + (high | where).sum((0, 2, 3))
+                seen[name] = seen.get(name, 0) + where.sum()
+                images = max(1, ELEMENTS // (maps.shape[1] * where[0].numel()))
+                for part, there in zip(maps.split(images), where.split(images)):
+                    high = resize(part, tuple(there.shape[2:])) > thresholds[:, None, None].to(maps)
+                    both[name] = both.get(name, 0) + (high & there).sum((0, 2, 3))
+                    either[name] = either.get(name, 0) + (high | there).sum((0, 2, 3))
         if not both:
             raise ValueError("data: no concept in it, all dicts of masks are empty")
         iou = torch.stack([both[c].double() / either[c] for c in both], 1)
-        present = torch.stack([either[c] > 0 for c in both], 1)
+        present = torch.stack([seen[c] > 0 for c in both])
         return Dissection(tuple(both), iou.where(present, torch.nan), thresholds, str(self.layer))
 
     def _maps(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:

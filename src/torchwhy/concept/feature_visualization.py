@@ -126,13 +126,11 @@ class FeatureVisualization(Measurement):
         like = _floats(self.model)
         shape = (len(targets), self.channels, *self.size)
         generator = generator_of(self.generator)
-        numbers = start(
-            self.parameterization, shape, 0.01 if self.parameterization == "pixel" else 0.5, generator, like
-        )
+        size = 0.01 if self.parameterization == "pixel" else 0.5
         jitter = Jitter(self.shift, self.degrees, self.zoom, generator)
         history = []
         with self._excited(like.new_zeros(shape), targets) as problem, torch.enable_grad():
-            numbers.requires_grad_()
+            numbers = start(self.parameterization, shape, size, generator, like).requires_grad_()
             optimiser = torch.optim.Adam([numbers], self.learning_rate)
             for _ in self.steps(self.n_steps):
                 images = image_of(self.parameterization, numbers, self.size)

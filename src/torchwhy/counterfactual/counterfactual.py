@@ -175,7 +175,8 @@ class Counterfactual(Attribution):
         rows, k = search.rows, self.n_diverse
         terms: list[tuple[float, Term]] = [(self.distance_weight, lambda z, _: self._distance(rows, search.x, z))]
         if k > 1:
-            terms.append((self.diversity_weight, lambda z, _: _alike(z / rows.scale.mean(), k, self.diversity)))
+            width = rows.of(rows.scale, search.of).mean(1, keepdim=True)
+            terms.append((self.diversity_weight, lambda z, _: _alike(z / width, k, self.diversity)))
         if self.plausible is not None:
             terms.append((self.plausible_weight, lambda z, which: self._implausible(rows, z, which)))
         return terms

@@ -74,10 +74,11 @@ class Search:
             gap[active] = self.gaps(z[active], active)
         return z, gap < 0, taken, torch.stack(history)
 
-    def back(self, z: Tensor, found: Tensor, scan: int = 16, halvings: int = 20) -> Tensor:
+    def back(self, z: Tensor, found: Tensor, scan: int = 16, halvings: int = 14) -> Tensor:
         """The point nearest to the row, on the line to each flipped candidate, at which it is flipped.
 
-        The line is scanned first, for it may cross the boundary more than once, and its first crossing is bisected.
+        The line is scanned first, for it may cross the boundary more than once, and its first crossing is bisected: to
+        4e-6 of the way, as nearer points may be on either side of it by the rounding of another batch.
         """
         which = found.nonzero()[:, 0]
         if not len(which):

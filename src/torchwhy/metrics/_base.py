@@ -132,16 +132,27 @@ class Metric(Attribution):
 
     generator: Seed = 0
     needs_gradient: ClassVar[bool] = False
+    baselines_are_rows: bool = False  # type: ignore[misc]
     uses_baselines: ClassVar[bool] = True
     uses_feature_mask: ClassVar[bool] = True
 
 
-def problem_of(model: Any, inputs: Inputs, target: TargetLike, **options: Unpack[Options]) -> Problem:
-    """The checked problem; run the model within its ``open()``."""
+def problem_of(
+    model: Any, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
+) -> Problem:
+    """The checked problem; run the model within its ``open()``.
+
+    ``like`` is the method by whose reading of ``baselines`` it goes.
+    """
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise TypeError(f"{', '.join(sorted(unknown))}: unknown; the options are {', '.join(Options.__annotations__)}")
-    asker = Metric(model, batch_size=options.get("batch_size"), generator=options.get("generator", 0))
+    asker = Metric(
+        model,
+        batch_size=options.get("batch_size"),
+        generator=options.get("generator", 0),
+        baselines_are_rows=like is not None and like.baselines_are_rows,
+    )
     names: tuple[Literal["baselines", "feature_mask", "additional_forward_args"], ...]
     names = ("baselines", "feature_mask", "additional_forward_args")
     problem = asker._problem(inputs, target, *(options.get(name) for name in names))

@@ -50,7 +50,7 @@ def checked(method: Any) -> Attribution:
 def asked(method: Attribution, inputs: Inputs, target: TargetLike, generator: Seed, data: Data) -> Problem:
     """The problem of asking ``method`` about changed inputs; they must be real numbers."""
     checked(method)
-    problem = problem_of(method.model, inputs, target, generator=generator, **data)
+    problem = problem_of(method.model, inputs, target, like=method, generator=generator, **data)
     if data.get("baselines") is None:
         problem.baselines = ()
     if not all(x.is_floating_point() for x in problem.x):
@@ -58,15 +58,21 @@ def asked(method: Attribution, inputs: Inputs, target: TargetLike, generator: Se
     return problem
 
 
-def at(method: Attribution, problem: Problem, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> Tensor:
-    """The attributions (n, N, d) at n points of every row: ``point(rows, k)``."""
+def at(
+    method: Attribution,
+    problem: Problem,
+    n: int,
+    point: Callable[[Tensor, Tensor], Tensors],
+    of: Callable[[Tensor, Tensor], Tensor] = lambda found, rows: found,
+) -> Tensor:
+    """What ``of(attributions (M, d), rows (M,))`` makes of n points of every row, ``point(rows, k)``: (n, N, ...)."""
 
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.rows_and_samples(start, stop)
-        return flat(ask(method, problem, point(rows, k), rows))
+        return of(flat(ask(method, problem, point(rows, k), rows)), rows)
 
     found = torch.cat(list(problem.batches(n * problem.n, work)))
-    return found.view(n, problem.n, -1)
+    return found.view(n, problem.n, *found.shape[1:])
 
 
 def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:

@@ -94,7 +94,7 @@ def random_logit(
 
     Paper: Sixt et al. 2020, arXiv:1912.09818, section 4, where the similarity is structural.
     """
-    problem = problem_of(checked(method).model, inputs, target, generator=generator, **data)
+    problem = problem_of(checked(method).model, inputs, target, like=method, generator=generator, **data)
     with problem.open(), torch.no_grad():
         out = only_tensor(problem.output(tuple(x[:1] for x in problem.x), problem.rows[:1]))
     chosen = problem.target

@@ -171,7 +171,7 @@ def explanation_attack(
         start = at(method, problem, 1, lambda rows, k: tuple(pick(x, rows) for x in problem.x))[0]
         look = _Look(method, problem, start, tolerance)
         away, margin = look(pairs, lambda rows, k: moved(problem, first, rows, k))
-        here = moved(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0))
+        here = moved(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0).cpu())
         for _ in range(count_of(steps, "steps")):
             probes = tuple(d[torch.arange(pairs)] / 4 for d in steps_in_ball(problem, radius))
             away, margin = look(2 * pairs + 1, _around(here, problem.x, probes, radius))
@@ -257,5 +257,5 @@ def _changes(
 
     with problem.open():
         start = at(method, problem, 1, lambda rows, k: tuple(pick(x, rows) for x in problem.x))[0]
-        found = at(method, problem, n, point)
-    return (found - start).norm(dim=2), step[:, None].to(found), start.norm(dim=1)
+        change = at(method, problem, n, point, lambda found, rows: (found - start[rows]).norm(dim=1))
+    return change, step[:, None].to(change), start.norm(dim=1)

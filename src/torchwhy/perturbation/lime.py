@@ -13,7 +13,7 @@ from torch import Tensor
 from ..engine.features import Features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
-from ..sampled import Estimate, SampledFeatures
+from ..sampled import Estimate, SampledFeatures, check_solvable
 from .segments import superpixels
 
 POOR = 0.1  # the share of variance below which a linear model says little
@@ -84,6 +84,8 @@ class LIME(SampledFeatures):
         def masks(index: Tensor, rows: Tensor) -> Tensors:
             return features.keep(z[index].to(rows.device), rows)
 
+        if self.regularizer == "ridge" and self.n_features is None:
+            check_solvable(self, d)
         for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, len(problem.baselines[0])):
             flips = torch.rand(stop - max(start, 1), d, generator=problem.generator) < self.keep_probability
             z = torch.cat([z, flips])

@@ -12,13 +12,11 @@ from torch import Tensor
 from ..engine.features import Features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
-from ..sampled import Estimate, SampledFeatures
+from ..sampled import Estimate, SampledFeatures, check_solvable
 from .coalitions import PairedDesign, banzhaf_design, shapley_design
 from .exact import MOST, all_scores, banzhaf_interactions, banzhaf_values, shapley_interactions, shapley_values
 from .interactions import PairWeights, banzhaf_pair_weights, pair_interactions, shapley_pair_weights
 from .regression import paired_regression
-
-MOST_SOLVED = 5000  # features: solving for them all takes memory with their square, time with their cube
 
 
 @dataclass(kw_only=True, repr=False)
@@ -64,11 +62,7 @@ class KernelSHAP(SampledFeatures):
     _pair_weights: ClassVar[PairWeights] = staticmethod(shapley_pair_weights)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
-        if d > MOST_SOLVED:
-            raise ValueError(
-                f"feature_mask: {type(self).__name__} solves for all {d} features at once, at most {MOST_SOLVED} "
-                "are possible; group them with feature_mask, as tw.superpixels or tw.patches do for images"
-            )
+        check_solvable(self, d)
         budget, least = 2 * d + 512 if self.n_samples is None else self.n_samples, min(2 * d + 2, 2**d)
         if budget < least:
             raise ValueError(f"n_samples={budget}: {d} features take at least {least}; or group them with feature_mask")

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ..engine.statistics import penalty_by_cross_validation
 
-MOST_CUBIC = 1500  # pairs the third-order part is fitted on: its cost grows with their cube
+MOST_CUBIC = (
+    1024  # pairs the third-order part is fitted on: its memory grows with their square, its time with their cube
+)
 
 
 def paired_regression(
@@ -79,11 +81,12 @@ def cubic_part(x: Tensor, odd: Tensor, total: Tensor | None) -> tuple[Tensor, Te
         own, o = torch.cat([own, torch.ones_like(own[:1])]), torch.cat([o, total[None]])
     linear = _span(own)
     o = o - linear @ (linear.T @ o)
-    kernel = _e3(own @ own.T, d)
-    side = linear @ (linear.T @ kernel)
-    kernel = kernel - side - side.T + linear @ (linear.T @ side.T)
+    kernel = _e3(own @ own.T, d)  # m² numbers: changed in place
+    kernel.addmm_(linear, linear.T @ kernel, alpha=-1)
+    kernel.addmm_(kernel @ linear, linear.T, alpha=-1)
     # the linear part gets the largest eigenvalues, so that it comes last and can be left out
-    s, basis = torch.linalg.eigh(kernel + 2 * kernel.trace() * (linear @ linear.T))
+    s, basis = torch.linalg.eigh(kernel.addmm_(linear, linear.T, alpha=2 * float(kernel.trace())))
+    del kernel
     s, basis = s[: -linear.shape[1]].clamp(min=0), basis[:, : -linear.shape[1]]
     y = basis.T @ o
     lam = penalty_by_cross_validation(s, y, torch.zeros_like(y[0]), len(s))
@@ -104,4 +107,4 @@ def _span(x: Tensor) -> Tensor:
 
 
 def _e3(t: Tensor, d: int) -> Tensor:
-    return (t**3 - (3 * d - 2) * t) / 6
+    return t.square().sub_(3 * d - 2).mul_(t).div_(6)

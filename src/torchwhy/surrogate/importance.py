@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ..engine.features import number_features
 from ..engine.paths import count
+from ..engine.problem import over_rows
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor, outputs
+from ..target import only_tensor
 from .statistics import agreement
 
 Metric = Callable[[Tensor, Tensor], Any]
@@ -82,12 +84,17 @@ class PermutationImportance(Measurement):
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             x, rows = problem.x[0], problem.rows
             score = metric(outputs(problem, [x], rows), labels)
-            found = []
+            found: list[float] = []
             together = max(1, 4096 // len(x))  # jobs: few rows would use the machine badly
-            jobs = torch.cartesian_prod(torch.arange(n_features), torch.arange(self.n_repeats))
+            jobs = torch.cartesian_prod(torch.arange(n_features), torch.arange(self.n_repeats)).to(x.device)
             for part in jobs.split(together):
-                z = torch.cat([x.where(features != k, x[orders[r]]) for k, r in part.tolist()])
-                out = outputs(problem, [z], rows.repeat(len(part)))
+
+                def point(a: int, b: int, part: Tensor = part) -> list[Tensor]:
+                    row = rows.repeat(len(part))[a:b]
+                    k, r = part.repeat_interleave(len(x), 0)[a:b].T
+                    return [x[row].where(features != over_rows(k, features[None]), x[orders[r, row]])]
+
+                out = outputs(problem, point, rows.repeat(len(part)))
                 found += [score - metric(o, labels) for o in out.split(len(x))]
         each = torch.tensor(found, dtype=torch.double).view(n_features, self.n_repeats)
         return Importance(each.mean(1), each.std(1, correction=0), each, score)
@@ -125,7 +132,7 @@ class _Loss:
         return None
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        losses = self.loss(output, self.labels[rows])
+        losses = self.loss(only_tensor(output), self.labels[rows])
         if losses.shape != (len(rows),):
             raise ValueError(
                 f"loss: expected one loss per row, shape ({len(rows)},), got {tuple(losses.shape)}; reduction='none'?"
@@ -179,13 +186,23 @@ def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
 def _default_metric(labels: Tensor) -> Metric:
     if labels.is_floating_point():
         return lambda out, y: agreement(y, _like(out, y))
-    return lambda out, y: agreement(y, out.argmax(1))
+    return lambda out, y: agreement(y, _classes(out).argmax(1))
 
 
 def _default_loss(labels: Tensor) -> Metric:
     if labels.is_floating_point():
         return lambda out, y: (_like(out, y) - y).square().reshape(len(y), -1).sum(1)
-    return lambda out, y: F.cross_entropy(out, y, reduction="none")
+    return lambda out, y: F.cross_entropy(_classes(out), y, reduction="none")
+
+
+def _classes(out: Tensor) -> Tensor:
+    """Outputs with a number for each class."""
+    if out.dim() < 2 or out.shape[1] < 2:
+        raise ValueError(
+            f"labels: whole numbers, for outputs {tuple(out.shape)} that have no classes to choose from; give labels that are "
+            "no whole numbers, or a metric= or loss= of your own"
+        )
+    return out
 
 
 def _like(out: Tensor, labels: Tensor) -> Tensor:

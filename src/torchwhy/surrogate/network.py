@@ -64,8 +64,8 @@ class SurrogateNetwork(Measurement):
         learn, test = (i.to(inputs.device) for i in split(len(one_tensor(inputs)), self.held_out, self.generator))
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             wanted = outputs(problem, problem.x, problem.rows)
-        student = deepcopy(self.network).to(inputs.device).train()
         with torch.inference_mode(False), torch.random.fork_rng():
+            student = deepcopy(self.network).to(inputs.device).train()
             torch.manual_seed(generator_of(self.generator).initial_seed())
             self._train(student, inputs[learn].clone(), wanted[learn].clone())
         self.student = student.eval()
@@ -87,7 +87,7 @@ class SurrogateNetwork(Measurement):
                             f"network: gives outputs {tuple(found.shape)} where the model gives {tuple(wanted[rows].shape)}"
                         )
                     optimiser.zero_grad()
-                    loss(found, wanted[rows]).backward()
+                    loss(found, wanted[rows].to(found.dtype)).backward()
                     optimiser.step()
 
     def _loss(self, wanted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

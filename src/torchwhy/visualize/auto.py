@@ -12,19 +12,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST = 16  # images of one figure
+
+
 def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any = None, **options: Any) -> Figure:
     """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
 
     `attributions` (N, C, H, W) are drawn as a :func:`grid`, over the images `inputs` (N, 1 or 3, H, W) if they are such;
-    (N, C, T) as the :func:`series` of the first row; (N, d) as the :func:`bars` of the first row, with its `error`. `options`
-    go to that function. Returns a new figure. Raises ValueError for other shapes.
+    (N, C, T) as the :func:`series` of the first row; (N, d) as the :func:`bars` of the first row, with its `error`. Of more
+    than 16 images the first 16 are drawn; of tokens (N, T), whose attributions are (N, T, D), the sums over D. `options` go to
+    that function. Returns a new figure. Raises ValueError for other shapes.
 
     >>> import torch
     >>> [ax.get_title() for ax in plot(torch.rand(1, 3), title="three features").get_axes()]
     ['three features']
     """
     dims = len(attributions.shape)
+    if dims == 3 and inputs is not None and tuple(inputs.shape) == tuple(attributions.shape[:2]):
+        attributions, error, dims = attributions.sum(2), None, 2
     if dims == 4:
+        if len(attributions) > MOST:
+            title = f"{title}, {MOST} of {len(attributions)}".lstrip(", ")
+            attributions, inputs = attributions[:MOST], None if inputs is None else inputs[:MOST]
         images = inputs is not None and len(inputs.shape) == 4 and inputs.shape[1] in (1, 3)
         return grid({title: attributions}, **{"images": inputs if images else None, "shared_scale": False, **options})
     if dims == 3:

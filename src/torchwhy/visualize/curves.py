@@ -30,25 +30,37 @@ def curve(
 
     Several rows of scores are drawn as their mean :math:`\bar s` with its 95 % confidence band
     :math:`\bar s \pm t_{N-1}\,\hat\sigma / \sqrt N`, point by point (Student's t; it is the band of the mean, not of
-    the rows). The legend gives the area under the (mean) curve by the trapezoidal rule, or the numbers given as `auc`.
+    the rows). The legend gives the area under the (mean) curve by the trapezoidal rule, over the length of the axis, or the
+    numbers given as `auc`.
 
-    Shape: fractions (S,), ascending; scores (S,) or (N, S), or a mapping from names to such.
-    Raises ValueError where lengths differ, fractions do not ascend, or a number is NaN.
+    Shape: fractions (S,), ascending, or (N, S) where each row of scores has its own, which are then brought to one axis;
+    scores (S,) or (N, S), or a mapping from names to such.
+    Raises ValueError where lengths differ, fractions fall, or a number is NaN.
 
     >>> curve([0.0, 0.5, 1.0], {"a": [1.0, 0.5, 0.0]}).get_axes()[0].get_legend().get_texts()[0].get_text()
     'a   AUC 0.500'
     """
     from torchwhy.visualize import _figure as draw
 
-    x = _abscissa(fractions, "fractions")
+    own = [
+        _abscissa(row, "fractions", repeats=True)
+        for row in np.atleast_2d(as_array(fractions, "fractions", ndim=(1, 2)))
+    ]
+    x = own[0] if len(own) == 1 else np.unique(own)
     figure, ax = draw.axes_for(ax, 5.0, 3.4)
     named = scores if isinstance(scores, Mapping) else {"": scores}
     for i, (name, value) in enumerate(named.items()):
-        rows = _lines(value, x, "scores", name)
+        rows = _lines(value, own[0], "scores", name)
+        if len(own) > 1:
+            rows = np.stack([np.interp(x, f, row) for f, row in zip(own, rows, strict=True)])
         mean = rows.mean(0)
         label = name
         if auc is not False:
-            area = float(((mean[1:] + mean[:-1]) / 2 * np.diff(x)).sum()) if auc is True else _of(auc, name)
+            area = (
+                float(((mean[1:] + mean[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
+                if auc is True
+                else _of(auc, name)
+            )
             label = f"{name}   AUC {area:.3f}".strip()
         style = draw.line_style(i)
         ax.plot(x, mean, label=label or "_", linewidth=1.8, **style)
@@ -147,9 +159,10 @@ def path_profile(
     return figure
 
 
-def _abscissa(values: Array, name: str) -> np.ndarray:
+def _abscissa(values: Array, name: str, *, repeats: bool = False) -> np.ndarray:
     x = as_array(values, name, ndim=(1,))
-    if len(x) < 2 or (np.diff(x) <= 0).any():
+    steps = np.diff(x)
+    if len(x) < 2 or (steps < 0).any() or not (steps.any() if repeats else steps.all()):
         raise ValueError(f"{name} must be two or more ascending numbers, not {np.array2string(x, threshold=6)}")
     return x
 
