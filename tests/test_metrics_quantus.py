@@ -1,4 +1,4 @@
-"""Equal to Quantus, where it is installed and means the same."""
+"""Equal to Quantus, where it is installed and means the same (its Monotonicity, 0.6, never puts a feature back: always yes)."""
 
 import numpy as np
 import pytest
@@ -38,14 +38,6 @@ def test_faithfulness(quantus, scene):
     same(M.deletion(net, x, a, y, steps=12).scores[:, 1:], flip)
     estimate = quantus.FaithfulnessEstimate(**settings)(a_batch=a.numpy(), **data)
     same(M.faithfulness_estimate(net, x, a, y, steps=12), estimate)
-
-
-def test_monotonicity(quantus, scene):
-    net, x, a, y, _, data = scene
-    for maps in (a, x, -x, (net.conv1.weight.sum() * x).abs()):
-        theirs = quantus.Monotonicity(perturb_baseline=0.0, normalise=False, features_in_step=16, **QUIET)
-        never_falls = M.monotonicity(net, x, maps, y, steps=12) == 1  # they say yes or no
-        assert never_falls.tolist() == list(map(bool, theirs(a_batch=maps.numpy(), **data)))
 
 
 def test_complexity(quantus, scene):
