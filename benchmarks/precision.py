@@ -50,7 +50,7 @@ class Precision(Benchmark):
         ax.invert_yaxis()
         ax.set_xlabel("rank correlation with float32's map")
         ax.set_title(self.title, fontsize=9)
-        ax.legend(loc="lower left", fontsize=7)
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
         return figure
 
 
