@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ..engine.beside import Beside, Recording
 from ..engine.paths import baseline_at
 from ..engine.problem import Problem, Sums, Tensors
 from ..engine.rules import Rule, refuse_invisible
+from ..engine.warning import warn
 from .deeplift_rules import APART, RULES
 from .reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
 from .running import named, report_operations
@@ -116,10 +116,9 @@ class DeepLIFT(Attribution):
         if bool((gap > self.tolerance * change.abs() + rounding).any()):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
             fault = ", ".join(f"{name} ({n} times)" for name, n in plain.most_common()) or "none without a rule"
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: the attributions of row {worst} sum to {float(flat[worst].sum()):.4g}, but the score "
                 f"changes by {float(change[worst]):.4g}; non-linear operations that kept their plain gradient: {fault}",
-                stacklevel=5,
             )
 
 

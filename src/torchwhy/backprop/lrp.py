@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from ..attribution import Attribution
 from ..engine.operations import CONVOLUTIONS, LINEAR_LAYERS, operation
 from ..engine.problem import Problem, Tensors
 from ..engine.rules import Rule
+from ..engine.warning import warn
 from .lrp_rules import (
     FIRST_ONLY,
     LAYER_RULES,
@@ -137,10 +137,9 @@ class LRP(Attribution):
         """Warn when no layer saw the input, so that the rule for those that do was not used."""
         met = {seen for rules in used for seen in rules.met}
         if used[0].first is not None and True not in met and (self.first is not None or met):
-            warnings.warn(
+            warn(
                 f"LRP: the {type(used[0].first).__name__} rule is for linear layers that see the input, and none does, as where "
                 "the model first normalises it: normalise before the call, or choose another composite",
-                stacklevel=5,
             )
 
     def _make(self, model: Any) -> Callable[[], Propagation]:

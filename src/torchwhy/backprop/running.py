@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..engine.problem import Problem, Tensors
 from ..engine.rules import Rules, refuse_invisible
+from ..engine.warning import warn
 
 R = TypeVar("R", bound=Rules)
 
@@ -45,10 +45,9 @@ def report_operations(problem: Problem, used: Iterable[Rules]) -> Counter[str]:
 def warn_if_plain(used: Iterable[Rules], method: str, changes: str) -> None:
     """Warn when no rule met its operation, so that the result is the plain gradient."""
     if not any(rules.applied for rules in used):
-        warnings.warn(
+        warn(
             f"{method} changes {changes}, and this model runs none (above the layer that is explained): the result is the "
             "plain gradient",
-            stacklevel=6,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..engine.features import Features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
+from ..engine.warning import warn
 from ..sampled import Estimate, SampledFeatures, check_solvable
 from .segments import superpixels
 
@@ -95,11 +95,10 @@ class LIME(SampledFeatures):
                 break
         poor = int((found.r_squared < POOR).sum()) if found.r_squared is not None else 0
         if poor:
-            warnings.warn(
+            warn(
                 f"LIME: the linear model explains less than {POOR:.0%} of the score's variance for {poor} of {len(rows)} rows "
                 "(details['r_squared']): its coefficients say little; take fewer or other features, another kernel_width, "
                 "or KernelSHAP",
-                stacklevel=6,
             )
         return found
 
