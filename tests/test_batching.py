@@ -145,6 +145,35 @@ def test_what_was_clearly_faster_is_remembered_of_the_model(monkeypatch, speed, 
         assert not run(model)
 
 
+def test_the_rows_of_a_call_are_remembered_too(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR", 16 * 400)
+    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR_LAST", 32 * 400)
+    model = make("conv")
+
+    def run(graph=True, most=1000, **options):
+        p, sizes = plan(images=True, model=model, graph=graph, **options), []
+
+        def work(start, stop):
+            if stop - start > most:
+                raise MemoryError
+            sizes.append(stop - start)
+            clock[0] += (stop - start) * (0.5 if p.channels_last else 1.0)
+            return torch.ones(stop - start, 100)
+
+        list(p.run(140, work))
+        return sizes
+
+    assert run() == [4, 8, 32, 32, 32, 32]
+    assert run() == [28, 28, 28, 28, 28]  # no trial, nothing measured
+    assert run(graph=False) == [4, 8, *[16] * 8]  # without a backward pass, only what was large before
+    assert run(graph=False, batch_size=20) == [20] * 7
+    assert max(run(most=20)) == 14  # less memory now: forgotten, and measured anew
+    assert run() == [4, 8, 32, 32, 32, 32]
+
+
 def test_a_model_that_cannot_take_channels_last(monkeypatch):
     monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
     seen = []

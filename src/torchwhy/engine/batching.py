@@ -23,16 +23,20 @@ CLEARLY = 0.9  # of the time a row: what is remembered as the faster one
 SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
 CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
+CPU_TENSOR_LAST = 2**26  # the same for gradients with channels last, where fewer are that large and long calls pay more
 
-_trials: WeakKeyDictionary[Any, set[Hashable]] = WeakKeyDictionary()
+_trials: WeakKeyDictionary[Any, dict[Hashable, int | None]] = WeakKeyDictionary()
 
 
-def _known(model: Any) -> set[Hashable]:
-    """The kinds of work for which trials on a model found shortcuts clearly faster; kept for as long as the model is."""
+def _known(model: Any) -> dict[Hashable, int | None]:
+    """The kinds of work for which trials on a model found shortcuts clearly faster, with the rows of a call then.
+
+    Kept for as long as the model is; no rows are kept where they depend on how much memory is free.
+    """
     try:
-        return _trials.setdefault(model, set())
+        return _trials.setdefault(model, {})
     except TypeError:  # no weak reference, or no hash
-        return set()
+        return {}
 
 
 class _Bytes(TorchDispatchMode):
@@ -91,6 +95,7 @@ class Batching:
         self._work = (label, graph, self.device, torch.get_num_threads(), *(t.shape[1:] for t in inputs))
         self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
+        self._row_bytes: tuple[float, float] | None = None  # on a CPU: kept for the backward pass, and of the largest tensor
         self._depth = 0
 
     @property
@@ -134,11 +139,12 @@ class Batching:
         start = 0
         while start < total:
             left = total - start
-            measure = self.limit is None and left > 2 * FIRST
             trying = self._undecided and (bool(self._times) or self._is_long(left))
             known = trying and not self._times and self._work in self._known
             if known:
                 self.fast, self.shortcuts.channels_last, self._undecided = True, True, False
+                self.limit = self.limit or self._known[self._work]
+            measure = self.limit is None and left > 2 * FIRST
             if measure or (trying and not known):
                 size = min(left, self._first(left), self.limit or left)
             else:
@@ -150,10 +156,11 @@ class Batching:
                 )
             except Exception as error:
                 if is_out_of_memory(error) and size > 1:
-                    self.limit = size // 2
+                    self.limit, self._row_bytes = size // 2, None
+                    self._known.pop(self._work, None)
                 elif self.fast and (isinstance(error, MustNotWait) or (isinstance(error, RuntimeError) and trying)):
                     self.fast = self._undecided = False  # it uses .view on images, say
-                    self._known.discard(self._work)
+                    self._known.pop(self._work, None)
                 else:
                     raise
                 _release(self.device)
@@ -181,12 +188,14 @@ class Batching:
         first = len(self._times) == 1
         if first and took < SLOW:
             self._undecided = False
-        if self._undecided and not first and self._times[1] < CLEARLY * self._times[0]:
-            self._known.add(self._work)
         if self._undecided:
             self.fast = True
             self.shortcuts.channels_last = self._images and (first or self._times[1] < 0.95 * self._times[0])
             self._undecided = first and self._images
+            if not first and self._row_bytes is not None:
+                self.limit = self._most()
+            if not first and self._times[1] < CLEARLY * self._times[0]:
+                self._known[self._work] = None if self._row_bytes is None else self.limit
         return result
 
     def _measured(self, work: Callable[[int, int], T], start: int, stop: int) -> T:
@@ -197,15 +206,26 @@ class Batching:
             result = work(start, stop)
             unused = torch.cuda.memory_reserved(self.device) - before
             budget = (torch.cuda.mem_get_info(self.device)[0] + unused) / 2
-            share = (torch.cuda.max_memory_allocated(self.device) - before) / budget
+            self.limit = _whole((stop - start) * budget / max(torch.cuda.max_memory_allocated(self.device) - before, 1))
         else:
             with _Bytes() as made:
                 result = work(start, stop)
             kept = made.total / 2 if self.graph else 0  # a graph keeps about what the forward half made
-            share = max(kept / CPU_GRAPH, made.largest / CPU_TENSOR)
-        limit = int(min(MOST, max(1, (stop - start) / max(share, 1e-9))))
-        self.limit = limit // FIRST * FIRST or limit  # long and short work in calls of one size
+            self._row_bytes = kept / (stop - start), made.largest / (stop - start)
+            self.limit = self._most()
         return result
+
+    def _most(self) -> int:
+        """The rows of a call on a CPU, by the bytes that a row takes."""
+        kept, largest = self._row_bytes or (0.0, 0.0)
+        of_one = CPU_TENSOR_LAST if self.graph and self.channels_last else CPU_TENSOR
+        return _whole(1 / max(kept / CPU_GRAPH, largest / of_one, 1e-9))
+
+
+def _whole(rows: float) -> int:
+    """A number of rows within the bounds: long and short work in calls of one size."""
+    most = int(min(MOST, max(1, rows)))
+    return most // FIRST * FIRST or most
 
 
 def _bar(total: int, label: str) -> Any:
