@@ -4,14 +4,14 @@ For each model (random weights, batch norm settled, untouched code) the gap of e
 score: DeepLIFT's completeness, |sum - (f(x) - f(0))| / |f(x) - f(0)|, and LRP-ε's conservation with all biases at zero,
 |sum - f(x)| / |f(x)|. The others only have to run: a tick is finite, not zero, not the plain gradient.
 
-    python benchmarks/architectures.py [--quick] [--save]
-
-``--save`` writes the table to docs/architectures.md.
+    python benchmarks/architectures.py --save
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib.metadata
+import importlib.util
+import re
 import sys
 import time
 import warnings
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness import DOCS, Benchmark
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+import torchwhy as tw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import zoo  # noqa: E402
-
-import torchwhy as tw  # noqa: E402
 
 RUN = {
     "Guided": lambda m: tw.GuidedBackprop(m),
@@ -36,66 +36,95 @@ RUN = {
     "LRP attention": lambda m: tw.LRP(m, composite="attention"),
     "Excitation": lambda m: tw.ExcitationBackprop(m),
 }
-COLUMNS = ["model", "DeepLIFT gap", "DeepLIFT gap, float64", "LRP-ε gap, no biases", *RUN, "operations without a rule"]
+GAPS = ("DeepLIFT gap", "DeepLIFT gap, float64", "LRP-ε gap, no biases")
+COLUMNS = ["model", *GAPS, *RUN, "operations without a rule"]
+ABOUT = """float32 but for one column. What remains in float32, where weights are random and contributions of both signs cancel (LeViT:
+by a factor of ten thousand), is rounding; Llama's norms compute in float32 whatever they are given. Recurrent layers have no
+rectifiers, and GPT-2 writes its GELU by hand, with tanh, hence the plain gradient."""
 
 
-def relative(gap: torch.Tensor, whole: torch.Tensor) -> str:
-    return f"{float(gap.max() / whole.abs().max()):.0e}"
+def relative(gap: torch.Tensor, whole: torch.Tensor) -> float:
+    """The largest gap as a part of what should have been explained."""
+    return float(gap.max() / whole.abs().max())
 
 
-def deeplift(model: Any, x: torch.Tensor) -> tuple[tw.Explanation, list[str]]:
+def deeplift(model: Any, x: torch.Tensor) -> tuple[tw.Explanation, float]:
     """The explanation and its gap."""
     e = tw.DeepLIFT(model).explain(x, 1)
     with torch.no_grad():
         change = (model(x) - model(torch.zeros_like(x)))[0, 1]
-    return e, [relative(e.completeness_gap, change)]
+    return e, relative(e.completeness_gap, change)
 
 
-def row(name: str) -> list[str]:
+def row(name: str) -> tuple[list[str], dict[str, float]]:
+    """The cells of a model's row of the table, and the numbers among them."""
     model, x = zoo.build(name)
     gradient = tw.Saliency(model, signed=True).attribute(x, 1)
-    e, cells = deeplift(model, x)
+    e, gap = deeplift(model, x)
     _, exact = deeplift(zoo.build(name)[0].double(), x.double())
-    cells = [name, *cells, *exact]
     bare, _ = zoo.build(name, biases=False)
     conserved = tw.LRP(bare, composite="epsilon", epsilon=1e-12).explain(x, 1)
     with torch.no_grad():
-        cells.append(relative(conserved.completeness_gap, bare(x)[0, 1]))
+        gaps = dict(zip(GAPS, (gap, exact, relative(conserved.completeness_gap, bare(x)[0, 1]))))
+    cells = [name, *(f"{value:.0e}" for value in gaps.values())]
     for make in RUN.values():
         found = make(model).attribute(x, 1)
         plain = any(((found - p).norm() / p.norm()) < 1e-6 for p in (gradient, x * gradient))
         cells.append("plain gradient" if plain else "✓" if found.isfinite().all() and found.any() else "✗")
-    cells.append(", ".join(e.details["plain_operations"]) or "none")
-    return cells
+    return [*cells, ", ".join(e.details["plain_operations"]) or "none"], gaps
+
+
+class Architectures(Benchmark):
+    """A benchmark of numbers without times, whose table is a page of its own."""
+
+    of_cases = False
+
+    def plot(self) -> Any:
+        """The gaps of each model, on a logarithmic axis."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 1 + 0.16 * len(self.results)))
+        ax = figure.subplots()
+        for gap, colour in zip(GAPS, ("#8c9bb0", "#4c72b0", "#c44e52")):
+            values = [max(r["gaps"][gap], 1e-17) for r in self.results]
+            ax.plot(values, range(len(values)), "o", markersize=3.5, color=colour, label=gap)
+        ax.set(xscale="log", xlabel="gap / change of the score (nothing: at the left edge)")
+        ax.set_yticks(range(len(self.results)), [r["case"] for r in self.results], fontsize=6)
+        ax.invert_yaxis()
+        ax.grid(linewidth=0.3)
+        ax.set_title(self.title, fontsize=9)
+        ax.legend(fontsize=7)
+        return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small models only")
-    parser.add_argument("--save", action="store_true", help="write docs/architectures.md")
-    options = parser.parse_args()
+    bench = Architectures("architectures", "Modified backpropagation on real architectures")
     warnings.simplefilter("ignore")
-    names = [*zoo.SMALL, *zoo.RECURRENT] if options.quick else [*zoo.NAMES, *zoo.RECURRENT]
+    names = [*zoo.SMALL, *zoo.RECURRENT] if bench.quick else [*zoo.NAMES, *zoo.RECURRENT]
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     print("\n".join(lines))
     for name in names:
+        if not re.search(bench.only, name):
+            continue
         begun = time.perf_counter()
         try:
-            cells = row(name)
+            cells, gaps = row(name)
         except ImportError as error:
-            print(f"{name}: skipped, {error}", file=sys.stderr)
+            print(f"{name}: left out, {error}", file=sys.stderr)
             continue
+        bench.results.append({"case": name, "gaps": gaps, "cells": dict(zip(COLUMNS, cells))})
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], f"{time.perf_counter() - begun:.1f} s", flush=True)
-    if options.save:
-        text = (__doc__ or "").split("\n\n")
-        (ROOT / "docs" / "architectures.md").write_text(
-            "# Modified backpropagation on real architectures\n\n" + text[1] + "\n\nMade by `benchmarks/architectures.py`, "
-            f"torch {torch.__version__}, float32 but for one column: what remains in float32, where weights are random and "
-            "contributions of both signs cancel (LeViT: by a factor of ten thousand), is rounding. GPT-2 and recurrent layers "
-            "have no rectifiers, hence the plain gradient.\n\n"
-            + "\n".join(lines) + "\n"
-        )  # fmt: skip
+    bench.text = "The table is on [a page of its own](architectures.md)."
+    bench.finish()
+    if bench.save:
+        language = importlib.util.find_spec("transformers")
+        versions = bench.machine + (f", transformers {importlib.metadata.version('transformers')}" if language else "")
+        about, table = (__doc__ or "").split("\n\n")[1], "\n".join(lines)
+        (DOCS.parent / "architectures.md").write_text(
+            f"# {bench.title}\n\n{about}\n\nMade by `benchmarks/architectures.py`; {versions}; {ABOUT}\n\n{table}\n\n"
+            "![the gaps](benchmarks/architectures.png)\n"
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ above the layer, once for each channel.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from harness import Benchmark, floor, forward, void
 
@@ -88,18 +90,17 @@ def gradient_maps(bench, models):
     name = "resnet18" if bench.quick else "resnet50"
     model = getattr(models, name)().eval()
     x = torch.randn(rows, 3, side, side)
+    frozen = copy.deepcopy(model).requires_grad_(False)  # so that nothing is kept of what is below the layer
+    base = pass_and_back(frozen, frozen.layer4, x)
+    base()
     for method in ("GradCAM",) if bench.quick else ("GradCAM", "GradCAMPlusPlus", "LayerCAM"):
-        for p in model.parameters():
-            p.requires_grad_(False)
-        base = pass_and_back(model, model.layer4, x)
-        base()
         bench.case(
             f"{method}, {name}.layer4, {rows} images",
             {
                 "forward, backward to the layer": base,
                 "torchwhy": lambda m=method: void(getattr(tw, m)(model, layer="layer4").attribute(x, 0)),
                 'torchwhy, layer="auto"': lambda m=method: void(getattr(tw, m)(model).attribute(x, 0)),
-                **peers(method, model.requires_grad_(True), model.layer4, x),
+                **peers(method, model, model.layer4, x),
             },
             base="forward, backward to the layer",
             rounds=3 * bench.rounds if bench.quick else None,
@@ -142,6 +143,7 @@ def perturbed_maps(bench, models):
 def fewer_channels(bench):
     """The strongest channels only, on a network that was trained: correlation with the map of all."""
     model, x = tw.models.shapes_resnet(), tw.models.shapes(8 if bench.quick else 32, seed=1).images
+    bench.text = "| `shapes_resnet`, fewer channels against all | correlation | at least |\n|---|--:|--:|\n"
     for method in (tw.ScoreCAM, tw.AblationCAM):
         full = method(model).attribute(x, "predicted")
         print(f"{method.__name__}, trained network, fewer channels against all")
@@ -149,7 +151,9 @@ def fewer_channels(bench):
             found = method(model, max_channels=most).attribute(x, "predicted")
             pairs = [torch.stack([a.flatten(), b.flatten()]) for a, b in zip(full, found) if a.any() and b.any()]
             both = [torch.corrcoef(pair)[0, 1].item() for pair in pairs]
-            print(f"    max_channels={most:4}   correlation {sum(both) / len(both):.4f}, at least {min(both):.4f}")
+            mean, least = sum(both) / len(both), min(both)
+            print(f"    max_channels={most:4}   correlation {mean:.4f}, at least {least:.4f}")
+            bench.text += f"| {method.__name__}, `max_channels={most}` | {mean:.4f} | {least:.4f} |\n"
 
 
 def main() -> None:

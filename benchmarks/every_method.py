@@ -2,7 +2,8 @@
 
 Each method of one image, with the settings of `torchwhy demo`, on resnet18. The floor: the rows that it ran through the model ×
 the best time per row of a plain batched forward pass, or forward and backward where it takes gradients; what a method does
-besides (second derivatives, an optimizer, rules of its own for the backward pass) is on top of it.
+besides (second derivatives, an optimizer, rules of its own for the backward pass) is on top of it, and what it leaves out (CAMs
+and methods of a layer go back to the layer only, Ablation-CAM runs the part above it) makes it less.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def main() -> None:
         if e.attributions.shape[-2:] != x.shape[-2:]:  # a layer's own shape, not the picture's
             print(f"left out: {name}: a map of a layer")
             continue
-        methods[name], cost[name] = e.attributions, (e.seconds / len(x), e.evaluations / len(x))
+        methods[name], cost[name] = e.shown, (e.seconds / len(x), e.evaluations / len(x))
         print(f"{name}: {e.seconds:.1f} s", flush=True)
     steps = 10 if bench.quick else 16
     metrics = {

@@ -50,10 +50,10 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def peak_growth(side: Callable[[], Any]) -> float | None:
-    """MiB by which memory grows at most while a side runs; None where that cannot be read."""
+def peak_growth(side: Callable[[], Any], cuda: bool = False) -> float | None:
+    """MiB by which memory, the GPU's or the process's, grows at most while a side runs; None where that cannot be read."""
     gc.collect()
-    if torch.cuda.is_available():
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         side()
@@ -99,7 +99,7 @@ def peaks_apart(calls: dict[str, str], model: str, side: int, rows: int = 1, pre
     Freed memory is given back at once there, so that, as on a GPU, the figure is of what is held and not of what the C
     library keeps for later.
     """
-    found, at_once = {}, {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    found, at_once = {}, {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18), "CUDA_VISIBLE_DEVICES": ""}
     for name, call in calls.items():
         here = str(Path(__file__).resolve().parent)
         code = APART.format(here=here, model=model, side=side, rows=rows, prepare=prepare, call=call)
@@ -156,9 +156,14 @@ def forward(model: Any, x: torch.Tensor) -> Callable[[int], None]:
 
 
 class Benchmark:
-    """The cases of one script and what was measured."""
+    """The cases of one script and what was measured.
 
-    def __init__(self, name: str, title: str, *, rounds: int = 5) -> None:
+    ``cuda``: the script runs its models on a GPU where there is one, and the memory that counts is the GPU's.
+    """
+
+    of_cases = True  # whether some of them can be measured anew, and the others kept
+
+    def __init__(self, name: str, title: str, *, rounds: int = 5, cuda: bool = False) -> None:
         parser = argparse.ArgumentParser(description=title)
         parser.add_argument("--quick", action="store_true", help="small and short: under two minutes")
         parser.add_argument("--rounds", type=int, default=None)
@@ -166,16 +171,19 @@ class Benchmark:
         parser.add_argument("--save", action="store_true", help="write the results under docs/benchmarks")
         parser.add_argument("--only", default="", help="only cases whose name matches this regular expression")
         args = parser.parse_args()
+        if args.only and args.save and not self.of_cases:
+            parser.error("--only: this table is measured, and saved, as a whole")
         self.name, self.title, self.quick, self.save, self.only = name, title, args.quick, args.save, args.only
         self.rounds = args.rounds or (1 if args.quick else rounds)
         if args.threads:
             torch.set_num_threads(args.threads)
         self.results: list[dict[str, Any]] = []
         self.text = ""  # what the page of benchmarks says of them, in Markdown
-        print(f"# {title}\n{self.machine()}\n")
+        self.cuda = cuda and torch.cuda.is_available()
+        self.machine = self._machine()
+        print(f"# {title}\n{self.machine}\n")
 
-    @staticmethod
-    def machine() -> str:
+    def _machine(self) -> str:
         """The machine and the versions, on one line."""
         versions = []
         for package in PACKAGES:
@@ -184,8 +192,8 @@ class Benchmark:
             except importlib.metadata.PackageNotFoundError:
                 continue
         processor = _cpuinfo("model name") or platform.machine()
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-        return f"{device}, {processor}, Python {platform.python_version()}, {', '.join(versions)}"
+        device = f"{torch.cuda.get_device_name()}, " if self.cuda else ""
+        return f"{device}{torch.get_num_threads()} CPU threads, {processor}, Python {platform.python_version()}, {', '.join(versions)}"
 
     def case(
         self,
@@ -196,10 +204,11 @@ class Benchmark:
         rounds: int | None = None,
         memory: bool = False,
         facts: dict[str, Any] | None = None,
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Run the sides in turn, round by round; print and keep the median of each, and its ratio to the base's.
 
-        ``memory`` is the peak growth in the first round.
+        ``memory`` is the peak growth in the first round. What is kept is returned, so that more can be added to it; nothing
+        where ``--only`` leaves the case out.
         """
         if not re.search(self.only, label):
             return {}
@@ -210,7 +219,7 @@ class Benchmark:
             for name, side in sides.items():
                 run = lambda side=side, name=name: times[name].append(timed(side))  # noqa: E731
                 if memory and i == 0:
-                    peaks[name] = peak_growth(run)
+                    peaks[name] = peak_growth(run, self.cuda)
                 else:
                     run()
             for name in sides:
@@ -233,7 +242,7 @@ class Benchmark:
                 f"    {name:42} {result['seconds'][name]:9.3f} s   {result['ratio'][name]:7.3f} × {base}{extra}",
                 flush=True,
             )
-        return result["ratio"]
+        return result
 
     def memory(
         self, label: str, calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = ""
@@ -261,7 +270,7 @@ class Benchmark:
         if not self.save or not self.results:
             return
         DOCS.mkdir(parents=True, exist_ok=True)
-        report = {"title": self.title, "machine": self.machine(), "quick": self.quick}
+        report = {"title": self.title, "machine": self.machine, "quick": self.quick}
         if self.only:
             self._keep_others(report)
         report["results"] = self.results
@@ -271,12 +280,16 @@ class Benchmark:
         self.plot().savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
 
     def _keep_others(self, report: dict[str, Any]) -> None:
-        """The cases that ``--only`` left out stay as they were, where this machine and these versions measured them."""
+        """The cases that ``--only`` left out stay as they were; those of another machine or other versions say so."""
         path = DOCS / f"{self.name}.json"
         before = json.loads(path.read_text()) if path.exists() else {}
-        if all(before.get(fact) == value for fact, value in report.items()):
-            new = {r.get("case"): r for r in self.results}
-            self.results = [new.pop(r.get("case"), r) for r in before["results"]] + list(new.values())
+        if all(before.get(fact) == report[fact] for fact in ("title", "quick")):
+            new, kept = {r.get("case"): r for r in self.results}, []
+            for r in before["results"]:
+                machine = r.pop("machine", before["machine"])
+                elsewhere = {} if machine == report["machine"] else {"machine": machine}
+                kept.append(new.pop(r.get("case"), r | elsewhere))
+            self.results = kept + list(new.values())
 
     def plot(self) -> Any:
         """Bars of every side's ratio to its base."""
@@ -302,6 +315,7 @@ class Benchmark:
 class TableBenchmark(Benchmark):
     """A benchmark whose result is a ``tw.compare`` of methods, kept as a table, and with its figure."""
 
+    of_cases = False
     table: Any
 
     def finish(self) -> None:
@@ -317,6 +331,7 @@ class TableBenchmark(Benchmark):
 class CurveBenchmark(Benchmark):
     """A benchmark whose result is an error against the evaluations: panels of lines, both axes logarithmic."""
 
+    of_cases = False
     ylabel = "error"
 
     def panel(self, name: str, counts: list[int], lines: dict[str, list[float]], note: str = "") -> None:
@@ -373,9 +388,9 @@ class Counted(torch.nn.Module):
         return self.rows, self.calls
 
 
-def lower_precisions() -> tuple[str, ...]:
-    """The precisions that this machine computes in, and does not only imitate; says so where there is none."""
-    if torch.cuda.is_available():
+def lower_precisions(cuda: bool = False) -> tuple[str, ...]:
+    """The precisions that the GPU or the processor computes in, and does not only imitate; says so where there is none."""
+    if cuda:
         return ("bf16", "fp16")
     if re.search("bf16", _cpuinfo("flags") or _cpuinfo("Features")):  # oneDNN also imitates it, slowly
         return ("bf16",)

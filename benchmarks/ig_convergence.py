@@ -47,7 +47,7 @@ def main() -> None:
     )
     if bench.save:
         DOCS.mkdir(parents=True, exist_ok=True)
-        report = {"title": bench.title, "machine": bench.machine(), "markdown": table}
+        report = {"title": bench.title, "machine": bench.machine, "quick": bench.quick, "markdown": table}
         report |= {"evaluations": counts, "gap over change": gaps}
         (DOCS / "ig_convergence.json").write_text(json.dumps(report, indent=1) + "\n")
         figure = None

@@ -56,18 +56,17 @@ class Precision(Benchmark):
 
 def main() -> None:
     bench = Precision(
-        "precision", "Lower precision on EfficientNet-Lite0: the map against float32's, and time", rounds=3
+        "precision", "Lower precision on EfficientNet-Lite0: the map against float32's, and time", rounds=3, cuda=True
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if bench.cuda else "cpu"
     try:
         loaded = load("efficientnet-lite0")
     except ImportError as error:
         print(f"left out: {error}")
         return
     model, x = loaded.model.to(device), loaded.preprocess(photo("chelsea")).to(device)
-    timed = lower_precisions()
+    timed = lower_precisions(bench.cuda)
     lower = timed or ("bf16",)
-    bench.text = "| method | precision | elements | patches of 32 |\n|---|---|--:|--:|\n"
     for label, (make, data) in methods(model, tw.patches(x, 7), 16 if bench.quick else 64).items():
         name = f"{label}, {device}"
         maps: dict[str | None, torch.Tensor] = {}
@@ -77,9 +76,10 @@ def main() -> None:
 
         precisions = (None, *timed)
         sides = {p or "float32": (lambda p=p, side=side: side(p)) for p in precisions}
-        if not bench.case(name, sides, base="float32"):
+        result = bench.case(name, sides, base="float32")
+        if not result:
             continue
-        ranks = bench.results[-1]["rank correlation"] = {}
+        ranks = result["rank correlation"] = {}
         for p in lower:
             if p not in maps:
                 side(p)
@@ -87,7 +87,11 @@ def main() -> None:
             elements, patches = (float(spearmanr(*(t.flatten().cpu() for t in pair)).statistic) for pair in zip(*both))
             ranks[p] = {"elements": elements, "patches": patches}
             print(f"    {p}: rank correlation with float32 {elements:.4f}, of patches {patches:.4f}", flush=True)
-            bench.text += f"| {name} | {p} | {elements:.4f} | {patches:.4f} |\n"
+    bench.text = "| method | precision | elements | patches of 32 |\n|---|---|--:|--:|\n" + "".join(
+        f"| {r['case']} | {p} | {ranks['elements']:.4f} | {ranks['patches']:.4f} |\n"
+        for r in bench.results
+        for p, ranks in r.get("rank correlation", {}).items()
+    )
     bench.finish()
 
 

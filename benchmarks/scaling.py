@@ -41,6 +41,7 @@ def case(
     evaluations = method.explain(x, 0, **data).evaluations if rows * samples <= 200 else rows * samples
     plain = (forward_backward if gradient else forward)(model, x)
     plain(8)
+    bench.cuda = device == "cuda"
     bench.case(
         label,
         {"floor": floor(plain, evaluations, (8, 32, 128)), "torchwhy": lambda: void(method.attribute(x, 0, **data))},
@@ -80,7 +81,7 @@ class Scaling(Benchmark):
 
 
 def main() -> None:
-    bench = Scaling("scaling", "Time over the floor and memory as the work grows, resnet18")
+    bench = Scaling("scaling", "Time over the floor and memory as the work grows, resnet18", cuda=True)
     from torchvision import models
 
     model, quick = models.resnet18().eval().requires_grad_(False), bench.quick

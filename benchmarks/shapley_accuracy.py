@@ -1,7 +1,7 @@
 """How far are sampled Shapley values from the exact ones, for a number of evaluations?
 
-Three games whose exact values are known: a network with 12 features, gradient-boosted trees with 10 on scikit-learn's
-diabetes data, and a sum of small games over 49 patches. For each budget the mean absolute error over the features, as a
+Four games whose exact values are known: a network with 12 features, gradient-boosted trees with 10 on scikit-learn's
+diabetes data, and two sums of small games over 49 patches, a smooth and a rough one. For each budget the mean absolute error over the features, as a
 share of their mean absolute value, is averaged over seeds; every method is charged for all rows that it evaluates, which
 are counted.
 

@@ -67,12 +67,13 @@ def benchmarks_page() -> str:
         "",
         "Written by `python docs/make.py` from the results that `python benchmarks/NAME.py --save` keeps. All sides of "
         "a comparison run in turn in one process, and the ratios are medians of the rounds, where it is not said that there was "
-        "one; the seconds are of one machine and "
-        "not to be compared between pages. *floor*: the evaluations that a method needs × the time per row of plain batched "
+        "one; the seconds are of the machine that is named and "
+        "not to be compared between machines. *floor*: the evaluations that a method needs × the time per row of plain batched "
         "calls of the best size. Peak memory is how far it grows; in cases called *memory*, in a process of its own. The "
         'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
         "",
     ]
+    missing: list[str] = []
     for script in sorted((DOCS.parent / "benchmarks").glob("*.py")):
         path = DOCS / "benchmarks" / f"{script.stem}.json"
         if not path.exists():
@@ -86,6 +87,8 @@ def benchmarks_page() -> str:
                     f"![{script.stem}](benchmarks/{script.stem}.png)",
                     "",
                 ]
+            elif script.stem != "harness":
+                missing.append(f"`benchmarks/{script.name}`")
             continue
         report = json.loads(path.read_text())
         lines += [
@@ -112,9 +115,14 @@ def benchmarks_page() -> str:
             told = [f"rows through the network for an image: {rows}"] if rows else []
             told += [r["note"]] if r.get("note") else []
             lines += ["", f"{r['case']}: {'; '.join(told)}."] if told else []
+        for machine in dict.fromkeys(r["machine"] for r in results if "machine" in r):
+            cases = "; ".join(r["case"] for r in results if r.get("machine") == machine)
+            lines += ["", f"Measured on {machine}: {cases}."]
         if path.with_suffix(".png").exists():
             lines += ["", f"![{report['title']}](benchmarks/{path.stem}.png)"]
         lines.append("")
+    if missing:
+        lines += [f"No results are kept of {', '.join(missing)}.", ""]
     return "\n".join(lines)
 
 

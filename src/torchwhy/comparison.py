@@ -91,7 +91,7 @@ def _explain(
         begun = time.perf_counter()
         e = method.explain(inputs, target, **_for(method, options))
         result.seconds[name], result.evaluations[name] = (time.perf_counter() - begun) / n, e.evaluations / n
-        result.attributions[name] = e.attributions
+        result.attributions[name] = e.shown  # of a map whose zero is not its neutral value, the difference from it
     elif isinstance(method, (Tensor, tuple, Mapping)):
         result.seconds[name] = result.evaluations[name] = math.nan
         result.attributions[name] = method

@@ -39,13 +39,13 @@ SETTINGS: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
     "OptiCAM": lambda m, e: {"n_steps": _n(40, e)},
     "ExtremalPerturbation": lambda m, e: {"n_steps": _n(60, e), "areas": (0.1,)},
     "AblationCAM": lambda m, e: {"max_channels": _n(256, e)},
-    "Occlusion": lambda m, e: {"sliding_window_shapes": (3, 32, 32), "strides": (3, *[16 if e == 1 else 32] * 2)},
+    "Occlusion": lambda m, e: {"sliding_window_shapes": (3, 32, 32), "strides": (3, *[32 if e < 0.5 else 16] * 2)},
     "RISE": lambda m, e: {"n_samples": _n(400, e), "generator": 0},
     "LIME": lambda m, e: {"n_samples": _n(300, e), "n_segments": _n(50, e), "generator": 0},
     "KernelSHAP": lambda m, e: {"n_samples": _n(300, e), "generator": 0},
     "Banzhaf": lambda m, e: {"n_samples": _n(300, e), "generator": 0},
     "ShapleySampling": lambda m, e: {"n_samples": _n(8, e), "generator": 0},
-    "OwenValues": lambda m, e: {"n_samples": _n(8, e), "generator": 0, "groups": _rows_of_patches(7 if e == 1 else 3)},
+    "OwenValues": lambda m, e: {"n_samples": _n(8, e), "generator": 0, "groups": _rows_of_patches(3 if e < 0.5 else 7)},
     "FeaturePermutation": lambda m, e: {"generator": 0},
 }
 
@@ -56,9 +56,9 @@ DATA: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
     "DeepSHAP": lambda x, e: {"baselines": torchwhy.Noise(std=0.5, k=_n(8, e))},
     **dict.fromkeys(
         ("FeatureAblation", "FeaturePermutation", "KernelSHAP", "Banzhaf", "ShapleySampling", "OwenValues"),
-        lambda x, e: {"feature_mask": torchwhy.patches(x, 7 if e == 1 else 3)},
+        lambda x, e: {"feature_mask": torchwhy.patches(x, 3 if e < 0.5 else 7)},
     ),
-    "ExactShapley": lambda x, e: {"feature_mask": torchwhy.patches(x, 3 if e == 1 else 2)},
+    "ExactShapley": lambda x, e: {"feature_mask": torchwhy.patches(x, 2 if e < 0.5 else 3)},
 }
 
 NOT_FOR_PHOTOS = {

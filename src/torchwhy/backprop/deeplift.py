@@ -47,7 +47,7 @@ class DeepLIFT(Attribution):
             told apart by the linear operations before f (convolutions, fully connected layers, sums, differences, means,
             batch norm folded in); without one, after max-pooling or an operation with a rule of its own, f is rescaled. All
             other operations (products, max-pooling, softmax, norms, attention) have no such form and keep their rule. It takes
-            two to five times the time and memory of the rescale rule.
+            one and a half to five times the time of the rescale rule, and two to three times its memory.
         multiply_by_inputs: False returns the multipliers m.
         tolerance: warn where the completeness gap is larger than this part of the change of the score.
         strict: refuse non-linear operations without a rule; they are counted in the explanation's ``details`` anyway.
