@@ -46,6 +46,15 @@ def table(scene):
     return tw.compare(net, x, y, methods, metrics, mask=mask)
 
 
+def test_maps_with_a_neutral_value_count_from_there(scene):
+    net, x, y, mask = scene
+    rise = tw.RISE(lambda z: net(z) + 100, n_samples=40, generator=0)
+    moved = tw.compare(rise.model, x, y, {"rise": rise}, {"mass": functools.partial(M.relevance_mass, sign="absolute")}, mask=mask)
+    e = rise.explain(x, y)
+    expected = M.relevance_mass(e.attributions - e.details["neutral"].view(-1, 1, 1, 1), mask, sign="absolute")
+    torch.testing.assert_close(moved.values["mass"]["rise"], expected.double(), rtol=1e-5, atol=1e-6)
+
+
 def test_the_table_holds_what_the_metrics_give(table, scene):
     net, x, y, mask = scene
     ig = tw.IntegratedGradients(net, n_steps=8)

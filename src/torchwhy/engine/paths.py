@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +26,9 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
     if isinstance(n, bool) or int(n) != n or n < least:
         raise ValueError(f"n_steps={n!r}: expected an int of at least {least} for method={method!r}")
     if method == "gausslegendre":
-        nodes, shares = np.polynomial.legendre.leggauss(n)
+        from scipy.special import roots_legendre
+
+        nodes, shares = roots_legendre(n)  # of a band matrix: numpy solves a dense one, which takes seconds for thousands
         return torch.from_numpy((1 + nodes) / 2), torch.from_numpy(shares / 2)
     if method == "riemann_trapezoid":
         weights = torch.full((n,), 1 / (n - 1), dtype=torch.double)
