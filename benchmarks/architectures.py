@@ -25,7 +25,7 @@ import torchwhy as tw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import zoo  # noqa: E402
+import zoo
 
 RUN = {
     "Guided": lambda m: tw.GuidedBackprop(m),
@@ -38,9 +38,9 @@ RUN = {
 }
 GAPS = ("DeepLIFT gap", "DeepLIFT gap, float64", "LRP-ε gap, no biases")
 COLUMNS = ["model", *GAPS, *RUN, "operations without a rule"]
-ABOUT = """float32 but for one column. What remains in float32, where weights are random and contributions of both signs cancel (LeViT:
-by a factor of ten thousand), is rounding; Llama's norms compute in float32 whatever they are given. Recurrent layers have no
-rectifiers, and GPT-2 writes its GELU by hand, with tanh, hence the plain gradient."""
+ABOUT = """float32 but for one column. What remains in float32, where weights are random and contributions of both signs cancel
+(LeViT: by a factor of ten thousand), is rounding; Llama's norms compute in float32 whatever they are given. Recurrent layers
+have no rectifiers, and GPT-2 writes its GELU by hand, with tanh, hence the plain gradient."""
 
 
 def relative(gap: torch.Tensor, whole: torch.Tensor) -> float:

@@ -24,7 +24,9 @@ def run(method, x, target, rows):
 
 
 def main() -> None:
-    bench = Benchmark("counterfactual_speed", "Counterfactuals of many rows together, and one by one", rounds=3, cuda=True)
+    bench = Benchmark(
+        "counterfactual_speed", "Counterfactuals of many rows together, and one by one", rounds=3, cuda=True
+    )
     rows, device = 8 if bench.quick else 64, "cuda" if bench.cuda else "cpu"
     for name, (net, x) in networks().items():
         net, x = net.to(device), x[:rows].to(device)

@@ -193,7 +193,8 @@ class Benchmark:
                 continue
         processor = _cpuinfo("model name") or platform.machine()
         device = f"{torch.cuda.get_device_name()}, " if self.cuda else ""
-        return f"{device}{torch.get_num_threads()} CPU threads, {processor}, Python {platform.python_version()}, {', '.join(versions)}"
+        threads = f"{torch.get_num_threads()} CPU threads"
+        return f"{device}{threads}, {processor}, Python {platform.python_version()}, {', '.join(versions)}"
 
     def case(
         self,

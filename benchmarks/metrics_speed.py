@@ -47,7 +47,10 @@ def compare(bench, label, net, x, sides, note=None, **options):
     sides = {name: side for name, side in sides.items() if side is not None}
     given: dict[str, np.ndarray] = {}
     counted = {n: net.count(lambda n=n, side=side: given.update({n: side()})) for n, side in sides.items()}
-    run = {"floor": floor(forward(net.model, x), counted["torchwhy"][0], (8, 32, 128, 256)), **{n: drop(s) for n, s in sides.items()}}
+    run = {
+        "floor": floor(forward(net.model, x), counted["torchwhy"][0], (8, 32, 128, 256)),
+        **{n: drop(s) for n, s in sides.items()},
+    }
     facts = {
         "images": len(x),
         "evaluated": {n: c[0] for n, c in counted.items()},

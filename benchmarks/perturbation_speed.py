@@ -152,7 +152,9 @@ def main() -> None:
             }
             if captum is not None:
                 try:
-                    together = 1 if name.startswith(("KernelSHAP", "LIME")) else rows  # these take one image after another
+                    together = (
+                        1 if name.startswith(("KernelSHAP", "LIME")) else rows
+                    )  # these take one image after another
                     per = best[together] = best.get(together) or best_captum(model, x[:together], mask)
                     sides[f"captum perturbations_per_eval={per}"] = lambda captum=captum, mask=mask, x=x, per=per: (
                         captum(model, x, mask, per)

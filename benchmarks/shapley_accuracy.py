@@ -1,9 +1,9 @@
 """How far are sampled Shapley values from the exact ones, for a number of evaluations?
 
 Four games whose exact values are known: a network with 12 features, gradient-boosted trees with 10 on scikit-learn's
-diabetes data, and two sums of small games over 49 patches, a smooth and a rough one. For each budget the mean absolute error over the features, as a
-share of their mean absolute value, is averaged over seeds; every method is charged for all rows that it evaluates, which
-are counted.
+diabetes data, and two sums of small games over 49 patches, a smooth and a rough one. For each budget the mean absolute error
+over the features, as a share of their mean absolute value, is averaged over seeds; every method is charged for all rows that
+it evaluates, which are counted.
 
     python benchmarks/shapley_accuracy.py --save
 """

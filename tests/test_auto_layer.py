@@ -88,3 +88,23 @@ def test_transformers(kind):
     )
     layer, grid = found(model, torch.randn(2, 3, 64, 64))
     assert (layer.split(".")[-1], grid) == expected
+
+
+class TwoBranches(torch.nn.Module):
+    """Each answer has a last convolution of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (torch.nn.Conv2d(3, 4, 3) for _ in range(2))
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(4, 1) for _ in range(2))
+
+    def forward(self, x):
+        return torch.cat([h(c(x).relu().mean((2, 3))) for h, c in zip(self.heads, (self.a, self.b))], 1)
+
+
+def test_the_layer_is_that_of_the_target():
+    torch.manual_seed(0)
+    net, x = TwoBranches().eval(), torch.rand(2, 3, 8, 8)
+    for target in (0, 1, [1, 1], torch.tensor([0, 0])):
+        expected = tw.GradCAM(net, layer="ab"[int(torch.as_tensor(target).flatten()[0])]).attribute(x, target)
+        torch.testing.assert_close(tw.GradCAM(net).attribute(x, target), expected)

@@ -62,8 +62,8 @@ def test_other_errors_are_not_retried():
 
 
 def plan(*, images=False, **options):
-    inputs = [torch.ones(1, 3, 4, 4) if images else torch.ones(1, 3)]
-    return Batching(**{"batch_size": None, "inputs": inputs, "graph": True, "progress": False, "label": "x", **options})
+    given = [torch.ones(1, 3, 4, 4) if images else torch.ones(1, 3)]
+    return Batching(**{"batch_size": None, "inputs": given, "graph": True, "progress": False, "label": "x", **options})
 
 
 def test_the_first_call_measures_what_a_row_costs(monkeypatch):
@@ -89,7 +89,8 @@ def test_no_tensor_of_a_call_is_very_large(monkeypatch):
     assert sum(sizes) == 400
 
 
-def test_nothing_depends_on_a_clock_in_deterministic_mode():
+def test_nothing_depends_on_a_clock_in_deterministic_mode(monkeypatch):
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
     torch.use_deterministic_algorithms(True)
     try:
         sizes = []
@@ -172,6 +173,8 @@ def test_the_rows_of_a_call_are_remembered_too(monkeypatch):
     assert run(graph=False, batch_size=20) == [20] * 7
     assert max(run(most=20)) == 14  # less memory now: forgotten, and measured anew
     assert run() == [4, 8, 32, 32, 32, 32]
+    assert run(kind="bf16")[:2] == [4, 8]
+    assert run(inputs=[torch.ones(1, 3, 4, 4).double()])[:2] == [4, 8]
 
 
 def test_a_model_that_cannot_take_channels_last(monkeypatch):

@@ -49,7 +49,9 @@ def table(scene):
 def test_maps_with_a_neutral_value_count_from_there(scene):
     net, x, y, mask = scene
     rise = tw.RISE(lambda z: net(z) + 100, n_samples=40, generator=0)
-    moved = tw.compare(rise.model, x, y, {"rise": rise}, {"mass": functools.partial(M.relevance_mass, sign="absolute")}, mask=mask)
+    moved = tw.compare(
+        rise.model, x, y, {"rise": rise}, {"mass": functools.partial(M.relevance_mass, sign="absolute")}, mask=mask
+    )
     e = rise.explain(x, y)
     expected = M.relevance_mass(e.attributions - e.details["neutral"].view(-1, 1, 1, 1), mask, sign="absolute")
     torch.testing.assert_close(moved.values["mass"]["rise"], expected.double(), rtol=1e-5, atol=1e-6)
@@ -196,3 +198,16 @@ def test_unknown_names_are_refused(table):
 def test_packages_are_there_after_a_plain_import():
     assert tw.__getattr__("metrics") is M
     assert tw.metrics.deletion.higher_is_better is False
+
+
+def test_pairs_without_a_difference_do_not_make_the_test_approximate():
+    hit, some = torch.ones(16, dtype=torch.double), torch.ones(16, dtype=torch.double)
+    some[:5] = 0
+    maps = {"a": torch.rand(16, 1, 2, 2), "b": torch.rand(16, 1, 2, 2)}
+    mask = torch.ones(16, 2, 2, dtype=torch.bool)
+    found = tw.compare(
+        lambda x: x.sum((1, 2, 3)), torch.rand(16, 1, 2, 2), None, maps, {"hit": M.pointing_game}, mask=mask
+    )
+    found.values["hit"] = {"a": hit, "b": some}
+    (pair,) = found.differences("hit")
+    assert pair.p_value == pytest.approx(0.0625)

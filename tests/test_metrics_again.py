@@ -242,3 +242,17 @@ def test_a_batch_equals_its_rows_and_data_reaches_the_method(metric):
 def test_refusals_name_the_argument(call, error, match):
     with pytest.raises(error, match=match):
         call(tw.Saliency(make("smooth")), inputs("smooth"))
+
+
+def test_a_methods_own_samples_are_the_same_at_every_call():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
+    twice = lambda x: net(x).expand(-1, 2)  # noqa: E731 (two classes, one answer)
+    x = torch.rand(3, 4, dtype=torch.double)
+    for of in (None, tw.InputXGradient(twice)):
+        method = tw.SmoothGrad(twice, n_samples=4, noise_level=0.5, of=of)
+        torch.testing.assert_close(M.random_logit(method, x, 0), torch.ones(3, dtype=torch.double))
+        assert M.sensitivity_max(method, x, 0, radius=1e-6).max() < 1e-4
+        assert method.generator is None
+    kernel = tw.IntegratedGradients(twice, n_steps=4)
+    assert again.settled(kernel) is not kernel

@@ -8,6 +8,7 @@ from nets import inputs, make
 
 import torchwhy as tw
 from torchwhy import metrics as M
+from torchwhy.engine.images import fill_linearly
 
 
 def linear(*w):
@@ -223,3 +224,20 @@ def test_a_mask_of_one_row_is_not_taken_by_rows():
     mask = torch.tensor([0, 0, 1, 1])  # as many elements as there are rows
     found = M.sensitivity_max(tw.FeatureAblation(net), x, 0, feature_mask=mask)
     torch.testing.assert_close(found, M.sensitivity_max(tw.FeatureAblation(net), x, 0, feature_mask=mask[None]))
+
+
+def test_named_attributions_are_matched_by_name():
+    f = lambda a, b: (3 * a - 5 * b).sum(1)  # noqa: E731
+    x = {"a": torch.ones(2, 3), "b": 2 * torch.ones(2, 3)}
+    maps = {"b": -5 * x["b"], "a": 3 * x["a"]}
+    torch.testing.assert_close(M.faithfulness_correlation(f, x, maps), torch.ones(2), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="the inputs are a, b"):
+        M.faithfulness_correlation(f, x, {"a": maps["a"], "c": maps["b"]})
+
+
+def test_road_in_half_precision():
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).half()
+    keep = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)) > 0.5
+    found = fill_linearly(x, keep, most=200)
+    torch.testing.assert_close(found.float(), fill_linearly(x.float(), keep), rtol=0, atol=1e-3)
+    assert found.dtype == torch.half

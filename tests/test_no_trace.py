@@ -161,3 +161,32 @@ def test_the_last_run_restores_the_buffers():
         assert net.seen == 5
     assert net.seen is seen
     assert seen == 0
+
+
+def test_several_targets_of_a_model_in_training_mode():
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3))
+    before = of_model(net)
+    with pytest.warns(UserWarning, match="training"):
+        tw.Saliency(net).attribute_each(torch.rand(4, 3, 2, 2), [0, "predicted"])
+    assert same(of_model(net), before)
+
+
+def test_a_model_made_in_inference_mode():
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    x = torch.rand(2, 4)
+    found = tw.FeatureAblation(net.eval()).attribute(x, 0)
+    with torch.inference_mode():
+        assert found[0, 1] == pytest.approx(float(net(x)[0, 0] - net(x * torch.tensor([1, 0, 1, 1]))[0, 0]), abs=1e-6)
+
+
+def test_what_a_model_does_to_a_further_argument_stays_with_the_call():
+    def model(x, mask):
+        return (x * mask.add_(1).view(-1, 3)).sum(1)
+
+    x, mask = torch.rand(1, 3), torch.zeros(1, 3)
+    for method in (tw.Saliency(model), tw.IntegratedGradients(model, n_steps=4)):
+        torch.testing.assert_close(
+            method.attribute(x, additional_forward_args=mask).abs() > 0, torch.ones(1, 3, dtype=torch.bool)
+        )
+        assert not mask.any()

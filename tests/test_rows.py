@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import each_case
+from torch import nn
 
 import torchwhy as tw
 
@@ -71,3 +73,24 @@ def test_batch_norm_of_a_single_row_whose_gradient_is_transposed(layout):
     expected = (torch.arange(8 * 8 * 3.0).view(8, 8, 3).permute(2, 0, 1) * scale).expand(2, 3, 8, 8)
     for rows in (x, x[:1]):
         torch.testing.assert_close(tw.Saliency(net).attribute(rows), expected[: len(rows)])
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_one_row_through_a_norm_with_a_transposed_gradient(norm):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.settle, self.head = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.Linear(8, 2)
+            self.register_buffer("mean", torch.randn(8))
+            self.register_buffer("var", torch.rand(8) + 0.5)
+
+        def forward(self, x):
+            x = self.patches(x)  # a function of it, not a module that could be seen
+            x = F.batch_norm(x, self.mean, self.var) if norm == "batch" else F.instance_norm(input=x)
+            return self.head(self.settle(x.flatten(2).transpose(1, 2)).square()).mean(1)
+
+    torch.manual_seed(0)
+    net, x = Net().double().eval(), torch.randn(1, 3, 16, 16, dtype=torch.double)
+    one = tw.Saliency(net, signed=True).attribute(x, 0)
+    two = tw.Saliency(net, signed=True).attribute(torch.cat([x, x]), 0)
+    torch.testing.assert_close(one, two[:1], rtol=1e-8, atol=1e-12)

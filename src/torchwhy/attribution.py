@@ -195,6 +195,11 @@ class Attribution(Settings):
                 label=type(self).__name__,
                 within=within,
                 model=self.model,
+                kind=(
+                    self.precision,
+                    str(getattr(self, "layer", None)),
+                    str(target) if isinstance(target, Neuron) else "",
+                ),
             ),
         )
         if self.uses_baselines:

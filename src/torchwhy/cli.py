@@ -57,7 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
     explain.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", dest="settings", help="settings, as n_steps=64"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="settings, as n_steps=64",
     )
     explain.add_argument("--device", default="cpu")
     explain.add_argument("--out", type=Path, default=Path("explanation.png"), help="the figure (default: %(default)s)")

@@ -90,7 +90,8 @@ class Comparison:
             gap = self._of(a, metric) - self._of(b, metric)
             gap = gap[gap.isfinite()]
             if len(gap):
-                p = float(wilcoxon(gap.numpy()).pvalue) if bool((gap != 0).any()) else 1.0
+                moved = gap[gap != 0]  # the test drops the others too, but counts them when it chooses how to compute p
+                p = float(wilcoxon(moved.numpy()).pvalue) if len(moved) else 1.0
                 found.append(Difference(a, b, float(gap.mean()), p, p))
         largest, done = 0.0, {}
         for rank, d in enumerate(sorted(found, key=lambda d: d.p_value)):

@@ -75,11 +75,12 @@ class Batching:
         label: what the bar is called.
         within: of which this work is one call: what was found to be faster there holds here.
         model: for which it is remembered where shortcuts were clearly faster: the next such work needs no trial.
+        kind: what else decides what a row costs.
     """
 
     def __init__(
         self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
-        within: Batching | None = None, model: Any = None,
+        within: Batching | None = None, model: Any = None, kind: Hashable = None,
     ) -> None:  # fmt: skip
         if batch_size is not None and (
             isinstance(batch_size, (bool, str)) or int(batch_size) != batch_size or batch_size < 1
@@ -92,10 +93,19 @@ class Batching:
         self.fast: bool = within is not None and within.fast  # whether they are taken
         self._images = any(t.dim() in (4, 5) for t in inputs)
         self._known = _known(model)
-        self._work = (label, graph, self.device, torch.get_num_threads(), *(t.shape[1:] for t in inputs))
+        self._work = (
+            label,
+            graph,
+            self.device,
+            torch.get_num_threads(),
+            kind,
+            *((t.shape[1:], t.dtype) for t in inputs),
+        )
         self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
-        self._row_bytes: tuple[float, float] | None = None  # on a CPU: kept for the backward pass, and of the largest tensor
+        self._row_bytes: tuple[float, float] | None = (
+            None  # on a CPU: kept for the backward pass, and of the largest tensor
+        )
         self._depth = 0
 
     @property

@@ -30,7 +30,9 @@ def frozen(model: Any) -> Iterator[None]:
     try:
         with _lock:
             for p in model.parameters() if modules else ():
-                if p in _held or p.requires_grad:
+                if (
+                    p in _held or p.requires_grad
+                ) and not p.is_inference():  # such a one has no gradient, and no switch
                     _held.setdefault(p, [0, partial(p.requires_grad_, True)])[0] += 1
                     mine.append(p)
                     p.requires_grad_(False)
@@ -59,19 +61,27 @@ def _put_back(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> N
         module._buffers[name] = buffer
 
 
-class _OneRowBatchNorm(TorchFunctionMode):
-    """Batch norm of a single row, its input and its gradient in one layout.
+class _OneRowNorm(TorchFunctionMode):
+    """Batch and instance norm of a single row, its input and its gradient in one layout.
 
-    Its backward pass on the CPU reads a transposed one wrongly (torch 2.15).
+    Their backward pass on the CPU reads a transposed one wrongly (torch 2.15), that of instance norm channels-last too.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if getattr(func, "__name__", "") != "batch_norm" or len(args[0]) != 1:
-            return func(*args, **(kwargs or {}))
-        x = args[0]
-        last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name not in ("batch_norm", "instance_norm") or ruled(name):  # a rule of it has a backward of its own
+            return func(*args, **kwargs)
+        x, args = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
+        if len(x) != 1:
+            return func(x, *args, **kwargs)
+        last = (
+            name == "batch_norm"
+            and x.dim() == 4
+            and not x.is_contiguous()
+            and x.is_contiguous(memory_format=torch.channels_last)
+        )
         layout = torch.channels_last if last else torch.contiguous_format
-        y = func(x.contiguous(memory_format=layout), *args[1:], **(kwargs or {}))
+        y = func(x.contiguous(memory_format=layout), *args, **kwargs)
         if y.requires_grad:
             y.register_hook(lambda g: g.contiguous(memory_format=layout))
         return y
@@ -86,10 +96,8 @@ def differentiable(model: Any, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         if device.type == "cuda" and any(issubclass(k, nn.RNNBase) for k in kinds):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # no backward pass in eval mode
-        normed = any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds)
-        normed = normed or not isinstance(model, nn.Module)  # a function: it may hide one
-        if device.type == "cpu" and normed and not ruled("batch_norm"):  # a rule of it has a backward of its own
-            stack.enter_context(_OneRowBatchNorm())
+        if device.type == "cpu":
+            stack.enter_context(_OneRowNorm())
         yield
 
 

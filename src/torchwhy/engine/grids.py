@@ -163,14 +163,15 @@ def _up(a: int, b: int) -> int:
 def last_grid(problem: Problem, *, input: bool = False) -> Place:
     """The last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
 
-    For an index as the target it is found once for a model and a shape of inputs.
+    For an index as the target it is found once for a model, a shape of inputs and the index.
 
     Raises:
         ValueError: there is none, or the model's own output is such a grid.
     """
     given, model = problem.target.given, problem.model
     shapes = tuple(tuple(t.shape[1:]) for t in problem.data.inputs)
-    key = (shapes, given is None, tuple(name for name, _ in model.named_modules()))
+    first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
+    key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
     if callable(given) or problem.neuron is not None:
         found = _search(problem)
     else:

@@ -63,6 +63,7 @@ def fill_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: int
         tolerance: the largest residual, relative to that of zero.
         most: iterations.
     """
+    given, x = x, x.to(torch.promote_types(x.dtype, torch.float))  # the squared residual is below what half can say
     kernel = x.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]).div(12)[None, None]
     around = lambda t: F.conv2d(t.flatten(0, 1)[:, None], kernel, padding=1).view_as(t)  # noqa: E731
     total = around(torch.ones_like(x[:1, :1]))
@@ -81,4 +82,4 @@ def fill_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: int
         found, residual = found + length * direction, residual - length * moved
         size, before = inner(residual, residual), size
         direction = residual + size / before.clamp(min=torch.finfo(x.dtype).tiny) * direction
-    return torch.where(keep, x, found)
+    return torch.where(keep, given, found.to(given))

@@ -28,7 +28,9 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
     if method == "gausslegendre":
         from scipy.special import roots_legendre
 
-        nodes, shares = roots_legendre(n)  # of a band matrix: numpy solves a dense one, which takes seconds for thousands
+        nodes, shares = roots_legendre(
+            n
+        )  # of a band matrix: numpy solves a dense one, which takes seconds for thousands
         return torch.from_numpy((1 + nodes) / 2), torch.from_numpy(shares / 2)
     if method == "riemann_trapezoid":
         weights = torch.full((n,), 1 / (n - 1), dtype=torch.double)

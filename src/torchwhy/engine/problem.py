@@ -84,7 +84,7 @@ class Data:
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != self.n:
             return value
         if self.n == 1:
-            return value.expand(len(rows), *value.shape[1:])
+            return value.expand(len(rows), *value.shape[1:]).clone()  # its own: a model may write to it, or view it
         return value[rows.to(value.device)]
 
     def call(self, model: Callable[..., Any], z: Sequence[Tensor], rows: Tensor) -> Any:

@@ -46,10 +46,11 @@ class OfGradient(Attribution):
         with torch.inference_mode(False):
             problem = self._problem(inputs, targets[0], None, None, additional_forward_args)
             device = problem.data.inputs[0].device
-            each = [
-                Target.of(self._predicted(problem, t) if isinstance(t, str) else t, problem.n, device) for t in targets
-            ]
             with problem.open():
+                each = [
+                    Target.of(self._predicted(problem, t) if isinstance(t, str) else t, problem.n, device)
+                    for t in targets
+                ]
                 parts = list(problem.batches(problem.n, lambda a, b: problem.gradients_of_each(each, a, b)))
                 joined = [tuple(map(torch.cat, zip(*(part[t] for part in parts)))) for t in range(len(each))]
                 values = [self._of(problem, gradients) for gradients in joined]

@@ -229,8 +229,13 @@ def rate(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"])
         reduce: how the elements of a feature are put together.
 
     Raises:
-        ValueError: attributions of another shape than the inputs.
+        ValueError: attributions of another shape than the inputs, or of other names.
     """
+    names = problem.data.names
+    if isinstance(attributions, Mapping) and names is not None:
+        if set(attributions) != set(names):
+            raise ValueError(f"attributions: of {', '.join(map(str, attributions))}; the inputs are {', '.join(names)}")
+        attributions = {name: attributions[name] for name in names}
     found = tensors_of(attributions)
     if len(found) != len(problem.x):
         raise ValueError(f"attributions: {len(found)} tensors given for {len(problem.x)} inputs")

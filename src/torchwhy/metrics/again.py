@@ -30,8 +30,7 @@ class Data(TypedDict, total=False):
 
 def explain(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
     """The attributions as (N, d)."""
-    checked(method)
-    return flat(method.attribute(inputs, target, **{k: v for k, v in data.items() if v is not None}))
+    return flat(settled(method).attribute(inputs, target, **{k: v for k, v in data.items() if v is not None}))
 
 
 def checked(method: Any) -> Attribution:
@@ -45,6 +44,20 @@ def checked(method: Any) -> Attribution:
             f"method: expected a method with its settings, as tw.Saliency(model); got {type(method).__name__}"
         )
     return method
+
+
+def settled(method: Attribution) -> Attribution:
+    """The method, and those it has as settings, with the same draws at every call where no generator was given.
+
+    Otherwise the noise of its own samples would be taken for what the metric asks for.
+    """
+    found = copy.copy(checked(method))
+    for name, value in vars(found).items():
+        if isinstance(value, Attribution):
+            setattr(found, name, settled(value))
+    if getattr(found, "generator", 0) is None:
+        found.generator = 0  # type: ignore[attr-defined]
+    return found
 
 
 def asked(method: Attribution, inputs: Inputs, target: TargetLike, generator: Seed, data: Data) -> Problem:
@@ -66,6 +79,8 @@ def at(
     of: Callable[[Tensor, Tensor], Tensor] = lambda found, rows: found,
 ) -> Tensor:
     """What ``of(attributions (M, d), rows (M,))`` makes of n points of every row, ``point(rows, k)``: (n, N, ...)."""
+
+    method = settled(method)
 
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.rows_and_samples(start, stop)
