@@ -45,6 +45,14 @@ def test_explain_writes_a_figure(run, tmp_path):
     assert "gap" in out
 
 
+def test_settings_may_be_given_one_by_one(run):
+    code, out, _ = run(
+        "explain", "chelsea", *SHAPES, "--method", "IntegratedGradients", "--set", "n_steps=7", "--set", "batch_size=4"
+    )
+    assert code == 0
+    assert " 9 evals" in out or "9 evaluations" in out, out
+
+
 def test_steps_that_are_asked_for_are_taken(run):
     for steps in (7, 11):  # the demo's tolerance would choose their number itself
         code, out, _ = run("explain", "chelsea", *SHAPES, "--set", f"n_steps={steps}")

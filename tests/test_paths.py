@@ -71,3 +71,25 @@ def test_no_error_is_given_for_another_statistic():
         assert method.explain(x, 1).standard_error is None
     of = tw.SmoothGrad(net, of=tw.Saliency(net, channels="max"), **given).explain(x, 1)
     assert of.standard_error.shape == of.attributions.shape == (3, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tw.IntegratedGradients,
+        lambda f: tw.IntegratedGradients(f, tolerance=0.01),
+        tw.GuidedIG,
+        tw.IDGI,
+        lambda f: tw.SmoothGrad(f, generator=0),
+        lambda f: tw.ExpectedGradients(f, generator=0),
+    ],
+)
+def test_inputs_of_one_number_a_row(make):
+    data = {"age": torch.tensor([1.0, 2.0]), "income": torch.tensor([3.0, 5.0])}
+    method = make(lambda age, income: age * income + age)
+    options = {"baselines": "uniform"} if isinstance(method, tw.ExpectedGradients) else {}
+    found = method.explain(data, **options).attributions
+    assert {k: tuple(v.shape) for k, v in found.items()} == {"age": (2,), "income": (2,)}
+    if type(method) is tw.IntegratedGradients:
+        total = found["age"] + found["income"]
+        torch.testing.assert_close(total, data["age"] * data["income"] + data["age"], rtol=1e-4, atol=1e-4)

@@ -306,7 +306,9 @@ class Attribution(Settings):
 
 def completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
     """How far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
-    total = torch.stack([v.flatten(1).sum(1, dtype=torch.promote_types(v.dtype, torch.float)) for v in values]).sum(0)
+    total = torch.stack(
+        [v.reshape(len(v), -1).sum(1, dtype=torch.promote_types(v.dtype, torch.float)) for v in values]
+    ).sum(0)
     return (total - change(problem)).abs()
 
 

@@ -107,7 +107,7 @@ class Uniform(Random):
     def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Noise, shape ``(K, N, ...)``, the same draws for all rows."""
         u = torch.rand(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
-        flat = x.flatten(1)
+        flat = x.reshape(len(x), -1)
         low, high = (m.reshape(-1, *[1] * (x.dim() - 1)) for m in (flat.amin(1), flat.amax(1)))
         low = low if self.low is None else torch.full_like(low, self.low)
         high = high if self.high is None else torch.full_like(high, self.high)

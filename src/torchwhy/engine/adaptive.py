@@ -155,7 +155,9 @@ def _evaluate(problem: Problem, jobs: Sequence[tuple[Line, float]]) -> Iterator[
         )
         k = torch.arange(len(chunk))
         scores, gradients = problem.gradients(path.point(rows, k), rows)
-        slopes = torch.stack([(g * v).flatten(1).sum(1) for g, v in zip(gradients, path.velocity(rows, k))]).sum(0)
+        slopes = torch.stack(
+            [(g * v).reshape(len(v), -1).sum(1) for g, v in zip(gradients, path.velocity(rows, k))]
+        ).sum(0)
         numbers = zip(scores.tolist(), slopes.tolist())
         return start, [(s, d, tuple(g[i].clone() for g in gradients)) for i, (s, d) in enumerate(numbers)]
 

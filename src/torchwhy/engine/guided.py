@@ -106,4 +106,4 @@ def advance(t: Tensor, width: Tensor, size: Tensor, alpha: float, fraction: floa
 
 def _flat(tensors: list[Tensor] | Tensors) -> Tensor:
     """``(N, d)``, in float32 at least: in half precision sums over features overflow, and small steps round to nothing."""
-    return torch.cat([t.flatten(1).to(torch.promote_types(t.dtype, torch.float)) for t in tensors], 1)
+    return torch.cat([t.reshape(len(t), -1).to(torch.promote_types(t.dtype, torch.float)) for t in tensors], 1)

@@ -134,7 +134,9 @@ class Around:
                 raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
             self.sigmas = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, tensors)]
         else:
-            self.sigmas = [noise_level * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in tensors]
+            self.sigmas = [
+                noise_level * (x.reshape(len(x), -1).amax(1) - x.reshape(len(x), -1).amin(1)) for x in tensors
+            ]
         if noise_level < 0 or any(bool((s < 0).any()) for s in self.sigmas):
             raise ValueError("stdevs, noise_level: a standard deviation cannot be negative")
         self.noise = [normal_draws(x, problem.generator) for x in tensors]
