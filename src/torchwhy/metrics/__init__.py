@@ -6,6 +6,7 @@
 - What cannot be said is NaN (a correlation with what does not vary, a share of nothing), never a silent 0; maps with
   NaN or infinite numbers are refused.
 - Those that run the model share :class:`Options`.
+- A method that must explain again draws the same samples each time, also where it was given no ``generator``.
 """
 
 from ._base import Curve, Options
