@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from harness import Counted, CurveBenchmark
+from harness import CurveBenchmark
+from metrics_speed import Counted
 
 import torchwhy as tw
 from torchwhy import metrics as M

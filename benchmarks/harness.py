@@ -370,25 +370,6 @@ class CurveBenchmark(Benchmark):
         return figure
 
 
-class Counted(torch.nn.Module):
-    """A model that counts its rows and calls."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model, self.rows, self.calls = model, 0, 0
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """The model's output."""
-        self.rows, self.calls = self.rows + len(x), self.calls + 1
-        return self.model(x)
-
-    def count(self, side: Callable[[], Any]) -> tuple[int, int]:
-        """Rows and calls that a side takes."""
-        self.rows = self.calls = 0
-        side()
-        return self.rows, self.calls
-
-
 def lower_precisions(cuda: bool = False) -> tuple[str, ...]:
     """The precisions that the GPU or the processor computes in, and does not only imitate; says so where there is none."""
     if cuda:

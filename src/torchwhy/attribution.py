@@ -15,7 +15,7 @@ from .engine.batching import Batching
 from .engine.blackbox import as_function
 from .engine.gradients import frozen
 from .engine.grids import last_grid
-from .engine.paths import baseline_at
+from .engine.paths import baseline_at, row_sums
 from .engine.problem import Data, Problem, Tensors, rows_first
 from .engine.randomness import Seed, generator_of
 from .engine.warning import warn_of_training
@@ -195,11 +195,7 @@ class Attribution(Settings):
                 label=type(self).__name__,
                 within=within,
                 model=self.model,
-                kind=(
-                    self.precision,
-                    str(getattr(self, "layer", None)),
-                    str(target) if isinstance(target, Neuron) else "",
-                ),
+                kind=(self.precision, str(self.layer), str(target) if isinstance(target, Neuron) else ""),
             ),
         )
         if self.uses_baselines:
@@ -306,10 +302,7 @@ class Attribution(Settings):
 
 def completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
     """How far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
-    total = torch.stack(
-        [v.reshape(len(v), -1).sum(1, dtype=torch.promote_types(v.dtype, torch.float)) for v in values]
-    ).sum(0)
-    return (total - change(problem)).abs()
+    return (row_sums(values) - change(problem)).abs()
 
 
 def change(problem: Problem) -> Tensor:

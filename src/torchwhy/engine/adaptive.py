@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from .paths import Straight, count
+from .paths import Straight, count, row_sums
 from .problem import Problem, Tensors
 from .warning import warn
 
@@ -155,9 +155,7 @@ def _evaluate(problem: Problem, jobs: Sequence[tuple[Line, float]]) -> Iterator[
         )
         k = torch.arange(len(chunk))
         scores, gradients = problem.gradients(path.point(rows, k), rows)
-        slopes = torch.stack(
-            [(g * v).reshape(len(v), -1).sum(1) for g, v in zip(gradients, path.velocity(rows, k))]
-        ).sum(0)
+        slopes = row_sums([g * v for g, v in zip(gradients, path.velocity(rows, k))])
         numbers = zip(scores.tolist(), slopes.tolist())
         return start, [(s, d, tuple(g[i].clone() for g in gradients)) for i, (s, d) in enumerate(numbers)]
 

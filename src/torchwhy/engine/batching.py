@@ -104,7 +104,7 @@ class Batching:
         self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
         self._row_bytes: tuple[float, float] | None = (
-            None  # on a CPU: kept for the backward pass, and of the largest tensor
+            None  # on a CPU: kept for the backward pass, of the largest tensor
         )
         self._depth = 0
 

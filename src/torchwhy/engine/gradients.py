@@ -30,9 +30,8 @@ def frozen(model: Any) -> Iterator[None]:
     try:
         with _lock:
             for p in model.parameters() if modules else ():
-                if (
-                    p in _held or p.requires_grad
-                ) and not p.is_inference():  # such a one has no gradient, and no switch
+                trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
+                if p in _held or trainable:
                     _held.setdefault(p, [0, partial(p.requires_grad_, True)])[0] += 1
                     mine.append(p)
                     p.requires_grad_(False)

@@ -28,9 +28,7 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
     if method == "gausslegendre":
         from scipy.special import roots_legendre
 
-        nodes, shares = roots_legendre(
-            n
-        )  # of a band matrix: numpy solves a dense one, which takes seconds for thousands
+        nodes, shares = roots_legendre(n)  # of a band matrix: numpy's dense one takes seconds for thousands
         return torch.from_numpy((1 + nodes) / 2), torch.from_numpy(shares / 2)
     if method == "riemann_trapezoid":
         weights = torch.full((n,), 1 / (n - 1), dtype=torch.double)
@@ -43,6 +41,13 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
             "riemann_trapezoid"
         )
     return (torch.arange(n, dtype=torch.double) + shift) / n, torch.full((n,), 1 / n, dtype=torch.double)
+
+
+def row_sums(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of each row ``(M, ...)`` over several tensors, ``(M,)``, in at least single precision."""
+    return torch.stack(
+        [t.reshape(len(t), -1).sum(1, dtype=torch.promote_types(t.dtype, torch.float)) for t in tensors]
+    ).sum(0)
 
 
 def pick(t: Tensor, rows: Tensor) -> Tensor:
@@ -134,9 +139,8 @@ class Around:
                 raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
             self.sigmas = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, tensors)]
         else:
-            self.sigmas = [
-                noise_level * (x.reshape(len(x), -1).amax(1) - x.reshape(len(x), -1).amin(1)) for x in tensors
-            ]
+            rows = [x.reshape(len(x), -1) for x in tensors]
+            self.sigmas = [noise_level * (r.amax(1) - r.amin(1)) for r in rows]
         if noise_level < 0 or any(bool((s < 0).any()) for s in self.sigmas):
             raise ValueError("stdevs, noise_level: a standard deviation cannot be negative")
         self.noise = [normal_draws(x, problem.generator) for x in tensors]

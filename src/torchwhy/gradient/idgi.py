@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from ..attribution import Attribution
-from ..engine.paths import Straight, pairs
+from ..engine.paths import Straight, pairs, row_sums
 from ..engine.problem import Evaluated, Problem, Sums, Tensors, over_rows
 from .blur_ig import BlurIG
 from .guided_ig import GuidedIG
@@ -52,7 +52,7 @@ class IDGI(Attribution):
         for before, after in pairs(self._walk(of, problem), problem.n, of.n_steps + 1):
             # in half precision small squares are zero
             squares = [g.to(torch.promote_types(g.dtype, torch.float)).square() for g in before.gradients]
-            whole = torch.stack([s.reshape(len(s), -1).sum(1) for s in squares]).sum(0)
+            whole = row_sums(squares)
             share = torch.where(whole > 0, (after.scores - before.scores) / whole, 0)
             sums.add(before.rows, [over_rows(share, s) * s for s in squares])
         return sums.mean(len(problem.baselines[0]))
