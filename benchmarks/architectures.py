@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 import sys
 import time
 import warnings
@@ -79,17 +78,17 @@ class Architectures(Benchmark):
 
     of_cases = False
 
-    def plot(self) -> Any:
+    def plot(self, results: list[dict[str, Any]]) -> Any:
         """The gaps of each model, on a logarithmic axis."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 1 + 0.16 * len(self.results)))
+        figure = Figure(figsize=(7, 1 + 0.16 * len(results)))
         ax = figure.subplots()
         for gap, colour in zip(GAPS, ("#8c9bb0", "#4c72b0", "#c44e52")):
-            values = [max(r["gaps"][gap], 1e-17) for r in self.results]
+            values = [max(r["gaps"][gap], 1e-17) for r in results]
             ax.plot(values, range(len(values)), "o", markersize=3.5, color=colour, label=gap)
         ax.set(xscale="log", xlabel="gap / change of the score (nothing: at the left edge)")
-        ax.set_yticks(range(len(self.results)), [r["case"] for r in self.results], fontsize=6)
+        ax.set_yticks(range(len(results)), [r["case"] for r in results], fontsize=6)
         ax.invert_yaxis()
         ax.grid(linewidth=0.3)
         ax.set_title(self.title, fontsize=9)
@@ -104,7 +103,7 @@ def main() -> None:
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     print("\n".join(lines))
     for name in names:
-        if not re.search(bench.only, name):
+        if not bench.wanted(name):
             continue
         begun = time.perf_counter()
         try:

@@ -6,8 +6,6 @@ networks use their activations twice). Then the peak memory of each, in a proces
 
 from __future__ import annotations
 
-import re
-
 import torch
 from harness import Benchmark, void
 
@@ -63,7 +61,7 @@ def zennit_sides(name, model, x):
 
     def side():
         with Gradient(model, make(canonizers=[canonizer()])) as attributor:
-            attributor(x, lambda y: torch.eye(y.shape[1])[torch.zeros(len(y), dtype=torch.long)])
+            attributor(x, lambda y: torch.eye(y.shape[1], device=y.device)[torch.zeros(len(y), dtype=torch.long)])
 
     return {"zennit": side}
 
@@ -87,16 +85,16 @@ def compare(bench, network, rows, side, names, *, peers):
     """One case for each method."""
     from torchvision import models
 
-    model = models.get_model(network).eval().requires_grad_(False)
+    model = models.get_model(network).eval().requires_grad_(False).to(bench.device)
     for module in model.modules():  # captum and zennit do not bear operations in place
         if hasattr(module, "inplace"):
             module.inplace = False
-    x = torch.randn(rows, 3, side, side).clamp(-3, 3)
+    x = torch.randn(rows, 3, side, side).clamp(-3, 3).to(bench.device)
     base = plain(model, x)
     base()
     for name in names:
         label = f"{name}, {network}, {rows} image{'s' * (rows > 1)}"
-        if not re.search(bench.only, label):
+        if not bench.wanted(label):
             continue
         method = eval(CALLS[name], {"tw": tw, "model": model})
         sides = {BASE: base, "torchwhy": lambda method=method: void(method.attribute(x, 0))}
@@ -114,14 +112,14 @@ def compare(bench, network, rows, side, names, *, peers):
 def memory(bench, network, rows, side, names):
     """Peak growth of each method, in a process of its own."""
     label = f"memory, {network}, {rows} images"
-    if not re.search(bench.only, label):
+    if bench.device != "cpu" or not bench.wanted(label):
         return
     calls = {BASE: PLAIN, **{f"torchwhy {n}": f"{CALLS[n]}.attribute(x, 0)" for n in names}}
     bench.memory(label, calls, network, side, rows, "model.requires_grad_(False)")
 
 
 def main() -> None:
-    bench = Benchmark("backprop_speed", "Modified backpropagation against a plain forward and backward pass")
+    bench = Benchmark("backprop_speed", "Modified backpropagation against a plain forward and backward pass", gpu=True)
     torch.manual_seed(0)
     names = list(CALLS)
     if bench.quick:

@@ -88,8 +88,8 @@ def gradient_maps(bench, models):
     """One forward and one backward pass from the layer up."""
     rows, side = (4, 96) if bench.quick else (16, 224)
     name = "resnet18" if bench.quick else "resnet50"
-    model = getattr(models, name)().eval()
-    x = torch.randn(rows, 3, side, side)
+    model = getattr(models, name)().eval().to(bench.device)
+    x = torch.randn(rows, 3, side, side).to(bench.device)
     frozen = copy.deepcopy(model).requires_grad_(False)  # so that nothing is kept of what is below the layer
     base = pass_and_back(frozen, frozen.layer4, x)
     base()
@@ -111,8 +111,8 @@ def gradient_maps(bench, models):
 def perturbed_maps(bench, models):
     """A pass for each channel."""
     side = 64 if bench.quick else 224
-    model = models.resnet18().eval()
-    x = torch.randn(1, 3, side, side)
+    model = models.resnet18().eval().to(bench.device)
+    x = torch.randn(1, 3, side, side).to(bench.device)
     with torch.no_grad():
         channels = model.layer4[1].bn2.num_features
     plain = forward(model, x)
@@ -120,7 +120,7 @@ def perturbed_maps(bench, models):
     bench.case(
         f"ScoreCAM, resnet18.layer4, {channels} channels",
         {
-            "floor": floor(plain, channels + 1),
+            "floor": floor(plain, channels + 1, bench.sizes),
             "torchwhy": lambda: void(tw.ScoreCAM(model, layer="layer4").attribute(x, 0)),
             **peers("ScoreCAM", model, model.layer4, x),
         },
@@ -131,7 +131,7 @@ def perturbed_maps(bench, models):
     bench.case(
         f"AblationCAM, resnet18.layer4, {channels} channels",
         {
-            "forward of all": floor(plain, channels + 1),
+            "forward of all": floor(plain, channels + 1, bench.sizes),
             "torchwhy": lambda: void(tw.AblationCAM(model, layer="layer4").attribute(x, 0)),
             **peers("AblationCAM", model, model.layer4, x),
         },
@@ -157,13 +157,14 @@ def fewer_channels(bench):
 
 
 def main() -> None:
-    bench = Benchmark("cam_speed", "Class activation maps against the floor of their evaluations")
+    bench = Benchmark("cam_speed", "Class activation maps against the floor of their evaluations", gpu=True)
     from torchvision import models
 
     torch.manual_seed(0)
     gradient_maps(bench, models)
     perturbed_maps(bench, models)
-    fewer_channels(bench)
+    if bench.device == "cpu":
+        fewer_channels(bench)
     bench.finish()
 
 

@@ -25,16 +25,16 @@ def run(method, x, target, rows):
 
 def main() -> None:
     bench = Benchmark(
-        "counterfactual_speed", "Counterfactuals of many rows together, and one by one", rounds=3, cuda=True
+        "counterfactual_speed", "Counterfactuals of many rows together, and one by one", rounds=3, gpu=True
     )
-    rows, device = 8 if bench.quick else 64, "cuda" if bench.cuda else "cpu"
+    rows = 8 if bench.quick else 64
     for name, (net, x) in networks().items():
-        net, x = net.to(device), x[:rows].to(device)
+        net, x = net.to(bench.device), x[:rows].to(bench.device)
         target = net(x).topk(2).indices[:, 1]
         method = tw.Counterfactual(net)
         found = method.generate(x, target).found.float().mean().item()
         bench.case(
-            f"digits, {name}, {rows} rows, {device}",
+            f"digits, {name}, {rows} rows",
             {"together": run(method, x, target, len(x)), "one by one": run(method, x, target, 1)},
             base="together",
             facts={"note": f"{found:.0%} of the rows get another answer"},

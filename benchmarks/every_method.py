@@ -8,8 +8,6 @@ and methods of a layer go back to the layer only, Ablation-CAM runs the part abo
 
 from __future__ import annotations
 
-import re
-
 import torch
 from harness import Benchmark, floor, forward, forward_backward, void
 
@@ -18,14 +16,16 @@ from torchwhy.demo import explain, for_photos
 
 
 def main() -> None:
-    bench = Benchmark("every_method", "Every method on one image, over the floor of its evaluations", rounds=3)
+    bench = Benchmark(
+        "every_method", "Every method on one image, over the floor of its evaluations", rounds=3, gpu=True
+    )
     from torchvision import models
 
     side, effort = (64, 0.1) if bench.quick else (224, 1.0)
-    model = models.resnet18().eval().requires_grad_(False)
-    x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    model = models.resnet18().eval().requires_grad_(False).to(bench.device)
+    x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(bench.device)
     for name in for_photos():
-        if not re.search(bench.only, name):
+        if not bench.wanted(name):
             continue
         run = lambda name=name: explain([name], model, x, 0, effort=effort)[0].explanation  # noqa: E731
         try:
@@ -35,10 +35,9 @@ def main() -> None:
             continue
         gradients = tw.methods()[name].needs_gradient
         plain = (forward_backward if gradients else forward)(model, x)
-        sizes = tuple(sorted({min(rows, size) for size in (8, 16, 32)}))
         bench.case(
             name,
-            {"floor": floor(plain, rows, sizes), "torchwhy": lambda run=run: void(run())},
+            {"floor": floor(plain, rows, bench.sizes), "torchwhy": lambda run=run: void(run())},
             base="floor",
             rounds=1 if rows > 200 else None,
             memory=True,

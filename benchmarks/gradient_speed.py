@@ -5,8 +5,6 @@ The floor is evaluations × the best time per row of a plain batched forward and
 
 from __future__ import annotations
 
-import re
-
 import torch
 from harness import Benchmark, floor, forward_backward, timed, void
 
@@ -15,7 +13,7 @@ import torchwhy as tw
 STEPS = 64
 
 
-def captum_sides(model, x, n):
+def captum_sides(model, x, n, sizes):
     """Captum at the best of its batch sizes, found by one scan with few steps."""
     try:
         from captum import attr
@@ -36,7 +34,7 @@ def captum_sides(model, x, n):
         x, target=0, nt_samples=n, stdevs=0.3, nt_samples_batch_size=size
     )
     best, per = (
-        min({max(s, least) // share for s in (8, 16, 32)}, key=lambda size: timed(quiet(lambda: run(scan, size))))
+        min({max(s, least) // share for s in sizes}, key=lambda size: timed(quiet(lambda: run(scan, size))))
         for run, least, share in ((integrate, len(x), 1), (smooth, len(x), len(x)))
     )
     return (
@@ -47,35 +45,39 @@ def captum_sides(model, x, n):
 
 
 def main() -> None:
-    bench = Benchmark("gradient_speed", "Gradient methods against the floor of their evaluations")
+    bench = Benchmark("gradient_speed", "Gradient methods against the floor of their evaluations", gpu=True)
     from torchvision import models
 
     side = 64 if bench.quick else 224
     n = 16 if bench.quick else STEPS
     for name in ("resnet18",) if bench.quick else ("resnet18", "vit_b_16"):
-        model = getattr(models, name)().eval()
+        model = getattr(models, name)().eval().to(bench.device)
         for p in model.parameters():
             p.requires_grad_(False)
         for rows in (1, 8):
             label = f"{name}, {rows} image{'s' * (rows > 1)}"
-            if not any(re.search(bench.only, f"{m}, {label}") for m in ("IG", "SmoothGrad", "Saliency")):
+            if not bench.wanted(*(f"{method}, {label}" for method in ("IG", "SmoothGrad", "Saliency"))):
                 continue
-            x = torch.randn(rows, 3, side, side)
+            x = torch.randn(rows, 3, side, side).to(bench.device)
             base = forward_backward(model, x)
             base(8)
             rounds = min(bench.rounds, 3) if rows > 1 else None
-            ig, smooth, plain = captum_sides(model, x, n)
+            ig, smooth, plain = captum_sides(model, x, n, bench.sizes)
             ours = tw.IntegratedGradients(model, n_steps=n)
             bench.case(
                 f"IG, {label}",
-                {"floor": floor(base, n * rows), "torchwhy": lambda: void(ours.attribute(x, 0)), **ig},
+                {"floor": floor(base, n * rows, bench.sizes), "torchwhy": lambda: void(ours.attribute(x, 0)), **ig},
                 base="floor",
                 rounds=rounds,
             )
             noisy = tw.SmoothGrad(model, n_samples=n, stdevs=0.3, generator=0)
             bench.case(
                 f"SmoothGrad, {label}",
-                {"floor": floor(base, n * rows), "torchwhy": lambda: void(noisy.attribute(x, 0)), **smooth},
+                {
+                    "floor": floor(base, n * rows, bench.sizes),
+                    "torchwhy": lambda: void(noisy.attribute(x, 0)),
+                    **smooth,
+                },
                 base="floor",
                 rounds=rounds,
             )

@@ -130,7 +130,7 @@ def floor(
         return timed(lambda: void([run(rows) for _ in range(calls)])) / (calls * rows)
 
     def side() -> float:
-        return evaluations * min(per_row(b) for b in batch_sizes if b <= max(evaluations, batch_sizes[0]))
+        return evaluations * min(per_row(b) for b in {min(b, evaluations) for b in batch_sizes})
 
     return side
 
@@ -158,18 +158,20 @@ def forward(model: Any, x: torch.Tensor) -> Callable[[int], None]:
 class Benchmark:
     """The cases of one script and what was measured.
 
-    ``cuda``: the script runs its models on a GPU where there is one, and the memory that counts is the GPU's.
+    ``gpu``: the script can run its models on a GPU, by ``--device cuda``. The cases then carry the device in their names and
+    are kept beside those of the CPU, and the memory that counts is the GPU's.
     """
 
     of_cases = True  # whether some of them can be measured anew, and the others kept
 
-    def __init__(self, name: str, title: str, *, rounds: int = 5, cuda: bool = False) -> None:
+    def __init__(self, name: str, title: str, *, rounds: int = 5, gpu: bool = False) -> None:
         parser = argparse.ArgumentParser(description=title)
         parser.add_argument("--quick", action="store_true", help="small and short: under two minutes")
         parser.add_argument("--rounds", type=int, default=None)
         parser.add_argument("--threads", type=int, default=None)
         parser.add_argument("--save", action="store_true", help="write the results under docs/benchmarks")
         parser.add_argument("--only", default="", help="only cases whose name matches this regular expression")
+        parser.add_argument("--device", default="cpu", choices=("cpu", "cuda") if gpu else ("cpu",))
         args = parser.parse_args()
         if args.only and args.save and not self.of_cases:
             parser.error("--only: this table is measured, and saved, as a whole")
@@ -179,7 +181,8 @@ class Benchmark:
             torch.set_num_threads(args.threads)
         self.results: list[dict[str, Any]] = []
         self.text = ""  # what the page of benchmarks says of them, in Markdown
-        self.cuda = cuda and torch.cuda.is_available()
+        self.device = args.device
+        self.sizes = (8, 16, 32) if self.device == "cpu" else (32, 128, 512)  # rows of the plain calls of a floor
         self.machine = self._machine()
         print(f"# {title}\n{self.machine}\n")
 
@@ -192,9 +195,17 @@ class Benchmark:
             except importlib.metadata.PackageNotFoundError:
                 continue
         processor = _cpuinfo("model name") or platform.machine()
-        device = f"{torch.cuda.get_device_name()}, " if self.cuda else ""
+        device = "" if self.device == "cpu" else f"{torch.cuda.get_device_name()}, "
         threads = f"{torch.get_num_threads()} CPU threads"
         return f"{device}{threads}, {processor}, Python {platform.python_version()}, {', '.join(versions)}"
+
+    def label(self, case: str) -> str:
+        """What a case is called on this device."""
+        return case if self.device == "cpu" else f"{case}, {self.device}"
+
+    def wanted(self, *cases: str) -> bool:
+        """Whether ``--only`` leaves any of these cases in."""
+        return any(re.search(self.only, self.label(case)) for case in cases)
 
     def case(
         self,
@@ -211,8 +222,12 @@ class Benchmark:
         ``memory`` is the peak growth in the first round. What is kept is returned, so that more can be added to it; nothing
         where ``--only`` leaves the case out.
         """
-        if not re.search(self.only, label):
+        label = self.label(label)
+        if not self.wanted(label):
             return {}
+        if self.device != "cpu":  # the first call of a kind chooses among algorithms
+            for side in sides.values():
+                side()
         times: dict[str, list[float]] = {name: [] for name in sides}
         ratios: dict[str, list[float]] = {name: [] for name in sides}
         peaks: dict[str, float | None] = {}
@@ -220,7 +235,7 @@ class Benchmark:
             for name, side in sides.items():
                 run = lambda side=side, name=name: times[name].append(timed(side))  # noqa: E731
                 if memory and i == 0:
-                    peaks[name] = peak_growth(run, self.cuda)
+                    peaks[name] = peak_growth(run, self.device == "cuda")
                 else:
                     run()
             for name in sides:
@@ -229,6 +244,7 @@ class Benchmark:
             "case": label,
             "base": base,
             "rounds": rounds or self.rounds,
+            **({} if self.device == "cpu" else {"device": self.device}),
             **(facts or {}),
             "seconds": {n: statistics.median(t) for n, t in times.items()},
             "ratio": {n: statistics.median(r) for n, r in ratios.items()},
@@ -272,33 +288,41 @@ class Benchmark:
             return
         DOCS.mkdir(parents=True, exist_ok=True)
         report = {"title": self.title, "machine": self.machine, "quick": self.quick}
-        if self.only:
-            self._keep_others(report)
-        report["results"] = self.results
-        report |= {"markdown": self.text} if self.text else {}
+        report |= self._with_others(report)
+        text = self.markdown(report["results"]) or report.pop("markdown", "")
+        report |= {"markdown": text} if text else {}
         report = json.loads(json.dumps(report), parse_constant=lambda _: None)  # NaN is no JSON
         (DOCS / f"{self.name}.json").write_text(json.dumps(report, indent=1) + "\n")
-        self.plot().savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
+        self.plot(report["results"]).savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
 
-    def _keep_others(self, report: dict[str, Any]) -> None:
-        """The cases that ``--only`` left out stay as they were; those of another machine or other versions say so."""
+    def _with_others(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The machine and the results, with the kept cases that were not measured: of other devices, or left out by ``--only``.
+
+        Those of another machine or other versions say so.
+        """
         path = DOCS / f"{self.name}.json"
         before = json.loads(path.read_text()) if path.exists() else {}
-        if all(before.get(fact) == report[fact] for fact in ("title", "quick")):
-            new, kept = {r.get("case"): r for r in self.results}, []
-            for r in before["results"]:
-                machine = r.pop("machine", before["machine"])
-                elsewhere = {} if machine == report["machine"] else {"machine": machine}
-                kept.append(new.pop(r.get("case"), r | elsewhere))
-            self.results = kept + list(new.values())
+        if not self.of_cases or any(before.get(fact) != report[fact] for fact in ("title", "quick")):
+            return {"results": self.results}
+        new, kept = {r["case"]: r for r in self.results}, []
+        main = before["machine"] if self.device != "cpu" else report["machine"]  # the page's head is of the CPU
+        for r in before["results"]:
+            if r["case"] in new or self.only or r.get("device", "cpu") != self.device:
+                machine = report["machine"] if r["case"] in new else r.pop("machine", before["machine"])
+                kept.append({**new.pop(r["case"], r), **({} if machine == main else {"machine": machine})})
+        elsewhere = {} if report["machine"] == main else {"machine": report["machine"]}
+        results = kept + [{**r, **elsewhere} for r in new.values()]
+        return {"machine": main, "results": results, "markdown": before.get("markdown", "")}
 
-    def plot(self) -> Any:
+    def markdown(self, results: list[dict[str, Any]]) -> str:
+        """What the page of benchmarks says of the results, besides the table of times."""
+        return self.text
+
+    def plot(self, results: list[dict[str, Any]]) -> Any:
         """Bars of every side's ratio to its base."""
         from matplotlib.figure import Figure
 
-        rows = [
-            (r["case"], name, ratio) for r in self.results for name, ratio in r["ratio"].items() if name != r["base"]
-        ]
+        rows = [(r["case"], name, ratio) for r in results for name, ratio in r["ratio"].items() if name != r["base"]]
         figure = Figure(figsize=(8, 0.6 + 0.28 * len(rows)))
         ax = figure.subplots()
         ours = ["#c44e52" if name.startswith("torchwhy") else "#8c9bb0" for _, name, _ in rows]
@@ -308,7 +332,7 @@ class Benchmark:
         ax.set_yticks(range(len(rows)), [f"{case} — {name}" for case, name, _ in rows], fontsize=7)
         ax.axvline(1, color="black", linewidth=0.8)
         ax.invert_yaxis()
-        ax.set_xlabel(f"× {self.results[0]['base']}")
+        ax.set_xlabel(f"× {results[0]['base']}")
         ax.set_title(self.title, fontsize=9)
         return figure
 
@@ -324,7 +348,7 @@ class TableBenchmark(Benchmark):
         self.results = self.table.rows()
         super().finish()
 
-    def plot(self) -> Any:
+    def plot(self, results: list[dict[str, Any]]) -> Any:
         """A panel for each metric."""
         return self.table.plot()
 
@@ -348,18 +372,18 @@ class CurveBenchmark(Benchmark):
         rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
         self.text += f"{name}: {self.ylabel}\n\n{rows}\n\n" + (f"{note}\n\n" if note else "")
 
-    def plot(self) -> Any:
+    def plot(self, results: list[dict[str, Any]]) -> Any:
         """A panel each."""
         from matplotlib import colormaps
         from matplotlib.figure import Figure
         from matplotlib.ticker import NullFormatter
 
-        sides = list(dict.fromkeys(side for r in self.results for side in r[self.ylabel]))
+        sides = list(dict.fromkeys(side for r in results for side in r[self.ylabel]))
         colours = {side: colormaps["tab20"](2 * i % 20 + 2 * i // 20) for i, side in enumerate(sides)}
         rows = -(-len(sides) // 4)
-        figure = Figure(figsize=(max(4.2 * len(self.results), 6), 3.6 + 0.18 * rows), layout="constrained")
+        figure = Figure(figsize=(max(4.2 * len(results), 6), 3.6 + 0.18 * rows), layout="constrained")
         drawn = {}
-        for ax, r in zip(figure.subplots(1, len(self.results), squeeze=False)[0], self.results):
+        for ax, r in zip(figure.subplots(1, len(results), squeeze=False)[0], results):
             for side, values in r[self.ylabel].items():
                 style, y = "-" if side.startswith("torchwhy") else "--", [max(v, 1e-6) for v in values]
                 (drawn[side],) = ax.loglog(r["evaluations"], y, style, marker="o", markersize=3, color=colours[side])
@@ -370,9 +394,9 @@ class CurveBenchmark(Benchmark):
         return figure
 
 
-def lower_precisions(cuda: bool = False) -> tuple[str, ...]:
+def lower_precisions(device: str = "cpu") -> tuple[str, ...]:
     """The precisions that the GPU or the processor computes in, and does not only imitate; says so where there is none."""
-    if cuda:
+    if device == "cuda":
         return ("bf16", "fp16")
     if re.search("bf16", _cpuinfo("flags") or _cpuinfo("Features")):  # oneDNN also imitates it, slowly
         return ("bf16",)

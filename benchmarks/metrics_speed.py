@@ -49,10 +49,10 @@ def quantus_sides(net, x, a, y):
         return None
     data = {
         "model": net,
-        "x_batch": x.numpy(),
-        "y_batch": y.numpy(),
-        "a_batch": a.numpy(),
-        "device": "cpu",
+        "x_batch": x.cpu().numpy(),
+        "y_batch": y.cpu().numpy(),
+        "a_batch": a.cpu().numpy(),
+        "device": str(x.device),
         "softmax": False,
     }
 
@@ -70,7 +70,7 @@ def compare(bench, label, net, x, sides, note=None, **options):
     given: dict[str, np.ndarray] = {}
     counted = {n: net.count(lambda n=n, side=side: given.update({n: side()})) for n, side in sides.items()}
     run = {
-        "floor": floor(forward(net.model, x), counted["torchwhy"][0], (8, 32, 128, 256)),
+        "floor": floor(forward(net.model, x), counted["torchwhy"][0], (8, *bench.sizes[1:], 128, 256)),
         **{n: drop(s) for n, s in sides.items()},
     }
     facts = {
@@ -89,18 +89,18 @@ def compare(bench, label, net, x, sides, note=None, **options):
 
 
 def main() -> None:
-    bench = Benchmark("metrics_speed", "Metrics against their floor and Quantus", rounds=3)
+    bench = Benchmark("metrics_speed", "Metrics against their floor and Quantus", rounds=3, gpu=True)
     from torchvision import models
 
-    net = Counted(models.resnet18()).eval().requires_grad_(False)
+    net = Counted(models.resnet18()).eval().requires_grad_(False).to(bench.device)
     for side in (16,) if bench.quick else (32, 64):
-        x = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
+        x = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0)).to(bench.device)
         y = net(x).argmax(1)
         a = tw.InputXGradient(net).attribute(x, y)
         steps, runs, size = 48, 50, x[0].numel() // 10
         theirs = quantus_sides(net, x, a, y) or (lambda *_, **__: None)
-        deletion = lambda x=x, a=a, y=y, **o: M.deletion(net, x, a, y, **o).scores.numpy()  # noqa: E731
-        correlation = lambda x=x, a=a, y=y, **o: M.faithfulness_correlation(net, x, a, y, **o).numpy()  # noqa: E731
+        deletion = lambda x=x, a=a, y=y, **o: M.deletion(net, x, a, y, **o).scores.cpu().numpy()  # noqa: E731
+        correlation = lambda x=x, a=a, y=y, **o: M.faithfulness_correlation(net, x, a, y, **o).cpu().numpy()  # noqa: E731
         compare(
             bench,
             f"deletion, {steps} steps each, resnet18 at {side}",

@@ -8,7 +8,6 @@ times the samples it must stay where it was.
 from __future__ import annotations
 
 import importlib.util
-import re
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from harness import Benchmark, floor, forward, lower_precisions, timed, void
 import torchwhy as tw
 from torchwhy.perturbation.segments import patches
 
-SIZES = (8, 16, 32)  # of a plain call, and of Captum's
 MEMORY = {
     "RISE, {n} masks": "tw.RISE(model, n_samples={n}, generator=0).attribute(x, 0)",
     "RISE, {m} masks": "tw.RISE(model, n_samples={m}, generator=0).attribute(x, 0)",
@@ -66,16 +64,16 @@ def workloads(side, quick):
     }
 
 
-def packages(name, model, x, mask, samples):
+def packages(name, model, x, mask, samples, size):
     """Other packages that have the method, on one image: name → call; the rows of a call of the model as good as ours."""
     if len(x) > 1:
         return {}
-    ids = mask[0].expand(x.shape[1:])
+    ids = mask[0].expand(x.shape[1:]).to(x.device)
 
     def game(z):
-        keep = torch.from_numpy(np.atleast_2d(np.asarray(z, dtype=bool)))
+        keep = torch.from_numpy(np.atleast_2d(np.asarray(z, dtype=bool))).to(x.device)
         with torch.inference_mode():
-            return torch.cat([model(x * k[:, ids])[:, 0] for k in keep.split(SIZES[0])]).double().numpy()
+            return torch.cat([model(x * k[:, ids])[:, 0] for k in keep.split(size)]).double().cpu().numpy()
 
     def with_shap():
         import shap
@@ -93,17 +91,23 @@ def packages(name, model, x, mask, samples):
 
         def classes(images):
             with torch.inference_mode():
-                return model(torch.from_numpy(images).permute(0, 3, 1, 2).float()).softmax(1).double().numpy()
+                return (
+                    model(torch.from_numpy(images).permute(0, 3, 1, 2).float().to(x.device))
+                    .softmax(1)
+                    .double()
+                    .cpu()
+                    .numpy()
+                )
 
         LimeImageExplainer(random_state=0).explain_instance(
-            x[0].permute(1, 2, 0).double().numpy(),
+            x[0].permute(1, 2, 0).double().cpu().numpy(),
             classes,
             labels=(0,),
             top_labels=None,
             hide_color=0,
             num_samples=samples,
-            batch_size=SIZES[0],
-            segmentation_fn=lambda image: ids[0].numpy(),
+            batch_size=size,
+            segmentation_fn=lambda image: ids[0].cpu().numpy(),
         )
 
     every = {
@@ -119,34 +123,34 @@ def packages(name, model, x, mask, samples):
     return found
 
 
-def best_captum(model, x, mask):
+def best_captum(model, x, mask, sizes):
     """Captum's fastest perturbations_per_eval, by one scan of its feature ablation: of so many rows a perturbation."""
     from captum import attr
 
     ablation = lambda per: attr.FeatureAblation(model).attribute(  # noqa: E731
         x, target=0, feature_mask=mask, perturbations_per_eval=per
     )
-    return min((max(1, s // len(x)) for s in SIZES), key=lambda per: timed(lambda: void(ablation(per))))
+    return min((max(1, s // len(x)) for s in sizes), key=lambda per: timed(lambda: void(ablation(per))))
 
 
 def main() -> None:
     from torchvision import models
 
-    bench = Benchmark("perturbation_speed", "Perturbation methods against the floor of their evaluations")
-    lower = lower_precisions()
+    bench = Benchmark("perturbation_speed", "Perturbation methods against the floor of their evaluations", gpu=True)
+    lower = lower_precisions(bench.device)
     side = 112 if bench.quick else 224
-    model = models.resnet18().eval()
+    model = models.resnet18().eval().to(bench.device)
     torch.manual_seed(0)
     for rows in (1,) if bench.quick else (1, 8):
-        x = torch.randn(rows, 3, side, side)
+        x = torch.randn(rows, 3, side, side).to(bench.device)
         mask, best = patches(x, 7), {}
         for name, (evaluations, make, captum) in workloads(side, bench.quick).items():
             label = f"{name}, {rows} image{'s' * (rows > 1)}"
-            if not re.search(bench.only, label):
+            if not bench.wanted(label):
                 continue
             data = {} if name.startswith(("Occlusion", "RISE")) else {"feature_mask": mask}
             sides = {
-                "floor": floor(forward(model, x), evaluations * rows, SIZES),
+                "floor": floor(forward(model, x), evaluations * rows, bench.sizes),
                 "torchwhy": run(make(model), x, data),
                 **{f"torchwhy {p}": run(make(model, precision=p), x, data) for p in lower},
             }
@@ -155,13 +159,13 @@ def main() -> None:
                     together = (
                         1 if name.startswith(("KernelSHAP", "LIME")) else rows
                     )  # these take one image after another
-                    per = best[together] = best.get(together) or best_captum(model, x[:together], mask)
+                    per = best[together] = best.get(together) or best_captum(model, x[:together], mask, bench.sizes)
                     sides[f"captum perturbations_per_eval={per}"] = lambda captum=captum, mask=mask, x=x, per=per: (
                         captum(model, x, mask, per)
                     )
                 except ImportError:
                     print("captum is not installed: left out")
-            sides |= packages(name, model, x, mask, evaluations)
+            sides |= packages(name, model, x, mask, evaluations, bench.sizes[0])
             facts = {}
             for p in lower:
                 both = (make(model, **o).attribute(x, 0, **data).flatten() for o in ({}, {"precision": p}))
@@ -177,7 +181,7 @@ def main() -> None:
 def memory(bench, model, x):
     """Peak growth of each method, in a process of its own, against a plain call of as many rows."""
     label = f"memory, {len(x)} image{'s' * (len(x) > 1)}"
-    if not re.search(bench.only, label):
+    if bench.device != "cpu" or not bench.wanted(label):
         return
     n, sizes = 100 if bench.quick else 300, []
     handle = model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))

@@ -33,15 +33,23 @@ def methods(model, patches, n):
 
 
 class Precision(Benchmark):
-    """A benchmark whose plot is of rank correlations."""
+    """A benchmark whose table and plot are of rank correlations."""
 
-    def plot(self):
+    def markdown(self, results):
+        """A row for each method and precision."""
+        return "| method | precision | elements | patches of 32 |\n|---|---|--:|--:|\n" + "".join(
+            f"| {r['case']} | {p} | {ranks['elements']:.4f} | {ranks['patches']:.4f} |\n"
+            for r in results
+            for p, ranks in r.get("rank correlation", {}).items()
+        )
+
+    def plot(self, results):
         """Bars of the correlations at each scale."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 0.8 + 0.4 * len(self.results)))
+        figure = Figure(figsize=(8, 0.8 + 0.4 * len(results)))
         ax = figure.subplots()
-        bars = [(r["case"], p, ranks) for r in self.results for p, ranks in r.get("rank correlation", {}).items()]
+        bars = [(r["case"], p, ranks) for r in results for p, ranks in r.get("rank correlation", {}).items()]
         for i, scale in enumerate(("elements", "patches")):
             at = [k + 0.4 * i for k in range(len(bars))]
             ax.barh(at, [ranks[scale] for *_, ranks in bars], 0.4, label=scale, color=("#8c9bb0", "#c44e52")[i])
@@ -56,19 +64,17 @@ class Precision(Benchmark):
 
 def main() -> None:
     bench = Precision(
-        "precision", "Lower precision on EfficientNet-Lite0: the map against float32's, and time", rounds=3, cuda=True
+        "precision", "Lower precision on EfficientNet-Lite0: the map against float32's, and time", rounds=3, gpu=True
     )
-    device = "cuda" if bench.cuda else "cpu"
     try:
         loaded = load("efficientnet-lite0")
     except ImportError as error:
         print(f"left out: {error}")
         return
-    model, x = loaded.model.to(device), loaded.preprocess(photo("chelsea")).to(device)
-    timed = lower_precisions(bench.cuda)
+    model, x = loaded.model.to(bench.device), loaded.preprocess(photo("chelsea")).to(bench.device)
+    timed = lower_precisions(bench.device)
     lower = timed or ("bf16",)
     for label, (make, data) in methods(model, tw.patches(x, 7), 16 if bench.quick else 64).items():
-        name = f"{label}, {device}"
         maps: dict[str | None, torch.Tensor] = {}
 
         def side(precision, make=make, data=data, maps=maps):
@@ -76,7 +82,7 @@ def main() -> None:
 
         precisions = (None, *timed)
         sides = {p or "float32": (lambda p=p, side=side: side(p)) for p in precisions}
-        result = bench.case(name, sides, base="float32")
+        result = bench.case(label, sides, base="float32")
         if not result:
             continue
         ranks = result["rank correlation"] = {}
@@ -87,11 +93,6 @@ def main() -> None:
             elements, patches = (float(spearmanr(*(t.flatten().cpu() for t in pair)).statistic) for pair in zip(*both))
             ranks[p] = {"elements": elements, "patches": patches}
             print(f"    {p}: rank correlation with float32 {elements:.4f}, of patches {patches:.4f}", flush=True)
-    bench.text = "| method | precision | elements | patches of 32 |\n|---|---|--:|--:|\n" + "".join(
-        f"| {r['case']} | {p} | {ranks['elements']:.4f} | {ranks['patches']:.4f} |\n"
-        for r in bench.results
-        for p, ranks in r.get("rank correlation", {}).items()
-    )
     bench.finish()
 
 

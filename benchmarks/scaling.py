@@ -9,7 +9,6 @@ evaluations grows.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,26 +24,25 @@ METHODS: dict[str, tuple[Callable[..., Any], bool]] = {  # its settings for n sa
 }
 
 
-def case(
-    bench: Benchmark, model: Any, name: str, what: str, *, rows: int, samples: int, side: int, device: str = "cpu"
-) -> None:
+def case(bench: Benchmark, model: Any, name: str, what: str, *, rows: int, samples: int, side: int) -> None:
     """One point of a curve."""
-    value = {"rows": rows, "samples": samples, "side": side, "threads": torch.get_num_threads(), "device": device}
-    label = f"{name}, {what} {value[what]}{'' if device == 'cpu' else f' on {device}'}"
-    if not re.search(bench.only, label):
+    value = {"rows": rows, "samples": samples, "side": side, "threads": torch.get_num_threads(), "device": bench.device}
+    label = f"{name}, {what} {value[what]}"
+    if not bench.wanted(label):
         return
     make, gradient = METHODS[name]
-    model = model.to(device)
-    x = torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    x = torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0)).to(bench.device)
     data = {"feature_mask": tw.patches(x, 4)} if name == "KernelSHAP" else {}
     method = make(model, samples)
     evaluations = method.explain(x, 0, **data).evaluations if rows * samples <= 200 else rows * samples
     plain = (forward_backward if gradient else forward)(model, x)
     plain(8)
-    bench.cuda = device == "cuda"
     bench.case(
         label,
-        {"floor": floor(plain, evaluations, (8, 32, 128)), "torchwhy": lambda: void(method.attribute(x, 0, **data))},
+        {
+            "floor": floor(plain, evaluations, (8, *bench.sizes[1:], 128)),
+            "torchwhy": lambda: void(method.attribute(x, 0, **data)),
+        },
         base="floor",
         rounds=1 if rows * samples > 1000 else 3,
         memory=True,
@@ -52,22 +50,32 @@ def case(
     )
 
 
+def series(results: list[dict[str, Any]], what: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The cases in which ``what`` grows, for each method and device."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for r in results:
+        if r["what"] == what:
+            found.setdefault((r["method"], r["device"]), []).append(r)
+    return found
+
+
 class Scaling(Benchmark):
     """A benchmark whose plot has a panel for what grows."""
 
-    def plot(self) -> Any:
+    def plot(self, results: list[dict[str, Any]]) -> Any:
         """Time over the floor, and peak memory, against what grows."""
         from matplotlib.figure import Figure
 
-        grows = list(dict.fromkeys(r["what"] for r in self.results))
+        grows = list(dict.fromkeys(r["what"] for r in results))
         figure = Figure(figsize=(2.9 * len(grows), 5), layout="constrained")
         axes = figure.subplots(2, len(grows), sharey="row", squeeze=False)
         for column, what in enumerate(grows):
-            for name in METHODS:
-                rows = [r for r in self.results if (r["what"], r["method"], r["device"]) == (what, name, "cpu")]
-                at = [r[what] for r in rows]
-                axes[0][column].plot(at, [r["ratio"]["torchwhy"] for r in rows], "o-", label=name)
-                axes[1][column].plot(at, [r["peak_mib"]["torchwhy"] or 0 for r in rows], "o-", label=name)
+            for (name, device), rows in series(results, what).items():
+                at, line = [r[what] for r in rows], {"linestyle": "-" if device == "cpu" else ":", "marker": "o"}
+                colour = f"C{list(METHODS).index(name)}"
+                label = name if device == "cpu" else f"{name}, {device}"
+                axes[0][column].plot(at, [r["ratio"]["torchwhy"] for r in rows], color=colour, label=label, **line)
+                axes[1][column].plot(at, [r["peak_mib"]["torchwhy"] or 0 for r in rows], color=colour, **line)
             for ax in axes[:, column]:
                 ax.set_xscale("log", base=2)
                 ax.grid(linewidth=0.4)
@@ -81,10 +89,10 @@ class Scaling(Benchmark):
 
 
 def main() -> None:
-    bench = Scaling("scaling", "Time over the floor and memory as the work grows, resnet18", cuda=True)
+    bench = Scaling("scaling", "Time over the floor and memory as the work grows, resnet18", gpu=True)
     from torchvision import models
 
-    model, quick = models.resnet18().eval().requires_grad_(False), bench.quick
+    model, quick = models.resnet18().eval().requires_grad_(False).to(bench.device), bench.quick
     threads = torch.get_num_threads()
     for name in METHODS:
         for rows in (1, 16) if quick else (1, 4, 16, 64, 256):
@@ -93,14 +101,10 @@ def main() -> None:
             case(bench, model, name, "samples", rows=1, samples=samples, side=64)
         for side in (64, 128) if quick else (64, 128, 256, 512):
             case(bench, model, name, "side", rows=1, samples=50, side=side)
-        for count in (1,) if threads == 1 else (1, 2):
+        for count in () if bench.device != "cpu" else (1,) if threads == 1 else (1, 2):
             torch.set_num_threads(count)
             case(bench, model, name, "threads", rows=1, samples=200, side=64)
         torch.set_num_threads(threads)
-        for rows in (1, 16) if torch.cuda.is_available() else ():
-            case(bench, model, name, "rows", rows=rows, samples=1000, side=224, device="cuda")
-    if not torch.cuda.is_available():
-        print("no CUDA device: left out")
     bench.finish()
 
 

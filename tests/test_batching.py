@@ -179,6 +179,7 @@ def test_the_rows_of_a_call_are_remembered_too(monkeypatch):
 
 def test_a_model_that_cannot_take_channels_last(monkeypatch):
     monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.batching.FIRST_CUDA", 8)
     seen = []
 
     def model(x):

@@ -121,13 +121,3 @@ def test_further_arguments_follow_the_rows():
     )
     torch.testing.assert_close(found, alone)
     torch.testing.assert_close(by_name, alone)
-
-
-@pytest.mark.cuda
-@each_case
-def test_on_a_gpu(case):
-    net, x = case.setup(torch.float)
-    here = case.make(net).attribute(x, target=1, **case.data)
-    there = case.make(net.cuda()).attribute(x.cuda(), target=1, **case.data)
-    assert there.is_cuda
-    torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-4)

@@ -69,7 +69,7 @@ def settle(model):
     """Batch norm statistics that matter; no eps, which Zennit applies twice where it folds."""
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
-            m.eps = 0.0
+            m.eps = 1e-12  # some versions refuse 0
             nn.init.normal_(m.running_mean, std=0.1)
             nn.init.normal_(m.bias, std=0.1)
             nn.init.uniform_(m.running_var, 0.5, 1.5)

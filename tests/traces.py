@@ -29,6 +29,9 @@ def of_torch():
         torch.get_default_dtype(),
         torch.is_autocast_enabled(),
         torch.get_rng_state(),
+        torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        torch.backends.cudnn.enabled,
+        torch.are_deterministic_algorithms_enabled(),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .baselines import BaselineLike, Known, rows_of, same_number
 from .engine.batching import Batching
 from .engine.blackbox import as_function
+from .engine.default_device import set_aside
 from .engine.gradients import frozen
 from .engine.grids import last_grid
 from .engine.paths import baseline_at, row_sums
@@ -136,7 +137,7 @@ class Attribution(Settings):
         within: Batching | None = None,
     ) -> tuple[Any, Problem]:  # fmt: skip
         """The attributions in the caller's form, and the problem that was solved; with ``facts``, what can be said of it."""
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), set_aside():
             problem = self._problem(inputs, target, baselines, feature_mask, extra, within)
             with problem.open():
                 values = self._attribute(problem)

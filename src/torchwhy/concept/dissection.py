@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.default_device import set_aside
 from ..engine.images import resize
 from ..engine.where import LayerLike
 from ..measurement import Measurement
@@ -60,6 +61,7 @@ class NetworkDissection(Measurement):
     layer: LayerLike
     quantile: float = 0.005
 
+    @set_aside()
     def measure(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Dissection:
         """Go through ``data`` twice: for the thresholds, and for the overlaps.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.default_device import set_aside
 from ..engine.images import resize
 from ..engine.paths import count
 from ..engine.problem import Problem
@@ -103,6 +104,7 @@ class FeatureVisualization(Measurement):
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     generator: Seed = 0
 
+    @set_aside()
     def generate(self, target: int | tuple[int, ...] | Sequence[int | tuple[int, ...]]) -> Visualization:
         """An image for each target.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution, Inputs
+from ..engine.default_device import set_aside
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Seed, generator_of
 from ..engine.where import Place, find
@@ -85,6 +86,7 @@ class TCAV(Attribution):
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "tap"
     paper: ClassVar[str] = "arXiv:1711.11279"
 
+    @set_aside()
     def fit(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs] | None = None) -> TCAV:
         """Learn the concepts' vectors.
 
@@ -116,6 +118,7 @@ class TCAV(Attribution):
         self.concepts = tuple(concepts)
         return self
 
+    @set_aside()
     def score(
         self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None
     ) -> dict[str, Any]:

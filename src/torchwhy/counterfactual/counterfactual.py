@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution, Inputs
+from ..engine.default_device import set_aside
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Seed
 from ..engine.warning import warn
@@ -91,6 +92,7 @@ class Counterfactual(Attribution):
 
     paper: ClassVar[str] = "arXiv:1711.00399"
 
+    @set_aside()
     def generate(self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None) -> Found:
         """Counterfactuals of each row.
 

@@ -11,6 +11,9 @@ from torch import Tensor
 from ..target import Derived, only_tensor
 
 
+ROUNDING = 8  # units in the last place of the larger score
+
+
 @dataclass
 class Goal(Derived):
     """The gap of each row, which is below zero once the row has flipped; it takes a target's place in a problem.
@@ -44,19 +47,25 @@ class Goal(Derived):
         if self.target.index is not None:
             own = self.target.select(out, rows)
             classes = self.classes(rows)
-            return _best_other(out, classes) - own + self.margin
+            return _gap(_best_other(out, classes), own) + self.margin
         if self.present is None:  # the first look
             return out.argmax(1) if out.shape[1] > 1 else out[:, 0]
         present = self.present[rows]
         if out.shape[1] == 1:
             return out[:, 0] * torch.where(present > 0, 1, -1) + self.margin
         classes = present.long()
-        return out.gather(1, classes[:, None])[:, 0] - _best_other(out, classes) + self.margin
+        return _gap(out.gather(1, classes[:, None])[:, 0], _best_other(out, classes)) + self.margin
 
     def classes(self, rows: Tensor) -> Tensor:
         """The wanted class of rows ``(M,)``."""
         index = self.target.index
         return index[rows, 0] if isinstance(index, Tensor) else torch.full_like(rows, (index or (0,))[0])
+
+
+def _gap(ahead: Tensor, behind: Tensor) -> Tensor:
+    """``ahead - behind``, and what rounding may make of it in another batch: who has overtaken has done so in all."""
+    size = torch.maximum(ahead.detach().abs(), behind.detach().abs()).nan_to_num(posinf=0.0)
+    return ahead - behind + ROUNDING * torch.finfo(ahead.dtype).eps * size
 
 
 def _best_other(out: Tensor, classes: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ class Search:
     def back(self, z: Tensor, found: Tensor, scan: int = 16, halvings: int = 14) -> Tensor:
         """The point nearest to the row, on the line to each flipped candidate, at which it is flipped.
 
-        The line is scanned first, for it may cross the boundary more than once, and its first crossing is bisected: to
-        4e-6 of the way, as nearer points may be on either side of it by the rounding of another batch.
+        The line is scanned first, for it may cross the boundary more than once, and its first crossing is bisected, to
+        4e-6 of the way.
         """
         which = found.nonzero()[:, 0]
         if not len(which):

@@ -18,12 +18,16 @@ from .shortcuts import MustNotWait, Shortcuts, last_format
 T = TypeVar("T")
 
 FIRST = 8  # rows of the first calls of a long run, which measure what a row costs
+FIRST_CUDA = 64  # the same on a GPU, where few rows take as long as many
 MOST = 4096  # rows of any call
 CLEARLY = 0.9  # of the time a row: what is remembered as the faster one
 SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
+CUDA_TENSOR = 2**32  # bytes of one tensor on a GPU: some operations count elements in 32 bits
 CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
 CPU_TENSOR_LAST = 2**26  # the same for gradients with channels last, where fewer are that large and long calls pay more
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 
 _trials: WeakKeyDictionary[Any, dict[Hashable, int | None]] = WeakKeyDictionary()
 
@@ -61,7 +65,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
 
 
 class Batching:
@@ -91,6 +95,7 @@ class Batching:
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
         self.shortcuts: Shortcuts = Shortcuts() if within is None else within.shortcuts
         self.fast: bool = within is not None and within.fast  # whether they are taken
+        self._few = FIRST_CUDA if self.device.type == "cuda" else FIRST
         self._images = any(t.dim() in (4, 5) for t in inputs)
         self._known = _known(model)
         self._work = (
@@ -154,7 +159,7 @@ class Batching:
             if known:
                 self.fast, self.shortcuts.channels_last, self._undecided = True, True, False
                 self.limit = self.limit or self._known[self._work]
-            measure = self.limit is None and left > 2 * FIRST
+            measure = self.limit is None and left > 2 * self._few
             if measure or (trying and not known):
                 size = min(left, self._first(left), self.limit or left)
             else:
@@ -182,12 +187,12 @@ class Batching:
 
     def _is_long(self, left: int) -> bool:
         """Whether so many rows are worth the trial of what is faster, at their beginning."""
-        least = (2 if self.device.type == "cpu" else 3) * FIRST
+        least = (2 if self.device.type == "cpu" else 3) * self._few
         return left >= (least if self.limit is None else min(least, 3 * self.limit))
 
     def _first(self, left: int) -> int:
         """The rows of a call of a trial; the first one on a CPU is short: plain, it may take more memory than any other."""
-        return FIRST if self._times or self.device.type != "cpu" else max(1, min(FIRST // 2, left // FIRST))
+        return self._few if self._times or self.device.type != "cpu" else max(1, min(FIRST // 2, left // FIRST))
 
     def _timed(self, work: Callable[[int, int], T], start: int, stop: int, measure: bool) -> T:
         """One call of a long run's beginning: the first is plain and measured, the second with what may be faster."""
@@ -210,18 +215,20 @@ class Batching:
 
     def _measured(self, work: Callable[[int, int], T], start: int, stop: int) -> T:
         """One call that finds what a row costs, and so how many rows the others get."""
-        if self.device.type == "cuda":
+        cuda, rows = self.device.type == "cuda", stop - start
+        if cuda:
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
+        with _Bytes() as made:
             result = work(start, stop)
+        if cuda:
             unused = torch.cuda.memory_reserved(self.device) - before
             budget = (torch.cuda.mem_get_info(self.device)[0] + unused) / 2
-            self.limit = _whole((stop - start) * budget / max(torch.cuda.max_memory_allocated(self.device) - before, 1))
+            used = torch.cuda.max_memory_allocated(self.device) - before
+            self.limit = _whole(rows * min(budget / max(used, 1), CUDA_TENSOR / max(made.largest, 1)))
         else:
-            with _Bytes() as made:
-                result = work(start, stop)
             kept = made.total / 2 if self.graph else 0  # a graph keeps about what the forward half made
-            self._row_bytes = kept / (stop - start), made.largest / (stop - start)
+            self._row_bytes = kept / rows, made.largest / rows
             self.limit = self._most()
         return result
 

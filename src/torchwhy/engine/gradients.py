@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .rules import ruled
 
 _lock = threading.Lock()
-_held: WeakIdKeyDictionary = WeakIdKeyDictionary()  # parameter or module -> [how many runs hold it, what undoes that]
+_held: WeakIdKeyDictionary = (
+    WeakIdKeyDictionary()
+)  # what is changed meanwhile -> [how many runs hold it, what undoes that]
+
+
+def _hold(thing: Any, change: Callable[[], Callable[[], Any]]) -> Any:
+    """Hold a thing, under the lock: the first that does changes it, and learns what undoes that."""
+    if thing not in _held:
+        _held[thing] = [0, change()]
+    _held[thing][0] += 1
+    return thing
+
+
+def _let_go(things: Sequence[Any]) -> None:
+    with _lock:
+        for thing in things:
+            _held[thing][0] -= 1
+            if not _held[thing][0]:
+                _held.pop(thing)[1]()
 
 
 @contextmanager
@@ -32,23 +51,23 @@ def frozen(model: Any) -> Iterator[None]:
             for p in model.parameters() if modules else ():
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if p in _held or trainable:
-                    _held.setdefault(p, [0, partial(p.requires_grad_, True)])[0] += 1
-                    mine.append(p)
-                    p.requires_grad_(False)
+                    mine.append(_hold(p, partial(_freeze, p)))
             for m in modules:
                 buffers = {k: b for k, b in m.named_buffers(recurse=False) if m.training and not b.is_inference()}
                 if buffers:
-                    if m not in _held:
-                        _held[m] = [0, partial(_put_back, m, {k: (b, b.clone()) for k, b in buffers.items()})]
-                    _held[m][0] += 1
-                    mine.append(m)
+                    mine.append(_hold(m, partial(_keep, m, buffers)))
         yield
     finally:
-        with _lock:
-            for held in mine:
-                _held[held][0] -= 1
-                if not _held[held][0]:
-                    _held.pop(held)[1]()
+        _let_go(mine)
+
+
+def _freeze(parameter: Tensor) -> Callable[[], Any]:
+    parameter.requires_grad_(False)
+    return partial(parameter.requires_grad_, True)
+
+
+def _keep(module: nn.Module, buffers: dict[str, Tensor]) -> Callable[[], Any]:
+    return partial(_put_back, module, {k: (b, b.clone()) for k, b in buffers.items()})
 
 
 @torch.no_grad()
@@ -87,6 +106,22 @@ class _OneRowNorm(TorchFunctionMode):
 
 
 @contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """While open, cuDNN is off, in any thread; the last one out restores it."""
+    with _lock:
+        mine = [_hold(cudnn, _switch_off)]
+    try:
+        yield
+    finally:
+        _let_go(mine)
+
+
+def _switch_off() -> Callable[[], Any]:
+    before, cudnn.enabled = cudnn.enabled, False
+    return partial(setattr, cudnn, "enabled", before)
+
+
+@contextmanager
 def differentiable(model: Any, device: torch.device) -> Iterator[None]:
     """While open, operations build a graph, whatever the caller switched off."""
     kinds = {type(m) for m in model.modules()} if isinstance(model, nn.Module) else set()
@@ -94,7 +129,7 @@ def differentiable(model: Any, device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if device.type == "cuda" and any(issubclass(k, nn.RNNBase) for k in kinds):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # no backward pass in eval mode
+            stack.enter_context(_without_cudnn())  # it has no backward pass in eval mode
         if device.type == "cpu":
             stack.enter_context(_OneRowNorm())
         yield

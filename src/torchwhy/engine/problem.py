@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .batching import Batching
+from .default_device import as_the_caller_has_it
 from .gradients import differentiable, frozen, gradient, gradients_of_each
 from .precision import lowered
 from .where import Place, behind, since, tapped, traced, until
@@ -91,9 +92,9 @@ class Data:
         """The model's output for inputs ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``."""
         args = [self.take(a, rows) for a in self.args]
         kwargs = {k: self.take(v, rows) for k, v in self.kwargs.items()}
-        if self.names is None:
-            return model(*z, *args, **kwargs)
-        return model(*args, **dict(zip(self.names, z)), **kwargs)
+        named = zip(self.names, z) if self.names else ()
+        with as_the_caller_has_it():
+            return model(*(() if self.names else z), *args, **dict(named), **kwargs)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Randomness: every draw comes from one generator, shared by the rows and the same for every batch size."""
+"""Randomness: every draw follows from one generator, is shared by the rows and the same for every batch size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def generator_of(seed: Seed) -> torch.Generator:
     if isinstance(seed, torch.Generator):
         if seed.device.type != "cpu":
             raise TypeError(
-                f"generator: a CPU generator gives the same draws on every device; got one on {seed.device}"
+                f"generator: draws begin on the CPU, whatever the model is on; give a CPU generator, not one on {seed.device}"
             )
         return seed
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
@@ -43,11 +43,16 @@ class Draws:
         draw: gives ``count`` draws, shape ``(count, ...)``.
         generator: where the seed comes from.
         block: how many draws are made together.
+        device: of what is drawn, if that is large: a GPU draws with its own generator, other numbers than the CPU's.
     """
 
-    def __init__(self, draw: Callable[[int, torch.Generator], Tensor], generator: torch.Generator, block: int) -> None:
+    def __init__(
+        self, draw: Callable[[int, torch.Generator], Tensor], generator: torch.Generator, block: int,
+        device: torch.device | None = None,
+    ) -> None:  # fmt: skip
         self.draw, self.block = draw, block
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        there = device if device is not None and device.type == "cuda" else "cpu"
+        self.generator = torch.Generator(there).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         self.blocks: dict[int, Tensor] = {}
         self.made = 0
 
@@ -78,7 +83,8 @@ def normal_draws(x: Tensor, generator: torch.Generator) -> Draws:
     """Standard normal draws ``(count, ...)`` of the shape of a row of ``x`` ``(N, ...)``, the same for all rows."""
     shape = x.shape[1:]  # in float32 for every type of x: the same draws for all
     return Draws(
-        lambda count, g: torch.randn(count, *shape, generator=g).to(x.device),
+        lambda count, g: torch.randn(count, *shape, generator=g, device=g.device).to(x.device),
         generator,
         block_for(shape.numel()),
+        x.device,
     )

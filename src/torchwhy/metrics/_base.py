@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution, Inputs
+from ..engine.default_device import set_aside
 from ..engine.features import Features, number_features
 from ..engine.problem import Problem
 from ..engine.randomness import Seed
@@ -57,7 +58,7 @@ def metric(
     uses_baselines: bool = True,
     turned_by: tuple[str, Any] | None = None,
 ) -> Callable[[F], F]:
-    """Put a metric's facts on its function.
+    """Put a metric's facts on its function, and what makes it indifferent to the default device around it.
 
     Args:
         better: which values speak for an explanation; "none" where neither does.
@@ -77,9 +78,10 @@ def metric(
             "range": span,
         }
         facts |= {"needs": needs, "paper": paper, "elements": elements, "uses_baselines": uses_baselines}
+        run = set_aside()(function)
         for name, value in {**facts, "turned_by": turned_by}.items():
-            setattr(function, name, value)
-        return function
+            setattr(run, name, value)
+        return run
 
     return add
 

@@ -96,8 +96,8 @@ def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
         raise ValueError(f"radius={radius}: expected a positive number, in the units of the inputs")
 
     def draws(shape: torch.Size) -> Draws:
-        draw = lambda count, g: radius * (2 * torch.rand(count, *shape, generator=g) - 1)  # noqa: E731
-        return Draws(draw, problem.generator, block_for(shape.numel()))
+        draw = lambda count, g: radius * (2 * torch.rand(count, *shape, generator=g, device=g.device) - 1)  # noqa: E731
+        return Draws(draw, problem.generator, block_for(shape.numel()), problem.x[0].device)
 
     return tuple(draws(x.shape[1:]) for x in problem.x)
 

@@ -75,7 +75,7 @@ def infidelity(
     shapes = [x.shape[1:] for x in problem.x]
 
     def noise(count: int, g: torch.Generator) -> Tensor:
-        return stdev * torch.randn(count, sum(s.numel() for s in shapes), generator=g)
+        return stdev * torch.randn(count, sum(s.numel() for s in shapes), generator=g, device=g.device)
 
     def given(count: int, g: torch.Generator) -> Tensor:
         made = perturb(count, g) if perturb is not None else ()
@@ -87,7 +87,8 @@ def infidelity(
         return torch.cat([t.flatten(1) for t in made], 1)
 
     size = sum(s.numel() for s in shapes)
-    draws = Draws(noise if perturb is None else given, problem.generator, min(samples, block_for(size)))
+    draw, device = (noise, problem.x[0].device) if perturb is None else (given, None)
+    draws = Draws(draw, problem.generator, min(samples, block_for(size)), device)
     forecast, change = _forecasts(problem, coefficients, draws, samples)
     beta = (forecast * change).sum(0) / forecast.square().sum(0) if normalize else 1.0
     return as_scores((torch.as_tensor(beta) * forecast - change).square().mean(0), problem)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..engine.default_device import set_aside
+
 __all__ = ["SHAPES", "TEXTURES", "ShapesBatch", "shapes"]
 
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring")
@@ -38,6 +40,7 @@ class ShapesBatch(NamedTuple):
     texture: Tensor
 
 
+@set_aside()
 def shapes(n: int, size: int = 64, seed: int = 0, label: str = "shape", without: str | None = None) -> ShapesBatch:
     r"""``n`` random shapes-on-photos images, with the pixels of the target and of the distractor.
 

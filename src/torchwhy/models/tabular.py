@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..engine.default_device import set_aside
 from .seeding import seeded
 
 __all__ = ["Tabular", "breast_cancer", "digits"]
@@ -31,6 +32,7 @@ class Tabular(NamedTuple):
     classes: tuple[str, ...]
 
 
+@set_aside()
 def digits() -> Tabular:
     """Hand-written digits as images (N, 1, 8, 8) in [0, 1], and a convolutional network, 98 % right on the test rows.
 
@@ -39,6 +41,7 @@ def digits() -> Tabular:
     return _copy_of(_digits)
 
 
+@set_aside()
 def breast_cancer() -> Tabular:
     """Thirty measurements of a tumour, malignant or benign, and an MLP (30-32-16-2), 96 % right on the test rows.
 

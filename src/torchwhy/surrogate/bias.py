@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
+from ..engine.default_device import set_aside
 from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor
@@ -75,6 +76,7 @@ class BiasReport(Measurement):
     max_groups: int = 20
     generator: Seed = 0
 
+    @set_aside()
     def measure(
         self,
         inputs: Tensor,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.default_device import set_aside
 from ..engine.paths import count
 from ..engine.problem import Problem
 from ..measurement import Measurement, one_tensor
@@ -48,6 +49,7 @@ class PartialDependence(Measurement):
     grid_resolution: int = 100
     percentiles: tuple[float, float] = (0.05, 0.95)
 
+    @set_aside()
     def measure(
         self,
         inputs: Tensor,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine.default_device import set_aside
 from ..engine.features import number_features
 from ..engine.paths import count
 from ..engine.problem import over_rows
@@ -59,6 +60,7 @@ class PermutationImportance(Measurement):
     metric: Metric | None = None
     generator: Seed = 0
 
+    @set_aside()
     def measure(
         self, inputs: Tensor, labels: Tensor, *, feature_mask: Tensor | None = None, additional_forward_args: Any = None
     ) -> Importance:
@@ -152,6 +154,7 @@ class GradientImportance(Measurement):
 
     loss: Metric | None = None
 
+    @set_aside()
     def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: Any = None) -> Importance:
         """The importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..engine.default_device import set_aside
 from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor, outputs
@@ -46,6 +47,7 @@ class SurrogateNetwork(Measurement):
     student: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=float("nan"), init=False, compare=False)
 
+    @set_aside()
     def fit(self, inputs: Tensor, *, additional_forward_args: Any = None) -> SurrogateNetwork:
         """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
 

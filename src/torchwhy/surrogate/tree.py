@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.default_device import set_aside
 from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor, outputs
@@ -39,6 +40,7 @@ class SurrogateTree(Measurement):
     tree: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=float("nan"), init=False, compare=False)
 
+    @set_aside()
     def fit(self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: Any = None) -> SurrogateTree:
         """Fit the tree to the model's answers on ``inputs`` ``(N, ...)``; the features are the elements of a row.
 
@@ -57,6 +59,7 @@ class SurrogateTree(Measurement):
         self.fidelity = agreement(answers[test], torch.from_numpy(self.tree.predict(x[test].numpy())))
         return self
 
+    @set_aside()
     def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: Any = None) -> Tensor:
         """What the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
