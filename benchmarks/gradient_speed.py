@@ -28,7 +28,7 @@ def captum_sides(model, x, n, sizes):
 
         return side
 
-    scan = max(4, 32 // len(x))  # so many that the largest size is reached
+    scan = max(4, sizes[-1] // len(x))  # so many that the largest size is reached
     integrate = lambda n, size: ig.attribute(x, target=0, n_steps=n, internal_batch_size=size)  # noqa: E731
     smooth = lambda n, size: tunnel.attribute(  # noqa: E731
         x, target=0, nt_samples=n, stdevs=0.3, nt_samples_batch_size=size

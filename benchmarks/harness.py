@@ -184,6 +184,7 @@ class Benchmark:
         self.device = args.device
         self.sizes = (8, 16, 32) if self.device == "cpu" else (32, 128, 512)  # rows of the plain calls of a floor
         self.machine = self._machine()
+        gc.freeze()  # what is imported by now is not looked through before each measurement
         print(f"# {title}\n{self.machine}\n")
 
     def _machine(self) -> str:
@@ -274,7 +275,7 @@ class Benchmark:
 
     def _keep(self, result: dict[str, Any]) -> None:
         self.results.append(result)
-        self.write()  # a run that is cut off keeps what it has
+        self.write(plot=False)  # a run that is cut off keeps what it has
 
     def finish(self) -> None:
         """Write what was measured, if asked to."""
@@ -282,7 +283,7 @@ class Benchmark:
             self.write()
             print(f"written: docs/benchmarks/{self.name}.json and .png")
 
-    def write(self) -> None:
+    def write(self, plot: bool = True) -> None:
         """Write JSON and the plot, if asked to."""
         if not self.save or not self.results:
             return
@@ -293,7 +294,8 @@ class Benchmark:
         report |= {"markdown": text} if text else {}
         report = json.loads(json.dumps(report), parse_constant=lambda _: None)  # NaN is no JSON
         (DOCS / f"{self.name}.json").write_text(json.dumps(report, indent=1) + "\n")
-        self.plot(report["results"]).savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
+        if plot:
+            self.plot(report["results"]).savefig(DOCS / f"{self.name}.png", dpi=110, bbox_inches="tight")
 
     def _with_others(self, report: dict[str, Any]) -> dict[str, Any]:
         """The machine and the results, with the kept cases that were not measured: of other devices, or left out by ``--only``.

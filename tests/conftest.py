@@ -1,16 +1,7 @@
-import nets
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the networks are tiny: threads only get in each other's way
-
-
-def pytest_addoption(parser):
-    parser.addoption("--device", default="cpu", help="where the small networks and their inputs are made")
-
-
-def pytest_configure(config):
-    nets.DEVICE = config.getoption("--device")
 
 
 @pytest.fixture(autouse=True)

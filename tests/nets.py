@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-DEVICE = "cpu"  # where the networks and their inputs are made: pytest's --device
-
 
 class Conv(nn.Module):
     """Images (N, 3, 8, 8) → (N, 4): a module ReLU used twice, an in-place functional one, a skip connection."""
@@ -111,7 +109,7 @@ def make(kind, dtype=torch.double, seed=0):
                 nn.init.normal_(m.running_mean)
                 nn.init.uniform_(m.running_var, 0.5, 2)
                 nn.init.normal_(m.weight)
-    return net.to(DEVICE, dtype).eval()
+    return net.to(dtype).eval()
 
 
 def inputs(kind, n=3, dtype=torch.double, seed=1):
@@ -119,9 +117,9 @@ def inputs(kind, n=3, dtype=torch.double, seed=1):
     g = torch.Generator().manual_seed(seed)
     shape = {"conv": (3, 8, 8), "attending": (3, 8, 8)}.get(kind, (5,))
     if kind == "tokens":
-        return torch.randint(11, (n, 4), generator=g).to(DEVICE)
-    x = torch.randn(n, *shape, generator=g, dtype=torch.double).to(DEVICE, dtype)
-    return (x, torch.randn(n, 2, 3, generator=g, dtype=torch.double).to(x)) if kind == "two" else x
+        return torch.randint(11, (n, 4), generator=g)
+    x = torch.randn(n, *shape, generator=g, dtype=torch.double).to(dtype)
+    return (x, torch.randn(n, 2, 3, generator=g, dtype=torch.double).to(dtype)) if kind == "two" else x
 
 
 def tiny_bert(**options):

@@ -19,8 +19,13 @@ def both(kind="conv", dtype=torch.double):
     return net, x, make(kind, dtype).cuda(), x.cuda()
 
 
+@pytest.fixture
+def draws_of_the_cpu(monkeypatch):
+    monkeypatch.setattr("torchwhy.engine.randomness.DRAW_LARGE", ())
+
+
 @each_case
-def test_equals_the_cpu(case):
+def test_equals_the_cpu(case, draws_of_the_cpu):
     net, x, there, y = both(case.net)
     here = case.make(net).attribute(x, target=1, **case.data)
     before = of_model(there), of_input(y), of_torch()
@@ -54,6 +59,20 @@ def test_the_default_device_may_be_the_gpu(case):
     finally:
         torch.set_default_device(None)
     torch.testing.assert_close(found, usual)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_its_own_draws_are_normal_repeatable_and_free_of_the_batch_size(seed):
+    net, x, there, y = both()
+    here = tw.SmoothGrad(net, n_samples=4000, stdevs=0.3, generator=seed).explain(x, 1)
+    method = tw.SmoothGrad(there, n_samples=4000, stdevs=0.3, generator=seed)
+    found = method.explain(y, 1)
+    gap = (found.attributions.cpu() - here.attributions).abs()
+    error = (found.standard_error.cpu().square() + here.standard_error.square()).sqrt()
+    assert (gap > 3 * error).double().mean() < 0.02
+    assert gap.max() > 0
+    method.batch_size = 70
+    torch.testing.assert_close(method.attribute(y, 1), found.attributions, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("method", [tw.Saliency, tw.RISE, tw.LRP, tw.GradCAM], ids=lambda m: m.__name__)
@@ -142,6 +161,25 @@ def test_memory_that_runs_out_only_costs_time(method, batch_size, little_memory)
     torch.testing.assert_close(found, few, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "method, options", [(tw.RISE, {"generator": 0, "n_samples": 400}), (tw.IntegratedGradients, {"n_steps": 300})]
+)
+def test_what_is_faster_changes_nothing(monkeypatch, method, options):
+    _, _, net, x = both()
+    usual = method(net, **options).attribute(x, 1)
+    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    batches, seen = (
+        [],
+        net.conv1.register_forward_hook(
+            lambda m, i, o: batches.append(i[0].is_contiguous(memory_format=torch.channels_last))
+        ),
+    )
+    found = method(net, **options).attribute(x, 1)
+    seen.remove()
+    assert True in batches
+    torch.testing.assert_close(found, usual, rtol=1e-8, atol=1e-10)
+
+
 def test_memory_bounds_the_rows():
     torch.manual_seed(0)
     net = Wide().cuda().eval()
@@ -168,7 +206,7 @@ def test_an_explanation_is_saved_shown_and_read(tmp_path):
      M.faithfulness_estimate, M.monotonicity, M.average_drop, M.sufficiency, M.necessity, M.non_sensitivity],
     ids=lambda m: m.__name__,
 )  # fmt: skip
-def test_metrics_equal_the_cpu(metric):
+def test_metrics_equal_the_cpu(metric, draws_of_the_cpu):
     net, x, there, y = both()
     a = tw.Saliency(net).attribute(x, 1).sum(1, keepdim=True)
     options = {"feature_mask": PATCHES} if metric is M.irof else {}
@@ -179,7 +217,7 @@ def test_metrics_equal_the_cpu(metric):
 
 
 @pytest.mark.parametrize("metric", [M.sensitivity_max, M.local_lipschitz, M.random_logit, M.model_randomization])
-def test_metrics_that_explain_again_equal_the_cpu(metric):
+def test_metrics_that_explain_again_equal_the_cpu(metric, draws_of_the_cpu):
     net, x, there, y = both()
     here, found = metric(tw.Saliency(net), x, 1), metric(tw.Saliency(there), y, 1)
     if isinstance(here, M.Curve):

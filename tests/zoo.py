@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import nets
 import torch
 from torch import nn
 
@@ -130,7 +129,7 @@ def build(name: str, *, biases: bool = True) -> tuple[nn.Module, torch.Tensor]:
     _settle(model, None if side is None else torch.randn(8 if side < 100 else 2, 3, side, side))
     if not biases:
         _drop_biases(model)
-    return model.to(nets.DEVICE).eval().requires_grad_(False), x.to(nets.DEVICE)
+    return model.eval().requires_grad_(False), x
 
 
 def _settle(model: nn.Module, batch: torch.Tensor | None) -> None:

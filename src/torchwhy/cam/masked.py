@@ -13,6 +13,7 @@ from ..engine.images import resize
 from ..engine.paths import count, pick
 from ..engine.problem import Problem, over_rows
 from ..engine.randomness import Draws, Seed, normal_draws
+from ..engine.transfer import sent
 from .base import ClassActivationMap, weighted
 
 
@@ -74,7 +75,8 @@ class ScoreCAM(ClassActivationMap):
 
         def work(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             sample, at = torch.arange(start, stop) // len(rows), torch.arange(start, stop) % len(rows)
-            k, row = channels[at.to(rows.device)], rows[at.to(rows.device)]
+            here = sent(at, rows.device)
+            k, row = channels[here], rows[here]
             z = [pick(x, row) for x in problem.x]
             mask = unit_range(a[row, k], size).to(z[picture])
             mask = mask[:, None] if z[picture].dim() > 2 else mask

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..target import Derived, only_tensor
 
-
 ROUNDING = 8  # units in the last place of the larger score
 
 

@@ -22,7 +22,10 @@ FIRST_CUDA = 64  # the same on a GPU, where few rows take as long as many
 MOST = 4096  # rows of any call
 CLEARLY = 0.9  # of the time a row: what is remembered as the faster one
 SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
-CUDA_TENSOR = 2**32  # bytes of one tensor on a GPU: some operations count elements in 32 bits
+CUDA_SLOW = 0.15  # of that on a GPU
+CUDA_CALL = (
+    2**33
+)  # bytes that one call may take on a GPU: more rows are no faster, and some operations count in 32 bits
 CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
 CPU_TENSOR_LAST = 2**26  # the same for gradients with channels last, where fewer are that large and long calls pay more
@@ -201,7 +204,7 @@ class Batching:
         took = _seconds(self.device) - begun
         self._times.append(took / (stop - start))
         first = len(self._times) == 1
-        if first and took < SLOW:
+        if first and took < SLOW * (CUDA_SLOW if self.device.type == "cuda" else 1):
             self._undecided = False
         if self._undecided:
             self.fast = True
@@ -215,18 +218,17 @@ class Batching:
 
     def _measured(self, work: Callable[[int, int], T], start: int, stop: int) -> T:
         """One call that finds what a row costs, and so how many rows the others get."""
-        cuda, rows = self.device.type == "cuda", stop - start
-        if cuda:
+        rows = stop - start
+        if self.device.type == "cuda":
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
-        with _Bytes() as made:
             result = work(start, stop)
-        if cuda:
             unused = torch.cuda.memory_reserved(self.device) - before
-            budget = (torch.cuda.mem_get_info(self.device)[0] + unused) / 2
-            used = torch.cuda.max_memory_allocated(self.device) - before
-            self.limit = _whole(rows * min(budget / max(used, 1), CUDA_TENSOR / max(made.largest, 1)))
+            budget = min((torch.cuda.mem_get_info(self.device)[0] + unused) / 2, CUDA_CALL)
+            self.limit = _whole(rows * budget / max(torch.cuda.max_memory_allocated(self.device) - before, 1))
         else:
+            with _Bytes() as made:
+                result = work(start, stop)
             kept = made.total / 2 if self.graph else 0  # a graph keeps about what the forward half made
             self._row_bytes = kept / rows, made.largest / rows
             self.limit = self._most()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .transfer import sent
+
 
 @dataclass(frozen=True)
 class Features:
@@ -40,7 +42,7 @@ class Features:
 
     def all_but(self, index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         """Masks that drop feature ``index - 1``; index 0 drops nothing.  Shape: index (M,), rows (M,)."""
-        dropped = (index - 1).to(rows.device)
+        dropped = sent(index - 1, rows.device)
         return tuple((i if len(i) == 1 else i[rows]) != dropped.view(-1, *[1] * (i.dim() - 1)) for i in self.ids)
 
     def spread(self, values: Tensor, x: Sequence[Tensor]) -> tuple[Tensor, ...]:

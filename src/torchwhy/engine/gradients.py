@@ -48,12 +48,16 @@ def frozen(model: Any) -> Iterator[None]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     try:
         with _lock:
-            for p in model.parameters() if modules else ():
-                trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
-                if p in _held or trainable:
-                    mine.append(_hold(p, partial(_freeze, p)))
-            for m in modules:
-                buffers = {k: b for k, b in m.named_buffers(recurse=False) if m.training and not b.is_inference()}
+            for m in modules:  # their own tensors, by themselves: named_parameters() would walk the modules again
+                for p in m._parameters.values():
+                    if p is None:
+                        continue
+                    trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
+                    if trainable or p in _held:
+                        mine.append(_hold(p, partial(_freeze, p)))
+                buffers = (
+                    {k: b for k, b in m.named_buffers(recurse=False) if not b.is_inference()} if m.training else {}
+                )
                 if buffers:
                     mine.append(_hold(m, partial(_keep, m, buffers)))
         yield

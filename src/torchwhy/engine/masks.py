@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .paths import baseline_at, pick
 from .problem import Problem
+from .transfer import sent
 
 Masks = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 Fill = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -61,7 +62,7 @@ def evaluate(
 
     def work(a: int, b: int) -> Tensor:
         job = torch.arange(a, b)
-        index, row = start + job // (n * k), wanted[(job // k % n).to(wanted.device)]
+        index, row = start + job // (n * k), wanted[sent(job // k % n, wanted.device)]
         holes = fill(index, row) if fill else tuple(baseline_at(t, job % k, row) for t in problem.baselines)
         z = [blend(m, pick(t, row), h) for m, t, h in zip(masks(index, row), problem.x, holes)]
         return problem.scores(z, row).double()
@@ -125,10 +126,10 @@ class Windows:
         Shape: (M, *), 1 along the dimensions that every window covers whole.
         """
         valid = (index >= 0) & (index < math.prod(self.counts))
-        inside = valid.to(device).view(-1, *[1] * len(self.shape))
+        inside = sent(valid, device).view(-1, *[1] * len(self.shape))
         for dim, at in enumerate(torch.unravel_index(index.clamp(0, math.prod(self.counts) - 1), self.counts)):
             if self.size[dim] < self.shape[dim]:
-                start, here = at.to(device)[:, None] * self.step[dim], torch.arange(self.shape[dim], device=device)
+                start, here = sent(at, device)[:, None] * self.step[dim], torch.arange(self.shape[dim], device=device)
                 line = (here >= start) & (here < start + self.size[dim])
                 inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
         return ~inside

@@ -12,6 +12,7 @@ from torch import Tensor
 from .images import gaussian_blur
 from .problem import Evaluated, Problem, Tensors, over_rows
 from .randomness import Draws, normal_draws
+from .transfer import sent
 
 Rule = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 
@@ -59,7 +60,7 @@ def baseline_at(baselines: Tensor, k: Tensor, rows: Tensor) -> Tensor:
     """Baselines ``k`` ``(M,)`` of rows ``(M,)``, shape ``(M, ...)``, from ``(K, N or 1, ...)``."""
     if len(baselines) == 1:
         return pick(baselines[0], rows)
-    return baselines[k.to(rows.device), rows if baselines.shape[1] > 1 else torch.zeros_like(rows)]
+    return baselines[sent(k, rows.device), rows if baselines.shape[1] > 1 else torch.zeros_like(rows)]
 
 
 @dataclass
@@ -180,7 +181,7 @@ class Blurred:
 
     def point(self, rows: Tensor, k: Tensor) -> Tensors:
         """The points, ``(M, ...)``."""
-        sigmas = self.sigmas[k].to(rows.device)
+        sigmas = sent(self.sigmas[k], rows.device)
         return tuple(gaussian_blur(pick(x, rows), sigmas) for x in self.problem.x)
 
     def velocity(self, rows: Tensor, k: Tensor) -> Tensors:

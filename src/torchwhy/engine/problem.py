@@ -14,6 +14,7 @@ from .batching import Batching
 from .default_device import as_the_caller_has_it
 from .gradients import differentiable, frozen, gradient, gradients_of_each
 from .precision import lowered
+from .transfer import sent
 from .where import Place, behind, since, tapped, traced, until
 
 Tensors = tuple[Tensor, ...]
@@ -48,7 +49,7 @@ class Evaluated(NamedTuple):
         """The part that belongs to sample ``k``."""
         if int(self.k[0]) == int(self.k[-1]):
             return self
-        at = (self.k == k).nonzero()[:, 0].to(self.rows.device)
+        at = sent((self.k == k).nonzero()[:, 0], self.rows.device)
         take = lambda tensors: tuple(t[at] for t in tensors)  # noqa: E731
         return Evaluated(
             self.rows[at],
@@ -303,7 +304,7 @@ class Problem:
     def rows_and_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Jobs ``start`` to ``stop - 1`` of rows × samples: rows ``(M,)``, and samples ``(M,)`` on the CPU, these slower."""
         flat = torch.arange(start, stop)
-        return (flat % self.n).to(self.data.inputs[0].device), flat // self.n
+        return sent(flat % self.n, self.data.inputs[0].device), flat // self.n
 
     def walk(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> Iterator[Evaluated]:
         """Scores and gradients at ``n`` points of every row, many rows and points to a call.

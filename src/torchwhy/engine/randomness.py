@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 Seed = int | torch.Generator | None
+DRAW_LARGE = (
+    "cuda",
+)  # devices that draw what is as large as an input themselves: to bring it takes longer than to use it
 
 
 def generator_of(seed: Seed) -> torch.Generator:
@@ -51,7 +54,7 @@ class Draws:
         device: torch.device | None = None,
     ) -> None:  # fmt: skip
         self.draw, self.block = draw, block
-        there = device if device is not None and device.type == "cuda" else "cpu"
+        there = device if device is not None and device.type in DRAW_LARGE else "cpu"
         self.generator = torch.Generator(there).manual_seed(int(torch.randint(2**62, (), generator=generator)))
         self.blocks: dict[int, Tensor] = {}
         self.made = 0

@@ -20,6 +20,7 @@ from ..engine.masks import collect
 from ..engine.paths import pick
 from ..engine.problem import Problem
 from ..engine.randomness import Draws, block_for
+from ..engine.transfer import sent
 from ..target import TargetLike
 from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate, summed
 
@@ -91,7 +92,7 @@ def infidelity(
     draws = Draws(draw, problem.generator, min(samples, block_for(size)), device)
     forecast, change = _forecasts(problem, coefficients, draws, samples)
     beta = (forecast * change).sum(0) / forecast.square().sum(0) if normalize else 1.0
-    return as_scores((torch.as_tensor(beta) * forecast - change).square().mean(0), problem)
+    return as_scores((beta * forecast - change).square().mean(0), problem)
 
 
 @metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:2005.00631")
@@ -197,7 +198,7 @@ def faithfulness_estimate(
     group = rated.ranks(problem.generator) // size
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return rated.features.keep(group[rows] != (index - 1).to(rows.device)[:, None], rows)
+        return rated.features.keep(group[rows] != sent(index - 1, rows.device)[:, None], rows)
 
     with problem.open():
         scores = collect(problem, masks, (0, groups + 1))
@@ -248,7 +249,7 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
     if math.comb(d, size) <= samples:
         members = torch.tensor(list(itertools.combinations(range(d), size)))
         every = torch.zeros(len(members), d, dtype=torch.bool).scatter_(1, members, True).to(device)
-        return Sets(every.to(values) @ values.T, lambda index, rows: ~every[index.to(device)])
+        return Sets(every.to(values) @ values.T, lambda index, rows: ~every[sent(index, device)])
     shuffled = lambda count, g: torch.stack([torch.randperm(d, generator=g) for _ in range(count)])  # noqa: E731
     orders = Draws(shuffled, problem.generator, min(samples, block_for(d)))  # not sorted: a seventh of the time
     if oversample == 1:
@@ -259,7 +260,7 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
             made = torch.arange(first, int(index[-1]) + 1)
             members = (orders[made] < size).to(device)
             sums[made.to(device)] = members.to(values) @ values.T
-            return ~members[(index - first).to(device)]
+            return ~members[sent(index - first, device)]
 
         return Sets(sums, random)
     groups = d // size  # an order of the features cut into pieces is so many sets
@@ -271,7 +272,7 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
     chosen, part = torch.cat([ranked[:low], ranked[low - samples :]]), torch.stack([p.to(kind) for p in parts])
 
     def keep(index: Tensor, rows: Tensor) -> Tensor:
-        which = chosen[index.to(device), rows]
+        which = chosen[sent(index, device), rows]
         return part[which // groups] != (which % groups)[:, None]
 
     sums = said.transpose(1, 2).flatten(0, 1).gather(0, chosen)

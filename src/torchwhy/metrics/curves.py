@@ -19,6 +19,7 @@ from ..engine.masks import Fill, collect
 from ..engine.paths import pick
 from ..engine.problem import Problem, over_rows
 from ..engine.randomness import normal_draws
+from ..engine.transfer import sent
 from ..target import TargetLike
 from ._base import Curve, Options, as_scores, count_of, fractions_of, metric, problem_of, rate
 
@@ -294,7 +295,7 @@ def removal(
     cuts = d - once if remove == "bottom" else once  # keep those of small rank
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        cut = cuts[rows, index.to(rows.device)]
+        cut = cuts[rows, sent(index, rows.device)]
         shown = [pick(r, rows) if len(r) > 1 else r.expand(len(rows), *r.shape[1:]) for r in ranks]
         return tuple(r >= over_rows(cut, r) if remove == "top" else r < over_rows(cut, r) for r in shown)
 
@@ -343,7 +344,7 @@ def _shown(
     every = rated.features.keep(values, problem.rows)
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        first = index.to(rows.device) == 0
+        first = sent(index, rows.device) == 0
         return tuple(torch.where(over_rows(first, e).bool(), 1, pick(e, rows)) for e in every)
 
     with problem.open():

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..engine.features import Features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
+from ..engine.transfer import sent
 from ..engine.warning import warn
 from ..sampled import Estimate, SampledFeatures, check_solvable
 from .segments import superpixels
@@ -82,7 +83,7 @@ class LIME(SampledFeatures):
         s = torch.empty(0, len(rows), dtype=torch.double, device=rows.device)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
-            return features.keep(z[index].to(rows.device), rows)
+            return features.keep(sent(z[index], rows.device), rows)
 
         if self.regularizer == "ridge" and self.n_features is None:
             check_solvable(self, d)

@@ -14,6 +14,7 @@ from ..engine.masks import evaluate
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Draws, block_for
 from ..engine.statistics import Collected, penalty_by_cross_validation
+from ..engine.transfer import sent
 from ..sampled import Sampled
 from ..target import Derived, rows_of_output
 
@@ -132,7 +133,7 @@ class Grids:
         chance = self.chances[index // self.unit]
         chance = torch.where((index % self.unit == 1)[:, None], 1 - chance, chance)
         on = (chance < self.p).to(torch.get_default_dtype()).view(-1, *[self.cells] * len(self.shape))
-        return enlarge(on.to(device), self.shifts[index // self.unit].to(device), self.shape)
+        return enlarge(sent(on, device), sent(self.shifts[index // self.unit], device), self.shape)
 
     def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """The covariance of the mask at the knots, what carries knots to all elements, and the variance this leaves out.
@@ -161,7 +162,7 @@ class Grids:
         """The masks for the engine, (M, 1, \\*spatial)."""
         low = int(index[0])  # one mask serves several rows and baselines: it is made once
         made = self.make(torch.arange(low, int(index[-1]) + 1), rows.device)
-        return (made[(index - low).to(rows.device)][:, None],)
+        return (made[sent(index - low, rows.device)][:, None],)
 
 
 class PlainMoments:
@@ -169,9 +170,9 @@ class PlainMoments:
 
     def __init__(self, p: float) -> None:
         self.p, self.m = p, 0
-        self.total: Tensor | float = 0.0
-        self.product: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0
+        self.total: Any = 0.0
+        self.product: Any = 0.0
+        self.squares: Any = 0.0
 
     def add(self, s: Tensor, masks: Tensor) -> None:
         """Take in scores (m, N) and their masks (m, \\*spatial)."""
@@ -183,14 +184,14 @@ class PlainMoments:
 
     def mean_score(self) -> Tensor:
         """The mean score of all masks, (N,)."""
-        return torch.as_tensor(self.total) / self.m
+        return self.total / self.m
 
     def summary(self) -> tuple[Tensor, Tensor]:
         """The map and its standard error, (N, elements)."""
-        mean = torch.as_tensor(self.product) / self.m
+        mean = self.product / self.m
         if self.m < 2:
             return mean / self.p, torch.full_like(mean, torch.inf)
-        variance = (torch.as_tensor(self.squares) / self.m - mean.square()).clamp(min=0) / (self.m - 1)
+        variance = (self.squares / self.m - mean.square()).clamp(min=0) / (self.m - 1)
         return mean / self.p, variance.sqrt() / self.p
 
 
@@ -205,8 +206,8 @@ class ReducedMoments:
 
     def __init__(self, grids: Grids) -> None:
         self.grids, self.p, self.m = grids, grids.p, 0
-        self.product: Tensor | float = 0.0
-        self.mean: Tensor | float = 0.0
+        self.product: Any = 0.0
+        self.mean: Any = 0.0
         self.scores, self.knots = Collected(), Collected()
 
     def add(self, s: Tensor, masks: Tensor) -> None:
@@ -231,7 +232,7 @@ class ReducedMoments:
         centre = (s - h @ beta).mean(0)
         known, carry, missed = self.grids.covariance(s)
         noise = (h.T @ h / self.m - kron(known)) @ beta  # (knots, N)
-        product = (torch.as_tensor(self.product) - centre[:, None] * torch.as_tensor(self.mean)) / self.m
+        product = (self.product - centre[:, None] * self.mean) / self.m
         values = centre[:, None] + (product - along(carry, noise.T)) / self.p
         if self.m < 4:
             return values, torch.full_like(values, torch.inf)
@@ -248,13 +249,16 @@ class ReducedMoments:
     @staticmethod
     def _fit(v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Ridge coefficients (knots, N) of t (J, N) on v (J, knots), and what makes residuals leave-one-out ones (J, N)."""
-        left, size, right = torch.linalg.svd(v, full_matrices=False)
-        y = left.T @ t
+        s, axes = torch.linalg.eigh(v.T @ v)  # squares are precise enough: the least penalty is 1e-7 of the largest
+        there = s >= 1e-13 * s[-1:]
+        s, axes = s[there].clamp(min=1e-300), axes[:, there]
+        along_axes = v @ axes
+        part = along_axes.T @ t
+        y = part / s.sqrt()[:, None]
         rest = (t.square().sum(0) - y.square().sum(0)).clamp(min=0)
-        lam = penalty_by_cross_validation(size.square(), y, rest, len(v))
-        share = size.square()[:, None] / (size.square()[:, None] + lam)
-        beta = right.T @ (y * share / size.clamp(min=1e-300)[:, None])
-        return beta, 1 / (1 - left.square() @ share).clamp(min=0.05)
+        lam = penalty_by_cross_validation(s, y, rest, len(v))
+        weight = 1 / (s[:, None] + lam)
+        return axes @ (part * weight), 1 / (1 - along_axes.square() @ weight).clamp(min=0.05)
 
 
 def kron(factors: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from ..attribution import Attribution
 from ..engine.features import Features, number_features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
+from ..engine.transfer import sent
 from .coalitions import all_coalitions
 
 MOST = 20  # features: 1,048,576 evaluations of a row
@@ -72,7 +73,7 @@ def all_scores(problem: Problem, features: Features, rows: Tensor, d: int, metho
         )
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return features.keep(all_coalitions(index.to(rows.device), d), rows)
+        return features.keep(all_coalitions(sent(index, rows.device), d), rows)
 
     return collect(problem, masks, (0, 2**d), rows=rows)
 

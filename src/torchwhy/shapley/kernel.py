@@ -12,6 +12,7 @@ from torch import Tensor
 from ..engine.features import Features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
+from ..engine.transfer import sent
 from ..sampled import Estimate, SampledFeatures, check_solvable
 from .coalitions import PairedDesign, banzhaf_design, shapley_design
 from .exact import MOST, all_scores, banzhaf_interactions, banzhaf_values, shapley_interactions, shapley_values
@@ -123,7 +124,7 @@ def _scores(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Te
     """Scores (m, N) of the coalitions z (m, d) for some rows."""
 
     def masks(index: Tensor, rows: Tensor) -> Tensors:
-        return features.keep(z[index].to(rows.device), rows)
+        return features.keep(sent(z[index], rows.device), rows)
 
     return collect(problem, masks, (0, len(z)), rows=rows)
 

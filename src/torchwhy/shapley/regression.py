@@ -95,7 +95,8 @@ def cubic_part(x: Tensor, odd: Tensor, total: Tensor | None) -> tuple[Tensor, Te
     values = (coefficients.T @ ((others.square() - (d - 1)) * own)) / (6 if total is not None else math.inf)
     explained = _e3(x @ own.T, d) @ coefficients
     error = odd - explained
-    error = error - x @ (torch.linalg.pinv(x) @ error)
+    linear = _span(x)
+    error = error - linear @ (linear.T @ error)
     error[use] = (coefficients / (basis.square() @ (1 / (s[:, None] + lam))))[: len(use)]
     return values, explained, _e3(own.sum(1), d) @ coefficients, error
 

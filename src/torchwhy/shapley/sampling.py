@@ -14,6 +14,7 @@ from ..engine.masks import collect, evaluate
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Draws, block_for
 from ..engine.statistics import RunningMean
+from ..engine.transfer import sent
 from ..sampled import Estimate, SampledFeatures
 
 
@@ -42,12 +43,12 @@ class ShapleySampling(SampledFeatures):
         unit = 2 * (d - 1)  # the coalitions strictly between none and all, of an order and of its reverse
 
         def ends(index: Tensor, rows: Tensor) -> Tensors:
-            return features.keep((index == 1)[:, None].expand(-1, d).to(rows.device), rows)
+            return features.keep(sent((index == 1)[:, None].expand(-1, d), rows.device), rows)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
             rank, step = ranks[index // unit], index % unit
             rank = torch.where((step < d - 1)[:, None], rank, d - 1 - rank)
-            return features.keep((rank <= (step % (d - 1))[:, None]).to(rows.device), rows)
+            return features.keep(sent(rank <= (step % (d - 1))[:, None], rows.device), rows)
 
         none, full = collect(problem, ends, (0, 2), rows=rows)
         if d == 1:
