@@ -7,7 +7,8 @@ networks use their activations twice). Then the peak memory of each, in a proces
 from __future__ import annotations
 
 import torch
-from harness import Benchmark, void
+from harness import Benchmark
+from measure import void
 
 import torchwhy as tw
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from harness import Benchmark, floor, forward, void
+from harness import Benchmark
+from measure import floor, forward, void
 
 import torchwhy as tw
 import torchwhy.models

@@ -1,7 +1,8 @@
 """How much faster are counterfactuals of 64 rows together than one by one?"""
 
 import torch
-from harness import Benchmark, void
+from harness import Benchmark
+from measure import void
 from torch import nn
 
 import torchwhy as tw

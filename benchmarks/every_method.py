@@ -9,7 +9,8 @@ and methods of a layer go back to the layer only, Ablation-CAM runs the part abo
 from __future__ import annotations
 
 import torch
-from harness import Benchmark, floor, forward, forward_backward, void
+from harness import Benchmark
+from measure import floor, forward, forward_backward, void
 
 import torchwhy as tw
 from torchwhy.demo import explain, for_photos

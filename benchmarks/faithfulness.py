@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from harness import TableBenchmark, blind_maps
+from harness import TableBenchmark
+from measure import blind_maps
 
 import torchwhy as tw
 from torchwhy import demo, models

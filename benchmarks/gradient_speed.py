@@ -6,7 +6,8 @@ The floor is evaluations × the best time per row of a plain batched forward and
 from __future__ import annotations
 
 import torch
-from harness import Benchmark, floor, forward_backward, timed, void
+from harness import Benchmark
+from measure import floor, forward_backward, timed, void
 
 import torchwhy as tw
 

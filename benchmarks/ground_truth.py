@@ -12,7 +12,8 @@ import functools
 from typing import Any
 
 import torch
-from harness import TableBenchmark, blind_maps
+from harness import TableBenchmark
+from measure import blind_maps
 
 import torchwhy as tw
 from torchwhy import metrics as M

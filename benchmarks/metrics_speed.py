@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Benchmark, floor, forward
+from harness import Benchmark
+from measure import floor, forward
 
 import torchwhy as tw
 from torchwhy import metrics as M

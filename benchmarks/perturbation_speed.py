@@ -11,7 +11,8 @@ import importlib.util
 
 import numpy as np
 import torch
-from harness import Benchmark, floor, forward, lower_precisions, timed, void
+from harness import Benchmark
+from measure import floor, forward, lower_precisions, timed, void
 
 import torchwhy as tw
 from torchwhy.perturbation.segments import patches

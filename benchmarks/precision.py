@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from harness import Benchmark, lower_precisions
+from harness import Benchmark
+from measure import lower_precisions
 from scipy.stats import spearmanr
 
 import torchwhy as tw

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import Benchmark, floor, forward, forward_backward, void
+from harness import Benchmark
+from measure import floor, forward, forward_backward, void
 
 import torchwhy as tw
 

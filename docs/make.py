@@ -69,7 +69,8 @@ def benchmarks_page() -> str:
         "a comparison run in turn in one process, and the ratios are medians of the rounds, where it is not said that there was "
         "one; the seconds are of the machine that is named and "
         "not to be compared between machines. *floor*: the evaluations that a method needs × the time per row of plain batched "
-        "calls of the best size. Peak memory is how far it grows; in cases called *memory*, in a process of its own. The "
+        "calls of the best size. Peak memory is how far it grows, on a GPU the GPU's; in cases called *memory*, in a process of "
+        "its own. With `--device cuda` the scripts that can run on a GPU do. The "
         'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
         "",
     ]
@@ -87,7 +88,7 @@ def benchmarks_page() -> str:
                     f"![{script.stem}](benchmarks/{script.stem}.png)",
                     "",
                 ]
-            elif script.stem != "harness":
+            elif script.stem not in ("harness", "measure"):  # which the others share
                 missing.append(f"`benchmarks/{script.name}`")
             continue
         report = json.loads(path.read_text())
@@ -116,7 +117,10 @@ def benchmarks_page() -> str:
             told += [r["note"]] if r.get("note") else []
             lines += ["", f"{r['case']}: {'; '.join(told)}."] if told else []
         for machine in dict.fromkeys(r["machine"] for r in results if "machine" in r):
-            cases = "; ".join(r["case"] for r in results if r.get("machine") == machine)
+            of_it = [r for r in results if r.get("machine") == machine]
+            device = of_it[0].get("device")
+            all_of_device = device and of_it == [r for r in results if r.get("device") == device]
+            cases = f"those with *{device}* in their names" if all_of_device else "; ".join(r["case"] for r in of_it)
             lines += ["", f"Measured on {machine}: {cases}."]
         if path.with_suffix(".png").exists():
             lines += ["", f"![{report['title']}](benchmarks/{path.stem}.png)"]

@@ -343,3 +343,15 @@ def test_batch_norm_of_one_row_with_a_transposed_gradient(method, function, line
     method = method((lambda x: net(x)) if function else net)
     x = torch.randn(3, 3, 8, 8, dtype=torch.double)
     torch.testing.assert_close(torch.cat([method.attribute(row[None], 1) for row in x]), method.attribute(x, 1))
+
+
+@pytest.mark.parametrize("inner", [tw.Saliency, lambda m: tw.IntegratedGradients(m, n_steps=9)], ids=["one", "nine"])
+def test_work_that_is_a_call_of_other_work_takes_its_rows(monkeypatch, inner):
+    """What the outer calls cost was measured with the inner ones in them: those are not measured again in each."""
+    monkeypatch.setattr("torchwhy.engine.batching.CPU_GRAPH", 2**20)
+    calls, net, x = [], make("conv"), inputs("conv", 1)
+    method = tw.SmoothGrad(net, of=inner(net), n_samples=200, generator=0)
+    usual = method.attribute(x, 1)
+    net.conv1.register_forward_hook(lambda m, i, o: calls.append(len(o)))
+    torch.testing.assert_close(method.attribute(x, 1), usual)
+    assert min(calls[2:]) > 8

@@ -80,7 +80,7 @@ class Batching:
         graph: whether a call keeps its intermediate results for a backward pass.
         progress: show a ``tqdm`` bar.
         label: what the bar is called.
-        within: of which this work is one call: what was found to be faster there holds here.
+        within: of which this work is one call: what was found there, of speed and of rows, holds here.
         model: for which it is remembered where shortcuts were clearly faster: the next such work needs no trial.
         kind: what else decides what a row costs.
     """
@@ -96,6 +96,12 @@ class Batching:
         self.batch_size, self.device, self.graph = batch_size, inputs[0].device, graph
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out
+        self._outer = within
+        # of work that is one call of this one: its rows, and whether all of it ran whole while a row was measured here
+        self._inner_limit: int | None = None
+        self._inner_whole: bool | None = None
+        if within is not None:
+            self.limit = batch_size or within._inner_limit
         self.shortcuts: Shortcuts = Shortcuts() if within is None else within.shortcuts
         self.fast: bool = within is not None and within.fast  # whether they are taken
         self._few = FIRST_CUDA if self.device.type == "cuda" else FIRST
@@ -109,7 +115,8 @@ class Batching:
             kind,
             *((t.shape[1:], t.dtype) for t in inputs),
         )
-        self._undecided = within is None and not torch.are_deterministic_algorithms_enabled()
+        pays = not (graph and self.device.type == "cuda")  # gradients are no faster by them on a GPU
+        self._undecided = within is None and pays and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
         self._row_bytes: tuple[float, float] | None = (
             None  # on a CPU: kept for the backward pass, of the largest tensor
@@ -154,7 +161,11 @@ class Batching:
                 bar.close()
 
     def _chunks(self, total: int, work: Callable[[int, int], T], bar: Any) -> Iterator[T]:
-        start = 0
+        start = size = 0
+        outer = self._outer
+        covered = (
+            outer is not None and bool(outer._inner_whole) and outer.limit is not None
+        )  # by what a row costs there
         while start < total:
             left = total - start
             trying = self._undecided and (bool(self._times) or self._is_long(left))
@@ -162,7 +173,7 @@ class Batching:
             if known:
                 self.fast, self.shortcuts.channels_last, self._undecided = True, True, False
                 self.limit = self.limit or self._known[self._work]
-            measure = self.limit is None and left > 2 * self._few
+            measure = self.limit is None and left > 2 * self._few and not covered
             if measure or (trying and not known):
                 size = min(left, self._first(left), self.limit or left)
             else:
@@ -187,10 +198,14 @@ class Batching:
             if bar is not None:
                 bar.update(size)
             yield result
+        if outer is not None:
+            outer._inner_limit = self.limit
+            if outer.limit is None:
+                outer._inner_whole = size == total and outer._inner_whole is not False
 
     def _is_long(self, left: int) -> bool:
         """Whether so many rows are worth the trial of what is faster, at their beginning."""
-        least = (2 if self.device.type == "cpu" else 3) * self._few
+        least = (2 if self.device.type == "cpu" else 8) * self._few
         return left >= (least if self.limit is None else min(least, 3 * self.limit))
 
     def _first(self, left: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -27,10 +28,8 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
     if isinstance(n, bool) or int(n) != n or n < least:
         raise ValueError(f"n_steps={n!r}: expected an int of at least {least} for method={method!r}")
     if method == "gausslegendre":
-        from scipy.special import roots_legendre
-
-        nodes, shares = roots_legendre(n)  # of a band matrix: numpy's dense one takes seconds for thousands
-        return torch.from_numpy((1 + nodes) / 2), torch.from_numpy(shares / 2)
+        points, shares = _gauss_legendre(n)
+        return torch.tensor(points), torch.tensor(shares)
     if method == "riemann_trapezoid":
         weights = torch.full((n,), 1 / (n - 1), dtype=torch.double)
         weights[0] = weights[-1] = 0.5 / (n - 1)
@@ -42,6 +41,15 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
             "riemann_trapezoid"
         )
     return (torch.arange(n, dtype=torch.double) + shift) / n, torch.full((n,), 1 / n, dtype=torch.double)
+
+
+@lru_cache(maxsize=64)
+def _gauss_legendre(n: int) -> tuple[Any, Any]:
+    """Nodes and weights on [0, 1], kept: a thousand of them take as long as some hundred rows on a GPU."""
+    from scipy.special import roots_legendre
+
+    nodes, shares = roots_legendre(n)  # of a band matrix: numpy's dense one takes seconds for thousands
+    return (1 + nodes) / 2, shares / 2
 
 
 def row_sums(tensors: Sequence[Tensor]) -> Tensor:
