@@ -138,6 +138,29 @@ def test_its_forms(table, tmp_path):
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == table.methods
 
 
+def test_a_share_of_a_few_rows_is_not_certain():
+    maps, x = {"all": torch.rand(6, 1, 4, 4), "<i>": torch.rand(6, 1, 4, 4)}, torch.rand(6, 1, 4, 4)
+    mask = torch.ones(6, 4, 4, dtype=torch.bool)
+    mask[1:] = False
+    mask[1:, 0, 0] = True
+    maps["<i>"][:, :, 0, 0] = 2
+    maps["all"][1:, :, 0, 0] = -1
+    found = tw.compare(lambda x: x.sum((1, 2, 3)), x, None, maps, [M.pointing_game, M.sparseness], mask=mask)
+    always, once = found.cell("<i>", "pointing_game"), found.cell("all", "pointing_game")
+    z = stats.norm.ppf(0.975)  # Wilson 1927: the shares that a z test would not refuse
+    for cell, share in ((always, 1.0), (once, 1 / 6)):
+        centre, half = share + z**2 / 12, z * (share * (1 - share) / 6 + z**2 / 144) ** 0.5
+        expected = (share, (centre - half) / (1 + z**2 / 6), (centre + half) / (1 + z**2 / 6), 6)
+        assert cell == pytest.approx(expected)
+    assert "1.000 ± 0.2" in str(found)
+    v = found.values["sparseness"]["all"]
+    assert found.cell("all", "sparseness")[1:3] == pytest.approx(
+        stats.t.interval(0.95, 5, v.mean().item(), stats.sem(v))
+    )
+    assert "&lt;i&gt;" in found.to_html()
+    assert "<i>" not in found.to_html()
+
+
 def test_lists_of_methods_and_names_of_metrics(scene):
     net, x, y, mask = scene
     table = tw.compare(

@@ -108,7 +108,11 @@ def test_equal_to_the_reference(kind, target):
         (M.average_increase(net, x, a, target, baselines=b), [ref.average_drop(chance, *r)[1] for r in each]),
         (
             M.faithfulness_estimate(net, x, a, target, baselines=b, steps=10**6),
-            [ref.faithfulness_estimate(f, *r) for r in each],
+            [ref.faithfulness_estimate(f, *r, groups=r[0].numel()) for r in each],
+        ),
+        (
+            M.faithfulness_estimate(net, x, a, target, baselines=b, steps=4),
+            [ref.faithfulness_estimate(f, *r, groups=4) for r in each],
         ),
     ]
     for found, expected in pairs:

@@ -98,6 +98,21 @@ def test_an_attack_moves_further_than_chance_and_keeps_the_prediction():
     assert bool((M.explanation_attack(constant, x, labels, steps=2) < 1e-9).all())
 
 
+def test_an_attack_stays_in_its_cube_and_reports_what_it_saw_there():
+    net, x, seen = make("conv"), inputs("conv"), []
+    says = lambda z: (seen.append(z.clone()), z**3)[1]  # noqa: E731
+    score = net(x)[:, 1]
+    given = {"radius": 0.3, "steps": 4, "n_samples": 3, "tolerance": 0.05}
+    found = M.explanation_attack(Given(net, says=says), x, lambda out: out[:, 1], **given)
+    points = torch.cat(seen).view(-1, *x.shape)
+    assert len(points) == (2 * 4 + 1) * 3 + 4 + 2
+    assert float((points - x).abs().max()) <= 0.3 + 1e-12
+    kept = torch.stack([(net(p)[:, 1] - score).abs() <= 0.05 * score.abs() for p in points])
+    apart = 1 - torch.cosine_similarity((points**3).flatten(2), (x**3).flatten(1)[None], dim=2)
+    torch.testing.assert_close(found, torch.where(kept, apart, 0).amax(0))
+    assert not bool(kept.all())
+
+
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
 def test_randomization_tells_a_method_that_is_blind_to_the_weights(mode):
     net, x = make("conv"), inputs("conv")

@@ -200,13 +200,13 @@ class Attribution(Settings):
             ),
         )
         if self.uses_baselines:
-            given = _each(baselines, inputs, "baselines")
+            given = each_of(baselines, inputs, "baselines")
             problem.baselines = same_number(
                 [rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)]
             )
         if feature_mask is not None:
             inside = self.layer is not None and self.layer_role == "cut"
-            problem.feature_mask = _each(feature_mask, self.layer if inside else inputs, "feature_mask")
+            problem.feature_mask = each_of(feature_mask, self.layer if inside else inputs, "feature_mask")
         with frozen(model):
             self._resolve(problem, target)
         return problem
@@ -340,7 +340,7 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     return tuple(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
 
 
-def _each(value: Any, inputs: Any, name: str) -> tuple:
+def each_of(value: Any, inputs: Any, name: str) -> tuple:
     """One value for each input tensor (or layer); a single one stands for all."""
     if isinstance(inputs, Mapping):
         if isinstance(value, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -207,6 +207,15 @@ def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, di
         )
     tensor = tensor.reshape(shape)
     return tensor.expand(shape[0], *x.shape[1:])[None]
+
+
+def fixed(baseline: BaselineLike, seed: int) -> BaselineLike:
+    """The same, or one that draws from a seed wherever it is used, if it would draw from what each method has."""
+    if isinstance(baseline, str) and issubclass(NAMED.get(baseline, Baseline), Random):
+        baseline = NAMED[baseline]()
+    return (
+        replace(baseline, generator=seed) if isinstance(baseline, Random) and baseline.generator is None else baseline
+    )
 
 
 def same_number(baselines: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from . import metrics as known_metrics
-from .attribution import Attribution, Inputs
+from .attribution import Attribution, Inputs, each_of
+from .baselines import fixed
 from .table import Comparison
 from .target import TargetLike
 
@@ -45,7 +46,8 @@ def compare(
         metrics: names or functions of :mod:`torchwhy.metrics`, or functions by name, with settings through
             ``functools.partial``; a :class:`torchwhy.metrics.Curve` counts as its area.
         mask: the pixels that are known to matter, for the metrics of localisation.
-        baselines, feature_mask: for the metrics, and for the methods that have a use for them.
+        baselines, feature_mask: for the metrics, and for the methods that have a use for them; baselines that are drawn are
+            drawn once.
         level: of the confidence intervals.
 
     Raises:
@@ -61,12 +63,15 @@ def compare(
     if not named:
         raise ValueError("methods: none given")
     options = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
+    if baselines is not None:
+        options["baselines"] = _settled(baselines, inputs)
     result = Comparison({m: {} for m in chosen}, {}, {}, {}, {}, level)
     for name, method in named.items():
         _explain(result, name, method, inputs, target, options)
     for name, function in chosen.items():
         facts = _facts(function)
         result.better[name] = _better(function)
+        result.shares |= {name} if facts.yes_or_no else set()
         if facts.needs == "mask" and mask is None:
             raise ValueError(f"mask: {name} asks whether the map lies on the pixels that matter; give them")
         for key, method in named.items():
@@ -135,9 +140,23 @@ def _first(attributions: Any) -> Tensor:
 
 
 def _pixels(attributions: Any, inputs: Inputs) -> Any:
-    """The attributions of an image's pixels."""
+    """The attributions of images' pixels."""
+    if isinstance(attributions, Mapping) and isinstance(inputs, Mapping) and set(attributions) == set(inputs):
+        return {name: _pixels(a, inputs[name]) for name, a in attributions.items()}
+    if (
+        isinstance(attributions, (tuple, list))
+        and isinstance(inputs, (tuple, list))
+        and len(attributions) == len(inputs)
+    ):
+        return tuple(map(_pixels, attributions, inputs))
     both = isinstance(attributions, Tensor) and isinstance(inputs, Tensor) and inputs.dim() == 4
     return attributions.sum(1, keepdim=True) if both and attributions.dim() == 4 else attributions
+
+
+def _settled(baselines: Any, inputs: Inputs) -> Any:
+    """The baselines, those that are drawn with a seed of their own: the same ones for every method and metric."""
+    each = [fixed(b, seed) for seed, b in enumerate(each_of(baselines, inputs, "baselines"))]
+    return dict(zip(inputs, each)) if isinstance(inputs, Mapping) else each[0] if isinstance(inputs, Tensor) else each
 
 
 def _for(method: Attribution, options: dict[str, Any]) -> dict[str, Any]:

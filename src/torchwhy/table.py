@@ -8,7 +8,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ class Comparison:
         evaluations: method → rows through the model for each row explained; NaN for attributions that were given.
         attributions: method → what it said.
         level: of the confidence intervals.
+        shares: metrics that are 1 or 0, so that their means are shares of the rows.
     """
 
     values: dict[str, dict[str, Tensor]]
@@ -57,6 +58,7 @@ class Comparison:
     evaluations: dict[str, float]
     attributions: dict[str, Any]
     level: float = 0.95
+    shares: set[str] = field(default_factory=set)
 
     @property
     def methods(self) -> list[str]:
@@ -69,14 +71,21 @@ class Comparison:
         return list(self.values)
 
     def cell(self, method: str, metric: str) -> Cell:
-        """The mean over the rows with a value, with the interval of Student's t; infinite for a single row."""
+        """The mean over the rows with a value, with the interval of Student's t; infinite for a single row.
+
+        Of a metric that is 1 or 0, that of Wilson for a share: equal answers of a few rows are not certain for all.
+        """
         from scipy.special import stdtrit
+        from scipy.stats import binomtest
 
         v = self._of(method, metric)
         v = v[v.isfinite()]
         n = len(v)
         if not n:
             return Cell(math.nan, math.nan, math.nan, 0)
+        if n > 1 and metric in self.shares and bool(((v == 0) | (v == 1)).all()):
+            share = binomtest(int(v.sum()), n).proportion_ci(self.level, "wilson")
+            return Cell(float(v.mean()), float(share.low), float(share.high), n)
         half = float(stdtrit(n - 1, 0.5 + self.level / 2) * v.std() / n**0.5) if n > 1 else math.inf
         return Cell(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half, n)
 
@@ -223,7 +232,7 @@ class Comparison:
             line = [(method, False)]
             for metric in self.metrics:
                 cell = self.cell(method, metric)
-                half = "" if cell.rows < 2 else f" ± {cell.high - cell.mean:.2g}"
+                half = "" if cell.rows < 2 else f" ± {(cell.high - cell.low) / 2:.2g}"
                 mean = f"{cell.mean:.3f}" if abs(cell.mean) >= 0.001 else f"{cell.mean:.3g}"
                 line.append((f"{mean}{half}" if cell.rows else "—", method in best[metric]))
             evaluations = self.evaluations[method]

@@ -111,9 +111,11 @@ def corrected_correlation(f, x, b, a, subsets):
     return r * u / math.sqrt(1 - r**2 + r**2 * u**2)
 
 
-def faithfulness_estimate(f, x, b, a, size=1):
+def faithfulness_estimate(f, x, b, a, groups):
+    """Groups of consecutive ranks, of d / groups features rounded up or down."""
     order = order_of(a)
-    return faithfulness_correlation(f, x, b, a, [order[i : i + size] for i in range(0, len(order), size)])
+    cuts = [math.ceil(k * len(order) / groups) for k in range(groups + 1)]
+    return faithfulness_correlation(f, x, b, a, [order[i:j] for i, j in itertools.pairwise(cuts)])
 
 
 def linear_imputation(x, keep):

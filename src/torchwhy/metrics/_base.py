@@ -57,6 +57,7 @@ def metric(
     elements: bool = False,
     uses_baselines: bool = True,
     turned_by: tuple[str, Any] | None = None,
+    yes_or_no: bool = False,
 ) -> Callable[[F], F]:
     """Put a metric's facts on its function, and what makes it indifferent to the default device around it.
 
@@ -70,6 +71,7 @@ def metric(
             its channels).
         uses_baselines: whether ``baselines`` are among its options; for those that need the model.
         turned_by: a setting under which the other values speak for an explanation.
+        yes_or_no: whether it is 1 or 0, so that its mean is a share of the rows.
     """
 
     def add(function: F) -> F:
@@ -79,7 +81,7 @@ def metric(
         }
         facts |= {"needs": needs, "paper": paper, "elements": elements, "uses_baselines": uses_baselines}
         run = set_aside()(function)
-        for name, value in {**facts, "turned_by": turned_by}.items():
+        for name, value in {**facts, "turned_by": turned_by, "yes_or_no": yes_or_no}.items():
             setattr(run, name, value)
         return run
 
@@ -114,7 +116,9 @@ class Curve:
 
 @dataclass
 class Probability(Derived):
-    """A target scored by the softmax of the classes."""
+    """A target scored by the softmax of the classes, or by the output where the first one holds probabilities."""
+
+    shares: bool | None = None
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         """Probabilities (M,)."""
@@ -124,8 +128,9 @@ class Probability(Derived):
                 f"softmax=True: needs a class as the target and an output (N, classes), this one has shape "
                 f"{tuple(out.shape)}; pass softmax=False"
             )
-        shares = bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < 1e-3).all())
-        return self.target.select(out if shares else out.softmax(1), rows)
+        if self.shares is None:  # once: a model's answers are of one kind
+            self.shares = bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < 1e-3).all())
+        return self.target.select(out if self.shares else out.softmax(1), rows)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -205,7 +210,8 @@ class Rated:
 
     def ranks(self, generator: torch.Generator) -> Tensor:
         """0 for the feature with the largest value, 1 for the next, ...; ties in a random order.  Shape (N, d)."""
-        shuffle = torch.randperm(self.d, generator=generator).to(self.values.device)
+        # by a number for each feature, whatever others there are: a row of few is not shuffled by the company it is in
+        shuffle = torch.rand(self.d, generator=generator, dtype=torch.double).argsort().to(self.values.device)
         missing = torch.arange(self.d, device=self.values.device) >= self.features.count[:, None]
         values = self.values.masked_fill(missing, -torch.inf)[:, shuffle]
         order = shuffle[values.argsort(dim=1, descending=True, stable=True)]
@@ -278,15 +284,21 @@ def count_of(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
-def pearson(a: Tensor, b: Tensor, *, noise: float = 1e-6) -> Tensor:
+def rounding(scores: Tensor) -> Tensor:
+    """How far the scores (N, S) of a row may be apart for no reason but the rounding of their type, (N,)."""
+    return 8 * torch.finfo(scores.dtype).eps * scores.double().abs().amax(1)
+
+
+def pearson(a: Tensor, b: Tensor, *, noise: float = 1e-6, floor: Tensor | float = 0.0) -> Tensor:
     """The correlation of (N, S) with (N, S), row by row, (N,).
 
-    NaN where either varies by no more than ``noise`` times its size: rounding has no correlation with anything.
+    NaN where either varies by no more than ``noise`` times its size, or b by no more than ``floor`` (N,): rounding has no
+    correlation with anything.
     """
     a, b = a.double(), b.double()
-    sizes = [t.abs().amax(1) for t in (a, b)]
+    least = [noise * a.abs().amax(1), torch.maximum(noise * b.abs().amax(1), torch.as_tensor(floor, device=b.device))]
     a, b = (t - t.mean(1, keepdim=True) for t in (a, b))
-    steady = [t.abs().amax(1) <= noise * size for t, size in zip((a, b), sizes)]
+    steady = [t.abs().amax(1) <= size for t, size in zip((a, b), least)]
     norm = (a.square().sum(1) * b.square().sum(1)).sqrt()
     return torch.where(steady[0] | steady[1], torch.nan, (a * b).sum(1) / norm)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Draws, Seed, block_for
 from ..target import TargetLike
 from ._base import flat, problem_of, spearman
-
-if TYPE_CHECKING:
-    pass
 
 
 class Data(TypedDict, total=False):

@@ -22,7 +22,7 @@ from ..engine.problem import Problem
 from ..engine.randomness import Draws, block_for
 from ..engine.transfer import sent
 from ..target import TargetLike
-from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate, summed
+from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate, rounding, summed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -182,8 +182,8 @@ def faithfulness_estimate(
 ) -> Tensor:
     """The correlation between the attributions of groups of features and what the score loses without each, (N,).
 
-    The features, in the order of their attributions, are cut into ``steps`` groups of one size (the last may be smaller); each
-    is replaced alone. With as many steps as features each is a group, as in the paper. NaN where either side does not vary.
+    The features, in the order of their attributions, are cut into ``steps`` groups, as equal as can be; each is replaced
+    alone. With as many steps as features each is a group, as in the paper. NaN where either side does not vary.
 
     Args:
         model, inputs, attributions, target, options: as for :func:`faithfulness_correlation`.
@@ -193,9 +193,8 @@ def faithfulness_estimate(
     """
     problem = problem_of(model, inputs, target, **options)
     rated = _summed(problem, attributions, options)
-    size = -(-rated.d // min(count_of(steps, "steps", 3), rated.d))
-    groups = -(-rated.d // size)
-    group = rated.ranks(problem.generator) // size
+    groups = min(count_of(steps, "steps", 3), rated.d)
+    group = rated.ranks(problem.generator) * groups // rated.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         return rated.features.keep(group[rows] != sent(index - 1, rows.device)[:, None], rows)
@@ -204,7 +203,7 @@ def faithfulness_estimate(
         scores = collect(problem, masks, (0, groups + 1))
     sums = rated.values.new_zeros(problem.n, groups, dtype=torch.double)
     sums.scatter_add_(1, group, rated.values.double())
-    return as_scores(pearson(sums, (scores[0] - scores[1:]).T), problem)
+    return as_scores(_correlation(sums, scores[0], scores[1:], problem), problem)
 
 
 def _summed(problem: Problem, attributions: Any, options: Options) -> Rated:
@@ -282,12 +281,17 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
 def _agreement(problem: Problem, rated: Rated, whole: Tensor, sets: Sets) -> Tensor:
     """The correlation (N,) of the attributions of sets with what the score ``whole`` (N,) loses without them."""
     masks = lambda index, rows: rated.features.keep(sets.keep(index, rows), rows)  # noqa: E731
-    lost = whole - collect(problem, masks, (0, len(sets.said)))
-    r = pearson(sets.said.T, lost.T)
+    r = _correlation(sets.said.T, whole, collect(problem, masks, (0, len(sets.said))), problem)
     if sets.spread is None:
         return r
     ratio = sets.spread / sets.said.std(0)  # Thorndike 1949, case 2: from the chosen sets' range to that of all
     return r * ratio / (1 + r.square() * (ratio.square() - 1)).sqrt()
+
+
+def _correlation(said: Tensor, whole: Tensor, without: Tensor, problem: Problem) -> Tensor:
+    """Of what is said (N, S) with what the score ``whole`` (N,) loses, given the scores ``without`` (S, N)."""
+    floor = rounding(as_scores(torch.cat([whole[None], without]).T, problem))
+    return pearson(said, (whole - without).T, floor=floor)
 
 
 def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from .. import attribution
 from ..attribution import Attribution, Inputs
 from ..engine.masks import collect
 from ..target import TargetLike
-from ._base import Options, as_scores, metric, problem_of, rate, summed, tensors_of
+from ._base import Options, as_scores, metric, problem_of, rate, rounding, summed, tensors_of
 from .again import Data, asked, explain, relative, twin
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def non_sensitivity(
     with problem.open():
         scores = collect(problem, rated.features.all_but, (0, rated.d + 1))
     effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
+    effect = torch.where(effect > rounding(as_scores(scores.T, problem))[:, None], effect, 0)
     exists = torch.arange(rated.d, device=said.device) < rated.features.count[:, None]
     wrong = [v > tolerance * v.amax(1, keepdim=True) for v in (effect, said)]
     return as_scores(((wrong[0] ^ wrong[1]) & exists).sum(1).double() / rated.features.count, problem)

@@ -21,7 +21,7 @@ from ..engine.problem import Problem, over_rows
 from ..engine.randomness import normal_draws
 from ..engine.transfer import sent
 from ..target import TargetLike
-from ._base import Curve, Options, as_scores, count_of, fractions_of, metric, problem_of, rate
+from ._base import Curve, Options, as_scores, count_of, fractions_of, metric, problem_of, rate, rounding, summed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,7 +60,7 @@ def deletion(
     flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, count_of(steps, "steps"), remove="top")
+    return removal(problem, attributions, count_of(steps, "steps"), remove="top", reduce=summed(options))
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
@@ -81,7 +81,7 @@ def insertion(
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, count_of(steps, "steps"), remove="rest")
+    return removal(problem, attributions, count_of(steps, "steps"), remove="rest", reduce=summed(options))
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:2003.08747")
@@ -107,7 +107,7 @@ def irof(
             "feature_mask: irof removes segments; give their numbers, integers that broadcast to the inputs"
         )
     problem = problem_of(model, inputs, target, **options)
-    curve = removal(problem, attributions, None, remove="top")
+    curve = removal(problem, attributions, None, remove="top", reduce="mean")
     return 1 - curve.auc / _positive(curve.scores[:, 0])
 
 
@@ -158,7 +158,7 @@ def road(
             raise ValueError("attributions: road removes whole pixels; sum over the channels, .sum(1, keepdim=True)")
         return fill_linearly(pick(x, rows), keep) + noise * draws[index].to(x)
 
-    return removal(problem, attributions, shares, remove=remove, fill=fill)
+    return removal(problem, attributions, shares, remove=remove, reduce=summed(options), fill=fill)
 
 
 @metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
@@ -182,7 +182,7 @@ def sufficiency(
 
     Paper: DeYoung et al. 2020, arXiv:1911.03429, equation 2, averaged over shares as in their section 4.2.
     """
-    return _mean_drop(problem_of(model, inputs, target, **options), attributions, fractions, "rest")
+    return _mean_drop(model, inputs, attributions, target, fractions, "rest", options)
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
@@ -202,7 +202,7 @@ def necessity(
 
     Paper: DeYoung et al. 2020, arXiv:1911.03429, equation 1.
     """
-    return _mean_drop(problem_of(model, inputs, target, **options), attributions, fractions, "top")
+    return _mean_drop(model, inputs, attributions, target, fractions, "top", options)
 
 
 @metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1909.03012")
@@ -217,15 +217,16 @@ def monotonicity(
 ) -> Tensor:
     """The share of the steps that do not lower the score as features are added to the baseline, the smallest first, (N,).
 
-    1 exactly where the paper's criterion (the score never falls) holds. Arguments as for :func:`deletion`; give
-    ``attributions.abs()`` to order by size alone.
+    1 exactly where the paper's criterion (the score never falls, by more than rounding) holds. Arguments as for
+    :func:`deletion`; give ``attributions.abs()`` to order by size alone.
 
     Paper: Arya et al. 2019, arXiv:1909.03012, section 5, after Luss et al.; there it is a yes or no.
     """
     problem = problem_of(model, inputs, target, **options)
-    curve = removal(problem, attributions, count_of(steps, "steps"), remove="top")  # read from its end
+    steps = count_of(steps, "steps")
+    curve = removal(problem, attributions, steps, remove="top", reduce=summed(options))  # read from its end
     steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
-    held = (curve.scores.diff(dim=1) <= 0) & steps_taken
+    held = (curve.scores.diff(dim=1) <= rounding(curve.scores)[:, None]) & steps_taken
     return as_scores(held.sum(1).double() / steps_taken.sum(-1), problem)
 
 
@@ -252,7 +253,7 @@ def average_drop(
     return (whole - shown).clamp(min=0) / _positive(whole)
 
 
-@metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1710.11063")
+@metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1710.11063", yes_or_no=True)
 def average_increase(
     model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
 ) -> Tensor:
@@ -270,6 +271,7 @@ def removal(
     shares: Tensor | int | None,
     *,
     remove: Literal["top", "bottom", "rest"],
+    reduce: Literal["sum", "mean"],
     fill: Any = None,
 ) -> Curve:
     """Scores with a share of the features replaced.
@@ -279,12 +281,13 @@ def removal(
         attributions: what orders the features.
         shares: of the features, (S,), or in how many equal steps, at most their number; None removes them one by one.
         remove: those with the largest attributions, those with the smallest, or all but those with the largest.
+        reduce: how the elements of a feature are put together into what orders it.
         fill: ``(index, rows, keep)`` → what replaces them in the only input, in place of the baselines.
 
     Returns:
         Scores against the shares removed, to the nearest whole feature; for "rest", against those kept.
     """
-    rated = rate(problem, attributions, reduce="mean")
+    rated = rate(problem, attributions, reduce=reduce)
     ranks = rated.ranks_at_elements(problem.generator)
     if not isinstance(shares, Tensor):
         steps = rated.d if shares is None else min(shares, rated.d)
@@ -318,14 +321,15 @@ def _positive(scores: Tensor) -> Tensor:
 
 
 def _mean_drop(
-    problem: Problem, attributions: Any, fractions: Sequence[float], remove: Literal["top", "rest"]
-) -> Tensor:
-    shares = fractions_of(fractions)
+    model: Any, inputs: Inputs, attributions: Any, target: TargetLike, fractions: Sequence[float],
+    remove: Literal["top", "rest"], options: Options,
+) -> Tensor:  # fmt: skip
+    problem, shares = problem_of(model, inputs, target, **options), fractions_of(fractions)
     if shares[0] == 0:
         raise ValueError(f"fractions={fractions!r}: nothing is to be learnt from the share 0")
     whole = torch.tensor([0.0 if remove == "top" else 1.0], dtype=torch.double)
     shares = torch.cat([whole, shares] if remove == "top" else [shares, whole])
-    scores = removal(problem, attributions, shares, remove=remove).scores
+    scores = removal(problem, attributions, shares, remove=remove, reduce=summed(options)).scores
     if remove == "top":
         return (scores[:, :1] - scores[:, 1:]).mean(1)
     return (scores[:, -1:] - scores[:, :-1]).mean(1)

@@ -18,7 +18,7 @@ from ._base import average_ranks, count_of, metric, tensors_of
 Sign = Literal["positive", "absolute"]
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1608.00507")
+@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1608.00507", yes_or_no=True)
 def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0, sign: Sign = "positive") -> Tensor:
     """1 where the largest attribution lies on the mask, else 0, (N,).
 
