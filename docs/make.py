@@ -1,4 +1,4 @@
-"""Writes docs/methods.md, the README's table and the pictures from the classes.
+"""Writes docs/methods.md, docs/metrics.md, docs/benchmarks.md, the README's table and the pictures from what is there.
 
 ``python docs/make.py [--pictures] [--only FAMILY]``; the pictures take minutes.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import torchwhy as tw
 
 README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlusion"]
+FAMILIES = ["curves", "agreement", "robustness", "localisation", "simplicity", "randomization", "axioms"]
 DOCS = Path(__file__).resolve().parent
 
 
@@ -27,14 +28,16 @@ def families() -> dict[str, list[type]]:
     return found
 
 
-def markdown(docstring: str) -> str:
+def markdown(docstring: str, arguments: str = "Settings") -> str:
     """A docstring as Markdown: mathematics, references to classes, lists of arguments; examples left out."""
     text = inspect.cleandoc(docstring)
     text = re.split(r"^>>> ", text, flags=re.M)[0].rstrip()
     text = re.sub(r":math:`([^`]*)`", lambda m: "$" + " ".join(m.group(1).split()) + "$", text, flags=re.S)
     text = re.sub(r":(?:class|meth|mod|func):`~?(?:\w+\.)*(\w+)`", r"`\1`", text)
     text = text.replace("``", "`").replace(r"\|", "|")
-    text = re.sub(r"^Args:$", "Settings:\n", text, flags=re.M)
+    text = re.sub(r"^Args:$", f"{arguments}:\n", text, flags=re.M)
+    text = re.sub(r"^Returns:\n    ", "Returns: ", text, flags=re.M)
+    text = re.sub(r"^Raises:$", "Raises:\n", text, flags=re.M)
     return re.sub(r"^    (\w[\w, ]*): ", r"- `\1`: ", text, flags=re.M)
 
 
@@ -57,6 +60,47 @@ def methods_page() -> str:
             lines += [f"![the methods of {family}](pictures/{family}.png)", ""]
         for method in methods:
             lines += [f"### `{method.__name__}`", "", markdown(method.__doc__ or ""), ""]
+    return "\n".join(lines)
+
+
+def metrics_page() -> str:
+    """The page of all metrics: the table, then each with its equation, by the module it lives in."""
+    from torchwhy.cli import metrics_table
+
+    lines = [
+        "# Metrics",
+        "",
+        "Written by `python docs/make.py` from the functions of `torchwhy.metrics`; `torchwhy metrics` prints the table. "
+        "How they are called, and `tw.compare`: [using.md](using.md#is-it-true-twmetrics-and-twcompare). *asks*: what a "
+        "metric needs; one that needs the method explains again, at other inputs or with other weights.",
+        "",
+        "![methods and metrics on images whose evidence is known](pictures/metrics.png)",
+        "",
+        "*`tw.compare` on 16 images whose evidence is known (`examples/compare.py`): means and their 95 % intervals, → where "
+        "more is better, ← where less is; red the best, and what cannot be told from it. The last two rows know nothing of the "
+        "network.*",
+        "",
+        metrics_table(),
+        "",
+        "## Options",
+        "",
+        markdown(tw.metrics.Options.__doc__ or "", "Options"),
+        "",
+        "## Curve",
+        "",
+        markdown(tw.metrics.Curve.__doc__ or ""),
+        "",
+    ]
+    family = ""
+    for function in sorted(
+        (f for f in vars(tw.metrics).values() if hasattr(f, "needs")),
+        key=lambda f: FAMILIES.index(f.__module__.rsplit(".", 1)[1]),
+    ):
+        module = importlib.import_module(function.__module__)
+        if module.__name__ != family:
+            family = module.__name__
+            lines += [f"## {family.rsplit('.', 1)[1]}", "", markdown(module.__doc__ or ""), ""]
+        lines += [f"### `{function.__name__}`", "", markdown(function.__doc__ or "", "Arguments"), ""]
     return "\n".join(lines)
 
 
@@ -163,6 +207,7 @@ if __name__ == "__main__":
         for family in [args.only] if args.only else ["readme", *families()]:
             picture(family)
     (DOCS / "methods.md").write_text(methods_page())
+    (DOCS / "metrics.md").write_text(metrics_page())
     (DOCS / "benchmarks.md").write_text(benchmarks_page())
     readme = DOCS.parent / "README.md"
     readme.write_text(readme_with_table(readme.read_text()))

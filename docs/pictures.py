@@ -1,10 +1,11 @@
-"""Draws the pictures of the families that the demo's photos cannot show: attention, counterfactuals, feature visualization.
+"""Draws the pictures that the demo's photos cannot show: attention, counterfactuals, feature visualization, metrics.
 
 ``python docs/pictures.py``; a minute.
 """
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import torch
@@ -54,7 +55,13 @@ def visualizations() -> None:
     save_image(big, PICTURES / "visualization.png", nrow=8)
 
 
+def metrics() -> None:
+    """Methods and metrics on images whose evidence is known."""
+    example = runpy.run_path(str(PICTURES.parent.parent / "examples" / "compare.py"))
+    example["table"]().plot().savefig(PICTURES / "metrics.png", dpi=110)
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
-    for draw in (attention, counterfactuals, visualizations):
+    for draw in (attention, counterfactuals, visualizations, metrics):
         draw()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchwhy.cli import main, methods_table
+from torchwhy.cli import main, methods_table, metrics_table
 from torchwhy.models import shapes_vit
 
 
@@ -171,4 +171,5 @@ def test_methods_are_listed(run):
     code, out, _ = run("methods")
     assert code == 0
     assert out.strip() == methods_table()
+    assert run("metrics")[1].strip() == metrics_table()
     assert "| `IntegratedGradients` | The gradient integrated from a baseline to the input | ✓ | ✓ | ✓ |" in out

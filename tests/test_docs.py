@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import torchwhy as tw
-from torchwhy.cli import methods_table
+from torchwhy.cli import methods_table, metrics_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -18,7 +18,10 @@ def test_the_table_of_methods_is_that_of_the_classes():
     assert methods_table() in README, "write the output of `torchwhy methods` into the README"
 
 
-@pytest.mark.parametrize("line", methods_table().splitlines()[2:], ids=lambda line: line.split("`")[1])
+LINES = methods_table().splitlines()[2:] + metrics_table().splitlines()[2:]
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.split("`")[1])
 def test_the_table_says_whole_sentences(line):
     what, paper = (line.split(" | ")[i].strip(" |") for i in (1, -1))
     cut = {"a", "an", "and", "as", "by", "from", "in", "of", "that", "the", "through", "to", "where", "with"}
@@ -76,3 +79,14 @@ def test_every_method_is_in_the_docs():
     page = (ROOT / "docs" / "methods.md").read_text()
     for name in tw.methods():
         assert f"`{name}`" in page, name
+
+
+def test_every_metric_is_in_the_docs():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert metrics_table() in page, "run docs/make.py"
+    count = 0
+    for name in tw.metrics.__all__:
+        if hasattr(getattr(tw.metrics, name), "needs"):
+            count += 1
+            assert f"### `{name}`" in page, name
+    assert f"`tw.metrics` has {count} " in README

@@ -1,9 +1,10 @@
-"""The ``torchwhy`` command: a demo, explaining an image file, and the table of methods."""
+"""The ``torchwhy`` command: a demo, explaining an image file, and the tables of methods and metrics."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -71,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
     methods = commands.add_parser("methods", help="the table of methods")
     methods.set_defaults(run=lambda args: print(methods_table()))
+    metrics = commands.add_parser("metrics", help="the table of metrics")
+    metrics.set_defaults(run=lambda args: print(metrics_table()))
     return parser
 
 
@@ -202,13 +205,39 @@ def methods_table() -> str:
     yes = {True: "✓", False: ""}
     lines = ["| method | what it is | gradient | × input | complete | paper |", "|---|---|:-:|:-:|:-:|---|"]
     for name, method in methods().items():
-        first = " ".join((method.__doc__ or "").split("\n\n")[0].split())
-        what = first.split(":math:")[0].rstrip(" :,.")
-        place, _, number = method.paper.rpartition(":")
-        site = "https://arxiv.org/abs/" if place == "arXiv" else "https://doi.org/"
-        paper = f"[{method.paper}]({site}{number})" if number else ""
         lines.append(
-            f"| `{name}` | {what} | {yes[method.needs_gradient]} | {yes[method.multiplies_by_input]} | "
-            f"{yes[method.is_complete]} | {paper} |"
+            f"| `{name}` | {_what(method)} | {yes[method.needs_gradient]} | {yes[method.multiplies_by_input]} | "
+            f"{yes[method.is_complete]} | {_link(method.paper)} |"
         )
     return "\n".join(lines)
+
+
+def metrics_table() -> str:
+    """The table of metrics in Markdown, from the facts on the functions."""
+    from . import metrics
+
+    better = {True: "higher", False: "lower", None: ""}
+    asks = {"model": "the model", "maps": "the map", "mask": "the known pixels", "method": "the method again"}
+    lines = ["| metric | what it is | better | from, to | asks | paper |", "|---|---|---|---|---|---|"]
+    for name in metrics.__all__:
+        function = getattr(metrics, name)
+        if hasattr(function, "needs"):
+            low, high = (f"{bound:g}".replace("inf", "∞").replace("-", "−") for bound in function.range)
+            lines.append(
+                f"| `{name}` | {_what(function)} | {better[function.higher_is_better]} | {low}, {high} | "
+                f"{asks[function.needs]} | {_link(function.paper)} |"
+            )
+    return "\n".join(lines)
+
+
+def _what(documented: Any) -> str:
+    """The first sentence of a docstring, without its equation and shape."""
+    first = " ".join((documented.__doc__ or "").split("\n\n")[0].split())
+    first = re.sub(r":(?:func|class):`~?(?:\w+\.)*(\w+)`", r"`\1`", first).replace("``", "`")
+    return re.split(r",? (?:shape )?\(N,\)|:math:|\.(?: |$)", first)[0].rstrip(" :,.")
+
+
+def _link(paper: str) -> str:
+    place, _, number = paper.rpartition(":")
+    site = "https://arxiv.org/abs/" if place == "arXiv" else "https://doi.org/"
+    return f"[{paper}]({site}{number})" if number else ""

@@ -27,16 +27,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Options(TypedDict, total=False):
     """What every metric that runs the model takes, by keyword.
 
-    baselines: the absence of a feature, as for :meth:`torchwhy.Attribution.attribute`; None is zero.
-    feature_mask: which elements are one feature; None makes each element of the attributions one, so that a map
-    ``(N, 1, H, W)`` of an image replaces whole pixels and one of ``(N, 3, H, W)`` single channels of pixels.
-    whole_features: with ``feature_mask``, each element has its feature's whole attribution, as ablation, Shapley values and
-    LIME give it; else a feature's attribution is the sum over its elements.
-    additional_forward_args: further arguments of the model.
-    softmax: score by the class probabilities, not by the model's output; an output that holds them is left as it is.
-    batch_size: the most rows of one model call; None finds it. It does not change the numbers.
-    generator: where random numbers come from, an int or a CPU ``torch.Generator``; 0 unless told, so that a metric
-    gives the same value each time.
+    Args:
+        baselines: the absence of a feature, as for :meth:`torchwhy.Attribution.attribute`; None is zero.
+        feature_mask: which elements are one feature; None makes each element of the attributions one, so that a map
+            ``(N, 1, H, W)`` of an image replaces whole pixels and one of ``(N, 3, H, W)`` single channels of pixels.
+        whole_features: with ``feature_mask``, each element has its feature's whole attribution, as ablation, Shapley
+            values and LIME give it; else a feature's attribution is the sum over its elements.
+        additional_forward_args: further arguments of the model.
+        softmax: score by the class probabilities, not by the model's output; an output that holds them is left as it
+            is.
+        batch_size: the most rows of one model call; None finds it. It does not change the numbers.
+        generator: where random numbers come from, an int or a CPU ``torch.Generator``; 0 unless told, so that a
+            metric gives the same value each time.
     """
 
     baselines: Any
