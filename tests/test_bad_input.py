@@ -260,6 +260,7 @@ def test_layers_of_the_wrong_kind():
         (lambda m: tw.SmoothGrad(m, layer="conv1", of=tw.Saliency(m)), "give it to the method in of="),
         (lambda m: tw.ExpectedGradients(m, n_samples=0), "n_samples=0"),
         (lambda m: tw.GradientSHAP(m, stdevs=-0.1), "cannot be negative"),
+        (lambda m: tw.GradientSHAP(m, stdevs=(0.1, 0.2)), "2 given for 1"),
         (lambda m: tw.BlurIG(m, max_sigma=0), "max_sigma=0"),
         (lambda m: tw.BlurIG(m, n_steps=0), "n_steps=0"),
         (lambda m: tw.GuidedIG(m, n_steps=7, anchors=2), "a multiple of anchors"),

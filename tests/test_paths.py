@@ -93,3 +93,15 @@ def test_inputs_of_one_number_a_row(make):
     if type(method) is tw.IntegratedGradients:
         total = found["age"] + found["income"]
         torch.testing.assert_close(total, data["age"] * data["income"] + data["age"], rtol=1e-4, atol=1e-4)
+
+
+def test_noise_of_its_own_size_on_each_input():
+    f = lambda a, b: (3 * a + 5 * b).sum(1)  # noqa: E731
+    x = (torch.ones(1, 4, dtype=torch.double), torch.ones(1, 4, dtype=torch.double))
+    settings = {"n_samples": 400, "generator": 0}
+    first, second = tw.GradientSHAP(f, stdevs=(0.0, 0.5), **settings).attribute(x)
+    torch.testing.assert_close(first, torch.full_like(first, 3.0))  # without noise the linear part is exact
+    assert 0 < float((second - 5).abs().max()) < 5 * 5 * 0.5 / 400**0.5
+    both = tw.GradientSHAP(f, stdevs=0.5, **settings).attribute(x)
+    torch.testing.assert_close(both, tw.GradientSHAP(f, stdevs=(0.5, 0.5), **settings).attribute(x))
+    assert float((both[0] - 3).abs().max()) > 0

@@ -211,7 +211,7 @@ class Comparison:
             ax.grid(axis="y", linewidth=0.4)
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].set_yticks(range(len(self.methods)), self.methods)
-        axes[0].invert_yaxis()
+        axes[0].set_ylim(len(self.methods) - 0.5, -0.5)  # the first on top, and no margins
         return figure
 
     def _of(self, method: str, metric: str) -> Tensor:

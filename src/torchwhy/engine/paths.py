@@ -143,15 +143,12 @@ class Around:
                 "inputs: noise has no meaning for whole numbers, such as token ids; pass their embeddings as the inputs"
             )
         if stdevs is not None:
-            given = stdevs if isinstance(stdevs, (tuple, list)) else [stdevs] * len(tensors)
-            if len(given) != len(tensors):
-                raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
-            self.sigmas = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, tensors)]
+            self.sigmas = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(stdevs_of(stdevs, tensors), tensors)]
         else:
             rows = [x.reshape(len(x), -1) for x in tensors]
             self.sigmas = [noise_level * (r.amax(1) - r.amin(1)) for r in rows]
-        if noise_level < 0 or any(bool((s < 0).any()) for s in self.sigmas):
-            raise ValueError("stdevs, noise_level: a standard deviation cannot be negative")
+        if noise_level < 0:
+            raise ValueError(f"noise_level={noise_level!r}: a standard deviation cannot be negative")
         self.noise = [normal_draws(x, problem.generator) for x in tensors]
 
     def point(self, rows: Tensor, k: Tensor) -> Tensors:
@@ -162,6 +159,20 @@ class Around:
             else pick(x, rows)
             for x, s, e in zip(self.problem.x, self.sigmas, self.noise)
         )
+
+
+def stdevs_of(stdevs: float | Sequence[float], tensors: Tensors) -> tuple[float, ...]:
+    """A standard deviation for each tensor; a single one stands for all.
+
+    Raises:
+        ValueError: a negative one, or a wrong number of them.
+    """
+    given: tuple[float, ...] = (*stdevs,) if isinstance(stdevs, Sequence) else (stdevs,) * len(tensors)
+    if len(given) != len(tensors):
+        raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
+    if any(s < 0 for s in given):
+        raise ValueError(f"stdevs={stdevs!r}: a standard deviation cannot be negative")
+    return given
 
 
 def count(name: str, value: Any, least: int = 1) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from ..attribution import Attribution
-from ..engine.paths import Straight
+from ..engine.paths import Straight, stdevs_of
 from ..engine.problem import Problem, Sums, Tensors
 from ..engine.randomness import Draws, Seed, normal_draws
 
@@ -66,17 +67,20 @@ class GradientSHAP(ExpectedGradients):
     with ``stdevs=0`` it is :class:`ExpectedGradients`.
 
     Args:
-        stdevs: the standard deviation :math:`\sigma` of the noise, in units of the input.
+        stdevs: the standard deviation :math:`\sigma` of the noise, in units of the input, one or one per input tensor.
 
     Paper: Lundberg, Lee 2017, arXiv:1705.07874; as in its authors' GradientExplainer.
     """
 
-    stdevs: float = 0.0
+    stdevs: float | Sequence[float] = 0.0
 
     paper: ClassVar[str] = "arXiv:1705.07874"
 
     def noise(self, problem: Problem) -> tuple[Draws, ...]:
         """Normal draws of each input's shape."""
-        if self.stdevs < 0:
-            raise ValueError(f"stdevs={self.stdevs!r}: a standard deviation cannot be negative")
-        return tuple(normal_draws(x, problem.generator).scaled(self.stdevs) for x in problem.x) if self.stdevs else ()
+        sigmas = stdevs_of(self.stdevs, problem.x)
+        return (
+            tuple(normal_draws(x, problem.generator).scaled(s) for x, s in zip(problem.x, sigmas))
+            if any(sigmas)
+            else ()
+        )
