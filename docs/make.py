@@ -11,11 +11,13 @@ import importlib
 import inspect
 import json
 import re
+import statistics
 from pathlib import Path
 
 import torchwhy as tw
 
 README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlusion"]
+PEERS = ("captum", "zennit", "torchcam", "pytorch-grad-cam", "shap", "lime", "shapiq", "quantus")
 FAMILIES = ["curves", "agreement", "robustness", "localisation", "simplicity", "randomization", "axioms"]
 DOCS = Path(__file__).resolve().parent
 
@@ -104,6 +106,27 @@ def metrics_page() -> str:
     return "\n".join(lines)
 
 
+def times_beside() -> list[str]:
+    """The times of all that was timed beside torchwhy, over torchwhy's, by script, device and library."""
+    lines = ["| script | device | beside | cases | median | least | largest |", "|---|---|---|--:|--:|--:|--:|"]
+    for path in sorted((DOCS / "benchmarks").glob("*.json")):
+        found: dict[tuple[str, str], list[float]] = {}
+        for r in json.loads(path.read_text()).get("results", []):
+            seconds = r.get("seconds") if isinstance(r, dict) and "ratio" in r else None
+            if not seconds or "torchwhy" not in seconds:
+                continue
+            for side, ratio in r["ratio"].items():
+                if not side.startswith("torchwhy"):
+                    library = side.split()[0].strip(",") if side.startswith(PEERS) else side
+                    found.setdefault((r.get("device") or "cpu", library), []).append(ratio / r["ratio"]["torchwhy"])
+        for (device, library), ratios in sorted(found.items()):
+            numbers = " | ".join(f"{v:.2f}" for v in (statistics.median(ratios), min(ratios), max(ratios)))
+            lines.append(
+                f"| [{path.stem}](benchmarks/{path.stem}.json) | {device} | {library} | {len(ratios)} | {numbers} |"
+            )
+    return lines
+
+
 def benchmarks_page() -> str:
     """The results that are kept, each with its machine, its tables and its plot."""
     lines = [
@@ -116,6 +139,15 @@ def benchmarks_page() -> str:
         "calls of the best size. Peak memory is how far it grows, on a GPU the GPU's; in cases called *memory*, in a process of "
         "its own. With `--device cuda` the scripts that can run on a GPU do. The "
         'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
+        "",
+    ]
+    lines += [
+        "## In short",
+        "",
+        "The time of what stands beside torchwhy over torchwhy's own, over the cases of each script: above 1, torchwhy is the "
+        "faster. The base is what the evaluations alone cost: *floor*, or plain passes.",
+        "",
+        *times_beside(),
         "",
     ]
     missing: list[str] = []
