@@ -12,30 +12,30 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from .rules import ruled
 
 _lock = threading.Lock()
-_held: WeakIdKeyDictionary = (
-    WeakIdKeyDictionary()
-)  # what is changed meanwhile -> [how many runs hold it, what undoes that]
+_held: dict[
+    int, list[Any]
+] = {}  # the id of what is changed meanwhile -> [how many runs hold it, what undoes that, itself]
 
 
-def _hold(thing: Any, change: Callable[[], Callable[[], Any]]) -> Any:
+def _hold(thing: Any, change: Callable[[Any], Callable[[], Any]]) -> int:
     """Hold a thing, under the lock: the first that does changes it, and learns what undoes that."""
-    if thing not in _held:
-        _held[thing] = [0, change()]
-    _held[thing][0] += 1
-    return thing
+    held = _held.get(id(thing))
+    if held is None:
+        held = _held[id(thing)] = [0, change(thing), thing]
+    held[0] += 1
+    return id(thing)
 
 
-def _let_go(things: Sequence[Any]) -> None:
+def _let_go(held: Sequence[int]) -> None:
     with _lock:
-        for thing in things:
-            _held[thing][0] -= 1
-            if not _held[thing][0]:
-                _held.pop(thing)[1]()
+        for key in held:
+            _held[key][0] -= 1
+            if not _held[key][0]:
+                _held.pop(key)[1]()
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def frozen(model: Any) -> Iterator[None]:
 
     And with them the buffers of modules in training mode: a batch norm counts what passes it.
     """
-    mine: list[Any] = []
+    mine: list[int] = []
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     try:
         with _lock:
@@ -53,13 +53,13 @@ def frozen(model: Any) -> Iterator[None]:
                     if p is None:
                         continue
                     trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
-                    if trainable or p in _held:
-                        mine.append(_hold(p, partial(_freeze, p)))
+                    if trainable or id(p) in _held:
+                        mine.append(_hold(p, _freeze))
                 buffers = (
                     {k: b for k, b in m.named_buffers(recurse=False) if not b.is_inference()} if m.training else {}
                 )
                 if buffers:
-                    mine.append(_hold(m, partial(_keep, m, buffers)))
+                    mine.append(_hold(m, partial(_keep, buffers)))
         yield
     finally:
         _let_go(mine)
@@ -70,7 +70,7 @@ def _freeze(parameter: Tensor) -> Callable[[], Any]:
     return partial(parameter.requires_grad_, True)
 
 
-def _keep(module: nn.Module, buffers: dict[str, Tensor]) -> Callable[[], Any]:
+def _keep(buffers: dict[str, Tensor], module: nn.Module) -> Callable[[], Any]:
     return partial(_put_back, module, {k: (b, b.clone()) for k, b in buffers.items()})
 
 
@@ -120,9 +120,9 @@ def _without_cudnn() -> Iterator[None]:
         _let_go(mine)
 
 
-def _switch_off() -> Callable[[], Any]:
-    before, cudnn.enabled = cudnn.enabled, False
-    return partial(setattr, cudnn, "enabled", before)
+def _switch_off(backend: Any) -> Callable[[], Any]:
+    before, backend.enabled = backend.enabled, False
+    return partial(setattr, backend, "enabled", before)
 
 
 @contextmanager
