@@ -241,3 +241,23 @@ def test_road_in_half_precision():
     found = fill_linearly(x, keep, most=200)
     torch.testing.assert_close(found.float(), fill_linearly(x.float(), keep), rtol=0, atol=1e-3)
     assert found.dtype == torch.half
+
+
+def test_attributions_in_other_forms():
+    net, x = make("conv"), inputs("conv")
+    e = tw.RISE(net, n_samples=20, generator=0).explain(x, 1)  # its maps have a neutral value
+    for metric in (M.deletion, M.faithfulness_correlation, M.completeness_gap):
+        expected = metric(net, x, e.shown, 1)
+        for form in (e, e.shown.numpy(), e.shown[:, 0]):
+            found = metric(net, x, form, 1)
+            torch.testing.assert_close(*(f.scores if isinstance(f, M.Curve) else f for f in (found, expected)))
+    mask = torch.arange(64).view(1, 8, 8).expand(3, 8, 8) < 20
+    torch.testing.assert_close(M.relevance_mass(e, mask), M.relevance_mass(e.shown.numpy(), mask))
+    torch.testing.assert_close(M.sparseness(e), M.sparseness(e.shown))
+    with pytest.raises(ValueError, match="attributions: shape"):
+        M.deletion(net, x, e.shown[:, 0, :4], 1)
+    table = tw.compare(net, x, 1, {"explained": e, "array": e.shown.numpy()}, ["deletion", "sparseness"])
+    for name in table.metrics:
+        torch.testing.assert_close(table.values[name]["explained"], table.values[name]["array"])
+    assert table.evaluations["explained"] == e.evaluations / 3
+    assert table.seconds["explained"] == e.seconds / 3

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import metrics as known_metrics
 from .attribution import Attribution, Inputs, each_of
 from .baselines import fixed
+from .explanation import Explanation
 from .table import Comparison
 from .target import TargetLike
 
@@ -42,7 +44,8 @@ def compare(
     Args:
         model: what the metrics run.
         inputs, target, additional_forward_args: as for a method.
-        methods: with their settings, by name or in a list; a tensor in place of a method is taken as its attributions.
+        methods: with their settings, by name or in a list; an explanation, a tensor or an array in place of a method is taken
+            as its attributions.
         metrics: names or functions of :mod:`torchwhy.metrics`, or functions by name, with settings through
             ``functools.partial``; a :class:`torchwhy.metrics.Curve` counts as its area.
         mask: the pixels that are known to matter, for the metrics of localisation.
@@ -97,13 +100,18 @@ def _explain(
         e = method.explain(inputs, target, **_for(method, options))
         result.seconds[name], result.evaluations[name] = (time.perf_counter() - begun) / n, e.evaluations / n
         result.attributions[name] = e.shown  # of a map whose zero is not its neutral value, the difference from it
-    elif isinstance(method, (Tensor, tuple, Mapping)):
+    elif isinstance(method, Explanation):
+        result.seconds[name], result.evaluations[name] = method.seconds / n, method.evaluations / n
+        result.attributions[name] = method.shown
+    elif isinstance(method, (Tensor, np.ndarray, tuple, Mapping)):
         result.seconds[name] = result.evaluations[name] = math.nan
-        result.attributions[name] = method
+        result.attributions[name] = torch.as_tensor(method) if isinstance(method, np.ndarray) else method
     else:
         raise TypeError(f"methods: {name!r} is a {type(method).__name__}; expected a method such as tw.Saliency(model)")
     if len(_first(result.attributions[name])) != n:
-        raise ValueError(f"methods: {name!r} has attributions of {len(_first(method))} rows, the inputs have {n}")
+        raise ValueError(
+            f"methods: {name!r} has attributions of {len(_first(result.attributions[name]))} rows, the inputs have {n}"
+        )
 
 
 def _measure(

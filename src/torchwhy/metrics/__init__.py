@@ -2,6 +2,8 @@
 
 - They are called with what they need: ``metric(model, inputs, attributions, target)``, ``metric(attributions)``,
   ``metric(attributions, mask)``, or, where the method must explain again, ``metric(method, inputs, target)``.
+- Attributions are what a method gives, an :class:`torchwhy.Explanation`, or arrays of NumPy; maps ``(N, H, W)`` of images are
+  maps of one channel.
 - ``metric.higher_is_better``, ``metric.range``, ``metric.needs`` and ``metric.paper`` say what they are.
 - What cannot be said is NaN (a correlation with what does not vary, a share of nothing), never a silent 0; maps with
   NaN or infinite numbers are refused.

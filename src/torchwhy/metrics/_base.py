@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ..engine.default_device import set_aside
 from ..engine.features import Features, number_features
 from ..engine.problem import Problem
 from ..engine.randomness import Seed
+from ..explanation import Explanation
 from ..target import Derived, TargetLike, only_tensor
 
 if TYPE_CHECKING:
@@ -170,15 +172,22 @@ def problem_of(
     return problem
 
 
+def given(attributions: Any) -> Any:
+    """What was given as attributions; of an explanation those that it shows."""
+    return attributions.shown if isinstance(attributions, Explanation) else attributions
+
+
 def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
-    """The tensors of attributions, all of them finite, in at least single precision.
+    """The tensors of attributions, all of them finite, in at least single precision; arrays of NumPy become such.
 
     Raises:
         TypeError: something else than tensors.
         ValueError: NaN or infinite attributions, or different numbers of rows.
     """
+    attributions = given(attributions)
     found = tuple(attributions.values()) if isinstance(attributions, Mapping) else attributions
     found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+    found = tuple(torch.as_tensor(t) if isinstance(t, np.ndarray) else t for t in found)
     if not found or not all(isinstance(t, Tensor) and t.dim() for t in found):
         raise TypeError("attributions: expected a tensor (N, ...), or a tuple or dict of them, as a method gives")
     for t in found:
@@ -235,13 +244,13 @@ def rate(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"])
 
     Args:
         problem: what was explained.
-        attributions: in the form of the inputs; sizes of 1 stand for a whole dimension.
+        attributions: in the form of the inputs; sizes of 1 stand for a whole dimension, and so do missing channels of images.
         reduce: how the elements of a feature are put together.
 
     Raises:
         ValueError: attributions of another shape than the inputs, or of other names.
     """
-    names = problem.data.names
+    names, attributions = problem.data.names, given(attributions)
     if isinstance(attributions, Mapping) and names is not None:
         if set(attributions) != set(names):
             raise ValueError(f"attributions: of {', '.join(map(str, attributions))}; the inputs are {', '.join(names)}")
@@ -249,6 +258,7 @@ def rate(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"])
     found = tensors_of(attributions)
     if len(found) != len(problem.x):
         raise ValueError(f"attributions: {len(found)} tensors given for {len(problem.x)} inputs")
+    found = tuple(t[:, None] if t.dim() == 3 and x.dim() == 4 else t for t, x in zip(found, problem.x))
     for t, x in zip(found, problem.x):
         if t.dim() != x.dim() or len(t) != len(x) or any(a not in (1, b) for a, b in zip(t.shape[1:], x.shape[1:])):
             raise ValueError(
