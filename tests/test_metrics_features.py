@@ -109,6 +109,8 @@ def test_compare_tells_a_metric_what_the_attributions_are():
     methods = {"products": tw.InputXGradient(f), "slopes": tw.Saliency(f, signed=True)}
     table = tw.compare(f, x, None, methods, ["infidelity"])
     assert max(table.cell(m, "infidelity").mean for m in methods) < 1e-20
+    explained = {name: method.explain(x) for name, method in methods.items()}
+    assert tw.compare(f, x, None, explained, ["infidelity"]).values == table.values
     told = tw.compare(f, x, None, methods, [functools.partial(M.infidelity, multiplied_by_inputs=False)])
     assert told.cell("products", "infidelity").mean > 1e-3
 

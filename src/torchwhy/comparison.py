@@ -177,19 +177,25 @@ def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -
     """What a metric that runs the model is told besides: the data it has a use for, and what the method's numbers are."""
     facts = _facts(function)
     given = {k: v for k, v in options.items() if v is not None and (facts.uses_baselines or k != "baselines")}
-    if isinstance(method, Attribution):
+    kind, settings = _kind(method)
+    if kind is not None:
         if "feature_mask" in given:
-            given["whole_features"] = method.uses_feature_mask
-        if "multiplied_by_inputs" in inspect.signature(facts).parameters and _is_product(method):
+            given["whole_features"] = kind.uses_feature_mask
+        product = kind.__name__ in PRODUCTS and settings.get("multiply_by_inputs", True)  # slopes times x - b
+        if "multiplied_by_inputs" in inspect.signature(facts).parameters and product:
             given["multiplied_by_inputs"] = True
-            if not method.uses_baselines:  # it multiplies by x - 0
+            if not kind.uses_baselines:  # it multiplies by x - 0
                 given.pop("baselines", None)
     return {k: v for k, v in given.items() if k not in getattr(function, "keywords", {})}
 
 
-def _is_product(method: Attribution) -> bool:
-    """Whether the attributions are slopes times x - b, element by element."""
-    return type(method).__name__ in PRODUCTS and getattr(method, "multiply_by_inputs", True)
+def _kind(method: Any) -> tuple[type[Attribution] | None, dict[str, Any]]:
+    """Whose the attributions are, as far as it is known, and its settings."""
+    if isinstance(method, Explanation):
+        from . import methods
+
+        return methods().get(method.method), method.settings
+    return (type(method), method.settings()) if isinstance(method, Attribution) else (None, {})
 
 
 def _better(function: Callable[..., Any]) -> bool | None:
