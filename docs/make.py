@@ -137,15 +137,17 @@ def benchmarks_page() -> str:
         "one; the seconds are of the machine that is named and "
         "not to be compared between machines. *floor*: the evaluations that a method needs × the time per row of plain batched "
         "calls of the best size. Peak memory is how far it grows, on a GPU the GPU's; in cases called *memory*, in a process of "
-        "its own. With `--device cuda` the scripts that can run on a GPU do. The "
-        'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`.',
+        "its own. With `--device cuda` the scripts that can run on a GPU do. On the CPU the "
+        'versions of what is timed are those of `pip install -c benchmarks/versions.txt -e ".[bench,demo]"`; a GPU\'s machine '
+        "has its own, which are named.",
         "",
     ]
     lines += [
         "## In short",
         "",
         "The time of what stands beside torchwhy over torchwhy's own, over the cases of each script: above 1, torchwhy is the "
-        "faster. The base is what the evaluations alone cost: *floor*, or plain passes.",
+        "faster. *floor* is plain calls of the model as it is, for as many rows as the method evaluates: torchwhy can be faster, "
+        "as it may run channels-last, fold batch norms into convolutions, and run only the part of the model that changes.",
         "",
         *times_beside(),
         "",

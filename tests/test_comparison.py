@@ -152,7 +152,7 @@ def test_a_share_of_a_few_rows_is_not_certain():
         centre, half = share + z**2 / 12, z * (share * (1 - share) / 6 + z**2 / 144) ** 0.5
         expected = (share, (centre - half) / (1 + z**2 / 6), (centre + half) / (1 + z**2 / 6), 6)
         assert cell == pytest.approx(expected)
-    assert "1.000 ± 0.2" in str(found)
+    assert "1.000 [0.61, 1.00]" in str(found)
     v = found.values["sparseness"]["all"]
     assert found.cell("all", "sparseness")[1:3] == pytest.approx(
         stats.t.interval(0.95, 5, v.mean().item(), stats.sem(v))
@@ -234,3 +234,38 @@ def test_pairs_without_a_difference_do_not_make_the_test_approximate():
     found.values["hit"] = {"a": hit, "b": some}
     (pair,) = found.differences("hit")
     assert pair.p_value == pytest.approx(0.0625)
+
+
+def test_differences_of_rounding_are_none():
+    x = torch.rand(20, 1, 2, 2)
+    found = tw.compare(lambda x: x.sum((1, 2, 3)), x, None, {"a": x, "b": x}, ["sparseness"], level=0.995)
+    found.values["sparseness"]["b"] = found.values["sparseness"]["a"] + 1e-9
+    assert found.best("sparseness") == {"a", "b"}
+    assert "99.5% interval" in str(found)
+
+
+def test_names_that_pictures_and_old_consoles_cannot_read(tmp_path):
+    x = torch.rand(4, 1, 2, 2)
+    found = tw.compare(lambda x: x.sum((1, 2, 3)), x, None, {"$x^$": x, "ü": x}, {"$m_$": M.deletion})
+    found.plot().savefig(tmp_path / "a.png")
+    for name in ("html", "csv"):
+        getattr(found, f"to_{name}")(tmp_path / name)
+        assert "ü" in (tmp_path / name).read_bytes().decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "methods,metrics", [(None, ["deletion"]), (torch.rand(2, 2), ["deletion"]), ([], None), ([], [3])]
+)
+def test_what_is_no_list_is_refused_by_name(methods, metrics):
+    with pytest.raises((TypeError, ValueError), match=r"methods|metrics"):
+        tw.compare(lambda x: x, torch.rand(2, 2), 0, methods, metrics)
+
+
+def test_products_of_a_subclass():
+    class Mine(tw.IntegratedGradients):
+        pass
+
+    f, x = torch.nn.Linear(3, 2), torch.tensor([[1.0, 3.0, 2.0]])
+    methods = {"theirs": tw.IntegratedGradients(f, n_steps=4), "mine": Mine(f, n_steps=4)}
+    values = tw.compare(f, x, 0, methods, ["infidelity"]).values["infidelity"]
+    torch.testing.assert_close(values["mine"], values["theirs"])

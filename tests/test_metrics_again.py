@@ -1,6 +1,7 @@
 """The metrics that explain again: robustness, randomization, axioms."""
 
 import copy
+import types
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -150,11 +151,10 @@ def test_randomization_by_hand(mode):
 def test_the_twin_is_cut_off_from_the_method():
     net = make("conv")
     method = tw.SmoothGrad(net, of=tw.Saliency(net, layer=net.conv2), generator=torch.Generator().manual_seed(1))
-    other = again.twin(method)
+    other, _ = again.twin(method, 1)
     assert other.model is not net
     assert other.of.model is other.model
     assert other.of.layer is other.model.conv2
-    assert other.generator is method.generator
 
 
 def test_random_logit():
@@ -224,16 +224,20 @@ def test_a_batch_equals_its_rows_and_data_reaches_the_method(metric):
     net, x = make("smooth"), inputs("smooth")
     b = torch.linspace(-1, 1, 5, dtype=torch.double)
     method = tw.IntegratedGradients(net, n_steps=6)
-    number = lambda found: found.scores if isinstance(found, M.Curve) else found  # noqa: E731
-    whole = number(metric(method, x, 1, baselines=b))
-    if metric is not M.random_logit:  # which draws a class for each row
-        one = torch.cat([number(metric(method, x[i : i + 1], 1, baselines=b)) for i in range(3)])
-        torch.testing.assert_close(whole, one)
-    assert not torch.allclose(whole, number(metric(method, x, 1)))
+    told = {"absolute": False} if metric is M.random_logit else {}
+
+    def number(rows=slice(None), **data):
+        found = metric(method, x[rows], 1, **told, **data)
+        return found.scores if isinstance(found, M.Curve) else found
+
+    whole = number(baselines=b)
+    torch.testing.assert_close(whole, torch.cat([number(slice(i, i + 1), baselines=b) for i in range(3)]))
+    assert not torch.allclose(whole, number())
     with pytest.raises(TypeError, match="method: expected a method"):
         metric(net, x, 1)
     zero = Given(net, says=torch.zeros_like)
-    found = number(metric(zero, x, 1))
+    found = metric(zero, x, 1)
+    found = found.scores if isinstance(found, M.Curve) else found
     assert bool(found.isnan().all() if metric is not M.local_lipschitz else (found == 0).all())
 
 
@@ -271,3 +275,105 @@ def test_a_methods_own_samples_are_the_same_at_every_call():
         assert method.generator is None
     kernel = tw.IntegratedGradients(twice, n_steps=4)
     assert again.settled(kernel) is not kernel
+
+
+class Idle(torch.nn.Module):
+    """A layer that the score does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        self.idle(x)
+        return self.used(x).tanh()
+
+
+@pytest.mark.parametrize("baselines", ["noise", tw.Uniform(), tw.Noise(generator=torch.Generator().manual_seed(1))])
+def test_baselines_are_drawn_once_for_all_explanations(baselines):
+    net, x = Idle().double(), inputs("smooth")
+    method = tw.IntegratedGradients(net, n_steps=4)
+    found = M.model_randomization(method, x, 1, layers=["idle"], baselines=baselines).scores
+    torch.testing.assert_close(found, torch.ones_like(found))
+
+
+def test_a_generator_of_the_method_is_read_once():
+    net, x = Idle().double(), inputs("smooth")
+    made = lambda: tw.SmoothGrad(net, n_samples=3, generator=torch.Generator().manual_seed(3))  # noqa: E731
+    assert float(M.sensitivity_max(made(), x, 1, radius=1e-7).max()) < 1e-5
+    assert float(M.explanation_attack(made(), x, 1, radius=1e-7, steps=2, n_samples=2, tolerance=1.0).max()) < 1e-5
+    found = M.model_randomization(made(), x, 1, layers="idle").scores
+    torch.testing.assert_close(found, torch.ones_like(found))
+
+
+def test_named_inputs_of_any_mapping():
+    f = torch.nn.Linear(2, 3).double()
+
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = f
+
+        def forward(self, p, q):
+            return self.f(p).tanh() * self.f(q)
+
+    g = torch.Generator().manual_seed(0)
+    x = {
+        "q": torch.randn(3, 2, generator=g, dtype=torch.double),
+        "p": torch.randn(3, 2, generator=g, dtype=torch.double),
+    }
+    assert float(M.input_invariance(tw.Saliency(Two()), types.MappingProxyType(x), 1).max()) < 1e-9
+
+
+def test_in_inference_mode_and_of_a_unit_of_a_layer():
+    net, x = make("conv"), inputs("conv")
+    unit = tw.Neuron(net.conv1, (1, 2, 2))
+    for metric in (M.model_randomization, M.input_invariance):
+        plain, there = metric(tw.Saliency(net), x, 1), metric(tw.Saliency(net), x, tw.Neuron("conv1", (1, 2, 2)))
+        with torch.inference_mode():
+            other = metric(tw.Saliency(net), x, 1)
+        there = [there, metric(tw.Saliency(net), x, unit)]
+        for a, b in ((plain, other), there):
+            torch.testing.assert_close(*(f.scores if isinstance(f, M.Curve) else f for f in (a, b)))
+
+
+def test_the_step_is_the_one_that_was_taken():
+    net = torch.nn.Linear(4, 1)
+    x = torch.full((1, 4), 30000.0)  # where single precision tells 1/512 apart
+    steepest = float(net.weight.detach().abs().max())
+    assert float(M.local_lipschitz(tw.InputXGradient(net), x, 0, radius=0.002)) <= steepest * 1.001
+    with pytest.raises(ValueError, match="too small to change row 0"):
+        M.sensitivity_max(tw.InputXGradient(net), x, 0, radius=1e-4)
+
+
+def test_an_attack_keeps_the_class_only_where_there_are_classes():
+    net, x = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.Unflatten(1, (2, 3))).double(), inputs("smooth")
+    given = {"radius": 1.0, "steps": 3, "n_samples": 4, "tolerance": 1e6}
+    found = M.explanation_attack(tw.InputXGradient(net), x, (0, 1), **given)
+    torch.testing.assert_close(
+        found, M.explanation_attack(tw.InputXGradient(net), x, lambda out: out[:, 0, 1], **given)
+    )
+
+
+@pytest.mark.parametrize(
+    "call,error,match",
+    [
+        (lambda m, x: M.sensitivity_max(m, x, 1, softmax=True), TypeError, "softmax: unknown"),
+        (lambda m, x: M.random_logit(m, x, 1, batch_size=2), TypeError, "batch_size: unknown"),
+        (lambda m, x: M.sensitivity_max(m, x, 1, baselines=0), TypeError, "baselines: Saliency has no use"),
+        (lambda m, x: M.random_logit(m, x, (1, 2)), ValueError, "target: 2 indices"),
+        (lambda m, x: M.model_randomization(m, x, 1, layers=[]), ValueError, "layers: none"),
+        (lambda m, x: M.explanation_attack(m, x, 1, tolerance=-1.0), ValueError, "tolerance=-1.0"),
+        (lambda m, x: M.input_invariance(m, x, 1, shift=torch.ones(3, 3, 8, 8)), ValueError, "shift: shape"),
+        (lambda m, x: M.input_invariance(m, x, 1, shift=torch.ones(7)), ValueError, "shift: shape"),
+        (lambda m, x: M.continuity(m, x, 1, shifts=1), TypeError, "shifts=1"),
+    ],
+)
+def test_more_refusals_name_the_argument(call, error, match):
+    with pytest.raises(error, match=match):
+        call(tw.Saliency(make("conv")), inputs("conv"))
+
+
+def test_a_shift_of_another_type():
+    net, x = make("conv").float(), inputs("conv").float()
+    assert float(M.input_invariance(tw.Saliency(net), x, 1, shift=torch.ones(8, dtype=torch.double)).max()) < 1e-4

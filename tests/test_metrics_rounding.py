@@ -1,5 +1,7 @@
 """What the metrics do not take for more than it is: rounding, ties, the company of other rows, features of different sizes."""
 
+import math
+
 import pytest
 import torch
 from nets import inputs, make
@@ -80,3 +82,53 @@ def test_compare_sums_the_channels_of_images_in_a_tuple_or_dict():
         found = tw.compare(lambda x: net(x), form(x), 1, {"a": form(x)}, ["deletion", "complexity"])
         for name in found.metrics:
             torch.testing.assert_close(found.values[name]["a"], alone.values[name]["a"])
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16], ids=str)
+def test_the_rounding_is_that_of_the_models_answers(dtype):
+    f = lambda z: (z.to(dtype).softmax(1) * 3.3).sum(1)  # noqa: E731
+    for x in (X.to(dtype), X.double()):
+        assert M.faithfulness_correlation(f, x, A).isnan().all()
+        assert M.non_sensitivity(f, x, torch.zeros_like(A)).tolist() == [0, 0, 0]
+        assert M.monotonicity(f, x, A, steps=40).tolist() == [1, 1, 1]
+
+
+def test_nothing_changed_is_no_increase():
+    net = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.ReLU(), torch.nn.Linear(200, 7))
+    for seed in range(8):
+        x = torch.randn(5, 300, generator=torch.Generator().manual_seed(seed))
+        for size in (2, 3, 4):
+            assert M.average_increase(net, x, torch.ones(5, 300), 1, batch_size=size).tolist() == [0] * 5
+
+
+def test_large_numbers_do_not_overflow():
+    a = torch.full((1, 4), 1e38)
+    assert M.complexity(a).item() == pytest.approx(math.log(4))
+    assert M.sparseness(a).item() == pytest.approx(0)
+    assert M.complexity(torch.zeros(1, 4)).isnan().all()
+
+
+def test_a_zero_map_foretells_nothing():
+    f = lambda z: z.sum(1)  # noqa: E731
+    zero = torch.zeros_like(X)
+    torch.testing.assert_close(M.infidelity(f, X, zero, normalize=True), M.infidelity(f, X, zero))
+
+
+def test_probabilities_in_low_precision():
+    chances = (torch.randn(400, 5, generator=torch.Generator().manual_seed(0)).bfloat16() * 2).softmax(1)
+    found = M.deletion(lambda z: z, chances, chances, 1, steps=1, softmax=True).scores[:, 0]
+    torch.testing.assert_close(found, chances[:, 1].float())
+    with pytest.raises(ValueError, match="1 everywhere"):
+        M.average_drop(torch.nn.Linear(40, 1), X, A, 0)
+
+
+def test_road_goes_by_the_share_and_leaves_something_to_fill_from():
+    net, x = make("conv"), inputs("conv", 2)
+    a = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    rows = torch.stack([torch.arange(64).view(1, 8, 8) // 16, torch.arange(64).view(1, 8, 8) // 4])
+    both = M.road(net, x, a, 1, feature_mask=rows, noise=0.5)
+    alone = M.road(net, x[:1], a[:1], 1, feature_mask=rows[:1], noise=0.5)
+    torch.testing.assert_close(both.scores[:1], alone.scores)
+    assert float(alone.fractions[-1]) == 0.75  # of four segments one stays
+    with pytest.raises(ValueError, match="remove='tops'"):
+        M.road(net, x, a, 1, remove="tops")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .engine.images import gaussian_blur
-from .engine.randomness import Seed, generator_of
+from .engine.randomness import Seed, generator_of, seed_from
 
 
 @dataclass(frozen=True)
@@ -210,12 +210,12 @@ def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, di
 
 
 def fixed(baseline: BaselineLike, seed: int) -> BaselineLike:
-    """The same, or one that draws from a seed wherever it is used, if it would draw from what each method has."""
+    """The same, or one that draws alike wherever it is used: from a seed, its own generator's or else the one given."""
     if isinstance(baseline, str) and issubclass(NAMED.get(baseline, Baseline), Random):
         baseline = NAMED[baseline]()
-    return (
-        replace(baseline, generator=seed) if isinstance(baseline, Random) and baseline.generator is None else baseline
-    )
+    if not isinstance(baseline, Random) or isinstance(baseline.generator, int):
+        return baseline
+    return replace(baseline, generator=seed if baseline.generator is None else seed_from(baseline.generator))
 
 
 def same_number(baselines: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from . import metrics as known_metrics
-from .attribution import Attribution, Inputs, each_of
-from .baselines import fixed
+from .attribution import Attribution, Inputs
 from .explanation import Explanation
+from .metrics._base import settled_baselines
 from .table import Comparison
 from .target import TargetLike
 
@@ -39,7 +39,8 @@ def compare(
 
     Metrics of pixels get the sums over the channels of an image's attributions, so that methods with and without
     channels answer one question; with ``feature_mask``, those that run the model go by its features.
-    ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT are ``multiplied_by_inputs``.
+    ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT (and their subclasses) are
+    ``multiplied_by_inputs``; all other attributions, tensors too, it takes for local coefficients.
 
     Args:
         model: what the metrics run.
@@ -62,12 +63,14 @@ def compare(
         raise ValueError(f"level={level}: expected a share between 0 and 1")
     chosen = _metrics_of([metrics] if isinstance(metrics, str) or callable(metrics) else metrics)
     methods = [methods] if isinstance(methods, Attribution) else methods
+    if not isinstance(methods, (Mapping, Sequence)):
+        raise TypeError(f"methods: expected methods, by name or in a list; got {type(methods).__name__}")
     named = dict(methods) if isinstance(methods, Mapping) else _named(methods)
     if not named:
         raise ValueError("methods: none given")
     options = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
     if baselines is not None:
-        options["baselines"] = _settled(baselines, inputs)
+        options["baselines"] = settled_baselines(baselines, inputs)
     result = Comparison({m: {} for m in chosen}, {}, {}, {}, {}, level)
     for name, method in named.items():
         _explain(result, name, method, inputs, target, options)
@@ -161,12 +164,6 @@ def _pixels(attributions: Any, inputs: Inputs) -> Any:
     return attributions.sum(1, keepdim=True) if both and attributions.dim() == 4 else attributions
 
 
-def _settled(baselines: Any, inputs: Inputs) -> Any:
-    """The baselines, those that are drawn with a seed of their own: the same ones for every method and metric."""
-    each = [fixed(b, seed) for seed, b in enumerate(each_of(baselines, inputs, "baselines"))]
-    return dict(zip(inputs, each)) if isinstance(inputs, Mapping) else each[0] if isinstance(inputs, Tensor) else each
-
-
 def _for(method: Attribution, options: dict[str, Any]) -> dict[str, Any]:
     """What this method has a use for."""
     unused = {"baselines": not method.uses_baselines, "feature_mask": not method.uses_feature_mask}
@@ -181,7 +178,9 @@ def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -
     if kind is not None:
         if "feature_mask" in given:
             given["whole_features"] = kind.uses_feature_mask
-        product = kind.__name__ in PRODUCTS and settings.get("multiply_by_inputs", True)  # slopes times x - b
+        product = any(k.__name__ in PRODUCTS for k in kind.__mro__) and settings.get(
+            "multiply_by_inputs", True
+        )  # slopes times x - b
         if "multiplied_by_inputs" in inspect.signature(facts).parameters and product:
             given["multiplied_by_inputs"] = True
             if not kind.uses_baselines:  # it multiplies by x - 0
@@ -219,8 +218,10 @@ def _metrics_of(
 ) -> dict[str, Callable[..., Any]]:
     if isinstance(metrics, Mapping):
         found = dict(metrics)
+    elif not isinstance(metrics, Sequence):
+        raise TypeError(f"metrics: expected names or functions, in a list or by name; got {type(metrics).__name__}")
     else:
-        names = [m if isinstance(m, str) else getattr(m, "func", m).__name__ for m in metrics]
+        names = [m if isinstance(m, str) else getattr(getattr(m, "func", m), "__name__", repr(m)) for m in metrics]
         if len(set(names)) < len(names):
             raise ValueError(f"metrics: {', '.join(names)}: two of one name; give a dict with names")
         found = dict(zip(names, metrics))  # type: ignore[arg-type]

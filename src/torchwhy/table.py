@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -97,6 +98,8 @@ class Comparison:
         pairs = itertools.combinations(self.methods, 2)
         for a, b in pairs if against is None else ((against, m) for m in self.methods if m != against):
             gap = self._of(a, metric) - self._of(b, metric)
+            size = torch.maximum(self._of(a, metric).abs(), self._of(b, metric).abs())
+            gap = torch.where(gap.abs() <= 1e-6 * size, 0, gap)  # rounding
             gap = gap[gap.isfinite()]
             if len(gap):
                 moved = gap[gap != 0]  # the test drops the others too, but counts them when it chooses how to compute p
@@ -154,7 +157,7 @@ class Comparison:
         writer.writeheader()
         writer.writerows(table)
         if path is not None:
-            Path(path).write_text(text.getvalue())
+            Path(path).write_text(text.getvalue(), encoding="utf-8")
         return text.getvalue()
 
     def __str__(self) -> str:
@@ -176,9 +179,13 @@ class Comparison:
             cells.append(
                 "".join(f"<td style='text-align:{'right' if i else 'left'}'>{t}</td>" for i, t in enumerate(marked))
             )
-        text = "<table>" + "".join(f"<tr>{c}</tr>" for c in cells) + f"</table><p>{html.escape(self._note())}</p>"
+        text = (
+            "<meta charset='utf-8'><table>"
+            + "".join(f"<tr>{c}</tr>" for c in cells)
+            + f"</table><p>{html.escape(self._note())}</p>"
+        )
         if path is not None:
-            Path(path).write_text(text)
+            Path(path).write_text(text, encoding="utf-8")
         return text
 
     def to_markdown(self) -> str:
@@ -206,11 +213,11 @@ class Comparison:
                     ax.plot([cell.low, cell.high], [i, i], color=color, linewidth=1.2)
                 ax.plot([cell.mean], [i], "o", color=color, markersize=4.5)
             arrow = {True: " →", False: " ←", None: ""}[self.better[metric]]
-            ax.set_title(metric + arrow, fontsize=8)
+            ax.set_title(metric.replace("$", r"\$") + arrow, fontsize=8)
             ax.tick_params(labelsize=7)
             ax.grid(axis="y", linewidth=0.4)
             ax.spines[["top", "right"]].set_visible(False)
-        axes[0].set_yticks(range(len(self.methods)), self.methods)
+        axes[0].set_yticks(range(len(self.methods)), [m.replace("$", r"\$") for m in self.methods])
         axes[0].set_ylim(len(self.methods) - 0.5, -0.5)  # the first on top, and no margins
         return figure
 
@@ -232,7 +239,9 @@ class Comparison:
             line = [(method, False)]
             for metric in self.metrics:
                 cell = self.cell(method, metric)
-                half = "" if cell.rows < 2 else f" ± {(cell.high - cell.low) / 2:.2g}"
+                half = "" if cell.rows < 2 else f" ± {cell.high - cell.mean:.2g}"
+                if metric in self.shares and cell.rows > 1:
+                    half = f" [{cell.low:.2f}, {cell.high:.2f}]"  # not in the middle of it
                 mean = f"{cell.mean:.3f}" if abs(cell.mean) >= 0.001 else f"{cell.mean:.3g}"
                 line.append((f"{mean}{half}" if cell.rows else "—", method in best[metric]))
             evaluations = self.evaluations[method]
@@ -245,4 +254,4 @@ class Comparison:
     def _note(self) -> str:
         counts = {self.cell(m, k).rows for m in self.methods for k in self.metrics}
         rows = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        return f"mean over {rows} rows ± half of the {self.level:.0%} interval; ↑ higher is better, ↓ lower"
+        return f"mean over {rows} rows ± half of the {100 * self.level:g}% interval; ↑ higher is better, ↓ lower"

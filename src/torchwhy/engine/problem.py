@@ -134,6 +134,7 @@ class Problem:
     precision: torch.dtype | None = None
     lean: bool = False
     evaluations: int = 0
+    eps: float = 0.0  # of the model's scores
     facts: dict[str, Any] = field(default_factory=dict)
     _broken: Tensor | None = None
 
@@ -184,6 +185,7 @@ class Problem:
 
     def _checked(self, scores: Tensor) -> Tensor:
         """Scores in single precision at least; at the end :meth:`open` says if any of them was broken."""
+        self.eps = max(self.eps, torch.finfo(scores.dtype).eps if scores.is_floating_point() else 0.0)
         if scores.dtype in (torch.half, torch.bfloat16) or not scores.is_floating_point():
             scores = scores.float()
         broken = ~scores.detach().isfinite().all()

@@ -36,6 +36,11 @@ def generator_of(seed: Seed) -> torch.Generator:
     return generator
 
 
+def seed_from(generator: torch.Generator) -> int:
+    """A seed drawn from the generator, for draws that can be repeated."""
+    return int(torch.randint(2**62, (), generator=generator_of(generator)))
+
+
 class Draws:
     """Draws ``0, 1, 2, ...`` of ``draw(count, generator)``, made in blocks that do not depend on who asks for how many.
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution, Inputs
+from ..attribution import Attribution, Inputs, each_of
+from ..baselines import fixed
 from ..engine.default_device import set_aside
 from ..engine.features import Features, number_features
 from ..engine.problem import Problem
@@ -132,8 +133,11 @@ class Probability(Derived):
                 f"softmax=True: needs a class as the target and an output (N, classes), this one has shape "
                 f"{tuple(out.shape)}; pass softmax=False"
             )
+        if out.shape[1] == 1:
+            raise ValueError("softmax=True: of an output (N, 1) it is 1 everywhere; pass softmax=False")
         if self.shares is None:  # once: a model's answers are of one kind
-            self.shares = bool((out >= 0).all()) and bool(((out.sum(1) - 1).abs() < 1e-3).all())
+            off = (out.double().sum(1) - 1).abs()
+            self.shares = bool((out >= 0).all()) and bool((off < max(1e-3, torch.finfo(out.dtype).eps)).all())
         return self.target.select(out if self.shares else out.softmax(1), rows)
 
 
@@ -175,6 +179,18 @@ def problem_of(
 def given(attributions: Any) -> Any:
     """What was given as attributions; of an explanation those that it shows."""
     return attributions.shown if isinstance(attributions, Explanation) else attributions
+
+
+def settled_baselines(baselines: Any, inputs: Inputs) -> Any:
+    """The baselines, those that are drawn with a seed of their own: the same ones wherever they are used."""
+    each = [fixed(b, seed) for seed, b in enumerate(each_of(baselines, inputs, "baselines"))]
+    return (
+        dict(zip(inputs, each))
+        if isinstance(inputs, Mapping)
+        else each[0]
+        if isinstance(inputs, Tensor)
+        else tuple(each)
+    )
 
 
 def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
@@ -296,9 +312,10 @@ def count_of(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
-def rounding(scores: Tensor) -> Tensor:
-    """How far the scores (N, S) of a row may be apart for no reason but the rounding of their type, (N,)."""
-    return 8 * torch.finfo(scores.dtype).eps * scores.double().abs().amax(1)
+def rounding(scores: Tensor, problem: Problem) -> Tensor:
+    """How far the scores (N, S) of a row may be apart for no reason but the rounding of the model's answers, (N,)."""
+    eps = problem.eps * (8 if problem.eps < 1e-5 else 2)  # sums inside are in single precision at least
+    return eps * scores.double().abs().amax(1)
 
 
 def pearson(a: Tensor, b: Tensor, *, noise: float = 1e-6, floor: Tensor | float = 0.0) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..attribution import Attribution, Inputs, ask
 from ..engine.paths import pick
 from ..engine.problem import Problem, Tensors
-from ..engine.randomness import Draws, Seed, block_for
+from ..engine.randomness import Draws, Seed, block_for, seed_from
 from ..target import TargetLike
-from ._base import flat, problem_of, spearman
+from ._base import flat, problem_of, settled_baselines, spearman
 
 
 class Data(TypedDict, total=False):
@@ -27,7 +27,26 @@ class Data(TypedDict, total=False):
 
 def explain(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
     """The attributions as (N, d)."""
-    return flat(settled(method).attribute(inputs, target, **{k: v for k, v in data.items() if v is not None}))
+    return flat(method.attribute(inputs, target, **data))
+
+
+def once(method: Attribution, inputs: Inputs, data: Data) -> tuple[Attribution, Data]:
+    """The method, and what it is called with besides inputs and target, so that it draws the same at every call.
+
+    Otherwise the noise of its own samples would be taken for what the metric asks for.
+
+    Raises:
+        TypeError: no method, or data that are no :class:`Data`, or that the method has no use for.
+    """
+    unknown = sorted(set(data) - set(Data.__annotations__))
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)}: unknown; a method is called with {', '.join(Data.__annotations__)}")
+    method, told = settled(method), {k: v for k, v in data.items() if v is not None}
+    if "baselines" in told:
+        if not method.uses_baselines:
+            raise TypeError(f"baselines: {type(method).__name__} has no use for them")
+        told["baselines"] = settled_baselines(told["baselines"], inputs)
+    return method, cast(Data, told)
 
 
 def checked(method: Any) -> Attribution:
@@ -44,23 +63,22 @@ def checked(method: Any) -> Attribution:
 
 
 def settled(method: Attribution) -> Attribution:
-    """The method, and those it has as settings, with the same draws at every call where no generator was given.
-
-    Otherwise the noise of its own samples would be taken for what the metric asks for.
-    """
+    """The method, and those it has as settings, with a seed in place of a generator, or of none."""
     found = copy.copy(checked(method))
     for name, value in vars(found).items():
         if isinstance(value, Attribution):
             setattr(found, name, settled(value))
-    if getattr(found, "generator", 0) is None:
-        found.generator = 0  # type: ignore[attr-defined]
+    generator = getattr(found, "generator", 0)
+    if not isinstance(generator, int):
+        found.generator = 0 if generator is None else seed_from(generator)  # type: ignore[attr-defined]
     return found
 
 
 def asked(method: Attribution, inputs: Inputs, target: TargetLike, generator: Seed, data: Data) -> Problem:
     """The problem of asking ``method`` about changed inputs; they must be real numbers."""
-    checked(method)
-    problem = problem_of(method.model, inputs, target, like=method, generator=generator, **data)
+    problem = problem_of(
+        method.model, inputs, target, like=method, generator=generator, batch_size=method.batch_size, **data
+    )
     if data.get("baselines") is None:
         problem.baselines = ()
     if not all(x.is_floating_point() for x in problem.x):
@@ -76,8 +94,6 @@ def at(
     of: Callable[[Tensor, Tensor], Tensor] = lambda found, rows: found,
 ) -> Tensor:
     """What ``of(attributions (M, d), rows (M,))`` makes of n points of every row, ``point(rows, k)``: (n, N, ...)."""
-
-    method = settled(method)
 
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.rows_and_samples(start, stop)
@@ -104,16 +120,19 @@ def moved(problem: Problem, draws: tuple[Draws | Tensor, ...], rows: Tensor, k: 
     return tuple(pick(x, rows) + d[k].to(x) for x, d in zip(problem.x, draws))
 
 
-def twin(method: Attribution) -> Attribution:
-    """A copy of the method on a copy of its network (and of the layers that its settings name), to be changed at will.
+def twin(method: Attribution, target: TargetLike) -> tuple[Attribution, TargetLike]:
+    """Copies of the method on a copy of its network (and of the layers that its settings name), and of the target.
 
     Raises:
-        TypeError: the model is no module.
+        TypeError: the model is no module, or one that cannot be copied.
     """
     if not isinstance(checked(method).model, nn.Module):
         raise TypeError("method: its model is a plain callable, which has no weights to change; give a torch.nn.Module")
-    memo = {id(v): v for v in vars(method).values() if isinstance(v, torch.Generator)}
-    return copy.deepcopy(method, memo)
+    try:
+        with torch.inference_mode(False):  # else the copy's weights could not be changed
+            return copy.deepcopy((method, target))
+    except Exception as error:
+        raise TypeError(f"method: its model cannot be copied, to be changed ({error})") from error
 
 
 def relative(change: Tensor, size: Tensor) -> Tensor:

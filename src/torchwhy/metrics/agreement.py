@@ -66,6 +66,8 @@ def infidelity(
     """
     problem = problem_of(model, inputs, target, **options)
     samples = count_of(n_samples, "n_samples")
+    if not stdev > 0:
+        raise ValueError(f"stdev={stdev}: expected a positive number, in the units of the inputs")
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain by an embedding layer's output")
     rated = rate(problem, attributions, reduce=summed(options))
@@ -87,11 +89,12 @@ def infidelity(
             )
         return torch.cat([t.flatten(1) for t in made], 1)
 
-    size = sum(s.numel() for s in shapes)
+    elements = sum(s.numel() for s in shapes)
     draw, device = (noise, problem.x[0].device) if perturb is None else (given, None)
-    draws = Draws(draw, problem.generator, min(samples, block_for(size)), device)
+    draws = Draws(draw, problem.generator, min(samples, block_for(elements)), device)
     forecast, change = _forecasts(problem, coefficients, draws, samples)
-    beta = (forecast * change).sum(0) / forecast.square().sum(0) if normalize else 1.0
+    size = forecast.square().sum(0)
+    beta = torch.where(size > 0, (forecast * change).sum(0) / size, 0) if normalize else 1.0
     return as_scores((beta * forecast - change).square().mean(0), problem)
 
 
@@ -166,7 +169,7 @@ def sensitivity_n(
         )
     if len(sizes) < 2 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"sizes={list(sizes)!r}: expected at least two ascending sizes")
-    scores = _subsets(problem, rated, sizes, n_samples)
+    scores = _subsets(problem, rated, sizes, n_samples, name="sizes")
     return Curve(torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / rated.d, scores)
 
 
@@ -209,18 +212,22 @@ def faithfulness_estimate(
 def _summed(problem: Problem, attributions: Any, options: Options) -> Rated:
     rated = rate(problem, attributions, reduce=summed(options))
     if not rated.features.shared:
-        raise ValueError("feature_mask: differs between rows; sets of features are drawn for all rows at once")
+        raise ValueError(
+            "feature_mask: has rows of its own; sets of features are drawn for all rows at once, so give one (1, ...) for all"
+        )
     if rated.d < 3:
         raise ValueError(f"attributions: {rated.d} features are too few for a correlation")
     return rated
 
 
-def _subsets(problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int, oversample: int = 1) -> Tensor:
+def _subsets(
+    problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int, oversample: int = 1, name: str = "subset_size"
+) -> Tensor:
     """Correlations (N, len(sizes)) over sets of features."""
     samples = count_of(n_samples, "n_samples", 3)
     for size in sizes:
-        if count_of(size, "subset_size") >= rated.d:
-            raise ValueError(f"subset_size={size}: a set needs fewer than all {rated.d} features")
+        if count_of(size, name) >= rated.d:
+            raise ValueError(f"{name}={size}: a set needs fewer than all {rated.d} features")
     values = rated.values.double()
     with problem.open():
         whole = problem.all_scores(problem.x).double()
@@ -290,7 +297,7 @@ def _agreement(problem: Problem, rated: Rated, whole: Tensor, sets: Sets) -> Ten
 
 def _correlation(said: Tensor, whole: Tensor, without: Tensor, problem: Problem) -> Tensor:
     """Of what is said (N, S) with what the score ``whole`` (N,) loses, given the scores ``without`` (S, N)."""
-    floor = rounding(as_scores(torch.cat([whole[None], without]).T, problem))
+    floor = rounding(torch.cat([whole[None], without]).T, problem)
     return pearson(said, (whole - without).T, floor=floor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from ..attribution import Attribution, Inputs
 from ..engine.masks import collect
 from ..target import TargetLike
 from ._base import Options, as_scores, metric, problem_of, rate, rounding, summed, tensors_of
-from .again import Data, asked, explain, relative, twin
+from .again import Data, asked, explain, once, relative, twin
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,7 +74,7 @@ def non_sensitivity(
     with problem.open():
         scores = collect(problem, rated.features.all_but, (0, rated.d + 1))
     effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
-    effect = torch.where(effect > rounding(as_scores(scores.T, problem))[:, None], effect, 0)
+    effect = torch.where(effect > rounding(scores.T, problem)[:, None], effect, 0)
     exists = torch.arange(rated.d, device=said.device) < rated.features.count[:, None]
     wrong = [v > tolerance * v.amax(1, keepdim=True) for v in (effect, said)]
     return as_scores(((wrong[0] ^ wrong[1]) & exists).sum(1).double() / rated.features.count, problem)
@@ -94,17 +95,22 @@ def input_invariance(
 
     Paper: Kindermans et al. 2017, arXiv:1711.00867, section 2.
     """
-    other = twin(method)
+    method, data = once(method, inputs, data)
+    other, aim = twin(method, target)
     tensors = asked(method, inputs, target, 0, data).x
+    s = torch.as_tensor(shift, device=tensors[0].device)
+    sizes = [(s.shape, (1,) * (s.dim() - x.dim()) + x[:1].shape) for x in tensors]
+    if any(s.dim() > len(row) or any(a not in (1, b) for a, b in zip(own[::-1], row[::-1])) for own, row in sizes):
+        raise ValueError(f"shift: shape {tuple(s.shape)} does not broadcast to a row of each input")
     plain, n = other.model.forward, len(tensors)
-    names = list(inputs) if isinstance(inputs, dict) else []
+    names = list(inputs) if isinstance(inputs, Mapping) else []
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        moved = (t - shift for t in args[:n]) if not names else args[:n]
-        return plain(*moved, *args[n:], **{k: v - shift if k in names else v for k, v in kwargs.items()})
+        moved = (t - s.to(t) for t in args[:n]) if not names else args[:n]
+        return plain(*moved, *args[n:], **{k: v - s.to(v) if k in names else v for k, v in kwargs.items()})
 
     other.model.forward = forward
-    there: Any = tuple(x + shift for x in tensors)
+    there: Any = tuple(x + s.to(x) for x in tensors)
     there = dict(zip(names, there)) if names else there[0] if isinstance(inputs, Tensor) else there
-    a, b = explain(method, inputs, target, data), explain(other, there, target, data)
+    a, b = explain(method, inputs, target, data), explain(other, there, aim, data)
     return relative((b - a).norm(dim=1), a.norm(dim=1))

@@ -150,6 +150,8 @@ def road(
     x = problem.x[0]
     if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point():
         raise ValueError("inputs: road imputes images, one tensor (N, C, H, W)")
+    if remove not in ("top", "bottom"):
+        raise ValueError(f"remove={remove!r}: expected 'top' or 'bottom'")
     shares = fractions_of(fractions, below=0.99)
     draws = normal_draws(x, problem.generator)
 
@@ -226,7 +228,7 @@ def monotonicity(
     steps = count_of(steps, "steps")
     curve = removal(problem, attributions, steps, remove="top", reduce=summed(options))  # read from its end
     steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
-    held = (curve.scores.diff(dim=1) <= rounding(curve.scores)[:, None]) & steps_taken
+    held = (curve.scores.diff(dim=1) <= rounding(curve.scores, problem)[:, None]) & steps_taken
     return as_scores(held.sum(1).double() / steps_taken.sum(-1), problem)
 
 
@@ -249,7 +251,7 @@ def average_drop(
 
     Paper: Chattopadhay et al. 2018, arXiv:1710.11063, section 5.1.
     """
-    whole, shown = _shown(model, inputs, attributions, target, options)
+    whole, shown, _ = _shown(model, inputs, attributions, target, options)
     return (whole - shown).clamp(min=0) / _positive(whole)
 
 
@@ -257,12 +259,12 @@ def average_drop(
 def average_increase(
     model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
 ) -> Tensor:
-    """1 where the score rises when only what the map marks is shown, 0 elsewhere, (N,).
+    """1 where the score rises, by more than rounding, when only what the map marks is shown, 0 elsewhere, (N,).
 
     As :func:`average_drop`; its mean over rows is the paper's "increase in confidence".
     """
-    whole, shown = _shown(model, inputs, attributions, target, options)
-    return (shown > whole).to(whole)
+    whole, shown, rounded = _shown(model, inputs, attributions, target, options)
+    return (shown - whole > rounded).to(whole)
 
 
 def removal(
@@ -295,17 +297,19 @@ def removal(
     d = rated.features.count[:, None]
     count = (shares.to(d.device) * d.double()).round().long()  # (N, S)
     once, back = count.unique(dim=1, return_inverse=True)  # in the same order: counts rise
+    if fill is not None:  # which goes by the share; and something must be left to fill from
+        once, back = torch.minimum(count, d - 1), torch.arange(count.shape[1])
     cuts = d - once if remove == "bottom" else once  # keep those of small rank
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         cut = cuts[rows, sent(index, rows.device)]
-        shown = [pick(r, rows) if len(r) > 1 else r.expand(len(rows), *r.shape[1:]) for r in ranks]
+        shown = [pick(r, rows) for r in ranks]
         return tuple(r >= over_rows(cut, r) if remove == "top" else r < over_rows(cut, r) for r in shown)
 
     filler: Fill | None = None if fill is None else lambda index, rows: (fill(index, rows, masks(index, rows)[0]),)
     with problem.open():
         scores = collect(problem, masks, (0, once.shape[1]), fill=filler).T[:, back]
-    fractions = count / d.double()
+    fractions = once[:, back] / d.double()
     alike = bool((fractions == fractions[0]).all())
     return Curve(fractions[0] if alike else fractions, as_scores(scores, problem))
 
@@ -337,8 +341,8 @@ def _mean_drop(
 
 def _shown(
     model: Any, inputs: Inputs, attributions: Any, target: TargetLike, options: Options
-) -> tuple[Tensor, Tensor]:
-    """The scores of the inputs, and of the inputs times their maps."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores of the inputs, and of the inputs times their maps, and how far they are apart by rounding."""
     problem = problem_of(model, inputs, target, **{"softmax": True, **options})  # type: ignore[arg-type]
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be shown in part; explain by an embedding layer's output")
@@ -353,4 +357,5 @@ def _shown(
 
     with problem.open():
         whole, shown = collect(problem, masks, (0, 2))
-    return as_scores(whole, problem), as_scores(shown, problem)
+    rounded = rounding(torch.stack([whole, shown], 1), problem)
+    return as_scores(whole, problem), as_scores(shown, problem), rounded

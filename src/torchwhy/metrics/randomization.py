@@ -12,7 +12,7 @@ from ..attribution import Attribution, Inputs
 from ..engine.randomness import Seed, generator_of
 from ..target import Target, TargetLike, only_tensor
 from ._base import Curve, metric, problem_of
-from .again import Data, checked, explain, likeness, twin
+from .again import Data, explain, likeness, once, twin
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -57,20 +57,24 @@ def model_randomization(
         raise ValueError(f"mode={mode!r}: expected 'cascading' or 'independent'")
     if isinstance(target, str):
         raise ValueError(f"target={target!r}: would change with the weights; give the classes")
-    draws, other = generator_of(generator), twin(method)
-    whole = {k: v.clone() for k, v in other.model.state_dict().items()}
-    names = _stages(other.model) if layers is None else list(layers)
+    method, data = once(method, inputs, data)
+    draws, (other, there) = generator_of(generator), twin(method, target)
+    names = _stages(other.model) if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise ValueError("layers: none given")
     modules = [_named(other.model, name) for name in names]
     bare = [name or "the model" for name, m in zip(names, modules) if not _varied(m)]
     if bare:
         raise ValueError(f"layers: {', '.join(bare)}: no weights that could be made random (none, or all alike)")
     start = explain(method, inputs, target, data)
     found = [likeness(start, start, absolute=absolute)]
-    for module in modules:
-        if mode == "independent":
-            other.model.load_state_dict(whole)
-        randomize(module, draws)
-        found.append(likeness(start, explain(other, inputs, target, data), absolute=absolute))
+    with torch.inference_mode(False):
+        whole = {k: v.clone() for k, v in other.model.state_dict().items()}
+        for module in modules:
+            if mode == "independent":
+                other.model.load_state_dict(whole)
+            randomize(module, draws)
+            found.append(likeness(start, explain(other, inputs, there, data), absolute=absolute))
     return Curve(torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device), torch.stack(found, 1))
 
 
@@ -84,26 +88,30 @@ def random_logit(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
-    """How like the explanation of the target is to that of another class, drawn at random for each row, (N,).
+    """How like the explanation of the target is to that of another class, as many numbers further on for all rows, (N,).
 
-    The rank correlation of the absolute attributions; a method that cannot tell classes apart stays at 1. NaN where the
-    target's attributions are constant; 0 where only the other's are.
+    How many, is drawn at random. The rank correlation of the absolute attributions; a method that cannot tell classes apart
+    stays at 1. NaN where the target's attributions are constant; 0 where only the other's are.
 
     Args:
         method, inputs, target, absolute, generator, data: as for :func:`model_randomization`; the target is a class.
 
     Paper: Sixt et al. 2020, arXiv:1912.09818, section 4, where the similarity is structural.
     """
-    problem = problem_of(checked(method).model, inputs, target, like=method, generator=generator, **data)
-    with problem.open(), torch.no_grad():
+    method, data = once(method, inputs, data)
+    problem = problem_of(method.model, inputs, target, like=method, generator=generator, **data)
+    with problem.open():
         out = only_tensor(problem.output(tuple(x[:1] for x in problem.x), problem.rows[:1]))
     chosen = problem.target
     if not isinstance(chosen, Target) or chosen.index is None or chosen.neuron or out.dim() != 2 or out.shape[1] < 2:
         raise ValueError(
             "target: random_logit explains another class in its place; it needs a class of an output (N, classes)"
         )
-    own = torch.as_tensor(chosen.index).expand(problem.n, -1)[:, 0].cpu()
-    step = torch.randint(1, out.shape[1], (problem.n,), generator=problem.generator)
+    index = torch.as_tensor(chosen.index)
+    if index.shape[-1] != 1:
+        raise ValueError(f"target: {index.shape[-1]} indices given for an output (N, classes)")
+    own = index.expand(problem.n, -1)[:, 0].cpu()
+    step = torch.randint(1, out.shape[1], (1,), generator=problem.generator)
     others = ((own + step) % out.shape[1]).tolist()
     a, b = explain(method, inputs, own.tolist(), data), explain(method, inputs, others, data)
     return likeness(a, b, absolute=absolute)

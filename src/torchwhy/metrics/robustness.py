@@ -1,6 +1,6 @@
 """Robustness: does the explanation stay when the input hardly changes? The method explains again at changed inputs.
 
-All take the method, and what it is called with (see :class:`torchwhy.metrics.again.Data`) by keyword.
+All take the method, and what it is called with (see :class:`torchwhy.metrics.Data`) by keyword.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from ..attribution import Attribution, Inputs
 from ..engine.paths import pick
 from ..engine.problem import Problem, Tensors, over_rows
 from ..engine.randomness import Seed
+from ..engine.transfer import sent
 from ..target import TargetLike, only_tensor
 from ._base import count_of, metric
-from .again import Data, asked, at, moved, relative, steps_in_ball
+from .again import Data, asked, at, moved, once, relative, steps_in_ball
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -90,7 +91,7 @@ def local_lipschitz(
     Paper: Alvarez-Melis and Jaakkola 2018, arXiv:1806.08049, equation 2, with samples for the maximum.
     """
     change, step, _ = _changes(method, inputs, target, radius, n_samples, generator, data)
-    return (change / step).amax(0)
+    return torch.where(step > 0, change / step, 0).amax(0)
 
 
 @metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1706.07979")
@@ -112,7 +113,10 @@ def continuity(
 
     Paper: Montavon et al. 2018, arXiv:1706.07979, section 7.1.
     """
+    method, data = once(method, inputs, data)
     problem = asked(method, inputs, target, 0, data)
+    if isinstance(shifts, int):
+        raise TypeError(f"shifts={shifts}: expected several, as ({shifts},)")
     if any(x.dim() not in (3, 4) for x in problem.x) or not shifts or 0 in shifts:
         raise ValueError("inputs, shifts: expected images (N, C, H, W) or series (N, C, W), and shifts other than 0")
 
@@ -165,6 +169,9 @@ def explanation_attack(
     Paper: after Ghorbani et al. 2019, arXiv:1710.10547, algorithm 1, which needs a second derivative.
     """
     pairs = count_of(n_samples, "n_samples")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance={tolerance}: expected a share of the score, not negative")
+    method, data = once(method, inputs, data)
     problem = asked(method, inputs, target, generator, data)
     first = tuple(d[torch.arange(pairs)] for d in steps_in_ball(problem, radius))
     with problem.open():
@@ -194,12 +201,14 @@ class _Look:
         given = problem.target.given
         self.classes = problem.neuron is None and given is not None and not callable(given)
         self.score = problem.all_scores(problem.x)
+        first = self._output([x[:1] for x in problem.x], problem.rows[:1]) if self.classes else None
+        self.classes = first is not None and first.dim() == 2
         parts = problem.batches(problem.n, lambda a, b: self._output([x[a:b] for x in problem.x], problem.rows[a:b]))
         self.label = torch.cat([part.argmax(1) for part in parts]) if self.classes else torch.zeros(0)
 
     def _output(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
         with torch.no_grad():
-            return only_tensor(self.problem.output(z, rows)).flatten(1)
+            return only_tensor(self.problem.output(z, rows))
 
     def __call__(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> tuple[Tensor, Tensor]:
         """Distances (n, N), and margins (n, N), which are not negative where the prediction is kept."""
@@ -246,16 +255,24 @@ def _ascend(here: Tensor, x: Tensor, slope: Tensor, probes: Tensor, radius: floa
 def _changes(
     method: Attribution, inputs: Inputs, target: TargetLike, radius: float, n_samples: int, generator: Seed, data: Data
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How far the explanation moves (S, N), how far the input was moved (S, 1), and the explanation's norm (N,)."""
+    """How far the explanation moves (S, N), how far the input was moved (S, N), and the explanation's norm (N,)."""
+    method, data = once(method, inputs, data)
     problem = asked(method, inputs, target, generator, data)
     draws, n = steps_in_ball(problem, radius), count_of(n_samples, "n_samples")
-    step = torch.zeros(n, dtype=torch.double)
+    step = torch.zeros(n, problem.n, dtype=torch.double, device=problem.x[0].device)
 
     def point(rows: Tensor, k: Tensor) -> Tensors:
-        step[k] = torch.cat([d[k].flatten(1) for d in draws], 1).norm(dim=1).double()
-        return moved(problem, draws, rows, k)
+        z = moved(problem, draws, rows, k)
+        taken = [
+            (a.double() - pick(x, rows).double()).flatten(1) for a, x in zip(z, problem.x)
+        ]  # as far as rounding lets
+        step[sent(k, rows.device), rows] = torch.cat(taken, 1).norm(dim=1)
+        return z
 
     with problem.open():
         start = at(method, problem, 1, lambda rows, k: tuple(pick(x, rows) for x in problem.x))[0]
         change = at(method, problem, n, point, lambda found, rows: (found - start[rows]).norm(dim=1))
-    return change, step[:, None].to(change), start.norm(dim=1)
+    still = (step == 0).all(0).nonzero()[:, 0].tolist()
+    if still:
+        raise ValueError(f"radius={radius}: too small to change row {still[0]} of inputs of type {problem.x[0].dtype}")
+    return change, step.to(change), start.norm(dim=1)

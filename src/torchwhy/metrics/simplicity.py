@@ -26,7 +26,7 @@ def sparseness(attributions: Any) -> Tensor:
     >>> sparseness(torch.tensor([[0.0, 0, 0, 5], [1, 1, 1, 1]]))
     tensor([0.7500, 0.0000])
     """
-    a = flat(attributions).abs().sort(1).values
+    a = _sizes(attributions).sort(1).values
     d = a.shape[1]
     weights = 2 * torch.arange(1, d + 1, device=a.device).to(a) - d - 1
     return (a * weights).sum(1) / (d * a.sum(1))
@@ -40,7 +40,7 @@ def complexity(attributions: Any) -> Tensor:
 
     Paper: Bhatt et al. 2020, arXiv:2005.00631, definition 4.
     """
-    a = flat(attributions).abs()
+    a = _sizes(attributions)
     p = a / a.sum(1, keepdim=True)
     return torch.special.entr(p).sum(1)
 
@@ -57,3 +57,9 @@ def effective_complexity(attributions: Any, *, epsilon: float = 0.01) -> Tensor:
     a = flat(attributions).abs()
     largest = a.amax(1, keepdim=True)
     return torch.where(largest[:, 0] > 0, (a > epsilon * largest).sum(1).to(a), torch.nan)
+
+
+def _sizes(attributions: Any) -> Tensor:
+    """The absolute attributions over the row's largest, so that their sum is finite."""
+    a = flat(attributions).abs()
+    return a / a.amax(1, keepdim=True)
