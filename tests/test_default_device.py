@@ -65,8 +65,10 @@ def test_others():
         data = tw.models.shapes(2)
         assert data.images.device.type == tw.superpixels(data.images).device.type == "cpu"
         assert not tw.models.digits().x_train.is_meta
-    net, x = make("smooth"), inputs("smooth", 12)
+    net, x, conv = make("smooth"), inputs("smooth", 12), make("conv").float()
     with meta():
         found = tw.Counterfactual(net, bounds=(-5.0, 5.0)).generate(x[:2])
         tw.PartialDependence(net).measure(x, 1, feature=0)
+        tw.InputXGradient(net).attribute_each(x, [0, 1])
+        tw.DeepDream(conv, layer="conv1", n_octaves=1, n_steps=1).generate(data.images[:, :, :8, :8])
     assert found.found.device == x.device

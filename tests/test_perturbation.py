@@ -250,7 +250,7 @@ def test_the_tolerance_of_rise_is_of_the_differences_within_a_map():
 def test_bad_settings_of_rise():
     model, x = smooth()
     for settings, message in (
-        ({"grid": 0}, "grid=0: expected 1 to 8"),
+        ({"grid": 0}, "grid=0: expected an int of at least 1"),
         ({"grid": 9}, "grid=9"),
         ({"keep_probability": 1.0}, "keep_probability=1.0"),
         ({"targets": "some"}, "targets='some'"),

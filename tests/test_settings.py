@@ -1,8 +1,13 @@
 """Methods are values: equal settings make them equal, also where the settings are tensors or arrays."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from nets import inputs
+from nets import make as network
 
 import torchwhy as tw
 
@@ -47,3 +52,31 @@ def test_scalars_of_numpy_and_a_class_with_an_equality_of_its_own():
             return True
 
     assert Same(net) == Same(torch.nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize(
+    "make,name",
+    [
+        (lambda m: tw.IntegratedGradients(m, n_steps="abc"), "n_steps='abc'"),
+        (lambda m: tw.IntegratedGradients(m, n_steps=None), "n_steps=None"),
+        (lambda m: tw.IntegratedGradients(m, batch_size=[1]), r"batch_size=\[1\]"),
+        (lambda m: tw.ExpectedGradients(m, n_samples="a"), "n_samples='a'"),
+        (lambda m: tw.BlurIG(m, n_steps=float("inf")), "n_steps=inf"),
+        (lambda m: tw.GuidedIG(m, n_steps=50.0), r"n_steps=50\.0"),
+        (lambda m: tw.ExtremalPerturbation(m, n_steps=2.5), r"n_steps=2\.5"),
+        (lambda m: tw.LIME(m, n_features=2.5, n_samples=9), r"n_features=2\.5"),
+        (lambda m: tw.RISE(m, grid=1.5, n_samples=9), r"grid=1\.5"),
+        (lambda m: tw.FeaturePermutation(m, n_repeats=0.5), r"n_repeats=0\.5"),
+        (lambda m: tw.Counterfactual(m, n_steps=2.5), r"n_steps=2\.5"),
+    ],
+)
+def test_what_counts_is_an_int(make, name):
+    with pytest.raises(ValueError, match=f"{name}: expected an int of at least 1"):
+        make(network("conv")).attribute(inputs("conv"), 1)
+
+
+@pytest.mark.parametrize(
+    "call", ["tw.lrp.Gamma(0.25)", "tw.baselines.Blur()", "tw.metrics.deletion", "tw.visualize.grid"]
+)
+def test_packages_are_there_after_a_plain_import(call):
+    subprocess.run([sys.executable, "-c", f"import torchwhy as tw; {call}"], check=True, capture_output=True)

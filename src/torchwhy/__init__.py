@@ -83,7 +83,7 @@ _HOME = {
     "table": ["Comparison"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
-_PACKAGES = ("metrics", "models", "visualize")
+_PACKAGES = ("baselines", "lrp", "metrics", "models", "visualize")
 
 __all__ = ["__version__", "methods", *_MODULES]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .attribution import Attribution
+from .engine.checks import count
 from .engine.features import Features, number_features
 from .engine.problem import Problem, Tensors
 from .engine.randomness import Seed
@@ -41,9 +41,8 @@ class Sampled(Attribution):
 
     def __post_init__(self) -> None:
         for name in ("n_samples", "max_evaluations"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
-                raise ValueError(f"{name}={value!r}: expected an int of at least 1, or None")
+            if getattr(self, name) is not None:
+                count(name, getattr(self, name))
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance={self.tolerance!r}: expected a positive share of the attribution, or None")
         if self.max_evaluations is not None and self.tolerance is None:

@@ -109,7 +109,7 @@ class DeepLIFT(Attribution):
     def _check(self, problem: Problem, values: Tensors, scores: Tensors, plain: Counter[str]) -> None:
         """Report the completeness gap, and warn of a large one."""
         change, size = scores
-        flat = torch.cat([v.flatten(1) for v in values], 1)
+        flat = torch.cat([v.reshape(len(v), -1) for v in values], 1)
         gap = (flat.sum(1) - change).abs()
         problem.report(completeness_gap=gap)
         rounding = 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)

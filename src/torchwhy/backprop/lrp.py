@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..attribution import Attribution
 from ..engine.operations import CONVOLUTIONS, LINEAR_LAYERS, operation
+from ..engine.paths import row_sums
 from ..engine.problem import Problem, Tensors
 from ..engine.rules import Rule
 from ..engine.warning import warn
@@ -126,8 +126,7 @@ class LRP(Attribution):
         scores, signal, used = under_rules(problem, make)
         self._warn_if_not_first(used)
         values = signal if used[0].reads_relevance else tuple(x * m for x, m in zip(problem.x, signal))
-        total = torch.stack([v.flatten(1).sum(1) for v in values]).sum(0)
-        problem.report(completeness_gap=(total - scores).abs())
+        problem.report(completeness_gap=(row_sums(values) - scores).abs())
         if self.unit:
             scores = stable(scores, 1e-12)
             values = tuple(v / scores.to(v).view(-1, *[1] * (v.dim() - 1)) for v in values)

@@ -140,8 +140,6 @@ class Excitation:
 class Pass:
     """Identity rule, R_j = R_k elementwise: for activations and other operations that keep the shape."""
 
-    epsilon: float = 1e-9
-
 
 @dataclass(frozen=True)
 class Norm:

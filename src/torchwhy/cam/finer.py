@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..engine.paths import count
+from ..engine.checks import count
 from ..engine.problem import Problem
 from ..engine.randomness import generator_of
 from ..target import Derived, rows_of_output

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.gradients import curved
-from ..engine.paths import Around, count
+from ..engine.paths import Around
 from ..engine.problem import Problem, Sums
 from ..engine.randomness import Seed
 from .base import ClassActivationMap, weighted, wide

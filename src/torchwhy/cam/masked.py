@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.grids import extent, space
 from ..engine.images import resize
-from ..engine.paths import count, pick
+from ..engine.paths import pick
 from ..engine.problem import Problem, over_rows
 from ..engine.randomness import Draws, Seed, normal_draws
 from ..engine.transfer import sent

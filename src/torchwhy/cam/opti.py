@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.gradients import differentiable, gradient
 from ..engine.grids import extent, space
-from ..engine.paths import count
 from ..engine.problem import Problem
 from .base import ClassActivationMap, weighted
 from .masked import unit_range

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.checks import count
 from ..engine.default_device import set_aside
 from ..engine.images import resize
-from ..engine.paths import count
 from ..engine.problem import Problem
 from ..engine.randomness import Seed, generator_of
 from ..engine.where import LayerLike, find
@@ -187,6 +187,7 @@ class DeepDream(Measurement):
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     generator: Seed = 0
 
+    @set_aside()
     def generate(self, images: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] dreamt on, of the same shape.
 

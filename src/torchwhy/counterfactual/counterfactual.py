@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution, Inputs
+from ..engine.checks import count
 from ..engine.default_device import set_aside
 from ..engine.problem import Problem, Tensors
 from ..engine.randomness import Seed
@@ -223,8 +224,10 @@ class Counterfactual(Attribution):
             raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
         if not (self.plausible is None or isinstance(self.plausible, Tensor) or callable(self.plausible)):
             raise ValueError(f"plausible={self.plausible!r}: expected a tensor of real rows, or an autoencoder")
-        if self.n_diverse < 1 or self.n_steps < 1 or self.step_size <= 0 or self.margin < 0:
-            raise ValueError("n_diverse and n_steps must be at least 1, step_size positive, margin not negative")
+        count("n_diverse", self.n_diverse)
+        count("n_steps", self.n_steps)
+        if self.step_size <= 0 or self.margin < 0:
+            raise ValueError("step_size, margin: expected a positive step and no negative margin")
         weights = [
             self.distance_weight,
             (self.n_diverse > 1) * self.diversity_weight,

@@ -58,7 +58,7 @@ class Rows:
 
 def vectors(tensors: Sequence[Tensor]) -> Tensor:
     """Input tensors ``(N, ...)`` as one matrix ``(N, D)``."""
-    return torch.cat([t.flatten(1) for t in tensors], 1)
+    return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
 
 
 def rows_of(

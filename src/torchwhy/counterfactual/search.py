@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..engine.problem import Problem
-from .rows import Rows
+from .rows import Rows, vectors
 
 Term = Callable[[Tensor, Tensor], Tensor]  # z (M, D) and which of the candidates they are (M,) -> what to lower, (M,)
 
@@ -99,7 +99,7 @@ class Search:
         valid, rows = self.rows.valid(z[which]), self.of[which]
         work = lambda a, b: self.problem.gradients(self.rows.tensors(valid[a:b]), rows[a:b])  # noqa: E731
         parts = list(self.problem.batches(len(which), work))
-        return torch.cat([s for s, _ in parts]), torch.cat([torch.cat([t.flatten(1) for t in g], 1) for _, g in parts])
+        return torch.cat([s for s, _ in parts]), torch.cat([vectors(g) for _, g in parts])
 
     def _gradient(self, term: Term, z: Tensor, which: Tensor) -> Tensor:
         """The gradient of a term, in units of the bounds' width."""

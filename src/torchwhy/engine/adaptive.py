@@ -9,7 +9,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from .paths import Straight, count, row_sums
+from .checks import count
+from .paths import Straight, row_sums
 from .problem import Problem, Tensors
 from .warning import warn
 

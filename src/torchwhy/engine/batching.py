@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .checks import count
 from .rules import at_work
 from .shortcuts import MustNotWait, Shortcuts, last_format
 
@@ -89,10 +90,7 @@ class Batching:
         self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
         within: Batching | None = None, model: Any = None, kind: Hashable = None,
     ) -> None:  # fmt: skip
-        if batch_size is not None and (
-            isinstance(batch_size, (bool, str)) or int(batch_size) != batch_size or batch_size < 1
-        ):
-            raise ValueError(f"batch_size={batch_size!r}: expected an int of at least 1, or None to find it")
+        batch_size = None if batch_size is None else count("batch_size", batch_size)
         self.batch_size, self.device, self.graph = batch_size, inputs[0].device, graph
         self.progress, self.label = progress, label
         self.limit = batch_size  # becomes known with the first call, and smaller when memory runs out

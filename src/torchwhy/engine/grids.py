@@ -61,7 +61,13 @@ def space(tensors: Sequence[Tensor]) -> int:
 
 
 def extent(tensor: Tensor) -> tuple[int, ...]:
-    """The size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``."""
+    """The size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``.
+
+    Raises:
+        ValueError: a single number a row.
+    """
+    if tensor.dim() < 2:
+        raise ValueError(f"inputs: a map needs a picture or a series to lie on, got shape {tuple(tensor.shape)}")
     return tuple(tensor.shape[2:] if tensor.dim() > 2 else tensor.shape[1:])
 
 

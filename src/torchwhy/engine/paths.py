@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .checks import count
 from .images import gaussian_blur
 from .problem import Evaluated, Problem, Tensors, over_rows
 from .randomness import Draws, normal_draws
@@ -25,8 +26,7 @@ def nodes_and_weights(method: str, n: int) -> tuple[Tensor, Tensor]:
         ValueError: an unknown rule, or too few points for it.
     """
     least = 2 if method == "riemann_trapezoid" else 1
-    if isinstance(n, bool) or int(n) != n or n < least:
-        raise ValueError(f"n_steps={n!r}: expected an int of at least {least} for method={method!r}")
+    n = count("n_steps", n, least)
     if method == "gausslegendre":
         points, shares = _gauss_legendre(n)
         return torch.tensor(points), torch.tensor(shares)
@@ -173,17 +173,6 @@ def stdevs_of(stdevs: float | Sequence[float], tensors: Tensors) -> tuple[float,
     if any(s < 0 for s in given):
         raise ValueError(f"stdevs={stdevs!r}: a standard deviation cannot be negative")
     return given
-
-
-def count(name: str, value: Any, least: int = 1) -> int:
-    """``value``, a setting that counts something.
-
-    Raises:
-        ValueError: it is no int, or too small.
-    """
-    if isinstance(value, (bool, str)) or value is None or int(value) != value or value < least:
-        raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
-    return int(value)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from ..attribution import Attribution
+from ..engine.checks import count
 from ..engine.paths import Blurred
 from ..engine.problem import Problem, Sums, Tensors
 
@@ -39,8 +40,7 @@ class BlurIG(Attribution):
 
     def path(self, problem: Problem) -> Blurred:
         """The points, from blurred to sharp."""
-        if isinstance(self.n_steps, bool) or int(self.n_steps) != self.n_steps or self.n_steps < 1:
-            raise ValueError(f"n_steps={self.n_steps!r}: expected an int of at least 1")
+        count("n_steps", self.n_steps)
         if not self.max_sigma > 0 or self.spacing not in ("linear", "square"):
             raise ValueError(
                 f"max_sigma={self.max_sigma!r}, spacing={self.spacing!r}: expected a positive number, and 'linear' or "

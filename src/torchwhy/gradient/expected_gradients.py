@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from ..attribution import Attribution
+from ..engine.checks import count
 from ..engine.paths import Straight, stdevs_of
 from ..engine.problem import Problem, Sums, Tensors
 from ..engine.randomness import Draws, Seed, normal_draws
@@ -46,9 +47,7 @@ class ExpectedGradients(Attribution):
         return ()
 
     def _attribute(self, problem: Problem) -> Tensors:
-        m = self.n_samples
-        if isinstance(m, bool) or int(m) != m or m < 1:
-            raise ValueError(f"n_samples={m!r}: expected an int of at least 1")
+        m = count("n_samples", self.n_samples)
         alphas = torch.rand(m, generator=problem.generator, dtype=torch.double)
         drawn = torch.randint(len(problem.baselines[0]), (m,), generator=problem.generator)
         path, sums = Straight(problem, alphas, drawn, self.noise(problem)), Sums(problem.n, square=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..attribution import Attribution
+from ..engine.checks import count
 from ..engine.guided import Guided
 from ..engine.problem import Problem, Sums, Tensors
 
@@ -41,13 +42,14 @@ class GuidedIG(Attribution):
 
     def path(self, problem: Problem) -> Guided:
         """The walk."""
-        if self.n_steps < 1 or self.anchors < 0 or self.n_steps % (self.anchors + 1):
+        count("n_steps", self.n_steps)
+        if count("anchors", self.anchors, 0) < 0 or self.n_steps % (self.anchors + 1):
             raise ValueError(f"n_steps={self.n_steps}: expected a multiple of anchors + 1 = {self.anchors + 1}")
         if not (0 < self.fraction <= 1 and 0 <= self.max_dist <= 1):
             raise ValueError(
                 f"fraction={self.fraction}, max_dist={self.max_dist}: expected numbers in (0, 1] and in [0, 1]"
             )
-        return Guided(problem, self.n_steps, self.fraction, self.max_dist, self.anchors)
+        return Guided(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
 
     def _attribute(self, problem: Problem) -> Tensors:
         path, sums, k = self.path(problem), Sums(problem.n), len(problem.baselines[0])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..attribution import Attribution, Inputs
+from ..engine.default_device import set_aside
 from ..engine.problem import Problem, Tensors
 from ..target import Neuron, Target, TargetLike
 
@@ -43,7 +44,7 @@ class OfGradient(Attribution):
         """
         if not targets or any(isinstance(t, Neuron) for t in targets):
             raise (TypeError if targets else ValueError)("targets: expected one or more targets of the model's output")
-        with torch.inference_mode(False):
+        with set_aside(), torch.inference_mode(False):
             problem = self._problem(inputs, targets[0], None, None, additional_forward_args)
             device = problem.data.inputs[0].device
             with problem.open():

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..attribution import Attribution, Inputs, ask
-from ..engine.paths import Around, count
+from ..engine.checks import count
+from ..engine.paths import Around
 from ..engine.problem import Problem, Sums, Tensors
 from ..engine.randomness import Seed
 from .saliency import Channels, Saliency, finish

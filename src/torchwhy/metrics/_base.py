@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar
 
 import numpy as np
@@ -299,17 +298,6 @@ def as_scores(values: Tensor, problem: Problem) -> Tensor:
     """Values in the type of the inputs, at least single precision."""
     kind = problem.x[0].dtype
     return values.to(torch.promote_types(kind, torch.float) if kind.is_floating_point else torch.float)
-
-
-def count_of(value: Any, name: str, least: int = 1) -> int:
-    """An argument that counts something.
-
-    Raises:
-        ValueError: not an int, or too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
-    return int(value)
 
 
 def rounding(scores: Tensor, problem: Problem) -> Tensor:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from ..attribution import Inputs
+from ..engine.checks import count
 from ..engine.masks import collect
 from ..engine.paths import pick
 from ..engine.problem import Problem
 from ..engine.randomness import Draws, block_for
 from ..engine.transfer import sent
 from ..target import TargetLike
-from ._base import Curve, Options, Rated, as_scores, count_of, metric, pearson, problem_of, rate, rounding, summed
+from ._base import Curve, Options, Rated, as_scores, metric, pearson, problem_of, rate, rounding, summed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -65,7 +66,7 @@ def infidelity(
     Paper: Yeh et al. 2019, arXiv:1901.09392, definition 2.1; β as in their appendix.
     """
     problem = problem_of(model, inputs, target, **options)
-    samples = count_of(n_samples, "n_samples")
+    samples = count("n_samples", n_samples)
     if not stdev > 0:
         raise ValueError(f"stdev={stdev}: expected a positive number, in the units of the inputs")
     if not all(x.is_floating_point() for x in problem.x):
@@ -133,7 +134,7 @@ def faithfulness_correlation(
     problem = problem_of(model, inputs, target, **options)
     rated = _summed(problem, attributions, options)
     size = max(1, rated.d // 10) if subset_size is None else subset_size
-    if count_of(oversample, "oversample") > 1 and size < LARGE:
+    if count("oversample", oversample) > 1 and size < LARGE:
         raise ValueError(f"oversample={oversample}: takes sets of at least {LARGE} features, these have {size}")
     return _subsets(problem, rated, [size], n_samples, oversample)[:, 0]
 
@@ -196,7 +197,7 @@ def faithfulness_estimate(
     """
     problem = problem_of(model, inputs, target, **options)
     rated = _summed(problem, attributions, options)
-    groups = min(count_of(steps, "steps", 3), rated.d)
+    groups = min(count("steps", steps, 3), rated.d)
     group = rated.ranks(problem.generator) * groups // rated.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
@@ -224,9 +225,9 @@ def _subsets(
     problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int, oversample: int = 1, name: str = "subset_size"
 ) -> Tensor:
     """Correlations (N, len(sizes)) over sets of features."""
-    samples = count_of(n_samples, "n_samples", 3)
+    samples = count("n_samples", n_samples, 3)
     for size in sizes:
-        if count_of(size, name) >= rated.d:
+        if count(name, size) >= rated.d:
             raise ValueError(f"{name}={size}: a set needs fewer than all {rated.d} features")
     values = rated.values.double()
     with problem.open():

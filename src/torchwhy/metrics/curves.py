@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..attribution import Inputs
+from ..engine.checks import count
 from ..engine.images import fill_linearly
 from ..engine.masks import Fill, collect
 from ..engine.paths import pick
@@ -21,7 +22,7 @@ from ..engine.problem import Problem, over_rows
 from ..engine.randomness import normal_draws
 from ..engine.transfer import sent
 from ..target import TargetLike
-from ._base import Curve, Options, as_scores, count_of, fractions_of, metric, problem_of, rate, rounding, summed
+from ._base import Curve, Options, as_scores, fractions_of, metric, problem_of, rate, rounding, summed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,7 +61,7 @@ def deletion(
     flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, count_of(steps, "steps"), remove="top", reduce=summed(options))
+    return removal(problem, attributions, count("steps", steps), remove="top", reduce=summed(options))
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
@@ -81,7 +82,7 @@ def insertion(
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, count_of(steps, "steps"), remove="rest", reduce=summed(options))
+    return removal(problem, attributions, count("steps", steps), remove="rest", reduce=summed(options))
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:2003.08747")
@@ -225,7 +226,7 @@ def monotonicity(
     Paper: Arya et al. 2019, arXiv:1909.03012, section 5, after Luss et al.; there it is a yes or no.
     """
     problem = problem_of(model, inputs, target, **options)
-    steps = count_of(steps, "steps")
+    steps = count("steps", steps)
     curve = removal(problem, attributions, steps, remove="top", reduce=summed(options))  # read from its end
     steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
     held = (curve.scores.diff(dim=1) <= rounding(curve.scores, problem)[:, None]) & steps_taken

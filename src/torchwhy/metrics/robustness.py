@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution, Inputs
+from ..engine.checks import count
 from ..engine.paths import pick
 from ..engine.problem import Problem, Tensors, over_rows
 from ..engine.randomness import Seed
 from ..engine.transfer import sent
 from ..target import TargetLike, only_tensor
-from ._base import count_of, metric
+from ._base import metric
 from .again import Data, asked, at, moved, once, relative, steps_in_ball
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def explanation_attack(
 
     Paper: after Ghorbani et al. 2019, arXiv:1710.10547, algorithm 1, which needs a second derivative.
     """
-    pairs = count_of(n_samples, "n_samples")
+    pairs = count("n_samples", n_samples)
     if not tolerance >= 0:
         raise ValueError(f"tolerance={tolerance}: expected a share of the score, not negative")
     method, data = once(method, inputs, data)
@@ -179,7 +180,7 @@ def explanation_attack(
         look = _Look(method, problem, start, tolerance)
         away, margin = look(pairs, lambda rows, k: moved(problem, first, rows, k))
         here = moved(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0).cpu())
-        for _ in range(count_of(steps, "steps")):
+        for _ in range(count("steps", steps)):
             probes = tuple(d[torch.arange(pairs)] / 4 for d in steps_in_ball(problem, radius))
             away, margin = look(2 * pairs + 1, _around(here, problem.x, probes, radius))
             up = torch.where(margin[0] >= 0, away, margin)  # where the prediction is lost, back to it first
@@ -258,7 +259,7 @@ def _changes(
     """How far the explanation moves (S, N), how far the input was moved (S, N), and the explanation's norm (N,)."""
     method, data = once(method, inputs, data)
     problem = asked(method, inputs, target, generator, data)
-    draws, n = steps_in_ball(problem, radius), count_of(n_samples, "n_samples")
+    draws, n = steps_in_ball(problem, radius), count("n_samples", n_samples)
     step = torch.zeros(n, problem.n, dtype=torch.double, device=problem.x[0].device)
 
     def point(rows: Tensor, k: Tensor) -> Tensors:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..attribution import Attribution
+from ..engine.checks import count
 from ..engine.features import number_features
 from ..engine.masks import drops
 from ..engine.problem import Problem, Tensors
@@ -72,8 +72,7 @@ class FeaturePermutation(Attribution):
 
     def _attribute(self, problem: Problem) -> Tensors:
         features, n, repeats = number_features(problem.x, problem.feature_mask), problem.n, self.n_repeats
-        if isinstance(repeats, bool) or not isinstance(repeats, Integral) or repeats < 1:
-            raise ValueError(f"n_repeats={repeats!r}: expected an int of at least 1")
+        count("n_repeats", repeats)
         if n < 2:
             raise ValueError("inputs: one row; a feature is permuted among the rows, give several")
         if not features.shared:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..attribution import Attribution
+from ..engine.checks import count
 from ..engine.images import gaussian_blur
 from ..engine.paths import pick
 from ..engine.problem import Problem, Tensors
@@ -131,7 +132,8 @@ class ExtremalPerturbation(Attribution):
             raise ValueError(f"areas={self.areas!r}: expected shares between 0 and 1")
         if self.reward not in ("preserve", "delete", "hybrid"):
             raise ValueError(f"reward={self.reward!r}: expected 'preserve', 'delete' or 'hybrid'")
-        for name in ("n_steps", "step", "sigma", "area_weight"):
+        count("n_steps", self.n_steps)
+        for name in ("step", "sigma", "area_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a positive number")
         if self.max_blur is not None and not self.max_blur > 0:

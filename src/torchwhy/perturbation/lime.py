@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.features import Features
 from ..engine.masks import collect
 from ..engine.problem import Problem, Tensors
@@ -158,8 +159,8 @@ class LIME(SampledFeatures):
             raise ValueError(
                 f"regularizer={self.regularizer!r}, alpha={self.alpha!r}: expected 'ridge' or 'lasso', and >= 0"
             )
-        if self.n_features is not None and self.n_features < 1:
-            raise ValueError(f"n_features={self.n_features!r}: expected at least 1, or None for all")
+        if self.n_features is not None:
+            count("n_features", self.n_features)
         if self.n_samples is not None and self.n_samples < 3:
             raise ValueError(f"n_samples={self.n_samples!r}: a linear model takes at least 3 samples")
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.images import resize
 from ..engine.masks import evaluate
 from ..engine.problem import Problem, Tensors
@@ -88,7 +89,7 @@ class RISE(Sampled):
             )
         if not 0 < self.keep_probability < 1:
             raise ValueError(f"keep_probability={self.keep_probability!r}: expected a number between 0 and 1")
-        if not 1 <= self.grid <= min(x.shape[2:]):
+        if count("grid", self.grid) > min(x.shape[2:]):
             raise ValueError(
                 f"grid={self.grid!r}: expected 1 to {min(x.shape[2:])} cells, the shortest side of the input"
             )

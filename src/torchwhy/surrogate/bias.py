@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..attribution import Attribution
+from ..engine.checks import count
 from ..engine.default_device import set_aside
-from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor
 from ..target import TargetLike

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.default_device import set_aside
 from ..engine.features import number_features
-from ..engine.paths import count
 from ..engine.problem import over_rows
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor, outputs

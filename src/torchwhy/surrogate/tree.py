@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.checks import count
 from ..engine.default_device import set_aside
-from ..engine.paths import count
 from ..engine.randomness import Seed, generator_of
 from ..measurement import Measurement, one_tensor, outputs
 from ..target import TargetLike
