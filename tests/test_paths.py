@@ -33,6 +33,8 @@ def test_idgi_refuses_what_it_would_not_use():
         tw.IDGI(net, of=tw.IntegratedGradients(net, layer="conv1")).attribute(x, 1)
     with pytest.raises(TypeError, match="baselines: IDGI has no use for them"):
         tw.IDGI(net, of=tw.BlurIG(net, n_steps=5)).attribute(x, 1, baselines=0.5)
+    with pytest.raises(ValueError, match="of: tolerance given"):
+        tw.IDGI(net, of=tw.IntegratedGradients(net, tolerance=0.1)).attribute(x, 1)
     at = tw.IDGI(net, of=tw.BlurIG(net, n_steps=5), layer="conv1").explain(x, 1)
     assert at.completeness_gap.max() < 1e-9
 

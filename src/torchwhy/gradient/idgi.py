@@ -48,6 +48,13 @@ class IDGI(Attribution):
             raise TypeError(f"of={of!r}: expected IntegratedGradients, BlurIG or GuidedIG")
         if of.layer is not None:
             raise ValueError("of: give layer= to IDGI, which takes from the other method no more than its path")
+        unused = (
+            {"method", "tolerance", "max_steps"} & set(of.settings()) if isinstance(of, IntegratedGradients) else set()
+        )
+        if unused:
+            raise ValueError(
+                f"of: {', '.join(sorted(unused))} given; the steps of IDGI are n_steps equal ones, leave it out"
+            )
         sums = Sums(problem.n)
         for before, after in pairs(self._walk(of, problem), problem.n, of.n_steps + 1):
             # in half precision small squares are zero
