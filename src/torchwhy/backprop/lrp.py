@@ -24,6 +24,7 @@ from .lrp_rules import (
     Gamma,
     Norm,
     Pass,
+    WSquare,
     ZBox,
     ZPlus,
     stable,
@@ -51,16 +52,10 @@ RULE_NAMES: dict[str, Callable[[LRP], Any]] = {
     "excitation": lambda s: Excitation(),
     "zbox": lambda s: ZBox(s.low, s.high),
     "flat": lambda s: Flat(),
-    "wsquare": lambda s: _wsquare(),
+    "wsquare": lambda s: WSquare(),
     "pass": lambda s: Pass(),
     "norm": lambda s: Norm(),
 }
-
-
-def _wsquare() -> Any:
-    from .lrp_rules import WSquare
-
-    return WSquare()
 
 
 @dataclass(kw_only=True, repr=False)

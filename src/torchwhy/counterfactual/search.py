@@ -58,9 +58,8 @@ class Search:
             values, gradients = self._gradients(z, active)
             gap[active] = values
             history.append(gap.clone())
-            behind = (values >= 0).nonzero()[
-                :, 0
-            ]  # asks the device, once a step: flipped rows cost nothing from here on
+            # asks the device, once a step: flipped rows cost nothing from here on
+            behind = (values >= 0).nonzero()[:, 0]
             active, gradients = active[behind], gradients[behind]
             if not len(active):
                 break

@@ -24,9 +24,8 @@ MOST = 4096  # rows of any call
 CLEARLY = 0.9  # of the time a row: what is remembered as the faster one
 SLOW = 0.02  # seconds of a call from which shortcuts and another memory format are worth it
 CUDA_SLOW = 0.15  # of that on a GPU
-CUDA_CALL = (
-    2**33
-)  # bytes that one call may take on a GPU: more rows are no faster, and some operations count in 32 bits
+# bytes that one call may take on a GPU: more rows are no faster, and some operations count in 32 bits
+CUDA_CALL = 2**33
 CPU_GRAPH = 2**30  # bytes that one call may keep for its backward pass
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
 CPU_TENSOR_LAST = 2**26  # the same for gradients with channels last, where fewer are that large and long calls pay more
@@ -116,9 +115,8 @@ class Batching:
         pays = not (graph and self.device.type == "cuda")  # gradients are no faster by them on a GPU
         self._undecided = within is None and pays and not torch.are_deterministic_algorithms_enabled()
         self._times: list[float] = []
-        self._row_bytes: tuple[float, float] | None = (
-            None  # on a CPU: kept for the backward pass, of the largest tensor
-        )
+        # on a CPU: kept for the backward pass, of the largest tensor
+        self._row_bytes: tuple[float, float] | None = None
         self._depth = 0
 
     @property
@@ -161,9 +159,8 @@ class Batching:
     def _chunks(self, total: int, work: Callable[[int, int], T], bar: Any) -> Iterator[T]:
         start = size = 0
         outer = self._outer
-        covered = (
-            outer is not None and bool(outer._inner_whole) and outer.limit is not None
-        )  # by what a row costs there
+        # by what a row costs there
+        covered = outer is not None and bool(outer._inner_whole) and outer.limit is not None
         while start < total:
             left = total - start
             trying = self._undecided and (bool(self._times) or self._is_long(left))

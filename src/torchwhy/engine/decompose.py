@@ -117,7 +117,7 @@ def batch_norm_scale(call: Call) -> tuple[Tensor, Tensor] | None:
 def batch_norm(call: Call) -> Tensor:
     """Run batch norm with running statistics as the affine operation that it is.
 
-    Torch's own backward of it is wrong on the CPU for a single row whose incoming gradient is transposed (seen in 2.15).
+    Torch's own backward of it is wrong on the CPU for a single row whose incoming gradient is transposed (seen in 2.14).
     """
     found = batch_norm_scale(call)
     if found is None or not carries_signal(call.x):

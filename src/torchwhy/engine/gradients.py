@@ -86,7 +86,7 @@ def _put_back(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> N
 class _OneRowNorm(TorchFunctionMode):
     """Batch and instance norm of a single row, its input and its gradient in one layout.
 
-    Their backward pass on the CPU reads a transposed one wrongly (torch 2.15), that of instance norm channels-last too.
+    Their backward pass on the CPU reads a transposed one wrongly (torch 2.14), that of instance norm channels-last too.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

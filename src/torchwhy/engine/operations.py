@@ -92,7 +92,6 @@ NORMS = ("layer_norm", "rms_norm", "group_norm", "instance_norm")
 MAX_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d",
              "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")  # fmt: skip
 EXTREMES = ("amax", "amin", "max", "min", "maximum", "minimum", "fmax", "fmin")
-RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 
 def _names(text: str) -> frozenset[str]:

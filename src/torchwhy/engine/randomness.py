@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 Seed = int | torch.Generator | None
-DRAW_LARGE = (
-    "cuda",
-)  # devices that draw what is as large as an input themselves: to bring it takes longer than to use it
+# devices that draw what is as large as an input themselves: to bring it takes longer than to use it
+DRAW_LARGE = ("cuda",)
 
 
 def generator_of(seed: Seed) -> torch.Generator:

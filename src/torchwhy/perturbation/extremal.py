@@ -21,11 +21,8 @@ from ..target import Derived, only_tensor
 LEVELS = 8  # of blur, between none and max_blur
 SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
 START = {"preserve": 1.0, "delete": 0.2, "hybrid": 1.0}  # near the sharp image, where the score still has a slope
-RATE, MOMENTUM, GROWTH = (
-    1e-4,
-    0.9,
-    500.0,
-)  # of a step for each cell; by how much the area's weight grows in their course
+# of a step for each cell; by how much the area's weight grows in their course
+RATE, MOMENTUM, GROWTH = 1e-4, 0.9, 500.0
 
 
 @dataclass(kw_only=True, repr=False)

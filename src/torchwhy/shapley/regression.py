@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..engine.statistics import penalty_by_cross_validation
 
-MOST_CUBIC = (
-    1024  # pairs the third-order part is fitted on: its memory grows with their square, its time with their cube
-)
+# pairs the third-order part is fitted on: its memory grows with their square, its time with their cube
+MOST_CUBIC = 1024
 
 
 def paired_regression(
