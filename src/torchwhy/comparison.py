@@ -178,9 +178,8 @@ def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -
     if kind is not None:
         if "feature_mask" in given:
             given["whole_features"] = kind.uses_feature_mask
-        product = any(k.__name__ in PRODUCTS for k in kind.__mro__) and settings.get(
-            "multiply_by_inputs", True
-        )  # slopes times x - b
+        # slopes times x - b
+        product = any(k.__name__ in PRODUCTS for k in kind.__mro__) and settings.get("multiply_by_inputs", True)
         if "multiplied_by_inputs" in inspect.signature(facts).parameters and product:
             given["multiplied_by_inputs"] = True
             if not kind.uses_baselines:  # it multiplies by x - 0

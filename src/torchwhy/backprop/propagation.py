@@ -44,10 +44,8 @@ THROUGH_ORIGIN = frozenset((*RECTIFIERS, "tanh", "softsign", "tanhshrink", "hard
     "softplus", "threshold"}  # fmt: skip
 KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
 
-
-MAY_SEE_INPUT = frozenset(
-    (*LINEAR_LAYERS, *MATMULS, *(set(DECOMPOSITIONS) - {"batch_norm"}))
-)  # the first layer, or what holds it
+# the first layer, or what holds it
+MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *(set(DECOMPOSITIONS) - {"batch_norm"})))
 
 
 class Propagation(Rules):

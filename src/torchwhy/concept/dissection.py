@@ -87,9 +87,8 @@ class NetworkDissection(Measurement):
             histogram.scatter_add_(1, bins, torch.ones_like(bins))
         if histogram is None:
             raise ValueError("data: no batches in it")
-        thresholds = torch.cat(
-            [_threshold(part, self.quantile) for part in histogram.split(64)]
-        )  # of 64 units at a time
+        # of 64 units at a time
+        thresholds = torch.cat([_threshold(part, self.quantile) for part in histogram.split(64)])
         both: dict[str, Tensor] = {}
         either: dict[str, Tensor] = {}
         seen: dict[str, Tensor] = {}

@@ -97,9 +97,8 @@ def advance(t: Tensor, width: Tensor, size: Tensor, alpha: float, fraction: floa
         if not bool(active.any()):
             return t
         ranked = torch.where(t >= high, torch.inf, size)
-        kth = ranked.kthvalue(rank, 1, keepdim=True).values * (
-            1 + 64 * torch.finfo(size.dtype).eps
-        )  # equal but for rounding
+        # with those that are equal but for rounding
+        kth = ranked.kthvalue(rank, 1, keepdim=True).values * (1 + 64 * torch.finfo(size.dtype).eps)
         chosen = (ranked <= kth) & ranked.isfinite() & active[:, None]
         room = (width * (high - t) * chosen).sum(1)
         part = torch.where(room > 0, left / room, 0)[:, None]

@@ -264,9 +264,8 @@ def _changes(
 
     def point(rows: Tensor, k: Tensor) -> Tensors:
         z = moved(problem, draws, rows, k)
-        taken = [
-            (a.double() - pick(x, rows).double()).flatten(1) for a, x in zip(z, problem.x)
-        ]  # as far as rounding lets
+        # as far as rounding lets
+        taken = [(a.double() - pick(x, rows).double()).flatten(1) for a, x in zip(z, problem.x)]
         step[sent(k, rows.device), rows] = torch.cat(taken, 1).norm(dim=1)
         return z
 
