@@ -21,7 +21,7 @@ _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
     "targets": ["Neuron"],
-    "engine.layers.hooks": ["Layer"],
+    "engine.layers.resolve": ["Layer"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],
@@ -79,6 +79,7 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
     "comparison_table": ["Comparison"],
 }
@@ -105,5 +106,5 @@ def __dir__() -> list[str]:
 def methods() -> dict[str, type[Any]]:
     """All methods, by name, in the order of their families."""
     found = {name: __getattr__(name) for name in _MODULES}
-    base = found["Attribution"]
-    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base) and c is not base}
+    bases = (found["Attribution"], found["Wrapper"], found["Processed"])
+    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, bases[0]) and c not in bases}

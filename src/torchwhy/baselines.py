@@ -16,7 +16,7 @@ from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
 class Baseline:
     """A rule that gives, for inputs ``(N, ...)``, K baselines ``(K, N or 1, ...)``."""
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
         raise NotImplementedError
 
@@ -27,7 +27,7 @@ class Constant(Baseline):
 
     value: float = 0.0
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The number, shape ``(1, 1, ...)``."""
         return torch.full_like(x[:1], self.value)[None]
 
@@ -36,7 +36,7 @@ class Constant(Baseline):
 class Mean(Baseline):
     """Each row's mean: over its last two dimensions for images (one value a channel), else over all of it."""
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Means, shape ``(1, N, ...)``."""
         return x.mean(tuple(range(2, x.dim())) if x.dim() > 2 else 1, keepdim=True).expand_as(x)[None]
 
@@ -51,7 +51,7 @@ class Blur(Baseline):
 
     sigma: float = 20.0
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Blurred rows, shape ``(1, N, ...)``."""
         return gaussian_blur(x, x.new_full((len(x),), self.sigma))[None]
 
@@ -67,9 +67,9 @@ class Random(Baseline):
 
     generator: Seed = None
 
-    def own(self, generator: torch.Generator) -> torch.Generator:
-        """The one to draw from, the method's being given."""
-        return generator if self.generator is None else make_generator(self.generator)
+    def own(self, generator: torch.Generator | None) -> torch.Generator:
+        """Return the one to draw from, the method's being given, or None of methods that do not draw."""
+        return make_generator(generator if self.generator is None else self.generator)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Noise(Random):
     std: float = 1.0
     k: int = 1
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Noise, shape ``(K, 1, ...)``, the same for all rows."""
         return (torch.randn(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
 
@@ -104,7 +104,7 @@ class Uniform(Random):
     high: float | None = None
     k: int = 1
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Noise, shape ``(K, N, ...)``, the same draws for all rows."""
         u = torch.rand(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
         flat = x.reshape(len(x), -1)
@@ -124,7 +124,7 @@ class Distribution(Baseline):
 
     data: Tensor
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The rows, shape ``(K, 1, ...)``.
 
         Raises:
@@ -154,7 +154,7 @@ class ResolvedBaseline(Baseline):
 
     data: Tensor
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The same."""
         return self.data
 
@@ -165,7 +165,7 @@ BaselineLike = Baseline | Tensor | float | str | None
 
 
 def resolve_baseline(
-    baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, distribution: bool = False
+    baseline: BaselineLike, x: Tensor, generator: torch.Generator | None, *, distribution: bool = False
 ) -> Tensor:
     """Baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
 

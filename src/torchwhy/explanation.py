@@ -142,15 +142,7 @@ class Explanation:
         forms = facts.pop("forms")
         for name, form in forms.items():
             parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}
-            facts[name] = (
-                None
-                if form == "NoneType"
-                else parts
-                if form == "dict"
-                else parts["0"]
-                if form == "Tensor"
-                else tuple(parts[str(i)] for i in range(len(parts)))
-            )
+            facts[name] = _restored(form, parts)
         return cls(**facts)
 
 
@@ -161,6 +153,15 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     if isinstance(value, Tensor):
         return {"0": value}
     return {str(k): t for k, t in (value.items() if isinstance(value, Mapping) else enumerate(value))}
+
+
+def _restored(form: str, parts: dict[str, Tensor]) -> Any:
+    """Return tensors in the form in which they were saved."""
+    if form == "NoneType":
+        return None
+    if form == "dict":
+        return parts
+    return parts["0"] if form == "Tensor" else tuple(parts[str(i)] for i in range(len(parts)))
 
 
 def _only(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -128,12 +128,21 @@ class Batching:
         """``tensor`` in the memory format that was found the faster one."""
         return last_format(tensor) if self.channels_last else tensor
 
-    def faster(self) -> AbstractContextManager:
+    def optimizations(self) -> AbstractContextManager:
         """While open, the model takes the shortcuts that were found to pay."""
         if not self.fast or (rules_active() and not self.channels_last):
             return nullcontext()
         self.shortcuts.fold = not rules_active()  # rules are of the operations that the model runs by itself
         return self.shortcuts
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Run the model without shortcuts while open, so that equal calls give equal bits."""
+        fast, self.fast = self.fast, False
+        try:
+            yield
+        finally:
+            self.fast = fast
 
     def run(self, total: int, work: Callable[[int, int], Outcome]) -> Iterator[Outcome]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
