@@ -8,7 +8,7 @@ torch.set_num_threads(1)  # the networks are tiny: threads only get in each othe
 def _same_start(monkeypatch):
     """Every test draws the same numbers, whatever ran before it, and tries no memory format because the machine is busy."""
     torch.manual_seed(0)
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", float("inf"))
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", float("inf"))
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,7 @@ from cases import each_case
 from nets import inputs, make
 
 import torchwhy as tw
-from torchwhy.engine.batching import FIRST, Batching
+from torchwhy.engine.run.batching import TRIAL_ROWS, Batching
 
 
 def limited(net, rows, error=RuntimeError, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
@@ -67,7 +67,7 @@ def plan(*, images=False, **options):
 
 
 def test_the_first_call_measures_what_a_row_costs(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_GRAPH", 100 * 400)
+    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_GRAPH", 100 * 400)
     sizes = []
 
     def work(start, stop):
@@ -75,14 +75,14 @@ def test_the_first_call_measures_what_a_row_costs(monkeypatch):
         return torch.ones(stop - start, 100) * torch.ones(100) + 1  # 3 × 400 bytes a row, halved
 
     list(plan().run(400, work))
-    assert sizes[0] == FIRST // 2
+    assert sizes[0] == TRIAL_ROWS // 2
     assert sum(sizes) == 400
     assert max(sizes[1:]) <= 64  # 66 would fit: whole multiples of the first call
     assert max(sizes[1:]) - min(sizes[1:]) <= 1
 
 
 def test_no_tensor_of_a_call_is_very_large(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR", 47 * 400)
+    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR", 47 * 400)
     sizes = []
     list(plan(graph=False).run(400, lambda a, b: (sizes.append(b - a), torch.ones(b - a, 100))[1]))
     assert max(sizes) == 40  # of the 47 that would fit
@@ -90,20 +90,20 @@ def test_no_tensor_of_a_call_is_very_large(monkeypatch):
 
 
 def test_nothing_depends_on_a_clock_in_deterministic_mode(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
     torch.use_deterministic_algorithms(True)
     try:
         sizes = []
         list(plan(images=True).run(4000, lambda a, b: sizes.append(b - a)))
     finally:
         torch.use_deterministic_algorithms(False)
-    assert sizes == [FIRST // 2, 3996]
+    assert sizes == [TRIAL_ROWS // 2, 3996]
 
 
 def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
     for speed, expected in ((0.5, True), (1.0, False)):
         p, formats = plan(images=True, batch_size=10), []
 
@@ -119,8 +119,8 @@ def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
 @pytest.mark.parametrize(("speed", "remembered"), [(0.5, True), (0.93, False)])
 def test_what_was_clearly_faster_is_remembered_of_the_model(monkeypatch, speed, remembered):
     clock, formats = [0.0], []
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
 
     def run(model, refuses=False, **kind):
         p = plan(images=True, batch_size=10, model=model, **kind)
@@ -148,10 +148,10 @@ def test_what_was_clearly_faster_is_remembered_of_the_model(monkeypatch, speed, 
 
 def test_the_rows_of_a_call_are_remembered_too(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR", 16 * 400)
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR_LAST", 32 * 400)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
+    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR", 16 * 400)
+    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR_LAST", 32 * 400)
     model = make("conv")
 
     def run(graph=True, most=1000, **options):
@@ -178,8 +178,8 @@ def test_the_rows_of_a_call_are_remembered_too(monkeypatch):
 
 
 def test_a_model_that_cannot_take_channels_last(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.batching.FIRST_CUDA", 8)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.FIRST_CUDA", 8)
     seen = []
 
     def model(x):
@@ -194,28 +194,28 @@ def test_a_model_that_cannot_take_channels_last(monkeypatch):
 
 @pytest.mark.parametrize("first", [5.0, 1.0])
 def test_shortcuts_are_tried_and_kept(monkeypatch, first):
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 3.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 3.0)
     clock, taken = [0.0], []
-    monkeypatch.setattr("torchwhy.engine.batching._seconds", lambda device: clock[0])
+    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
     p = plan()
 
     def work(start, stop):
         taken.append(p.fast)
         clock[0] += first
 
-    list(p.run(4 * FIRST, work))
+    list(p.run(4 * TRIAL_ROWS, work))
     assert taken == [False, first > 3]
 
 
 def test_short_work_is_tried_with_few_rows(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
     sizes = []
     list(plan(images=True).run(16, lambda a, b: sizes.append(b - a)))
     assert sizes == [2, 8, 6]
 
 
 def test_methods_of_methods_take_the_shortcuts_of_the_whole(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
     net, x = make("conv"), inputs("conv", 1)
     made, fast = [], []
     start, run = Batching.__init__, Batching.run
@@ -231,7 +231,7 @@ def test_methods_of_methods_take_the_shortcuts_of_the_whole(monkeypatch):
 def test_what_is_faster_changes_nothing(case, monkeypatch):
     net, x = case.setup(n=16)
     expected = case.make(net).attribute(x, target=1, **case.data)
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
     found = case.make(net).attribute(x, target=1, **case.data)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
 
@@ -349,7 +349,7 @@ def test_batch_norm_of_one_row_with_a_transposed_gradient(method, function, line
 @pytest.mark.parametrize("inner", [tw.Saliency, lambda m: tw.IntegratedGradients(m, n_steps=9)], ids=["one", "nine"])
 def test_work_that_is_a_call_of_other_work_takes_its_rows(monkeypatch, inner):
     """What the outer calls cost was measured with the inner ones in them: those are not measured again in each."""
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_GRAPH", 2**20)
+    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_GRAPH", 2**20)
     calls, net, x = [], make("conv"), inputs("conv", 1)
     method = tw.SmoothGrad(net, of=inner(net), n_samples=200, generator=0)
     usual = method.attribute(x, 1)

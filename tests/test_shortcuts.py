@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import torchwhy as tw
-from torchwhy.engine.shortcuts import MustNotWait, Shortcuts, last_format
+from torchwhy.engine.run.optimizations import MustNotWait, Shortcuts, last_format
 
 
 class Watch(TorchFunctionMode):
@@ -227,7 +227,7 @@ def test_what_cannot_wait_is_run_again_without(body, monkeypatch):
     else:
         method = tw.IntegratedGradients(net, n_steps=20)
     expected = method.attribute(x, (1, 2, 3))
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
     torch.testing.assert_close(method.attribute(x, (1, 2, 3)), expected)
 
 
@@ -264,7 +264,7 @@ def test_layers_below_and_above_a_folded_norm(layer, monkeypatch):
     for method in (tw.InputXGradient, tw.GradCAM, tw.FeatureAblation, tw.Conductance):
         expected = method(net, layer=layer).attribute(x, 1)
         with monkeypatch.context() as patch:
-            patch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+            patch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
             torch.testing.assert_close(method(net, layer=layer).attribute(x, 1), expected)
 
 
