@@ -203,10 +203,10 @@ def per_call(call: Call, x: Tensor, calls: int) -> Callable[[], float]:
 def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="captum")  # it says at every call that it sets hooks
-    bench = Benchmark("call_overhead", "One small call, where the network is next to no work", rounds=15, gpu=True)
+    bench = Benchmark("call_overhead", "One small call, where the network is next to no work", rounds=31, gpu=True)
     torch.manual_seed(0)
     model = network().to(bench.device)
-    calls = 10 if bench.quick else 40
+    calls = 10 if bench.quick else 20
     for rows in (1, 2):
         x = torch.randn(rows, 3, SIDE, SIDE).to(bench.device)
         for name, method in METHODS.items():
