@@ -18,7 +18,7 @@ import torchwhy as tw
 
 README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlusion"]
 PEERS = ("captum", "zennit", "torchcam", "pytorch-grad-cam", "shap", "lime", "shapiq", "quantus")
-FAMILIES = ["curves", "agreement", "robustness", "localisation", "simplicity", "randomization", "axioms"]
+FAMILIES = ["curves", "agreement", "robustness", "localisation", "complexity_metrics", "randomization", "axioms"]
 DOCS = Path(__file__).resolve().parent
 
 
