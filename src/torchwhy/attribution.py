@@ -134,11 +134,11 @@ class Attribution(Settings):
 
     def _solve(
         self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, *, facts: bool = False,
-        within: Batching | None = None,
+        parent: Batching | None = None,
     ) -> tuple[Any, Problem]:  # fmt: skip
         """The attributions in the caller's form, and the problem that was solved; with ``facts``, what can be said of it."""
         with torch.inference_mode(False), set_aside():
-            problem = self._problem(inputs, target, baselines, feature_mask, extra, within)
+            problem = self._problem(inputs, target, baselines, feature_mask, extra, parent)
             with problem.open():
                 values = self._attribute(problem)
                 adds_up = self.is_complete and getattr(self, "multiply_by_inputs", True)
@@ -166,9 +166,9 @@ class Attribution(Settings):
         return values[0] if isinstance(inputs, Tensor) else values
 
     def _problem(
-        self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, within: Any = None
+        self, inputs: Inputs, target: TargetLike, baselines: Any, feature_mask: Any, extra: Any, parent: Any = None
     ) -> Problem:
-        """The checked problem; ``within`` is the batching of another, of which it is one call."""
+        """The checked problem; ``parent`` is the batching of another, of which it is one call."""
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}: expected 'bf16', 'fp16' or None")
         for given, allowed, name in (
@@ -194,9 +194,8 @@ class Attribution(Settings):
                 graph=self.needs_gradient,
                 progress=self.progress,
                 label=type(self).__name__,
-                within=within,
+                parent=parent,
                 model=self.model,
-                kind=(self.precision, str(self.layer), str(target) if isinstance(target, Neuron) else ""),
             ),
         )
         if self.uses_baselines:
@@ -334,7 +333,7 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
         own = lambda m, x: isinstance(m, Tensor) and m.dim() == x.dim()  # noqa: E731 (features of each row)
         options["feature_mask"] = form(take(m) if own(m, x) else m for m, x in zip(problem.feature_mask, problem.x))
     found, inner = method._solve(
-        form(z), problem.target.take(rows), options.get("baselines"), options.get("feature_mask"), extra, within=problem.batching
+        form(z), problem.target.take(rows), options.get("baselines"), options.get("feature_mask"), extra, parent=problem.batching
     )  # fmt: skip
     problem.evaluations += inner.evaluations
     return tuple(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)

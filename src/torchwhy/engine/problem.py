@@ -169,7 +169,7 @@ class Problem:
         z = [self.batching.format(t.clone() if storage(t) in own or 0 in t.stride() else t) for t in z]
         with ExitStack() as stack:
             stack.enter_context(lowered(self.precision, z[0].device, len(rows)))
-            stack.enter_context(self.batching.faster())
+            stack.enter_context(self.batching.optimizations())
             if self.cut:
                 values = z if self.join is None else [self.join(t) for t in z]
                 stack.enter_context(since(self.cut, values, *([str(self.neuron)] if self.neuron else [])))
@@ -285,17 +285,15 @@ class Problem:
         first, other = 0, next((i for i in range(1, self.n) if self._differ(0, i)), 0)
         rows = self.rows[[first, other]]
         z = [t[rows] for t in self.x]
-        fast, self.batching.fast = self.batching.fast, False  # to the last bit
-        try:
-            expected, broken = self.scores(z, rows), self._broken
-            self.lean = True
-            self.lean = torch.equal(self.scores(z, rows), expected)
-        except Exception:  # the model relies on as many rows as its input has
-            if not self.lean:
-                raise
-            self.lean = False
-        finally:
-            self.batching.fast = fast
+        with self.batching.without_optimizations():  # to the last bit
+            try:
+                expected, broken = self.scores(z, rows), self._broken
+                self.lean = True
+                self.lean = torch.equal(self.scores(z, rows), expected)
+            except Exception:  # the model relies on as many rows as its input has
+                if not self.lean:
+                    raise
+                self.lean = False
         self._broken = broken
 
     def _differ(self, i: int, j: int) -> bool:
