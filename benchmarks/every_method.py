@@ -13,7 +13,7 @@ from harness import Benchmark
 from measure import floor, forward, forward_backward, void
 
 import torchwhy as tw
-from torchwhy.demo import explain, for_photos
+from torchwhy.demo import explain_photos, for_photos
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     for name in for_photos():
         if not bench.wanted(name):
             continue
-        run = lambda name=name: explain([name], model, x, 0, effort=effort)[0].explanation  # noqa: E731
+        run = lambda name=name: explain_photos([name], model, x, 0, effort=effort)[0].explanation  # noqa: E731
         try:
             rows = run().evaluations
         except (TypeError, ValueError, LookupError, FloatingPointError) as error:

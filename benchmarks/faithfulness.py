@@ -18,7 +18,7 @@ from measure import blind_maps
 import torchwhy as tw
 from torchwhy import demo, models
 from torchwhy import metrics as M
-from torchwhy.table import Comparison
+from torchwhy.comparison_table import Comparison
 
 QUICK = ("Saliency", "IntegratedGradients", "GradCAM", "LRP", "Occlusion")
 SLOW = (

@@ -17,8 +17,8 @@ from measure import blind_maps
 
 import torchwhy as tw
 from torchwhy import metrics as M
+from torchwhy.comparison_table import Comparison
 from torchwhy.models import shapes, shapes_resnet, shapes_vit
-from torchwhy.table import Comparison
 
 SAMPLES = {"n_samples": 16, "generator": 0}
 # the best of 0.005 to 0.15 on other images (seed 78); the default, 0.15, is more than the small network knows: the share of

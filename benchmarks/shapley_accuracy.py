@@ -19,7 +19,7 @@ from harness import CurveBenchmark
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.shapley.exact import shapley_values
+from torchwhy.shapley.exact_shapley import shapley_values
 
 BUDGETS = [100, 200, 500, 1000, 2000]
 

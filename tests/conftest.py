@@ -19,8 +19,8 @@ def optimized(monkeypatch):
     @contextmanager
     def context():
         with monkeypatch.context() as patch:
-            patch.setattr("torchwhy.engine.shortcuts.MANY_CONVOLUTIONS", 1)
-            patch.setattr("torchwhy.engine.shortcuts.LONG_CONVOLUTION", 0)
+            patch.setattr("torchwhy.engine.run.optimizations.MANY_CONVOLUTIONS", 1)
+            patch.setattr("torchwhy.engine.run.optimizations.LONG_CONVOLUTION", 0)
             yield
 
     return context

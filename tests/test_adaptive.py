@@ -5,7 +5,7 @@ import torch
 from nets import inputs, make
 
 import torchwhy as tw
-from torchwhy.engine import adaptive
+from torchwhy.gradient import adaptive_steps as adaptive
 
 
 @pytest.mark.filterwarnings("ignore:tolerance")

@@ -10,7 +10,7 @@ from cases import each_case
 from nets import inputs, make
 
 import torchwhy as tw
-from torchwhy.engine.batching import Batching
+from torchwhy.engine.run.batching import Batching
 
 
 def limited(net, rows, error=RuntimeError, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
@@ -113,7 +113,7 @@ def test_a_budget_that_is_none_is_refused(budget, bytes_of_a_call):
 
 
 def test_no_tensor_of_a_call_is_very_large(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.batching.CPU_TENSOR", 47 * 400)
+    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR", 47 * 400)
     sizes = sizes_of(batching(graph=False), 400, lambda a, b: torch.ones(b - a, 100))
     assert max(sizes) == 40  # of the 47 that would fit
 

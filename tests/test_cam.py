@@ -7,7 +7,7 @@ from reference import cam_masks as slow_masks
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.engine.randomness import generator_of, normal_draws
+from torchwhy.engine.run.randomness import make_generator, normal_draws
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 TARGETS = [0, 2, 1]
@@ -82,7 +82,7 @@ def test_elementwise():
 
 @pytest.mark.parametrize("numerator", ["first", "second"])
 def test_smoothgrad_plusplus(numerator):
-    noise = normal_draws(X, generator_of(0))[torch.arange(5)]
+    noise = normal_draws(X, make_generator(0))[torch.arange(5)]
     found = grid(tw.SmoothGradCAMPlusPlus, n_samples=5, stdevs=0.3, generator=0, numerator=numerator)
 
     def expected(i, k):
@@ -121,7 +121,7 @@ def test_score_cam_and_its_line():
 @pytest.mark.parametrize("where", ["mask", "input"])
 def test_score_cam_with_noise(where):
     shape = (1, 17, 13) if where == "mask" else (3, 17, 13)
-    noise = normal_draws(X.new_empty(1, *shape), generator_of(0))[torch.arange(4 * 5)].view(4, 5, *shape)
+    noise = normal_draws(X.new_empty(1, *shape), make_generator(0))[torch.arange(4 * 5)].view(4, 5, *shape)
     noise = noise[:, :, 0] if where == "mask" else noise
     expected = by_row(lambda i, k: slow_masks.sscam(score(k), X[i : i + 1], A[i], noise, 0.5, where=where))
     found = grid(tw.SSCAM, n_samples=4, stdev=0.5, where=where, generator=0)

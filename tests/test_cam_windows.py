@@ -7,8 +7,8 @@ from test_cam_layers import tokens
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.engine.grids import grid_of
-from torchwhy.engine.where import Place
+from torchwhy.engine.layers.grid_layout import find_grid
+from torchwhy.engine.layers.hooks import ResolvedLayer
 
 SIDE = 2  # of a window
 X = torch.randn(5, 3, 20, 24, dtype=torch.double, generator=torch.Generator().manual_seed(4))  # 5 x 6 patches
@@ -238,10 +238,10 @@ def test_a_grid_of_windows_is_no_grid_of_cells():
     """MaxViT's first stage has 64 windows of 49 tokens of 64 channels: nearly square."""
     torch.manual_seed(0)
     norm = nn.LayerNorm(64)
-    place = Place("norm", norm, None, None, False)
-    assert not grid_of(place, torch.zeros(1, 64, 49, 64), 1, (224, 224)).sure
-    assert grid_of(place, torch.zeros(1, 56, 56, 64), 1, (224, 224)).sure
-    assert not grid_of(place, torch.zeros(1, 64, 64, 64), 1, (256, 256)).sure  # or windows of 8 x 8
+    place = ResolvedLayer("norm", norm, None, None, False)
+    assert not find_grid(place, torch.zeros(1, 64, 49, 64), 1, (224, 224)).sure
+    assert find_grid(place, torch.zeros(1, 56, 56, 64), 1, (224, 224)).sure
+    assert not find_grid(place, torch.zeros(1, 64, 64, 64), 1, (256, 256)).sure  # or windows of 8 x 8
 
 
 def test_other_methods_refuse_sequences_before_rows():

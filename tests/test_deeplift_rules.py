@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torchwhy.backprop.deeplift_rules import APART, RULES
-from torchwhy.engine.beside import Beside, Recording
+from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 
 D = torch.double
 W = torch.randn(4, 6, dtype=D, generator=torch.Generator().manual_seed(3))
@@ -16,10 +16,10 @@ NANS = torch.full((1, 2, 2), torch.nan, dtype=D)
 
 def multipliers(f, x, b, m=None):
     """The multipliers of y = f(x) beside f(b), for multipliers m at y; y and its change."""
-    with torch.no_grad(), Recording(RULES, APART) as recording:
+    with torch.no_grad(), RecordedRun(RULES, APART) as recording:
         y0 = f(b * 1.0)
     x = x.detach().clone().requires_grad_()
-    with Beside(RULES, APART, recording) as rules:
+    with PairedRules(RULES, APART, recording) as rules:
         y1 = f(x * 1.0)
     with torch.no_grad():
         torch.testing.assert_close(y1.detach(), f(x * 1.0))  # the value is the operation's own

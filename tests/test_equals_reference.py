@@ -7,7 +7,7 @@ from reference import gradient as slow
 from reference import path as slow_path
 
 import torchwhy as tw
-from torchwhy.engine.randomness import generator_of, normal_draws
+from torchwhy.engine.run.randomness import make_generator, normal_draws
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 NET, X = make("conv"), inputs("conv", 2)
@@ -57,7 +57,7 @@ def test_signed_channels_keep_the_largest_and_its_sign():
     assert ((g == found).sum(1) >= 1).all()
 
 
-NOISE = normal_draws(X, generator_of(5))[torch.arange(9)].double()
+NOISE = normal_draws(X, make_generator(5))[torch.arange(9)].double()
 
 
 @pytest.mark.parametrize("options", [{"noise_level": 0.2}, {"stdevs": 0.3}], ids=str)
@@ -132,7 +132,7 @@ def test_adaptive_steps_converge_to_many_fixed_ones():
 
 
 def test_sampled_paths():
-    g = generator_of(5)
+    g = make_generator(5)
     alphas = torch.rand(9, generator=g, dtype=torch.double)
     drawn = B[torch.randint(4, (9,), generator=g)]
     given = {"n_samples": 9, "generator": 5}

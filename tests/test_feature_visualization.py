@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.concept.images import Jitter, total_variation
+from torchwhy.concept.image_parameters import Jitter, total_variation
 
 
 class Templates(nn.Module):

@@ -21,7 +21,7 @@ def both(kind="conv", dtype=torch.double):
 
 @pytest.fixture
 def draws_of_the_cpu(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.randomness.DRAW_LARGE", ())
+    monkeypatch.setattr("torchwhy.engine.run.randomness.DEVICES_THAT_DRAW", ())
 
 
 @each_case
@@ -167,7 +167,7 @@ def test_memory_that_runs_out_only_costs_time(method, batch_size, little_memory)
 def test_what_is_faster_changes_nothing(monkeypatch, method, options):
     _, _, net, x = both()
     usual = method(net, **options).attribute(x, 1)
-    monkeypatch.setattr("torchwhy.engine.batching.SLOW", 0.0)
+    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
     batches, seen = (
         [],
         net.conv1.register_forward_hook(

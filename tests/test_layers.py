@@ -8,7 +8,7 @@ from nets import inputs, make
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.engine.where import find, since, tapped, until
+from torchwhy.engine.layers.hooks import record_activations, record_with_grad, replace_activations, resolve_layer
 
 
 def test_by_name_by_module_and_by_object():
@@ -92,8 +92,8 @@ def test_nothing_below_a_tapped_layer_is_differentiated():
     net, x = make("conv"), inputs("conv")
     for p in net.parameters():
         p.requires_grad_(False)
-    places = [find(net, "norm"), find(net, "conv2")]
-    with tapped(places) as seen:
+    places = [resolve_layer(net, "norm"), resolve_layer(net, "conv2")]
+    with record_with_grad(places) as seen:
         out = net(x)
     assert seen[1].is_leaf  # the lower one
     assert not seen[0].is_leaf  # the upper one depends on it
@@ -103,13 +103,13 @@ def test_nothing_below_a_tapped_layer_is_differentiated():
 def test_until_stops():
     net, x = make("conv"), inputs("conv")
     net.head.forward = None  # not reached
-    assert until(lambda: net(x), [find(net, "norm")])[0].shape == (3, 6, 8, 8)
+    assert record_activations(lambda: net(x), [resolve_layer(net, "norm")])[0].shape == (3, 6, 8, 8)
 
 
 def test_since_replaces_for_this_thread_only():
     net, x = make("conv"), inputs("conv")
-    place, plain, others = find(net, "conv1"), net(x).detach(), []
-    with since([place], [torch.zeros(3, 6, 8, 8).double()]):
+    place, plain, others = resolve_layer(net, "conv1"), net(x).detach(), []
+    with replace_activations([place], [torch.zeros(3, 6, 8, 8).double()]):
         replaced = net(x)
         worker = threading.Thread(target=lambda: others.append(net(x).detach()))
         worker.start()

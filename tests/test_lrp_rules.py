@@ -6,7 +6,7 @@ from reference import rules as slow
 from torch import nn
 from torch.nn import functional as F
 
-from torchwhy.backprop.propagation import Propagation, table
+from torchwhy.backprop.propagation import Propagation, rule_table
 from torchwhy.lrp import AlphaBeta, Epsilon, Excitation, Flat, Gamma, WSquare, ZBox, ZPlus
 
 LAYERS = {
@@ -59,7 +59,7 @@ def relevance(module, x, r, rule):
     """What the library hands to x if the output has relevance r."""
     first = isinstance(rule, (Flat, WSquare, ZBox))
     x = x.clone().requires_grad_()
-    with Propagation(table(rule, rule), first=rule if first else None):
+    with Propagation(rule_table(rule, rule), first=rule if first else None):
         y = module(x)
     (signal,) = torch.autograd.grad(y, x, r / y.detach())
     return signal if first else x.detach() * signal
@@ -124,7 +124,7 @@ def test_relevance_is_conserved_without_biases(rule):
     )
     x = torch.randn(4, 40, dtype=torch.double, requires_grad=True)
     given = Epsilon(0.0) if rule == "epsilon" else RULES[rule][0]
-    with Propagation(table(given, given)):
+    with Propagation(rule_table(given, given)):
         y = net.double()(x)
     (m,) = torch.autograd.grad(y[:, 1].sum(), x)
     torch.testing.assert_close((x * m).sum(1), y[:, 1], rtol=1e-5, atol=1e-8)

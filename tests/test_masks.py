@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import torchwhy as tw
-from torchwhy.engine.features import number_features
-from torchwhy.engine.masks import Windows, blend, evaluate
-from torchwhy.engine.problem import Problem
-from torchwhy.engine.randomness import Draws
-from torchwhy.engine.statistics import RunningMean, relative_error, rounds
+from torchwhy.engine.features.masks import SlidingWindows, blend_with_fill, evaluate_masks
+from torchwhy.engine.features.numbering import number_features
+from torchwhy.engine.features.statistics import RunningMean, relative_error, sampling_rounds
+from torchwhy.engine.run.randomness import Draws
+from torchwhy.problem import Problem
 
 
 class Spy(tw.FeatureAblation):
@@ -71,8 +71,11 @@ def test_bad_feature_masks(mask, message):
 
 def test_blend_is_exact_for_booleans_and_linear_between():
     x, fill = torch.tensor([0.1, 0.2, torch.inf]), torch.tensor([9.0, 9.0, 9.0])
-    assert blend(torch.tensor([True, False, False]), x, fill).tolist() == [x[0].item(), 9, 9]
-    assert blend(torch.tensor([0.5, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])).tolist() == [1, 3]
+    assert blend_with_fill(torch.tensor([True, False, False]), x, fill).tolist() == [x[0].item(), 9, 9]
+    assert blend_with_fill(torch.tensor([0.5, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])).tolist() == [
+        1,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, None])
@@ -82,7 +85,7 @@ def test_the_stream_comes_in_units_and_in_order(batch_size):
 
     def look(problem):
         masks = lambda index, rows: ((index[:, None] == torch.tensor([[0, 1]])).to(rows.device),)  # noqa: E731
-        return list(evaluate(problem, masks, (0, 6), unit=3))
+        return list(evaluate_masks(problem, masks, (0, 6), unit=3))
 
     stream = inside(look, x, batch_size=batch_size, baselines=tw.Distribution(background))
     assert [first for first, _ in stream] == [0, 3][: len(stream)]
@@ -94,7 +97,7 @@ def test_the_stream_comes_in_units_and_in_order(batch_size):
 
 
 def test_windows_cover_every_element_and_are_cut_off_at_the_edge():
-    windows = Windows((5, 4), (2, 4), (2, 1))
+    windows = SlidingWindows((5, 4), (2, 4), (2, 1))
     assert windows.counts == (3, 1)
     keep = windows.keep(torch.tensor([-1, 0, 2, 3]), torch.device("cpu"))
     assert keep[:, :, 0].tolist() == [[True] * 5, [False, False, True, True, True], [True] * 4 + [False], [True] * 5]
@@ -103,7 +106,7 @@ def test_windows_cover_every_element_and_are_cut_off_at_the_edge():
 
 
 def test_overlapping_windows_are_averaged():
-    assert Windows((4,), (3,), (1,)).mean_over(torch.tensor([[1.0, 3.0]])).tolist() == [[1, 2, 2, 3]]
+    assert SlidingWindows((4,), (3,), (1,)).mean_over(torch.tensor([[1.0, 3.0]])).tolist() == [[1, 2, 2, 3]]
 
 
 def test_two_kinds_of_draws_do_not_mix():
@@ -138,4 +141,4 @@ def test_relative_error_is_that_of_the_worst_row():
 
 
 def test_rounds_grow_up_to_the_most():
-    assert list(rounds(10, 30)) == [(0, 10), (10, 15), (15, 23), (23, 30)]
+    assert list(sampling_rounds(10, 30)) == [(0, 10), (10, 15), (15, 23), (23, 30)]

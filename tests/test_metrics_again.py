@@ -11,7 +11,7 @@ from nets import inputs, make
 
 import torchwhy as tw
 from torchwhy import metrics as M
-from torchwhy.metrics import again
+from torchwhy.metrics import reexplain as again
 
 
 @dataclass(kw_only=True, repr=False)

@@ -8,7 +8,7 @@ from nets import inputs, make
 
 import torchwhy as tw
 from torchwhy import metrics as M
-from torchwhy.engine.images import fill_linearly
+from torchwhy.engine.images.filters import inpaint_linearly
 
 
 def linear(*w):
@@ -240,8 +240,8 @@ def test_named_attributions_are_matched_by_name():
 def test_road_in_half_precision():
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).half()
     keep = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(1)) > 0.5
-    found = fill_linearly(x, keep, most=200)
-    torch.testing.assert_close(found.float(), fill_linearly(x.float(), keep), rtol=0, atol=1e-3)
+    found = inpaint_linearly(x, keep, most=200)
+    torch.testing.assert_close(found.float(), inpaint_linearly(x.float(), keep), rtol=0, atol=1e-3)
     assert found.dtype == torch.half
 
 

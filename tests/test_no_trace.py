@@ -13,7 +13,7 @@ from torch import nn
 from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
-from torchwhy.engine.gradients import frozen
+from torchwhy.engine.run.gradients import freeze_parameters
 
 
 def state(net, x):
@@ -154,9 +154,9 @@ class Counts(nn.Module):
 def test_the_last_run_restores_the_buffers():
     net = Counts()
     seen = net.seen
-    with frozen(net):
+    with freeze_parameters(net):
         net(torch.ones(2))
-        with frozen(net):
+        with freeze_parameters(net):
             net(torch.ones(3))
         assert net.seen == 5
     assert net.seen is seen

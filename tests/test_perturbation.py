@@ -11,7 +11,7 @@ from torch import nn
 
 import torchwhy as tw
 from torchwhy.perturbation import rise
-from torchwhy.perturbation.ablation import row_orders
+from torchwhy.perturbation.feature_ablation import row_orders
 from torchwhy.perturbation.rise import enlarge
 
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 import torchwhy as tw
 from torchwhy.backprop.deeplift_rules import APART, RULES
-from torchwhy.backprop.propagation import Propagation, table
-from torchwhy.engine.operations import operation
-from torchwhy.engine.rules import Rules
+from torchwhy.backprop.propagation import Propagation, rule_table
+from torchwhy.engine.rules.mode import RuleMode
+from torchwhy.engine.rules.operations import operation
 from torchwhy.lrp import AlphaBeta, Epsilon, Flat, Gamma, Pass, ZBox
 
 RELUS = {
@@ -125,7 +125,7 @@ def test_what_a_rule_keeps_survives_the_models_own_writes():
     found = []
     for write in (False, True):
         x = torch.ones(1, 1, 5, dtype=torch.double).requires_grad_()
-        with Propagation(table(AlphaBeta(2, 1), Epsilon())):
+        with Propagation(rule_table(AlphaBeta(2, 1), Epsilon())):
             out = f(x, write).sum()
         found.append(torch.autograd.grad(out, x)[0])
     torch.testing.assert_close(*found)
@@ -251,11 +251,11 @@ def test_no_rule_no_silence():
 
 def test_fast_paths_of_attention_modules_are_not_taken():
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval().requires_grad_(False)
-    with Rules({}) as rules, torch.no_grad():
+    with RuleMode({}) as rules, torch.no_grad():
         layer(torch.randn(2, 3, 4))
         nn.MultiheadAttention(4, 2, batch_first=True).eval()(*[torch.randn(2, 3, 4)] * 3)
     seen = []
-    with Rules({**dict.fromkeys(RULES, lambda call: (seen.append(call.name), call())[1]), **APART}) as rules:
+    with RuleMode({**dict.fromkeys(RULES, lambda call: (seen.append(call.name), call())[1]), **APART}) as rules:
         layer(torch.randn(2, 3, 4).requires_grad_())
     assert {"scaled_dot_product_attention", "layer_norm", "relu"} <= set(seen)
     assert not rules.plain

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from torchwhy.backprop.propagation import Propagation, table
-from torchwhy.engine.rules import Rules, pointwise, writes
+from torchwhy.backprop.propagation import Propagation, rule_table
+from torchwhy.engine.rules.mode import RuleMode, custom_pointwise_backward, in_place_rule
 from torchwhy.lrp import Epsilon, Gamma
 
 
@@ -20,10 +20,10 @@ def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
         y = call.value()
         factor = torch.ones_like(y)
         held.append(weakref.ref(factor))
-        return pointwise(call, y, lambda m: (m * factor,))
+        return custom_pointwise_backward(call, y, lambda m: (m * factor,))
 
     x = torch.randn(4, requires_grad=True)
-    with Rules({"relu": writes(rule)}):
+    with RuleMode({"relu": in_place_rule(rule)}):
         y = F.relu(x * 2, inplace=in_place).sum()
     (first,) = torch.autograd.grad(y, x, retain_graph=keep)
     assert (held[0]() is not None) is keep
@@ -44,6 +44,6 @@ def test_the_epsilon_rule_of_linear_layers_holds_no_input():
     x, weight = torch.randn(2, 3, requires_grad=True), torch.randn(5, 3)
     for rule, shapes in ((Epsilon(), [(2, 5)]), (Gamma(), [(2, 5), (2, 3)])):
         seen.clear()
-        with Seen(table(rule, rule)):
+        with Seen(rule_table(rule, rule)):
             F.linear(x, weight)
         assert seen == shapes

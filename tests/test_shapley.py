@@ -10,8 +10,8 @@ from torch import nn
 
 import torchwhy as tw
 from torchwhy.shapley.coalitions import banzhaf_design, shapley_design, some_subsets
-from torchwhy.shapley.exact import banzhaf_values, shapley_interactions, shapley_values
-from torchwhy.shapley.regression import paired_regression
+from torchwhy.shapley.exact_shapley import banzhaf_values, shapley_interactions, shapley_values
+from torchwhy.shapley.paired_regression import paired_regression
 
 
 def network(d, rows=2, seed=0):

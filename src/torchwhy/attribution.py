@@ -10,20 +10,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .baselines import BaselineLike, Known, rows_of, same_number
-from .engine.batching import Batching
-from .engine.blackbox import as_function
-from .engine.default_device import set_aside
-from .engine.gradients import frozen
-from .engine.grids import last_grid
-from .engine.paths import baseline_at, row_sums
-from .engine.problem import Data, Problem, Tensors, rows_first
-from .engine.randomness import Seed, generator_of
-from .engine.warning import warn_of_training
-from .engine.where import LayerLike, Place, find, until
-from .explanation import Explanation
-from .settings import Settings
-from .target import Neuron, Target, TargetLike, rows_of_output
+from torchwhy.baselines import BaselineLike, ResolvedBaseline, resolve_baseline, same_number
+from torchwhy.engine.layers.grid_layout import last_grid_layer
+from torchwhy.engine.layers.hooks import LayerLike, ResolvedLayer, record_activations, resolve_layer
+from torchwhy.engine.run.batching import Batching
+from torchwhy.engine.run.black_box import as_model
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.gradients import freeze_parameters
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.run.warn import warn_if_training
+from torchwhy.explanation import Explanation
+from torchwhy.gradient.paths import baseline_at, sum_per_row
+from torchwhy.problem import ModelInputs, Problem, Tensors, check_rows_first
+from torchwhy.settings import Settings
+from torchwhy.targets import Neuron, Target, TargetLike, logits_per_row
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -137,13 +137,13 @@ class Attribution(Settings):
         parent: Batching | None = None,
     ) -> tuple[Any, Problem]:  # fmt: skip
         """The attributions in the caller's form, and the problem that was solved; with ``facts``, what can be said of it."""
-        with torch.inference_mode(False), set_aside():
+        with torch.inference_mode(False), cpu_default_device():
             problem = self._problem(inputs, target, baselines, feature_mask, extra, parent)
             with problem.open():
                 values = self._attribute(problem)
                 adds_up = self.is_complete and getattr(self, "multiply_by_inputs", True)
                 if facts and adds_up and "completeness_gap" not in problem.facts:
-                    problem.report(completeness_gap=completeness_gap(problem, values))
+                    problem.report(completeness_gap=gap_of_attributions(problem, values))
             values = self._checked(problem, values)
         return self._form(values, inputs), problem
 
@@ -177,10 +177,10 @@ class Attribution(Settings):
         ):
             if given is not None and not allowed:
                 raise TypeError(f"{name}: {type(self).__name__} has no use for them; leave them out")
-        data = _data(inputs, extra)
-        model = as_function(self.model, gradient=self.needs_gradient)
+        data = _model_inputs(inputs, extra)
+        model = as_model(self.model, gradient=self.needs_gradient)
         self._check_model(model, data)
-        generator = generator_of(getattr(self, "generator", None))
+        generator = make_generator(getattr(self, "generator", None))
         problem = Problem(
             model=model,
             data=data,
@@ -199,23 +199,26 @@ class Attribution(Settings):
             ),
         )
         if self.uses_baselines:
-            given = each_of(baselines, inputs, "baselines")
+            given = per_input(baselines, inputs, "baselines")
             problem.baselines = same_number(
-                [rows_of(b, x, generator, distribution=self.baselines_are_rows) for b, x in zip(given, data.inputs)]
+                [
+                    resolve_baseline(b, x, generator, distribution=self.baselines_are_rows)
+                    for b, x in zip(given, data.inputs)
+                ]
             )
         if feature_mask is not None:
             inside = self.layer is not None and self.layer_role == "cut"
-            problem.feature_mask = each_of(feature_mask, self.layer if inside else inputs, "feature_mask")
-        with frozen(model):
+            problem.feature_mask = per_input(feature_mask, self.layer if inside else inputs, "feature_mask")
+        with freeze_parameters(model):
             self._resolve(problem, target)
         return problem
 
     def _resolve(self, problem: Problem, target: TargetLike) -> None:
         """Find the target and the layers in the model, some of which takes running it."""
         if isinstance(target, Neuron):
-            problem.neuron = find(problem.model, target.layer)
+            problem.neuron = resolve_layer(problem.model, target.layer)
             with torch.no_grad():  # one row, to its end: does the layer run once?
-                until(problem.first, [problem.neuron], stop=False)
+                record_activations(problem.first, [problem.neuron], stop=False)
         if isinstance(target, str):
             target = self._predicted(problem, target)
         problem.target = Target.of(target, problem.n, problem.data.inputs[0].device)
@@ -227,7 +230,7 @@ class Attribution(Settings):
         elif places:
             self._cut(problem, places)
 
-    def _places(self, model: Any, problem: Problem | None = None) -> tuple[Place, ...]:
+    def _places(self, model: Any, problem: Problem | None = None) -> tuple[ResolvedLayer, ...]:
         """The places that ``layer`` names; ``"auto"`` needs the problem."""
         if self.layer is None or self.layer_role == "inner":
             return ()
@@ -237,13 +240,13 @@ class Attribution(Settings):
         if not layers:
             raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
         return tuple(
-            last_grid(problem, input=self.attribute_to_layer_input)
+            last_grid_layer(problem, input=self.attribute_to_layer_input)
             if problem is not None and isinstance(layer, str) and layer == "auto"
-            else find(model, layer, input=self.attribute_to_layer_input)
+            else resolve_layer(model, layer, input=self.attribute_to_layer_input)
             for layer in layers
         )
 
-    def _check_model(self, model: Any, data: Data) -> None:
+    def _check_model(self, model: Any, data: ModelInputs) -> None:
         """Refuse or warn where the numbers could not mean anything."""
         self._check_inputs(model, data)
         if not isinstance(model, nn.Module):
@@ -251,9 +254,9 @@ class Attribution(Settings):
         device = next((p.device for p in model.parameters()), data.inputs[0].device)
         if device != data.inputs[0].device:
             raise ValueError(f"inputs: on {data.inputs[0].device}, but the model is on {device}")
-        warn_of_training(model)
+        warn_if_training(model)
 
-    def _check_inputs(self, model: Any, data: Data) -> None:
+    def _check_inputs(self, model: Any, data: ModelInputs) -> None:
         """Refuse inputs that have no gradient where one is needed."""
         if self.needs_gradient and self.layer is None and not all(t.is_floating_point() for t in data.inputs):
             modules = model.named_modules() if isinstance(model, nn.Module) else ()
@@ -261,7 +264,7 @@ class Attribution(Settings):
             instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
             raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
 
-    def _check_apart(self, problem: Problem, places: tuple[Place, ...]) -> None:
+    def _check_apart(self, problem: Problem, places: tuple[ResolvedLayer, ...]) -> None:
         """Refuse layers of which one would take away what passes the other."""
         if len(places) > 1 and (pair := problem.behind(places)):
             raise ValueError(
@@ -269,13 +272,13 @@ class Attribution(Settings):
                 "each in its own call"
             )
 
-    def _cut(self, problem: Problem, places: tuple[Place, ...]) -> None:
+    def _cut(self, problem: Problem, places: tuple[ResolvedLayer, ...]) -> None:
         """Let the layer's tensors, at the inputs and at the baselines, be what is explained."""
         data = problem.data
         self._check_apart(problem, places)
         problem.x = problem.read(places, data.inputs, problem.rows)
         problem.cut = places
-        rows_first(places, problem.x, data.n)
+        check_rows_first(places, problem.x, data.n)
         if problem.baselines:
             k, m = len(problem.baselines[0]), max(b.shape[1] for b in problem.baselines)
             m = data.n if data.args or data.kwargs else m
@@ -290,7 +293,7 @@ class Attribution(Settings):
             raise ValueError(f"target={target!r}: the only word is 'predicted'")
 
         def answer(a: int, b: int) -> Tensor:
-            return rows_of_output(problem.output([t[a:b] for t in problem.x], problem.rows[a:b]), b - a)
+            return logits_per_row(problem.output([t[a:b] for t in problem.x], problem.rows[a:b]), b - a)
 
         with torch.no_grad():
             out = torch.cat(list(problem.batches(problem.n, answer)))
@@ -300,12 +303,12 @@ class Attribution(Settings):
         return out.argmax(1).tolist()
 
 
-def completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
+def gap_of_attributions(problem: Problem, values: Sequence[Tensor]) -> Tensor:
     """How far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
-    return (row_sums(values) - change(problem)).abs()
+    return (sum_per_row(values) - score_change(problem)).abs()
 
 
-def change(problem: Problem) -> Tensor:
+def score_change(problem: Problem) -> Tensor:
     """The scores at x minus those at the baselines, averaged over these, shape ``(N,)``."""
     k, n = len(problem.baselines[0]), problem.n
 
@@ -319,7 +322,7 @@ def change(problem: Problem) -> Tensor:
     return problem.all_scores(problem.x) - at_baselines
 
 
-def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensors:
+def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Tensors:
     """What another method says of ``z`` ``(M, ...)`` in place of the inputs of rows ``(M,)``."""
     if not method.rows_are_independent:
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
@@ -328,7 +331,7 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     form = tuple if data.names is None else lambda values: dict(zip(data.names or (), values))
     options = {}
     if method.uses_baselines and problem.baselines:
-        options["baselines"] = form(Known(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines)
+        options["baselines"] = form(ResolvedBaseline(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines)
     if method.uses_feature_mask and problem.feature_mask is not None:
         own = lambda m, x: isinstance(m, Tensor) and m.dim() == x.dim()  # noqa: E731 (features of each row)
         options["feature_mask"] = form(take(m) if own(m, x) else m for m, x in zip(problem.feature_mask, problem.x))
@@ -339,7 +342,7 @@ def ask(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor
     return tuple(found.values()) if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
 
 
-def each_of(value: Any, inputs: Any, name: str) -> tuple:
+def per_input(value: Any, inputs: Any, name: str) -> tuple:
     """One value for each input tensor (or layer); a single one stands for all."""
     if isinstance(inputs, Mapping):
         if isinstance(value, Mapping):
@@ -356,7 +359,7 @@ def each_of(value: Any, inputs: Any, name: str) -> tuple:
     return (value,) * n
 
 
-def _data(inputs: Any, extra: Any) -> Data:
+def _model_inputs(inputs: Any, extra: Any) -> ModelInputs:
     """The checked inputs and further arguments."""
     names = tuple(inputs) if isinstance(inputs, Mapping) else None
     tensors = (
@@ -389,7 +392,7 @@ def _data(inputs: Any, extra: Any) -> Data:
         if isinstance(extra, (tuple, list))
         else (extra,)
     )
-    return Data(tensors, names, args, kwargs)
+    return ModelInputs(tensors, names, args, kwargs)
 
 
 __all__ = ["Attribution", "BaselineLike", "Inputs", "Seed"]

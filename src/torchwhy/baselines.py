@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .engine.images import gaussian_blur
-from .engine.randomness import Seed, generator_of, seed_from
+from torchwhy.engine.images.filters import gaussian_blur
+from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Random(Baseline):
 
     def own(self, generator: torch.Generator) -> torch.Generator:
         """The one to draw from, the method's being given."""
-        return generator if self.generator is None else generator_of(self.generator)
+        return generator if self.generator is None else make_generator(self.generator)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Distribution(Baseline):
 
 
 @dataclass(frozen=True, eq=False)
-class Known(Baseline):
+class ResolvedBaseline(Baseline):
     """Baselines as methods hand them to one another.
 
     Args:
@@ -164,7 +164,9 @@ NAMED: dict[str, type[Baseline]] = {"zero": Constant, "mean": Mean, "blur": Blur
 BaselineLike = Baseline | Tensor | float | str | None
 
 
-def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, distribution: bool = False) -> Tensor:
+def resolve_baseline(
+    baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, distribution: bool = False
+) -> Tensor:
     """Baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
 
     Args:
@@ -186,7 +188,7 @@ def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, di
     if isinstance(baseline, Tensor) and baseline.dim() and distribution:
         baseline = Distribution(baseline)
     if isinstance(baseline, Baseline):
-        if not x.is_floating_point() and not isinstance(baseline, (Constant, Distribution, Known)):
+        if not x.is_floating_point() and not isinstance(baseline, (Constant, Distribution, ResolvedBaseline)):
             raise TypeError(
                 f"baselines={type(baseline).__name__}: the inputs are integers; give a number or a tensor of them"
             )
@@ -209,13 +211,13 @@ def rows_of(baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, di
     return tensor.expand(shape[0], *x.shape[1:])[None]
 
 
-def fixed(baseline: BaselineLike, seed: int) -> BaselineLike:
+def is_fixed(baseline: BaselineLike, seed: int) -> BaselineLike:
     """The same, or one that draws alike wherever it is used: from a seed, its own generator's or else the one given."""
     if isinstance(baseline, str) and issubclass(NAMED.get(baseline, Baseline), Random):
         baseline = NAMED[baseline]()
     if not isinstance(baseline, Random) or isinstance(baseline.generator, int):
         return baseline
-    return replace(baseline, generator=seed if baseline.generator is None else seed_from(baseline.generator))
+    return replace(baseline, generator=seed if baseline.generator is None else draw_seed(baseline.generator))
 
 
 def same_number(baselines: Sequence[Tensor]) -> tuple[Tensor, ...]:

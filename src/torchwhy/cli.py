@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--device", default="cpu")
     explain.add_argument("--out", type=Path, default=Path("explanation.png"), help="the figure (default: %(default)s)")
-    explain.set_defaults(run=_explain)
+    explain.set_defaults(run=_explain_command)
 
     methods = commands.add_parser("methods", help="the table of methods")
     methods.set_defaults(run=lambda args: print(methods_table()))
@@ -80,18 +80,20 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: argparse.Namespace) -> None:
     import torch
 
-    from .demo import for_photos
-    from .models import load, photo
+    from torchwhy.demo import for_photos
+    from torchwhy.models import load, photo
 
     _writable(args.out)
     loaded = load(DEMO_MODEL)
     x = torch.cat([loaded.preprocess(photo(name)) for name in DEMO_PHOTOS])
-    _show(loaded, x, "predicted", args.methods or for_photos(), args.out, {}, effort=0.125 if args.quick else 1.0)
+    _show_figure(
+        loaded, x, "predicted", args.methods or for_photos(), args.out, {}, effort=0.125 if args.quick else 1.0
+    )
 
 
-def _explain(args: argparse.Namespace) -> None:
-    from .demo import method_named
-    from .models import PHOTOS, find_label, load, photo, read_image
+def _explain_command(args: argparse.Namespace) -> None:
+    from torchwhy.demo import method_named
+    from torchwhy.models import PHOTOS, find_label, load, photo, read_image
 
     for name in args.method:  # a mistake is said before anything slow
         method_named(name)
@@ -108,16 +110,16 @@ def _explain(args: argparse.Namespace) -> None:
         loaded.model.to(args.device)
     except (RuntimeError, AssertionError) as error:  # no such word, or no such device here
         raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
-    _show(loaded, loaded.preprocess(picture).to(args.device), target, args.method, args.out, settings)
+    _show_figure(loaded, loaded.preprocess(picture).to(args.device), target, args.method, args.out, settings)
 
 
-def _show(
+def _show_figure(
     loaded: Any, x: Any, target: Any, names: Sequence[str], out: Path, settings: dict[str, Any], effort: float = 1.0
 ) -> None:
     """Explain the images by the methods, print a line for each, and write the figure."""
-    from .demo import explain
-    from .models import to_image
-    from .visualize import grid
+    from torchwhy.demo import explain_photos
+    from torchwhy.models import to_image
+    from torchwhy.visualize import grid
 
     begun, scores = time.perf_counter(), _shares(loaded, x)
     classes = scores.argmax(1).tolist() if target == "predicted" else [target] * len(x)
@@ -130,7 +132,7 @@ def _show(
     print(f"{loaded.name} ({loaded.weights}): " + ", ".join(titles))
     shown = []
     for name in names:
-        answer = explain([name], loaded.model, x, classes, effort=effort, **{"progress": True, **settings})[0]
+        answer = explain_photos([name], loaded.model, x, classes, effort=effort, **{"progress": True, **settings})[0]
         print(f"  {answer.name:22} " + "   ".join(c.replace("\n", " · ") for c in answer.captions), flush=True)
         shown.append(answer)
     mean, std = loaded.preprocess.mean, loaded.preprocess.std
@@ -153,7 +155,7 @@ def _shares(loaded: Any, x: Any) -> Any:
     """
     import torch
 
-    from .target import only_tensor
+    from torchwhy.targets import find_logits
 
     try:
         with torch.no_grad():
@@ -163,7 +165,7 @@ def _shares(loaded: Any, x: Any) -> Any:
             f"--model: {loaded.name} cannot take a picture of {x.shape[3]} × {x.shape[2]} pixels; --size gives another "
             f"side ({type(error).__name__}: {error})"
         ) from error
-    scores = only_tensor(output)
+    scores = find_logits(output)
     if scores.dim() != 2 or len(scores) != len(x):
         raise ValueError(f"--model: {loaded.name} gives {tuple(scores.shape)} for a picture, not one score per class")
     return scores.softmax(1)
@@ -200,7 +202,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def methods_table() -> str:
     """The table of methods in Markdown, from the facts that their classes state."""
-    from . import methods
+    from torchwhy import methods
 
     yes = {True: "✓", False: ""}
     lines = ["| method | what it is | gradient | × input | complete | paper |", "|---|---|:-:|:-:|:-:|---|"]
@@ -214,7 +216,7 @@ def methods_table() -> str:
 
 def metrics_table() -> str:
     """The table of metrics in Markdown, from the facts on the functions."""
-    from . import metrics
+    from torchwhy import metrics
 
     better = {True: "higher", False: "lower", None: ""}
     asks = {"model": "the model", "maps": "the map", "mask": "the known pixels", "method": "the method again"}

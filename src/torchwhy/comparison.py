@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import metrics as known_metrics
-from .attribution import Attribution, Inputs
-from .explanation import Explanation
-from .metrics._base import settled_baselines
-from .table import Comparison
-from .target import TargetLike
+from torchwhy import metrics as known_metrics
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.comparison_table import Comparison
+from torchwhy.explanation import Explanation
+from torchwhy.metrics.metric_function import settled_baselines
+from torchwhy.targets import TargetLike
 
-PRODUCTS = ("InputXGradient", "IntegratedGradients", "DeepLIFT")
+TIMES_INPUT_METRICS = ("InputXGradient", "IntegratedGradients", "DeepLIFT")
 
 
 def compare(
@@ -65,7 +65,7 @@ def compare(
     methods = [methods] if isinstance(methods, Attribution) else methods
     if not isinstance(methods, (Mapping, Sequence)):
         raise TypeError(f"methods: expected methods, by name or in a list; got {type(methods).__name__}")
-    named = dict(methods) if isinstance(methods, Mapping) else _named(methods)
+    named = dict(methods) if isinstance(methods, Mapping) else _by_name(methods)
     if not named:
         raise ValueError("methods: none given")
     options = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
@@ -73,7 +73,7 @@ def compare(
         options["baselines"] = settled_baselines(baselines, inputs)
     result = Comparison({m: {} for m in chosen}, {}, {}, {}, {}, level)
     for name, method in named.items():
-        _explain(result, name, method, inputs, target, options)
+        _explain_rows(result, name, method, inputs, target, options)
     for name, function in chosen.items():
         facts = _facts(function)
         result.better[name] = _better(function)
@@ -87,7 +87,7 @@ def compare(
     return result
 
 
-def _explain(
+def _explain_rows(
     result: Comparison, name: str, method: Any, inputs: Inputs, target: TargetLike, options: dict[str, Any]
 ) -> None:
     """Put a method's attributions and costs into the result."""
@@ -111,9 +111,9 @@ def _explain(
         result.attributions[name] = torch.as_tensor(method) if isinstance(method, np.ndarray) else method
     else:
         raise TypeError(f"methods: {name!r} is a {type(method).__name__}; expected a method such as tw.Saliency(model)")
-    if len(_first(result.attributions[name])) != n:
+    if len(_first_tensor(result.attributions[name])) != n:
         raise ValueError(
-            f"methods: {name!r} has attributions of {len(_first(result.attributions[name]))} rows, the inputs have {n}"
+            f"methods: {name!r} has attributions of {len(_first_tensor(result.attributions[name]))} rows, the inputs have {n}"
         )
 
 
@@ -140,12 +140,12 @@ def _measure(
     elif isinstance(method, Attribution):
         value = function(method, inputs, target, **_for(method, options))
     else:
-        return torch.full((len(_first(attributions)),), math.nan, dtype=torch.double)
+        return torch.full((len(_first_tensor(attributions)),), math.nan, dtype=torch.double)
     value = value.auc if isinstance(value, known_metrics.Curve) else value
     return value.detach().double().cpu()
 
 
-def _first(attributions: Any) -> Tensor:
+def _first_tensor(attributions: Any) -> Tensor:
     values = attributions.values() if isinstance(attributions, Mapping) else attributions
     return attributions if isinstance(attributions, Tensor) else next(iter(values))
 
@@ -179,7 +179,9 @@ def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -
         if "feature_mask" in given:
             given["whole_features"] = kind.uses_feature_mask
         # slopes times x - b
-        product = any(k.__name__ in PRODUCTS for k in kind.__mro__) and settings.get("multiply_by_inputs", True)
+        product = any(k.__name__ in TIMES_INPUT_METRICS for k in kind.__mro__) and settings.get(
+            "multiply_by_inputs", True
+        )
         if "multiplied_by_inputs" in inspect.signature(facts).parameters and product:
             given["multiplied_by_inputs"] = True
             if not kind.uses_baselines:  # it multiplies by x - 0
@@ -190,7 +192,7 @@ def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -
 def _kind(method: Any) -> tuple[type[Attribution] | None, dict[str, Any]]:
     """Whose the attributions are, as far as it is known, and its settings."""
     if isinstance(method, Explanation):
-        from . import methods
+        from torchwhy import methods
 
         return methods().get(method.method), method.settings
     return (type(method), method.settings()) if isinstance(method, Attribution) else (None, {})
@@ -203,7 +205,7 @@ def _better(function: Callable[..., Any]) -> bool | None:
     return not facts.higher_is_better if turned else facts.higher_is_better
 
 
-def _named(methods: Sequence[Attribution]) -> dict[str, Any]:
+def _by_name(methods: Sequence[Attribution]) -> dict[str, Any]:
     """Methods by their class names; several of one class also by their settings."""
     names = [type(m).__name__ for m in methods]
     long = [n if names.count(n) == 1 else repr(m) for n, m in zip(names, methods)]

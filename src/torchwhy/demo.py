@@ -1,4 +1,4 @@
-"""Every method on one image model, with settings that suit a photo: what the demo, the pictures in the docs and `explain` use."""
+"""Every method on one image model, with settings that suit a photo: for the demo, the docs and the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 
 import torchwhy
-
-from .attribution import Attribution
-from .explanation import Explanation
+from torchwhy.attribution import Attribution
+from torchwhy.explanation import Explanation
 
 Effort = float  # in (0, 1]: the share of samples and steps that is spent
 
@@ -141,7 +140,7 @@ def make(name: str, model: Any, *, effort: float = 1.0, **settings: Any) -> Attr
     return method(model, **{**chosen, **settings})
 
 
-def explain(
+def explain_photos(
     names: Iterable[str], model: Any, x: Any, target: Any, *, effort: float = 1.0, **settings: Any
 ) -> list[Shown]:
     """What each of the named methods says of images ``x`` ``(N, C, H, W)``."""

@@ -74,7 +74,7 @@ class Explanation:
         Returns:
             A ``matplotlib`` figure.
         """
-        from .visualize import plot
+        from torchwhy.visualize import plot
 
         error = _only(self.standard_error)
         known = None if error is None else error.nan_to_num(0.0, posinf=0.0)  # no error is drawn where it is not known
@@ -82,13 +82,13 @@ class Explanation:
 
     def overlay(self, **options: Any) -> Any:
         """The first row's map over its image, as a ``matplotlib`` figure."""
-        from .visualize import overlay
+        from torchwhy.visualize import overlay
 
         return overlay(_only(self.inputs)[0], _only(self.shown)[0], **options)
 
     def _repr_html_(self) -> str:
         """The notebook view: the picture, where there is one, above the facts."""
-        from .visualize import to_html
+        from torchwhy.visualize import to_html
 
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>"

@@ -22,7 +22,7 @@ class Settings:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        return all(_equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def settings(self) -> dict[str, Any]:
         """The settings that differ from their defaults."""
@@ -30,7 +30,7 @@ class Settings:
         for f in fields(self):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             value = getattr(self, f.name)
-            if f.init and f.name != "model" and not (type(value) is type(default) and _same(value, default)):
+            if f.init and f.name != "model" and not (type(value) is type(default) and _equal_settings(value, default)):
                 found[f.name] = value
         return found
 
@@ -42,10 +42,10 @@ class Settings:
         return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
 
 
-def _same(a: Any, b: Any) -> bool:
+def _equal_settings(a: Any, b: Any) -> bool:
     """Whether two settings are equal: tensors and arrays where they have one shape and equal numbers."""
     if isinstance(a, (tuple, list)) and type(a) is type(b):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(_equal_settings, a, b))
     if any(hasattr(v, "__array__") and getattr(v, "shape", ()) != () for v in (a, b)):
         return a is b or (type(a) is type(b) and a.shape == b.shape and bool((a == b).all()))
     return a is b or bool(a == b)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..engine.operations import STRUCTURAL, operation
-from ..engine.rules import Call
-from .base import AttentionMethod
-from .capture import Attentions, by_head, chosen
+from torchwhy.attention.attention_method import AttentionMethod
+from torchwhy.attention.capture import Attentions, by_head, chosen
+from torchwhy.engine.rules.mode import OpCall
+from torchwhy.engine.rules.operations import STRUCTURAL, operation
 
 MOVING = ("transpose", "permute", "movedim")
 
@@ -55,26 +55,26 @@ class Transformations(Attentions):
             break
         return None
 
-    def _product(self, call: Call) -> Tensor:
+    def _product(self, call: OpCall) -> Tensor:
         before = len(self.found)
         out = super()._product(call)
         if len(self.found) > before:
             self._results[out] = before
         return out
 
-    def _passing(self, call: Call) -> Any:
+    def _passing(self, call: OpCall) -> Any:
         out = super()._passing(call)
         if isinstance(out, Tensor) and isinstance(call.x, Tensor) and call.x in self._results:
             self._results[out] = self._results[call.x]
         return out
 
-    def _linear(self, call: Call) -> Tensor:
+    def _linear(self, call: OpCall) -> Tensor:
         return self._project(call, call.x, call.kwargs["weight"], call.kwargs.get("bias"))
 
-    def _addmm(self, call: Call) -> Tensor:
+    def _addmm(self, call: OpCall) -> Tensor:
         return self._project(call, call.kwargs["mat1"], call.kwargs["mat2"].T, call.x)
 
-    def _project(self, call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _project(self, call: OpCall, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         out, index = call(), self._results.get(x)
         if index is not None and index not in self.projections:
             self.projections[index] = weight.detach(), None if bias is None else bias.detach()
@@ -132,7 +132,7 @@ class ALTI(AttentionMethod):
         for turn in (lambda t: t, lambda t: t.transpose(0, 1)):  # rows first, or tokens first
             x, added = (turn(t.to(a)) for t in seen.residuals[index])
             if added.shape == result.shape and bool((_peaks(added - result) <= near * _peaks(result)).all()):
-                return torch.stack([_shares(a[k], moved[k], x[k], x[k] + added[k]) for k in range(n)])
+                return torch.stack([_token_shares(a[k], moved[k], x[k], x[k] + added[k]) for k in range(n)])
         raise ValueError(
             f"layers: the result of attention {index} is scaled or changed before it is added to its input, so that the "
             "tokens' shares are not known; choose other layers=, or AttentionRollout"
@@ -144,7 +144,7 @@ def _peaks(t: Tensor) -> Tensor:
     return t.flatten(1).abs().amax(1)
 
 
-def _shares(a: Tensor, moved: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _token_shares(a: Tensor, moved: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """C ``(T, T)`` of one row: weights ``(heads, T, T)``, projected values ``(heads, T, E)``, residual and sum ``(T, E)``."""
     handed = torch.einsum("hts,hse->tse", a, moved)
     handed.diagonal().add_(x.T)

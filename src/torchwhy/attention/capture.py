@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..engine.decompose import DECOMPOSITIONS
-from ..engine.rules import Call, Rules
+from torchwhy.engine.rules.decompositions import DECOMPOSITIONS
+from torchwhy.engine.rules.mode import OpCall, RuleMode
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 Which = int | Iterable[int] | None  # of the layers or heads; None is all
 
 FILLING = ("nan_to_num", "where", "masked_fill")  # set some of the weights, such as those of a query without a key
@@ -27,7 +27,7 @@ PASSING = (
 FUSED = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
 
-class Attentions(Rules):
+class Attentions(RuleMode):
     """While open, keep every softmax whose result multiplies values: softmax(q kᵀ) v, hand-written, fused or in a module.
 
     Where a model sets some of the weights after the softmax, the matrix has them so.
@@ -49,7 +49,7 @@ class Attentions(Rules):
         self.values: list[Tensor] = []
         self._weights = WeakIdKeyDictionary()  # tensor -> the softmax that it comes from
 
-    def _softmax(self, call: Call) -> Tensor:
+    def _softmax(self, call: OpCall) -> Tensor:
         weights = call()
         dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
         if weights.dim() < 3 or dim not in (-1, weights.dim() - 1):
@@ -59,7 +59,7 @@ class Attentions(Rules):
         self._weights[weights] = weights
         return weights
 
-    def _passing(self, call: Call) -> Any:
+    def _passing(self, call: OpCall) -> Any:
         out = call()
         source = next((a for a in self._tensors(call.args) if a in self._weights), None)
         if source is not None and isinstance(out, Tensor) and out.is_floating_point():
@@ -67,7 +67,7 @@ class Attentions(Rules):
             self._weights[out] = out if call.name in FILLING and out.shape == weights.shape else weights
         return out
 
-    def _product(self, call: Call) -> Tensor:
+    def _product(self, call: OpCall) -> Tensor:
         tensors = self._tensors((*call.args, *call.kwargs.values()))
         source = next((t for t in tensors if t in self._weights), None)
         if source is not None and len(tensors) == 2:
@@ -125,7 +125,7 @@ def select(matrices: list[Tensor], layers: Which, heads: Which, n: int) -> list[
     return [torch.stack(chosen(m.unbind(1), heads, "heads"), 1) for m in found]
 
 
-def chosen(items: Sequence[T], which: Which, name: str) -> list[T]:
+def chosen(items: Sequence[Value], which: Which, name: str) -> list[Value]:
     """The items of the chosen layers or heads, as ``name`` says.
 
     Raises:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import AttentionMethod, fuse, with_residual
-from .rollout import Fusion
+from torchwhy.attention.attention_method import AttentionMethod, fuse, with_residual
+from torchwhy.attention.rollout import Fusion
 
 WHOLE = 2**30  # scipy's flows are whole numbers
 

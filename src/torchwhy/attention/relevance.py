@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import AttentionMethod
+from torchwhy.attention.attention_method import AttentionMethod
 
 
 @dataclass(kw_only=True, repr=False)

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .base import AttentionMethod, fuse, with_residual
-from .capture import Which
+from torchwhy.attention.attention_method import AttentionMethod, fuse, with_residual
+from torchwhy.attention.capture import Which
 
 Fusion = Literal["mean", "max", "min"]
 

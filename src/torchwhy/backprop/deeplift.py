@@ -10,19 +10,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..engine.beside import Beside, Recording
-from ..engine.paths import baseline_at
-from ..engine.problem import Problem, Sums, Tensors
-from ..engine.rules import Rule, refuse_invisible
-from ..engine.warning import warn
-from .deeplift_rules import APART, RULES
-from .reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
-from .running import named, report_operations
+from torchwhy.attribution import Attribution
+from torchwhy.backprop.deeplift_rules import APART, RULES
+from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
+from torchwhy.backprop.run_rules import lookup, report_operations
+from torchwhy.engine.rules.mode import OpRule, refuse_opaque_models
+from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
+from torchwhy.engine.run.warn import warn
+from torchwhy.gradient.paths import baseline_at
+from torchwhy.problem import Problem, RunningMoments, Tensors
 
 # name: rules of operations, operations taken apart, and the mode that runs them
-TABLES: dict[str, tuple[Mapping[str, Rule], Mapping[str, Rule], type[Beside]]] = {
-    "rescale": (RULES, APART, Beside),
+TABLES: dict[str, tuple[Mapping[str, OpRule], Mapping[str, OpRule], type[PairedRules]]] = {
+    "rescale": (RULES, APART, PairedRules),
     "reveal_cancel": (REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel),
 }
 
@@ -76,10 +76,14 @@ class DeepLIFT(Attribution):
     paper: ClassVar[str] = "arXiv:1704.02685"
 
     def _attribute(self, problem: Problem) -> Tensors:
-        refuse_invisible(problem.model)
+        refuse_opaque_models(problem.model)
         k = len(problem.baselines[0])
-        multipliers, contributions, changes = Sums(problem.n), Sums(problem.n), Sums(problem.n)
-        used: list[Beside] = []
+        multipliers, contributions, changes = (
+            RunningMoments(problem.n),
+            RunningMoments(problem.n),
+            RunningMoments(problem.n),
+        )
+        used: list[PairedRules] = []
         for rows, m, difference, change, rules in problem.batches(
             k * problem.n, lambda a, b: self._compare(problem, *problem.rows_and_samples(a, b))
         ):
@@ -95,12 +99,12 @@ class DeepLIFT(Attribution):
 
     def _compare(
         self, problem: Problem, rows: Tensor, k: Tensor
-    ) -> tuple[Tensor, Tensors, list[Tensor], tuple[Tensor, Tensor], Beside]:
+    ) -> tuple[Tensor, Tensors, list[Tensor], tuple[Tensor, Tensor], PairedRules]:
         """One call: rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
         x = [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
-        table, apart, mode = named(TABLES, self.rule, "rule")
-        with Recording(table, APART) as recording:
+        table, apart, mode = lookup(TABLES, self.rule, "rule")
+        with RecordedRun(table, APART) as recording:
             below = problem.scores(b, rows)
         with mode(table, apart, recording, strict=self.strict) as rules:
             above, m = problem.gradients(x, rows)

@@ -14,13 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.backprop.deeplift_softmax import attention, log_softmax, logsumexp, softmax
-from torchwhy.engine.decompose import DECOMPOSITIONS
-from torchwhy.engine.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
-from torchwhy.engine.rules import Call, Rule, carries_signal, derivative, pointwise, surrogate, writes
+from torchwhy.backprop.deeplift_softmax import (
+    rescale_attention,
+    rescale_log_softmax,
+    rescale_logsumexp,
+    rescale_softmax,
+)
+from torchwhy.engine.rules.decompositions import DECOMPOSITIONS
+from torchwhy.engine.rules.mode import (
+    OpCall,
+    OpRule,
+    carries_signal,
+    custom_backward,
+    custom_pointwise_backward,
+    in_place_rule,
+    pointwise_derivative,
+)
+from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
 
 
-def slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
+def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
     """Return Δy / Δx, or `limit`, which is asked for only then, where Δx is within rounding of nothing."""
     change = x1 - x0
     nothing = change.abs() <= (x1 + x0).abs_().mul_(8 * torch.finfo(change.dtype).eps)
@@ -28,18 +41,18 @@ def slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Te
     return torch.where(nothing, limit(), ratio) if bool(nothing.any()) else ratio
 
 
-@writes
-def rescale(call: Call) -> Tensor:
+@in_place_rule
+def rescale(call: OpCall) -> Tensor:
     r"""Pointwise y = f(x): :math:`m_x = m_y \Delta y / \Delta x`, f'(midpoint) where x did not change (Eq. 11-13)."""
     signals = [i for i, a in enumerate(call.args) if carries_signal(a)]
     if signals != [0] or carries_signal(*call.kwargs.values()):
         return _rescale_at(call, signals)
     x1, x0, y1 = call.x.detach(), call.base.x, call.value()
-    factor = slope(y1, call.base.value(), x1, x0, lambda: derivative(call, (x1 + x0) / 2))
-    return pointwise(call, y1, lambda m: (m * factor,))
+    factor = difference_slope(y1, call.base.value(), x1, x0, lambda: pointwise_derivative(call, (x1 + x0) / 2))
+    return custom_pointwise_backward(call, y1, lambda m: (m * factor,))
 
 
-def _rescale_at(call: Call, signals: list[int]) -> Tensor:
+def _rescale_at(call: OpCall, signals: list[int]) -> Tensor:
     """Rescale where the signal is not the first argument (2 ** x); with two signals there is no rule."""
     if len(signals) != 1:
         call.mode._count_plain(call.name, call.args, call.kwargs)
@@ -53,16 +66,16 @@ def _rescale_at(call: Call, signals: list[int]) -> Tensor:
             return torch.autograd.grad(call(*call.args[:i], middle).sum(), middle)[0]
 
     y1 = call.value()
-    factor = slope(y1, call.base.value(), x1, x0, limit)
-    return surrogate(y1, lambda m: ((m * factor).sum_to_size(x1.shape),), call.args[i])
+    factor = difference_slope(y1, call.base.value(), x1, x0, limit)
+    return custom_backward(y1, lambda m: ((m * factor).sum_to_size(x1.shape),), call.args[i])
 
 
-@writes
-def power(call: Call) -> Tensor:
+@in_place_rule
+def rescale_power(call: OpCall) -> Tensor:
     """x ** c: the square by its midpoint (no cancellation), other exponents by rescale."""
     exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
     if isinstance(exponent, (int, float)) and exponent == 2:
-        return pointwise(call, call.value(), _times(call.x.detach() + call.base.x))
+        return custom_pointwise_backward(call, call.value(), _times(call.x.detach() + call.base.x))
     y = rescale(call)
     if isinstance(exponent, (int, float)) and exponent < 0:
         call.mode.inverses[y] = True
@@ -73,14 +86,14 @@ def _times(factor: Tensor) -> Callable[[Tensor], tuple[Tensor]]:
     return lambda m: (m * factor,)
 
 
-def inverse(call: Call) -> Tensor:
-    """1/x and x^(-1/2): rescale, and a note for the product that follows (see :func:`product`)."""
+def rescale_inverse(call: OpCall) -> Tensor:
+    """1/x and x^(-1/2): rescale, and a note for the product that follows (see :func:`rescale_product`)."""
     y = rescale(call)
     call.mode.inverses[y] = True
     return y
 
 
-def product(call: Call) -> Tensor:
+def rescale_product(call: OpCall) -> Tensor:
     r"""Bilinear (or quadratic) y = ab: :math:`\Delta y = \bar b \Delta a + \bar a \Delta b`, bars the midpoints of 0 and 1.
 
     Each factor gets the mean of its two marginal contributions, as its Shapley value in a game of two players would be.
@@ -100,7 +113,7 @@ def product(call: Call) -> Tensor:
         if scale is not None:
             return _scaled_by(y, pairs[1 - scale], pairs[scale])
         a, b = (middles[id(s)] for s in signals)
-        return surrogate(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
+        return custom_backward(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
 
     at = call.beside(_replace(args, middles), _replace(kwargs, middles))  # type: ignore[arg-type]
 
@@ -110,7 +123,7 @@ def product(call: Call) -> Tensor:
             found = torch.autograd.grad(at(), list(points.values()), m)
         return found
 
-    return surrogate(y, backward, *{id(s): s for s in signals}.values())
+    return custom_backward(y, backward, *{id(s): s for s in signals}.values())
 
 
 def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, Tensor]) -> Tensor:
@@ -119,7 +132,7 @@ def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, 
     one, zero = r1.detach(), r0
     of_a, of_sigma = _share_of_quotient(a1.detach(), 1 / one, a0, 1 / zero)
     of_r = -of_sigma / (one * zero)
-    return surrogate(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
+    return custom_backward(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
 
 
 def _signals(new: Any, old: Any) -> Any:
@@ -158,7 +171,7 @@ def _share_of_quotient(a1: Tensor, b1: Tensor, a0: Tensor, b0: Tensor) -> Share:
     return of_a, of_b
 
 
-def quotient(call: Call) -> Tensor:
+def rescale_quotient(call: OpCall) -> Tensor:
     """a / b, see :func:`_share_of_quotient`."""
     a1, b1 = call.args[0], _second(call)
     a0, b0 = call.base.args[0], _second(call.base)
@@ -167,13 +180,15 @@ def quotient(call: Call) -> Tensor:
     y, wide = call.value(), [torch.as_tensor(t, dtype=b1.dtype, device=b1.device) for t in (a1, b1, a0, b0)]
     share = _share_of_quotient(*(t.detach() for t in wide))
     signals = [(s, f) for s, f in zip((a1, b1), share) if carries_signal(s)]
-    out = surrogate(y, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals))
+    out = custom_backward(
+        y, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
+    )
     if not carries_signal(a1):
         call.mode.inverses[out] = True
     return out
 
 
-def norm(call: Call) -> Tensor:
+def rescale_norm(call: OpCall) -> Tensor:
     r"""Layer, group, instance and RMS norm: y = c/σ (times w, plus a bias), c = x - mean(x), σ² = mean(c²) + ε.
 
     :math:`\Delta y = (\Delta c - \bar y \Delta\sigma) / \bar\sigma` and :math:`\Delta\sigma = \mathrm{mean}(\bar c
@@ -210,10 +225,10 @@ def norm(call: Call) -> Tensor:
         back = back - back.mean(dims, keepdim=True) if centre else back
         return (back.reshape(shape),)
 
-    return surrogate(y, backward, call.x)
+    return custom_backward(y, backward, call.x)
 
 
-def vector_norm(call: Call) -> Tensor:
+def rescale_vector_norm(call: OpCall) -> Tensor:
     r"""Euclidean norm n: :math:`\Delta n = \sum 2 \bar x \Delta x / (n_1 + n_0)`. Other orders keep their gradient."""
     order = call.kwargs.get("p", call.kwargs.get("ord", 2))
     if order not in (2, 2.0, "fro", None) or carries_signal(*call.kwargs.values()):
@@ -225,16 +240,16 @@ def vector_norm(call: Call) -> Tensor:
     wide = [1 if i in {d % call.x.dim() for d in dims} else n for i, n in enumerate(call.x.shape)]
     total = (n1 + n0).reshape(wide)
     factor = torch.where(total > 0, (call.x.detach() + call.base.x) / total, 0)
-    return surrogate(n1, lambda m: (factor * m.reshape(wide),), call.x)
+    return custom_backward(n1, lambda m: (factor * m.reshape(wide),), call.x)
 
 
-def std(call: Call) -> Tensor:
+def rescale_std(call: OpCall) -> Tensor:
     """Take the standard deviation as the square root of the variance, which is quadratic."""
     with call.mode:
         return torch.sqrt(torch.var(call.x, *call.args[1:], **call.kwargs))
 
 
-def maximum(call: Call) -> Any:
+def rescale_maximum(call: OpCall) -> Any:
     r"""Max-pooling and other extremes: the change of the output goes to one input.
 
     If the maximum rose, to where the input has it; if it fell, to where the baseline has it. There
@@ -261,7 +276,7 @@ def maximum(call: Call) -> Any:
     (y1, i1), (y0, i0) = find(wide1, -1, keepdim=True), find(wide0, -1, keepdim=True)
     where = torch.where((y1 < y0) if not low else (y1 > y0), i0, i1)
     a, b = wide1.gather(-1, where), wide0.gather(-1, where)
-    factor = slope(y1, y0, a, b, lambda: torch.ones_like(y1))
+    factor = difference_slope(y1, y0, a, b, lambda: torch.ones_like(y1))
 
     def backward(m: Tensor) -> tuple[Tensor]:
         full = torch.zeros_like(x1)
@@ -273,15 +288,15 @@ def maximum(call: Call) -> Any:
         return (full,)
 
     if isinstance(out, Tensor):
-        return surrogate(out, backward, call.x)
-    return type(out)((surrogate(out[0], backward, call.x), out[1]))
+        return custom_backward(out, backward, call.x)
+    return type(out)((custom_backward(out[0], backward, call.x), out[1]))
 
 
-def _second(call: Call) -> Any:
+def _second(call: OpCall) -> Any:
     return call.args[1] if len(call.args) > 1 else call.kwargs.get("other", call.kwargs.get("dim"))
 
 
-def _extreme_of_two(call: Call) -> Tensor:
+def _extreme_of_two(call: OpCall) -> Tensor:
     """max(a, b): the same rule on the pair; one of the two may be constant."""
     name = "maximum" if call.name in ("max", "maximum", "fmax") else "minimum"
     a1, b1 = call.args[0], _second(call)
@@ -293,14 +308,16 @@ def _extreme_of_two(call: Call) -> Tensor:
     first = torch.where(rose, win(a1, b1), win(a0, b0)).detach()
     one = lambda: torch.ones_like(y1)  # noqa: E731
     factors = [
-        torch.where(mask, slope(y1, y0, p.detach().expand_as(y1), q.expand_as(y1), one), 0)
+        torch.where(mask, difference_slope(y1, y0, p.detach().expand_as(y1), q.expand_as(y1), one), 0)
         for mask, p, q in ((first, a1, a0), (~first, b1, b0))
     ]
     signals = [(s, f) for s, f in zip((a1, b1), factors) if carries_signal(s)]
-    return surrogate(y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals))
+    return custom_backward(
+        y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
+    )
 
 
-def _max_pool(call: Call) -> Any:
+def _max_pool(call: OpCall) -> Any:
     function: Callable = getattr(F, call.name)
     options = {k: v for k, v in call.kwargs.items() if k != "return_indices" and v is not None}
     x1, x0 = call.x.detach(), call.base.x
@@ -309,28 +326,28 @@ def _max_pool(call: Call) -> Any:
     where = torch.where(y1 >= y0, i1, i0).flatten(-spatial)  # positions within one map
     a, b = (x.flatten(-spatial).gather(-1, where) for x in (x1, x0))
     flat1, flat0 = y1.flatten(-spatial), y0.flatten(-spatial)
-    factor = slope(flat1, flat0, a, b, lambda: torch.ones_like(flat1))
+    factor = difference_slope(flat1, flat0, a, b, lambda: torch.ones_like(flat1))
 
     def backward(m: Tensor) -> tuple[Tensor]:
         back = torch.zeros_like(x1).flatten(-spatial)
         return (back.scatter_add_(-1, where, m.flatten(-spatial) * factor).view(x1.shape),)
 
-    y = surrogate(y1, backward, call.x)
+    y = custom_backward(y1, backward, call.x)
     return (y, i1) if call.kwargs.get("return_indices") is True else y
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, OpRule] = {
     **dict.fromkeys(POINTWISE, rescale),
-    **dict.fromkeys((*PRODUCTS, "square", "var"), product),
-    "pow": power,
-    "div": quotient,
-    **dict.fromkeys(("rsqrt", "reciprocal"), inverse),
-    "softmax": softmax,
-    "log_softmax": log_softmax,
-    "logsumexp": logsumexp,
-    "scaled_dot_product_attention": attention,
-    **dict.fromkeys(NORMS, norm),
-    **dict.fromkeys((*MAX_POOLS, *EXTREMES), maximum),
-    "vector_norm": vector_norm,
+    **dict.fromkeys((*PRODUCTS, "square", "var"), rescale_product),
+    "pow": rescale_power,
+    "div": rescale_quotient,
+    **dict.fromkeys(("rsqrt", "reciprocal"), rescale_inverse),
+    "softmax": rescale_softmax,
+    "log_softmax": rescale_log_softmax,
+    "logsumexp": rescale_logsumexp,
+    "scaled_dot_product_attention": rescale_attention,
+    **dict.fromkeys(NORMS, rescale_norm),
+    **dict.fromkeys((*MAX_POOLS, *EXTREMES), rescale_maximum),
+    "vector_norm": rescale_vector_norm,
 }
-APART: dict[str, Rule] = {**{k: v for k, v in DECOMPOSITIONS.items() if k not in RULES}, "std": std}
+APART: dict[str, OpRule] = {**{k: v for k, v in DECOMPOSITIONS.items() if k not in RULES}, "std": rescale_std}

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.decompose import operands
-from torchwhy.engine.rules import Call, carries_signal, surrogate
+from torchwhy.engine.rules.decompositions import attention_operands
+from torchwhy.engine.rules.mode import OpCall, carries_signal, custom_backward
 
 
 def log_mean(s1: Tensor, s0: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def log_mean(s1: Tensor, s0: Tensor) -> Tensor:
     return mean.nan_to_num(0.0, 0.0, 0.0)  # where a mask left -inf in both runs
 
 
-def _log_probabilities(call: Call) -> tuple[Tensor, Tensor, int]:
+def _log_probabilities(call: OpCall) -> tuple[Tensor, Tensor, int]:
     dim = call.kwargs.get("dim")
     dim = -1 if dim is None else dim
     dtype = call.kwargs.get("dtype") or call.x.dtype
@@ -26,7 +26,7 @@ def _log_probabilities(call: Call) -> tuple[Tensor, Tensor, int]:
     return s1, s0, dim
 
 
-def softmax(call: Call) -> Tensor:
+def rescale_softmax(call: OpCall) -> Tensor:
     r"""Softmax: :math:`m_x = L (m_y - \sum L m_y / \sum L)`, L the logarithmic mean of the two runs' probabilities.
 
     :math:`y = e^s, s = x - \mathrm{lse}(x)`: the exponential is rescaled, :math:`\Delta y = L \Delta s`, and as
@@ -35,7 +35,7 @@ def softmax(call: Call) -> Tensor:
     s1, s0, dim = _log_probabilities(call)
     mean, dtype = log_mean(s1, s0), call.x.dtype
 
-    return surrogate(call.value(), lambda m: (_through_softmax(mean, m, dim).to(dtype),), call.x)
+    return custom_backward(call.value(), lambda m: (_through_softmax(mean, m, dim).to(dtype),), call.x)
 
 
 def _through_softmax(mean: Tensor, m: Tensor, dim: int) -> Tensor:
@@ -43,32 +43,33 @@ def _through_softmax(mean: Tensor, m: Tensor, dim: int) -> Tensor:
     return back - mean * (back.sum(dim, keepdim=True) / mean.sum(dim, keepdim=True))
 
 
-def log_softmax(call: Call) -> Tensor:
-    r"""Log-softmax x - lse(x): :math:`m_x = m_y - (L / \sum L) \sum m_y`, see :func:`softmax`."""
+def rescale_log_softmax(call: OpCall) -> Tensor:
+    r"""Log-softmax x - lse(x): :math:`m_x = m_y - (L / \sum L) \sum m_y`, see :func:`rescale_softmax`."""
     s1, s0, dim = _log_probabilities(call)
     mean, dtype = log_mean(s1, s0), call.x.dtype
     share = mean / mean.sum(dim, keepdim=True)
-    return surrogate(call.value(), lambda m: ((m - share * m.sum(dim, keepdim=True)).to(dtype),), call.x)
+    return custom_backward(call.value(), lambda m: ((m - share * m.sum(dim, keepdim=True)).to(dtype),), call.x)
 
 
-def logsumexp(call: Call) -> Tensor:
-    r"""Log-sum-exp: :math:`m_x = m_y L / \sum L`, see :func:`softmax`."""
+def rescale_logsumexp(call: OpCall) -> Tensor:
+    r"""Log-sum-exp: :math:`m_x = m_y L / \sum L`, see :func:`rescale_softmax`."""
     dim, keep = call.kwargs["dim"], call.kwargs.get("keepdim", False)
     s1, s0 = (x - torch.logsumexp(x, dim, keepdim=True) for x in (call.x.detach(), call.base.x))
     mean = log_mean(s1, s0)
     share = mean / mean.sum(dim, keepdim=True)
     widen = lambda m: m if keep else m.reshape(share.sum(dim, keepdim=True).shape)  # noqa: E731
-    return surrogate(call.value(), lambda m: (share * widen(m),), call.x)
+    return custom_backward(call.value(), lambda m: (share * widen(m),), call.x)
 
 
-def attention(call: Call) -> Tensor:
+def rescale_attention(call: OpCall) -> Tensor:
     r"""Fused attention :math:`y = P v`, :math:`P = \mathrm{softmax}(S)`, :math:`S = \lambda q k^\top + \mathrm{bias}`.
 
-    :math:`m_v = \bar P^\top m`, :math:`m_S` by :func:`softmax` from :math:`m \bar v^\top`, :math:`m_q = \lambda m_S \bar k`,
+    :math:`m_v = \bar P^\top m`, :math:`m_S` by :func:`rescale_softmax` from :math:`m \bar v^\top`,
+    :math:`m_q = \lambda m_S \bar k`,
     :math:`m_k = \lambda m_S^\top \bar q`, bars the midpoints of the two runs, as the products' rules have them. The weights P
     are made again on the way back: to keep those of every layer would take more memory than all the rest.
     """
-    (q, k, v, bias, scale, dead), (q0, k0, v0, bias0, _, _) = operands(call), operands(call.base)
+    (q, k, v, bias, scale, dead), (q0, k0, v0, bias0, _, _) = attention_operands(call), attention_operands(call.base)
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
     wanted, held, shapes = zip(*((carries_signal(t), call.mode.hold(t), t.shape) for t in inputs))
 
@@ -85,4 +86,4 @@ def attention(call: Call) -> Tensor:
         of_q, of_k = (torch.matmul(a, b).mul_(scale / 2) for a, b in ((of_s, k1 + k0), (of_s.mT, q1 + q0)))
         return tuple(f.sum_to_size(shape) for f, shape, w in zip((of_q, of_k, of_v, of_s), shapes, wanted) if w)
 
-    return surrogate(call.value(), backward, *(t for t, w in zip(inputs, wanted) if w))
+    return custom_backward(call.value(), backward, *(t for t, w in zip(inputs, wanted) if w))

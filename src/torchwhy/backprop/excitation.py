@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..engine.problem import Problem, Tensors
-from .layers import LinearLayer
-from .lrp_rules import Excitation, stable
-from .propagation import Propagation, table
-from .running import under_rules
+from torchwhy.attribution import Attribution
+from torchwhy.backprop.linear_layer import LinearLayer
+from torchwhy.backprop.lrp_rules import Excitation, stabilize
+from torchwhy.backprop.propagation import Propagation, rule_table
+from torchwhy.backprop.run_rules import run_with_rules
+from torchwhy.problem import Problem, Tensors
 
 
 class _Contrast:
@@ -56,8 +56,8 @@ class ExcitationBackprop(Attribution):
     def _attribute(self, problem: Problem) -> Tensors:
         def make() -> Propagation:
             rule: Any = _Contrast() if self.contrastive else Excitation()
-            return Propagation(table(rule, rule))
+            return Propagation(rule_table(rule, rule))
 
-        scores, signal, _ = under_rules(problem, make)
-        start = 1 / stable(scores, 1e-12)
+        scores, signal, _ = run_with_rules(problem, make)
+        start = 1 / stabilize(scores, 1e-12)
         return tuple(x * m * start.to(m).view(-1, *[1] * (m.dim() - 1)) for x, m in zip(problem.x, signal))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..attribution import Attribution
-from ..engine.problem import Problem, Tensors
+from torchwhy.attribution import Attribution
+from torchwhy.problem import Problem, Tensors
 
 
 @dataclass(kw_only=True, repr=False)

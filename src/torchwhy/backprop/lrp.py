@@ -8,13 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..attribution import Attribution
-from ..engine.operations import CONVOLUTIONS, LINEAR_LAYERS, operation
-from ..engine.paths import row_sums
-from ..engine.problem import Problem, Tensors
-from ..engine.rules import Rule
-from ..engine.warning import warn
-from .lrp_rules import (
+from torchwhy.attribution import Attribution
+from torchwhy.backprop.lrp_rules import (
     FIRST_ONLY,
     LAYER_RULES,
     AlphaBeta,
@@ -27,10 +22,24 @@ from .lrp_rules import (
     WSquare,
     ZBox,
     ZPlus,
-    stable,
+    stabilize,
 )
-from .propagation import MATMULS, Propagation, linear_rule, matmul, ordinary, overrides, passing, table
-from .running import named, under_rules
+from torchwhy.backprop.propagation import (
+    MATMULS,
+    Propagation,
+    gradient_rule,
+    linear_rule,
+    matmul_rule,
+    module_rules,
+    pass_rule,
+    rule_table,
+)
+from torchwhy.backprop.run_rules import lookup, run_with_rules
+from torchwhy.engine.rules.mode import OpRule
+from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, operation
+from torchwhy.engine.run.warn import warn
+from torchwhy.gradient.paths import sum_per_row
+from torchwhy.problem import Problem, Tensors
 
 # name: (rule of convolutions, of fully connected layers, of the layer that sees the input), made from the settings
 COMPOSITES: dict[str, Callable[[LRP], tuple[Any, Any, Any]]] = {
@@ -118,12 +127,12 @@ class LRP(Attribution):
 
     def _attribute(self, problem: Problem) -> Tensors:
         make = self._make(problem.model)
-        scores, signal, used = under_rules(problem, make)
+        scores, signal, used = run_with_rules(problem, make)
         self._warn_if_not_first(used)
         values = signal if used[0].reads_relevance else tuple(x * m for x, m in zip(problem.x, signal))
-        problem.report(completeness_gap=(row_sums(values) - scores).abs())
+        problem.report(completeness_gap=(sum_per_row(values) - scores).abs())
         if self.unit:
-            scores = stable(scores, 1e-12)
+            scores = stabilize(scores, 1e-12)
             values = tuple(v / scores.to(v).view(-1, *[1] * (v.dim() - 1)) for v in values)
         return values
 
@@ -141,10 +150,10 @@ class LRP(Attribution):
         custom = self.composite if isinstance(self.composite, Mapping) else {}
         name = "epsilon" if isinstance(self.composite, Mapping) else self.composite
         name = _auto(model) if name == "auto" else name
-        convolution, linear, first = named(COMPOSITES, name, "composite")(self)
+        convolution, linear, first = lookup(COMPOSITES, name, "composite")(self)
         first = self._rule(self.first, "first") if self.first is not None else first
-        operations = table(convolution, linear)
-        modules: dict[nn.Module, Mapping[str, Rule]] = {}
+        operations = rule_table(convolution, linear)
+        modules: dict[nn.Module, Mapping[str, OpRule]] = {}
         reads = isinstance(first, FIRST_ONLY)
         for by_name in (False, True):  # a module's name is more special than its type
             for key in (k for group in custom for k in (group if isinstance(group, tuple) else (group,))):
@@ -156,7 +165,7 @@ class LRP(Attribution):
                     if not by_name:
                         operations.update(_by_operation(key, rule))
                 elif isinstance(key, str) == by_name:
-                    modules.update(dict.fromkeys(_modules(model, key), overrides(rule)))
+                    modules.update(dict.fromkeys(_modules(model, key), module_rules(rule)))
         if self.layer is not None:
             first, reads = None, False
         if first is not None and not isinstance(first, FIRST_ONLY) and not isinstance(first, LAYER_RULES):
@@ -171,23 +180,23 @@ class LRP(Attribution):
 
     def _rule(self, rule: Any, what: str) -> Any:
         if isinstance(rule, str):
-            return named(RULE_NAMES, rule, what)(self)
+            return lookup(RULE_NAMES, rule, what)(self)
         if not isinstance(rule, (*LAYER_RULES, *FIRST_ONLY, Pass, Norm)):
             raise ValueError(f"{what}={rule!r}: expected a rule of tw.lrp, or one of the names {', '.join(RULE_NAMES)}")
         return rule
 
 
-def _by_operation(function: Any, rule: Any) -> dict[str, Rule]:
+def _by_operation(function: Any, rule: Any) -> dict[str, OpRule]:
     """A rule for one operation, all its spellings."""
     if not callable(function):
         raise ValueError(f"composite: {function!r} is no operation, module type or module name")
     name = operation(function).name
     if isinstance(rule, Pass):
-        return {name: passing}
+        return {name: pass_rule}
     if isinstance(rule, Norm):
-        return {name: ordinary(name)}
+        return {name: gradient_rule(name)}
     if name in LINEAR_LAYERS:
-        return {name: linear_rule(rule)} | (dict.fromkeys(MATMULS, matmul(rule)) if name == "linear" else {})
+        return {name: linear_rule(rule)} | (dict.fromkeys(MATMULS, matmul_rule(rule)) if name == "linear" else {})
     raise ValueError(f"composite: the operation {name!r} is no linear layer; it can have the rule Pass() or Norm()")
 
 
@@ -196,7 +205,7 @@ def _modules(model: Any, key: Any) -> list[nn.Module]:
     if not isinstance(model, nn.Module):
         raise TypeError("composite: the model is a plain callable; choose rules by operation (F.conv2d), not by module")
     if isinstance(key, str):
-        return [named({name: m for name, m in model.named_modules() if name}, key, "composite: module name")]
+        return [lookup({name: m for name, m in model.named_modules() if name}, key, "composite: module name")]
     if not issubclass(key, nn.Module):
         raise ValueError(f"composite: {key!r} is no module type")
     return [m for m in model.modules() if isinstance(m, key)]

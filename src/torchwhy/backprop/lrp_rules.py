@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torchwhy.backprop.layers import LinearLayer
+from torchwhy.backprop.linear_layer import LinearLayer
 
 
-def stable(z: Tensor, epsilon: float) -> Tensor:
+def stabilize(z: Tensor, epsilon: float) -> Tensor:
     """Z moved away from zero by epsilon, along its sign (zero counts as positive)."""
     epsilon = max(epsilon, torch.finfo(z.dtype).tiny)
     return torch.where(z < 0, z - epsilon, z + epsilon)
@@ -132,7 +132,7 @@ class Excitation:
         x, y = layer.values
         weight = layer.weight.clamp(min=0)
         z = layer.forward(x if layer.nonnegative else x.clamp(min=0), weight)
-        back = layer.transpose(m * y / stable(z, self.epsilon), weight)
+        back = layer.transpose(m * y / stabilize(z, self.epsilon), weight)
         return back if layer.nonnegative else torch.where(x > 0, back, 0)
 
 
@@ -172,7 +172,7 @@ class WSquare:
 
 
 def _spread(layer: LinearLayer, weight: Tensor, x: Tensor, relevance: Tensor, epsilon: float) -> Tensor:
-    return layer.transpose(relevance / stable(layer.forward(torch.ones_like(x[:1]), weight), epsilon), weight)
+    return layer.transpose(relevance / stabilize(layer.forward(torch.ones_like(x[:1]), weight), epsilon), weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +203,7 @@ class ZBox:
         low, high = (_bound(name, getattr(self, name), x) for name in ("low", "high"))
         up, down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
         z = layer.forward(x, layer.weight) - layer.forward(low, up) - layer.forward(high, down)
-        c = m * y / stable(z, self.epsilon)
+        c = m * y / stabilize(z, self.epsilon)
         return (x - low) * layer.transpose(c, up) + (x - high) * layer.transpose(c, down)
 
 

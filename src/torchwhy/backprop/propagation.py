@@ -14,13 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchwhy.backprop.layers import LinearLayer, run
-from torchwhy.backprop.lrp_rules import FIRST_ONLY, Norm, Pass, stable
-from torchwhy.engine.beside import _map
-from torchwhy.engine.decompose import DECOMPOSITIONS, batch_norm_scale
-from torchwhy.engine.decompose import batch_norm as affine
-from torchwhy.engine.facts import Facts
-from torchwhy.engine.operations import (
+from torchwhy.backprop.linear_layer import LinearLayer, apply_rule
+from torchwhy.backprop.lrp_rules import FIRST_ONLY, Norm, Pass, stabilize
+from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, batch_norm_scale
+from torchwhy.engine.rules.decompositions import affine_batch_norm as affine
+from torchwhy.engine.rules.mode import (
+    OpCall,
+    OpRule,
+    RuleMode,
+    carries_signal,
+    custom_backward,
+    custom_pointwise_backward,
+    in_place_rule,
+    keep_gradient,
+)
+from torchwhy.engine.rules.operations import (
     CONVOLUTIONS,
     EXTREMES,
     KEEPS_SIGN,
@@ -33,9 +41,10 @@ from torchwhy.engine.operations import (
     RECTIFIERS,
     STRUCTURAL,
     operation,
-    pure,
+    out_of_place,
 )
-from torchwhy.engine.rules import Call, Rule, Rules, carries_signal, gradient, pointwise, surrogate, writes
+from torchwhy.engine.rules.paired_run import map_nested
+from torchwhy.engine.rules.tensor_metadata import TensorMetadata
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -48,7 +57,7 @@ KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
 MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *(set(DECOMPOSITIONS) - {"batch_norm"})))
 
 
-class Propagation(Rules):
+class Propagation(RuleMode):
     """Rules with what LRP has to know about tensors: no negative entries, a gate, the model's input, from which layer.
 
     `first` is the rule of the linear layers that see the input, if of the kinds `first_of`. With it, or with a rule of its
@@ -58,7 +67,7 @@ class Propagation(Rules):
 
     def __init__(
         self,
-        table: Mapping[str, Rule],
+        table: Mapping[str, OpRule],
         *,
         first: Any = None,
         first_of: tuple[str, ...] = LINEAR_LAYERS,
@@ -71,25 +80,28 @@ class Propagation(Rules):
         self.first, self.reads_relevance = first, reads_relevance or first is not None
         self.first_of = first_of
         self.met: set[bool] = set()
-        self.facts = Facts()
+        self.facts = TensorMetadata()
         self.fact, self.learn = self.facts.get, self.facts.learn
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         op = operation(function)
         written = 1 if op.in_place or op.name == "set" else 0  # arguments that must be themselves
-        args, kwargs = (*args[:written], *_map(fixed, args[written:])), _map(fixed, dict(kwargs or {}))
+        args, kwargs = (
+            (*args[:written], *map_nested(detach_parameter, args[written:])),
+            map_nested(detach_parameter, dict(kwargs or {})),
+        )
         if self.reads_relevance and op.name not in STRUCTURAL and not self._may_see_input(op.name):
             given = args
-            args, kwargs = _map(self.leave_input, args), _map(self.leave_input, kwargs)
+            args, kwargs = map_nested(self.leave_input, args), map_nested(self.leave_input, kwargs)
             if op.in_place and given and args[0] is not given[0]:
-                return given[0].copy_(pure(op.name, function)(*args, **kwargs))
+                return given[0].copy_(out_of_place(op.name, function)(*args, **kwargs))
         out = super().__torch_function__(function, types, args, kwargs)
         if isinstance(out, (Tensor, tuple, list)):
             self._note(op.name, args, out)
         return out
 
     def _may_see_input(self, name: str) -> bool:
-        return name in MAY_SEE_INPUT and self._rule(name) not in (gradient, passing)  # these know no relevance
+        return name in MAY_SEE_INPUT and self._rule(name) not in (keep_gradient, pass_rule)  # these know no relevance
 
     def is_input(self, tensor: Any) -> bool:
         """Whether a tensor is the model's input, or that rearranged."""
@@ -102,7 +114,7 @@ class Propagation(Rules):
         if not (torch.is_grad_enabled() and self.is_input(value) and value.requires_grad):
             return value
         x = value.detach()
-        return surrogate(x, lambda m: (x * m,), value)
+        return custom_backward(x, lambda m: (x * m,), value)
 
     def _note(self, name: str, args: tuple, out: Any) -> None:
         tensors = [
@@ -125,16 +137,16 @@ class Propagation(Rules):
                 self.learn(tensor, **facts)
 
 
-def fixed(value: Any) -> Any:
+def detach_parameter(value: Any) -> Any:
     """A trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
     return value.detach() if isinstance(value, nn.Parameter) and value.requires_grad else value
 
 
 # ------------------------------------------------------------------------------------------------- linear layers
-def linear_rule(rule: Any) -> Rule:
+def linear_rule(rule: Any) -> OpRule:
     """The rule of a linear layer as a rule of the engine."""
 
-    def apply(call: Call) -> Tensor:
+    def apply(call: OpCall) -> Tensor:
         if not carries_signal(call.x):
             return call()  # the weight carries the signal: a hyper-network
         return propagate(LinearLayer.of(call), call, call.x, call.value(), rule)
@@ -142,7 +154,7 @@ def linear_rule(rule: Any) -> Rule:
     return apply
 
 
-def propagate(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -> Tensor:
+def propagate(layer: LinearLayer, call: OpCall, x: Tensor, y: Tensor, rule: Any) -> Tensor:
     """Return `y`, the layer's value, with the rule's backward, or that of the first layer's rule at the input."""
     mode = call.mode
     layer.nonnegative = bool(mode.fact(x, "nonnegative"))
@@ -156,14 +168,14 @@ def propagate(layer: LinearLayer, call: Call, x: Tensor, y: Tensor, rule: Any) -
                 f"that sees the model's input; this {layer.name!r} does not. Give it as first=, and another rule here"
             )
         layer.x, layer.y = mode.hold(x), mode.hold(y)
-        out = surrogate(y, lambda m: (chosen.relevance(layer, m.to(layer.weight.dtype)),), x)
+        out = custom_backward(y, lambda m: (chosen.relevance(layer, m.to(layer.weight.dtype)),), x)
     else:
-        out = run(layer, call, mode.leave_input(x) if sees_input else x, y, chosen)
+        out = apply_rule(layer, call, mode.leave_input(x) if sees_input else x, y, chosen)
     mode.learn(out, producer=(layer, x, rule))
     return out
 
 
-def batch_norm(call: Call) -> Tensor:
+def batch_norm_rule(call: OpCall) -> Tensor:
     """Fold batch norm into the linear layer before it, for the rule only; without one it is affine: its gradient."""
     producer = call.mode.fact(call.x, "producer")
     if producer is None or (producer[0].name == "linear" and call.x.dim() != 2):
@@ -175,14 +187,14 @@ def batch_norm(call: Call) -> Tensor:
     return propagate(layer.folded(*found), call, x, call.value(), rule)
 
 
-def matmul(rule: Any) -> Callable[[Call], Tensor]:
+def matmul_rule(rule: Any) -> Callable[[OpCall], Tensor]:
     """x @ W with a constant matrix W is a linear layer; two signals share."""
 
-    def apply(call: Call) -> Tensor:
+    def apply(call: OpCall) -> Tensor:
         a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
         if not carries_signal(a) or carries_signal(b) or b.dim() != 2 or a.dim() < 2:
             leave = call.mode.leave_input if call.mode.reads_relevance else lambda v: v
-            return share(call.beside(_map(leave, call.args), _map(leave, call.kwargs)))
+            return split_rule(call.beside(map_nested(leave, call.args), map_nested(leave, call.kwargs)))
         return propagate(LinearLayer("linear", b.mT, None, {}), call, a, call.value(), rule)
 
     return apply
@@ -191,11 +203,11 @@ def matmul(rule: Any) -> Callable[[Call], Tensor]:
 # ------------------------------------------------------------------------------------------------- everything else
 def scaled_gradient(x: Tensor, factor: float) -> Tensor:
     """X, with its gradient times a factor."""
-    return surrogate(x.detach(), lambda m: (m * factor,), x)
+    return custom_backward(x.detach(), lambda m: (m * factor,), x)
 
 
-@writes
-def passing(call: Call) -> Tensor:
+@in_place_rule
+def pass_rule(call: OpCall) -> Tensor:
     r"""Identity rule :math:`R_x = R_y`, that is :math:`m_x = m_y y / x`."""
     if len(call.args) > 1 and carries_signal(call.args[1:]):
         call.mode._count_plain(call.name, call.args, call.kwargs)
@@ -204,14 +216,16 @@ def passing(call: Call) -> Tensor:
     if y.shape != call.x.shape:
         raise ValueError(f"Pass: {call.name!r} changes the shape, so that relevance cannot pass elementwise")
     x = call.x.detach()
-    factor = y / (torch.where(x == 0, 1, x) if call.name in THROUGH_ORIGIN else stable(x, 1e-6))
-    return pointwise(call, y, lambda m: (m * factor,))
+    factor = y / (torch.where(x == 0, 1, x) if call.name in THROUGH_ORIGIN else stabilize(x, 1e-6))
+    return custom_pointwise_backward(call, y, lambda m: (m * factor,))
 
 
-def share(call: Call) -> Tensor:
+def split_rule(call: OpCall) -> Tensor:
     """Products of several signals: each gets an equal share (Achtibat et al. 2024, Eq. 16); a gate gets nothing."""
     signals: list[Tensor] = []
-    _map(lambda v: signals.append(v) if isinstance(v, Tensor) and carries_signal(v) else None, (call.args, call.kwargs))
+    map_nested(
+        lambda v: signals.append(v) if isinstance(v, Tensor) and carries_signal(v) else None, (call.args, call.kwargs)
+    )
     if len(signals) < 2:
         return call()
     ranks = [call.mode.fact(s, "gate") or 0 for s in signals]
@@ -221,10 +235,10 @@ def share(call: Call) -> Tensor:
     else:
         part = 1 / len(signals)
         change = lambda v: scaled_gradient(v, part) if isinstance(v, Tensor) and carries_signal(v) else v  # noqa: E731
-    return call.beside(_map(change, call.args), _map(change, call.kwargs))()
+    return call.beside(map_nested(change, call.args), map_nested(change, call.kwargs))()
 
 
-def attention(call: Call) -> Tensor:
+def attention_rule(call: OpCall) -> Tensor:
     """Fused attention: all to the values, or half, and half to the weights, which queries and keys share."""
     q, k, v = call.args[0], call.kwargs["key"], call.kwargs["value"]
     if "softmax" in call.mode.gates and carries_signal(v):
@@ -237,19 +251,19 @@ def attention(call: Call) -> Tensor:
     return call.beside((take(q, inner),), kwargs)()
 
 
-def quotient(call: Call) -> Tensor:
+def quotient_rule(call: OpCall) -> Tensor:
     """a / b: the denominator counts as a constant; 1 / b with a constant numerator stops here."""
     other = call.args[1] if len(call.args) > 1 else call.kwargs["other"]
     other = other.detach() if isinstance(other, Tensor) else other
     return call.function(call.args[0], other, **{k: v for k, v in call.kwargs.items() if k != "other"})
 
 
-def stop(call: Call) -> Tensor:
+def block_rule(call: OpCall) -> Tensor:
     """1/x, 1/√x: a scale, which gets no relevance."""
     return call.value()
 
 
-def power(call: Call) -> Tensor:
+def power_rule(call: OpCall) -> Tensor:
     """x ** c passes relevance on; with c < 0 it is a scale."""
     exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
     if isinstance(exponent, (int, float)) and exponent < 0:
@@ -257,10 +271,10 @@ def power(call: Call) -> Tensor:
     if not isinstance(call.x, Tensor) or not carries_signal(call.x):
         call.mode._count_plain(call.name, call.args, call.kwargs)
         return call()
-    return passing(call)
+    return pass_rule(call)
 
 
-def norm(call: Call) -> Tensor:
+def norm_rule(call: OpCall) -> Tensor:
     r"""Layer, group, instance and RMS norm with the scale σ a constant: y = w (x - mean(x)) / σ + bias."""
     options, x = call.kwargs, call.x.detach()
     if call.name == "instance_norm" and not options.get("use_input_stats", True):
@@ -284,47 +298,47 @@ def norm(call: Call) -> Tensor:
         back = back if call.name == "rms_norm" else back - back.mean(dims, keepdim=True)
         return (back.reshape(shape),)
 
-    return surrogate(call.value(), backward, call.x)
+    return custom_backward(call.value(), backward, call.x)
 
 
-BASE: dict[str, Rule] = {
+BASE_RULES: dict[str, OpRule] = {
     **DECOMPOSITIONS,
-    **dict.fromkeys(POINTWISE, passing),
+    **dict.fromkeys(POINTWISE, pass_rule),
     **dict.fromkeys(
-        ("relu", "leaky_relu", "prelu", "rrelu", "abs"), gradient
+        ("relu", "leaky_relu", "prelu", "rrelu", "abs"), keep_gradient
     ),  # through the origin: y / x is the slope
-    **dict.fromkeys(("softmax", "vector_norm", *MAX_POOLS, *EXTREMES), gradient),
-    **dict.fromkeys(PRODUCTS, share),
-    **dict.fromkeys(NORMS, norm),
-    **dict.fromkeys(("rsqrt", "reciprocal"), stop),
-    "pow": power,
-    "div": quotient,
-    "batch_norm": batch_norm,
-    "scaled_dot_product_attention": attention,
+    **dict.fromkeys(("softmax", "vector_norm", *MAX_POOLS, *EXTREMES), keep_gradient),
+    **dict.fromkeys(PRODUCTS, split_rule),
+    **dict.fromkeys(NORMS, norm_rule),
+    **dict.fromkeys(("rsqrt", "reciprocal"), block_rule),
+    "pow": power_rule,
+    "div": quotient_rule,
+    "batch_norm": batch_norm_rule,
+    "scaled_dot_product_attention": attention_rule,
 }
 
 
-def table(convolution: Any, linear: Any) -> dict[str, Rule]:
+def rule_table(convolution: Any, linear: Any) -> dict[str, OpRule]:
     """All rules, given those of the convolutions and of the fully connected layers."""
     return {
-        **BASE,
+        **BASE_RULES,
         **dict.fromkeys(CONVOLUTIONS, linear_rule(convolution)),
         "linear": linear_rule(linear),
-        **dict.fromkeys(MATMULS, matmul(linear)),
+        **dict.fromkeys(MATMULS, matmul_rule(linear)),
     }
 
 
-def ordinary(name: str) -> Rule:
+def gradient_rule(name: str) -> OpRule:
     """The rule of an operation that keeps its gradient: that of batch norm is computed here, see :func:`affine`."""
-    return affine if name == "batch_norm" else gradient
+    return affine if name == "batch_norm" else keep_gradient
 
 
-def overrides(rule: Any) -> dict[str, Rule]:
+def module_rules(rule: Any) -> dict[str, OpRule]:
     """What `rule` changes inside a module that it was chosen for."""
     if isinstance(rule, Pass):
-        return dict.fromkeys((*POINTWISE, *NORMS, *LINEAR_LAYERS, "batch_norm"), passing)
+        return dict.fromkeys((*POINTWISE, *NORMS, *LINEAR_LAYERS, "batch_norm"), pass_rule)
     if isinstance(rule, Norm):
-        return {name: ordinary(name) for name in (*POINTWISE, *NORMS, "batch_norm")}
+        return {name: gradient_rule(name) for name in (*POINTWISE, *NORMS, "batch_norm")}
     if callable(rule):
         raise TypeError(f"{rule!r} is a function: choose it by operation, not by module")
-    return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul(rule))}
+    return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul_rule(rule))}

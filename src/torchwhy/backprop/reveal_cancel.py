@@ -16,14 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchwhy.backprop.deeplift_rules import APART, RULES, product, quotient, rescale, slope
-from torchwhy.backprop.layers import LinearLayer
-from torchwhy.engine.beside import Beside
-from torchwhy.engine.decompose import batch_norm as affine
-from torchwhy.engine.decompose import batch_norm_scale
-from torchwhy.engine.facts import Facts
-from torchwhy.engine.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, operation
-from torchwhy.engine.rules import Call, Held, Rule, carries_signal, derivative, surrogate, writes
+from torchwhy.backprop.deeplift_rules import APART, RULES, difference_slope, rescale, rescale_product, rescale_quotient
+from torchwhy.backprop.linear_layer import LinearLayer
+from torchwhy.engine.rules.decompositions import affine_batch_norm as affine
+from torchwhy.engine.rules.decompositions import batch_norm_scale
+from torchwhy.engine.rules.mode import (
+    OpCall,
+    OpRule,
+    SavedTensor,
+    carries_signal,
+    custom_backward,
+    in_place_rule,
+    pointwise_derivative,
+)
+from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, operation
+from torchwhy.engine.rules.paired_run import PairedRules
+from torchwhy.engine.rules.tensor_metadata import TensorMetadata
 
 Pair = tuple[Tensor, Tensor]
 Lazy = Callable[[], Pair]
@@ -32,12 +40,12 @@ MOVES = STRUCTURAL - {"cat", "stack", "hstack", "vstack", "dstack", "column_stac
                       "embedding", "detach", "meshgrid", "broadcast_tensors", "grad", "backward", "fold", "col2im"}  # fmt: skip
 
 
-class RevealCancel(Beside):
+class RevealCancel(PairedRules):
     """The rules of RevealCancel, and what they know of tensors: their pair, and whether a linear operation made it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.facts = Facts()
+        self.facts = TensorMetadata()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         op = operation(function)
@@ -55,12 +63,12 @@ class RevealCancel(Beside):
         return out
 
 
-def link(call: Call, x: Tensor) -> tuple[Tensor, Held]:
+def link(call: OpCall, x: Tensor) -> tuple[Tensor, SavedTensor]:
     """What takes signals to `x` as it is now, and its value: the model may write to it before they are asked for."""
-    return surrogate(x.detach(), lambda m: (m,), x), call.mode.hold(x)
+    return custom_backward(x.detach(), lambda m: (m,), x), call.mode.hold(x)
 
 
-def terms(call: Call, x: Tensor, x0: Tensor) -> Lazy:
+def terms(call: OpCall, x: Tensor, x0: Tensor) -> Lazy:
     """The pair of `x` as a term of a sum: what linear operations made it of, else all of it on the side of its sign."""
     if call.mode.facts.get(x, "linear"):
         return call.mode.facts.get(x, "pair")
@@ -70,8 +78,8 @@ def terms(call: Call, x: Tensor, x0: Tensor) -> Lazy:
         change = held.value - x0
         up = (change.sign() + 1) / 2  # both halves where nothing changes, as the parts of `x` may cancel
         return (
-            surrogate(change.clamp(min=0), lambda m: (m * up,), at),
-            surrogate(change.clamp(max=0), lambda m: (m * (1 - up),), at),
+            custom_backward(change.clamp(min=0), lambda m: (m * up,), at),
+            custom_backward(change.clamp(max=0), lambda m: (m * (1 - up),), at),
         )
 
     return cache(split)
@@ -90,12 +98,12 @@ def constant(value: Any) -> bool:
     return not isinstance(value, Tensor) or value.grad_fn is None
 
 
-def evaluate(call: Call) -> Tensor:
+def evaluate_terms(call: OpCall) -> Tensor:
     """The operation as the model called it, with its own gradient."""
     return call.untouched(call.x) if call.in_place else call()
 
 
-def note(call: Call, y: Any, lazy: Lazy | None) -> Any:
+def note_terms(call: OpCall, y: Any, lazy: Lazy | None) -> Any:
     """Return `y`, whose pair is `lazy`'s."""
     if lazy is not None:
         call.mode.facts.learn(y, pair=cache(lazy), linear=True)
@@ -103,13 +111,13 @@ def note(call: Call, y: Any, lazy: Lazy | None) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- linear operations
-def through(layer: LinearLayer, call: Call, x: Tensor, x0: Tensor, y: Tensor) -> Lazy:
+def through(layer: LinearLayer, call: OpCall, x: Tensor, x0: Tensor, y: Tensor) -> Lazy:
     r"""The linear rule: :math:`m_{\Delta x_i} = \sum_\pm 1[\pm w_i \Delta x_i > 0] w_i m^\pm`, half of w_i where Δx_i = 0."""
     at, held = link(call, x)
-    layer.y = Held(y.new_empty(0, *y.shape[1:]))  # its shape is all that is needed
+    layer.y = SavedTensor(y.new_empty(0, *y.shape[1:]))  # its shape is all that is needed
 
     def work() -> Pair:
-        layer.x = Held(held.value - x0)
+        layer.x = SavedTensor(held.value - x0)
         change = layer.x.value
 
         def side(sign: int) -> Tensor:
@@ -118,44 +126,44 @@ def through(layer: LinearLayer, call: Call, x: Tensor, x0: Tensor, y: Tensor) ->
                 same, other = layer.transpose(m, layer.part(sign)), layer.transpose(m, layer.part(-sign))
                 return (torch.where(change > 0, same, torch.where(change < 0, other, (same + other) / 2)),)
 
-            return surrogate(layer.contributions(sign, 0.0, unsigned=False), backward, at)
+            return custom_backward(layer.contributions(sign, 0.0, unsigned=False), backward, at)
 
         return side(+1), side(-1)
 
     return work
 
 
-def linear(call: Call) -> Tensor:
+def reveal_linear(call: OpCall) -> Tensor:
     """Fully connected layers and convolutions."""
     y = call()
     if constant(call.x) or not all(map(constant, call.kwargs.values())):
         return y
     layer = LinearLayer.of(call)
     layer.bias = None
-    return note(call, y, through(layer, call, call.x, call.base.x, y))
+    return note_terms(call, y, through(layer, call, call.x, call.base.x, y))
 
 
-def matmul(call: Call) -> Tensor:
+def reveal_matmul(call: OpCall) -> Tensor:
     """x @ W with a constant matrix W is a linear layer; products of two signals are shared as ever."""
-    y = product(call)
+    y = rescale_product(call)
     a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
     if constant(a) or not constant(b) or b.dim() != 2 or a.dim() < 2:
         return y
-    return note(call, y, through(LinearLayer("linear", b.mT, None, {}), call, a, call.base.args[0], y))
+    return note_terms(call, y, through(LinearLayer("linear", b.mT, None, {}), call, a, call.base.args[0], y))
 
 
-def batch_norm(call: Call) -> Tensor:
+def reveal_batch_norm(call: OpCall) -> Tensor:
     """Batch norm scales each channel."""
     pair, y = call.mode.facts.get(call.x, "pair"), affine(call)
     found = batch_norm_scale(call) if pair is not None and call.mode.facts.get(call.x, "linear") else None
     if found is None:
         return y
     by = found[0].view(-1, *[1] * (call.x.dim() - 2)).to(call.x.dtype)
-    return note(call, y, lambda: scaled(pair(), by))
+    return note_terms(call, y, lambda: scaled(pair(), by))
 
 
-@writes
-def addition(call: Call) -> Tensor:
+@in_place_rule
+def reveal_addition(call: OpCall) -> Tensor:
     """a + c b, a - c b, c b - a: the terms of both."""
     b, b0 = (c.args[1] if len(c.args) > 1 else c.kwargs["other"] for c in (call, call.base))
     alpha = call.kwargs.get("alpha", 1)
@@ -167,7 +175,7 @@ def addition(call: Call) -> Tensor:
     ]
     if call.in_place:
         call.mode._rescue(call.x)  # what the terms hold of it
-    y = evaluate(call)
+    y = evaluate_terms(call)
     shape = y.shape
 
     def work() -> Pair:
@@ -175,11 +183,11 @@ def addition(call: Call) -> Tensor:
         up, down = (sum(p[i] for p in parts) for i in (0, 1))
         return up.expand(shape), down.expand(shape)  # type: ignore[union-attr]
 
-    return note(call, y, work)
+    return note_terms(call, y, work)
 
 
-@writes
-def multiple(call: Call) -> Tensor:
+@in_place_rule
+def reveal_multiple(call: OpCall) -> Tensor:
     """A multiple of one signal by a constant; products and quotients of signals are shared as ever."""
     by = -1 if call.name == "neg" else call.args[1] if len(call.args) > 1 else call.kwargs["other"]
     signal, factor = (by, call.x) if call.name == "mul" and constant(call.x) else (call.x, by)
@@ -194,14 +202,14 @@ def multiple(call: Call) -> Tensor:
     if pair is None:
         return y
     factor, shape = 1 / factor if call.name == "div" else factor, y.shape
-    return note(call, y, lambda: tuple(s.expand(shape) for s in scaled(pair(), factor)))  # type: ignore[arg-type, return-value]
+    return note_terms(call, y, lambda: tuple(s.expand(shape) for s in scaled(pair(), factor)))  # type: ignore[arg-type, return-value]
 
 
-def _shared(call: Call) -> Tensor:
-    return call() if call.name == "neg" else quotient(call) if call.name == "div" else product(call)
+def _shared(call: OpCall) -> Tensor:
+    return call() if call.name == "neg" else rescale_quotient(call) if call.name == "div" else rescale_product(call)
 
 
-def sums(call: Call) -> Tensor:
+def reveal_sums(call: OpCall) -> Tensor:
     """Sums, means and what puts tensors together: their weights are not negative."""
     y = call()
     many = isinstance(call.x, (tuple, list))
@@ -214,12 +222,12 @@ def sums(call: Call) -> Tensor:
         up, down = (call([p[i] for p in parts] if many else parts[0][i]) for i in (0, 1))
         return up, down
 
-    return note(call, y, work)
+    return note_terms(call, y, work)
 
 
 # ----------------------------------------------------------------------------------------------------- nonlinearities
-@writes
-def reveal_cancel(call: Call) -> Tensor:
+@in_place_rule
+def reveal_cancel(call: OpCall) -> Tensor:
     r"""Pointwise y = f(x): :math:`m_{x^\pm} = m_{y^\pm} \Delta y^\pm / \Delta x^\pm`, the mean of the two orders.
 
     :math:`\Delta y^+ = \tfrac12 [f(x_0 + \Delta x^+) - f(x_0) + f(x_1) - f(x_0 + \Delta x^-)]`, and the other way round. Where
@@ -235,17 +243,17 @@ def reveal_cancel(call: Call) -> Tensor:
         values = call(x0), call(points[1]), call(points[2]), call.value()
 
     def secant(b: int, a: int) -> Tensor:
-        middle = lambda: derivative(call, (points[a] + points[b]) / 2)  # noqa: E731
-        return slope(values[b], values[a], points[b], points[a], middle)
+        middle = lambda: pointwise_derivative(call, (points[a] + points[b]) / 2)  # noqa: E731
+        return difference_slope(values[b], values[a], points[b], points[a], middle)
 
     of_up, of_down = (secant(1, 0) + secant(3, 2)) / 2, (secant(2, 0) + secant(3, 1)) / 2
-    y = surrogate(values[3], lambda m: (m * of_up, m * of_down), up, down)
+    y = custom_backward(values[3], lambda m: (m * of_up, m * of_down), up, down)
     y = call.x.copy_(y) if call.in_place else y
 
     def parts() -> Pair:
         return (
-            surrogate(of_up * up.detach(), lambda m: (m * of_up,), up),
-            surrogate(of_down * down.detach(), lambda m: (m * of_down,), down),
+            custom_backward(of_up * up.detach(), lambda m: (m * of_up,), up),
+            custom_backward(of_down * down.detach(), lambda m: (m * of_down,), down),
         )
 
     call.mode.facts.learn(y, pair=cache(parts), linear=False)
@@ -253,13 +261,13 @@ def reveal_cancel(call: Call) -> Tensor:
 
 
 NONLINEAR: tuple[str, ...] = (*ACTIVATIONS, "abs", "clamp", "clamp_min", "clamp_max")
-REVEAL_CANCEL: dict[str, Rule] = {
+REVEAL_CANCEL: dict[str, OpRule] = {
     **RULES,
     **dict.fromkeys(NONLINEAR, reveal_cancel),
-    **dict.fromkeys(LINEAR_LAYERS, linear),
-    **dict.fromkeys(("matmul", "mm"), matmul),
-    **dict.fromkeys(("add", "sub", "rsub"), addition),
-    **dict.fromkeys(("mul", "div", "neg"), multiple),
-    **dict.fromkeys(("sum", "mean", "cat", "stack", *POOLS), sums),
+    **dict.fromkeys(LINEAR_LAYERS, reveal_linear),
+    **dict.fromkeys(("matmul", "mm"), reveal_matmul),
+    **dict.fromkeys(("add", "sub", "rsub"), reveal_addition),
+    **dict.fromkeys(("mul", "div", "neg"), reveal_multiple),
+    **dict.fromkeys(("sum", "mean", "cat", "stack", *POOLS), reveal_sums),
 }
-REVEAL_CANCEL_APART: dict[str, Rule] = {**APART, "batch_norm": batch_norm}
+REVEAL_CANCEL_APART: dict[str, OpRule] = {**APART, "batch_norm": reveal_batch_norm}

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..engine.problem import Problem
-from .base import ClassActivationMap, weighted
+from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
+from torchwhy.problem import Problem
 
 
 @dataclass(kw_only=True, repr=False)
@@ -45,7 +45,7 @@ class CAM(ClassActivationMap):
                     "CAM asks for; GradCAM is for every model"
                 )
             weights = head.weight.detach()[classes].to(a)
-            found.append(weighted(a.clamp(min=0) if rectified else a, weights))
+            found.append(weighted_sum(a.clamp(min=0) if rectified else a, weights))
         return found
 
     @staticmethod

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from ..attribution import Attribution
-from ..engine.gradients import gradient
-from ..engine.grids import extent, grid_of, in_proportion, space
-from ..engine.images import resize
-from ..engine.problem import Problem, Tensors
-from ..engine.views import Rows, rows_of_one
-from ..engine.where import Place
-from .base import wide
+from torchwhy.attribution import Attribution
+from torchwhy.cam.class_activation_map import at_least_float32
+from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, spatial_shape
+from torchwhy.engine.layers.hooks import ResolvedLayer
+from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
+from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.problem import Problem, Tensors
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
+_NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, _NormBase)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -51,7 +51,7 @@ class FullGrad(Attribution):
         passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
         calls = Counter(place.name for place, _ in passed)
         layers = [
-            (place if calls[place.name] > 1 else replace(place, call=None), rows_of_one(tuple(t.shape)))
+            (place if calls[place.name] > 1 else replace(place, call=None), batch_axis_of_one_row(tuple(t.shape)))
             for place, t in passed
             if _adds(place.module)
         ]
@@ -61,38 +61,40 @@ class FullGrad(Attribution):
         problem.report(completeness_gap=gaps)
         return (maps[:, None],)
 
-    def _maps(self, problem: Problem, layers: Sequence[tuple[Place, Rows]], rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps(
+        self, problem: Problem, layers: Sequence[tuple[ResolvedLayer, BatchAxis]], rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The maps ``(M, *size)`` of some rows, and how far their terms are from adding up."""
-        inputs, picture = [x[rows] for x in problem.x], space(problem.x)
+        inputs, picture = [x[rows] for x in problem.x], image_input_index(problem.x)
         leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
         with torch.enable_grad():
             z = [x.clone() for x in inputs]
-        scores, slopes, _ = problem.tap(z, rows, lambda s, at, what: gradient(s, [*leaves, *at], what=what))
-        size, total, maps = extent(problem.x[picture]), wide(scores), []
+        scores, slopes, _ = problem.tap(z, rows, lambda s, at, what: compute_gradients(s, [*leaves, *at], what=what))
+        size, total, maps = spatial_shape(problem.x[picture]), at_least_float32(scores), []
         for x, g in zip(leaves, slopes):
-            term = wide(x.detach() * g)
+            term = at_least_float32(x.detach() * g)
             total = total - term.flatten(1).sum(1)
             if x is inputs[picture]:
-                maps.append(_laid(term if term.dim() > 2 else term[:, None], size))
+                maps.append(_normalized_map(term if term.dim() > 2 else term[:, None], size))
         for (place, layout), g in zip(layers, slopes[len(leaves) :]):
-            term = layout.split(wide(g * _constant(place.module, g.shape)), len(rows))
+            term = layout.split(at_least_float32(g * _constant(place.module, g.shape)), len(rows))
             total = total - term.flatten(1).sum(1)
-            view = None if layout.axis is None else grid_of(place, term, len(rows), size)
+            view = None if layout.axis is None else find_grid(place, term, len(rows), size)
             if view is not None and in_proportion(view.size, size):
-                maps.append(_laid(view(term), size))
+                maps.append(_normalized_map(view(term), size))
         return torch.stack(maps).sum(0), total.abs()
 
 
 def _adds(module: nn.Module) -> bool:
     """Whether a module is known to add a constant, whatever comes in."""
-    known = isinstance(module, (_ConvNd, nn.Linear, *NORMS))
+    known = isinstance(module, (_ConvNd, nn.Linear, *_NORM_MODULES))
     return known and (getattr(module, "bias", None) is not None or _fixed(module))
 
 
-def _own(place: Place) -> Place:
+def _own(place: ResolvedLayer) -> ResolvedLayer:
     """Where a layer's own result passes: some norms, such as those of timm, hold an activation and apply it, too."""
     act = getattr(place.module, "act", None)
-    if not isinstance(place.module, NORMS) or not isinstance(act, nn.Module):
+    if not isinstance(place.module, _NORM_MODULES) or not isinstance(act, nn.Module):
         return place
     return replace(place, name=f"{place.name}.act", module=act, input=True)
 
@@ -115,9 +117,9 @@ def _constant(module: Any, shape: torch.Size) -> Tensor:
     return bias.detach() if last else bias.detach().reshape(-1, *[1] * (dims - 2))
 
 
-def _laid(term: Tensor, size: tuple[int, ...]) -> Tensor:
+def _normalized_map(term: Tensor, size: tuple[int, ...]) -> Tensor:
     """The sum over the channels of ψ(term ``(M, C, *grid)``), ``(M, *size)``; 0 where the term is the same everywhere."""
     values = term.abs()
     flat = values.flatten(1)
     low, high = (t.reshape(-1, *[1] * (term.dim() - 1)) for t in (flat.amin(1), flat.amax(1)))
-    return resize(torch.where(high > low, (values - low) / (high - low), 0).sum(1, keepdim=True), size)[:, 0]
+    return resize_maps(torch.where(high > low, (values - low) / (high - low), 0).sum(1, keepdim=True), size)[:, 0]

@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..engine.checks import count
-from ..engine.gradients import curved
-from ..engine.paths import Around
-from ..engine.problem import Problem, Sums
-from ..engine.randomness import Seed
-from .base import ClassActivationMap, weighted, wide
+from torchwhy.cam.class_activation_map import ClassActivationMap, at_least_float32, weighted_sum
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.gradients import second_order_gradient
+from torchwhy.engine.run.randomness import Seed
+from torchwhy.gradient.paths import NoisyPoints
+from torchwhy.problem import Problem, RunningMoments
 
 
 @dataclass(kw_only=True, repr=False)
@@ -90,14 +90,15 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
         """As for all, from the means over the noisy inputs."""
         if self.numerator not in ("first", "second"):
             raise ValueError(f"numerator={self.numerator!r}: expected 'first' or 'second'")
-        n, sums = count("n_samples", self.n_samples), Sums(problem.n)
-        for part in problem.walk(n, Around(problem, self.noise_level, self.stdevs).point):
+        n, sums = check_count("n_samples", self.n_samples), RunningMoments(problem.n)
+        for part in problem.walk(n, NoisyPoints(problem, self.noise_level, self.stdevs).point):
             views = self.views(problem, part.gradients, len(part.rows))
-            slopes = [wide(f(g)) for f, g in zip(views, part.gradients)]
+            slopes = [at_least_float32(f(g)) for f, g in zip(views, part.gradients)]
             sums.add(part.rows, [g**power for g in slopes for power in (1, 2, 3)])
         means = iter(sums.mean(n))
         return [
-            weighted(a, self._weights(a, *triple)) for a, triple in zip(self.activations(problem), zip(*[means] * 3))
+            weighted_sum(a, self._weights(a, *triple))
+            for a, triple in zip(self.activations(problem), zip(*[means] * 3))
         ]
 
     def _weights(self, a: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ class ShapleyCAM(GradCAM):
     elementwise: bool = False
 
     paper: ClassVar[str] = "arXiv:2501.06261"
-    derive: ClassVar = staticmethod(curved)
+    derive: ClassVar = staticmethod(second_order_gradient)
 
     def weights(self, a: Tensor, g: Tensor) -> Tensor:
         """The values, or their means."""

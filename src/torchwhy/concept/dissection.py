@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.default_device import set_aside
-from ..engine.images import resize
-from ..engine.where import LayerLike
-from ..measurement import Measurement
+from torchwhy.analysis import Analysis
+from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.engine.run.device import cpu_default_device
 
-BINS = 2**16
+HISTOGRAM_BINS = 2**16
 ELEMENTS = 2**24  # of maps in the size of the masks, compared at once
 
 
@@ -43,7 +43,7 @@ class Dissection:
 
 
 @dataclass(kw_only=True, repr=False)
-class NetworkDissection(Measurement):
+class NetworkDissection(Analysis):
     r"""The overlap of a unit's high activations with a concept's masks over a data set:
     :math:`\mathrm{IoU}_{kc} = \sum |M_k \cap L_c| / \sum |M_k \cup L_c|`, the sums over images.
 
@@ -61,7 +61,7 @@ class NetworkDissection(Measurement):
     layer: LayerLike
     quantile: float = 0.005
 
-    @set_aside()
+    @cpu_default_device()
     def measure(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Dissection:
         """Go through ``data`` twice: for the thresholds, and for the overlaps.
 
@@ -83,7 +83,7 @@ class NetworkDissection(Measurement):
         for maps, _ in self._maps(data):
             bins = _bin(maps).movedim(1, 0).flatten(1)
             if histogram is None:
-                histogram = bins.new_zeros(len(bins), BINS)
+                histogram = bins.new_zeros(len(bins), HISTOGRAM_BINS)
             histogram.scatter_add_(1, bins, torch.ones_like(bins))
         if histogram is None:
             raise ValueError("data: no batches in it")
@@ -98,7 +98,7 @@ class NetworkDissection(Measurement):
                 seen[name] = seen.get(name, 0) + where.sum()
                 images = max(1, ELEMENTS // (maps.shape[1] * where[0].numel()))
                 for part, there in zip(maps.split(images), where.split(images)):
-                    high = resize(part, tuple(there.shape[2:])) > thresholds[:, None, None].to(maps)
+                    high = resize_maps(part, tuple(there.shape[2:])) > thresholds[:, None, None].to(maps)
                     both[name] = both.get(name, 0) + (high & there).sum((0, 2, 3))
                     either[name] = either.get(name, 0) + (high | there).sum((0, 2, 3))
         if not both:
@@ -138,13 +138,13 @@ class NetworkDissection(Measurement):
 def _bin(values: Tensor) -> Tensor:
     """The bin of each float32: its upper 16 bits, made to rise with the value."""
     bits = values.contiguous().view(torch.int32) >> 16
-    return torch.where(bits < 0, -(bits & 0x7FFF), bits).long() + BINS // 2
+    return torch.where(bits < 0, -(bits & 0x7FFF), bits).long() + HISTOGRAM_BINS // 2
 
 
 def _threshold(histogram: Tensor, quantile: float) -> Tensor:
     """For each unit the bin that holds its quantile, by the end nearer to zero, ``(units,)``."""
     above = histogram.flip(1).cumsum(1).flip(1)  # how many lie in a bin or above it
     enough = above >= quantile * histogram.sum(1, keepdim=True)
-    at = enough.sum(1) - 1 - BINS // 2  # the last bin for which that holds
+    at = enough.sum(1) - 1 - HISTOGRAM_BINS // 2  # the last bin for which that holds
     bits = torch.where(at < 0, (-at) | 0x8000, at)
     return (bits << 16).to(torch.int32).view(torch.float32)

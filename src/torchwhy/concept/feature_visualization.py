@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.images import resize
-from ..engine.problem import Problem
-from ..engine.randomness import Seed, generator_of
-from ..engine.where import LayerLike, find
-from ..measurement import Measurement
-from ..target import Target, only_tensor
-from .images import Jitter, Parameterization, Transform, image_of, start, total_variation
+from torchwhy.analysis import Analysis
+from torchwhy.concept.image_parameters import Jitter, Parameterization, Transform, image_of, start, total_variation
+from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.hooks import LayerLike, resolve_layer
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.problem import Problem
+from torchwhy.targets import Target, find_logits
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Excitation:
         return self.target.take(rows)
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        values = only_tensor(output)
+        values = find_logits(output)
         if values.dim() > 2 and len(self.target.largest) == 1:
             values = values.flatten(2).mean(2)
         return self.target.select(values, rows)
@@ -63,11 +63,11 @@ class _Energy:
         return None
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        return only_tensor(output).flatten(1).square().mean(1)
+        return find_logits(output).flatten(1).square().mean(1)
 
 
 @dataclass(kw_only=True, repr=False)
-class FeatureVisualization(Measurement):
+class FeatureVisualization(Analysis):
     r"""Images that excite a class, a channel or a unit: :math:`\arg\max_x \mathbb{E}_\tau f_t(\tau(x)) - \lambda R(x)`,
     over random small transformations :math:`\tau`, by Adam.
 
@@ -104,7 +104,7 @@ class FeatureVisualization(Measurement):
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     generator: Seed = 0
 
-    @set_aside()
+    @cpu_default_device()
     def generate(self, target: int | tuple[int, ...] | Sequence[int | tuple[int, ...]]) -> Visualization:
         """An image for each target.
 
@@ -115,11 +115,11 @@ class FeatureVisualization(Measurement):
         Raises:
             ValueError: an unknown parameterization, no target, an index out of range, a size that is none.
         """
-        count("n_steps", self.n_steps)
+        check_count("n_steps", self.n_steps)
         if not (isinstance(self.size, (tuple, list)) and len(self.size) == 2):
             raise ValueError(f"size={self.size!r}: expected (height, width)")
         for side in self.size:
-            count("size", side)
+            check_count("size", side)
         if self.parameterization not in ("fourier", "pixel"):
             raise ValueError(f"parameterization={self.parameterization!r}: expected 'fourier' or 'pixel'")
         targets = list(target) if isinstance(target, (list, range, Tensor)) else [target]
@@ -127,7 +127,7 @@ class FeatureVisualization(Measurement):
             raise ValueError("target: an empty list; give at least one class, channel or unit")
         like = _floats(self.model)
         shape = (len(targets), self.channels, *self.size)
-        generator = generator_of(self.generator)
+        generator = make_generator(self.generator)
         size = 0.01 if self.parameterization == "pixel" else 0.5
         jitter = Jitter(self.shift, self.degrees, self.zoom, generator)
         history = []
@@ -156,13 +156,13 @@ class FeatureVisualization(Measurement):
         with self.problem(x, targets, gradient=True) as problem:
             problem.batching.progress = False  # the bar is that of the steps
             if self.layer is not None:
-                problem.neuron = find(self.model, self.layer)
+                problem.neuron = resolve_layer(self.model, self.layer)
                 problem.target = _Excitation(problem.target)  # type: ignore[arg-type]
             yield problem
 
 
 @dataclass(kw_only=True, repr=False)
-class DeepDream(Measurement):
+class DeepDream(Analysis):
     r"""An image changed to excite all of a layer: :math:`\arg\max_x \, \mathrm{mean}(y(x)^2)`, by steps of one mean size, from
     coarse to fine.
 
@@ -187,7 +187,7 @@ class DeepDream(Measurement):
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     generator: Seed = 0
 
-    @set_aside()
+    @cpu_default_device()
     def generate(self, images: Tensor) -> Tensor:
         """Images ``(N, C, H, W)`` in [0, 1] dreamt on, of the same shape.
 
@@ -200,11 +200,11 @@ class DeepDream(Measurement):
             )
         if float(images.min()) < 0 or float(images.max()) > 1:
             raise ValueError(f"images: expected values in [0, 1], got {images.min():.3g} to {images.max():.3g}")
-        count("n_octaves", self.n_octaves)
-        count("n_steps", self.n_steps)
+        check_count("n_octaves", self.n_octaves)
+        check_count("n_steps", self.n_steps)
         if self.octave_scale < 1:
             raise ValueError(f"octave_scale={self.octave_scale}: expected at least 1")
-        jitter = Jitter(self.shift, 0.0, 0.0, generator_of(self.generator))
+        jitter = Jitter(self.shift, 0.0, 0.0, make_generator(self.generator))
         dreamt = torch.zeros_like(images)
         sizes = [
             tuple(max(1, round(s / self.octave_scale**k)) for s in images.shape[2:])
@@ -212,10 +212,10 @@ class DeepDream(Measurement):
         ]
         steps = iter(self.steps(self.n_octaves * self.n_steps))
         for size in sizes:
-            base, dreamt = resize(images, size), resize(dreamt, size)
+            base, dreamt = resize_maps(images, size), resize_maps(dreamt, size)
             with self.problem(base, gradient=True) as problem, torch.enable_grad():
                 problem.batching.progress = False
-                problem.neuron, problem.target = find(self.model, self.layer), _Energy()
+                problem.neuron, problem.target = resolve_layer(self.model, self.layer), _Energy()
                 for _ in range(self.n_steps):
                     next(steps)
                     image = (base + dreamt).clamp(0, 1).requires_grad_()

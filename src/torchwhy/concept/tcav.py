@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution, Inputs
-from ..engine.default_device import set_aside
-from ..engine.problem import Problem, Tensors
-from ..engine.randomness import Seed, generator_of
-from ..engine.where import Place, find
-from ..target import TargetLike
-from .cavs import Cavs, train
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.concept.cavs import Cavs, train
+from torchwhy.engine.layers.hooks import ResolvedLayer, resolve_layer
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.problem import Problem, Tensors
+from torchwhy.targets import TargetLike
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TCAV(Attribution):
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "tap"
     paper: ClassVar[str] = "arXiv:1711.11279"
 
-    @set_aside()
+    @cpu_default_device()
     def fit(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs] | None = None) -> TCAV:
         """Learn the concepts' vectors.
 
@@ -111,14 +111,14 @@ class TCAV(Attribution):
                 [a[place] for a in others],
                 self._classifier(),
                 self.held_out,
-                generator_of(self.generator),
+                make_generator(self.generator),
             )
             for place in next(iter(found.values()))
         }
         self.concepts = tuple(concepts)
         return self
 
-    @set_aside()
+    @cpu_default_device()
     def score(
         self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None
     ) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class TCAV(Attribution):
             if facts is None:
                 raise ValueError(f"{path}: not a file written by TCAV.save()")
             layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-            places = [_name(find(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
+            places = [_name(resolve_layer(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
             if facts["layers"] != places or facts["pool"] != self.pool:
                 theirs, ours = (", ".join(map(repr, names)) for names in (facts["layers"], places))
                 raise ValueError(
@@ -264,7 +264,7 @@ class TCAV(Attribution):
             raise RuntimeError("TCAV: no concepts yet; call fit(concepts, random) or load(path) first")
 
 
-def _name(place: Place) -> str:
+def _name(place: ResolvedLayer) -> str:
     """The layer's name, and what else was chosen of it."""
     chosen = [f"{k}={v!r}" for k in ("call", "output") if (v := getattr(place, k)) is not None]
     chosen += ["input=True"] if place.input else []

@@ -9,16 +9,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution, Inputs
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.problem import Problem, Tensors
-from ..engine.randomness import Seed
-from ..engine.warning import warn
-from ..target import TargetLike
-from .goal import Goal
-from .rows import Rows, rows_of, vectors
-from .search import Search, Term
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.counterfactual.constraints import RowVectors, constraints_per_row, vectors
+from torchwhy.counterfactual.goal import Goal
+from torchwhy.counterfactual.search import Search, Term
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.run.warn import warn
+from torchwhy.problem import Problem, Tensors
+from torchwhy.targets import TargetLike
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Counterfactual(Attribution):
 
     paper: ClassVar[str] = "arXiv:1711.00399"
 
-    @set_aside()
+    @cpu_default_device()
     def generate(self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None) -> Found:
         """Counterfactuals of each row.
 
@@ -137,7 +137,7 @@ class Counterfactual(Attribution):
         """Candidates ``(N · n_diverse, ...)``, and whether, how far and after how many steps each flipped; the gaps."""
         self._check()
         problem.batching.progress = False  # the bar here is that of the steps
-        rows = rows_of(problem.x, self.bounds, self.changeable, self.integers, self.one_hot)
+        rows = constraints_per_row(problem.x, self.bounds, self.changeable, self.integers, self.one_hot)
         self._aim(problem)
         x, k = vectors(problem.x), self.n_diverse
         search = Search(
@@ -184,7 +184,7 @@ class Counterfactual(Attribution):
             terms.append((self.plausible_weight, lambda z, which: self._implausible(rows, z, which)))
         return terms
 
-    def _distance(self, rows: Rows, x: Tensor, z: Tensor) -> Tensor:
+    def _distance(self, rows: RowVectors, x: Tensor, z: Tensor) -> Tensor:
         if self.distance == "l1":
             return (z - x).abs().sum(1)
         if self.distance == "l2":
@@ -196,7 +196,7 @@ class Counterfactual(Attribution):
             raise ValueError(f"distance: the callable must return one distance per row, shape ({len(z)},), not {got}")
         return found
 
-    def _implausible(self, rows: Rows, z: Tensor, which: Tensor) -> Tensor:
+    def _implausible(self, rows: RowVectors, z: Tensor, which: Tensor) -> Tensor:
         z = z[which]
         if isinstance(self.plausible, Tensor):
             near = self.plausible.flatten(1).to(z)
@@ -224,8 +224,8 @@ class Counterfactual(Attribution):
             raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
         if not (self.plausible is None or isinstance(self.plausible, Tensor) or callable(self.plausible)):
             raise ValueError(f"plausible={self.plausible!r}: expected a tensor of real rows, or an autoencoder")
-        count("n_diverse", self.n_diverse)
-        count("n_steps", self.n_steps)
+        check_count("n_diverse", self.n_diverse)
+        check_count("n_steps", self.n_steps)
         if self.step_size <= 0 or self.margin < 0:
             raise ValueError("step_size, margin: expected a positive step and no negative margin")
         weights = [

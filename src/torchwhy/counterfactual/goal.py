@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..target import Derived, only_tensor
+from torchwhy.targets import DerivedTarget, find_logits
 
 ROUNDING = 8  # units in the last place of the larger score
 
 
 @dataclass
-class Goal(Derived):
+class Goal(DerivedTarget):
     """The gap of each row, which is below zero once the row has flipped; it takes a target's place in a problem.
 
     Args:
@@ -35,7 +35,7 @@ class Goal(Derived):
         """
         if self.target.function is not None:
             return self.margin - self.target.select(output, rows)
-        out = only_tensor(output)
+        out = find_logits(output)
         if self.target.index is None and out.numel() == len(rows):
             out = out.reshape(len(rows), 1)
         if out.dim() != 2 or len(out) != len(rows):

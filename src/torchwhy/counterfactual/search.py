@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..engine.problem import Problem
-from .rows import Rows, vectors
+from torchwhy.counterfactual.constraints import RowVectors, vectors
+from torchwhy.problem import Problem
 
 Term = Callable[[Tensor, Tensor], Tensor]  # z (M, D) and which of the candidates they are (M,) -> what to lower, (M,)
 
@@ -28,7 +28,7 @@ class Search:
     """
 
     problem: Problem
-    rows: Rows
+    rows: RowVectors
     x: Tensor
     of: Tensor
     terms: list[tuple[float, Term]]

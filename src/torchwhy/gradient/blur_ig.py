@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 import torch
 
-from ..attribution import Attribution
-from ..engine.checks import count
-from ..engine.paths import Blurred
-from ..engine.problem import Problem, Sums, Tensors
+from torchwhy.attribution import Attribution
+from torchwhy.engine.run.checks import check_count
+from torchwhy.gradient.paths import BlurPath
+from torchwhy.problem import Problem, RunningMoments, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -38,19 +38,19 @@ class BlurIG(Attribution):
     is_complete: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2004.03383"
 
-    def path(self, problem: Problem) -> Blurred:
+    def path(self, problem: Problem) -> BlurPath:
         """The points, from blurred to sharp."""
-        count("n_steps", self.n_steps)
+        check_count("n_steps", self.n_steps)
         if not self.max_sigma > 0 or self.spacing not in ("linear", "square"):
             raise ValueError(
                 f"max_sigma={self.max_sigma!r}, spacing={self.spacing!r}: expected a positive number, and 'linear' or "
                 "'square'"
             )
         part = torch.linspace(1, 0, self.n_steps + 1, dtype=torch.double)
-        return Blurred(problem, self.max_sigma * (part if self.spacing == "linear" else part.sqrt()))
+        return BlurPath(problem, self.max_sigma * (part if self.spacing == "linear" else part.sqrt()))
 
     def _attribute(self, problem: Problem) -> Tensors:
-        path, sums = self.path(problem), Sums(problem.n)
+        path, sums = self.path(problem), RunningMoments(problem.n)
         for c in problem.walk(self.n_steps + 1, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
         problem.baselines = tuple(t[None] for t in path.point(problem.rows, torch.zeros(problem.n, dtype=torch.long)))

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..attribution import Attribution
-from ..engine.paths import Rule, Straight, nodes_and_weights, pairs
-from ..engine.problem import Evaluated, Problem, Sums, Tensors, rows_first
+from torchwhy.attribution import Attribution
+from torchwhy.gradient.paths import IntegrationRule, StraightPath, neighbouring_points, nodes_and_weights
+from torchwhy.problem import EvaluatedChunk, Problem, RunningMoments, Tensors, check_rows_first
 
 
-def along(problem: Problem, path: Straight) -> Iterator[Evaluated]:
+def points_along_path(problem: Problem, path: StraightPath) -> Iterator[EvaluatedChunk]:
     """The walk along a path, and that the layers pass its rows."""
     for found in problem.walk(path.n, path.point):
-        rows_first(problem.taps, found.gradients, len(found.rows))
+        check_rows_first(problem.taps, found.gradients, len(found.rows))
         yield found
 
 
@@ -37,7 +37,7 @@ class Conductance(Attribution):
     """
 
     n_steps: int = 50
-    method: Rule = "gausslegendre"
+    method: IntegrationRule = "gausslegendre"
 
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
@@ -46,8 +46,11 @@ class Conductance(Attribution):
     paper: ClassVar[str] = "arXiv:1805.12233"
 
     def _attribute(self, problem: Problem) -> Tensors:
-        path, sums = Straight(problem, nodes_and_weights(self.method, self.n_steps + 1)[0]), Sums(problem.n)
-        for before, after in pairs(along(problem, path), problem.n, self.n_steps + 1):
+        path, sums = (
+            StraightPath(problem, nodes_and_weights(self.method, self.n_steps + 1)[0]),
+            RunningMoments(problem.n),
+        )
+        for before, after in neighbouring_points(points_along_path(problem, path), problem.n, self.n_steps + 1):
             sums.add(
                 after.rows, [g * (a - b) for g, a, b in zip(before.gradients, after.activations, before.activations)]
             )
@@ -71,7 +74,7 @@ class InternalInfluence(Attribution):
     """
 
     n_steps: int = 50
-    method: Rule = "gausslegendre"
+    method: IntegrationRule = "gausslegendre"
 
     uses_baselines: ClassVar[bool] = True
     layer_role: ClassVar = "tap"
@@ -79,7 +82,7 @@ class InternalInfluence(Attribution):
 
     def _attribute(self, problem: Problem) -> Tensors:
         alphas, weights = nodes_and_weights(self.method, self.n_steps)
-        path, sums = Straight(problem, alphas), Sums(problem.n)
-        for c in along(problem, path):
+        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
+        for c in points_along_path(problem, path):
             sums.add(c.rows, c.gradients, weights[c.k % self.n_steps])
         return sums.mean(len(problem.baselines[0]))

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import torch
 
-from ..attribution import Attribution
-from ..engine.checks import count
-from ..engine.paths import Straight, stdevs_of
-from ..engine.problem import Problem, Sums, Tensors
-from ..engine.randomness import Draws, Seed, normal_draws
+from torchwhy.attribution import Attribution
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Draws, Seed, normal_draws
+from torchwhy.gradient.paths import StraightPath, stdev_per_tensor
+from torchwhy.problem import Problem, RunningMoments, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -47,10 +47,10 @@ class ExpectedGradients(Attribution):
         return ()
 
     def _attribute(self, problem: Problem) -> Tensors:
-        m = count("n_samples", self.n_samples)
+        m = check_count("n_samples", self.n_samples)
         alphas = torch.rand(m, generator=problem.generator, dtype=torch.double)
         drawn = torch.randint(len(problem.baselines[0]), (m,), generator=problem.generator)
-        path, sums = Straight(problem, alphas, drawn, self.noise(problem)), Sums(problem.n, square=True)
+        path, sums = StraightPath(problem, alphas, drawn, self.noise(problem)), RunningMoments(problem.n, square=True)
         for c in problem.walk(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
         problem.report(standard_error=sums.standard_error(m))
@@ -77,7 +77,7 @@ class GradientSHAP(ExpectedGradients):
 
     def noise(self, problem: Problem) -> tuple[Draws, ...]:
         """Normal draws of each input's shape."""
-        sigmas = stdevs_of(self.stdevs, problem.x)
+        sigmas = stdev_per_tensor(self.stdevs, problem.x)
         return (
             tuple(normal_draws(x, problem.generator).scaled(s) for x, s in zip(problem.x, sigmas))
             if any(sigmas)

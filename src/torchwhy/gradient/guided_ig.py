@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..attribution import Attribution
-from ..engine.checks import count
-from ..engine.guided import Guided
-from ..engine.problem import Problem, Sums, Tensors
+from torchwhy.attribution import Attribution
+from torchwhy.engine.run.checks import check_count
+from torchwhy.gradient.guided_path import GuidedPath
+from torchwhy.problem import Problem, RunningMoments, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -40,19 +40,19 @@ class GuidedIG(Attribution):
     uses_baselines: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2106.09788"
 
-    def path(self, problem: Problem) -> Guided:
+    def path(self, problem: Problem) -> GuidedPath:
         """The walk."""
-        count("n_steps", self.n_steps)
-        if count("anchors", self.anchors, 0) < 0 or self.n_steps % (self.anchors + 1):
+        check_count("n_steps", self.n_steps)
+        if check_count("anchors", self.anchors, 0) < 0 or self.n_steps % (self.anchors + 1):
             raise ValueError(f"n_steps={self.n_steps}: expected a multiple of anchors + 1 = {self.anchors + 1}")
         if not (0 < self.fraction <= 1 and 0 <= self.max_dist <= 1):
             raise ValueError(
                 f"fraction={self.fraction}, max_dist={self.max_dist}: expected numbers in (0, 1] and in [0, 1]"
             )
-        return Guided(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
+        return GuidedPath(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
 
     def _attribute(self, problem: Problem) -> Tensors:
-        path, sums, k = self.path(problem), Sums(problem.n), len(problem.baselines[0])
+        path, sums, k = self.path(problem), RunningMoments(problem.n), len(problem.baselines[0])
         for baseline in range(k):
             for point, step in path.walk(baseline):
                 sums.add(point.rows, [g * s for g, s in zip(point.gradients, step)])

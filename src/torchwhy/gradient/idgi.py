@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import torch
 
-from ..attribution import Attribution
-from ..engine.paths import Straight, pairs, row_sums
-from ..engine.problem import Evaluated, Problem, Sums, Tensors, over_rows
-from .blur_ig import BlurIG
-from .guided_ig import GuidedIG
-from .integrated_gradients import IntegratedGradients
+from torchwhy.attribution import Attribution
+from torchwhy.gradient.blur_ig import BlurIG
+from torchwhy.gradient.guided_ig import GuidedIG
+from torchwhy.gradient.integrated_gradients import IntegratedGradients
+from torchwhy.gradient.paths import StraightPath, neighbouring_points, sum_per_row
+from torchwhy.problem import EvaluatedChunk, Problem, RunningMoments, Tensors, expand_like
 
 
 @dataclass(kw_only=True, repr=False)
@@ -55,17 +55,17 @@ class IDGI(Attribution):
             raise ValueError(
                 f"of: {', '.join(sorted(unused))} given; the steps of IDGI are n_steps equal ones, leave it out"
             )
-        sums = Sums(problem.n)
-        for before, after in pairs(self._walk(of, problem), problem.n, of.n_steps + 1):
+        sums = RunningMoments(problem.n)
+        for before, after in neighbouring_points(self._walk(of, problem), problem.n, of.n_steps + 1):
             # in half precision small squares are zero
             squares = [g.to(torch.promote_types(g.dtype, torch.float)).square() for g in before.gradients]
-            whole = row_sums(squares)
+            whole = sum_per_row(squares)
             share = torch.where(whole > 0, (after.scores - before.scores) / whole, 0)
-            sums.add(before.rows, [over_rows(share, s) * s for s in squares])
+            sums.add(before.rows, [expand_like(share, s) * s for s in squares])
         return sums.mean(len(problem.baselines[0]))
 
     @staticmethod
-    def _walk(of: IntegratedGradients | BlurIG | GuidedIG, problem: Problem) -> Iterator[Evaluated]:
+    def _walk(of: IntegratedGradients | BlurIG | GuidedIG, problem: Problem) -> Iterator[EvaluatedChunk]:
         """The points of the path, from its beginning to the input, evaluated."""
         if isinstance(of, GuidedIG):
             return (point for k in range(len(problem.baselines[0])) for point, _ in of.path(problem).walk(k))
@@ -75,5 +75,5 @@ class IDGI(Attribution):
                 t[None] for t in path.point(problem.rows, torch.zeros(problem.n, dtype=torch.long))
             )
             return problem.walk(of.n_steps + 1, path.point)
-        line = Straight(problem, torch.linspace(0, 1, of.n_steps + 1, dtype=torch.double))
+        line = StraightPath(problem, torch.linspace(0, 1, of.n_steps + 1, dtype=torch.double))
         return problem.walk(line.n, line.point)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..engine.problem import Problem, Tensors
-from .of_gradient import OfGradient
+from torchwhy.gradient.single_gradient import GradientBased
+from torchwhy.problem import Problem, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
-class InputXGradient(OfGradient):
+class InputXGradient(GradientBased):
     r"""The input times the gradient of the score: :math:`A_{nk} = x_{nk} \, \partial f(x_n) / \partial x_{nk}`.
 
     In units of the score; exact for a linear model, where it sums to f(x) − f(0), and not complete for others: see

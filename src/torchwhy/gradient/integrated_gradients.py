@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..attribution import Attribution
-from ..engine.adaptive import integrate
-from ..engine.paths import Rule, Straight, nodes_and_weights
-from ..engine.problem import Problem, Sums, Tensors
+from torchwhy.attribution import Attribution
+from torchwhy.gradient.adaptive_steps import integrate_adaptively
+from torchwhy.gradient.paths import IntegrationRule, StraightPath, nodes_and_weights
+from torchwhy.problem import Problem, RunningMoments, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -38,7 +38,7 @@ class IntegratedGradients(Attribution):
     """
 
     n_steps: int = 50
-    method: Rule = "gausslegendre"
+    method: IntegrationRule = "gausslegendre"
     multiply_by_inputs: bool = True
     tolerance: float | None = None
     max_steps: int = 1000
@@ -48,14 +48,14 @@ class IntegratedGradients(Attribution):
     uses_baselines: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1703.01365"
 
-    def path(self, problem: Problem) -> Straight:
+    def path(self, problem: Problem) -> StraightPath:
         """The points, in the order in which they lie from the baseline to the input."""
-        return Straight(problem, nodes_and_weights(self.method, self.n_steps)[0])
+        return StraightPath(problem, nodes_and_weights(self.method, self.n_steps)[0])
 
     def _attribute(self, problem: Problem) -> Tensors:
         if self.tolerance is not None:
-            return integrate(problem, self.tolerance, self.max_steps, multiply=self.multiply_by_inputs)
-        path, sums = self.path(problem), Sums(problem.n)
+            return integrate_adaptively(problem, self.tolerance, self.max_steps, multiply=self.multiply_by_inputs)
+        path, sums = self.path(problem), RunningMoments(problem.n)
         weights = nodes_and_weights(self.method, self.n_steps)[1]
         for c in problem.walk(path.n, path.point):
             values = (

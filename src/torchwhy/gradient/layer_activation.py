@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..attribution import Attribution
-from ..engine.problem import Problem, Tensors
-from ..engine.where import Place
+from torchwhy.attribution import Attribution
+from torchwhy.engine.layers.hooks import ResolvedLayer
+from torchwhy.problem import Problem, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -20,7 +20,7 @@ class LayerActivation(Attribution):
 
     needs_gradient: ClassVar[bool] = False
 
-    def _check_apart(self, problem: Problem, places: tuple[Place, ...]) -> None:
+    def _check_apart(self, problem: Problem, places: tuple[ResolvedLayer, ...]) -> None:
         """Layers that are only read may lie behind one another."""
 
     def _attribute(self, problem: Problem) -> Tensors:

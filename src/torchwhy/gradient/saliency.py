@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..engine.problem import Problem, Tensors
-from .of_gradient import OfGradient
+from torchwhy.gradient.single_gradient import GradientBased
+from torchwhy.problem import Problem, Tensors
 
 Channels = Literal["max", "norm", "sum"] | None
 
 
 @dataclass(kw_only=True, repr=False)
-class Saliency(OfGradient):
+class Saliency(GradientBased):
     r"""The absolute gradient of the score: :math:`A_{nk} = |\partial f(x_n) / \partial x_{nk}|`.
 
     How much the score changes for a small change of each element: a slope, in units of score per input, not a share of the
@@ -41,10 +41,10 @@ class Saliency(OfGradient):
     paper: ClassVar[str] = "arXiv:1312.6034"
 
     def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
-        return finish(gradients, self.signed, self.channels)
+        return postprocess_gradient(gradients, self.signed, self.channels)
 
 
-def finish(gradients: Iterable[Tensor], signed: bool, channels: Channels) -> Tensors:
+def postprocess_gradient(gradients: Iterable[Tensor], signed: bool, channels: Channels) -> Tensors:
     """Gradients ``(N, C, ...)`` with their sign taken off and their channels made one, as asked for."""
     if channels not in ("max", "norm", "sum", None):
         raise ValueError(f"channels={channels!r}: expected 'max', 'norm', 'sum' or None")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..attribution import Attribution, Inputs, ask
-from ..engine.checks import count
-from ..engine.paths import Around
-from ..engine.problem import Problem, Sums, Tensors
-from ..engine.randomness import Seed
-from .saliency import Channels, Saliency, finish
+from torchwhy.attribution import Attribution, Inputs, attribute_at
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Seed
+from torchwhy.gradient.paths import NoisyPoints
+from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
+from torchwhy.problem import Problem, RunningMoments, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -78,11 +78,11 @@ class SmoothGrad(Attribution):
 
     def finish(self, values: Tensors) -> Tensors:
         """The mean gradient in the form asked for; another method's mean as it is."""
-        return finish(values, self.signed, self.channels) if self.of is None else values
+        return postprocess_gradient(values, self.signed, self.channels) if self.of is None else values
 
-    def moments(self, problem: Problem) -> Sums:
+    def moments(self, problem: Problem) -> RunningMoments:
         """Sums over the noisy inputs' maps and their squares."""
-        count("n_samples", self.n_samples)
+        check_count("n_samples", self.n_samples)
         if self.of is not None and self.layer is not None:
             raise ValueError("layer: give it to the method in of=")
         of = self.of or Saliency(
@@ -93,13 +93,13 @@ class SmoothGrad(Attribution):
             attribute_to_layer_input=self.attribute_to_layer_input,
             precision=self.precision,
         )
-        around = Around(problem, self.noise_level, self.stdevs)
+        around = NoisyPoints(problem, self.noise_level, self.stdevs)
 
         def work(start: int, stop: int) -> tuple[Tensor, Tensors]:
             rows, k = problem.rows_and_samples(start, stop)
-            return rows, ask(of, problem, around.point(rows, k), rows)
+            return rows, attribute_at(of, problem, around.point(rows, k), rows)
 
-        sums = Sums(problem.n, square=True)
+        sums = RunningMoments(problem.n, square=True)
         for rows, values in problem.batches(self.n_samples * problem.n, work):
             sums.add(rows, values)
         return sums

@@ -11,11 +11,10 @@
 - A method that must explain again draws the same samples each time, also where it was given no ``generator``.
 """
 
-from ._base import Curve, Options
-from .again import Data
-from .agreement import faithfulness_correlation, faithfulness_estimate, infidelity, sensitivity_n
-from .axioms import completeness_gap, input_invariance, non_sensitivity
-from .curves import (
+from torchwhy.metrics.agreement import faithfulness_correlation, faithfulness_estimate, infidelity, sensitivity_n
+from torchwhy.metrics.axioms import completeness_gap, input_invariance, non_sensitivity
+from torchwhy.metrics.complexity_metrics import complexity, effective_complexity, sparseness
+from torchwhy.metrics.curves import (
     average_drop,
     average_increase,
     deletion,
@@ -26,7 +25,7 @@ from .curves import (
     road,
     sufficiency,
 )
-from .localisation import (
+from torchwhy.metrics.localisation import (
     auc,
     energy_pointing_game,
     iou,
@@ -35,9 +34,16 @@ from .localisation import (
     relevance_rank,
     top_k_intersection,
 )
-from .randomization import model_randomization, random_logit
-from .robustness import continuity, explanation_attack, local_lipschitz, sensitivity_avg, sensitivity_max
-from .simplicity import complexity, effective_complexity, sparseness
+from torchwhy.metrics.metric_function import Curve, Options
+from torchwhy.metrics.randomization import model_randomization, random_logit
+from torchwhy.metrics.reexplain import Data
+from torchwhy.metrics.robustness import (
+    continuity,
+    explanation_attack,
+    local_lipschitz,
+    sensitivity_avg,
+    sensitivity_max,
+)
 
 __all__ = [
     "Curve",

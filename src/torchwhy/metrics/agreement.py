@@ -15,15 +15,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..attribution import Inputs
-from ..engine.checks import count
-from ..engine.masks import collect
-from ..engine.paths import pick
-from ..engine.problem import Problem
-from ..engine.randomness import Draws, block_for
-from ..engine.transfer import sent
-from ..target import TargetLike
-from ._base import Curve, Options, Rated, as_scores, metric, pearson, problem_of, rate, rounding, summed
+from torchwhy.attribution import Inputs
+from torchwhy.engine.features.masks import evaluate_all
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.transfer import to_device
+from torchwhy.gradient.paths import index_rows
+from torchwhy.metrics.metric_function import (
+    Curve,
+    FeatureScores,
+    Options,
+    as_scores,
+    metric,
+    pearson,
+    problem_of,
+    reduction,
+    rounding,
+    to_features,
+)
+from torchwhy.problem import Problem
+from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,12 +77,12 @@ def infidelity(
     Paper: Yeh et al. 2019, arXiv:1901.09392, definition 2.1; β as in their appendix.
     """
     problem = problem_of(model, inputs, target, **options)
-    samples = count("n_samples", n_samples)
+    samples = check_count("n_samples", n_samples)
     if not stdev > 0:
         raise ValueError(f"stdev={stdev}: expected a positive number, in the units of the inputs")
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain by an embedding layer's output")
-    rated = rate(problem, attributions, reduce=summed(options))
+    rated = to_features(problem, attributions, reduce=reduction(options))
     coefficients = _at_elements(rated, problem)
     if multiplied_by_inputs:
         steps = [x - b.mean(0) for x, b in zip(problem.x, problem.baselines)]
@@ -92,7 +103,7 @@ def infidelity(
 
     elements = sum(s.numel() for s in shapes)
     draw, device = (noise, problem.x[0].device) if perturb is None else (given, None)
-    draws = Draws(draw, problem.generator, min(samples, block_for(elements)), device)
+    draws = Draws(draw, problem.generator, min(samples, draws_per_block(elements)), device)
     forecast, change = _forecasts(problem, coefficients, draws, samples)
     size = forecast.square().sum(0)
     beta = torch.where(size > 0, (forecast * change).sum(0) / size, 0) if normalize else 1.0
@@ -134,7 +145,7 @@ def faithfulness_correlation(
     problem = problem_of(model, inputs, target, **options)
     rated = _summed(problem, attributions, options)
     size = max(1, rated.d // 10) if subset_size is None else subset_size
-    if count("oversample", oversample) > 1 and size < LARGE:
+    if check_count("oversample", oversample) > 1 and size < LARGE:
         raise ValueError(f"oversample={oversample}: takes sets of at least {LARGE} features, these have {size}")
     return _subsets(problem, rated, [size], n_samples, oversample)[:, 0]
 
@@ -197,21 +208,21 @@ def faithfulness_estimate(
     """
     problem = problem_of(model, inputs, target, **options)
     rated = _summed(problem, attributions, options)
-    groups = min(count("steps", steps, 3), rated.d)
+    groups = min(check_count("steps", steps, 3), rated.d)
     group = rated.ranks(problem.generator) * groups // rated.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return rated.features.keep(group[rows] != sent(index - 1, rows.device)[:, None], rows)
+        return rated.features.keep(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
 
     with problem.open():
-        scores = collect(problem, masks, (0, groups + 1))
+        scores = evaluate_all(problem, masks, (0, groups + 1))
     sums = rated.values.new_zeros(problem.n, groups, dtype=torch.double)
     sums.scatter_add_(1, group, rated.values.double())
     return as_scores(_correlation(sums, scores[0], scores[1:], problem), problem)
 
 
-def _summed(problem: Problem, attributions: Any, options: Options) -> Rated:
-    rated = rate(problem, attributions, reduce=summed(options))
+def _summed(problem: Problem, attributions: Any, options: Options) -> FeatureScores:
+    rated = to_features(problem, attributions, reduce=reduction(options))
     if not rated.features.shared:
         raise ValueError(
             "feature_mask: has rows of its own; sets of features are drawn for all rows at once, so give one (1, ...) for all"
@@ -222,12 +233,17 @@ def _summed(problem: Problem, attributions: Any, options: Options) -> Rated:
 
 
 def _subsets(
-    problem: Problem, rated: Rated, sizes: Sequence[int], n_samples: int, oversample: int = 1, name: str = "subset_size"
+    problem: Problem,
+    rated: FeatureScores,
+    sizes: Sequence[int],
+    n_samples: int,
+    oversample: int = 1,
+    name: str = "subset_size",
 ) -> Tensor:
     """Correlations (N, len(sizes)) over sets of features."""
-    samples = count("n_samples", n_samples, 3)
+    samples = check_count("n_samples", n_samples, 3)
     for size in sizes:
-        if count(name, size) >= rated.d:
+        if check_count(name, size) >= rated.d:
             raise ValueError(f"{name}={size}: a set needs fewer than all {rated.d} features")
     values = rated.values.double()
     with problem.open():
@@ -256,9 +272,9 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
     if math.comb(d, size) <= samples:
         members = torch.tensor(list(itertools.combinations(range(d), size)))
         every = torch.zeros(len(members), d, dtype=torch.bool).scatter_(1, members, True).to(device)
-        return Sets(every.to(values) @ values.T, lambda index, rows: ~every[sent(index, device)])
+        return Sets(every.to(values) @ values.T, lambda index, rows: ~every[to_device(index, device)])
     shuffled = lambda count, g: torch.stack([torch.randperm(d, generator=g) for _ in range(count)])  # noqa: E731
-    orders = Draws(shuffled, problem.generator, min(samples, block_for(d)))  # not sorted: a seventh of the time
+    orders = Draws(shuffled, problem.generator, min(samples, draws_per_block(d)))  # not sorted: a seventh of the time
     if oversample == 1:
         sums = values.new_zeros(samples, len(values))
 
@@ -267,7 +283,7 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
             made = torch.arange(first, int(index[-1]) + 1)
             members = (orders[made] < size).to(device)
             sums[made.to(device)] = members.to(values) @ values.T
-            return ~members[sent(index - first, device)]
+            return ~members[to_device(index - first, device)]
 
         return Sets(sums, random)
     groups = d // size  # an order of the features cut into pieces is so many sets
@@ -279,17 +295,17 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
     chosen, part = torch.cat([ranked[:low], ranked[low - samples :]]), torch.stack([p.to(kind) for p in parts])
 
     def keep(index: Tensor, rows: Tensor) -> Tensor:
-        which = chosen[sent(index, device), rows]
+        which = chosen[to_device(index, device), rows]
         return part[which // groups] != (which % groups)[:, None]
 
     sums = said.transpose(1, 2).flatten(0, 1).gather(0, chosen)
     return Sets(sums, keep, (size * (d - size) / d * values.var(1)).sqrt())
 
 
-def _agreement(problem: Problem, rated: Rated, whole: Tensor, sets: Sets) -> Tensor:
+def _agreement(problem: Problem, rated: FeatureScores, whole: Tensor, sets: Sets) -> Tensor:
     """The correlation (N,) of the attributions of sets with what the score ``whole`` (N,) loses without them."""
     masks = lambda index, rows: rated.features.keep(sets.keep(index, rows), rows)  # noqa: E731
-    r = _correlation(sets.said.T, whole, collect(problem, masks, (0, len(sets.said))), problem)
+    r = _correlation(sets.said.T, whole, evaluate_all(problem, masks, (0, len(sets.said))), problem)
     if sets.spread is None:
         return r
     ratio = sets.spread / sets.said.std(0)  # Thorndike 1949, case 2: from the chosen sets' range to that of all
@@ -309,8 +325,8 @@ def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.rows_and_samples(start, stop)
         moves = [m.to(x).view(-1, *x.shape[1:]) for m, x in zip(draws[k].to(rows.device).split(sizes, 1), problem.x)]
-        said = [(m.double() * pick(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
-        scores = problem.scores([pick(x, rows) - m for x, m in zip(problem.x, moves)], rows)
+        said = [(m.double() * index_rows(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
+        scores = problem.scores([index_rows(x, rows) - m for x, m in zip(problem.x, moves)], rows)
         return torch.stack([torch.stack(said).sum(0), scores.double()])
 
     with problem.open():
@@ -319,7 +335,7 @@ def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n
     return forecast, whole - scores
 
 
-def _at_elements(rated: Rated, problem: Problem) -> tuple[Tensor, ...]:
+def _at_elements(rated: FeatureScores, problem: Problem) -> tuple[Tensor, ...]:
     """The attributions on every element of the inputs, a feature's shared equally among its elements."""
     number = torch.zeros_like(rated.values)
     for ids, x in zip(rated.features.ids, problem.x):

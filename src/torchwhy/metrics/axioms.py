@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import attribution
-from ..attribution import Attribution, Inputs
-from ..engine.masks import collect
-from ..target import TargetLike
-from ._base import Options, as_scores, metric, problem_of, rate, rounding, summed, tensors_of
-from .again import Data, asked, explain, once, relative, twin
+from torchwhy import attribution
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.features.masks import evaluate_all
+from torchwhy.metrics.metric_function import (
+    Options,
+    as_scores,
+    metric,
+    problem_of,
+    reduction,
+    rounding,
+    tensors_of,
+    to_features,
+)
+from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
+from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,11 +47,11 @@ def completeness_gap(
     """
     problem = problem_of(model, inputs, target, **options)
     whole = options.get("whole_features")
-    found = (rate(problem, attributions, reduce="mean").values,) if whole else tensors_of(attributions)
+    found = (to_features(problem, attributions, reduce="mean").values,) if whole else tensors_of(attributions)
     if len(found[0]) != problem.n:
         raise ValueError(f"attributions: {len(found[0])} rows for {problem.n} rows of inputs")
     with problem.open():
-        return as_scores(attribution.completeness_gap(problem, found), problem)
+        return as_scores(attribution.gap_of_attributions(problem, found), problem)
 
 
 @metric(better="lower", span=(0, 1), needs="model", paper="arXiv:2007.07584")
@@ -70,9 +79,9 @@ def non_sensitivity(
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance={tolerance}: expected a share of the largest, from 0 to below 1")
     problem = problem_of(model, inputs, target, **options)
-    rated = rate(problem, attributions, reduce=summed(options))
+    rated = to_features(problem, attributions, reduce=reduction(options))
     with problem.open():
-        scores = collect(problem, rated.features.all_but, (0, rated.d + 1))
+        scores = evaluate_all(problem, rated.features.all_but, (0, rated.d + 1))
     effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
     effect = torch.where(effect > rounding(scores.T, problem)[:, None], effect, 0)
     exists = torch.arange(rated.d, device=said.device) < rated.features.count[:, None]
@@ -95,9 +104,9 @@ def input_invariance(
 
     Paper: Kindermans et al. 2017, arXiv:1711.00867, section 2.
     """
-    method, data = once(method, inputs, data)
-    other, aim = twin(method, target)
-    tensors = asked(method, inputs, target, 0, data).x
+    method, data = make_deterministic(method, inputs, data)
+    other, aim = copy_method(method, target)
+    tensors = make_problem(method, inputs, target, 0, data).x
     s = torch.as_tensor(shift, device=tensors[0].device)
     sizes = [(s.shape, (1,) * (s.dim() - x.dim()) + x[:1].shape) for x in tensors]
     if any(s.dim() > len(row) or any(a not in (1, b) for a, b in zip(own[::-1], row[::-1])) for own, row in sizes):
@@ -112,5 +121,5 @@ def input_invariance(
     other.model.forward = forward
     there: Any = tuple(x + s.to(x) for x in tensors)
     there = dict(zip(names, there)) if names else there[0] if isinstance(inputs, Tensor) else there
-    a, b = explain(method, inputs, target, data), explain(other, there, aim, data)
+    a, b = explain_again(method, inputs, target, data), explain_again(other, there, aim, data)
     return relative((b - a).norm(dim=1), a.norm(dim=1))

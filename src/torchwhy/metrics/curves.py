@@ -13,16 +13,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ..attribution import Inputs
-from ..engine.checks import count
-from ..engine.images import fill_linearly
-from ..engine.masks import Fill, collect
-from ..engine.paths import pick
-from ..engine.problem import Problem, over_rows
-from ..engine.randomness import normal_draws
-from ..engine.transfer import sent
-from ..target import TargetLike
-from ._base import Curve, Options, as_scores, fractions_of, metric, problem_of, rate, rounding, summed
+from torchwhy.attribution import Inputs
+from torchwhy.engine.features.masks import FillFunction, evaluate_all
+from torchwhy.engine.images.filters import inpaint_linearly
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import normal_draws
+from torchwhy.engine.run.transfer import to_device
+from torchwhy.gradient.paths import index_rows
+from torchwhy.metrics.metric_function import (
+    Curve,
+    Options,
+    as_scores,
+    fractions_of,
+    metric,
+    problem_of,
+    reduction,
+    rounding,
+    to_features,
+)
+from torchwhy.problem import Problem, expand_like
+from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +71,7 @@ def deletion(
     flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, count("steps", steps), remove="top", reduce=summed(options))
+    return removal(problem, attributions, check_count("steps", steps), remove="top", reduce=reduction(options))
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
@@ -82,7 +92,7 @@ def insertion(
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, count("steps", steps), remove="rest", reduce=summed(options))
+    return removal(problem, attributions, check_count("steps", steps), remove="rest", reduce=reduction(options))
 
 
 @metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:2003.08747")
@@ -159,9 +169,9 @@ def road(
     def fill(index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
         if keep.shape[1] != 1:
             raise ValueError("attributions: road removes whole pixels; sum over the channels, .sum(1, keepdim=True)")
-        return fill_linearly(pick(x, rows), keep) + noise * draws[index].to(x)
+        return inpaint_linearly(index_rows(x, rows), keep) + noise * draws[index].to(x)
 
-    return removal(problem, attributions, shares, remove=remove, reduce=summed(options), fill=fill)
+    return removal(problem, attributions, shares, remove=remove, reduce=reduction(options), fill=fill)
 
 
 @metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
@@ -226,8 +236,8 @@ def monotonicity(
     Paper: Arya et al. 2019, arXiv:1909.03012, section 5, after Luss et al.; there it is a yes or no.
     """
     problem = problem_of(model, inputs, target, **options)
-    steps = count("steps", steps)
-    curve = removal(problem, attributions, steps, remove="top", reduce=summed(options))  # read from its end
+    steps = check_count("steps", steps)
+    curve = removal(problem, attributions, steps, remove="top", reduce=reduction(options))  # read from its end
     steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
     held = (curve.scores.diff(dim=1) <= rounding(curve.scores, problem)[:, None]) & steps_taken
     return as_scores(held.sum(1).double() / steps_taken.sum(-1), problem)
@@ -252,7 +262,7 @@ def average_drop(
 
     Paper: Chattopadhay et al. 2018, arXiv:1710.11063, section 5.1.
     """
-    whole, shown, _ = _shown(model, inputs, attributions, target, options)
+    whole, shown, _ = _visible_share(model, inputs, attributions, target, options)
     return (whole - shown).clamp(min=0) / _positive(whole)
 
 
@@ -264,7 +274,7 @@ def average_increase(
 
     As :func:`average_drop`; its mean over rows is the paper's "increase in confidence".
     """
-    whole, shown, rounded = _shown(model, inputs, attributions, target, options)
+    whole, shown, rounded = _visible_share(model, inputs, attributions, target, options)
     return (shown - whole > rounded).to(whole)
 
 
@@ -290,7 +300,7 @@ def removal(
     Returns:
         Scores against the shares removed, to the nearest whole feature; for "rest", against those kept.
     """
-    rated = rate(problem, attributions, reduce=reduce)
+    rated = to_features(problem, attributions, reduce=reduce)
     ranks = rated.ranks_at_elements(problem.generator)
     if not isinstance(shares, Tensor):
         steps = rated.d if shares is None else min(shares, rated.d)
@@ -303,13 +313,15 @@ def removal(
     cuts = d - once if remove == "bottom" else once  # keep those of small rank
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        cut = cuts[rows, sent(index, rows.device)]
-        shown = [pick(r, rows) for r in ranks]
-        return tuple(r >= over_rows(cut, r) if remove == "top" else r < over_rows(cut, r) for r in shown)
+        cut = cuts[rows, to_device(index, rows.device)]
+        shown = [index_rows(r, rows) for r in ranks]
+        return tuple(r >= expand_like(cut, r) if remove == "top" else r < expand_like(cut, r) for r in shown)
 
-    filler: Fill | None = None if fill is None else lambda index, rows: (fill(index, rows, masks(index, rows)[0]),)
+    filler: FillFunction | None = (
+        None if fill is None else lambda index, rows: (fill(index, rows, masks(index, rows)[0]),)
+    )
     with problem.open():
-        scores = collect(problem, masks, (0, once.shape[1]), fill=filler).T[:, back]
+        scores = evaluate_all(problem, masks, (0, once.shape[1]), fill=filler).T[:, back]
     fractions = once[:, back] / d.double()
     alike = bool((fractions == fractions[0]).all())
     return Curve(fractions[0] if alike else fractions, as_scores(scores, problem))
@@ -334,29 +346,29 @@ def _mean_drop(
         raise ValueError(f"fractions={fractions!r}: nothing is to be learnt from the share 0")
     whole = torch.tensor([0.0 if remove == "top" else 1.0], dtype=torch.double)
     shares = torch.cat([whole, shares] if remove == "top" else [shares, whole])
-    scores = removal(problem, attributions, shares, remove=remove, reduce=summed(options)).scores
+    scores = removal(problem, attributions, shares, remove=remove, reduce=reduction(options)).scores
     if remove == "top":
         return (scores[:, :1] - scores[:, 1:]).mean(1)
     return (scores[:, -1:] - scores[:, :-1]).mean(1)
 
 
-def _shown(
+def _visible_share(
     model: Any, inputs: Inputs, attributions: Any, target: TargetLike, options: Options
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores of the inputs, and of the inputs times their maps, and how far they are apart by rounding."""
     problem = problem_of(model, inputs, target, **{"softmax": True, **options})  # type: ignore[arg-type]
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be shown in part; explain by an embedding layer's output")
-    rated = rate(problem, attributions, reduce="mean")
+    rated = to_features(problem, attributions, reduce="mean")
     values = rated.values.clamp(min=0)
     values = values / values.amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
     every = rated.features.keep(values, problem.rows)
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        first = sent(index, rows.device) == 0
-        return tuple(torch.where(over_rows(first, e).bool(), 1, pick(e, rows)) for e in every)
+        first = to_device(index, rows.device) == 0
+        return tuple(torch.where(expand_like(first, e).bool(), 1, index_rows(e, rows)) for e in every)
 
     with problem.open():
-        whole, shown = collect(problem, masks, (0, 2))
+        whole, shown = evaluate_all(problem, masks, (0, 2))
     rounded = rounding(torch.stack([whole, shown], 1), problem)
     return as_scores(whole, problem), as_scores(shown, problem), rounded

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.checks import count
-from ._base import average_ranks, metric, tensors_of
+from torchwhy.engine.run.checks import check_count
+from torchwhy.metrics.metric_function import average_ranks, metric, tensors_of
 
 Sign = Literal["positive", "absolute"]
 
@@ -86,7 +86,7 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign
     Paper: Theiner et al. 2021, arXiv:2104.14995.
     """
     maps, mask = _maps(attributions, mask, sign)
-    if count("k", k) > mask[0].numel():
+    if check_count("k", k) > mask[0].numel():
         raise ValueError(f"k={k}: a map has {mask[0].numel()} pixels")
     return _on_mask(maps, mask, torch.full((len(maps),), k, device=maps.device))
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..attribution import Attribution, Inputs
-from ..engine.randomness import Seed, generator_of
-from ..target import Target, TargetLike, only_tensor
-from ._base import Curve, metric, problem_of
-from .again import Data, explain, likeness, once, twin
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.metrics.metric_function import Curve, metric, problem_of
+from torchwhy.metrics.reexplain import Data, copy_method, explain_again, likeness, make_deterministic
+from torchwhy.targets import Target, TargetLike, find_logits
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -57,16 +57,16 @@ def model_randomization(
         raise ValueError(f"mode={mode!r}: expected 'cascading' or 'independent'")
     if isinstance(target, str):
         raise ValueError(f"target={target!r}: would change with the weights; give the classes")
-    method, data = once(method, inputs, data)
-    draws, (other, there) = generator_of(generator), twin(method, target)
+    method, data = make_deterministic(method, inputs, data)
+    draws, (other, there) = make_generator(generator), copy_method(method, target)
     names = _stages(other.model) if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise ValueError("layers: none given")
-    modules = [_named(other.model, name) for name in names]
+    modules = [_layer_names(other.model, name) for name in names]
     bare = [name or "the model" for name, m in zip(names, modules) if not _varied(m)]
     if bare:
         raise ValueError(f"layers: {', '.join(bare)}: no weights that could be made random (none, or all alike)")
-    start = explain(method, inputs, target, data)
+    start = explain_again(method, inputs, target, data)
     found = [likeness(start, start, absolute=absolute)]
     with torch.inference_mode(False):
         whole = {k: v.clone() for k, v in other.model.state_dict().items()}
@@ -74,7 +74,7 @@ def model_randomization(
             if mode == "independent":
                 other.model.load_state_dict(whole)
             randomize(module, draws)
-            found.append(likeness(start, explain(other, inputs, there, data), absolute=absolute))
+            found.append(likeness(start, explain_again(other, inputs, there, data), absolute=absolute))
     return Curve(torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device), torch.stack(found, 1))
 
 
@@ -98,10 +98,10 @@ def random_logit(
 
     Paper: Sixt et al. 2020, arXiv:1912.09818, section 4, where the similarity is structural.
     """
-    method, data = once(method, inputs, data)
+    method, data = make_deterministic(method, inputs, data)
     problem = problem_of(method.model, inputs, target, like=method, generator=generator, **data)
     with problem.open():
-        out = only_tensor(problem.output(tuple(x[:1] for x in problem.x), problem.rows[:1]))
+        out = find_logits(problem.output(tuple(x[:1] for x in problem.x), problem.rows[:1]))
     chosen = problem.target
     if not isinstance(chosen, Target) or chosen.index is None or chosen.neuron or out.dim() != 2 or out.shape[1] < 2:
         raise ValueError(
@@ -113,7 +113,7 @@ def random_logit(
     own = index.expand(problem.n, -1)[:, 0].cpu()
     step = torch.randint(1, out.shape[1], (1,), generator=problem.generator)
     others = ((own + step) % out.shape[1]).tolist()
-    a, b = explain(method, inputs, own.tolist(), data), explain(method, inputs, others, data)
+    a, b = explain_again(method, inputs, own.tolist(), data), explain_again(method, inputs, others, data)
     return likeness(a, b, absolute=absolute)
 
 
@@ -143,7 +143,7 @@ def _stages(model: nn.Module) -> list[str]:
     return names or [prefix.rstrip(".")]
 
 
-def _named(model: nn.Module, name: str) -> Any:
+def _layer_names(model: nn.Module, name: str) -> Any:
     try:
         return model.get_submodule(name)
     except AttributeError:

@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution, Inputs
-from ..engine.checks import count
-from ..engine.paths import pick
-from ..engine.problem import Problem, Tensors, over_rows
-from ..engine.randomness import Seed
-from ..engine.transfer import sent
-from ..target import TargetLike, only_tensor
-from ._base import metric
-from .again import Data, asked, at, moved, once, relative, steps_in_ball
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.run.transfer import to_device
+from torchwhy.gradient.paths import index_rows
+from torchwhy.metrics.metric_function import metric
+from torchwhy.metrics.reexplain import (
+    Data,
+    attribute_points,
+    make_deterministic,
+    make_problem,
+    perturb,
+    relative,
+    steps_in_ball,
+)
+from torchwhy.problem import Problem, Tensors, expand_like
+from torchwhy.targets import TargetLike, find_logits
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,8 +122,8 @@ def continuity(
 
     Paper: Montavon et al. 2018, arXiv:1706.07979, section 7.1.
     """
-    method, data = once(method, inputs, data)
-    problem = asked(method, inputs, target, 0, data)
+    method, data = make_deterministic(method, inputs, data)
+    problem = make_problem(method, inputs, target, 0, data)
     if isinstance(shifts, int):
         raise TypeError(f"shifts={shifts}: expected several, as ({shifts},)")
     if any(x.dim() not in (3, 4) for x in problem.x) or not shifts or 0 in shifts:
@@ -128,10 +136,10 @@ def continuity(
         return x.gather(-1, index.view(-1, *[1] * (x.dim() - 2), width).expand_as(x))
 
     def point(rows: Tensor, k: Tensor) -> Tensors:
-        return tuple(shifted(pick(x, rows), k) for x in problem.x)
+        return tuple(shifted(index_rows(x, rows), k) for x in problem.x)
 
     with problem.open():
-        found = at(method, problem, len(shifts) + 1, point)
+        found = attribute_points(method, problem, len(shifts) + 1, point)
     every = [torch.full((problem.n,), k + 1) for k in range(len(shifts))]
     moves = [torch.stack([(x - shifted(x, k)).flatten(1).norm(dim=1) for k in every]) for x in problem.x]
     step = torch.stack(moves).norm(dim=0).to(found)
@@ -169,24 +177,24 @@ def explanation_attack(
 
     Paper: after Ghorbani et al. 2019, arXiv:1710.10547, algorithm 1, which needs a second derivative.
     """
-    pairs = count("n_samples", n_samples)
+    pairs = check_count("n_samples", n_samples)
     if not tolerance >= 0:
         raise ValueError(f"tolerance={tolerance}: expected a share of the score, not negative")
-    method, data = once(method, inputs, data)
-    problem = asked(method, inputs, target, generator, data)
+    method, data = make_deterministic(method, inputs, data)
+    problem = make_problem(method, inputs, target, generator, data)
     first = tuple(d[torch.arange(pairs)] for d in steps_in_ball(problem, radius))
     with problem.open():
-        start = at(method, problem, 1, lambda rows, k: tuple(pick(x, rows) for x in problem.x))[0]
+        start = attribute_points(method, problem, 1, lambda rows, k: tuple(index_rows(x, rows) for x in problem.x))[0]
         look = _Look(method, problem, start, tolerance)
-        away, margin = look(pairs, lambda rows, k: moved(problem, first, rows, k))
-        here = moved(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0).cpu())
-        for _ in range(count("steps", steps)):
+        away, margin = look(pairs, lambda rows, k: perturb(problem, first, rows, k))
+        here = perturb(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0).cpu())
+        for _ in range(check_count("steps", steps)):
             probes = tuple(d[torch.arange(pairs)] / 4 for d in steps_in_ball(problem, radius))
-            away, margin = look(2 * pairs + 1, _around(here, problem.x, probes, radius))
+            away, margin = look(2 * pairs + 1, _points_around(here, problem.x, probes, radius))
             up = torch.where(margin[0] >= 0, away, margin)  # where the prediction is lost, back to it first
             slope = (up[1::2] - up[2::2]).T  # (N, pairs)
             here = tuple(_ascend(h, x, slope, p.to(x), radius) for h, x, p in zip(here, problem.x, probes))
-        look(1, lambda rows, k: tuple(pick(h, rows) for h in here))
+        look(1, lambda rows, k: tuple(index_rows(h, rows) for h in here))
     return torch.where(start.norm(dim=1) > 0, look.best, torch.nan)
 
 
@@ -209,11 +217,11 @@ class _Look:
 
     def _output(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
         with torch.no_grad():
-            return only_tensor(self.problem.output(z, rows))
+            return find_logits(self.problem.output(z, rows))
 
     def __call__(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> tuple[Tensor, Tensor]:
         """Distances (n, N), and margins (n, N), which are not negative where the prediction is kept."""
-        found = at(self.method, self.problem, n, point)
+        found = attribute_points(self.method, self.problem, n, point)
         away = 1 - torch.cosine_similarity(found, self.start.expand_as(found), dim=2, eps=0.0).nan_to_num(0.0)
 
         def margins(start: int, stop: int) -> Tensor:
@@ -231,14 +239,14 @@ class _Look:
         return away, margin
 
 
-def _around(here: Tensors, x: Tensors, probes: Tensors, radius: float) -> Callable[[Tensor, Tensor], Tensors]:
+def _points_around(here: Tensors, x: Tensors, probes: Tensors, radius: float) -> Callable[[Tensor, Tensor], Tensors]:
     """Points of the cube: 0 is here, 1 and 2 lie a probe to either side of it, 3 and 4 the next probe, ..."""
 
     def point(rows: Tensor, k: Tensor) -> Tensors:
         side = torch.where(k == 0, 0, 2 * (k % 2) - 1)
         which = ((k - 1) // 2).clamp(min=0)
-        moves = [(p[which] * over_rows(side, p)).to(h) for h, p in zip(here, probes)]
-        return tuple(_within(pick(h, rows) + m, pick(o, rows), radius) for h, m, o in zip(here, moves, x))
+        moves = [(p[which] * expand_like(side, p)).to(h) for h, p in zip(here, probes)]
+        return tuple(_within(index_rows(h, rows) + m, index_rows(o, rows), radius) for h, m, o in zip(here, moves, x))
 
     return point
 
@@ -257,21 +265,21 @@ def _changes(
     method: Attribution, inputs: Inputs, target: TargetLike, radius: float, n_samples: int, generator: Seed, data: Data
 ) -> tuple[Tensor, Tensor, Tensor]:
     """How far the explanation moves (S, N), how far the input was moved (S, N), and the explanation's norm (N,)."""
-    method, data = once(method, inputs, data)
-    problem = asked(method, inputs, target, generator, data)
-    draws, n = steps_in_ball(problem, radius), count("n_samples", n_samples)
+    method, data = make_deterministic(method, inputs, data)
+    problem = make_problem(method, inputs, target, generator, data)
+    draws, n = steps_in_ball(problem, radius), check_count("n_samples", n_samples)
     step = torch.zeros(n, problem.n, dtype=torch.double, device=problem.x[0].device)
 
     def point(rows: Tensor, k: Tensor) -> Tensors:
-        z = moved(problem, draws, rows, k)
+        z = perturb(problem, draws, rows, k)
         # as far as rounding lets
-        taken = [(a.double() - pick(x, rows).double()).flatten(1) for a, x in zip(z, problem.x)]
-        step[sent(k, rows.device), rows] = torch.cat(taken, 1).norm(dim=1)
+        taken = [(a.double() - index_rows(x, rows).double()).flatten(1) for a, x in zip(z, problem.x)]
+        step[to_device(k, rows.device), rows] = torch.cat(taken, 1).norm(dim=1)
         return z
 
     with problem.open():
-        start = at(method, problem, 1, lambda rows, k: tuple(pick(x, rows) for x in problem.x))[0]
-        change = at(method, problem, n, point, lambda found, rows: (found - start[rows]).norm(dim=1))
+        start = attribute_points(method, problem, 1, lambda rows, k: tuple(index_rows(x, rows) for x in problem.x))[0]
+        change = attribute_points(method, problem, n, point, lambda found, rows: (found - start[rows]).norm(dim=1))
     still = (step == 0).all(0).nonzero()[:, 0].tolist()
     if still:
         raise ValueError(f"radius={radius}: too small to change row {still[0]} of inputs of type {problem.x[0].dtype}")

@@ -3,12 +3,21 @@
 Importing this loads torch and nothing heavier; torchvision, scikit-image and scikit-learn are imported when used.
 """
 
-from .labels import find_label, imagenet_labels
-from .photos import IMAGENET_MEAN, IMAGENET_STD, PHOTOS, Preprocess, photo, preprocess, read_image, to_image
-from .shapes import SHAPES, TEXTURES, ShapesBatch, shapes
-from .small import ShapesResNet, ShapesViT, shapes_resnet, shapes_vit
-from .tabular import Tabular, breast_cancer, digits
-from .zoo import LoadedModel, load
+from torchwhy.models.labels import find_label, imagenet_labels
+from torchwhy.models.photos import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PHOTOS,
+    Preprocess,
+    photo,
+    preprocess,
+    read_image,
+    to_image,
+)
+from torchwhy.models.shapes import SHAPES, TEXTURES, ShapesBatch, shapes
+from torchwhy.models.small import ShapesResNet, ShapesViT, shapes_resnet, shapes_vit
+from torchwhy.models.tabular import Tabular, breast_cancer, digits
+from torchwhy.models.zoo import LoadedModel, load
 
 __all__ = [
     "IMAGENET_MEAN",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .labels import nearest
+from torchwhy.models.labels import nearest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..engine.default_device import set_aside
+from torchwhy.engine.run.device import cpu_default_device
 
 __all__ = ["SHAPES", "TEXTURES", "ShapesBatch", "shapes"]
 
@@ -40,7 +40,7 @@ class ShapesBatch(NamedTuple):
     texture: Tensor
 
 
-@set_aside()
+@cpu_default_device()
 def shapes(n: int, size: int = 64, seed: int = 0, label: str = "shape", without: str | None = None) -> ShapesBatch:
     r"""``n`` random shapes-on-photos images, with the pixels of the target and of the distractor.
 
@@ -120,9 +120,9 @@ def _render(scene: _Scene, size: int, label: str, without: str | None) -> tuple[
         images = images + distractor * (scene.other_colour - images)
 
     u, v = _rotated(scene.x, scene.y, scene.angle, size)
-    target = (0.5 - _pick(_distances(u, v, radius), scene.shape)).clamp(0, 1)
+    target = (0.5 - _pick_random(_distances(u, v, radius), scene.shape)).clamp(0, 1)
     if without != "target":
-        texture = _pick(_textures(u, v, scene.frequency / size, scene.phase), scene.texture)
+        texture = _pick_random(_textures(u, v, scene.frequency / size, scene.phase), scene.texture)
         images = images + target * (torch.where(texture, scene.second, scene.colour) - images)
     mask = target > 0
     labels = scene.shape if label == "shape" else scene.texture
@@ -150,7 +150,7 @@ def _textures(u: Tensor, v: Tensor, frequency: Tensor, phase: Tensor) -> list[Te
     return [torch.zeros_like(along, dtype=torch.bool), along > 0, along * across > 0.3, (along > 0) ^ (across > 0)]
 
 
-def _pick(kinds: list[Tensor], index: Tensor) -> Tensor:
+def _pick_random(kinds: list[Tensor], index: Tensor) -> Tensor:
     """Row n of kinds[index[n]]."""
     return torch.stack(kinds)[index, torch.arange(len(index))]
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .shapes import SHAPES
+from torchwhy.models.shapes import SHAPES
 
 __all__ = ["ShapesResNet", "ShapesViT", "shapes_resnet", "shapes_vit"]
 

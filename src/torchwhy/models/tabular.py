@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..engine.default_device import set_aside
-from .seeding import seeded
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.models.seeding import seeded
 
 __all__ = ["Tabular", "breast_cancer", "digits"]
 
@@ -32,7 +32,7 @@ class Tabular(NamedTuple):
     classes: tuple[str, ...]
 
 
-@set_aside()
+@cpu_default_device()
 def digits() -> Tabular:
     """Hand-written digits as images (N, 1, 8, 8) in [0, 1], and a convolutional network, 98 % right on the test rows.
 
@@ -41,7 +41,7 @@ def digits() -> Tabular:
     return _copy_of(_digits)
 
 
-@set_aside()
+@cpu_default_device()
 def breast_cancer() -> Tabular:
     """Thirty measurements of a tumour, malignant or benign, and an MLP (30-32-16-2), 96 % right on the test rows.
 
@@ -73,7 +73,9 @@ def _digits() -> Tabular:
 
     data = load_digits()
     names = tuple(map(str, data.target_names))
-    made = _trained(build, data.images[:, None] / 16, data.target, tuple(data.feature_names), names, standardise=False)
+    made = _trained_tabular(
+        build, data.images[:, None] / 16, data.target, tuple(data.feature_names), names, standardise=False
+    )
     made.model.to(memory_format=torch.channels_last)  # many rows take two thirds of the time
     return made
 
@@ -87,10 +89,10 @@ def _breast_cancer() -> Tabular:
 
     data = load_breast_cancer()
     features, classes = (tuple(map(str, names)) for names in (data.feature_names, data.target_names))
-    return _trained(build, data.data, data.target, features, classes, standardise=True)
+    return _trained_tabular(build, data.data, data.target, features, classes, standardise=True)
 
 
-def _trained(
+def _trained_tabular(
     build: Callable[[], nn.Module],
     x: object,
     y: object,

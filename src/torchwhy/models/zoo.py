@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from .files import is_file, load_state, read_model
-from .labels import imagenet_labels, nearest
-from .photos import Preprocess
-from .seeding import seeded
-from .shapes import SHAPES
-from .small import shapes_resnet, shapes_vit
+from torchwhy.models.files import is_file, load_state, read_model
+from torchwhy.models.labels import imagenet_labels, nearest
+from torchwhy.models.photos import Preprocess
+from torchwhy.models.seeding import seeded
+from torchwhy.models.shapes import SHAPES
+from torchwhy.models.small import shapes_resnet, shapes_vit
 
 __all__ = ["LoadedModel", "load"]
 
@@ -100,15 +100,15 @@ def _efficientnet_lite0() -> LoadedModel:
     return LoadedModel(model.eval(), wanted, imagenet_labels(), "efficientnet-lite0", "trained on ImageNet")
 
 
-def _shapes(name: str, loader: Callable[[], nn.Module]) -> LoadedModel:
+def _shapes_models(name: str, loader: Callable[[], nn.Module]) -> LoadedModel:
     wanted = Preprocess(size=64, mean=0.0, std=1.0)
     return LoadedModel(loader(), wanted, SHAPES, name, "trained on shapes on photos")
 
 
 _OWN: dict[str, Callable[[], LoadedModel]] = {
     "efficientnet-lite0": _efficientnet_lite0,
-    "shapes-resnet": lambda: _shapes("shapes-resnet", shapes_resnet),
-    "shapes-vit": lambda: _shapes("shapes-vit", shapes_vit),
+    "shapes-resnet": lambda: _shapes_models("shapes-resnet", shapes_resnet),
+    "shapes-vit": lambda: _shapes_models("shapes-vit", shapes_vit),
 }
 
 
@@ -167,13 +167,13 @@ def _finished(
     if not downloaded and weights != "random":
         load_state(model, Path(weights), name)
         said = f"from {weights}"
-    return LoadedModel(model.eval(), wanted, _labels(classes), name, said)
+    return LoadedModel(model.eval(), wanted, _find_labels(classes), name, said)
 
 
 def _from_file(path: Path, trust: bool) -> LoadedModel:
     model = read_model(path, trust)
     heads = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
-    return LoadedModel(model.eval(), Preprocess(), _labels(heads[-1] if heads else 0), str(path), f"from {path}")
+    return LoadedModel(model.eval(), Preprocess(), _find_labels(heads[-1] if heads else 0), str(path), f"from {path}")
 
 
 def _wants_download(weights: str | Path, published: Sequence[str]) -> bool:
@@ -197,7 +197,7 @@ def _download(name: str, weights: str | Path, build: Callable[[], nn.Module]) ->
         ) from error
 
 
-def _labels(classes: int) -> tuple[str, ...]:
+def _find_labels(classes: int) -> tuple[str, ...]:
     return imagenet_labels() if classes == 1000 else ()
 
 

@@ -9,20 +9,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..engine.checks import count
-from ..engine.features import Features
-from ..engine.masks import collect
-from ..engine.problem import Problem, Tensors
-from ..engine.transfer import sent
-from ..engine.warning import warn
-from ..sampled import Estimate, SampledFeatures, check_solvable
-from .segments import superpixels
+from torchwhy.engine.features.masks import evaluate_all
+from torchwhy.engine.features.numbering import Features
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.warn import warn
+from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable
+from torchwhy.perturbation.segments import superpixels
+from torchwhy.problem import Problem, Tensors
 
 POOR = 0.1  # the share of variance below which a linear model says little
 
 
 @dataclass(kw_only=True, repr=False)
-class LIME(SampledFeatures):
+class LIME(SampledFeatureMethod):
     r"""The coefficients of a linear model of the score, fitted where few features are missing:
 
     :math:`\min_\beta \sum_k w(z_k) [f(z_k) - \beta_0 - \sum_i \beta_i z_{ki}]^2 + \text{penalty}`,
@@ -79,19 +79,19 @@ class LIME(SampledFeatures):
             problem.feature_mask = (superpixels(x, self.n_segments),)
         return super()._attribute(problem)
 
-    def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> Estimate:
+    def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
         z = torch.ones(1, d, dtype=torch.bool)
         s = torch.empty(0, len(rows), dtype=torch.double, device=rows.device)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
-            return features.keep(sent(z[index], rows.device), rows)
+            return features.keep(to_device(z[index], rows.device), rows)
 
         if self.regularizer == "ridge" and self.n_features is None:
             check_solvable(self, d)
         for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, len(problem.baselines[0])):
             flips = torch.rand(stop - max(start, 1), d, generator=problem.generator) < self.keep_probability
             z = torch.cat([z, flips])
-            s = torch.cat([s, collect(problem, masks, (start, stop), rows=rows)])
+            s = torch.cat([s, evaluate_all(problem, masks, (start, stop), rows=rows)])
             found = self._fit(z.to(s), s)
             if self._enough(found.values, found.error.nan_to_num(0.0)):
                 break
@@ -104,7 +104,7 @@ class LIME(SampledFeatures):
             )
         return found
 
-    def _fit(self, z: Tensor, s: Tensor) -> Estimate:
+    def _fit(self, z: Tensor, s: Tensor) -> SampledEstimate:
         """The linear models of scores (m, N) over samples z (m, d)."""
         w = self._weights(z)
         if self.regularizer == "ridge" and self.n_features is None:
@@ -116,7 +116,7 @@ class LIME(SampledFeatures):
                 chosen, path = self._select(z, score, w)
                 own, error[n, chosen] = ridge(z[:, chosen], score[:, None], w, self.alpha if self.n_features else 0.0)
                 values[n, chosen] = own[0] if path is None else path[chosen]
-        return Estimate(values, error, None, explained(z, s, w, values, (~error.isnan()).sum(1)))
+        return SampledEstimate(values, error, None, explained(z, s, w, values, (~error.isnan()).sum(1)))
 
     def _select(self, z: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
         """The features that stay in the model of one row, and their lasso coefficients where these are wanted."""
@@ -160,7 +160,7 @@ class LIME(SampledFeatures):
                 f"regularizer={self.regularizer!r}, alpha={self.alpha!r}: expected 'ridge' or 'lasso', and >= 0"
             )
         if self.n_features is not None:
-            count("n_features", self.n_features)
+            check_count("n_features", self.n_features)
         if self.n_samples is not None and self.n_samples < 3:
             raise ValueError(f"n_samples={self.n_samples!r}: a linear model takes at least 3 samples")
 
@@ -187,7 +187,7 @@ def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor
 def explained(z: Tensor, s: Tensor, w: Tensor, values: Tensor, count: Tensor) -> Tensor:
     """The adjusted share of the variance of scores (m, N) on z (m, d), weights (m,), that coefficients (N, d) explain, (N,).
 
-    ``count`` (N,) says how many of a row's coefficients were fitted.
+    ``check_count`` (N,) says how many of a row's coefficients were fitted.
     """
     share, rest = w / w.sum(), s - z @ values.T
     around, left = (share @ (t - share @ t).square() for t in (s, rest))

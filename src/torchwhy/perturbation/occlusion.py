@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..engine.masks import Windows, drops
-from ..engine.problem import Problem, Tensors
+from torchwhy.attribution import Attribution
+from torchwhy.engine.features.masks import SlidingWindows, score_drops
+from torchwhy.problem import Problem, Tensors
 
 
 @dataclass(kw_only=True, repr=False)
@@ -48,14 +48,14 @@ class Occlusion(Attribution):
     def _attribute(self, problem: Problem) -> Tensors:
         sizes = _per_input("sliding_window_shapes", self.sliding_window_shapes, len(problem.x))
         steps = _per_input("strides", self.strides, len(problem.x))
-        windows = [_windows(tuple(t.shape[1:]), w, s) for t, w, s in zip(problem.x, sizes, steps)]
+        windows = [_sliding_windows(tuple(t.shape[1:]), w, s) for t, w, s in zip(problem.x, sizes, steps)]
         numbers = [math.prod(w.counts) for w in windows]
         first = [1 + sum(numbers[:k]) for k in range(len(numbers))]  # mask 0 keeps everything
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
             return tuple(w.keep(index - f, rows.device) for w, f in zip(windows, first))
 
-        gains = drops(problem, masks, sum(numbers)).split(numbers, dim=1)
+        gains = score_drops(problem, masks, sum(numbers)).split(numbers, dim=1)
         return tuple(w.mean_over(g) for w, g in zip(windows, gains))
 
 
@@ -68,7 +68,7 @@ def _per_input(name: str, setting: Any, n: int) -> Sequence[Any]:
     return setting
 
 
-def _windows(shape: tuple[int, ...], size: Any, step: Any) -> Windows:
+def _sliding_windows(shape: tuple[int, ...], size: Any, step: Any) -> SlidingWindows:
     """The checked windows over an input with rows of this shape."""
     size = _full("sliding_window_shapes", size, shape, shape)
     step = (1,) * len(shape) if step is None else _full("strides", step, shape, size)
@@ -82,7 +82,7 @@ def _windows(shape: tuple[int, ...], size: Any, step: Any) -> Windows:
             raise ValueError(
                 f"strides={step}: dimension {dim} has a window of {w}; steps of 1 to {w} cover every element"
             )
-    return Windows(shape, size, step)
+    return SlidingWindows(shape, size, step)
 
 
 def _full(name: str, given: Any, shape: tuple[int, ...], rest: tuple[int, ...]) -> tuple[int, ...]:

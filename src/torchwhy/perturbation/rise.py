@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..engine.checks import count
-from ..engine.images import resize
-from ..engine.masks import evaluate
-from ..engine.problem import Problem, Tensors
-from ..engine.randomness import Draws, block_for
-from ..engine.statistics import Collected, penalty_by_cross_validation
-from ..engine.transfer import sent
-from ..sampled import Sampled
-from ..target import Derived, rows_of_output
+from torchwhy.engine.features.masks import evaluate_masks
+from torchwhy.engine.features.statistics import GrowingTensor, penalty_by_cross_validation
+from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.transfer import to_device
+from torchwhy.perturbation.sampling import SamplingMethod
+from torchwhy.problem import Problem, Tensors
+from torchwhy.targets import DerivedTarget, logits_per_row
 
 AT_ONCE = 64  # masks whose scores are summed up together
 MOST_KNOTS = 256  # where a mask is looked at to predict its score
@@ -25,7 +25,7 @@ MOST_WEIGHTS = 2**22  # of the elements of a line, made together for a mean over
 
 
 @dataclass(kw_only=True, repr=False)
-class RISE(Sampled):
+class RISE(SamplingMethod):
     r"""The mean score among the randomly masked inputs in which an element is visible:
 
     :math:`A_{nu} = \mathbb{E}[f(x_n \odot M)\, M_u] / \mathbb{E}[M_u]`.
@@ -68,7 +68,7 @@ class RISE(Sampled):
             problem.target = EveryOutput(problem.target)
         for start, stop in self._rounds(-(-m // masks.unit), masks.unit * len(problem.baselines[0])):
             span = start * masks.unit, stop * masks.unit
-            for first, s in evaluate(problem, masks, span, unit=masks.unit):
+            for first, s in evaluate_masks(problem, masks, span, unit=masks.unit):
                 for a in range(0, len(s), AT_ONCE):
                     part = s[a : a + AT_ONCE]
                     sums.add(part.flatten(1), masks.make(torch.arange(first + a, first + a + len(part)), s.device))
@@ -89,7 +89,7 @@ class RISE(Sampled):
             )
         if not 0 < self.keep_probability < 1:
             raise ValueError(f"keep_probability={self.keep_probability!r}: expected a number between 0 and 1")
-        if count("grid", self.grid) > min(x.shape[2:]):
+        if check_count("grid", self.grid) > min(x.shape[2:]):
             raise ValueError(
                 f"grid={self.grid!r}: expected 1 to {min(x.shape[2:])} cells, the shortest side of the input"
             )
@@ -98,12 +98,12 @@ class RISE(Sampled):
 
 
 @dataclass
-class EveryOutput(Derived):
+class EveryOutput(DerivedTarget):
     """All outputs of a row, whatever the target."""
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         """Scores (M, classes)."""
-        return rows_of_output(output, len(rows)).reshape(len(rows), -1)
+        return logits_per_row(output, len(rows)).reshape(len(rows), -1)
 
 
 @dataclass
@@ -126,15 +126,15 @@ class Grids:
         each = int(MOST_KNOTS ** (1 / dims) + 1e-9)
         self.knots = [torch.linspace(0, n - 1, min(each, n)).round().long() for n in self.shape]
         g = self.problem.generator
-        self.chances = Draws(lambda n, g: torch.rand(n, number, generator=g), g, block_for(number))
-        self.shifts = Draws(lambda n, g: torch.rand(n, dims, generator=g), g, block_for(number))
+        self.chances = Draws(lambda n, g: torch.rand(n, number, generator=g), g, draws_per_block(number))
+        self.shifts = Draws(lambda n, g: torch.rand(n, dims, generator=g), g, draws_per_block(number))
 
     def make(self, index: Tensor, device: torch.device) -> Tensor:
         """The masks with these numbers (M,)."""
         chance = self.chances[index // self.unit]
         chance = torch.where((index % self.unit == 1)[:, None], 1 - chance, chance)
         on = (chance < self.p).to(torch.get_default_dtype()).view(-1, *[self.cells] * len(self.shape))
-        return enlarge(sent(on, device), sent(self.shifts[index // self.unit], device), self.shape)
+        return enlarge(to_device(on, device), to_device(self.shifts[index // self.unit], device), self.shape)
 
     def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """The covariance of the mask at the knots, what carries knots to all elements, and the variance this leaves out.
@@ -163,7 +163,7 @@ class Grids:
         """The masks for the engine, (M, 1, \\*spatial)."""
         low = int(index[0])  # one mask serves several rows and baselines: it is made once
         made = self.make(torch.arange(low, int(index[-1]) + 1), rows.device)
-        return (made[sent(index - low, rows.device)][:, None],)
+        return (made[to_device(index - low, rows.device)][:, None],)
 
 
 class PlainMoments:
@@ -209,7 +209,7 @@ class ReducedMoments:
         self.grids, self.p, self.m = grids, grids.p, 0
         self.product: Any = 0.0
         self.mean: Any = 0.0
-        self.scores, self.knots = Collected(), Collected()
+        self.scores, self.knots = GrowingTensor(), GrowingTensor()
 
     def add(self, s: Tensor, masks: Tensor) -> None:
         """Take in scores (m, N) and their masks (m, \\*spatial)."""
@@ -234,7 +234,7 @@ class ReducedMoments:
         known, carry, missed = self.grids.covariance(s)
         noise = (h.T @ h / self.m - kron(known)) @ beta  # (knots, N)
         product = (self.product - centre[:, None] * self.mean) / self.m
-        values = centre[:, None] + (product - along(carry, noise.T)) / self.p
+        values = centre[:, None] + (product - interpolation_along(carry, noise.T)) / self.p
         if self.m < 4:
             return values, torch.full_like(values, torch.inf)
         rest = (s - centre - h @ beta).view(-1, 2, s.shape[1])
@@ -242,7 +242,7 @@ class ReducedMoments:
         rest = (rest.mean(1)[:, None] + torch.stack([odd, -odd], 1)).flatten(0, 1)
         each = [(e[:, None] * (1 + h / self.p)).view(-1, 2, h.shape[1]).mean(1).var(0) for e in rest.unbind(1)]
         variance = torch.stack(each).view(-1, 1, *(len(k) for k in self.grids.knots))
-        variance = resize(variance, tuple(self.grids.shape)).flatten(1)
+        variance = resize_maps(variance, tuple(self.grids.shape)).flatten(1)
         # between the knots, what they do not tell of the mask meets what is linear in it
         variance = variance + (h @ beta).square().mean(0)[:, None] * missed / self.p**2
         return values, (variance / (self.m // 2)).sqrt()
@@ -270,7 +270,7 @@ def kron(factors: Sequence[Tensor]) -> Tensor:
     return out
 
 
-def along(factors: Sequence[Tensor], values: Tensor) -> Tensor:
+def interpolation_along(factors: Sequence[Tensor], values: Tensor) -> Tensor:
     """Apply a matrix (n, k) along each dimension of values (N, k * k * ...): (N, n * n * ...)."""
     out = values.view(-1, *(f.shape[1] for f in factors))
     for f in factors:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..engine.default_device import set_aside
+from torchwhy.engine.run.device import cpu_default_device
 
 
-@set_aside()
+@cpu_default_device()
 def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, sigma: float = 1.0) -> Tensor:
     """A feature mask of SLIC superpixels, (N, 1, H, W), for images (N, 1 or 3, H, W) in any range of values.
 

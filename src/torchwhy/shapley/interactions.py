@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..engine.statistics import penalty_by_cross_validation
-from .regression import MOST_CUBIC
+from torchwhy.engine.features.statistics import penalty_by_cross_validation
+from torchwhy.shapley.paired_regression import MOST_CUBIC
 
 PairWeights = Callable[[int, int], tuple[float, float, float]]
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attribution import Attribution
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, one_tensor
-from ..target import TargetLike
-from .statistics import Estimate, mean_interval
+from torchwhy.analysis import Analysis, one_tensor
+from torchwhy.attribution import Attribution
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
+from torchwhy.targets import TargetLike
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,29 @@ class Bias:
 
     groups: Tensor
     sizes: list[int]
-    score: list[Estimate]
-    set_to: list[Estimate]
-    gap: Estimate
-    permutation: Estimate
-    attribution: list[Estimate] | None
+    score: list[IntervalEstimate]
+    set_to: list[IntervalEstimate]
+    gap: IntervalEstimate
+    permutation: IntervalEstimate
+    attribution: list[IntervalEstimate] | None
 
     def __str__(self) -> str:
         lines = [f"{'group':>16} {'rows':>6} {'score':>24} {'all rows set to it':>24} {'attribution':>24}"]
         for g in range(len(self.sizes)):
             name = ", ".join(f"{v:g}" for v in self.groups[g].reshape(-1).tolist())
             shown = [
-                _show(self.score[g]),
-                _show(self.set_to[g]),
-                _show(self.attribution[g]) if self.attribution else "-",
+                _show_share(self.score[g]),
+                _show_share(self.set_to[g]),
+                _show_share(self.attribution[g]) if self.attribution else "-",
             ]
             lines.append(f"{name:>16} {self.sizes[g]:>6} " + " ".join(f"{s:>24}" for s in shown))
-        lines.append(f"largest difference due to the column: {_show(self.gap)}")
-        lines.append(f"mean change when it is shuffled: {_show(self.permutation)}")
+        lines.append(f"largest difference due to the column: {_show_share(self.gap)}")
+        lines.append(f"mean change when it is shuffled: {_show_share(self.permutation)}")
         return "\n".join(lines)
 
 
 @dataclass(kw_only=True, repr=False)
-class BiasReport(Measurement):
+class BiasReport(Analysis):
     """How much a protected column moves the prediction: permutation, partial dependence and attribution by group.
 
     A column that moves nothing can still be reconstructed by the model from others: compare ``score``, the groups as they
@@ -76,7 +76,7 @@ class BiasReport(Measurement):
     max_groups: int = 20
     generator: Seed = 0
 
-    @set_aside()
+    @cpu_default_device()
     def measure(
         self,
         inputs: Tensor,
@@ -92,7 +92,7 @@ class BiasReport(Measurement):
             TypeError: inputs that are no tensor, a method that is none.
             ValueError: not a table, no such column, one group only or more than ``max_groups``.
         """
-        count("n_repeats", self.n_repeats)
+        check_count("n_repeats", self.n_repeats)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence!r}: expected a share between 0 and 1")
         if not (self.method is None or isinstance(self.method, Attribution)):
@@ -106,7 +106,7 @@ class BiasReport(Measurement):
             x = problem.x[0]
             plain = problem.all_scores([x])
             given = torch.stack([problem.all_scores([_with(x, columns, v)]) for v in groups], 1)  # (N, G)
-            generator = generator_of(self.generator)
+            generator = make_generator(self.generator)
             changes = [
                 (problem.all_scores([_with(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
                 for order in (torch.randperm(len(x), generator=generator) for _ in range(self.n_repeats))
@@ -149,6 +149,6 @@ def _with(x: Tensor, columns: list[int], values: Tensor) -> Tensor:
     return z
 
 
-def _show(estimate: Estimate) -> str:
+def _show_share(estimate: IntervalEstimate) -> str:
     mean, low, high = map(float, estimate)
     return f"{mean:.3g} ({low:.3g} to {high:.3g})"

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.problem import Problem
-from ..measurement import Measurement, one_tensor
-from ..target import TargetLike
+from torchwhy.analysis import Analysis, one_tensor
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.problem import Problem
+from torchwhy.targets import TargetLike
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Dependence:
 
 
 @dataclass(kw_only=True, repr=False)
-class PartialDependence(Measurement):
+class PartialDependence(Analysis):
     r"""The mean score with a feature set to each value of a grid:
     :math:`\mathrm{PD}(v) = \frac{1}{N} \sum_n f(x_n \,|\, x_{nk} = v)`; the rows one by one are the ICE curves.
 
@@ -49,7 +49,7 @@ class PartialDependence(Measurement):
     grid_resolution: int = 100
     percentiles: tuple[float, float] = (0.05, 0.95)
 
-    @set_aside()
+    @cpu_default_device()
     def measure(
         self,
         inputs: Tensor,
@@ -95,7 +95,7 @@ class PartialDependence(Measurement):
         return axes
 
     def _grid(self, values: Tensor) -> Tensor:
-        count("grid_resolution", self.grid_resolution, least=2)
+        check_count("grid_resolution", self.grid_resolution, least=2)
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 1:
             raise ValueError(f"percentiles={self.percentiles!r}: expected (low, high), shares from 0 to 1")
         different = values.unique()

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.features import number_features
-from ..engine.problem import over_rows
-from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, one_tensor, outputs
-from ..target import only_tensor
-from .statistics import agreement
+from torchwhy.analysis import Analysis, one_tensor, outputs
+from torchwhy.engine.features.numbering import number_features
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.problem import expand_like
+from torchwhy.surrogate.intervals import agreement
+from torchwhy.targets import find_logits
 
-Metric = Callable[[Tensor, Tensor], Any]
+ScoreFunctionOfData = Callable[[Tensor, Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Importance:
 
 
 @dataclass(kw_only=True, repr=False)
-class PermutationImportance(Measurement):
+class PermutationImportance(Analysis):
     r"""How much a metric falls when a feature is shuffled among the rows:
     :math:`I_k = s - \frac{1}{R} \sum_r s(x^{(k, r)})`, s the metric, the larger the better.
 
@@ -57,10 +57,10 @@ class PermutationImportance(Measurement):
     """
 
     n_repeats: int = 5
-    metric: Metric | None = None
+    metric: ScoreFunctionOfData | None = None
     generator: Seed = 0
 
-    @set_aside()
+    @cpu_default_device()
     def measure(
         self, inputs: Tensor, labels: Tensor, *, feature_mask: Tensor | None = None, additional_forward_args: Any = None
     ) -> Importance:
@@ -77,7 +77,7 @@ class PermutationImportance(Measurement):
             ValueError: not one label per row, a single row, a mask that does not fit, a metric that gives no number.
         """
         labels = _labels(one_tensor(inputs), labels)
-        count("n_repeats", self.n_repeats)
+        check_count("n_repeats", self.n_repeats)
         if len(inputs) < 2:
             raise ValueError(f"inputs: {len(inputs)} rows; at least 2 are needed")
         features = _features(inputs, feature_mask)
@@ -94,7 +94,7 @@ class PermutationImportance(Measurement):
                 def point(a: int, b: int, part: Tensor = part) -> list[Tensor]:
                     row = rows.repeat(len(part))[a:b]
                     k, r = part.repeat_interleave(len(x), 0)[a:b].T
-                    return [x[row].where(features != over_rows(k, features[None]), x[orders[r, row]])]
+                    return [x[row].where(features != expand_like(k, features[None]), x[orders[r, row]])]
 
                 out = outputs(problem, point, rows.repeat(len(part)))
                 found += [score - metric(o, labels) for o in out.split(len(x))]
@@ -118,7 +118,7 @@ class PermutationImportance(Measurement):
 
     def permutations(self, n: int) -> Tensor:
         """The permutations of n rows, ``(n_repeats, n)``."""
-        generator = generator_of(self.generator)
+        generator = make_generator(self.generator)
         return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.n_repeats)])
 
 
@@ -126,7 +126,7 @@ class PermutationImportance(Measurement):
 class _Loss:
     """Losses in the place of a problem's scores."""
 
-    loss: Metric
+    loss: ScoreFunctionOfData
     labels: Tensor
     given: Any = None
 
@@ -134,7 +134,7 @@ class _Loss:
         return None
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        losses = self.loss(only_tensor(output), self.labels[rows])
+        losses = self.loss(find_logits(output), self.labels[rows])
         if losses.shape != (len(rows),):
             raise ValueError(
                 f"loss: expected one loss per row, shape ({len(rows)},), got {tuple(losses.shape)}; reduction='none'?"
@@ -143,7 +143,7 @@ class _Loss:
 
 
 @dataclass(kw_only=True, repr=False)
-class GradientImportance(Measurement):
+class GradientImportance(Analysis):
     r"""How strongly the loss reacts to a feature: :math:`I_k = \frac{1}{N} \sum_n |\partial \ell_n / \partial x_{nk}|`.
 
     In units of the loss per unit of the feature: compare features of one scale, or standardised ones.
@@ -152,9 +152,9 @@ class GradientImportance(Measurement):
         loss: ``(outputs, labels) → (N,)``; None is cross-entropy for whole-number labels and the squared error for others.
     """
 
-    loss: Metric | None = None
+    loss: ScoreFunctionOfData | None = None
 
-    @set_aside()
+    @cpu_default_device()
     def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: Any = None) -> Importance:
         """The importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
 
@@ -186,15 +186,15 @@ def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
     return ids[0].expand(inputs.shape[1:])
 
 
-def _default_metric(labels: Tensor) -> Metric:
+def _default_metric(labels: Tensor) -> ScoreFunctionOfData:
     if labels.is_floating_point():
-        return lambda out, y: agreement(y, _like(out, y))
+        return lambda out, y: agreement(y, _rows_like(out, y))
     return lambda out, y: agreement(y, _classes(out).argmax(1))
 
 
-def _default_loss(labels: Tensor) -> Metric:
+def _default_loss(labels: Tensor) -> ScoreFunctionOfData:
     if labels.is_floating_point():
-        return lambda out, y: (_like(out, y) - y).square().reshape(len(y), -1).sum(1)
+        return lambda out, y: (_rows_like(out, y) - y).square().reshape(len(y), -1).sum(1)
     return lambda out, y: F.cross_entropy(_classes(out), y, reduction="none")
 
 
@@ -208,7 +208,7 @@ def _classes(out: Tensor) -> Tensor:
     return out
 
 
-def _like(out: Tensor, labels: Tensor) -> Tensor:
+def _rows_like(out: Tensor, labels: Tensor) -> Tensor:
     """Outputs in the shape of their labels."""
     if out.numel() != labels.numel():
         raise ValueError(

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, one_tensor, outputs
-from .statistics import agreement
-from .tree import split
+from torchwhy.analysis import Analysis, one_tensor, outputs
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.surrogate.intervals import agreement
+from torchwhy.surrogate.tree import split
 
 
 @dataclass(kw_only=True, repr=False)
-class SurrogateNetwork(Measurement):
+class SurrogateNetwork(Analysis):
     r"""A small network trained to answer as the model does (distillation):
     :math:`\mathrm{KL}(\mathrm{softmax}(f / T) \,\|\, \mathrm{softmax}(g / T)) \, T^2`, or the squared error of scores.
 
@@ -47,7 +47,7 @@ class SurrogateNetwork(Measurement):
     student: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=float("nan"), init=False, compare=False)
 
-    @set_aside()
+    @cpu_default_device()
     def fit(self, inputs: Tensor, *, additional_forward_args: Any = None) -> SurrogateNetwork:
         """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
 
@@ -60,7 +60,7 @@ class SurrogateNetwork(Measurement):
         if not any(True for _ in self.network.parameters()):
             raise ValueError(f"network: {type(self.network).__name__} has no parameters to train")
         for name in ("n_epochs", "rows_per_step"):
-            count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature!r}: expected a positive number")
         learn, test = (i.to(inputs.device) for i in split(len(one_tensor(inputs)), self.held_out, self.generator))
@@ -68,7 +68,7 @@ class SurrogateNetwork(Measurement):
             wanted = outputs(problem, problem.x, problem.rows)
         with torch.inference_mode(False), torch.random.fork_rng():
             student = deepcopy(self.network).to(inputs.device).train()
-            torch.manual_seed(generator_of(self.generator).initial_seed())
+            torch.manual_seed(make_generator(self.generator).initial_seed())
             self._train(student, inputs[learn].clone(), wanted[learn].clone())
         self.student = student.eval()
         with torch.no_grad():

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.checks import count
-from ..engine.default_device import set_aside
-from ..engine.randomness import Seed, generator_of
-from ..measurement import Measurement, one_tensor, outputs
-from ..target import TargetLike
-from .statistics import agreement
+from torchwhy.analysis import Analysis, one_tensor, outputs
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.surrogate.intervals import agreement
+from torchwhy.targets import TargetLike
 
 
 @dataclass(kw_only=True, repr=False)
-class SurrogateTree(Measurement):
+class SurrogateTree(Analysis):
     """A scikit-learn decision tree that answers as the model does, fitted to its answers.
 
     Without a target it learns the predicted class of a model with outputs ``(N, classes)``; with one, or of one score per
@@ -40,7 +40,7 @@ class SurrogateTree(Measurement):
     tree: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=float("nan"), init=False, compare=False)
 
-    @set_aside()
+    @cpu_default_device()
     def fit(self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: Any = None) -> SurrogateTree:
         """Fit the tree to the model's answers on ``inputs`` ``(N, ...)``; the features are the elements of a row.
 
@@ -50,7 +50,7 @@ class SurrogateTree(Measurement):
         """
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-        count("max_depth", self.max_depth)
+        check_count("max_depth", self.max_depth)
         learn, test = split(len(one_tensor(inputs)), self.held_out, self.generator)
         answers = self.answers(inputs, target, additional_forward_args).cpu()
         kind = DecisionTreeRegressor if answers.is_floating_point() else DecisionTreeClassifier
@@ -59,7 +59,7 @@ class SurrogateTree(Measurement):
         self.fidelity = agreement(answers[test], torch.from_numpy(self.tree.predict(x[test].numpy())))
         return self
 
-    @set_aside()
+    @cpu_default_device()
     def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: Any = None) -> Tensor:
         """What the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
@@ -104,5 +104,5 @@ def split(n: int, held_out: float, seed: Seed) -> tuple[Tensor, Tensor]:
     k = round(held_out * n)
     if not 0 < k < n:
         raise ValueError(f"inputs: {n} rows with held_out={held_out} leave {n - k} to learn from and {k} to test on")
-    order = torch.randperm(n, generator=generator_of(seed))
+    order = torch.randperm(n, generator=make_generator(seed))
     return order[k:], order[:k]

@@ -5,7 +5,7 @@ or that of the `ax` given; pyplot and matplotlib's settings are not touched, and
 something is drawn. Blue is against, red is for; neither depends on seeing red apart from green.
 """
 
-from torchwhy.visualize._scale import grey, normalize, photo, to_map
+from torchwhy.visualize._scale import as_photo, grey, normalize, to_map
 from torchwhy.visualize.auto import plot
 from torchwhy.visualize.bars import bars, beeswarm
 from torchwhy.visualize.curves import convergence, curve, path_profile
@@ -16,6 +16,7 @@ from torchwhy.visualize.series import series
 from torchwhy.visualize.text import colored_text, text
 
 __all__ = [
+    "as_photo",
     "bars",
     "beeswarm",
     "blend",
@@ -28,7 +29,6 @@ __all__ = [
     "normalize",
     "overlay",
     "path_profile",
-    "photo",
     "plot",
     "series",
     "signed_map",

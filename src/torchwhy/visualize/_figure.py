@@ -56,7 +56,9 @@ def to_rgb(unit: np.ndarray, signed: bool, cmap: str | Colormap | None = None) -
     return colormap(signed, cmap)((unit + 1) / 2 if signed else unit)[..., :3]
 
 
-def mix(unit: np.ndarray, under: np.ndarray, alpha: float, signed: bool, cmap: str | Colormap | None) -> np.ndarray:
+def mix_colors(
+    unit: np.ndarray, under: np.ndarray, alpha: float, signed: bool, cmap: str | Colormap | None
+) -> np.ndarray:
     """Return the colours (..., 3) of values laid over the grey `under`: the larger the value, the more opaque."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha}")
@@ -68,9 +70,9 @@ def mix(unit: np.ndarray, under: np.ndarray, alpha: float, signed: bool, cmap: s
 
 
 def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> Colormap:
-    """Return the colours of `mix` over a photo of middle brightness, for its colour bar."""
+    """Return the colours of `mix_colors` over a photo of middle brightness, for its colour bar."""
     unit = np.linspace(-1 if signed else 0, 1, 257)
-    return LinearSegmentedColormap.from_list("mixed", mix(unit, np.full(257, 0.6), alpha, signed, cmap), N=257)
+    return LinearSegmentedColormap.from_list("mixed", mix_colors(unit, np.full(257, 0.6), alpha, signed, cmap), N=257)
 
 
 def scale_bar(
@@ -135,7 +137,7 @@ def legend(ax: Axes) -> None:
             text.set_parse_math(False)
 
 
-def note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
+def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
     """Write beside a point of the axes, `shift` printer's points away from it."""
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 

@@ -106,7 +106,7 @@ def normalize(attribution: Array, percentile: float = 99.0, signed: bool | None 
     return to_unit(values, *find_scale(values, percentile, signed))
 
 
-def photo(image: Array) -> np.ndarray:
+def as_photo(image: Array) -> np.ndarray:
     """Return an image (3, H, W), (1, H, W), (H, W) or (1, 3, H, W) as (H, W, 3) in [0, 1].
 
     Bytes are divided by 255, values within [0, 1] stay, and any other range is stretched to it.
@@ -130,10 +130,10 @@ def photo(image: Array) -> np.ndarray:
 
 def grey(image: Array) -> np.ndarray:
     """Return the brightness (H, W) of an image, lifted to [0.2, 1] so that dark heat stands out from it."""
-    return 0.2 + 0.8 * (photo(image) @ np.array(LUMINANCE))
+    return 0.2 + 0.8 * (as_photo(image) @ np.array(LUMINANCE))
 
 
-def resize(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def resize_image(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Bring a map (h, w) to the size (H, W) of its image by bilinear interpolation."""
     if values.shape == size:
         return values

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MOST = 16  # images of one figure
+MAX_BARS = 16  # images of one figure
 
 
 def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any = None, **options: Any) -> Figure:
@@ -31,9 +31,9 @@ def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any =
     if dims == 3 and inputs is not None and tuple(inputs.shape) == tuple(attributions.shape[:2]):
         attributions, error, dims = attributions.sum(2), None, 2
     if dims == 4:
-        if len(attributions) > MOST:
-            title = f"{title}, {MOST} of {len(attributions)}".lstrip(", ")
-            attributions, inputs = attributions[:MOST], None if inputs is None else inputs[:MOST]
+        if len(attributions) > MAX_BARS:
+            title = f"{title}, {MAX_BARS} of {len(attributions)}".lstrip(", ")
+            attributions, inputs = attributions[:MAX_BARS], None if inputs is None else inputs[:MAX_BARS]
         images = inputs is not None and len(inputs.shape) == 4 and inputs.shape[1] in (1, 3)
         return grid({title: attributions}, **{"images": inputs if images else None, "shared_scale": False, **options})
     if dims == 3:

@@ -64,7 +64,7 @@ def bars(
     for yi, v, h in zip(y, length, half):
         written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
         shift, side = (4, "left") if v >= 0 else (-4, "right")
-        draw.note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
+        draw.add_note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
         room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
     _rows_down(ax, labels, xlabel, title)
     _make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)

@@ -117,7 +117,7 @@ def convergence(
     if tolerance is not None:
         ax.axhline(tolerance, color=draw.QUIET, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
         place = {"xycoords": ax.get_yaxis_transform(), "ha": "right", "color": draw.QUIET}
-        draw.note(ax, f"tolerance {tolerance:g}", (1, tolerance), (-4, 3), **place)
+        draw.add_note(ax, f"tolerance {tolerance:g}", (1, tolerance), (-4, 3), **place)
     draw.plain(ax, xlabel, ylabel, title)
     if len(x) <= 10:
         ax.set_xticks(x, [f"{s:g}" for s in x])
@@ -152,7 +152,7 @@ def path_profile(
         if len(rows) == 1:
             ax.plot(x[[0, -1]], rows[0, [0, -1]], "o", markersize=5, color=style["color"], clip_on=False)
             rise = draw.signed_number(rows[0, -1] - rows[0, 0])
-            draw.note(ax, rise, (x[-1], rows[0, -1]), (8, 0), va="center", color=style["color"])
+            draw.add_note(ax, rise, (x[-1], rows[0, -1]), (8, 0), va="center", color=style["color"])
     draw.plain(ax, xlabel, ylabel, title)
     ax.set_xlim(x[0], x[-1])
     draw.legend(ax)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from torchwhy.visualize._scale import find_scale, grey, is_clipped, photo, resize, to_map, to_unit
+from torchwhy.visualize._scale import as_photo, find_scale, grey, is_clipped, resize_image, to_map, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,13 +136,13 @@ def _rows(
     names = _texts(titles or "", n, "titles")
     rows: list[list[_Panel]] = []
     for i in range(n):
-        row = [] if not photos else [_Panel(photo(photos[i]), None, names[i])]
+        row = [] if not photos else [_Panel(as_photo(photos[i]), None, names[i])]
         under = None if not photos else grey(photos[i])
         for name, value in maps.items():
             if len(value) != n:
                 raise ValueError(f"attributions[{name!r}] has {len(value)} rows, but there are {n} to draw")
             values = to_map(value[i], channels)
-            values = values if under is None else resize(values, under.shape)
+            values = values if under is None else resize_image(values, under.shape)
             row.append(_Panel(values, under if overlay else None, name, notes[name][i]))
         rows.append(row)
     return rows
@@ -231,7 +231,7 @@ def _draw(ax: Axes, p: _Panel, panel: float, alpha: float, cmap: Any) -> None:
         if p.under is None:
             pixels = draw.to_rgb(unit, p.signed, cmap)
         else:
-            pixels = draw.mix(unit, p.under, alpha, p.signed, cmap)
+            pixels = draw.mix_colors(unit, p.under, alpha, p.signed, cmap)
     ax.imshow(pixels, aspect="auto")  # the axes have the image's shape
     draw.frame(ax)
     if p.title:

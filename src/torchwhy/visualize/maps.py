@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchwhy.visualize._scale import find_scale, grey, is_clipped, resize, to_map, to_unit
+from torchwhy.visualize._scale import find_scale, grey, is_clipped, resize_image, to_map, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def heatmap(
         ax.imshow(values, cmap=colors, vmin=-(limit or 1) if signed else 0, vmax=limit or 1)
     else:
         colors = draw.mixed_colormap(alpha, signed, cmap)
-        ax.imshow(draw.mix(to_unit(values, limit, signed), under, alpha, signed, cmap))
+        ax.imshow(draw.mix_colors(to_unit(values, limit, signed), under, alpha, signed, cmap))
     draw.frame(ax)
     draw.heading(ax, title)
     if colorbar:
@@ -98,11 +98,11 @@ def blend(
 
     values, under = _over(image, attribution, channels)
     limit, signed = find_scale(values, percentile, signed)
-    return draw.mix(to_unit(values, limit, signed), under, alpha, signed, cmap)
+    return draw.mix_colors(to_unit(values, limit, signed), under, alpha, signed, cmap)
 
 
 def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, Any]:
     """Return the map and, of the map's size, the grey photo under it, if there is one."""
     values = to_map(attribution, channels)
     under = None if image is None else grey(image)
-    return (values, under) if under is None else (resize(values, under.shape), under)
+    return (values, under) if under is None else (resize_image(values, under.shape), under)

@@ -84,7 +84,7 @@ def text(
         box = {"facecolor": p.back, "edgecolor": "none", "boxstyle": "round,pad=0.12,rounding_size=0.18"}
         shift = ((x + 0.06) * 72, -(y + 0.72) * LINE * 72)
         style = {"size": SIZE, "color": p.front, "bbox": box, "in_layout": False}
-        draw.note(ax, p.word.replace("\n", "↵"), (0, 1), shift, xycoords="axes fraction", **style)
+        draw.add_note(ax, p.word.replace("\n", "↵"), (0, 1), shift, xycoords="axes fraction", **style)
     ax.set_axis_off()
     draw.heading(ax, title)
     if colorbar:

@@ -1,0 +1,94 @@
+"""The base class of what is measured over many rows at once, where an attribution speaks of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.problem import Problem
+from torchwhy.settings import Settings
+from torchwhy.targets import TargetLike, logits_per_row
+
+
+class _AllOutputs(Attribution):
+    needs_gradient: ClassVar[bool] = False
+
+
+class _AllActivations(_AllOutputs):
+    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "tap"
+
+
+@dataclass(kw_only=True, repr=False)
+class Analysis(Settings):
+    """The base class: a model, and how it is run.
+
+    Args:
+        model: a module, used as it is and left as it was; unless gradients are read also any callable from tensors to
+            tensors or from NumPy arrays to NumPy arrays, or a scikit-learn estimator.
+        batch_size: the most rows of one model call; None finds it from the memory that a row takes.
+        progress: show a bar.
+    """
+
+    batch_size: int | None = None
+    progress: bool = False
+
+    def steps(self, n: int) -> Iterable[int]:
+        """``range(n)``, with a bar if asked for."""
+        if not self.progress:
+            return range(n)
+        from tqdm.auto import tqdm
+
+        return tqdm(range(n), desc=type(self).__name__)
+
+    @contextmanager
+    def problem(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        layer: LayerLike | None = None,
+        gradient: bool = False,
+        additional_forward_args: Any = None,
+    ) -> Iterator[Problem]:
+        """The checked problem, open while the block lasts; with ``layer`` it is tapped there."""
+        kind = Attribution if gradient else _AllOutputs if layer is None else _AllActivations
+        asked = kind(self.model, layer=layer, batch_size=self.batch_size, progress=self.progress)
+        with torch.inference_mode(False):
+            problem = asked._problem(inputs, target, None, None, additional_forward_args)
+            problem.batching.label = type(self).__name__
+            with problem.open():
+                yield problem
+
+
+def one_tensor(inputs: Any) -> Tensor:
+    """``inputs``, where only a tensor will do.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(inputs, Tensor) or not inputs.dim():
+        raise TypeError(f"inputs: expected one tensor (N, ...), got {type(inputs).__name__}")
+    return inputs
+
+
+def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequence[Tensor]], rows: Tensor) -> Tensor:
+    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph.
+
+    ``z(a, b)`` makes its rows a to b - 1 when they are needed.
+    """
+    part = z if callable(z) else lambda a, b: [t[a:b] for t in z]
+
+    def work(a: int, b: int) -> Tensor:
+        with torch.no_grad():
+            out = logits_per_row(problem.output(part(a, b), rows[a:b]), b - a)
+        problem.evaluations += b - a
+        return out
+
+    return torch.cat(list(problem.batches(len(rows), work)))

@@ -1,0 +1,148 @@
+"""The base of the attention methods: matrices from a run of the model, a row of what they add up to, and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from torchwhy.attention.capture import Attentions, Which, select
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.grid_layout import spatial_shape, token_grid
+from torchwhy.engine.rules.mode import refuse_opaque_models
+from torchwhy.engine.run.gradients import enable_grad_for
+from torchwhy.problem import ModelInputs, Problem, Tensors
+
+
+@dataclass(kw_only=True, repr=False)
+class AttentionMethod(Attribution):
+    """The base class of the methods that read the attention between tokens.
+
+    The matrices are seen as they are computed: ``nn.MultiheadAttention``, ``F.scaled_dot_product_attention`` and hand-written
+    softmax(q kᵀ) v alike, the fused ones taken apart for the run. For images ``(N, C, H, W)`` the result is a map
+    ``(N, 1, H, W)``, the tokens that are no patches left out; else it is ``(N, T)``, one number for each token. Several inputs
+    (a dict, a tuple) get one result, in the first one's place.
+
+    Args:
+        layers: which of the model's attentions, by their order, from 0, one or several; None is all.
+        heads: which heads, one or several; None is all.
+        token: whose row of the matrix is the result, or the mean of several; None is the class token (with two more tokens than
+            patches also the distillation token; without any, all tokens; in a causal model the last token).
+        upsample: bring maps to the image's size; otherwise they are the grid's ``(N, 1, h, w)``.
+        grid: (h, w), where it cannot be told from the number of tokens.
+
+    Raises:
+        ValueError: no attention in the model, attention within windows (Swin), matrices of several sizes.
+        IndexError: no such layer, head or token.
+    """
+
+    layers: Which = None
+    heads: Which = None
+    token: int | Sequence[int] | None = None
+    upsample: bool = True
+    grid: tuple[int, int] | None = None
+
+    needs_gradient: ClassVar[bool] = False  # True: mix gets the derivatives by the matrices
+    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "inner"
+    capture: ClassVar[type[Attentions]] = Attentions
+
+    def matrices(self, seen: Any, n: int) -> list[Tensor]:
+        """The matrices ``(n, heads, T, T)`` of the chosen layers and heads, from a run of n rows."""
+        return select([m.detach() for m in seen.found], self.layers, self.heads, n)
+
+    def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:
+        """What the output tokens ``tokens`` owe to each input token, ``(n, T)``, from matrices ``(n, heads, T, T)``."""
+        raise NotImplementedError
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        if self.layer is not None:
+            raise ValueError("layer: attention methods choose the model's attentions by their order, layers=[...]")
+        refuse_opaque_models(problem.model)
+
+        def work(a: int, b: int) -> Tensor:
+            attentions, slopes = self._run(problem, a, b)
+            return self.mix(attentions, slopes, self._tokens(problem, attentions[0]))
+
+        with enable_grad_for(problem.model, problem.x[0].device) if self.needs_gradient else torch.no_grad():
+            values = torch.cat(list(problem.batches(problem.n, work))).detach()
+        if problem.x[0].dim() != 4:
+            return (values,)
+        size = spatial_shape(problem.x[0])
+        h, w, extra = self._grid(values.shape[1], size)
+        maps = values[:, extra:].reshape(len(values), 1, h, w)
+        return (resize_maps(maps, size) if self.upsample else maps,)
+
+    def _run(self, problem: Problem, a: int, b: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The chosen matrices of rows a to b, and the derivatives of their scores by them if the method needs these."""
+        z, rows = [t[a:b] for t in problem.x], problem.rows[a:b]
+        scores = None
+        with self.capture(graph=self.needs_gradient) as seen:
+            if self.needs_gradient or problem.target.given is not None:  # a wrong target is refused by all methods
+                scores = problem._score(z, rows)
+            else:
+                problem.evaluations += len(rows)
+                problem.output(z, rows)
+        attentions = self.matrices(seen, len(rows))
+        if scores is None or not self.needs_gradient:
+            return attentions, []
+        if not scores.requires_grad:
+            raise ValueError(
+                "the target does not depend on the attention in a differentiable way: choose another target"
+            )
+        gradients = torch.autograd.grad(scores.sum(), seen.found, allow_unused=True)
+        slopes = [torch.zeros_like(m) if g is None else g for m, g in zip(seen.found, gradients)]
+        return attentions, select(slopes, self.layers, self.heads, len(rows))
+
+    def _tokens(self, problem: Problem, attention: Tensor) -> Tensor:
+        """The output tokens that are explained."""
+        count = attention.shape[-1]
+        if self.token is not None:
+            tokens = [self.token] if isinstance(self.token, int) else list(self.token)
+            if not tokens or not all(-count <= t < count for t in tokens):
+                raise IndexError(f"token={self.token!r}: the model has {count} tokens (0 to {count - 1})")
+        elif problem.x[0].dim() == 4:
+            extra = self._grid(count, spatial_shape(problem.x[0]))[2]
+            tokens = {0: list(range(count)), 2: [0, 1]}.get(extra, [0])
+        else:
+            causal = count > 1 and not bool(attention.triu(1).any())
+            tokens = [count - 1 if causal else 0]
+        return torch.tensor(tokens, device=attention.device) % count
+
+    def _grid(self, count: int, size: tuple[int, ...]) -> tuple[int, int, int]:
+        """The grid's height and width, and how many tokens come before it."""
+        if self.grid is not None:
+            h, w = self.grid
+            if not 0 <= count - h * w < count:
+                raise ValueError(f"grid={self.grid}: {h * w} cells, but the model has {count} tokens")
+            return h, w, count - h * w
+        found = token_grid(count, size)
+        if found is None:
+            raise ValueError(
+                f"grid: {count} tokens make no grid of patches over an image of {size[0]} × {size[1]}; give it"
+            )
+        return found.size[0], found.size[1], found.extra
+
+    def _check_inputs(self, model: Any, data: ModelInputs) -> None:
+        """Token ids are as good as any input: nothing is differentiated by them."""
+
+    def _form(self, values: Tensors, inputs: Inputs) -> Any:
+        return values[0]
+
+
+def fuse(attention: Tensor, how: str) -> Tensor:
+    """One matrix ``(n, T, T)`` from the heads' ``(n, heads, T, T)``."""
+    if how == "mean":
+        return attention.mean(1)
+    if how not in ("max", "min"):
+        raise ValueError(f"head_fusion={how!r}: expected 'mean', 'max' or 'min'")
+    return attention.amax(1) if how == "max" else attention.amin(1)
+
+
+def with_residual(matrix: Tensor) -> Tensor:
+    """(A + I) / 2, its rows divided by their sums, ``(n, T, T)``."""
+    matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    return matrix / matrix.sum(-1, keepdim=True)

@@ -1,0 +1,59 @@
+"""What the methods of this family share: running a problem under rules, and saying what the rules met."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.rules.mode import RuleMode, refuse_opaque_models
+from torchwhy.engine.run.warn import warn
+from torchwhy.problem import Problem, Tensors
+
+R = TypeVar("R", bound=RuleMode)
+
+
+def run_with_rules(problem: Problem, make: Callable[[], R]) -> tuple[Tensor, Tensors, list[R]]:
+    """Scores ``(N,)`` and what arrives at ``problem.x`` with the rules at work, and the rules of each model call."""
+    refuse_opaque_models(problem.model)
+
+    def work(start: int, stop: int) -> tuple[R, Tensor, Tensors]:
+        with make() as rules:
+            scores, signal = problem.gradients([t[start:stop] for t in problem.x], problem.rows[start:stop])
+        return rules, scores, signal
+
+    used, scores, signals = zip(*problem.batches(problem.n, work))
+    report_operations(problem, used)
+    return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
+
+
+def report_operations(problem: Problem, used: Iterable[RuleMode]) -> Counter[str]:
+    """Put on the explanation how often operations ran by a rule and, non-linear ones, without; return the latter."""
+    ruled: Counter[str] = Counter()
+    plain: Counter[str] = Counter()
+    for rules in used:
+        ruled |= rules.applied
+        plain |= rules.plain
+    problem.report(details={"operations_with_rule": dict(ruled), "plain_operations": dict(plain)})
+    return plain
+
+
+def warn_if_plain(used: Iterable[RuleMode], method: str, changes: str) -> None:
+    """Warn when no rule met its operation, so that the result is the plain gradient."""
+    if not any(rules.applied for rules in used):
+        warn(
+            f"{method} changes {changes}, and this model runs none (above the layer that is explained): the result is the "
+            "plain gradient",
+        )
+
+
+def lookup(options: Mapping[str, Any], name: Any, what: str) -> Any:
+    """The option of that name; `what` says which argument it was given for."""
+    if name not in options:
+        near = difflib.get_close_matches(str(name), options, n=3, cutoff=0.3) or list(options)
+        raise ValueError(f"{what}={name!r}: there is no such one; the nearest are {', '.join(near)}")
+    return options[name]

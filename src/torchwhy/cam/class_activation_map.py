@@ -1,0 +1,147 @@
+"""The base of the class activation maps: a layer's channels, weighted, added up and laid over the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, image_input_index, spatial_shape
+from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.engine.layers.window_layout import find_layout
+from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.problem import GradientFunction, Problem, Tensors
+from torchwhy.targets import Target
+
+
+@dataclass(kw_only=True, repr=False)
+class ClassActivationMap(Attribution):
+    r"""The base class of the class activation maps: :math:`M_n = \mathrm{ReLU}(\sum_c w_{nc} A_{nc})`.
+
+    ``A`` ``(N, C, *grid)`` are a layer's activations; a method is its weights. Maps are ``(N, 1, *size)``, of the size of
+    the input ``(N, C, *size)``, linearly interpolated, and not normalised: only the proportions within a map mean
+    something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score.
+
+    Args:
+        layer: a layer, or a list of them, whose maps are each divided by their largest value and averaged. ``"auto"`` is
+            the last layer with a grid of cells or tokens on which the target depends, found once for a model.
+        relu: cut off the negative part, as most of the papers do (those of EigenCAM, KPCACAM and HiResCAM do not: there it is
+            ours); without it a map is signed.
+        upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
+        reshape: a callable activations → ``(N, C, *grid)`` for layouts that are not known: convolutions of 1 to 3 dimensions,
+            grids with the channels last, sequences of tokens, with others before them, and windows of such grids are found
+            by themselves.
+
+    Raises:
+        ValueError: the layer has no grid, or the target does not depend on it.
+    """
+
+    layer: LayerLike | Sequence[LayerLike] | None = "auto"
+    relu: bool = True
+    upsample: bool = True
+    reshape: ToGrid | None = None
+
+    layer_role: ClassVar = "tap"
+    derive: ClassVar[GradientFunction] = staticmethod(compute_gradients)
+
+    def weights(self, a: Tensor, g: Tensor) -> Tensor:
+        """Weights ``(M, C)`` or ``(M, C, *grid)`` from activations and gradients ``(M, C, *grid)``."""
+        raise NotImplementedError
+
+    def combine(self, a: Tensor, g: Tensor) -> Tensor:
+        """Maps ``(M, *grid)`` from activations and gradients ``(M, C, *grid)``."""
+        return weighted_sum(a, self.weights(a, g))
+
+    def maps(self, problem: Problem) -> list[Tensor]:
+        """One map ``(N, *grid)`` for each layer, with its negative part."""
+
+        def work(start: int, stop: int) -> list[Tensor]:
+            rows = problem.rows[start:stop]
+            _, gradients, activations = problem.tap([x[start:stop] for x in problem.x], rows, self.derive)
+            views = self.views(problem, activations, len(rows))
+            return [
+                self.combine(at_least_float32(f(a)), at_least_float32(_slopes(f, g)))
+                for f, a, g in zip(views, activations, gradients)
+            ]
+
+        return [torch.cat(parts) for parts in zip(*problem.batches(problem.n, work))]
+
+    def views(self, problem: Problem, tensors: Tensors, m: int) -> list[ToGrid]:
+        """What turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
+        size = spatial_shape(problem.x[image_input_index(problem.x)])
+        return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.taps, tensors)]
+
+    def activations(self, problem: Problem) -> list[Tensor]:
+        """The activations ``(N, C, *grid)`` of each layer."""
+
+        def arrange(passed: Tensors, m: int) -> list[Tensor]:
+            return [f(a) for f, a in zip(self.views(problem, passed, m), passed)]
+
+        return [at_least_float32(a) for a in problem.read(problem.taps, problem.x, problem.rows, arrange)]
+
+    def classes(self, problem: Problem) -> Tensor:
+        """The class ``(N,)`` of each row, for methods that explain nothing else.
+
+        Raises:
+            TypeError: the target is no class.
+        """
+        target = problem.target
+        if not isinstance(target, Target) or target.neuron is not None or len(target.largest) != 1:
+            raise TypeError(
+                f"target={target.given!r}: {type(self).__name__} explains a class; give an int or one per row"
+            )
+        return torch.as_tensor(target.index, device=problem.rows.device).flatten().expand(problem.n)
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]
+        problem.report(details={"layer": ", ".join(place.name for place in problem.taps)})
+        if len(maps) > 1 and not self.upsample:
+            raise ValueError(
+                "upsample=False: the maps of several layers are joined at the input's size; give one layer"
+            )
+        if not self.upsample:
+            return (maps[0][:, None],)
+        size = spatial_shape(problem.x[image_input_index(problem.x)])
+        if len(maps) > 1:
+            peaks = [m.flatten(1).abs().amax(1).reshape(-1, *[1] * (m.dim() - 1)) for m in maps]
+            maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
+        return (
+            torch.stack([resize_maps(m[:, None], size) for m in maps]).mean(0)
+            if maps[1:]
+            else resize_maps(maps[0][:, None], size),
+        )
+
+    def _form(self, values: Tensors, inputs: Inputs) -> Any:
+        return values[0]
+
+
+def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
+    """The sum over c of w A, ``(N, *grid)``, for activations ``(N, C, *grid)`` and weights ``(N, C)`` or one per cell."""
+    if w.dim() == a.dim():
+        return (w * a).sum(1)
+    return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
+
+
+def at_least_float32(t: Tensor) -> Tensor:
+    """The tensor in single precision at least: sums are not kept in half."""
+    return t.float() if t.dtype in (torch.half, torch.bfloat16) else t
+
+
+def _slopes(view: ToGrid, g: Tensor) -> Tensor:
+    """The gradients on the grid.
+
+    Raises:
+        ValueError: they are zero on all cells, but not on the other tokens.
+    """
+    cells = view(g)
+    if isinstance(view, GridLayout) and view.extra and bool(g.any() & ~cells.any()):
+        raise ValueError(
+            "layer: the target depends on this layer through its class or register tokens only, not through the cells of "
+            "the picture; choose one below the last attention (such as the last block's first norm), or layer='auto'"
+        )
+    return cells

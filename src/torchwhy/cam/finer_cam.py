@@ -1,0 +1,109 @@
+"""The class activation map of what tells a class from those that are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from torchwhy.cam.cam import CAM
+from torchwhy.cam.class_activation_map import ClassActivationMap
+from torchwhy.cam.eigen_cam import EigenCAM
+from torchwhy.cam.gradient_cams import GradCAM
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import make_generator
+from torchwhy.problem import Problem
+from torchwhy.targets import DerivedTarget, logits_per_row
+
+
+@dataclass(kw_only=True, repr=False)
+class FinerCAM(ClassActivationMap):
+    r"""The map of a class's score less the scores of similar classes: :math:`y_k - \gamma \sum_d w_d y_d`, with
+    :math:`\sum_d w_d = 1`, in the place of :math:`y_k`.
+
+    Args:
+        of: the method whose weights make the map, with the settings that only it has; those that all maps have (``layer``,
+            ``relu``, ``upsample``, ``batch_size``, ...) are this method's own. None is :class:`GradCAM`.
+        strength: γ.
+        n_references: how many classes are compared with, for each row those whose scores are nearest to the target's.
+        references: these classes instead, for all rows.
+        weighting: equal w, or proportional to exp(y_d) (``"softmax"``), held constant.
+
+    The classes and their w are those of the input itself (one more pass), also where ``of`` changes the picture or the layer.
+
+    Raises:
+        ValueError: ``of`` does not look at the score, and so not at its difference from others.
+
+    Paper: Zhang et al. 2025, arXiv:2501.11309.
+    """
+
+    of: ClassActivationMap | None = None
+    strength: float = 0.6
+    n_references: int = 3
+    references: Sequence[int] | None = None
+    weighting: Literal["equal", "softmax"] = "equal"
+
+    paper: ClassVar[str] = "arXiv:2501.11309"
+
+    def maps(self, problem: Problem) -> list[Tensor]:
+        """Those of the other method."""
+        if self.weighting not in ("equal", "softmax"):
+            raise ValueError(f"weighting={self.weighting!r}: expected 'equal' or 'softmax'")
+        check_count("n_references", self.n_references)
+        of = self.of or GradCAM(self.model)
+        blind = isinstance(of, (CAM, FinerCAM)) or (isinstance(of, EigenCAM) and not of.needs_gradient)
+        if blind or not isinstance(of, ClassActivationMap):
+            raise ValueError(
+                f"of={type(of).__name__}: expected a class activation map that is made from the score, such as GradCAM"
+            )
+        target, broken, classes = problem.target, problem._broken, self.classes(problem)[:, None]
+        problem.target = _OutputOfClasses(target)
+        y = problem.all_scores(problem.x)
+        compared = self._compared(y, target.select(y, problem.rows), classes.to(y.device))
+        problem._broken = broken  # other classes may be ruled out, by -inf
+        problem.target = _Difference(target, self.strength, *compared)
+        problem.generator = make_generator(getattr(of, "generator", None))
+        return replace(of, layer=self.layer, reshape=self.reshape).maps(problem)
+
+    def _compared(self, y: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """The classes that each row is compared with, and their w, ``(N, D)``, by outputs ``(N, C)``, classes ``(N, 1)``."""
+        if self.references is not None:
+            others = torch.as_tensor(list(self.references), device=y.device).expand(len(y), -1)
+            if bool(((others == classes) | (others < 0) | (others >= y.shape[1])).any()):
+                raise ValueError(
+                    f"references={list(self.references)}: expected classes of the {y.shape[1]}, and not the target's"
+                )
+        else:
+            n = min(self.n_references, y.shape[1] - 1)
+            far = (y - own[:, None]).abs().scatter(1, classes, torch.inf)
+            others = far.sort(dim=1, stable=True).indices[:, :n]
+        near = y.gather(1, others)
+        return others, (near if self.weighting == "softmax" else torch.zeros_like(near)).softmax(1)
+
+
+@dataclass
+class _OutputOfClasses(DerivedTarget):
+    """All outputs ``(M, ...)`` in the place of one score a row."""
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        return logits_per_row(output, len(rows))
+
+
+@dataclass
+class _Difference(DerivedTarget):
+    """The score of the target less the mean score of classes like it.
+
+    Args:
+        others, weights: these classes of each row and what each counts, ``(N, D)``.
+    """
+
+    strength: float
+    others: Tensor
+    weights: Tensor
+
+    def select(self, output: Any, rows: Tensor) -> Tensor:
+        near = logits_per_row(output, len(rows)).gather(1, self.others[rows])
+        return self.target.select(output, rows) - self.strength * (self.weights[rows].to(near) * near).sum(1)

@@ -1,0 +1,127 @@
+"""Rows as vectors: what of them may change, between which bounds, and to which values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class RowVectors:
+    """The inputs of a model as vectors ``(N, D)``.
+
+    Args:
+        shapes: of a row of each input tensor.
+        low, high: the bounds ``(1 or N, D)``, infinite where there are none.
+        free: ``(1 or N, D)``, True where a value may change.
+        integers: columns that are rounded.
+        groups: columns of which one is 1 and the others are 0.
+    """
+
+    shapes: list[torch.Size]
+    low: Tensor
+    high: Tensor
+    free: Tensor
+    integers: list[int]
+    groups: list[list[int]]
+
+    @property
+    def scale(self) -> Tensor:
+        """The width of the bounds, 1 where there are none."""
+        width = self.high - self.low
+        return torch.where(width.isfinite() & (width > 0), width, torch.ones_like(width))
+
+    def of(self, value: Tensor, rows: Tensor) -> Tensor:
+        """The part of a bound or mask that belongs to ``rows``."""
+        return value if len(value) == 1 else value[rows]
+
+    def tensors(self, z: Tensor) -> list[Tensor]:
+        """Vectors ``(M, D)`` in the shapes of the inputs."""
+        parts = z.split([prod(s) for s in self.shapes], 1)
+        return [p.reshape(len(z), *s) for p, s in zip(parts, self.shapes)]
+
+    def valid(self, z: Tensor) -> Tensor:
+        """``z`` with integers rounded, and each group's largest column 1 and the others 0."""
+        if not (self.integers or self.groups):
+            return z
+        z = z.clone()
+        z[:, self.integers] = z[:, self.integers].round()
+        for group in self.groups:
+            z[:, group] = torch.nn.functional.one_hot(z[:, group].argmax(1), len(group)).to(z)
+        return z
+
+
+def vectors(tensors: Sequence[Tensor]) -> Tensor:
+    """Input tensors ``(N, ...)`` as one matrix ``(N, D)``."""
+    return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
+
+
+def constraints_per_row(
+    tensors: Sequence[Tensor],
+    bounds: tuple[Any, Any] | None,
+    changeable: Any,
+    integers: Sequence[int],
+    one_hot: Sequence[Sequence[int]],
+) -> RowVectors:
+    """The checked description of the inputs ``(N, ...)``.
+
+    Raises:
+        ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
+    """
+    x = vectors(tensors)
+    if bounds is not None and not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
+        raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
+    low, high = (-torch.inf, torch.inf) if bounds is None else bounds
+    try:
+        integers, groups = list(integers), [list(g) for g in one_hot]
+    except TypeError:
+        raise ValueError(
+            f"integers={integers!r}, one_hot={one_hot!r}: expected a list of columns, and a list of such lists"
+        ) from None
+    columns = [*integers, *(c for g in groups for c in g)]
+    if columns and (len(tensors) != 1 or tensors[0].dim() != 2):
+        raise ValueError("integers, one_hot: columns are those of a table, inputs (N, d)")
+    if any(not 0 <= c < x.shape[1] for c in columns) or len(set(columns)) < len(columns):
+        raise ValueError(f"integers, one_hot: {columns} are not different columns of 0 to {x.shape[1] - 1}")
+    low, high = (_broadcast_constraint(v, tensors, "bounds").to(x, copy=True) for v in (low, high))
+    if not bool((low <= high).all()):  # also where one is NaN
+        raise ValueError(f"bounds={bounds!r}: low is not below high everywhere")
+    low[:, integers], high[:, integers] = low[:, integers].ceil(), high[:, integers].floor()
+    for group in groups:
+        low[:, group], high[:, group] = 0, 1
+    free = _broadcast_constraint(True if changeable is None else changeable, tensors, "changeable").bool()
+    if not bool(free.any()):
+        raise ValueError("changeable: no value may change")
+    rows = RowVectors([t.shape[1:] for t in tensors], low, high, free, integers, groups)
+    outside = (x < rows.low) | (x > rows.high)
+    if bool(outside.any()):
+        row, column = outside.nonzero()[0].tolist()
+        raise ValueError(
+            f"bounds: they exclude the inputs ({int(outside.sum())} values; the first is {float(x[row, column]):.4g} in row "
+            f"{row}); give bounds=(low, high) of the data, numbers or tensors that broadcast to the inputs, or None"
+        )
+    if not torch.equal(rows.valid(x), x):
+        raise ValueError("integers, one_hot: some of the inputs are not whole numbers or not one-hot in these columns")
+    for group in groups:
+        if not torch.equal(free[:, group].any(1), free[:, group].all(1)):
+            raise ValueError(f"changeable: of the one-hot columns {group} either all may change or none")
+    return rows
+
+
+def _broadcast_constraint(value: Any, tensors: Sequence[Tensor], name: str) -> Tensor:
+    """``value`` as ``(1, D)``, or ``(N, D)`` if it differs from row to row."""
+    values = value if len(tensors) > 1 and isinstance(value, (tuple, list)) else [value] * len(tensors)
+    parts = []
+    for v, t in zip(values, tensors):
+        v = torch.as_tensor(v, device=t.device)
+        try:
+            parts.append(v.expand_as(t).flatten(1) if v.dim() == t.dim() else v.expand(t.shape[1:]).flatten()[None])
+        except RuntimeError:
+            raise ValueError(f"{name}: shape {tuple(v.shape)} does not broadcast to inputs {tuple(t.shape)}") from None
+    n = max(map(len, parts))
+    return torch.cat([p.expand(n, -1) for p in parts], 1)

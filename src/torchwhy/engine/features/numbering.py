@@ -1,0 +1,133 @@
+"""Features: which input elements are kept or dropped together.
+
+A *feature* is a group of input elements with one number.  A single pixel, a colour channel, a superpixel, a token or a
+column spread over two input tensors are the same case: an integer for every element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.run.transfer import to_device
+
+
+@dataclass(frozen=True)
+class Features:
+    """Numbers 0..d-1 on every element of one or several tensors.
+
+    ``ids`` holds one integer tensor per input, with as many dimensions as the input and broadcastable to it; the first
+    dimension is 1 where the rows share their features.  ``count`` (N,) is the number of features of each row and ``d``
+    the largest of them; a row with fewer simply lacks the last ones.
+    """
+
+    ids: tuple[Tensor, ...]
+    count: Tensor
+    d: int
+
+    @property
+    def shared(self) -> bool:
+        """Whether all rows have the same features."""
+        return all(len(i) == 1 for i in self.ids)
+
+    def keep(self, z: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """Bring masks from features to elements.
+
+        Shape: z (M, d), rows (M,) the row each mask is for; result, per input, (M, *) broadcastable to ``x[rows]``.
+        """
+        return tuple(self._at(z, i, rows) for i in self.ids)
+
+    def all_but(self, index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """Masks that drop feature ``index - 1``; index 0 drops nothing.  Shape: index (M,), rows (M,)."""
+        dropped = to_device(index - 1, rows.device)
+        return tuple((i if len(i) == 1 else i[rows]) != dropped.view(-1, *[1] * (i.dim() - 1)) for i in self.ids)
+
+    def spread(self, values: Tensor, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Give every element the value of its feature.  Shape: values (N, d); result, per input, that of x.
+
+        The result has the dtype of x, or that of ``values`` in single precision where x holds integers.
+        """
+        rows = torch.arange(len(values), device=values.device)
+        return tuple(
+            self._at(values, i, rows).to(t.dtype if t.is_floating_point() else torch.float32).expand(t.shape).clone()
+            for i, t in zip(self.ids, x)
+        )
+
+    def groups(self) -> Iterator[tuple[Tensor, int]]:
+        """Rows with the same number of features, and that number: one group where the features are shared."""
+        for d in self.count.unique().tolist():
+            yield (self.count == d).nonzero()[:, 0], d
+
+    @staticmethod
+    def _at(z: Tensor, ids: Tensor, rows: Tensor) -> Tensor:
+        if len(ids) == 1:
+            return z[:, ids[0]]
+        own = ids[rows]
+        return z.gather(1, own.flatten(1)).view(own.shape)
+
+
+def number_features(x: Sequence[Tensor], feature_mask: Sequence[Tensor] | None = None) -> Features:
+    """Number the features of the tensors x (each with N rows).
+
+    Args:
+        x: the tensors.
+        feature_mask: integers for each tensor, broadcastable to it; a number that occurs in two tensors is one feature
+            across both. None makes every element a feature, counted through the tensors.
+
+    Raises:
+        ValueError: a mask that is not made of integers, does not broadcast, or leaves gaps between its numbers.
+
+    >>> number_features((torch.zeros(4, 3),)).d
+    3
+    >>> number_features((torch.zeros(4, 3),), [torch.tensor([0, 0, 1])]).ids
+    (tensor([[0, 0, 1]]),)
+    """
+    n = len(x[0])
+    if feature_mask is None:
+        ids, d = [], 0
+        for t in x:
+            size = t[0].numel()
+            ids.append(torch.arange(d, d + size, device=t.device).view(1, *t.shape[1:]))
+            d += size
+        return Features(tuple(ids), torch.full((n,), d, device=x[0].device), d)
+    if len(feature_mask) != len(x):
+        raise ValueError(f"feature_mask: {len(feature_mask)} given for {len(x)} tensors; give one for each")
+    ids = [_check_mask(m, t, k) for k, (m, t) in enumerate(zip(feature_mask, x))]
+    return Features(tuple(ids), *_count_features(ids, n))
+
+
+def _check_mask(mask: Tensor, x: Tensor, position: int) -> Tensor:
+    """The mask with as many dimensions as its input, on the same device."""
+    name = f"feature_mask[{position}]" if position else "feature_mask"
+    if not hasattr(mask, "__array__") and not isinstance(mask, (list, tuple)):
+        raise TypeError(f"{name}: {mask!r}; expected integers, the number of each element's feature")
+    mask = torch.as_tensor(mask)
+    if mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool:
+        raise ValueError(f"{name}: dtype {mask.dtype}; expected integers, the number of each element's feature")
+    shape = (1,) * (x.dim() - mask.dim()) + tuple(mask.shape)
+    if mask.dim() > x.dim() or any(a not in (1, b) for a, b in zip(shape, x.shape)):
+        raise ValueError(f"{name}: shape {tuple(mask.shape)} does not broadcast to the inputs' {tuple(x.shape)}")
+    return mask.to(x.device, torch.long).reshape(shape)
+
+
+def _count_features(ids: Sequence[Tensor], n: int) -> tuple[Tensor, int]:
+    """The number of features of each row, and the largest of them, after refusing gaps."""
+    rows = max(len(i) for i in ids)
+    flat = torch.cat([i.flatten(1).expand(rows, -1) for i in ids], 1)
+    d = int(flat.max()) + 1
+    if int(flat.min()) < 0:
+        raise ValueError(f"feature_mask: holds {int(flat.min())}; features are numbered from 0")
+    distinct = (flat.sort(1).values.diff(dim=1) > 0).sum(1) + 1
+    gaps = (distinct != flat.amax(1) + 1).nonzero()[:, 0]
+    if len(gaps):
+        row = flat[gaps[0]].unique()
+        missing = int((row != torch.arange(len(row), device=row.device)).nonzero()[0])
+        where = f" in row {int(gaps[0])}" if rows > 1 else ""
+        raise ValueError(
+            f"feature_mask: leaves out {missing}{where} but goes on to {int(row.max())}; number the features without gaps, "
+            "as torch.unique(mask, return_inverse=True)[1] does"
+        )
+    return (distinct.expand(n) if rows == 1 else distinct), d

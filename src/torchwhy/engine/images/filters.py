@@ -1,0 +1,85 @@
+"""Operations on images, batched and on the device: blurring and resizing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
+    r"""Each row blurred by its own Gaussian, :math:`x * \exp(-u^2 / 2\sigma_n^2)`, normalised, edges replicated.
+
+    Args:
+        x: ``(N, C, L)`` or ``(N, C, H, W)``.
+        sigma: ``(N,)``, in pixels; 0 leaves the row as it is.
+        truncate: the kernel ends at this many standard deviations.
+
+    Returns:
+        The same shape. As ``scipy.ndimage.gaussian_filter`` with ``mode="nearest"``.
+
+    Raises:
+        ValueError: no spatial dimension.
+    """
+    if x.dim() not in (3, 4):
+        raise ValueError(f"a blur needs rows of shape (C, L) or (C, H, W), got {tuple(x.shape[1:])}")
+    for dim in range(2, x.dim()):
+        x = torch.einsum(
+            "nij,nc...j->nc...i", _blur_matrices(sigma, x.shape[dim], truncate).to(x), x.movedim(dim, -1)
+        ).movedim(-1, dim)
+    return x
+
+
+def _blur_matrices(sigma: Tensor, size: int, truncate: float) -> Tensor:
+    """For each sigma the matrix ``(N, size, size)`` that blurs a line of ``size`` pixels with replicated ends."""
+    sigma = sigma.double()[:, None]
+    radius = int(truncate * float(sigma.max()) + 0.5)
+    offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.double)
+    kernel = torch.where(
+        offsets.abs() <= torch.floor(truncate * sigma + 0.5),
+        torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-6)).square()),
+        0.0,
+    )
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    at = (torch.arange(size, device=sigma.device)[:, None] + offsets.long()).clamp(0, size - 1)  # (size, taps)
+    matrix = kernel.new_zeros(len(sigma), size, size)
+    return matrix.scatter_add_(2, at.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1))
+
+
+def resize_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
+
+
+def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: int = 4000) -> Tensor:
+    r"""Images whose dropped pixels are weighted means of their 8 neighbours: 1/6 beside, 1/12 across, renormalised at edges.
+
+    Solves :math:`x_i \sum_j w_{ij} = \sum_j w_{ij} x_j` for the dropped pixels by conjugate gradients, all rows together.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        keep: ``(N, 1, H, W)`` bool; every row keeps a pixel.
+        tolerance: the largest residual, relative to that of zero.
+        most: iterations.
+    """
+    given, x = x, x.to(torch.promote_types(x.dtype, torch.float))  # the squared residual is below what half can say
+    kernel = x.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]).div(12)[None, None]
+    around = lambda t: F.conv2d(t.flatten(0, 1)[:, None], kernel, padding=1).view_as(t)  # noqa: E731
+    total = around(torch.ones_like(x[:1, :1]))
+    gap = (~keep).to(x)
+    inner = lambda a, b: (a * b).sum((2, 3), keepdim=True)  # noqa: E731
+    apply = lambda t: gap * (total * t - around(t))  # noqa: E731
+    found = gap * x.mean((2, 3), keepdim=True)
+    residual = gap * around(x * keep) - apply(found)
+    direction, size = residual, inner(residual, residual)
+    goal = tolerance**2 * inner(*[gap * around(x * keep)] * 2)
+    for step in range(most):
+        if step % 16 == 0 and not bool((size > goal).any()):
+            break
+        moved = apply(direction)
+        length = size / inner(direction, moved).clamp(min=torch.finfo(x.dtype).tiny)
+        found, residual = found + length * direction, residual - length * moved
+        size, before = inner(residual, residual), size
+        direction = residual + size / before.clamp(min=torch.finfo(x.dtype).tiny) * direction
+    return torch.where(keep, given, found.to(given))

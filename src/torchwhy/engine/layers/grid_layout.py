@@ -1,0 +1,231 @@
+"""Grids of cells: where the parts of a picture are in what passes a layer, and the last layer that has them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
+
+from torchwhy.engine.layers.hooks import ResolvedLayer
+
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
+MAX_EXTRA_TOKENS = 9  # the most tokens that are no cells: a class token and eight registers
+MAX_SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
+ADAPTIVE_POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
+CHANNELS_FIRST_MODULES = (
+    _ConvNd,
+    _NormBase,
+    nn.GroupNorm,
+    _AvgPoolNd,
+    _MaxPoolNd,
+    *ADAPTIVE_POOLS,
+)  # have their channels in the second axis
+HEAD_MODULES = (nn.Linear, *ADAPTIVE_POOLS)  # a projection inside a block, and what ends a grid
+
+ToGrid = Callable[[Tensor], Tensor]
+_auto_layers: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> what was asked for -> place
+
+
+@dataclass(frozen=True)
+class GridLayout:
+    """How a layer's tensor becomes ``(N, C, *size)``.
+
+    Args:
+        size: the grid, (L,), (H, W) or (D, H, W).
+        channels: the axis of the channels.
+        rows: the axis of the rows.
+        extra: how many tokens before the first cell are none.
+        sure: whether the sizes leave no other reading, such as that of windows of cells.
+    """
+
+    size: tuple[int, ...]
+    channels: int = 1
+    rows: int = 0
+    extra: int = 0
+    sure: bool = True
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The grid, without copying where it can be."""
+        cells = tensor.movedim((self.rows, self.channels), (0, 1)).flatten(2)
+        return cells[..., self.extra :].unflatten(2, self.size)
+
+
+def image_input_index(tensors: Sequence[Tensor]) -> int:
+    """Which of the input tensors is the picture: the one with the most dimensions, two at least."""
+    return max(range(len(tensors)), key=lambda i: tensors[i].dim())
+
+
+def spatial_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``.
+
+    Raises:
+        ValueError: a single number a row.
+    """
+    if tensor.dim() < 2:
+        raise ValueError(f"inputs: a map needs a picture or a series to lie on, got shape {tuple(tensor.shape)}")
+    return tuple(tensor.shape[2:] if tensor.dim() > 2 else tensor.shape[1:])
+
+
+def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...]) -> GridLayout | None:
+    """The grid over a picture of ``size`` in what passes ``place`` for n rows, None if there is none of two cells.
+
+    Channels may come first ``(N, C, *grid)`` or last ``(N, *grid, C)``; tokens may be ``(N, T, C)``, ``(T, N, C)`` or
+    ``(N, C, T)``. Sizes of the layer's parameters tell which axis is the channels', else the grid's proportions.
+    """
+    shape, dims = tuple(tensor.shape), len(size)
+    widths = place.width
+    if len(shape) == 3 and shape[0] != n and shape[1] == n and dims:
+        found = replace(g, rows=1) if (g := token_grid(shape[0], size)) else None
+    elif shape[0] != n or not 1 <= dims <= 3:
+        return None
+    elif len(shape) == 2 + dims:
+        found = _dense_grid(shape, size, widths, place.module)
+    elif len(shape) == 3:
+        after, before = token_grid(shape[1], size), token_grid(shape[2], size)
+        known = (shape[1] in widths) - (shape[2] in widths)
+        sure = known != 0 or after is None or before is None
+        if after and before and known == 0:  # which one has the picture's proportions?
+            known = dims > 1 and _skew(before.size, size) < _skew(after.size, size)
+        found = replace(before, channels=1) if before and (known > 0 or not after) else after
+        found = replace(found, sure=sure) if found else None
+    else:
+        return None
+    return found if found and math.prod(found.size) > 1 else None
+
+
+def _dense_grid(
+    shape: tuple[int, ...], size: tuple[int, ...], widths: set[int], module: nn.Module | None = None
+) -> GridLayout | None:
+    """The grid of a tensor with as many dimensions as the pictures."""
+    first, last = GridLayout(shape[2:]), GridLayout(shape[1:-1], channels=-1)
+    known = (shape[1] in widths) - (shape[-1] in widths)
+    if known == 0:  # some layers have their channels in a fixed place
+        fixed = shape[-1] in widths and (isinstance(module, nn.Linear) or type(module) is nn.LayerNorm)
+        known = isinstance(module, CHANNELS_FIRST_MODULES) - fixed
+    if len(size) == 1:
+        if known == 0 and size == last.size != first.size:  # tokens, or as many channels as the signal has points
+            return replace(last, sure=False)
+        return last if known < 0 else first
+    found = first if known > 0 or (known == 0 and _skew(first.size, size) <= _skew(last.size, size)) else last
+    if known <= 0 and _skew(found.size, size) > MAX_SKEW:
+        return None
+    fits = [in_proportion(grid.size, size) for grid in (first, last)]
+    sure = (
+        fits[found is last]
+        and (known != 0 or not all(fits))
+        and not (found is last and _may_be_windows(last.size, size))
+    )
+    return replace(found, sure=sure or (known > 0 and found is first))
+
+
+def in_proportion(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether a grid has the picture's proportions, up to a cell."""
+    if len(size) < 2:
+        return True
+    (h, w), (height, width) = grid[-2:], size[-2:]
+    return abs(h * width - w * height) <= max(height, width)
+
+
+def _may_be_windows(sizes: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether two sizes may be the number of square windows in a plane and of cells in each, in either order."""
+    planes = [any(n % h == 0 and in_proportion((h, n // h), size) for h in range(1, n + 1)) for n in sizes[-2:]]
+    squares = [n > 1 and math.isqrt(n) ** 2 == n for n in sizes[-2:]]
+    return (squares[0] and planes[1]) or (squares[1] and planes[0])
+
+
+def _skew(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
+    """How far a grid's height / width is from the picture's, as a logarithm."""
+    return abs(math.log(max(1, grid[-2]) / max(1, grid[-1])) - math.log(size[-2] / size[-1]))
+
+
+@lru_cache(maxsize=256)
+def token_grid(tokens: int, size: tuple[int, ...]) -> GridLayout | None:
+    """The grid of square patches that ``tokens`` tokens make, with as few others before them as can be."""
+    if len(size) == 1:
+        return GridLayout((tokens,), channels=2)
+    found = []
+    depths = {f(size[0], q) for q in range(1, size[0] + 1) for f in (_down, _up)} if len(size) == 3 else {1}
+    for patch in range(1, max(size[-2:]) + 1):
+        for f in (_down, _up):
+            plane = (f(size[-2], patch), f(size[-1], patch))
+            for depth in depths:
+                cells = depth * plane[0] * plane[1]
+                extra = tokens - cells
+                if 0 <= extra <= MAX_EXTRA_TOKENS and 2 * extra <= cells:
+                    grid = (depth, *plane) if len(size) == 3 else plane
+                    found.append((extra, -depth, _skew(grid, size), grid))  # in doubt the finest in time
+    return GridLayout(min(found)[-1], channels=2, extra=min(found)[0]) if found else None
+
+
+def _down(a: int, b: int) -> int:
+    return a // b
+
+
+def _up(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
+    """The last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
+
+    For an index as the target it is found once for a model, a shape of inputs and the index.
+
+    Raises:
+        ValueError: there is none, or the model's own output is such a grid.
+    """
+    given, model = problem.target.given, problem.model
+    shapes = tuple(tuple(t.shape[1:]) for t in problem.data.inputs)
+    first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
+    key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
+    if callable(given) or problem.neuron is not None:
+        found = _find_last_grid_layer(problem)
+    else:
+        known = _auto_layers.setdefault(model, {})
+        found = known[key] if key in known else known.setdefault(key, _find_last_grid_layer(problem))
+    return replace(found, module=model.get_submodule(found.name), input=input)
+
+
+def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
+    size = spatial_shape(problem.data.inputs[image_input_index(problem.data.inputs)])
+    scores, passed = problem.trace([t[:1] for t in problem.x], problem.rows[:1])
+    calls = Counter(place.name for place, _ in passed)
+    whole = next((t for place, t in passed if not place.name), None)
+    if whole is not None and whole.dim() == 2 + len(size) and _dense_grid(tuple(whole.shape), size, set()):
+        raise ValueError(
+            f"layer='auto' is for models with one answer a row; this one's output has shape {tuple(whole.shape)}: "
+            "name the layer that the answer is to be explained by"
+        )
+    total = whole.square().sum() if scores is None and whole is not None else None if scores is None else scores.sum()
+    grids = [(place, tensor, find_grid(place, tensor, 1, size)) for place, tensor in passed]
+    sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
+    for place, tensor, grid in reversed(grids):
+        if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
+            continue
+        if tensor.dim() == 2 + len(size) and sequences & set(grid.size):  # attention, between the tokens
+            continue
+        if total is not None and total.requires_grad:
+            if not tensor.requires_grad:
+                continue
+            (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
+            if slope is None or not bool(grid(slope).any()):
+                continue
+        return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
+    raise ValueError(
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
+        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
+    )
+
+
+_NO_MODULE = nn.Identity()  # in the cache, which must not keep a model alive

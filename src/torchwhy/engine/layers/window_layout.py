@@ -1,0 +1,243 @@
+"""From what passes a layer to a grid of cells: laid out plainly, in windows, or as the caller says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
+from torchwhy.engine.layers.hooks import ResolvedLayer, record_with_grad, trace_modules
+from torchwhy.engine.run.gradients import enable_grad_for, freeze_parameters
+
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
+MAX_COMPARED_GRIDS = 16  # how many grids before, and after, the windows are compared with them
+_layouts: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> place and shapes -> view
+
+
+@dataclass(frozen=True, eq=False)
+class WindowLayout:
+    """How the tokens of windows, a row's one after the other, become ``(N, C, *size)``.
+
+    Args:
+        size: the grid, (L,), (H, W) or (D, H, W).
+        cells: for each cell of the grid which of a row's tokens it is, LongTensor ``(cells,)``.
+        tokens: how many tokens a row has; those that pad the windows are no cells.
+        channels: the axis of the channels.
+    """
+
+    size: tuple[int, ...]
+    cells: Tensor
+    tokens: int
+    channels: int = -1
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The grid."""
+        tokens = tensor.movedim(self.channels, -1).flatten(0, -2).unflatten(0, (-1, self.tokens))
+        return tokens[:, self.cells.to(tensor.device)].mT.unflatten(2, self.size)
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """Where a layer's tensor has its rows: along an ``axis``, or, if None, several entries of the first axis each."""
+
+    axis: int | None = 0
+
+    def split(self, tensor: Tensor, n: int) -> Tensor:
+        """The tensor of n rows with the rows first."""
+        return tensor.unflatten(0, (n, -1)) if self.axis is None else tensor.movedim(self.axis, 0)
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """Rows ``(M, ...)`` as the layer passes them."""
+        return tensor.flatten(0, 1) if self.axis is None else tensor.movedim(0, self.axis)
+
+
+def find_batch_axis(view: ToGrid, tensor: Tensor, n: int) -> BatchAxis:
+    """Where the tensor that ``view`` turns into a grid has its n rows."""
+    if isinstance(view, GridLayout):
+        return BatchAxis(view.rows)
+    shape = tensor.shape
+    fitting = [axis for axis in (0, 1) if shape[axis] == n] + ([None] if len(tensor) % n == 0 else [])
+    if not isinstance(view, WindowLayout) and n > 1:  # several may fit: ask where the cells of the rows come from
+        index = torch.arange(tensor.numel(), device=tensor.device)
+        cells = view(index.double().view(shape)).flatten(1).long().clamp(0, tensor.numel() - 1)
+        own = torch.arange(n, device=tensor.device)[:, None]
+        for axis in fitting:
+            entries = BatchAxis(axis).split(index.view(shape), n).flatten(1)
+            row = torch.empty_like(index).scatter(0, entries.flatten(), own.expand_as(entries).flatten())
+            if bool((row[cells] == own).all()):
+                return BatchAxis(axis)
+    return BatchAxis(None if isinstance(view, WindowLayout) or not fitting else fitting[0])
+
+
+def batch_axis_of_one_row(shape: tuple[int, ...]) -> BatchAxis:
+    """Where a layer's tensor has its rows, told by its shape for a single row."""
+    return BatchAxis(0 if shape[0] == 1 else 1 if shape[1:2] == (1,) else None)
+
+
+def find_layout(
+    problem: Problem, place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...], reshape: ToGrid | None = None
+) -> ToGrid:
+    """What turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
+
+    Raises:
+        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
+    """
+    if reshape is None:
+        grid = find_grid(place, tensor, n, size)
+        found: ToGrid | None = grid
+        # a sequence before the rows, or as many windows of n tokens?
+        either = tensor.dim() == 3 and n > 1 and tensor.shape[1] == n and len(tensor) % n == 0
+        if grid is None or not grid.sure or either:
+            found = _cached_layout(problem, place, n, size) or grid
+        if found is None:
+            what = " × ".join(map(str, size)) or "no extent"
+            raise ValueError(
+                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
+                f"of {what}; choose a convolutional or token layer, the block around this one, layer='auto', or give "
+                "reshape="
+            )
+        return found
+    shape = tuple(reshape(tensor).shape)
+    if len(shape) != 2 + len(size) or shape[0] != n:
+        raise ValueError(
+            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
+        )
+    return reshape
+
+
+def _cached_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
+    """The view of a layer whose shape alone does not tell, found once for a model and a shape of inputs."""
+    shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
+    key = (place.name, place.call, place.output, place.input, shapes)
+    known = _layouts.setdefault(problem.model, {})
+    if key not in known:
+        known[key] = _match_layout(problem, place, 3 if n == 2 else 2, size)
+    return known[key]
+
+
+def _match_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
+    """The view of a layer, from another number of rows and from the grids that pass before and after it.
+
+    Which cell a token is follows from what depends on what. Between a grid and windows that are cut out of it, or put together
+    to it, each cell belongs to one token; between tokens and cells that attention has mixed, to several.
+    """
+    rows = problem.rows[:1].expand(n)
+    z = [t[rows] for t in problem.x]
+    with enable_grad_for(problem.model, z[0].device), freeze_parameters(problem.model):
+        with trace_modules(problem.model) as passed, record_with_grad([place]) as seen:
+            problem.output(z, rows)
+        problem.evaluations += n
+        tokens = seen[0]
+        plain = find_grid(place, tokens, n, size)
+        if plain is not None and plain.sure:
+            return plain
+        if tokens.dim() < 3 or not tokens.requires_grad:
+            return None
+        for near, grid, before in _nearby_grids(place, passed, n, size):
+            # if both had their channels in the same doubtful axis, anything element by element would do
+            for channels in (-1, 1 - tokens.dim()) if grid.sure else (-1,):
+                found = _match_tokens(near, grid, tokens, channels, n, before=before)
+                if found is not None:
+                    return WindowLayout(grid.size, *found, channels)
+    return None
+
+
+def _nearby_grids(
+    place: ResolvedLayer, passed: list[tuple[ResolvedLayer, Tensor]], n: int, size: tuple[int, ...]
+) -> Iterator[tuple[Tensor, GridLayout, bool]]:
+    """The nearest grids to compare with, in turns one before the layer and one after it."""
+    same = (i for i, (p, _) in enumerate(passed) if p.name == place.name and p.call == (place.call or 0))
+    at = next(same, len(passed))
+
+    def anchors(
+        part: Iterable[tuple[ResolvedLayer, Tensor]], before: bool
+    ) -> Iterator[tuple[Tensor, GridLayout, bool]]:
+        found = ((t, _anchor_grid(p, t, n, size), before) for p, t in part if t.requires_grad)
+        return islice(((t, grid, b) for t, grid, b in found if grid is not None), MAX_COMPARED_GRIDS)
+
+    turns = zip_longest(anchors(reversed(passed[:at]), True), anchors(passed[at + 1 :], False))
+    return (turn for turn in chain.from_iterable(turns) if turn is not None)
+
+
+def _anchor_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...]) -> GridLayout | None:
+    """A grid that is beyond doubt, or will be: channels that do not come first would not be one cell to one token."""
+    grid, shape = find_grid(place, tensor, n, size), tuple(tensor.shape)
+    if grid is None or grid.sure:
+        return grid
+    first = len(shape) == 2 + len(size) and in_proportion(shape[2:], size)
+    return GridLayout(shape[2:], sure=False) if first else None
+
+
+def _match_tokens(
+    near: Tensor, grid: GridLayout, tokens: Tensor, channels: int, n: int, *, before: bool
+) -> tuple[Tensor, int] | None:
+    """Which of a row's tokens each cell of a grid before or after them is, and how many tokens a row has.
+
+    None unless each cell is one token, no two are the same, and the rows, one after the other, are laid out alike.
+    """
+    units = torch.arange(tokens.numel() // tokens.shape[channels], device=tokens.device)
+    per_row = len(units) // n
+    if before:
+        ids = units.view(*tokens.movedim(channels, -1).shape[:-1], 1).movedim(-1, channels).expand_as(tokens)
+        found = _unique_dependency(near, tokens, ids, lambda g: grid(g).ne(0).any(1).flatten())
+    else:
+        found = _source_tokens(near, grid, tokens, channels)
+    if found is None or bool((found < 0).any()):
+        return None
+    cells = found.view(n, -1)
+    alike = bool((cells == cells[:1] + per_row * torch.arange(n, device=cells.device)[:, None]).all())
+    return (cells[0], per_row) if alike and len(cells[0].unique()) == len(cells[0]) else None
+
+
+def _source_tokens(near: Tensor, grid: GridLayout, tokens: Tensor, channels: int) -> Tensor | None:
+    """The token that each cell of a grid after them comes from, -1 for none; None if a cell comes from several."""
+    at = grid(torch.arange(near.numel(), device=near.device).view(near.shape))  # (N, C, *size)
+    count = at[:, 0].numel()
+    cells = torch.arange(count, device=near.device).view(len(at), 1, *grid.size).expand_as(at)
+    ids = torch.full((near.numel(),), count, device=near.device)  # what is no cell
+    ids = ids.scatter(0, at.flatten(), cells.flatten()).view(near.shape)
+    goal = _unique_dependency(tokens, near, ids, lambda g: g.movedim(channels, -1).ne(0).any(-1).flatten())
+    if goal is None:
+        return None
+    goes = ((goal >= 0) & (goal < count)).nonzero()[:, 0]
+    if len(goal[goes].unique()) != len(goes):
+        return None
+    return goal.new_full((count,), -1).scatter(0, goal[goes], goes)
+
+
+def _unique_dependency(above: Tensor, below: Tensor, ids: Tensor, reached: ToGrid) -> Tensor | None:
+    """For each unit of ``above`` the only unit of ``below`` that it changes, -1 for none.
+
+    Which one is asked bit by bit of its number: what changes units with the bit, and what changes units without it.
+
+    Args:
+        ids: which unit an entry of ``below`` belongs to, of its shape.
+        reached: from a gradient by ``above`` to whether each unit has one, ``(units,)``.
+
+    Returns:
+        LongTensor ``(units,)``; None if a unit changes several.
+    """
+    weights = torch.rand(below.shape, generator=torch.Generator().manual_seed(0)).to(below) + 0.5
+    number = torch.zeros((), dtype=torch.long, device=below.device)
+    touched = torch.ones((), dtype=torch.bool, device=below.device)
+    for bit in range(int(ids.max()).bit_length() or 1):
+        sides = []
+        for side in (0, 1):
+            picked = weights * (((ids >> bit) & 1) == side)
+            (slope,) = torch.autograd.grad(below, above, picked, retain_graph=True, allow_unused=True)
+            if slope is None:
+                return None
+            sides.append(reached(slope))
+        if bool((sides[0] & sides[1]).any()):
+            return None
+        number = number + (sides[1].long() << bit)
+        touched = touched & (sides[0] | sides[1])
+    return torch.where(touched, number, -1)

@@ -1,0 +1,208 @@
+"""How many rows a model call gets, and whether its convolutions are optimized.
+
+Long work, such as the 5000 masked images of one picture, is cut into calls. Many rows use the machine well, but what a call
+keeps in memory grows with them. So the first call of long work is a short one in which the bytes of all new tensors are
+counted (:class:`CallCost`): those of a row follow, and with them how many rows a fixed budget of bytes holds
+(:data:`memory_budget`). The same call tells what kind of model it is, and so whether its convolutions are worth optimizing
+(:func:`choose_optimizations`).
+
+Everything here follows from shapes, types and settings. No clock is read, nobody asks how much memory is free, and nothing
+is remembered from one piece of work to the next: the same call is cut and run in the same way every time, and gives the same
+bits. The one exception is a call that runs out of memory, which is repeated with half of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.run.call_cost import CallCost
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+
+Outcome = TypeVar("Outcome")
+
+#: Bytes that one model call may take, by type of device; more rows are no faster. Yours to change.
+memory_budget: dict[str, int] = {"cpu": 2**30, "cuda": 2**33}
+
+FEW_ROWS = {"cuda": 64}  # work of less than twice as many rows is one call, and nothing is counted
+FEW_ROWS_ELSEWHERE = 8
+MAX_ROWS = 4096  # of any call
+ROWS_MULTIPLE = 8  # of which the rows of long calls are a multiple
+CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
+LIVE_TENSORS = 4  # of the largest size, that a call without a graph has at a time
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory ran out, on any device."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
+
+
+def budget_of(device: torch.device) -> int:
+    """Return the bytes that one call may take on a device: :data:`memory_budget`, or half of a smaller GPU."""
+    name = device.type if device.type in memory_budget else "cpu"
+    budget = check_count(f"memory_budget[{name!r}]", memory_budget[name])
+    if device.type == "cuda":
+        budget = min(budget, torch.cuda.get_device_properties(device).total_memory // 2)
+    return budget
+
+
+@dataclass
+class CallPlan:
+    """How the calls of one piece of work are made.
+
+    Args:
+        rows: the most rows of a call, None until a call was counted.
+        optimizations: what the model runs under, None for the model as it is.
+        is_decided: whether that was chosen already.
+    """
+
+    rows: int | None = None
+    optimizations: ConvOptimizations | None = None
+    is_decided: bool = False
+
+
+class Batching:
+    """Cut long work into model calls.
+
+    Args:
+        batch_size: the most rows of a call; None finds it from what a row costs.
+        inputs: of the model, on its device.
+        graph: whether a call keeps its intermediate results for a backward pass.
+        progress: show a ``tqdm`` bar.
+        label: what the bar is called.
+        parent: of which this work is part of a call: what was found there holds here, and the other way round.
+        model: what is called.
+    """
+
+    def __init__(
+        self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
+        parent: Batching | None = None, model: Any = None,
+    ) -> None:  # fmt: skip
+        batch_size = None if batch_size is None else check_count("batch_size", batch_size)
+        self.device, self.graph, self.model = inputs[0].device, graph, model
+        self.progress, self.label = progress, label
+        self._few_rows = FEW_ROWS.get(self.device.type, FEW_ROWS_ELSEWHERE)
+        if parent is None:
+            self._plan = CallPlan(batch_size)
+        else:
+            self._plan = parent._plan if batch_size is None else replace(parent._plan, rows=batch_size)
+
+    def format(self, tensor: Tensor) -> Tensor:
+        """Return ``tensor`` in the memory format that the model's images have."""
+        optimizations = self._plan.optimizations
+        return tensor if optimizations is None or not optimizations.channels_last else channels_last(tensor)
+
+    def optimizations(self) -> AbstractContextManager:
+        """While open, the model runs with the optimizations that were chosen."""
+        return self._plan.optimizations or nullcontext()
+
+    @contextmanager
+    def without_optimizations(self) -> Iterator[None]:
+        """While open, the model runs as it is, to the last bit."""
+        chosen, self._plan.optimizations = self._plan.optimizations, None
+        try:
+            yield
+        finally:
+            self._plan.optimizations = chosen
+
+    def run(self, total: int, work: Callable[[int, int], Outcome]) -> Iterator[Outcome]:
+        """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
+
+        ``work`` is called again, on a shorter range, after it ran out of memory, and on the same one where the model cannot
+        be optimized; whatever it draws must follow from ``start`` and ``stop`` alone.
+
+        Raises:
+            Exception: what ``work`` raised, also an out-of-memory error with a single row.
+        """
+        with self._bar(total) as advance:
+            start = 0
+            while start < total:
+                size, run = self._next_call(total - start)
+                try:
+                    result = run(work, start, start + size)
+                except Exception as error:
+                    if not self._can_retry(error, size):
+                        raise
+                    continue
+                start += size
+                advance(size)
+                yield result
+
+    def _next_call(self, left: int) -> tuple[int, Callable[..., Any]]:
+        """Return the rows of the next call, and how it is made."""
+        plan, is_long = self._plan, left >= 2 * self._few_rows
+        if is_long and not plan.is_decided:
+            # few, as it may take more memory than any other
+            few = (
+                self._few_rows
+                if self.device.type == "cuda"
+                else max(1, min(self._few_rows // 2, left // self._few_rows))
+            )
+            return min(few, plan.rows or few), self._counted_call
+        most = min(left, plan.rows or left)
+        return -(-left // -(-left // most)), _call  # equal calls: a short rest uses the machine badly
+
+    def _can_retry(self, error: Exception, size: int) -> bool:
+        """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
+        if is_out_of_memory(error) and size > 1:
+            self._plan.rows = size // 2
+        elif self._plan.optimizations is not None and isinstance(error, RuntimeError):  # it uses .view on images, say
+            self._plan.optimizations = None
+        else:
+            return False
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+    def _counted_call(self, work: Callable[[int, int], Outcome], start: int, stop: int) -> Outcome:
+        """Make a call as the model is, and plan the others by what it costs."""
+        with CallCost() as cost:
+            result = work(start, stop)
+        plan, rows = self._plan, stop - start
+        if not plan.is_decided:  # by work inside of this call
+            plan.is_decided = True
+            plan.rows = plan.rows or self._affordable_rows(cost, rows)
+            plan.optimizations = choose_optimizations(
+                self.model, cost, plan.rows / rows, device=self.device, graph=self.graph
+            )
+        return result
+
+    def _affordable_rows(self, cost: CallCost, rows: int) -> int:
+        """Return how many rows a call can have, after one of ``rows`` rows had this cost."""
+        # a graph keeps about what the forward half makes
+        of_call = cost.total / 2 if self.graph else LIVE_TENSORS * cost.largest
+        affordable = rows * budget_of(self.device) / max(of_call, 1)
+        if self.device.type == "cpu":
+            affordable = min(affordable, rows * CPU_TENSOR / max(cost.largest, 1))
+        most = int(min(MAX_ROWS, max(1, affordable)))
+        return most // ROWS_MULTIPLE * ROWS_MULTIPLE or most
+
+    @contextmanager
+    def _bar(self, total: int) -> Iterator[Callable[[int], Any]]:
+        """Show a progress bar if asked to, only one at a time; yield what moves it by a number of rows."""
+        if not self.progress:
+            yield int
+            return
+        from tqdm.auto import tqdm
+
+        self.progress = False
+        try:
+            with tqdm(total=total, desc=self.label, unit="row", leave=False) as bar:
+                yield bar.update
+        finally:
+            self.progress = True
+
+
+def _call(work: Callable[[int, int], Outcome], start: int, stop: int) -> Outcome:
+    return work(start, stop)

@@ -1,0 +1,17 @@
+"""Checks of settings that several methods share."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """``value``, a setting that counts something.
+
+    Raises:
+        ValueError: it is no int, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
+    return int(value)

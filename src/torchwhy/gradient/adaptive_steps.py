@@ -1,0 +1,163 @@
+"""Integration along the straight path with steps put where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.warn import warn
+from torchwhy.gradient.paths import StraightPath, sum_per_row
+from torchwhy.problem import Problem, Tensors
+
+Node = tuple[float, float, Tensors]  # score, slope, gradients
+
+FIRST_INTERVALS = 8  # equal intervals at first
+INTERVALS_PER_ROUND = 8  # intervals halved at a time
+MAX_OPEN_NODES = 128  # nodes of a row whose gradients are kept at once
+MAX_GRADIENT_BYTES = 2**30  # bytes of gradients kept at once, in all: so many lines are at work
+
+
+@dataclass
+class AdaptiveLine:
+    """The trapezoids on the path from one baseline to one row.
+
+    The trapezoid of neighbouring nodes, and with it their gradients, can be refined as long as they are *open*; the ones
+    that need it least are added to ``done`` when more than ``MAX_OPEN_NODES`` nodes are kept, so that memory does not grow.
+
+    Args:
+        row, baseline: which path this is.
+        most: how many nodes it may get.
+    """
+
+    row: int
+    baseline: int
+    most: int
+    alphas: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)  # the derivative of the score by alpha
+    gradients: dict[float, Tensors] = field(default_factory=dict)
+    closed: set[float] = field(default_factory=set)  # left ends of the trapezoids in `done`
+    done: Tensors | None = None
+
+    def errors(self) -> list[float]:
+        """For each interval, the trapezoid's integral minus the change of the score, which it should equal."""
+        a, s, f = self.alphas, self.slopes, self.scores
+        return [(a[i + 1] - a[i]) * (s[i] + s[i + 1]) / 2 - (f[i + 1] - f[i]) for i in range(len(a) - 1)]
+
+    def converged(self, tolerance: float) -> bool:
+        """The gap is small, and not by errors that happen to cancel."""
+        errors, whole = self.errors(), abs(self.scores[-1] - self.scores[0])
+        return abs(sum(errors)) <= tolerance * whole and sum(map(abs, errors)) <= 5 * tolerance * whole
+
+    def wanted(self) -> list[float]:
+        """Where to evaluate next: the midpoints of the open intervals with the largest errors."""
+        room = self.most - len(self.alphas)
+        if not self.alphas:
+            n = min(FIRST_INTERVALS, room - 1)
+            return [i / n for i in range(n + 1)]
+        errors, a = self.errors(), self.alphas
+        least = sum(map(abs, errors)) / len(errors) / 4
+        order = sorted(
+            (i for i in range(len(errors)) if a[i] not in self.closed and abs(errors[i]) > least),
+            key=lambda i: -abs(errors[i]),
+        )
+        return sorted((a[i] + a[i + 1]) / 2 for i in order[: min(INTERVALS_PER_ROUND, room)] if a[i + 1] - a[i] > 1e-6)
+
+    def add(self, alpha: float, score: float, slope: float, gradients: Tensors) -> None:
+        """Put in a node."""
+        at = sum(a < alpha for a in self.alphas)
+        self.alphas.insert(at, alpha)
+        self.scores.insert(at, score)
+        self.slopes.insert(at, slope)
+        self.gradients[alpha] = gradients
+
+    def close(self, most: int) -> None:
+        """Add trapezoids to ``done``, those with the smallest errors first, until at most ``most`` nodes are kept."""
+        errors, a = self.errors(), self.alphas
+        order = sorted((i for i in range(len(errors)) if a[i] not in self.closed), key=lambda i: abs(errors[i]))
+        while len(self.gradients) > most and order:
+            i = order.pop(0)
+            self.closed.add(a[i])
+            left, right = self.gradients[a[i]], self.gradients[a[i + 1]]
+            part = tuple((a[i + 1] - a[i]) / 2 * (p + q) for p, q in zip(left, right))
+            self.done = part if self.done is None else tuple(map(torch.add, self.done, part))
+            ends = {e for j in range(len(a) - 1) if a[j] not in self.closed for e in (a[j], a[j + 1])}
+            self.gradients = {e: g for e, g in self.gradients.items() if e in ends}
+
+
+def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multiply: bool) -> Tensors:
+    """Integrated gradients of ``problem.x``, averaged over its baselines, with steps added until the gap is small.
+
+    Args:
+        problem: with ``x`` and ``baselines``.
+        tolerance: the gap that is allowed, as a fraction of the change of the score.
+        most: the most steps per row and baseline; a warning says where they were too few.
+        multiply: with the factor x − b.
+
+    Raises:
+        ValueError: a tolerance that is not positive, fewer than two steps.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance!r}: expected a positive fraction of the change of the score")
+    most = check_count("max_steps", most, 2)
+    lines = [AdaptiveLine(row, k, most) for k in range(len(problem.baselines[0])) for row in range(problem.n)]
+    total = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float)) for x in problem.x]
+    size = sum(t[0].numel() * t.element_size() for t in total)
+    width = max(1, MAX_GRADIENT_BYTES // ((MAX_OPEN_NODES + INTERVALS_PER_ROUND) * max(1, size)))
+    waiting, active = iter(lines), list[AdaptiveLine]()
+    while active := active + list(islice(waiting, width - len(active))):
+        jobs = [(line, alpha) for line in active for alpha in line.wanted()]
+        for start, nodes in _evaluate_jobs(problem, jobs):
+            for (line, alpha), node in zip(jobs[start:], nodes):
+                line.add(alpha, *node)
+        going = []
+        for line in active:
+            line.close(MAX_OPEN_NODES)
+            if line.converged(tolerance) or not line.wanted():
+                _add_finished_line(problem, line, total, multiply)
+            else:
+                going.append(line)
+        active = going
+    short = sorted({line.row for line in lines if not line.converged(tolerance)})
+    if short:
+        warn(
+            f"tolerance={tolerance}: not reached with max_steps={most} for rows {short[:8]}; the completeness gap on "
+            "the explanation says what is missing",
+        )
+    problem.report(details={"n_steps": [len(line.alphas) for line in lines]})
+    return tuple(total)
+
+
+def _add_finished_line(problem: Problem, line: AdaptiveLine, total: Sequence[Tensor], multiply: bool) -> None:
+    """Add a finished line's integral to its row of ``total``."""
+    line.close(0)
+    path = StraightPath(problem, torch.zeros(1), torch.full((1,), line.baseline))
+    velocity = path.velocity(problem.rows[line.row : line.row + 1], torch.zeros(1, dtype=torch.long))
+    for t, d, v in zip(total, line.done or (), velocity):
+        t[line.row] += (d * v[0] if multiply else d) / len(problem.baselines[0])
+    line.done = None
+
+
+def _evaluate_jobs(problem: Problem, jobs: Sequence[tuple[AdaptiveLine, float]]) -> Iterator[tuple[int, list[Node]]]:
+    """For chunks of jobs: their first number, and score, slope and gradients of each."""
+
+    def work(start: int, stop: int) -> tuple[int, list[Node]]:
+        chunk = jobs[start:stop]
+        rows = torch.tensor([line.row for line, _ in chunk], device=problem.x[0].device)
+        path = StraightPath(
+            problem,
+            torch.tensor([a for _, a in chunk], dtype=torch.double),
+            torch.tensor([line.baseline for line, _ in chunk]),
+        )
+        k = torch.arange(len(chunk))
+        scores, gradients = problem.gradients(path.point(rows, k), rows)
+        slopes = sum_per_row([g * v for g, v in zip(gradients, path.velocity(rows, k))])
+        numbers = zip(scores.tolist(), slopes.tolist())
+        return start, [(s, d, tuple(g[i].clone() for g in gradients)) for i, (s, d) in enumerate(numbers)]
+
+    return problem.batches(len(jobs), work)

@@ -1,0 +1,111 @@
+"""The path of Guided IG: from a baseline to the input, the features with the smallest gradients first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchwhy.gradient.paths import baseline_at
+from torchwhy.problem import EvaluatedChunk, Problem, Tensors
+
+
+@dataclass
+class GuidedPath:
+    r"""A walk in which feature i stands at :math:`b_i + t_i (x_i - b_i)`; all rows walk together.
+
+    In each of ``n`` steps the remaining distance :math:`\sum_i |x_i - b_i| (1 - t_i)` falls by one n-th, by moving the
+    features whose gradient is among the smallest, none further than ``max_dist`` from the straight line.
+
+    Args:
+        problem: whose ``x`` and ``baselines`` are joined.
+        n: steps.
+        fraction: the share of the features, those of smallest gradient, that may move at a time.
+        max_dist: how far :math:`t_i` may be from that of the straight line.
+        anchors: points of the straight line that the walk passes, cutting it into equal parts.
+    """
+
+    problem: Problem
+    n: int
+    fraction: float
+    max_dist: float
+    anchors: int
+
+    def walk(self, baseline: int) -> Iterator[tuple[EvaluatedChunk, Tensors]]:
+        """From one baseline: each point that is reached, evaluated, and the step taken from it, flat ``(N, ...)``.
+
+        The last one is the input itself, with a step of zero.
+        """
+        problem, rows = self.problem, self.problem.rows
+        begin = _flatten_rows([baseline_at(b, torch.full((problem.n,), baseline), rows) for b in problem.baselines])
+        end = _flatten_rows(problem.x)
+        parts = self.anchors + 1
+        for part in range(parts):
+            ends = [torch.lerp(begin, end, i / parts) for i in (part, part + 1)]
+            for step, (at, t_next, t) in enumerate(self._part(ends[0], ends[1], self.n // parts)):
+                k = torch.full((problem.n,), part * (self.n // parts) + step)
+                yield at._replace(k=k), self._shaped((ends[1] - ends[0]) * (t_next - t))
+        last = EvaluatedChunk(rows, torch.full((problem.n,), self.n), problem.x, *self._evaluate(problem.x))
+        yield last, tuple(map(torch.zeros_like, problem.x))
+
+    def _part(self, begin: Tensor, end: Tensor, n: int) -> Iterator[tuple[EvaluatedChunk, Tensor, Tensor]]:
+        """The walk between two anchors ``(N, d)``: the point evaluated, where the features go, where they were."""
+        width = (end - begin).abs()
+        t = (width == 0).to(width.dtype)
+        for step in range(1, n + 1):
+            z = tuple(part.to(x) for part, x in zip(self._shaped(torch.lerp(begin, end, t)), self.problem.x))
+            scores, gradients = self._evaluate(z)
+            t_next = advance_features(t, width, _flatten_rows(gradients).abs(), step / n, self.fraction, self.max_dist)
+            yield EvaluatedChunk(self.problem.rows, self.problem.rows, z, scores, gradients), t_next, t
+            t = t_next
+
+    def _evaluate(self, z: Tensors) -> tuple[Tensor, Tensors]:
+        found = list(
+            self.problem.batches(
+                self.problem.n, lambda a, b: self.problem.gradients([t[a:b] for t in z], self.problem.rows[a:b])
+            )
+        )
+        return torch.cat([s for s, _ in found]), tuple(map(torch.cat, zip(*(g for _, g in found))))
+
+    def _shaped(self, flat: Tensor) -> Tensors:
+        """``(N, d)`` cut into the shapes of ``x``."""
+        sizes = [x[0].numel() for x in self.problem.x]
+        return tuple(part.reshape_as(x) for part, x in zip(flat.split(sizes, 1), self.problem.x))
+
+
+def advance_features(t: Tensor, width: Tensor, size: Tensor, alpha: float, fraction: float, max_dist: float) -> Tensor:
+    """One step: where the features of each row stand once the remaining distance is ``1 - alpha`` of the whole.
+
+    Args:
+        t: ``(N, d)`` in [0, 1], where they stand.
+        width: ``(N, d)``, how far each has to go in all.
+        size: ``(N, d)``, absolute gradients.
+        alpha: the end of the step on the straight line.
+        fraction, max_dist: see :class:`GuidedPath`.
+    """
+    low, high = max(alpha - max_dist, 0.0), min(alpha + max_dist, 1.0)
+    goal = width.sum(1) * (1 - alpha)
+    close = 10 * torch.finfo(width.dtype).eps * width.sum(1)
+    active = torch.ones_like(goal, dtype=torch.bool)
+    rank = int(fraction * (t.shape[1] - 1)) + 1
+    while True:
+        t = torch.where(active[:, None], t.clamp(min=low), t)
+        left = (width * (1 - t)).sum(1) - goal
+        active = active & (left > close)
+        if not bool(active.any()):
+            return t
+        ranked = torch.where(t >= high, torch.inf, size)
+        # with those that are equal but for rounding
+        kth = ranked.kthvalue(rank, 1, keepdim=True).values * (1 + 64 * torch.finfo(size.dtype).eps)
+        chosen = (ranked <= kth) & ranked.isfinite() & active[:, None]
+        room = (width * (high - t) * chosen).sum(1)
+        part = torch.where(room > 0, left / room, 0)[:, None]
+        t = torch.where(chosen, torch.where(part > 1, high, t + part * (high - t)), t)
+        active = active & (part[:, 0] > 1)
+
+
+def _flatten_rows(tensors: list[Tensor] | Tensors) -> Tensor:
+    """``(N, d)``, in float32 at least: in half precision sums over features overflow, and small steps round to nothing."""
+    return torch.cat([t.reshape(len(t), -1).to(torch.promote_types(t.dtype, torch.float)) for t in tensors], 1)

@@ -1,0 +1,151 @@
+"""Explaining again: changed inputs or networks, and how alike two explanations are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypedDict, cast
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.attribution import Attribution, Inputs, attribute_at
+from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
+from torchwhy.gradient.paths import index_rows
+from torchwhy.metrics.metric_function import flat, problem_of, settled_baselines, spearman
+from torchwhy.problem import Problem, Tensors
+from torchwhy.targets import TargetLike
+
+
+class Data(TypedDict, total=False):
+    """What a method is called with besides inputs and target: see :meth:`torchwhy.Attribution.attribute`."""
+
+    baselines: Any
+    feature_mask: Any
+    additional_forward_args: Any
+
+
+def explain_again(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
+    """The attributions as (N, d)."""
+    return flat(method.attribute(inputs, target, **data))
+
+
+def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple[Attribution, Data]:
+    """The method, and what it is called with besides inputs and target, so that it draws the same at every call.
+
+    Otherwise the noise of its own samples would be taken for what the metric asks for.
+
+    Raises:
+        TypeError: no method, or data that are no :class:`Data`, or that the method has no use for.
+    """
+    unknown = sorted(set(data) - set(Data.__annotations__))
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)}: unknown; a method is called with {', '.join(Data.__annotations__)}")
+    method, told = with_fixed_seed(method), {k: v for k, v in data.items() if v is not None}
+    if "baselines" in told:
+        if not method.uses_baselines:
+            raise TypeError(f"baselines: {type(method).__name__} has no use for them")
+        told["baselines"] = settled_baselines(told["baselines"], inputs)
+    return method, cast(Data, told)
+
+
+def checked(method: Any) -> Attribution:
+    """The method.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(method, Attribution):
+        raise TypeError(
+            f"method: expected a method with its settings, as tw.Saliency(model); got {type(method).__name__}"
+        )
+    return method
+
+
+def with_fixed_seed(method: Attribution) -> Attribution:
+    """The method, and those it has as settings, with a seed in place of a generator, or of none."""
+    found = copy.copy(checked(method))
+    for name, value in vars(found).items():
+        if isinstance(value, Attribution):
+            setattr(found, name, with_fixed_seed(value))
+    generator = getattr(found, "generator", 0)
+    if not isinstance(generator, int):
+        found.generator = 0 if generator is None else draw_seed(generator)  # type: ignore[attr-defined]
+    return found
+
+
+def make_problem(method: Attribution, inputs: Inputs, target: TargetLike, generator: Seed, data: Data) -> Problem:
+    """The problem of asking ``method`` about changed inputs; they must be real numbers."""
+    problem = problem_of(
+        method.model, inputs, target, like=method, generator=generator, batch_size=method.batch_size, **data
+    )
+    if data.get("baselines") is None:
+        problem.baselines = ()
+    if not all(x.is_floating_point() for x in problem.x):
+        raise TypeError("inputs: integers cannot be moved a little; explain the model above its embedding layer")
+    return problem
+
+
+def attribute_points(
+    method: Attribution,
+    problem: Problem,
+    n: int,
+    point: Callable[[Tensor, Tensor], Tensors],
+    of: Callable[[Tensor, Tensor], Tensor] = lambda found, rows: found,
+) -> Tensor:
+    """What ``of(attributions (M, d), rows (M,))`` makes of n points of every row, ``point(rows, k)``: (n, N, ...)."""
+
+    def work(start: int, stop: int) -> Tensor:
+        rows, k = problem.rows_and_samples(start, stop)
+        return of(flat(attribute_at(method, problem, point(rows, k), rows)), rows)
+
+    found = torch.cat(list(problem.batches(n * problem.n, work)))
+    return found.view(n, problem.n, *found.shape[1:])
+
+
+def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
+    """Uniform draws of [-radius, radius] for every element, the same for all rows."""
+    if not radius > 0:
+        raise ValueError(f"radius={radius}: expected a positive number, in the units of the inputs")
+
+    def draws(shape: torch.Size) -> Draws:
+        draw = lambda count, g: radius * (2 * torch.rand(count, *shape, generator=g, device=g.device) - 1)  # noqa: E731
+        return Draws(draw, problem.generator, draws_per_block(shape.numel()), problem.x[0].device)
+
+    return tuple(draws(x.shape[1:]) for x in problem.x)
+
+
+def perturb(problem: Problem, draws: tuple[Draws | Tensor, ...], rows: Tensor, k: Tensor) -> Tensors:
+    """The inputs of rows (M,) plus draws k (M,)."""
+    return tuple(index_rows(x, rows) + d[k].to(x) for x, d in zip(problem.x, draws))
+
+
+def copy_method(method: Attribution, target: TargetLike) -> tuple[Attribution, TargetLike]:
+    """Copies of the method on a copy of its network (and of the layers that its settings name), and of the target.
+
+    Raises:
+        TypeError: the model is no module, or one that cannot be copied.
+    """
+    if not isinstance(checked(method).model, nn.Module):
+        raise TypeError("method: its model is a plain callable, which has no weights to change; give a torch.nn.Module")
+    try:
+        with torch.inference_mode(False):  # else the copy's weights could not be changed
+            return copy.deepcopy((method, target))
+    except Exception as error:
+        raise TypeError(f"method: its model cannot be copied, to be changed ({error})") from error
+
+
+def relative(change: Tensor, size: Tensor) -> Tensor:
+    """``change / size``; NaN where there is nothing that it could be relative to."""
+    return torch.where(size > 0, change / size, torch.nan)
+
+
+def likeness(a: Tensor, b: Tensor, *, absolute: bool) -> Tensor:
+    """The rank correlation of two explanations (N, d), (N,): NaN where the first is constant, 0 where only the second is."""
+    if absolute:
+        a, b = a.abs(), b.abs()
+    alone = spearman(a, a)
+    return torch.where(alone.isnan(), alone, spearman(a, b).nan_to_num(0.0)).to(a.dtype)
+
+
+__all__ = ["Data"]

@@ -1,0 +1,98 @@
+"""Leave one feature out: replaced by a baseline, or by its value in another row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from torchwhy.attribution import Attribution
+from torchwhy.engine.features.masks import score_drops
+from torchwhy.engine.features.numbering import number_features
+from torchwhy.engine.features.statistics import RunningMean
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Draws, Seed, draws_per_block
+from torchwhy.problem import Problem, Tensors
+
+
+@dataclass(kw_only=True, repr=False)
+class FeatureAblation(Attribution):
+    r"""How far the score drops when a feature is replaced by its baseline: :math:`A_{ni} = f(x_n) - f(x_n \setminus i)`.
+
+    In units of the score, positive where the feature speaks for the target. Every element of feature i carries all of
+    :math:`A_{ni}`; with K baselines it is the mean over them. Exact for a linear score, where the features sum to
+    f(x) − f(b); no such sum otherwise, as joint effects are counted not at all or several times. Takes K (d + 1)
+    evaluations of a row with d features.
+
+    Paper: Li et al. 2016, arXiv:1612.08220, equation 1, as a difference; for patches Zeiler & Fergus 2014,
+    arXiv:1311.2901.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+    uses_baselines: ClassVar[bool] = True
+    uses_feature_mask: ClassVar[bool] = True
+    multiplies_by_input: ClassVar[bool] = True
+    paper: ClassVar[str] = "arXiv:1612.08220"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        features = number_features(problem.x, problem.feature_mask)
+        return features.spread(score_drops(problem, features.all_but, features.d), problem.x)
+
+
+@dataclass(kw_only=True, repr=False)
+class FeaturePermutation(Attribution):
+    r"""How far the score drops when a feature takes its value from another row of the batch:
+
+    :math:`A_{ni} = \frac1R \sum_{r=1}^R f(x_n) - f(x_n \text{ with feature } i \text{ of } x_{\pi_{ri}(n)})`, π random
+    permutations of the rows.
+
+    In units of the score. Unlike in all other methods the rows are not independent: the batch is the distribution drawn
+    from, so give a large one; the mean over its rows is the permutation importance of the feature for this score. Takes
+    R d + 1 evaluations of a row.
+
+    Args:
+        n_repeats: the number R of permutations of each feature; above 1 the standard error over them is reported.
+        generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
+
+    Raises:
+        ValueError: a single row, or a feature mask that differs between rows.
+
+    Paper: Breiman 2001, "Random Forests", section 10; Fisher et al. 2019, arXiv:1801.01489.
+    """
+
+    n_repeats: int = 1
+    generator: Seed = None
+
+    needs_gradient: ClassVar[bool] = False
+    uses_feature_mask: ClassVar[bool] = True
+    rows_are_independent: ClassVar[bool] = False
+    paper: ClassVar[str] = "arXiv:1801.01489"
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        features, n, repeats = number_features(problem.x, problem.feature_mask), problem.n, self.n_repeats
+        check_count("n_repeats", repeats)
+        if n < 2:
+            raise ValueError("inputs: one row; a feature is permuted among the rows, give several")
+        if not features.shared:
+            raise ValueError("feature_mask: differs between rows; a feature is permuted among rows that share it")
+        orders = row_orders(problem.generator, n)
+
+        def masks(index: Tensor, rows: Tensor) -> Tensors:
+            return features.all_but(torch.where(index > 0, (index - 1) % features.d + 1, 0), rows)
+
+        def fill(index: Tensor, rows: Tensor) -> Tensors:
+            source = orders[index][torch.arange(len(index)), rows.cpu()].to(rows.device)
+            return tuple(t[source] for t in problem.x)
+
+        mean = RunningMean()
+        mean.add(score_drops(problem, masks, features.d * repeats, fill).view(n, repeats, -1).transpose(0, 1))
+        if repeats > 1:
+            problem.report(standard_error=features.spread(mean.standard_error, problem.x))
+        return features.spread(mean.mean, problem.x)
+
+
+def row_orders(generator: torch.Generator, n: int) -> Draws:
+    """Random permutations of n rows by number: (M, n)."""
+    return Draws(lambda count, g: torch.rand(count, n, generator=g).argsort(1), generator, draws_per_block(n))

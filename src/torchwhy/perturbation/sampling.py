@@ -1,0 +1,134 @@
+"""What the methods that sample have in common: how much, and when it is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchwhy.attribution import Attribution
+from torchwhy.engine.features.numbering import Features, number_features
+from torchwhy.engine.features.statistics import relative_error, sampling_rounds
+from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.randomness import Seed
+from torchwhy.problem import Problem, Tensors
+
+MOST_SOLVED = 5000  # features: solving for them all takes memory with their square, time with their cube
+
+
+@dataclass(kw_only=True, repr=False)
+class SamplingMethod(Attribution):
+    """A method that estimates by sampling; the draws are shared by the rows.
+
+    Args:
+        n_samples: how many samples to take (what a sample is, each method says); None is the method's default.
+        tolerance: go on, with half as many samples again each time, until the standard error of every row is at most this
+            share of its attribution (both in the Euclidean norm). The rows of a batch then stop together.
+        max_evaluations: with ``tolerance``, the most evaluations of a row; None is ten times those of ``n_samples``.
+        generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
+    """
+
+    n_samples: int | None = None
+    tolerance: float | None = None
+    max_evaluations: int | None = None
+    generator: Seed = None
+
+    needs_gradient: ClassVar[bool] = False
+    uses_baselines: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("n_samples", "max_evaluations"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise ValueError(f"tolerance={self.tolerance!r}: expected a positive share of the attribution, or None")
+        if self.max_evaluations is not None and self.tolerance is None:
+            raise ValueError("max_evaluations: bounds the sampling until a tolerance; give tolerance= or n_samples=")
+
+    def _rounds(self, first: int, cost: float, spent: int = 0) -> Iterator[tuple[int, int]]:
+        """Spans of samples to take, ``first`` to begin with.
+
+        Each sample costs ``cost`` evaluations of a row, and ``spent`` are needed besides.
+        """
+        if self.tolerance is None:
+            return sampling_rounds(first, None)
+        most = 10 * first if self.max_evaluations is None else int((self.max_evaluations - spent) / cost)
+        if most < first:
+            raise ValueError(
+                f"max_evaluations={self.max_evaluations}: the first samples alone take {first * cost + spent:g}; "
+                "raise it or lower n_samples"
+            )
+        return sampling_rounds(first, most)
+
+    def _enough(self, values: Tensor, standard_error: Tensor) -> bool:
+        """Whether the error of values (N, ...) is within the tolerance."""
+        return self.tolerance is not None and relative_error(values, standard_error) <= self.tolerance
+
+
+class SampledEstimate(NamedTuple):
+    """What sampling found for N rows of d features.
+
+    Args:
+        values, error: the values and their standard errors, (N, d).
+        total: what the values should sum to, (N,), where they should.
+        r_squared: the share of the scores' variance that a fit explains, (N,), where there is one.
+        pairs, pairs_error: pairwise interactions and their standard errors, (N, d, d), where they were asked for.
+    """
+
+    values: Tensor
+    error: Tensor
+    total: Tensor | None = None
+    r_squared: Tensor | None = None
+    pairs: Tensor | None = None
+    pairs_error: Tensor | None = None
+
+
+@dataclass(kw_only=True, repr=False)
+class SampledFeatureMethod(SamplingMethod):
+    """A sampling method that gives every feature one value."""
+
+    uses_feature_mask: ClassVar[bool] = True
+
+    def _attribute(self, problem: Problem) -> Tensors:
+        features = number_features(problem.x, problem.feature_mask)
+        values = torch.zeros(problem.n, features.d, dtype=torch.double, device=problem.x[0].device)
+        error, total, r_squared = torch.zeros_like(values), values.new_zeros(problem.n), values.new_zeros(problem.n)
+        pairs: dict[str, Tensor] = {}
+        state = problem.generator.get_state()
+        for rows, d in features.groups():
+            problem.generator.set_state(state)  # a row gets the draws that it gets alone
+            found = self._estimate(problem, features, rows, d)
+            values[rows, :d], error[rows, :d] = found.values, found.error
+            total[rows] = 0 if found.total is None else found.total
+            r_squared[rows] = 0 if found.r_squared is None else found.r_squared
+            for name, value in (("interactions", found.pairs), ("interactions_error", found.pairs_error)):
+                if value is not None:
+                    pairs.setdefault(name, values.new_zeros(*values.shape, features.d))[rows, :d, :d] = value
+        problem.report(standard_error=features.spread(error, problem.x))
+        if found.total is not None:
+            problem.report(completeness_gap=(values.sum(1) - total).abs())
+        if found.r_squared is not None:
+            problem.report(details={"r_squared": r_squared})
+        if pairs:
+            problem.report(details=pairs)
+        return features.spread(values, problem.x)
+
+    def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
+        """What is found for the rows (N,), which have d features."""
+        raise NotImplementedError
+
+
+def check_solvable(method: Attribution, d: int) -> None:
+    """Refuse more features than can be solved for together.
+
+    Raises:
+        ValueError: there are more.
+    """
+    if d > MOST_SOLVED:
+        raise ValueError(
+            f"feature_mask: {type(method).__name__} solves for all {d} features at once, at most {MOST_SOLVED} are possible; "
+            "group them with feature_mask, as tw.superpixels or tw.patches do for images"
+        )

@@ -1,0 +1,283 @@
+"""Optimized convolutions give the values and gradients that the model gives, with fewer operations, and touch nothing."""
+
+import weakref
+
+import pytest
+import torch
+from nets import inputs, make
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import torchwhy as tw
+from torchwhy.engine.run.optimizations import (
+    ConvOptimizations,
+    DeferredConvError,
+    channels_last,
+)
+
+
+class Watch(TorchFunctionMode):
+    """What is still run below the optimizations."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+    def of(self, *functions):
+        return [args for func, args in self.calls if func in functions]
+
+
+def settled(*modules):
+    """The modules in a row, in eval mode, frozen, with statistics that matter."""
+    net = nn.Sequential(*modules).double().eval().requires_grad_(False)
+    for m in net:
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(m.running_mean)
+            nn.init.uniform_(m.running_var, 0.5, 2)
+            if m.affine:
+                nn.init.normal_(m.weight)
+                nn.init.normal_(m.bias)
+    return net
+
+
+def run(net, x, channels_last=False, fold=True):
+    """Values, gradient, what was run, with the optimizations."""
+    z = x.clone().requires_grad_()
+    with Watch() as watch, ConvOptimizations(channels_last=channels_last, fold=fold):
+        y = net(z)
+    return y, torch.autograd.grad(y.square().sum(), z)[0], watch
+
+
+def same_as_plain(net, x, **options):
+    y, g, watch = run(net, x, **options)
+    z = x.clone().requires_grad_()
+    expected = net(z)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(g, torch.autograd.grad(expected.square().sum(), z)[0])
+    return watch
+
+
+CONVOLUTIONS = [
+    (nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), 1),
+    (nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), 2),
+    (nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6, affine=False), 2),
+    (nn.Conv2d(4, 8, (3, 2), padding=(1, 0), dilation=2, groups=2), nn.BatchNorm2d(8, eps=0.1), 2),
+    (nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular"), nn.BatchNorm2d(4), 2),
+    (nn.Conv3d(4, 6, 2), nn.BatchNorm3d(6), 3),
+]
+
+
+@pytest.mark.parametrize("conv, norm, dimensions", CONVOLUTIONS)
+def test_batch_norm_is_folded(conv, norm, dimensions):
+    x = torch.randn(3, 4, *[12, 11, 10][:dimensions], dtype=torch.double)
+    assert not same_as_plain(settled(conv, norm, nn.GELU()), x).of(F.batch_norm, torch.batch_norm)
+
+
+def test_folding_pays_or_is_left():
+    net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
+    x = torch.randn(2, 4, 6, 6, dtype=torch.double)  # 32 pixels of 36 weights each
+    optimizations = ConvOptimizations()
+    with Watch() as watch, optimizations:
+        net(x)
+    assert len(watch.of(F.batch_norm)) == 1
+    with Watch() as watch, optimizations:  # 48 pixels
+        y = net(torch.cat([x, x[:1]]))
+    assert not watch.of(F.batch_norm)
+    torch.testing.assert_close(y[:2], net(x))
+
+
+def test_one_copy_of_the_weights_is_kept():
+    net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
+    x = channels_last(torch.randn(3, 4, 8, 8, dtype=torch.double))  # 36 pixels of the output pay for one row
+    optimizations, copies = ConvOptimizations(), []
+    for change in (False, True, False):
+        if change:
+            net[0].weight.mul_(2)
+        with Watch() as watch, optimizations:
+            net(x)
+        copies += [weakref.ref(args[1]) for args in watch.of(torch.conv2d)]
+        del watch
+        assert len({id(copy()) for copy in copies if copy() is not None}) == 1
+    assert [copy() is None for copy in copies] == [True, False, False]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("fold", [False, True])
+def test_channels_last_weights_are_copies(dimensions, fold):
+    kinds = [(nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d)][dimensions - 2]
+    net = settled(kinds[0](3, 4, 3), kinds[1](4))
+    x = torch.randn(2, 3, *[9] * dimensions, dtype=torch.double)
+    last = torch.channels_last if dimensions == 2 else torch.channels_last_3d
+    with Watch() as watch, ConvOptimizations(fold=fold):
+        y = net(channels_last(x))
+    assert all(args[1].is_contiguous(memory_format=last) for args in watch.of(torch.conv2d, torch.conv3d))
+    assert len(watch.of(F.batch_norm)) == (not fold)
+    assert net[0].weight.is_contiguous()
+    torch.testing.assert_close(y, net(x))
+
+
+def test_many_weights_are_not_copied_for_small_images():
+    net = settled(nn.Conv2d(4, 6, 3))
+    x = channels_last(torch.randn(2, 4, 4, 4, dtype=torch.double))  # 32 pixels of 36 weights each
+    optimizations = ConvOptimizations()
+    for rows, copied in ((x, False), (torch.cat([x, x]), True)):
+        with Watch() as watch, optimizations:
+            y = net(rows)
+        assert [args[1] is not net[0].weight for args in watch.of(torch.conv2d)] == [copied]
+        torch.testing.assert_close(y, net(rows))
+
+
+def test_written_weights_are_folded_anew():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    with ConvOptimizations():
+        net(x)
+        for write in (net[0].weight.mul_, net[0].bias.add_, net[1].running_var.mul_, net[1].running_mean.add_):
+            write(2)
+            found = net(x)
+            with torch._C.DisableTorchFunction():
+                torch.testing.assert_close(found, net(x))
+
+
+class Body(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.norm = settled(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+        self.body = forward
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+class Half(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x / 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / 2
+
+
+def uses_it_twice(self, x):
+    z = self.conv(x)
+    return self.norm(z) + z
+
+
+def uses_it_before(self, x):
+    z = self.conv(x)
+    half = z[:, :, ::2] * z.shape[1]
+    return self.norm(z)[:, :, ::2] + half
+
+
+def writes_to_it(self, x):
+    z = self.conv(x)
+    z.relu_()
+    return self.norm(z)
+
+
+def does_not_norm(self, x):
+    return torch.cat([self.conv(x), self.conv(x + 1)], 1)
+
+
+def other_statistics(self, x):
+    z = F.batch_norm(self.conv(x), None, None, training=True)
+    return z + F.batch_norm(self.conv(x), self.norm.running_mean.clone(), self.norm.running_var.clone(), training=True)
+
+
+def computed_weights(self, x):
+    return self.norm(F.conv2d(x, self.conv.weight * 2, self.conv.bias, padding="same"))
+
+
+@pytest.mark.parametrize(
+    "body", [uses_it_twice, uses_it_before, writes_to_it, does_not_norm, other_statistics, computed_weights]
+)
+def test_other_uses_of_a_convolution(body):
+    same_as_plain(Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double))
+
+
+def writes_to_the_input(self, x):
+    x = x * 1
+    z = self.conv(x)
+    x += 1
+    return self.norm(z) + x
+
+
+def switches_autograd(self, x):
+    with torch.no_grad():
+        z = self.conv(x)
+    return self.norm(z) + x
+
+
+def leaves_python(self, x):
+    return self.norm(Half.apply(self.conv(x)))
+
+
+@pytest.mark.parametrize("body", [writes_to_the_input, switches_autograd, leaves_python])
+def test_what_cannot_be_deferred_is_run_again_without(body, optimized):
+    net, x = Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    with pytest.raises(DeferredConvError):
+        run(net, x)
+    if body is writes_to_the_input:  # which autograd forbids
+        method = tw.Occlusion(net, sliding_window_shapes=3)
+    else:
+        method = tw.IntegratedGradients(net, n_steps=20)
+    expected = method.attribute(x, (1, 2, 3))
+    with optimized():
+        torch.testing.assert_close(method.attribute(x, (1, 2, 3)), expected)
+
+
+def test_hooks_get_the_convolution_itself():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    expected, seen = net[0](x), []
+    net[0].register_forward_hook(lambda m, args, out: seen.append(out))
+    with ConvOptimizations():
+        net(x)
+    x.zero_()
+    torch.testing.assert_close(seen[0] * 1, expected)
+
+
+def test_hooks_get_the_gradient_of_the_convolution():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    seen = []
+    net[0].register_forward_hook(lambda m, args, out: (out.register_hook(seen.append), None)[1])
+    same_as_plain(net, x)
+    torch.testing.assert_close(seen[0], seen[1])
+
+
+def test_weights_with_a_gradient_keep_it():
+    net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
+    parameters = list(net[0].requires_grad_(True).parameters())
+    expected = torch.autograd.grad(net(x).square().sum(), parameters)
+    with ConvOptimizations():
+        y = net(x)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), parameters), expected)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "norm"])
+def test_layers_below_and_above_a_folded_norm(layer, optimized):
+    net, x = make("conv"), inputs("conv", 16)
+    for method in (tw.InputXGradient, tw.GradCAM, tw.FeatureAblation, tw.Conductance):
+        expected = method(net, layer=layer).attribute(x, 1)
+        with optimized():
+            torch.testing.assert_close(method(net, layer=layer).attribute(x, 1), expected)
+
+
+def test_linear_maps_get_contiguous_inputs():
+    net, x = settled(nn.Linear(5, 4)), torch.randn(3, 5, 7, dtype=torch.double).transpose(1, 2)
+    assert not x.is_contiguous()
+    assert all(args[0].is_contiguous() for args in same_as_plain(net, x).of(F.linear))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_attention_gets_contiguous_inputs(same):
+    net = nn.MultiheadAttention(6, 2, batch_first=True).double().eval().requires_grad_(False)
+    x = torch.randn(3, 5, 6, dtype=torch.double)
+    attend = lambda x: net(x, x if same else x + 1, x if same else x * 2)[0]  # noqa: E731
+    (args,) = same_as_plain(attend, x).of(F.multi_head_attention_forward)
+    assert all(a.is_contiguous() for a in args[:3])
+    assert (args[0] is args[1]) == same
