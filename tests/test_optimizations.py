@@ -10,10 +10,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import torchwhy as tw
+from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.optimizations import (
     ConvOptimizations,
     DeferredConvError,
     channels_last,
+    choose_optimizations,
+    is_compiled,
 )
 
 
@@ -281,3 +284,111 @@ def test_attention_gets_contiguous_inputs(same):
     (args,) = same_as_plain(attend, x).of(F.multi_head_attention_forward)
     assert all(a.is_contiguous() for a in args[:3])
     assert (args[0] is args[1]) == same
+
+
+def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float):
+    found = CallCost()
+    found.convolutions, found.multiply_adds, found.dtype = convolutions, multiply_adds, dtype
+    return found
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    "of, times, device, graph, expected",
+    [
+        (cost(), 1, CPU, True, (True, True)),
+        (cost(), 1, CPU, False, (True, True)),
+        (cost(convolutions=1), 1, CPU, False, None),  # the tokens of a transformer
+        (cost(convolutions=0, dtype=None), 1, CPU, False, None),
+        (cost(multiply_adds=2**20), 1, CPU, False, None),  # too little work
+        (cost(multiply_adds=2**20), 1000, CPU, False, (True, True)),  # but not for so many rows
+        (cost(), 1, CUDA, True, None),
+        (cost(), 1, CUDA, False, (False, True)),
+        (cost(dtype=torch.half), 1, CUDA, False, (True, True)),
+        (cost(dtype=torch.bfloat16), 1, CUDA, False, (True, True)),
+    ],
+)
+def test_the_rule_follows_from_shapes_types_and_the_device(of, times, device, graph, expected):
+    chosen = choose_optimizations(make("conv"), of, times, device=device, graph=graph)
+    assert (chosen and (chosen.channels_last, chosen.fold)) == expected
+
+
+def test_what_a_call_costs_is_counted():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    with CallCost() as found:
+        y = torch.conv2d(x, torch.ones(4, 3, 3, 3))  # 2 × 4 × 6 × 6 numbers of 27 products each
+        z = y.view(-1)[:5].relu() + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]
+        z.sum().backward()
+    assert (found.convolutions, found.multiply_adds, found.dtype) == (1, 288 * 27, torch.float)
+    assert found.largest == x.numel() * 4  # its gradient
+    assert found.total > 4 * (288 + x.numel())
+
+
+def compiled(net):
+    return torch.compile(net, backend="eager")
+
+
+def compiled_in_place(net):
+    net.compile(backend="eager")
+    return net
+
+
+def compiled_part(net):
+    return nn.Sequential(torch.compile(net, backend="eager"), nn.Identity())
+
+
+def compiled_function(net):
+    return torch.compile(lambda x: net(x), backend="eager")
+
+
+def scripted(net):
+    return torch.jit.script(net)
+
+
+def traced(net):
+    return torch.jit.trace(net, torch.randn(2, 3, 9, 9, dtype=torch.double))
+
+
+COMPILED = [compiled, compiled_in_place, compiled_part, compiled_function, scripted, traced]
+QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def small():
+    return settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 3))
+
+
+@QUIET
+@pytest.mark.parametrize("how", COMPILED)
+def test_compiled_models_are_left_as_they_are(how, optimized, monkeypatch):
+    net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
+    expected = tw.IntegratedGradients(net, n_steps=20).attribute(x, 1)
+    with optimized():
+        model = how(small_copy(net))
+        assert is_compiled(model)
+        assert not is_compiled(net)
+        monkeypatch.setattr(ConvOptimizations, "__enter__", lambda self: pytest.fail("it was optimized"))
+        torch.testing.assert_close(tw.IntegratedGradients(model, n_steps=20).attribute(x, 1), expected)
+
+
+@QUIET
+@pytest.mark.parametrize("how", COMPILED)
+def test_what_was_compiled_inside_of_a_function_sees_the_model_as_it_is(how):
+    """A compiler looks through the optimizations; TorchScript is not seen by them, and gets the values of what is deferred."""
+    net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
+    model = how(small_copy(net))
+    same_as_plain(lambda x: model(x) * 2, x)
+
+
+def small_copy(net):
+    other = small()
+    other.load_state_dict(net.state_dict())
+    return other
+
+
+def test_a_compiler_reads_one_whole_graph():
+    net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
+    whole = torch.compile(net, backend="eager", fullgraph=True)  # an error where the graph breaks
+    with ConvOptimizations():
+        torch.testing.assert_close(whole(x), net(x))

@@ -30,8 +30,8 @@ Outcome = TypeVar("Outcome")
 #: Bytes that one model call may take, by type of device; more rows are no faster. Yours to change.
 memory_budget: dict[str, int] = {"cpu": 2**30, "cuda": 2**33}
 
-FEW_ROWS = {"cuda": 64}  # work of less than twice as many rows is one call, and nothing is counted
-FEW_ROWS_ELSEWHERE = 8
+FEW_ROWS = 8  # work of less than twice as many rows is one call, and nothing is counted
+FEW_ROWS_CUDA = 64  # the same on a GPU
 MAX_ROWS = 4096  # of any call
 ROWS_MULTIPLE = 8  # of which the rows of long calls are a multiple
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
@@ -92,7 +92,7 @@ class Batching:
         batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
-        self._few_rows = FEW_ROWS.get(self.device.type, FEW_ROWS_ELSEWHERE)
+        self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
         if parent is None:
             self._plan = CallPlan(batch_size)
         else:
@@ -125,33 +125,33 @@ class Batching:
         Raises:
             Exception: what ``work`` raised, also an out-of-memory error with a single row.
         """
+        start = 0
         with self._bar(total) as advance:
-            start = 0
             while start < total:
-                size, run = self._next_call(total - start)
+                left = total - start
+                cost = CallCost() if left >= 2 * self._few_rows and not self._plan.is_decided else None
+                size = self._rows_of_call(left, is_counted=cost is not None)
                 try:
-                    result = run(work, start, start + size)
+                    with cost or nullcontext():
+                        result = work(start, start + size)
                 except Exception as error:
                     if not self._can_retry(error, size):
                         raise
                     continue
+                if cost is not None:
+                    self._decide(cost, size, left)
                 start += size
                 advance(size)
                 yield result
 
-    def _next_call(self, left: int) -> tuple[int, Callable[..., Any]]:
-        """Return the rows of the next call, and how it is made."""
-        plan, is_long = self._plan, left >= 2 * self._few_rows
-        if is_long and not plan.is_decided:
-            # few, as it may take more memory than any other
-            few = (
-                self._few_rows
-                if self.device.type == "cuda"
-                else max(1, min(self._few_rows // 2, left // self._few_rows))
-            )
-            return min(few, plan.rows or few), self._counted_call
-        most = min(left, plan.rows or left)
-        return -(-left // -(-left // most)), _call  # equal calls: a short rest uses the machine badly
+    def _rows_of_call(self, left: int, *, is_counted: bool) -> int:
+        """Return the rows of the next call, when so many are left."""
+        most = min(left, self._plan.rows or left)
+        if not is_counted:
+            return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
+        if self.device.type == "cuda":  # where few rows take as long as many
+            return min(most, self._few_rows)
+        return min(most, self._few_rows // 2, left // self._few_rows)  # it may take more memory than any other
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
@@ -165,18 +165,15 @@ class Batching:
             torch.cuda.empty_cache()
         return True
 
-    def _counted_call(self, work: Callable[[int, int], Outcome], start: int, stop: int) -> Outcome:
-        """Make a call as the model is, and plan the others by what it costs."""
-        with CallCost() as cost:
-            result = work(start, stop)
-        plan, rows = self._plan, stop - start
-        if not plan.is_decided:  # by work inside of this call
-            plan.is_decided = True
-            plan.rows = plan.rows or self._affordable_rows(cost, rows)
-            plan.optimizations = choose_optimizations(
-                self.model, cost, plan.rows / rows, device=self.device, graph=self.graph
-            )
-        return result
+    def _decide(self, cost: CallCost, rows: int, left: int) -> None:
+        """Plan the other calls by what one of ``rows`` rows cost, when so many were left."""
+        plan = self._plan
+        if plan.is_decided:  # by work inside of this call
+            return
+        plan.is_decided = True
+        plan.rows = plan.rows or self._affordable_rows(cost, rows)
+        times = min(plan.rows, left) / rows
+        plan.optimizations = choose_optimizations(self.model, cost, times, device=self.device, graph=self.graph)
 
     def _affordable_rows(self, cost: CallCost, rows: int) -> int:
         """Return how many rows a call can have, after one of ``rows`` rows had this cost."""
@@ -202,7 +199,3 @@ class Batching:
                 yield bar.update
         finally:
             self.progress = True
-
-
-def _call(work: Callable[[int, int], Outcome], start: int, stop: int) -> Outcome:
-    return work(start, stop)

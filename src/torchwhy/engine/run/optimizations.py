@@ -32,7 +32,7 @@ _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
 MANY_CONVOLUTIONS = 4  # a network with fewer is none of convolutions: one, say, makes the tokens of a transformer
 LONG_CONVOLUTION = 2**22  # multiply-adds in a call; a shorter one is faster than what decides over it
 # what a batch norm asks of its input before it runs: a deferred convolution knows the answers
-_OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)
+_OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
 
 def choose_optimizations(
@@ -95,7 +95,7 @@ class _DeferredConv(Tensor):
     weight: Tensor
     bias: Tensor | None
     input_state: tuple
-    values: Tensor | None
+    output: Tensor | None
 
     @staticmethod
     def __new__(
@@ -103,7 +103,7 @@ class _DeferredConv(Tensor):
     ) -> _DeferredConv:
         made = Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
         made.run, made.input, made.weight, made.bias = run, x, weight, bias
-        made.input_state, made.values = _state(x), None
+        made.input_state, made.output = _state(x), None
         return made
 
     def run_with(self, weight: Tensor, bias: Tensor) -> Tensor:
@@ -113,10 +113,10 @@ class _DeferredConv(Tensor):
 
     def materialize(self) -> Tensor:
         """Run the convolution as the model asked for it."""
-        if self.values is None:
+        if self.output is None:
             self._check()
-            self.values = self.run()
-        return self.values
+            self.output = self.run()
+        return self.output
 
     def _check(self) -> None:
         if _state(self.input) != self.input_state:
@@ -224,7 +224,7 @@ class ConvOptimizations(TorchFunctionMode):
         is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
         with torch._C.DisableTorchFunction():
             pays = _outnumber_weights(z, z.weight)
-        if z.values is not None or not is_affine or not pays:
+        if z.output is not None or not is_affine or not pays:
             return func(z.materialize(), *args[1:], **kwargs)
         weight, bias = self._copy(self._fold, z.weight, z.bias, mean, var, gain, shift, eps=options.get("eps", 1e-5))
         return z.run_with(weight, bias)
