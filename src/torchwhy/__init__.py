@@ -22,6 +22,7 @@ _HOME = {
     "explanation": ["Explanation"],
     "targets": ["Neuron"],
     "engine.layers.resolve": ["Layer"],
+    "engine.run.batching": ["memory_budget"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],

@@ -94,9 +94,8 @@ def prepare(
         graph=needs_gradient,
         progress=progress,
         label=label,
-        within=None if parent is None else parent.batching,
+        parent=None if parent is None else parent.batching,
         model=model,
-        kind=(precision, str(layer), str(target) if isinstance(target, Neuron) else ""),
     )
     problem = Problem(
         model=function,

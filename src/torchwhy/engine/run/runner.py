@@ -251,7 +251,7 @@ def skip_model_below(problem: Problem) -> Problem:
     z = [t[rows] for t in problem.x]
     trial = problem.replace(check_finite=False)
     skipping = trial.replace(skip_below=True)
-    with problem.batching.plain():  # to the last bit
+    with problem.batching.without_optimizations():  # to the last bit
         expected = trial.run.scores(z, rows)
         try:
             same = torch.equal(skipping.run.scores(z, rows), expected)
