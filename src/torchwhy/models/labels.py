@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from operator import index
 
-__all__ = ["find_label", "imagenet_labels", "nearest"]
+from torchwhy.spelling import did_you_mean
+
+__all__ = ["find_label", "imagenet_labels"]
 
 
 def imagenet_labels() -> tuple[str, ...]:
@@ -51,16 +52,5 @@ def find_label(labels: Sequence[str], label: str | int) -> int:
             raise ValueError(f"label: several classes are called {label!r}: {listed}; give the number")
     word = re.compile(rf"\b{re.escape(text)}\b", re.IGNORECASE)
     several = [f"{name} ({k})" for k, name in enumerate(labels) if text and word.search(name)]
-    hint = f"; it is part of {', '.join(several[:8])}: give one of these" if several else nearest(text, labels)
+    hint = f"; it is part of {', '.join(several[:8])}: give one of these" if several else did_you_mean(text, labels)
     raise ValueError(f"label: no class is called {label!r}{hint}")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """The end of an error message: which of ``names`` may have been meant, or nothing where none is near.
-
-    >>> nearest("resnet81", ("resnet18", "alexnet"))
-    "; did you mean 'resnet18'?"
-    """
-    by_folded = {known.casefold(): known for known in names}
-    close = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(by_folded[c]) for c in close)}?" if close else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchwhy.models.labels import nearest
+from torchwhy.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def photo(name: str) -> Image:
     (451, 300)
     """
     if name not in _SOURCES:
-        raise ValueError(f"name: no photo {name!r}{nearest(name, PHOTOS)}. There are: {', '.join(PHOTOS)}")
+        raise ValueError(f"name: no photo {name!r}{did_you_mean(name, PHOTOS)}. There are: {', '.join(PHOTOS)}")
     return _as_picture(_SOURCES[name]())
 
 
@@ -87,7 +87,7 @@ def read_image(path: str | Path) -> Image:
     path = Path(path)
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f"path: no image file at '{path}'{nearest(path.name, [*beside, *PHOTOS])}")
+        raise FileNotFoundError(f"path: no image file at '{path}'{did_you_mean(path.name, [*beside, *PHOTOS])}")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from torchwhy.models.files import is_file, load_state, read_model
-from torchwhy.models.labels import imagenet_labels, nearest
+from torchwhy.models.labels import imagenet_labels
 from torchwhy.models.photos import Preprocess
 from torchwhy.models.seeding import seeded
 from torchwhy.models.shapes import SHAPES
 from torchwhy.models.small import shapes_resnet, shapes_vit
+from torchwhy.spelling import did_you_mean
 
 __all__ = ["LoadedModel", "load"]
 
@@ -119,7 +120,7 @@ def _torchvision(name: str, weights: str | Path, num_classes: int | None) -> Loa
     if name not in names:
         raise ValueError(
             f"name: no model {name!r} among {', '.join(_OWN)}, torchvision's classification models, timm's (as "
-            f"'timm:NAME') and files (with a suffix like .pt){nearest(name, (*_OWN, *names))}"
+            f"'timm:NAME') and files (with a suffix like .pt){did_you_mean(name, (*_OWN, *names))}"
         )
     published = models.get_model_weights(name)
     download = _wants_download(weights, tuple(published.__members__))
@@ -148,7 +149,7 @@ def _timm(name: str, weights: str | Path, num_classes: int | None) -> LoadedMode
     short = name.removeprefix("timm:")
     names = (*timm.list_models(), *timm.list_pretrained())  # architectures, and architecture.weights
     if short not in names:
-        raise ValueError(f"name: timm has no model {short!r}{nearest(short, names)}")
+        raise ValueError(f"name: timm has no model {short!r}{did_you_mean(short, names)}")
     download = _wants_download(weights, ("DEFAULT",))
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     with seeded():
@@ -183,7 +184,7 @@ def _wants_download(weights: str | Path, published: Sequence[str]) -> bool:
     if weights not in published:
         raise ValueError(
             f"weights: {weights!r} is neither a file nor one of random, {', '.join(published)}"
-            f"{nearest(str(weights), published)}"
+            f"{did_you_mean(str(weights), published)}"
         )
     return True
 
