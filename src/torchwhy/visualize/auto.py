@@ -18,10 +18,20 @@ MAX_BARS = 16  # images of one figure
 def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any = None, **options: Any) -> Figure:
     """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
 
-    `attributions` (N, C, H, W) are drawn as a :func:`grid`, over the images `inputs` (N, 1 or 3, H, W) if they are such;
-    (N, C, T) as the :func:`series` of the first row; (N, d) as the :func:`bars` of the first row, with its `error`. Of more
-    than 16 images the first 16 are drawn; of tokens (N, T), whose attributions are (N, T, D), the sums over D. `options` go to
-    that function. Returns a new figure. Raises ValueError for other shapes.
+    Args:
+        attributions: ``(N, C, H, W)`` are drawn as a :func:`grid`, ``(N, C, T)`` as the :func:`series` of the first row,
+            ``(N, d)`` as the :func:`bars` of the first row; of more than 16 images the first 16 are drawn.
+        inputs: what was explained. Images ``(N, 1 or 3, H, W)`` are drawn under the maps, series as the line; with tokens
+            ``(N, T)``, attributions ``(N, T, D)`` are summed over D.
+        title: the name of the method.
+        error: the standard errors of ``(N, d)``, in the same shape.
+        options: handed to the function that draws.
+
+    Returns:
+        A new figure.
+
+    Raises:
+        ValueError: attributions of another shape.
 
     >>> import torch
     >>> [ax.get_title() for ax in plot(torch.rand(1, 3), title="three features").get_axes()]
