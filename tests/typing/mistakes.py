@@ -6,16 +6,16 @@ import torchwhy as tw
 
 
 def mistakes(model: nn.Module, x: Tensor) -> None:
-    tw.IntegratedGradients(model, n_stepz=64)  # wrong: call-arg
-    tw.IntegratedGradients(model, n_steps="many")  # wrong: arg-type
-    tw.Saliency(model, precision="int8")  # wrong: arg-type
-    tw.KernelShap(model)  # wrong: attr-defined
-    tw.Saliency(model).attribute(x, targets=3)  # wrong: call-arg
-    tw.Saliency(model).attribute(x, target=0.5)  # wrong: arg-type
-    tw.Saliency(model).attribute([x.tolist()], target=3)  # wrong: arg-type
-    tw.IntegratedGradients(model).attribute(x, baselines=object())  # wrong: arg-type
-    tw.Saliency(model).explain(x).completeness  # wrong: attr-defined
-    tw.Saliency(model).explain(x).plot().plot()  # wrong: attr-defined
-    tw.visualize.bars([1.0], tops=3)  # wrong: call-arg
-    tw.metrics.deletion(model, x).auc  # wrong: call-arg
-    tw.Blur(sigma="8")  # wrong: arg-type
+    tw.IntegratedGradients(model, n_stepz=64)  # error: call-arg
+    tw.IntegratedGradients(model, n_steps="many")  # error: arg-type
+    tw.Saliency(model, precision="int8")  # error: arg-type
+    tw.KernelShap(model)  # error: attr-defined
+    tw.Saliency(model).attribute(x, targets=3)  # error: call-arg
+    tw.Saliency(model).attribute(x, target=0.5)  # error: arg-type
+    tw.Saliency(model).attribute([x.tolist()], target=3)  # error: arg-type
+    tw.IntegratedGradients(model).attribute(x, baselines=object())
+    print(tw.Saliency(model).explain(x).completeness)  # error: attr-defined
+    tw.Saliency(model).explain(x).plot().plot()  # error: attr-defined
+    tw.visualize.bars([1.0], tops=3)  # error: call-arg
+    print(tw.metrics.deletion(model, x).auc)  # error: call-arg
+    tw.Blur(sigma="8")  # error: arg-type

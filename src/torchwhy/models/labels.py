@@ -12,7 +12,7 @@ __all__ = ["find_label", "imagenet_labels"]
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """The 1000 class names of ImageNet, as torchvision has them.
+    """Return the 1000 class names of ImageNet, as torchvision has them.
 
     >>> imagenet_labels()[282]
     'tiger cat'
@@ -23,13 +23,16 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def find_label(labels: Sequence[str], label: str | int) -> int:
-    """The number of a class, from its name, its number, or its number as a string.
+    """Return the number of a class, from its name, its number, or its number as a string.
 
-    A name is looked for as it is written; failing that, without regard to capitals. With no ``labels`` only numbers can
-    be looked up, and they are not checked against a number of classes.
+    Args:
+        labels: the names of the classes. With none only numbers can be looked up, and they are not checked against a number
+            of classes.
+        label: a name is looked for as it is written; failing that, without regard to capitals.
 
-    Raises ValueError for a number out of range, for a name that several classes have (their numbers are listed), and
-    for a name that none has (the nearest are listed).
+    Raises:
+        ValueError: a number out of range, a name that several classes have (their numbers are listed), or a name that none
+            has (the nearest are listed).
 
     >>> find_label(("cat", "dog"), "Dog"), find_label(("cat", "dog"), "0"), find_label(("cat", "dog"), 1)
     (1, 0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -67,8 +67,8 @@ def bars(
     y = np.arange(len(length))
     ax.barh(y, length, color=colors, height=0.66)
     if e is not None:
-        style: dict[str, Any] = {"fmt": "none", "ecolor": ax.xaxis.label.get_color(), "elinewidth": 1.1, "capsize": 2.5}
-        ax.errorbar(length[: len(order)], y[: len(order)], xerr=e[order], **style)
+        color, shown = ax.xaxis.label.get_color(), slice(len(order))
+        ax.errorbar(length[shown], y[shown], xerr=e[order], fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)
     form, room = draw.number_format(length), [0.0, 0.0]
     for yi, v, h in zip(y, length, half):
         written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
@@ -117,8 +117,8 @@ def beeswarm(
     span = float(np.ptp(a[:, order])) or 1.0
     colors = draw.colormap(False, "viridis")
     for y, j in enumerate(order):
-        shade: dict[str, Any] = {"color": draw.LINES[0]} if x is None else {"c": colors(_between(x[:, j]))}
-        ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, **shade)
+        shade = draw.LINES[0] if x is None else colors(_between(x[:, j]))
+        ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, color=shade)
     _rows_down(ax, labels, xlabel, title)
     if x is not None:
         draw.scale_bar([ax], colors, 1.0, False, label="value of the feature", clipped=False)

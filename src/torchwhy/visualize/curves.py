@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -194,7 +194,7 @@ def _abscissa(values: Array, name: str, *, repeats: bool = False) -> np.ndarray:
     return x
 
 
-def _lines(values: Any, x: np.ndarray, argument: str, name: str) -> np.ndarray:
+def _lines(values: Array, x: np.ndarray, argument: str, name: str) -> np.ndarray:
     """Return the rows (N, S) of one named line."""
     argument = f"{argument}[{name!r}]" if name else argument
     rows = np.atleast_2d(as_array(values, argument, ndim=(1, 2)))

@@ -81,7 +81,9 @@ def scale_bar(
     """Draw the colour bar of a scale, right of the axes or where ``place`` says; pointed where it clips."""
     limit = limit or 1.0  # a map of zeros has no scale of its own
     mappable = ScalarMappable(Normalize(-limit if signed else 0, limit), colors)
-    ends = ("both" if signed else "max") if clipped else "neither"
+    ends = "neither"
+    if clipped:
+        ends = "both" if signed else "max"
     place = place if "cax" in place else {"ax": axes, "fraction": 0.045, "pad": 0.03, **place}
     figure = axes[0].get_figure()
     bar = figure.colorbar(mappable, extend=ends, **place)  # type: ignore[union-attr]
@@ -142,7 +144,7 @@ def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, f
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 
 
-def line_style(index: int) -> dict[str, Any]:
+def line_style(index: int) -> dict[str, str]:
     """Return colour and dashes of a line: another colour each, then the same colours dashed."""
     return {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", ":")[index // len(LINES) % 3]}
 

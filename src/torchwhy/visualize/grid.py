@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -136,7 +136,12 @@ def _share(maps: list[_Panel], shared: bool | str, signed: bool | None, percenti
 
 
 def _rows(
-    attributions: Mapping[str, Any], images: Any, titles: Any, captions: Mapping[str, Any], channels: str, overlay: bool
+    attributions: Mapping[str, Array | Sequence[Array]],
+    images: Array | Sequence[Array] | None,
+    titles: str | Sequence[str] | None,
+    captions: Mapping[str, str | Sequence[str]],
+    channels: str,
+    overlay: bool,
 ) -> list[list[_Panel]]:
     """Return the panels of each image: the photo, then the methods."""
     if not isinstance(attributions, Mapping) or not attributions:
@@ -164,7 +169,7 @@ def _rows(
     return rows
 
 
-def _each(value: Any) -> list[Any]:
+def _each(value: Array | Sequence[Array]) -> list[Array]:
     """Return the rows of a batch (N, C, H, W) or a list of arrays; one array of fewer dimensions is one row."""
     if isinstance(value, (list, tuple)) and isinstance(value[0], (np.ndarray, torch.Tensor)):
         return list(value)
@@ -222,7 +227,9 @@ def _below(figure: Figure, foot: float, i: int, bars: int) -> Axes:
     return figure.add_axes(((center - length / 2) / width, (foot - 0.2) / height, length / width, 0.09 / height))
 
 
-def _lay_bar(cax: Axes, maps: list[_Panel], signed: bool, unit: float, label: str, alpha: float, cmap: Any) -> None:
+def _lay_bar(
+    cax: Axes, maps: list[_Panel], signed: bool, unit: float, label: str, alpha: float, cmap: str | Colormap | None
+) -> None:
     """Draw the colour bar of all maps of one kind."""
     from torchwhy.visualize import drawing as draw
 
@@ -238,7 +245,7 @@ def _height(text: str, size: float) -> float:
     return (text.count("\n") + 1) * size * 1.25 / 72 + 0.07 if text else 0.0
 
 
-def _draw(ax: Axes, p: _Panel, panel: float, alpha: float, cmap: Any) -> None:
+def _draw(ax: Axes, p: _Panel, panel: float, alpha: float, cmap: str | Colormap | None) -> None:
     from torchwhy.visualize import drawing as draw
 
     pixels = p.values

@@ -99,7 +99,7 @@ def blend(
 ) -> np.ndarray:
     r"""Return the pixels of :func:`overlay` as an array, for other tools: no figure, frame or colour bar.
 
-    :math:`(1 - \alpha |u|)\,g + \alpha |u|\,c(u)`` with the grey photo :math:``g`, the map :math:`u` after
+    :math:`(1 - \alpha |u|)\,g + \alpha |u|\,c(u)` with the grey photo :math:`g`, the map :math:`u` after
     :func:`normalize`, and its colours :math:`c`, less those next to white or black.
 
     Args:
@@ -118,7 +118,7 @@ def blend(
     return draw.mix_colors(to_unit(values, limit, signed), under, alpha, signed, cmap)
 
 
-def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, Any]:
+def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the map and, of the map's size, the grey photo under it, if there is one."""
     values = to_map(attribution, channels)
     under = None if image is None else grey(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -154,5 +154,5 @@ def resize_image(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     if values.shape[0] > size[0] or values.shape[1] > size[1]:
         raise ValueError(f"attribution has {values.shape} pixels, more than its image, {size}: give the image larger")
     grid = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    options: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
-    return torch.nn.functional.interpolate(grid, size=size, **options)[0, 0].numpy()
+    resized = torch.nn.functional.interpolate(grid, size=list(size), mode="bilinear", align_corners=False)
+    return resized[0, 0].numpy()

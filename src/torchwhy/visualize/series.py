@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -104,8 +104,10 @@ def _line(ax: Axes, t: np.ndarray, y: np.ndarray, unit: np.ndarray, colors: Colo
     middle = (points[1:] + points[:-1]) / 2
     before, after = np.concatenate([points[:1], middle]), np.concatenate([middle, points[-1:]])
     pieces = np.stack([before, points, after], 1)
-    style: dict[str, Any] = {"capstyle": "round", "joinstyle": "round", "linewidths": 1.0 + 2.4 * np.abs(unit)}
-    ax.add_collection(LineCollection(list(pieces), colors=colors((unit + 1) / 2), **style))
+    widths = 1.0 + 2.4 * np.abs(unit)
+    lines = LineCollection(list(pieces), colors=colors((unit + 1) / 2), linewidths=widths)
+    lines.set(capstyle="round", joinstyle="round")
+    ax.add_collection(lines)
     ax.set_xlim(t[0], t[-1] if len(t) > 1 else t[0] + 1)
     ax.update_datalim(points)
     ax.autoscale_view(scalex=False)

@@ -125,13 +125,28 @@ def _pieces(tokens: Sequence[str], scores: Array, percentile: float, cmap: str |
     marked, own = any(t.startswith(STARTS) for t in tokens), any(t != t.strip() for t in tokens)
     pieces = []
     for i, token in enumerate(tokens):
-        goes_on = token.startswith("##") and len(token) > 2
-        begins = token.startswith(STARTS) if marked else not (own or goes_on)
-        word = token[1:] if marked and begins else token[2:] if goes_on and not marked else token
+        word, begins = _byte_pair(token) if marked else _word_piece(token, own)
         front = "#ffffff" if dark[i] else "#000000"
-        word = word.replace("Ċ", "\n") if marked else word
         pieces.append(_Piece(word, begins and i > 0, float(values[i]), to_hex(colors[i]), front))
     return pieces
+
+
+def _byte_pair(token: str) -> tuple[str, bool]:
+    """Return the word in a token that is marked where a word begins, and whether one does."""
+    begins = token.startswith(STARTS)
+    return token[begins:].replace("Ċ", "\n"), begins
+
+
+def _word_piece(token: str, spaced: bool) -> tuple[str, bool]:
+    """Return the word in a token that is marked where a word goes on, and whether one begins.
+
+    Args:
+        token: what the tokenizer made.
+        spaced: the tokens bring their own spaces.
+    """
+    if token.startswith("##") and len(token) > 2:
+        return token[2:], False
+    return token, not spaced
 
 
 def _flow(pieces: list[_Piece], room: float) -> tuple[list[tuple[float, int]], int]:
