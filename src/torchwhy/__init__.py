@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from torchwhy.cam.ablation_cam import AblationCAM as AblationCAM
     from torchwhy.cam.cam import CAM as CAM
     from torchwhy.cam.eigen_cam import (
-        KPCACAM as KPCACAM,
         EigenCAM as EigenCAM,
         EigenGradCAM as EigenGradCAM,
+        KPCACAM as KPCACAM,
     )
     from torchwhy.cam.finer_cam import FinerCAM as FinerCAM
     from torchwhy.cam.fullgrad import FullGrad as FullGrad
@@ -97,7 +97,8 @@ if TYPE_CHECKING:
     )
     from torchwhy.concept.tcav import TCAV as TCAV
     from torchwhy.counterfactual.counterfactual import Counterfactual as Counterfactual
-    from torchwhy.engine.layers.hooks import Layer as Layer
+    from torchwhy.engine.layers.resolve import Layer as Layer
+    from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.gradient.blur_ig import BlurIG as BlurIG
     from torchwhy.gradient.conductance import (
@@ -150,6 +151,10 @@ if TYPE_CHECKING:
     from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
     from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
     from torchwhy.targets import Neuron as Neuron
+    from torchwhy.wrapper import (
+        Processed as Processed,
+        Wrapper as Wrapper,
+    )
     # isort: on
 
 __version__ = "0.1.0"
@@ -159,7 +164,8 @@ _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
     "targets": ["Neuron"],
-    "engine.layers.hooks": ["Layer"],
+    "engine.layers.resolve": ["Layer"],
+    "engine.run.batching": ["memory_budget"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],
@@ -217,6 +223,7 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
     "comparison_table": ["Comparison"],
 }
@@ -275,5 +282,5 @@ def __dir__() -> list[str]:
 def methods() -> dict[str, type[Attribution]]:
     """Return all methods, by name, in the order of their families."""
     found = {name: _load(name) for name in _MODULES}
-    base = found["Attribution"]
-    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base) and c is not base}
+    bases = (found["Attribution"], found["Wrapper"], found["Processed"])
+    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, bases[0]) and c not in bases}

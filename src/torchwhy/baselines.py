@@ -19,7 +19,7 @@ class Baseline:
     A subclass with a ``rows`` of its own goes wherever ``baselines=`` is taken.
     """
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
         raise NotImplementedError
 
@@ -30,7 +30,7 @@ class Constant(Baseline):
 
     value: float = 0.0
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the number, shape ``(1, 1, ...)``."""
         return torch.full_like(x[:1], self.value)[None]
 
@@ -39,7 +39,7 @@ class Constant(Baseline):
 class Mean(Baseline):
     """Each row's mean: over its last two dimensions for images (one value a channel), else over all of it."""
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return means, shape ``(1, N, ...)``."""
         return x.mean(tuple(range(2, x.dim())) if x.dim() > 2 else 1, keepdim=True).expand_as(x)[None]
 
@@ -54,7 +54,7 @@ class Blur(Baseline):
 
     sigma: float = 20.0
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return blurred rows, shape ``(1, N, ...)``."""
         return gaussian_blur(x, x.new_full((len(x),), self.sigma))[None]
 
@@ -70,9 +70,9 @@ class Random(Baseline):
 
     generator: Seed = None
 
-    def own(self, generator: torch.Generator) -> torch.Generator:
-        """Return the generator to draw from: this baseline's own, or else the method's."""
-        return generator if self.generator is None else make_generator(self.generator)
+    def own(self, generator: torch.Generator | None) -> torch.Generator:
+        """Return the generator to draw from: this baseline's own, else the method's, else (None) a fresh one."""
+        return make_generator(generator if self.generator is None else self.generator)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Noise(Random):
     std: float = 1.0
     k: int = 1
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, 1, ...)``, the same for all rows."""
         return (torch.randn(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
 
@@ -107,7 +107,7 @@ class Uniform(Random):
     high: float | None = None
     k: int = 1
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, N, ...)``, the same draws for all rows."""
         u = torch.rand(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
         flat = x.reshape(len(x), -1)
@@ -127,7 +127,7 @@ class Distribution(Baseline):
 
     data: Tensor
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the rows of data, shape ``(K, 1, ...)``.
 
         Raises:
@@ -157,7 +157,7 @@ class ResolvedBaseline(Baseline):
 
     data: Tensor
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the tensor."""
         return self.data
 
@@ -168,7 +168,7 @@ BaselineLike = Baseline | Tensor | float | str | None
 
 
 def resolve_baseline(
-    baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, distribution: bool = False
+    baseline: BaselineLike, x: Tensor, generator: torch.Generator | None, *, distribution: bool = False
 ) -> Tensor:
     """Return the baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
 

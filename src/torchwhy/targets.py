@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.structure import named_parts
 
 Index = int | tuple[int, ...]
 
@@ -39,18 +40,7 @@ def find_logits(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    items = (
-        dict(output)
-        if hasattr(output, "items")
-        else output._asdict()
-        if hasattr(output, "_asdict")
-        else dict(enumerate(output))
-        if isinstance(output, (tuple, list))
-        else vars(output)
-        if hasattr(output, "__dict__")
-        else {}
-    )
-    tensors = {k: v for k, v in items.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in named_parts(output).items() if isinstance(v, Tensor)}
     if "logits" in tensors:
         return tensors["logits"]
     if len(tensors) == 1:
@@ -92,7 +82,7 @@ class Target:
     given: Any = None
 
     @classmethod
-    def of(cls, target: TargetLike, n: int, device: torch.device) -> Target:
+    def parse(cls, target: TargetLike, n: int, device: torch.device) -> Target:
         """Check ``target`` for ``n`` rows.
 
         Raises:
@@ -127,7 +117,7 @@ class Target:
         index = _as_index(target)
         return cls(index, index, given=target)
 
-    def take(self, rows: Tensor) -> TargetLike:
+    def select_rows(self, rows: Tensor) -> TargetLike:
         """The same target, in a form that a caller could have given, for the chosen rows."""
         if not isinstance(self.index, Tensor):
             return self.given
@@ -189,9 +179,9 @@ class DerivedTarget:
         """The target as the caller gave it."""
         return self.target.given
 
-    def take(self, rows: Tensor) -> Any:
+    def select_rows(self, rows: Tensor) -> Any:
         """The target for the chosen rows, as a caller could give it."""
-        return self.target.take(rows)
+        return self.target.select_rows(rows)
 
 
 def _as_index(value: Any) -> tuple[int, ...]:

@@ -29,9 +29,9 @@ def methods(model: nn.Module) -> list[tw.Attribution]:
 
 
 def attribute(method: tw.Attribution, x: Tensor, z: Tensor) -> None:
-    assert_type(method.attribute(x, target=3), Tensor)  # error: assert-type
-    assert_type(method.attribute((x, z), target=[3, 1]), tuple[Tensor, ...])  # error: assert-type
-    assert_type(method.attribute({"x": x, "z": z}, target="predicted"), dict[str, Tensor])  # error: assert-type
+    assert_type(method.attribute(x, target=3), Tensor)
+    assert_type(method.attribute((x, z), target=[3, 1]), tuple[Tensor, ...])
+    assert_type(method.attribute({"x": x, "z": z}, target="predicted"), dict[str, Tensor])
 
 
 def targets(method: tw.Attribution, x: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -14,7 +13,6 @@ from torchwhy.problem import Problem, Tensors
 Channels = Literal["max", "norm", "sum"] | None
 
 
-@dataclass(kw_only=True, repr=False)
 class Saliency(GradientBased):
     r"""The absolute gradient of the score: :math:`A_{nk} = |\partial f(x_n) / \partial x_{nk}|`.
 

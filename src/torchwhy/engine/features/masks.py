@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import baseline_at, index_rows
+from torchwhy.engine.run.device import to_device
+from torchwhy.engine.run.rows import baseline_at, index_rows
 from torchwhy.problem import Problem
 
 MaskFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -58,19 +58,19 @@ def evaluate_masks(
     """
     start, stop = span
     wanted = problem.rows if rows is None else rows
-    k, n = (1 if fill else len(problem.baselines[0])), len(wanted)
+    k, n = (1 if fill else problem.n_baselines), len(wanted)
 
     def work(a: int, b: int) -> Tensor:
         job = torch.arange(a, b)
         index, row = start + job // (n * k), wanted[to_device(job // k % n, wanted.device)]
         holes = fill(index, row) if fill else tuple(baseline_at(t, job % k, row) for t in problem.baselines)
         z = [blend_with_fill(m, index_rows(t, row), h) for m, t, h in zip(masks(index, row), problem.x, holes)]
-        return problem.scores(z, row).double()
+        return problem.run.scores(z, row).double()
 
     per_unit = unit * n * k
     held: list[Tensor] = []
     first = start
-    for part in problem.batches((stop - start) * n * k, work):
+    for part in problem.run.batches((stop - start) * n * k, work):
         held.append(part)
         units = sum(map(len, held)) // per_unit
         if units:
@@ -112,7 +112,7 @@ def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFun
 class SlidingWindows:
     """Boxes of a size that slide over a shape by a step; those over the far edge are cut off there.
 
-    >>> Windows((5,), (2,), (2,)).counts
+    >>> SlidingWindows((5,), (2,), (2,)).counts
     (3,)
     """
 

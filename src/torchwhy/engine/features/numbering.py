@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.device import to_device
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Features:
         """Whether all rows have the same features."""
         return all(len(i) == 1 for i in self.ids)
 
-    def keep(self, z: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    def element_masks(self, z: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         """Bring masks from features to elements.
 
         Shape: z (M, d), rows (M,) the row each mask is for; result, per input, (M, *) broadcastable to ``x[rows]``.
         """
         return tuple(self._at(z, i, rows) for i in self.ids)
 
-    def all_but(self, index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    def leave_one_out_masks(self, index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         """Masks that drop feature ``index - 1``; index 0 drops nothing.  Shape: index (M,), rows (M,)."""
         dropped = to_device(index - 1, rows.device)
         return tuple((i if len(i) == 1 else i[rows]) != dropped.view(-1, *[1] * (i.dim() - 1)) for i in self.ids)
 
-    def spread(self, values: Tensor, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def to_elements(self, values: Tensor, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Give every element the value of its feature.  Shape: values (N, d); result, per input, that of x.
 
         The result has the dtype of x, or that of ``values`` in single precision where x holds integers.

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
-from torchwhy.engine.layers.hooks import ResolvedLayer
+from torchwhy.engine.layers.resolve import ResolvedLayer
 
 if TYPE_CHECKING:
-    from torchwhy.problem import Problem
+    pass
 
 MAX_EXTRA_TOKENS = 9  # the most tokens that are no cells: a class token and eight registers
 MAX_SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
@@ -35,7 +32,6 @@ CHANNELS_FIRST_MODULES = (
 HEAD_MODULES = (nn.Linear, *ADAPTIVE_POOLS)  # a projection inside a block, and what ends a grid
 
 ToGrid = Callable[[Tensor], Tensor]
-_auto_layers: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> what was asked for -> place
 
 
 @dataclass(frozen=True)
@@ -175,57 +171,3 @@ def _down(a: int, b: int) -> int:
 
 def _up(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
-    """The last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
-
-    For an index as the target it is found once for a model, a shape of inputs and the index.
-
-    Raises:
-        ValueError: there is none, or the model's own output is such a grid.
-    """
-    given, model = problem.target.given, problem.model
-    shapes = tuple(tuple(t.shape[1:]) for t in problem.data.inputs)
-    first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
-    key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
-    if callable(given) or problem.neuron is not None:
-        found = _find_last_grid_layer(problem)
-    else:
-        known = _auto_layers.setdefault(model, {})
-        found = known[key] if key in known else known.setdefault(key, _find_last_grid_layer(problem))
-    return replace(found, module=model.get_submodule(found.name), input=input)
-
-
-def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
-    size = spatial_shape(problem.data.inputs[image_input_index(problem.data.inputs)])
-    scores, passed = problem.trace([t[:1] for t in problem.x], problem.rows[:1])
-    calls = Counter(place.name for place, _ in passed)
-    whole = next((t for place, t in passed if not place.name), None)
-    if whole is not None and whole.dim() == 2 + len(size) and _dense_grid(tuple(whole.shape), size, set()):
-        raise ValueError(
-            f"layer='auto' is for models with one answer a row; this one's output has shape {tuple(whole.shape)}: "
-            "name the layer that the answer is to be explained by"
-        )
-    total = whole.square().sum() if scores is None and whole is not None else None if scores is None else scores.sum()
-    grids = [(place, tensor, find_grid(place, tensor, 1, size)) for place, tensor in passed]
-    sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
-    for place, tensor, grid in reversed(grids):
-        if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
-            continue
-        if tensor.dim() == 2 + len(size) and sequences & set(grid.size):  # attention, between the tokens
-            continue
-        if total is not None and total.requires_grad:
-            if not tensor.requires_grad:
-                continue
-            (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
-            if slope is None or not bool(grid(slope).any()):
-                continue
-        return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
-    raise ValueError(
-        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
-        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
-    )
-
-
-_NO_MODULE = nn.Identity()  # in the cache, which must not keep a model alive

@@ -1,98 +1,19 @@
-"""Where a model is cut: places inside it, and what passes them. Registers hooks, as does `rules` for single modules."""
+"""Hooks on layers: reading what passes them, putting something else in its place."""
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A place in a model: one module, one of its calls, one of its tensors.
-
-    Args:
-        module: the module, or its dotted name (``"layer4.1.conv2"``).
-        call: which call of a module that runs several times in one forward pass, from 0.
-        output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``.
-        input: the tensor that goes into the module, not the one that comes out.
-    """
-
-    module: nn.Module | str
-    call: int | None = None
-    output: int | str | None = None
-    input: bool = False
-
-
-LayerLike = Layer | str | nn.Module
-
-
-@dataclass(frozen=True)
-class ResolvedLayer:
-    """A :class:`Layer` found in a model."""
-
-    name: str
-    module: nn.Module
-    call: int | None
-    output: int | str | None
-    input: bool
-
-    @property
-    def width(self) -> set[int]:
-        """How many channels may pass here, by the sizes of the module's parameters."""
-        # a weight's first size counts what comes out, its second what goes in
-        axis = 1 if self.input else 0
-        return {p.shape[axis if p.dim() > 1 else 0] for p in self.module.parameters() if p.dim()} - {1}
-
-    def __str__(self) -> str:
-        return f"{'the input of ' if self.input else ''}layer {self.name!r}"
-
-
-def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
-    """The place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
-
-    Raises:
-        LookupError: no such layer (with the nearest names), or a module that is not part of the model.
-    """
-    where = layer if isinstance(layer, Layer) else Layer(layer)
-    modules = dict(model.named_modules())
-    if isinstance(where.module, str):
-        name = _embedding_layer_name(model, modules) if where.module == "embeddings" else where.module
-        module = modules.get(name)
-        if module is None:
-            near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or [n for n in modules if n][-5:]
-            raise LookupError(f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}")
-    elif isinstance(where.module, nn.Module):
-        name, module = next(((n, m) for n, m in modules.items() if m is where.module), ("", where.module))
-        if module is not model and not name:
-            raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
-    else:
-        raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
-    return ResolvedLayer(name, module, where.call, where.output, where.input or input)
-
-
-def _embedding_layer_name(model: nn.Module, modules: dict[str, nn.Module]) -> str:
-    """The name of what ``layer="embeddings"`` means.
-
-    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
-    """
-    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
-    if named:
-        return named[0]
-    says = getattr(model, "get_input_embeddings", None)
-    table = says() if says is not None else None
-    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
-    if len(tables) != 1:
-        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
-        raise LookupError(f"layer='embeddings': the model has {found}")
-    return tables[0]
+from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.structure import parts_by_key, replace_part
 
 
 @contextmanager
@@ -146,10 +67,7 @@ def _select_tensor(place: ResolvedLayer, value: Any) -> tuple[int | str | None, 
     """The tensor that is meant in a module's output (or arguments), and its key there."""
     if isinstance(value, Tensor):
         return None, value
-    items = (
-        dict(value) if hasattr(value, "items") else dict(enumerate(value)) if isinstance(value, (tuple, list)) else {}
-    )
-    tensors = {k: v for k, v in items.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
     if place.output is not None:
         if place.output not in tensors:
             raise LookupError(f"{place}, output={place.output!r}: there is no such tensor; there are {list(tensors)}")
@@ -162,14 +80,8 @@ def _select_tensor(place: ResolvedLayer, value: Any) -> tuple[int | str | None, 
 
 
 def _replace_tensor(value: Any, key: int | str | None, new: Tensor) -> Any:
-    """``value`` with the tensor at ``key`` replaced, of the same type."""
-    if key is None:
-        return new
-    if hasattr(value, "items"):
-        named = {**value, key: new}
-        return named if type(value) is dict else type(value)(**named)
-    items = [new if k == key else v for k, v in enumerate(value)]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    """Return ``value`` with the tensor at ``key`` replaced, of the same type."""
+    return new if key is None else replace_part(value, key, new)
 
 
 class _StopForward(Exception):
@@ -288,3 +200,11 @@ def find_dependent_pair(
         if found is not None:
             return places[found], places[upper]
     return None
+
+
+def check_rows_first(places: Sequence[ResolvedLayer], tensors: Sequence[Tensor], n: int) -> None:
+    """Refuse layers that do not pass ``n`` rows."""
+    for place, t in zip(places, tensors):
+        if len(t) != n:
+            shape = f"{place} passes a tensor of shape {tuple(t.shape)} for {n} rows"
+            raise ValueError(f"{shape}: its first dimension must be the rows")

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
-from torchwhy.engine.layers.hooks import ResolvedLayer, record_with_grad, trace_modules
-from torchwhy.engine.run.gradients import enable_grad_for, freeze_parameters
+from torchwhy.engine.layers.hooks import record_with_grad, trace_modules
+from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 MAX_COMPARED_GRIDS = 16  # how many grids before, and after, the windows are compared with them
-_layouts: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> place and shapes -> view
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def _cached_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[i
     """The view of a layer whose shape alone does not tell, found once for a model and a shape of inputs."""
     shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
     key = (place.name, place.call, place.output, place.input, shapes)
-    known = _layouts.setdefault(problem.model, {})
+    known = state.layouts.setdefault(problem.model, {})
     if key not in known:
         known[key] = _match_layout(problem, place, 3 if n == 2 else 2, size)
     return known[key]
@@ -133,8 +133,7 @@ def _match_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[in
     z = [t[rows] for t in problem.x]
     with enable_grad_for(problem.model, z[0].device), freeze_parameters(problem.model):
         with trace_modules(problem.model) as passed, record_with_grad([place]) as seen:
-            problem.output(z, rows)
-        problem.evaluations += n
+            problem.run.outputs(z, rows)
         tokens = seen[0]
         plain = find_grid(place, tokens, n, size)
         if plain is not None and plain.sure:

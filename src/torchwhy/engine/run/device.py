@@ -1,37 +1,49 @@
-"""The caller's ``torch.set_default_device``, which is for the model and not for what a method makes for itself."""
+"""Devices: the caller's ``torch.set_default_device``, and moving tensors without waiting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
+from torch import Tensor
 
-_callers_device: ContextVar[torch.device | None] = ContextVar("_callers", default=None)
+from torchwhy.engine import state
 
 
 @contextmanager
 def cpu_default_device() -> Iterator[None]:
-    """While open, a tensor for which no device is named is made on the CPU, as without a default device."""
+    """Make tensors for which no device is named on the CPU while open, whatever the caller's default device is.
+
+    That default is for the model, see :func:`callers_default_device`, and not for what a method makes for itself.
+    """
     device = torch.get_default_device()
     if device.type == "cpu":
         yield
         return
-    before = _callers_device.set(device)
+    before = state.callers_device.set(device)
     try:
         with torch.device("cpu"):
             yield
     finally:
-        _callers_device.reset(before)
+        state.callers_device.reset(before)
 
 
 @contextmanager
 def callers_default_device() -> Iterator[None]:
-    """While open, the default device is what it was when it was :func:`cpu_default_device`."""
-    device = _callers_device.get()
+    """Let the default device, while open, be what it was before :func:`cpu_default_device`."""
+    device = state.callers_device.get()
     if device is None:
         yield
         return
     with torch.device(device):
         yield
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device, without waiting for what the device still has to do.
+
+    From the CPU's pageable memory the copy is taken before the call returns, so there is nothing to wait for; the other way
+    the number is not there before the device is done.
+    """
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu" and not tensor.is_pinned())
