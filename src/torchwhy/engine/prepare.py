@@ -139,6 +139,11 @@ def prepare_for(
     if feature_mask is not None:
         explained = flatten(layer)[1] if layer is not None and asker.layer_role == "input" else structure
         feature_mask = explained.match(feature_mask, "feature_mask")
+    absent: tuple[Tensor, ...] = ()
+    if asker.uses_baselines and baselines is None:
+        absent = tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
+    elif asker.uses_baselines:
+        absent = _resolve_baselines(asker, data, structure.match(baselines, "baselines"), drawn)
     runs = isinstance(target, (str, Neuron))  # targets that are found by running the model
     problem = Problem(
         model=model,
@@ -154,9 +159,7 @@ def prepare_for(
             model=asker.model,
         ),
         x=data.tensors,
-        baselines=_resolve_baselines(asker, data, structure.match(baselines, "baselines"), drawn)
-        if asker.uses_baselines
-        else (),
+        baselines=absent,
         feature_mask=feature_mask,
         generator=drawn or torch.Generator(),
         precision=PRECISIONS[asker.precision],

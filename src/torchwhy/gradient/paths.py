@@ -12,9 +12,8 @@ from torch import Tensor
 
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Draws, normal_draws
-from torchwhy.engine.run.rows import baseline_at, expand_like, index_rows
+from torchwhy.engine.run.rows import baseline_at, expand_like, index_rows, to_device
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem

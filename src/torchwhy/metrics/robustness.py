@@ -13,9 +13,8 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.rows import expand_like, index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.metric_function import metric
 from torchwhy.metrics.reexplain import (

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.device import to_device
-from torchwhy.engine.run.rows import baseline_at, index_rows
+from torchwhy.engine.run.rows import baseline_at, index_rows, to_device
 from torchwhy.problem import Problem
 
 MaskFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]

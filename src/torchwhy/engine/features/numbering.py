@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.device import to_device
+from torchwhy.engine.run.rows import to_device
 
 
 @dataclass(frozen=True)

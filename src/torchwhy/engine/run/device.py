@@ -1,4 +1,4 @@
-"""Devices: the caller's ``torch.set_default_device``, and moving tensors without waiting."""
+"""The caller's ``torch.set_default_device``, which is for the model and not for what a method makes for itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from torchwhy.engine import state
 
@@ -27,12 +26,3 @@ def cpu_default_device() -> Iterator[None]:
             yield
     finally:
         state.callers_device.reset(before)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on a device, without waiting for what the device still has to do.
-
-    From the CPU's pageable memory the copy is taken before the call returns, so there is nothing to wait for; the other way
-    the number is not there before the device is done.
-    """
-    return tensor.to(device, non_blocking=tensor.device.type == "cpu" and not tensor.is_pinned())

@@ -23,11 +23,10 @@ from torchwhy.engine.layers.hooks import (
     replace_activations,
     trace_modules,
 )
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
 from torchwhy.engine.run.gradients import compute_gradients, gradients_per_target, guard_norm_backward
 from torchwhy.engine.run.precision import autocast_except_head
-from torchwhy.engine.run.rows import all_finite
+from torchwhy.engine.run.rows import all_finite, to_device
 from torchwhy.engine.structure import Tensors
 
 if TYPE_CHECKING:
