@@ -18,6 +18,9 @@ from torchwhy.engine.layers.resolve import ResolvedLayer
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
 MAX_EXTRA_TOKENS = 9  # the most tokens that are no cells: a class token and eight registers
 MAX_SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
 ADAPTIVE_POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
@@ -81,7 +84,9 @@ def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...
     ``(N, C, T)``. Sizes of the layer's parameters tell which axis is the channels', else the grid's proportions.
     """
     shape, dims = tuple(tensor.shape), len(size)
-    widths = place.width
+    axis = 1 if place.input else 0  # a weight's first size counts what comes out, its second what goes in
+    sizes = {p.shape[axis if p.dim() > 1 else 0] for p in place.module.parameters() if p.dim()}
+    widths = sizes - {1}  # how many channels may pass here
     if len(shape) == 3 and shape[0] != n and shape[1] == n and dims:
         found = replace(g, rows=1) if (g := token_grid(shape[0], size)) else None
     elif shape[0] != n or not 1 <= dims <= 3:
@@ -171,3 +176,36 @@ def _down(a: int, b: int) -> int:
 
 def _up(a: int, b: int) -> int:
     return -(-a // b)
+
+
+def find_layout(
+    problem: Problem, place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...], reshape: ToGrid | None = None
+) -> ToGrid:
+    """Return what turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
+
+    Raises:
+        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
+    """
+    if reshape is None:
+        grid = find_grid(place, tensor, n, size)
+        found: ToGrid | None = grid
+        # a sequence before the rows, or as many windows of n tokens?
+        either = tensor.dim() == 3 and n > 1 and tensor.shape[1] == n and len(tensor) % n == 0
+        if grid is None or not grid.sure or either:
+            from torchwhy.engine.layers.window_layout import layout_by_dependence  # which asks for plain grids itself
+
+            found = layout_by_dependence(problem, place, n, size) or grid
+        if found is None:
+            what = " × ".join(map(str, size)) or "no extent"
+            raise ValueError(
+                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
+                f"of {what}; choose a convolutional or token layer, the block around this one, layer='auto', or give "
+                "reshape="
+            )
+        return found
+    shape = tuple(reshape(tensor).shape)
+    if len(shape) != 2 + len(size) or shape[0] != n:
+        raise ValueError(
+            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
+        )
+    return reshape

@@ -38,13 +38,6 @@ class ResolvedLayer:
     output: int | str | None
     input: bool
 
-    @property
-    def width(self) -> set[int]:
-        """How many channels may pass here, by the sizes of the module's parameters."""
-        # a weight's first size counts what comes out, its second what goes in
-        axis = 1 if self.input else 0
-        return {p.shape[axis if p.dim() > 1 else 0] for p in self.module.parameters() if p.dim()} - {1}
-
     def __str__(self) -> str:
         return f"{'the input of ' if self.input else ''}layer {self.name!r}"
 

@@ -94,38 +94,7 @@ def batch_axis_of_one_row(shape: tuple[int, ...]) -> BatchAxis:
     return BatchAxis(0 if shape[0] == 1 else 1 if shape[1:2] == (1,) else None)
 
 
-def find_layout(
-    problem: Problem, place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...], reshape: ToGrid | None = None
-) -> ToGrid:
-    """Return what turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
-
-    Raises:
-        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
-    """
-    if reshape is None:
-        grid = find_grid(place, tensor, n, size)
-        found: ToGrid | None = grid
-        # a sequence before the rows, or as many windows of n tokens?
-        either = tensor.dim() == 3 and n > 1 and tensor.shape[1] == n and len(tensor) % n == 0
-        if grid is None or not grid.sure or either:
-            found = _cached_layout(problem, place, n, size) or grid
-        if found is None:
-            what = " × ".join(map(str, size)) or "no extent"
-            raise ValueError(
-                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
-                f"of {what}; choose a convolutional or token layer, the block around this one, layer='auto', or give "
-                "reshape="
-            )
-        return found
-    shape = tuple(reshape(tensor).shape)
-    if len(shape) != 2 + len(size) or shape[0] != n:
-        raise ValueError(
-            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
-        )
-    return reshape
-
-
-def _cached_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
+def layout_by_dependence(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
     """Return the view of a layer whose shape alone does not tell, found once for a model and a shape of inputs."""
     shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
     key = (place.name, place.call, place.output, place.input, shapes)
