@@ -17,7 +17,8 @@ from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.run.runner import GradientFunction
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.targets import Target
 

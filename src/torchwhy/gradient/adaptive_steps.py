@@ -12,8 +12,9 @@ from torch import Tensor
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.rows import sum_per_row
 from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.paths import StraightPath
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 Node = tuple[float, float, Tensors]  # score, slope, gradients

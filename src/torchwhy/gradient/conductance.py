@@ -10,8 +10,9 @@ from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.layers.hooks import check_rows_first
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.runner import EvaluatedChunk
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.paths import IntegrationRule, StraightPath, neighbouring_points, nodes_and_weights
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 

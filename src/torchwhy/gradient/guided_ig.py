@@ -7,8 +7,9 @@ from typing import ClassVar
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.guided_path import GuidedPath
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.settings import Count
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.adaptive_steps import integrate_adaptively
 from torchwhy.gradient.paths import IntegrationRule, StraightPath, nodes_and_weights
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 

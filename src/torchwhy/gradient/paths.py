@@ -16,7 +16,8 @@ from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Draws, normal_draws
 from torchwhy.engine.run.rows import baseline_at, expand_like, index_rows
 from torchwhy.engine.run.runner import EvaluatedChunk
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 IntegrationRule = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 

@@ -40,7 +40,7 @@ def evaluate_masks(
     unit: int = 1,
     fill: FillFunction | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
+    """Yield scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
 
     Args:
         problem: with ``x`` and ``baselines``: the holes are filled with each of the K baselines in turn, and the K scores
@@ -88,7 +88,7 @@ def evaluate_all(
     rows: Tensor | None = None,
     fill: FillFunction | None = None,
 ) -> Tensor:
-    """All scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
+    """Return all scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
 
     Raises:
         FloatingPointError: scores that are NaN or infinite.
@@ -103,7 +103,7 @@ def evaluate_all(
 
 
 def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFunction | None = None) -> Tensor:
-    """How far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
+    """Return how far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
     s = evaluate_all(problem, masks, (0, count + 1), fill=fill)
     return (s[0] - s[1:]).T
 
@@ -126,7 +126,7 @@ class SlidingWindows:
         return tuple(-(-(n - w) // s) + 1 for n, w, s in zip(self.shape, self.size, self.step))
 
     def keep(self, index: Tensor, device: torch.device) -> Tensor:
-        """Masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
+        """Return masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
 
         Shape: (M, *), 1 along the dimensions that every window covers whole.
         """
@@ -143,7 +143,7 @@ class SlidingWindows:
         return ~inside
 
     def mean_over(self, values: Tensor) -> Tensor:
-        """The mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
+        """Return the mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
         mean = values.view(-1, *self.counts)
         for n, size, step, count in zip(self.shape, self.size, self.step, self.counts):
             at = torch.arange(n, device=values.device)

@@ -50,7 +50,7 @@ class ResolvedLayer:
 
 
 def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
-    """The place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
+    """Return the place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
 
     Raises:
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
@@ -73,7 +73,7 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
 
 
 def _embedding_layer_name(model: nn.Module, modules: dict[str, nn.Module]) -> str:
-    """The name of what ``layer="embeddings"`` means.
+    """Return the name of what ``layer="embeddings"`` means.
 
     A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
     """

@@ -15,7 +15,7 @@ from torchwhy.engine import state
 def cpu_default_device() -> Iterator[None]:
     """Make tensors for which no device is named on the CPU while open, whatever the caller's default device is.
 
-    That default is for the model, see :func:`callers_default_device`, and not for what a method makes for itself.
+    That default is for the model, which the runner calls with it, and not for what a method makes for itself.
     """
     device = torch.get_default_device()
     if device.type == "cpu":
@@ -27,17 +27,6 @@ def cpu_default_device() -> Iterator[None]:
             yield
     finally:
         state.callers_device.reset(before)
-
-
-@contextmanager
-def callers_default_device() -> Iterator[None]:
-    """Let the default device, while open, be what it was before :func:`cpu_default_device`."""
-    device = state.callers_device.get()
-    if device is None:
-        yield
-        return
-    with torch.device(device):
-        yield
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
