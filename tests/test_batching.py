@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_other_errors_are_not_retried():
 
 
 def batching(*, images=False, **options):
-    given = [torch.ones(1, 3, 4, 4) if images else torch.ones(1, 3)]
+    given = [torch.ones(1, 3, 64, 64) if images else torch.ones(1, 3)]
     return Batching(**{"batch_size": None, "inputs": given, "graph": True, "progress": False, "label": "x", **options})
 
 
@@ -121,6 +122,9 @@ def test_no_tensor_of_a_call_is_very_large(monkeypatch):
 def test_short_work_is_one_call():
     assert sizes_of(batching(images=True), 15) == [15]
     assert sizes_of(batching(images=True), 16) == [2, 14]
+    assert sizes_of(batching(), 64) == [64]  # rows of three numbers
+    assert sizes_of(batching(), 65) == [4, 61]
+    assert sizes_of(batching(inputs=[torch.ones(1, 3, dtype=torch.long)]), 16) == [2, 14]  # tokens may become much
 
 
 def test_calls_are_cut_alike_however_long_they_take():
@@ -130,7 +134,7 @@ def test_calls_are_cut_alike_however_long_they_take():
         planned, ran = batching(images=True, batch_size=10, model=model), []
 
         def work(start, stop, planned=planned, ran=ran, seconds=seconds):
-            ran.append((start, stop, type(planned.optimizations())))
+            ran.append((start, stop, type(planned.plan.optimizations)))
             time.sleep(seconds)
             return convolves(start, stop)
 
@@ -153,7 +157,7 @@ def test_calls_are_optimized_once_one_was_counted(optimized):
     def work(start, stop):
         x = planned.format(torch.ones(2, 3, 4, 4))
         formats.append(x.is_contiguous(memory_format=torch.channels_last))
-        with planned.optimizations():
+        with planned.plan.optimizations or nullcontext():
             return convolves(start, stop)
 
     with optimized():
@@ -184,7 +188,7 @@ def test_methods_of_methods_share_what_was_found(optimized, monkeypatch):
     monkeypatch.setattr(Batching, "__init__", lambda self, *a, **k: (made.append(self), start(self, *a, **k))[1])
     with optimized():
         tw.SmoothGrad(net, n_samples=200).attribute(x, 1)
-    assert len({id(p.optimizations()) for p in made}) == 1
+    assert len({id(p.plan.optimizations) for p in made}) == 1
     assert len(made) > 2
 
 

@@ -31,7 +31,7 @@ class Analysis(Settings):
     progress: bool = False
 
     def steps(self, n: int) -> Iterable[int]:
-        """``range(n)``, with a bar if asked for."""
+        """Return ``range(n)``, with a bar if asked for."""
         if not self.progress:
             return range(n)
         from tqdm.auto import tqdm
@@ -68,7 +68,7 @@ class Analysis(Settings):
 
 
 def one_tensor(inputs: Any) -> Tensor:
-    """``inputs``, where only a tensor will do.
+    """Return ``inputs``, where only a tensor will do.
 
     Raises:
         TypeError: it is none.
@@ -79,7 +79,7 @@ def one_tensor(inputs: Any) -> Tensor:
 
 
 def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequence[Tensor]], rows: Tensor) -> Tensor:
-    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph.
+    """Return the model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph.
 
     ``z(a, b)`` makes its rows a to b - 1 when they are needed.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, overload
 
 import torch
@@ -11,14 +12,13 @@ from torch import Tensor
 
 from torchwhy.baselines import BaselineLike
 from torchwhy.engine.layers.resolve import LayerLike
-from torchwhy.engine.prepare import LayerRole, prepare
-from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.engine.run.freeze import freeze_parameters
+from torchwhy.engine.prepare import LayerRole, prepare_for
+from torchwhy.engine.run.freeze import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, baseline_at, sum_per_row
-from torchwhy.engine.structure import SINGLE, Structure, flatten
+from torchwhy.engine.structure import SINGLE, Structure, Tensors, flatten
 from torchwhy.explanation import Explanation
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
@@ -199,56 +199,18 @@ def solve(
         measure_gap: also measure the completeness gap of methods that are complete, which evaluates the baselines.
         parent: the problem of which this is a part, see :func:`prepare`.
     """
-    with torch.inference_mode(False), cpu_default_device(), freeze_parameters(method.model), torch.no_grad():
+    with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        result = Result.of(method._attribute(problem))
-        if measure_gap and _adds_up(method) and result.has_gap and result.completeness_gap is None:
+        found = method._attribute(problem)
+        result = found if isinstance(found, Result) else Result(tuple(found))
+        gap = result.completeness_gap
+        if measure_gap and gap is None and result.has_gap and _adds_up(method):
             begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
-            result = result.replace(completeness_gap=measure_completeness_gap(begin, result.attributions))
-        problem.tally.check_finite()
-        return result.replace(attributions=checked_values(method, problem, result.attributions)), problem
-
-
-def prepare_for(
-    method: Attribution,
-    inputs: Inputs,
-    target: TargetLike,
-    baselines: Baselines = None,
-    feature_mask: FeatureMasks = None,
-    additional_forward_args: Any = None,
-    parent: Problem | None = None,
-) -> Problem:
-    """Return the checked problem of a method's call, by the method's settings and facts."""
-    for name, given, allowed in (
-        ("baselines", baselines, method.uses_baselines),
-        ("feature_mask", feature_mask, method.uses_feature_mask),
-    ):
-        if given is not None and not allowed:
-            raise TypeError(f"{name}: {type(method).__name__} has no use for them; leave them out")
-    floats = method.needs_gradient if method.needs_float_inputs is None else method.needs_float_inputs
-    return prepare(
-        method.model,
-        inputs,
-        target,
-        needs_gradient=method.needs_gradient,
-        needs_float_inputs=floats,
-        baselines=baselines,
-        uses_baselines=method.uses_baselines,
-        baselines_are_rows=method.baselines_are_rows,
-        feature_mask=feature_mask,
-        additional_forward_args=additional_forward_args,
-        layer=method.layer,
-        layer_role=method.layer_role,
-        layers_may_depend=method.layers_may_depend,
-        attribute_to_layer_input=method.attribute_to_layer_input,
-        draws=hasattr(method, "generator"),
-        generator=getattr(method, "generator", None),
-        batch_size=method.batch_size,
-        precision=method.precision,
-        progress=method.progress,
-        label=type(method).__name__,
-        parent=parent,
-    )
+            gap = measure_completeness_gap(begin, result.attributions)
+        if problem.tally.not_finite is not False:
+            problem.tally.check_finite()
+        values = checked_values(method, problem, result.attributions)
+        return replace(result, attributions=values, completeness_gap=gap), problem
 
 
 def _adds_up(method: Attribution) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.device import callers_default_device
 from torchwhy.engine.run.freeze import freeze_parameters
-from torchwhy.engine.run.runner import ModelRunner
-from torchwhy.engine.run.tally import Tally
+from torchwhy.engine.run.runner import ModelRunner, Tally
+from torchwhy.engine.structure import Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.resolve import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
-
-Tensors = tuple[Tensor, ...]
 
 
 class ScoreFunction(Protocol):
@@ -64,14 +61,6 @@ class ModelInputs:
         if self.n == 1:
             return value.expand(len(rows), *value.shape[1:]).clone()  # its own: a model may write to it, or view it
         return value[rows.to(value.device)]
-
-    def call(self, model: Callable[..., Any], z: Sequence[Tensor], rows: Tensor) -> Any:
-        """Return the model's output for inputs ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``."""
-        args = [self.select(a, rows) for a in self.args]
-        kwargs = {k: self.select(v, rows) for k, v in self.kwargs.items()}
-        named = zip(self.names, z) if self.names else ()
-        with callers_default_device():
-            return model(*(() if self.names else z), *args, **dict(named), **kwargs)
 
     def differ(self, i: int, j: int) -> bool:
         """Say whether two rows are different."""
@@ -132,7 +121,8 @@ class Problem:
     @cached_property
     def rows(self) -> Tensor:
         """All rows, LongTensor ``(N,)``."""
-        return torch.arange(self.n, device=self.inputs.tensors[0].device)
+        first = self.inputs.tensors[0]
+        return torch.arange(len(first), device=first.device)
 
     @property
     def input_name(self) -> str:

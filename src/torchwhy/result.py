@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-Tensors = tuple[Tensor, ...]
+from torchwhy.engine.structure import Tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,3 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     has_gap: bool = True
     baselines: Tensors | None = None
-
-    @classmethod
-    def of(cls, found: Result | Tensors) -> Result:
-        """Return what a method gave as a result."""
-        return found if isinstance(found, Result) else cls(tuple(found))
-
-    def replace(self, **changes: Any) -> Result:
-        """Return the result with other fields."""
-        return replace(self, **changes)

@@ -44,7 +44,7 @@ class Bounds:
 Count = Annotated[int, Bounds(1)]
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NotNegative = Annotated[float, Bounds(0)]
-Share = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
+Fraction = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))

@@ -33,7 +33,7 @@ TargetLike = int | Sequence[Index] | Tensor | tuple | Callable[[Any], Tensor] | 
 
 
 def find_logits(output: Any) -> Tensor:
-    """The logits in a model's output: the tensor itself, ``.logits``, or the only tensor of a dict, tuple or object.
+    """Return the logits in a model's output: the tensor itself, ``.logits``, or the only tensor of a dict, tuple or object.
 
     Raises:
         TypeError: no tensor, or several and none called ``logits``.
@@ -52,13 +52,13 @@ def find_logits(output: Any) -> Tensor:
 
 
 def logits_per_row(output: Any, m: int) -> Tensor:
-    """The logits in a model's output for m rows.
+    """Return the logits in a model's output for m rows.
 
     Raises:
         TypeError: as for :func:`find_logits`.
         ValueError: another number of rows.
     """
-    out = find_logits(output)
+    out = output if isinstance(output, Tensor) else find_logits(output)
     if out.dim() == 0 or len(out) != m:
         raise ValueError(
             f"the model was given {m} rows and returned an output of shape {tuple(out.shape)}: "
@@ -91,6 +91,8 @@ class Target:
         """
         if target is None:
             return cls()
+        if type(target) is int and target >= 0:
+            return cls((target,), (target,), given=target)
         if isinstance(target, Neuron):
             if callable(target.index):
                 return cls(function=target.index, neuron=target, given=target)
@@ -118,14 +120,14 @@ class Target:
         return cls(index, index, given=target)
 
     def select_rows(self, rows: Tensor) -> TargetLike:
-        """The same target, in a form that a caller could have given, for the chosen rows."""
+        """Return the same target, in a form that a caller could have given, for the chosen rows."""
         if not isinstance(self.index, Tensor):
             return self.given
         chosen = self.index[rows].tolist()
         return [t[0] if len(t) == 1 else tuple(t) for t in chosen]
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        """One score per row.
+        """Return one score per row.
 
         Args:
             output: what the model (or the neuron's layer) gave for M rows.
@@ -180,12 +182,12 @@ class DerivedTarget:
         return self.target.given
 
     def select_rows(self, rows: Tensor) -> Any:
-        """The target for the chosen rows, as a caller could give it."""
+        """Return the target for the chosen rows, as a caller could give it."""
         return self.target.select_rows(rows)
 
 
 def _as_index(value: Any) -> tuple[int, ...]:
-    """A tuple of ints, none negative."""
+    """Return a tuple of ints, none negative."""
     if isinstance(value, (tuple, list)):
         return tuple(i for v in value for i in _as_index(v))
     if isinstance(value, (bool, float, str)) or value is None:

@@ -12,8 +12,8 @@ from torchwhy.attribution import Attribution, solve
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.rows import expand_like
-from torchwhy.engine.structure import Structure
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Structure, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 
@@ -37,12 +37,12 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
             [ResolvedBaseline(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines]
         )
     if method.uses_feature_mask and problem.feature_mask is not None:
-        masks = structure.restore([_of_rows(m, x, rows) for m, x in zip(problem.feature_mask, problem.x)])
+        masks = structure.restore([_mask_of_rows(m, x, rows) for m, x in zip(problem.feature_mask, problem.x)])
     target = problem.target.select_rows(rows)
     return solve(method, structure.restore(tuple(z)), target, baselines, masks, extra, parent=problem)[0]
 
 
-def _of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:
+def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:
     """Return a feature mask for the chosen rows: of those masks that each row has its own."""
     own = isinstance(mask, Tensor) and mask.dim() == x.dim() and len(mask) == len(x) and len(x) > 1
     return mask[rows.to(mask.device)] if own else mask

@@ -15,7 +15,8 @@ from torchwhy.engine.layers.grid_layout import spatial_shape, token_grid
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.freeze import enable_grad_for
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 class AttentionMethod(Attribution):

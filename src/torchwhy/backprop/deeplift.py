@@ -18,7 +18,8 @@ from torchwhy.engine.rules.mode import OpRule, refuse_opaque_models
 from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 from torchwhy.engine.run.rows import baseline_at
 from torchwhy.engine.run.warn import warn
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 # name: rules of operations, operations taken apart, and the mode that runs them

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from torchwhy.engine.rules.mode import RuleMode, refuse_opaque_models
 from torchwhy.engine.run.warn import warn
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 R = TypeVar("R", bound=RuleMode)
 

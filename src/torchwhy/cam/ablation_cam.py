@@ -15,7 +15,8 @@ from torchwhy.engine.layers.resolve import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, find_batch_axis
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.run.runner import skip_model_below
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.settings import Count
 
 

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, image_input_index, spatial_shape
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, image_input_index, spatial_shape
 from torchwhy.engine.layers.resolve import LayerLike
-from torchwhy.engine.layers.window_layout import find_layout
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction
-from torchwhy.engine.structure import flatten
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.targets import Target
 

@@ -19,7 +19,8 @@ from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_ro
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from torchwhy.cam.channels import broadcast_to_picture, top_channels, unit_range_masks
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Draws
-from torchwhy.engine.run.rows import index_rows
+from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 

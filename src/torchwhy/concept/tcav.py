@@ -18,7 +18,8 @@ from torchwhy.engine.layers.resolve import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torchwhy.engine.run.black_box import as_model
 from torchwhy.engine.run.freeze import freeze_parameters
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import all_finite
-from torchwhy.engine.run.tally import Tally
+from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.structure import Structure, flatten
 from torchwhy.problem import ModelInputs, Problem
@@ -27,99 +28,160 @@ LayerRole = Literal["input", "read", "own"]
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Asker(Protocol):
+    """What is asked of whoever puts a question to a model: a method has this as its settings and facts, others as a
+    :class:`Question`."""
+
+    model: Any
+    layer: LayerLike | Sequence[LayerLike] | None
+    attribute_to_layer_input: bool
+    batch_size: int | None
+    precision: Literal["bf16", "fp16"] | None
+    progress: bool
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the model is differentiated, and so must take tensors."""
+
+    @property
+    def needs_float_inputs(self) -> bool | None:
+        """Whether to refuse inputs that have no gradient; None: where a gradient is needed."""
+
+    @property
+    def uses_baselines(self) -> bool:
+        """Whether baselines are wanted, zero without any."""
+
+    @property
+    def uses_feature_mask(self) -> bool:
+        """Whether a feature mask means something."""
+
+    @property
+    def baselines_are_rows(self) -> bool:
+        """Whether a tensor of baselines is K rows to draw from."""
+
+    @property
+    def layer_role(self) -> LayerRole:
+        """What a layer is for: ``"input"`` the model begins there, ``"read"`` it is read, ``"own"`` the method's business."""
+
+    @property
+    def layers_may_depend(self) -> bool:
+        """Whether layers with the role ``"input"`` may lie behind one another."""
+
+
+@dataclass(kw_only=True)
+class Question:
+    """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
+
+    model: Any
+    layer: LayerLike | Sequence[LayerLike] | None = None
+    attribute_to_layer_input: bool = False
+    batch_size: int | None = None
+    precision: Literal["bf16", "fp16"] | None = None
+    progress: bool = False
+    needs_gradient: bool = False
+    needs_float_inputs: bool | None = False
+    uses_baselines: bool = False
+    uses_feature_mask: bool = True
+    baselines_are_rows: bool = False
+    layer_role: LayerRole = "own"
+    layers_may_depend: bool = False
+    generator: Seed = None
+    label: str = ""
+
+
 def prepare(
     model: Any,
     inputs: Any,
     target: TargetLike = None,
     *,
-    needs_gradient: bool = False,
-    needs_float_inputs: bool = False,
     baselines: Any = None,
-    uses_baselines: bool = False,
-    baselines_are_rows: bool = False,
     feature_mask: Any = None,
     additional_forward_args: Any = None,
-    layer: LayerLike | Sequence[LayerLike] | None = None,
-    layer_role: LayerRole = "own",
-    layers_may_depend: bool = False,
-    attribute_to_layer_input: bool = False,
-    draws: bool = False,
-    generator: Seed = None,
-    batch_size: int | None = None,
-    precision: str | None = None,
-    progress: bool = False,
-    label: str = "",
+    **how: Any,
+) -> Problem:
+    """Return the checked problem of somebody who is no method; ``how`` are the fields of :class:`Question`."""
+    question = Question(model=model, **how)
+    return prepare_for(question, inputs, target, baselines, feature_mask, additional_forward_args)
+
+
+def prepare_for(
+    asker: Asker,
+    inputs: Any,
+    target: TargetLike = None,
+    baselines: Any = None,
+    feature_mask: Any = None,
+    additional_forward_args: Any = None,
     parent: Problem | None = None,
 ) -> Problem:
-    """Return the checked problem.
+    """Return the checked problem of a call.
 
     Args:
-        model, inputs, target, baselines, feature_mask, additional_forward_args: as a caller gives them, see
+        asker: the method, or a :class:`Question`.
+        inputs, target, baselines, feature_mask, additional_forward_args: as a caller gives them, see
             :meth:`torchwhy.Attribution.attribute`.
-        needs_gradient: whether the model is differentiated, and so must take tensors.
-        needs_float_inputs: refuse inputs that have no gradient.
-        uses_baselines: whether baselines are wanted, zero without any.
-        baselines_are_rows: a tensor of baselines is K rows to draw from.
-        layer, attribute_to_layer_input: see :class:`torchwhy.Attribution`.
-        layer_role: the model begins at the layer (``"input"``), the layer is read while the model runs (``"read"``), or the
-            method does with it what it likes (``"own"``).
-        layers_may_depend: whether layers with the role ``"input"`` may lie behind one another.
-        draws: whether the method draws random numbers.
-        generator: where these come from.
-        batch_size, precision, progress: how the model is run.
-        label: what the progress bar is called.
         parent: the problem of which this one is a part: its batching and tally hold here too.
 
     Raises:
         TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: expected 'bf16', 'fp16' or None")
+    if baselines is not None and not asker.uses_baselines:
+        raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
+    if feature_mask is not None and not asker.uses_feature_mask:
+        raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
     data, structure = _model_inputs(inputs, additional_forward_args)
-    function = as_model(model, gradient=needs_gradient)
-    if needs_float_inputs and layer is None:
-        _check_float_inputs(function, data)
-    drawn = make_generator(generator) if draws else None
-    resolved: tuple[Tensor, ...] = ()
-    if uses_baselines:
-        given = structure.match(baselines, "baselines")
-        each = [resolve_baseline(b, x, drawn, distribution=baselines_are_rows) for b, x in zip(given, data.tensors)]
-        resolved = same_number(each)
+    first, layer, model = data.tensors[0], asker.layer, asker.model
+    if not isinstance(model, nn.Module):
+        model = as_model(model, gradient=asker.needs_gradient)
+    floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
+    if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
+        _refuse_integers(model)
+    drawn = make_generator(asker.generator) if hasattr(asker, "generator") else None
     if feature_mask is not None:
-        explained = flatten(layer)[1] if layer is not None and layer_role == "input" else structure
+        explained = flatten(layer)[1] if layer is not None and asker.layer_role == "input" else structure
         feature_mask = explained.match(feature_mask, "feature_mask")
-    batching = Batching(
-        batch_size,
-        data.tensors,
-        graph=needs_gradient,
-        progress=progress,
-        label=label,
-        parent=None if parent is None else parent.batching,
-        model=model,
-    )
+    absent: tuple[Tensor, ...] = ()
+    if asker.uses_baselines and baselines is None:
+        absent = tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
+    elif asker.uses_baselines:
+        absent = _resolve_baselines(asker, data, structure.match(baselines, "baselines"), drawn)
+    runs = isinstance(target, (str, Neuron))  # targets that are found by running the model
     problem = Problem(
-        model=function,
+        model=model,
         inputs=data,
-        target=Target(),
-        batching=batching,
+        target=Target() if runs else Target.parse(target, len(first), first.device),
+        batching=Batching(
+            asker.batch_size,
+            data.tensors,
+            graph=asker.needs_gradient,
+            progress=asker.progress,
+            label=getattr(asker, "label", type(asker).__name__),
+            parent=None if parent is None else parent.batching,
+            model=asker.model,
+        ),
         x=data.tensors,
-        baselines=resolved,
+        baselines=absent,
         feature_mask=feature_mask,
         generator=drawn or torch.Generator(),
-        precision=PRECISIONS[precision],
+        precision=PRECISIONS[asker.precision],
         tally=Tally() if parent is None else parent.tally,
     )
-    with freeze_parameters(function) as held:
-        if held.device is not None and held.device != data.tensors[0].device:
-            raise ValueError(f"inputs: on {data.tensors[0].device}, but the model is on {held.device}")
-        warn_of_training(held.noisy)
-        problem = with_target(problem, target)
-        layers = [] if layer_role == "own" else _resolve_layers(problem, layer, attribute_to_layer_input)
-        if layer_role == "read":
-            if not layers:
-                raise ValueError(f"{label} explains by a layer: give layer=")
-            return problem.replace(read_layers=tuple(layers))
-        return _explain_by_layers(problem, tuple(layers), layers_may_depend) if layers else problem
+    with freeze_parameters(model) as held:
+        if held.device is not None and held.device != first.device:
+            raise ValueError(f"inputs: on {first.device}, but the model is on {held.device}")
+        if held.noisy:
+            warn_of_training(held.noisy)
+        if runs:
+            problem = with_target(problem, target)
+        needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
+        return _with_layers(problem, asker) if needs_layer else problem
+
+
+def _resolve_baselines(
+    asker: Asker, data: ModelInputs, given: Sequence[Any], generator: torch.Generator | None
+) -> tuple[Tensor, ...]:
+    """Return baselines ``(K, N or 1, ...)`` for each input."""
+    rows = asker.baselines_are_rows
+    return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(given, data.tensors)])
 
 
 def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
@@ -145,10 +207,8 @@ def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
     return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
 
 
-def _check_float_inputs(model: Any, data: ModelInputs) -> None:
-    """Refuse inputs that have no gradient where one is needed."""
-    if all(t.is_floating_point() for t in data.tensors):
-        return
+def _refuse_integers(model: Any) -> NoReturn:
+    """Refuse inputs that have no gradient where one is needed, and say what would do."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
@@ -187,24 +247,25 @@ def all_outputs(problem: Problem) -> Tensor:
     return problem.run.concatenated(problem.n, outputs)
 
 
-def _resolve_layers(
-    problem: Problem, layer: LayerLike | Sequence[LayerLike] | None, to_input: bool
-) -> list[ResolvedLayer]:
-    """Return the layers of the model that are named."""
-    if layer is None:
-        return []
+def _with_layers(problem: Problem, asker: Asker) -> Problem:
+    """Return the problem with the layers that are named: read while the model runs, or explained in place of the inputs."""
+    if asker.layer is None:
+        raise ValueError(f"layer: {problem.batching.label} explains by a layer; give layer=")
     if not isinstance(problem.model, nn.Module):
         raise TypeError("layer: the model is a plain callable and has no layers")
-    layers = flatten(layer)[0]
-    if not layers:
+    named = flatten(asker.layer)[0]
+    if not named:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
     found = []
-    for one in layers:
-        auto = isinstance(one, str) and one == "auto"
-        found.append(
-            last_grid_layer(problem, input=to_input) if auto else resolve_layer(problem.model, one, input=to_input)
-        )
-    return found
+    for one in named:
+        if isinstance(one, str) and one == "auto":
+            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
+        else:
+            found.append(resolve_layer(problem.model, one, input=asker.attribute_to_layer_input))
+    layers = tuple(found)
+    if asker.layer_role == "input":
+        return _explain_by_layers(problem, layers, asker.layers_may_depend)
+    return problem.replace(read_layers=layers)
 
 
 def _explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], may_depend: bool) -> Problem:

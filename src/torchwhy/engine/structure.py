@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+Tensors = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class Structure:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from torchwhy.engine.run.rows import at_least_float32, sum_per_row
 from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.paths import StraightPath
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 Node = tuple[float, float, Tensors]  # score, slope, gradients

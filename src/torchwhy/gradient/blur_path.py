@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.images.filters import gaussian_blur
-from torchwhy.engine.run.device import to_device
-from torchwhy.engine.run.rows import index_rows
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.run.rows import index_rows, to_device
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 @dataclass

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.guided_path import GuidedPath
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.settings import Bounds, Count
 
 

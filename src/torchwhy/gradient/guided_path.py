@@ -18,7 +18,8 @@ from torch import Tensor
 
 from torchwhy.engine.run.rows import at_least_float32, baseline_at
 from torchwhy.engine.run.runner import EvaluatedChunk
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 @dataclass

@@ -12,12 +12,12 @@ from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.rows import at_least_float32, expand_like, sum_per_row
 from torchwhy.engine.run.runner import EvaluatedChunk
-from torchwhy.engine.structure import Structure
+from torchwhy.engine.structure import Structure, Tensors
 from torchwhy.gradient.blur_ig import BlurIG
 from torchwhy.gradient.guided_ig import GuidedIG
 from torchwhy.gradient.integrated_gradients import IntegratedGradients
 from torchwhy.gradient.paths import StraightPath, neighbouring_points
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.wrapper import Wrapper
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 
 
 class InputXGradient(GradientBased):

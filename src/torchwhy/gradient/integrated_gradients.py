@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.adaptive_steps import integrate_adaptively
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Bounds, Count, Positive
 

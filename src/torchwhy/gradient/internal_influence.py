@@ -7,10 +7,11 @@ from typing import ClassVar
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.conductance import points_along_path
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.settings import Count
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 class LayerActivation(Attribution):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import expand_like, index_rows
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 class NoisyPoints:

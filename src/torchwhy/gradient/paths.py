@@ -11,7 +11,8 @@ from torch import Tensor
 from torchwhy.engine.run.randomness import Draws
 from torchwhy.engine.run.rows import baseline_at, expand_like, index_rows
 from torchwhy.engine.run.runner import EvaluatedChunk
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 
 Channels = Literal["max", "norm", "sum"] | None
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs, checked_values, prepare_for
 from torchwhy.engine.prepare import with_target
-from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.engine.structure import flatten
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.run.freeze import isolated
+from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.problem import Problem
 from torchwhy.targets import Neuron, TargetLike
 
 
@@ -51,7 +50,7 @@ class GradientBased(Attribution):
         """
         if not targets or any(isinstance(t, Neuron) for t in targets):
             raise (TypeError if targets else ValueError)("targets: expected one or more targets of the model's output")
-        with cpu_default_device(), torch.inference_mode(False):
+        with isolated(self.model):
             problem = prepare_for(self, inputs, targets[0], baselines, feature_mask, additional_forward_args)
             with problem.open():
                 each = [with_target(problem, t).target for t in targets]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.noisy_points import NoisyPoints, check_stdevs
 from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, NotNegative
 from torchwhy.wrapper import InnerFacts, Wrapper, attribute_at

@@ -18,9 +18,8 @@ from torch import Tensor
 from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Draws, draws_per_block
-from torchwhy.engine.run.rows import index_rows
+from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.metrics.metric_function import (
     Curve,
     FeatureScores,

@@ -17,9 +17,8 @@ from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import FillFunction, evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import normal_draws
-from torchwhy.engine.run.rows import expand_like, index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.metric_function import (
     Curve,
     Options,

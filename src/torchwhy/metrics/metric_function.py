@@ -162,7 +162,6 @@ def problem_of(
         feature_mask=options.get("feature_mask"),
         additional_forward_args=options.get("additional_forward_args"),
         batch_size=options.get("batch_size"),
-        draws=True,
         generator=options.get("generator", 0),
         label="metric",
     )

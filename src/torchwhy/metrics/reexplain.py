@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
 from torchwhy.engine.run.rows import index_rows
+from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.metric_function import flat, problem_of, settled_baselines, spearman
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 from torchwhy.wrapper import attribute_at
 

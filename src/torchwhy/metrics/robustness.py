@@ -13,9 +13,9 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.rows import expand_like, index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.metric_function import metric
 from torchwhy.metrics.reexplain import (
     Data,
@@ -26,7 +26,7 @@ from torchwhy.metrics.reexplain import (
     relative,
     steps_in_ball,
 )
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike, find_logits
 
 if TYPE_CHECKING:

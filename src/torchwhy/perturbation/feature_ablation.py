@@ -12,7 +12,8 @@ from torchwhy.engine.features.masks import score_drops
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.features.statistics import RunningMean
 from torchwhy.engine.run.randomness import Draws, Seed, draws_per_block
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features
-from torchwhy.engine.run.device import to_device
+from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable
 from torchwhy.perturbation.segments import superpixels
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 

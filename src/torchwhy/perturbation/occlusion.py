@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import SlidingWindows, score_drops
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 class Occlusion(Attribution):

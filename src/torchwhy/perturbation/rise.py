@@ -12,10 +12,11 @@ from torch import Tensor
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.features.statistics import GrowingTensor, penalty_by_cross_validation
 from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SamplingMethod
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 from torchwhy.targets import DerivedTarget, logits_per_row

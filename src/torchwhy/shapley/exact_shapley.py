@@ -11,7 +11,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features, number_features
-from torchwhy.engine.run.device import to_device
+from torchwhy.engine.run.rows import to_device
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.shapley.coalitions import all_coalitions

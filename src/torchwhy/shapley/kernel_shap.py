@@ -10,9 +10,10 @@ from torch import Tensor
 
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features
-from torchwhy.engine.run.device import to_device
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.shapley.coalitions import PairedDesign, banzhaf_design, shapley_design
 from torchwhy.shapley.exact_shapley import (
     MAX_FEATURES,

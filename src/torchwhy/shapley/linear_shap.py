@@ -10,7 +10,8 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.run.rows import expand_like
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from torchwhy.engine.features.masks import evaluate_all, evaluate_masks
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.features.statistics import RunningMean
-from torchwhy.engine.run.device import to_device
 from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 
 
 class ShapleySampling(SampledFeatureMethod):

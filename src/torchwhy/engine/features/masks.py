@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from torchwhy.engine.run.device import to_device
-from torchwhy.engine.run.rows import baseline_at, index_rows
+from torchwhy.engine.run.rows import baseline_at, index_rows, to_device
 from torchwhy.problem import Problem
 
 MaskFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -40,7 +40,7 @@ def evaluate_masks(
     unit: int = 1,
     fill: FillFunction | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
+    """Yield scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
 
     Args:
         problem: with ``x`` and ``baselines``: the holes are filled with each of the K baselines in turn, and the K scores
@@ -88,7 +88,7 @@ def evaluate_all(
     rows: Tensor | None = None,
     fill: FillFunction | None = None,
 ) -> Tensor:
-    """All scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
+    """Return all scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
 
     Raises:
         FloatingPointError: scores that are NaN or infinite.
@@ -103,7 +103,7 @@ def evaluate_all(
 
 
 def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFunction | None = None) -> Tensor:
-    """How far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
+    """Return how far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
     s = evaluate_all(problem, masks, (0, count + 1), fill=fill)
     return (s[0] - s[1:]).T
 
@@ -126,30 +126,33 @@ class SlidingWindows:
         return tuple(-(-(n - w) // s) + 1 for n, w, s in zip(self.shape, self.size, self.step))
 
     def keep(self, index: Tensor, device: torch.device) -> Tensor:
-        """Masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
+        """Return masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
 
         Shape: (M, *), 1 along the dimensions that every window covers whole.
         """
-        valid = (index >= 0) & (index < math.prod(self.counts))
+        total = math.prod(self.counts)
+        valid = (index >= 0) & (index < total)
         inside = to_device(valid, device).view(-1, *[1] * len(self.shape))
-        for dim, at in enumerate(torch.unravel_index(index.clamp(0, math.prod(self.counts) - 1), self.counts)):
-            if self.size[dim] < self.shape[dim]:
-                start, here = (
-                    to_device(at, device)[:, None] * self.step[dim],
-                    torch.arange(self.shape[dim], device=device),
-                )
-                line = (here >= start) & (here < start + self.size[dim])
-                inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
+        left = index.clamp(0, total - 1)
+        for dim in reversed(range(len(self.shape))):  # the last dimension counts fastest
+            if self.counts[dim] == 1 and self.size[dim] == self.shape[dim]:
+                continue
+            at, left = left % self.counts[dim], left // self.counts[dim]
+            start, here = to_device(at, device)[:, None] * self.step[dim], torch.arange(self.shape[dim], device=device)
+            line = (here >= start) & (here < start + self.size[dim])
+            inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
         return ~inside
 
     def mean_over(self, values: Tensor) -> Tensor:
-        """The mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
+        """Return the mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
         mean = values.view(-1, *self.counts)
         for n, size, step, count in zip(self.shape, self.size, self.step, self.counts):
+            mean = mean.movedim(1, -1)  # the first dimension left of windows; its elements come last
+            if count == 1:
+                mean = mean.expand(*mean.shape[:-1], n)
+                continue
             at = torch.arange(n, device=values.device)
             first, last = ((at - size) // step + 1).clamp(min=0), (at // step).clamp(max=count - 1)  # that cover it
-            mean = mean.movedim(1, -1)  # the first dimension left of windows; its elements come last
-            most = int((last - first).max()) + 1
-            each = (mean[..., (last - k).clamp(min=0)] * (last - k >= first) for k in range(most))
-            mean = sum(each, start=values.new_zeros(n)) / (last - first + 1)
+            total = F.pad(mean.cumsum(-1), (1, 0))
+            mean = (total[..., last + 1] - total[..., first]) / (last - first + 1)
         return mean

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.rows import at_least_float32, expand_like
-
-Tensors = tuple[Tensor, ...]
+from torchwhy.engine.structure import Tensors
 
 
 class RunningMoments:
@@ -44,7 +43,7 @@ class RunningMoments:
             self.total[i].index_add_(0, rows, v if weights is None else expand_like(weights, v) * v)
 
     def mean(self, n: int) -> Tensors:
-        """Means over ``n`` values of each row."""
+        """Return means over ``n`` values of each row."""
         return tuple(t / n + (self.first[i] if self.square else 0) for i, t in enumerate(self.total))
 
     def variance(self, n: int) -> Tensors:
@@ -52,5 +51,5 @@ class RunningMoments:
         return tuple(((s - t.square() / n) / max(1, n - 1)).clamp(min=0) for s, t in zip(self.squares, self.total))
 
     def standard_error(self, n: int) -> Tensors:
-        """That of :meth:`mean`; infinite for a single value, which says nothing about it."""
+        """Return that of :meth:`mean`; infinite for a single value, which says nothing about it."""
         return tuple((v / n).sqrt() if n > 1 else torch.full_like(v, torch.inf) for v in self.variance(n))

@@ -70,7 +70,7 @@ class RunningMean:
 
 
 def relative_error(values: Tensor, standard_error: Tensor) -> float:
-    """The largest relative standard error of the rows, ``norm(error) / norm(values)``; rows that are all zero have none."""
+    """Return the largest relative standard error of the rows, ``norm(error) / norm(values)``; rows of zeros have none."""
     error, size = standard_error.flatten(1).norm(dim=1), values.flatten(1).norm(dim=1)
     return float(torch.where(error == 0, 0, error / size).max())
 
@@ -88,7 +88,7 @@ def sampling_rounds(first: int, most: int | None) -> Iterator[tuple[int, int]]:
 
 
 def penalty_by_cross_validation(s: Tensor, y: Tensor, rest: Tensor, n: int) -> Tensor:
-    """The ridge penalty with the least generalised cross-validation error, (N,).
+    """Return the ridge penalty with the least generalised cross-validation error, (N,).
 
     Args:
         s: eigenvalues (k,) of the Gram matrix of n samples.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
-    """The last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
+    """Return the last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
 
     For an index as the target it is found once for a model, a shape of inputs and the index.
 

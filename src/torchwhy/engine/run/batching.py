@@ -14,7 +14,7 @@ bits. The one exception is a call that runs out of memory, which is repeated wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ memory_budget: dict[str, int] = {"cpu": 2**30, "cuda": 2**33}
 
 FEW_ROWS = 8  # work of less than twice as many rows is one call, and nothing is counted
 FEW_ROWS_CUDA = 64  # the same on a GPU
+SMALL_ROWS = 64  # of work whose inputs take less than one part in SMALL_WORK of the budget: it is one call as well
+SMALL_WORK = 2**14
 MAX_ROWS = 4096  # of any call
 ROWS_MULTIPLE = 8  # of which the rows of long calls are a multiple
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
@@ -93,28 +95,29 @@ class Batching:
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
+        self._uncounted_rows = 2 * self._few_rows - 1
+        if all(t.is_floating_point() for t in inputs):
+            row = sum(t.nbytes for t in inputs) / len(inputs[0])
+            small = int(budget_of(self.device) / SMALL_WORK / max(1, row))
+            self._uncounted_rows = max(self._uncounted_rows, min(small, SMALL_ROWS))
         if parent is None:
-            self._plan = CallPlan(batch_size)
+            self.plan = CallPlan(batch_size)
         else:
-            self._plan = parent._plan if batch_size is None else replace(parent._plan, rows=batch_size)
+            self.plan = parent.plan if batch_size is None else replace(parent.plan, rows=batch_size)
 
     def format(self, tensor: Tensor) -> Tensor:
         """Return ``tensor`` in the memory format that the model's images have."""
-        optimizations = self._plan.optimizations
+        optimizations = self.plan.optimizations
         return tensor if optimizations is None or not optimizations.channels_last else channels_last(tensor)
-
-    def optimizations(self) -> AbstractContextManager:
-        """While open, the model runs with the optimizations that were chosen."""
-        return self._plan.optimizations or nullcontext()
 
     @contextmanager
     def without_optimizations(self) -> Iterator[None]:
         """While open, the model runs as it is, to the last bit."""
-        chosen, self._plan.optimizations = self._plan.optimizations, None
+        chosen, self.plan.optimizations = self.plan.optimizations, None
         try:
             yield
         finally:
-            self._plan.optimizations = chosen
+            self.plan.optimizations = chosen
 
     def run(self, total: int, work: Callable[[int, int], Outcome]) -> Iterator[Outcome]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
@@ -126,11 +129,12 @@ class Batching:
             Exception: what ``work`` raised, also an out-of-memory error with a single row.
         """
         start = 0
-        with self._bar(total) as advance:
+        with self._bar(total) if self.progress else nullcontext(int) as advance:
             while start < total:
                 left = total - start
-                cost = CallCost() if left >= 2 * self._few_rows and not self._plan.is_decided else None
-                size = self._rows_of_call(left, is_counted=cost is not None)
+                cost = CallCost() if left > self._uncounted_rows and not self.plan.is_decided else None
+                whole = cost is None and left <= (self.plan.rows or left)
+                size = left if whole else self._rows_of_call(left, is_counted=cost is not None)
                 try:
                     with cost or nullcontext():
                         result = work(start, start + size)
@@ -146,7 +150,7 @@ class Batching:
 
     def _rows_of_call(self, left: int, *, is_counted: bool) -> int:
         """Return the rows of the next call, when so many are left."""
-        most = min(left, self._plan.rows or left)
+        most = min(left, self.plan.rows or left)
         if not is_counted:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
@@ -156,9 +160,9 @@ class Batching:
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
         if is_out_of_memory(error) and size > 1:
-            self._plan.rows = size // 2
-        elif self._plan.optimizations is not None and isinstance(error, RuntimeError):  # it uses .view on images, say
-            self._plan.optimizations = None
+            self.plan.rows = size // 2
+        elif self.plan.optimizations is not None and isinstance(error, RuntimeError):  # it uses .view on images, say
+            self.plan.optimizations = None
         else:
             return False
         if self.device.type == "cuda":
@@ -167,7 +171,7 @@ class Batching:
 
     def _decide(self, cost: CallCost, rows: int, left: int) -> None:
         """Plan the other calls by what one of ``rows`` rows cost, when so many were left."""
-        plan = self._plan
+        plan = self.plan
         if plan.is_decided:  # by work inside of this call
             return
         plan.is_decided = True
@@ -187,10 +191,7 @@ class Batching:
 
     @contextmanager
     def _bar(self, total: int) -> Iterator[Callable[[int], Any]]:
-        """Show a progress bar if asked to, only one at a time; yield what moves it by a number of rows."""
-        if not self.progress:
-            yield int
-            return
+        """Show a progress bar, only one at a time; yield what moves it by a number of rows."""
         from tqdm.auto import tqdm
 
         self.progress = False

@@ -1,4 +1,4 @@
-"""Devices: the caller's ``torch.set_default_device``, and moving tensors without waiting."""
+"""The caller's ``torch.set_default_device``, which is for the model and not for what a method makes for itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from torchwhy.engine import state
 
@@ -15,7 +14,7 @@ from torchwhy.engine import state
 def cpu_default_device() -> Iterator[None]:
     """Make tensors for which no device is named on the CPU while open, whatever the caller's default device is.
 
-    That default is for the model, see :func:`callers_default_device`, and not for what a method makes for itself.
+    That default is for the model, which the runner calls with it, and not for what a method makes for itself.
     """
     device = torch.get_default_device()
     if device.type == "cpu":
@@ -27,23 +26,3 @@ def cpu_default_device() -> Iterator[None]:
             yield
     finally:
         state.callers_device.reset(before)
-
-
-@contextmanager
-def callers_default_device() -> Iterator[None]:
-    """Let the default device, while open, be what it was before :func:`cpu_default_device`."""
-    device = state.callers_device.get()
-    if device is None:
-        yield
-        return
-    with torch.device(device):
-        yield
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on a device, without waiting for what the device still has to do.
-
-    From the CPU's pageable memory the copy is taken before the call returns, so there is nothing to wait for; the other way
-    the number is not there before the device is done.
-    """
-    return tensor.to(device, non_blocking=tensor.device.type == "cpu" and not tensor.is_pinned())

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 
 from torchwhy.engine import state
+from torchwhy.engine.run.device import cpu_default_device
 
 
-def _acquire(thing: Any, change: Callable[[Any], Callable[[], Any]]) -> int:
-    """Hold a thing, under the lock: the first holder changes it, and learns what undoes that."""
+def _acquire(thing: Any, switch: Callable[[bool], Any], during: bool) -> int:
+    """Hold a thing, under the lock: the first holder switches it, the last one switches it back."""
     held = state.held.get(id(thing))
     if held is None:
-        held = state.held[id(thing)] = [0, change(thing), thing]
+        switch(during)
+        held = state.held[id(thing)] = [0, switch, not during, thing]
     held[0] += 1
     return id(thing)
 
@@ -29,7 +31,8 @@ def _release_all(held: Sequence[int]) -> None:
         for key in held:
             state.held[key][0] -= 1
             if not state.held[key][0]:
-                state.held.pop(key)[1]()
+                _, switch, before, _ = state.held.pop(key)
+                switch(before)
 
 
 class HeldModel:
@@ -51,30 +54,32 @@ class HeldModel:
         self.noisy: list[str] = []
         self.recurrent = False
         self.mine: list[int] = []
-        if isinstance(model, nn.Module):
-            self._visit(model, "", set())
+        waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
+        seen: set[nn.Module] = set()
+        for name, module in waiting:  # grows while it is read
+            seen.add(module)
+            for p in module._parameters.values():
+                if p is None:
+                    continue
+                self.device = self.device or p.device
+                trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
+                if trainable or id(p) in state.held:
+                    self.mine.append(_acquire(p, p.requires_grad_, False))
+            if module.training:
+                self._hold_training(name, module)
+            self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
+            for key, child in module._modules.items():
+                if child is not None and child not in seen:
+                    waiting.append((f"{name}.{key}" if name else key, child))
 
-    def _visit(self, module: nn.Module, name: str, seen: set[nn.Module]) -> None:
-        """Hold a module's own trainable parameters, in training mode its buffers, and go on to its children."""
-        seen.add(module)
-        for p in module._parameters.values():
-            if p is None:
-                continue
-            if self.device is None:
-                self.device = p.device
-            trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
-            if trainable or id(p) in state.held:
-                self.mine.append(_acquire(p, _freeze))
-        if module.training:
-            if is_random_in_training(module):
-                self.noisy.append(name)
-            buffers = {k: b for k, b in module.named_buffers(recurse=False) if not b.is_inference()}
-            if buffers:
-                self.mine.append(_acquire(module, partial(_keep_buffers, buffers)))
-        self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
-        for key, child in module._modules.items():
-            if child is not None and child not in seen:
-                self._visit(child, f"{name}.{key}" if name else key, seen)
+    def _hold_training(self, name: str, module: nn.Module) -> None:
+        """Note a module in training mode, and hold its buffers."""
+        if is_random_in_training(module):
+            self.noisy.append(name)
+        buffers = {k: b for k, b in module.named_buffers(recurse=False) if not b.is_inference()}
+        if buffers:
+            values = {k: (b, b.clone()) for k, b in buffers.items()}
+            self.mine.append(_acquire(module, partial(_restore_buffers, module, values), False))
 
 
 @contextmanager
@@ -108,18 +113,11 @@ def is_random_in_training(module: nn.Module) -> bool:
     return isinstance(share, (int, float)) and not isinstance(share, bool) and share > 0 and between
 
 
-def _freeze(parameter: Tensor) -> Callable[[], Any]:
-    parameter.requires_grad_(False)
-    return partial(parameter.requires_grad_, True)
-
-
-def _keep_buffers(buffers: dict[str, Tensor], module: nn.Module) -> Callable[[], Any]:
-    return partial(_restore_buffers, module, {k: (b, b.clone()) for k, b in buffers.items()})
-
-
 @torch.no_grad()
-def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """Let each buffer be the tensor that it was, with the value that it had."""
+def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]], back: bool) -> None:
+    """Let each buffer be the tensor that it was, with the value that it had, when the module is let go."""
+    if not back:
+        return
     for name, (buffer, value) in buffers.items():
         if not buffer.equal(value):
             buffer.copy_(value)
@@ -130,22 +128,31 @@ def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]
 def _without_cudnn() -> Iterator[None]:
     """Switch cuDNN off while open, in any thread; the last one out restores it."""
     with state.lock:
-        mine = [_acquire(cudnn, _switch_cudnn_off)]
+        on = cudnn.enabled or id(cudnn) in state.held
+        mine = [_acquire(cudnn, partial(setattr, cudnn, "enabled"), False)] if on else []
     try:
         yield
     finally:
         _release_all(mine)
 
 
-def _switch_cudnn_off(backend: Any) -> Callable[[], Any]:
-    before, backend.enabled = backend.enabled, False
-    return partial(setattr, backend, "enabled", before)
+@contextmanager
+def isolated(model: Any) -> Iterator[HeldModel]:
+    """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with mode, torch.no_grad(), freeze_parameters(model) as held:
+        if torch.get_default_device().type == "cpu":
+            yield held
+            return
+        with cpu_default_device():
+            yield held
 
 
 @contextmanager
 def enable_grad_for(model: Any, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    with torch.inference_mode(False), torch.enable_grad():
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with mode, torch.enable_grad():
         if device.type != "cuda":
             yield
             return

@@ -1,4 +1,4 @@
-"""Rows: picking, shaping and summing tensors whose first dimension is the rows of a batch."""
+"""Rows: picking, shaping, moving and summing tensors whose first dimension is the rows of a batch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from torchwhy.engine.run.device import to_device
 
 
 def expand_like(weights: Tensor, like: Tensor) -> Tensor:
@@ -44,3 +42,12 @@ def all_finite(t: Tensor) -> bool:
 def at_least_float32(t: Tensor) -> Tensor:
     """Return the tensor in single precision at least: sums are not kept in half."""
     return t.float() if t.dtype in (torch.half, torch.bfloat16) else t
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device, without waiting for what the device still has to do.
+
+    From the CPU's pageable memory the copy is taken before the call returns, so there is nothing to wait for; the other way
+    the number is not there before the device is done.
+    """
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu" and not tensor.is_pinned())
