@@ -253,7 +253,7 @@ def test_features_up_to_the_most_and_samples_down_to_the_least():
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"), [([0, 1], "shape .2,"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")]
+    ("groups", "message"), [([0, 1], "one integer for each of 3 features, got 2"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")]
 )
 def test_bad_groups(groups, message):
     with pytest.raises(ValueError, match=f"groups.*{message}"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def all_coalitions(index: Tensor, d: int) -> Tensor:
-    """Coalition number ``index`` (M,) as a mask (M, d): bit i says whether feature i is in.
+    """Return coalitions by number ``index`` (M,) as masks (M, d): bit i says whether feature i is in.
 
     >>> all_coalitions(torch.tensor([0, 1, 6]), 3).int().tolist()
     [[0, 0, 0], [1, 0, 0], [0, 1, 1]]
@@ -19,7 +19,7 @@ def all_coalitions(index: Tensor, d: int) -> Tensor:
 
 
 def some_subsets(d: int, size: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` different subsets of a size out of d, uniformly at random without replacement: masks (count, d).
+    """Return ``count`` different subsets of a size out of d, drawn uniformly without replacement: masks (count, d).
 
     For ``2 * size == d`` a subset and its complement count as one, and the one with feature 0 is given.
     """
@@ -28,9 +28,11 @@ def some_subsets(d: int, size: int, count: int, generator: torch.Generator) -> T
     half = 2 * size == d
     total = math.comb(d, size) // (2 if half else 1)
     if total <= 4 * count + 64:  # few enough to list: a shuffled list needs no rejection
-        first = ((0, *c) for c in itertools.combinations(range(1, d), size - 1))
-        listed = torch.tensor(list(first if half else itertools.combinations(range(d), size)))
-        z = torch.zeros(total, d, dtype=torch.bool).scatter_(1, listed, True)
+        if half:
+            listed = [(0, *others) for others in itertools.combinations(range(1, d), size - 1)]
+        else:
+            listed = list(itertools.combinations(range(d), size))
+        z = torch.zeros(total, d, dtype=torch.bool).scatter_(1, torch.tensor(listed), True)
         return z[torch.randperm(total, generator=generator)[:count]]
     seen: dict[bytes, Tensor] = {}
     while len(seen) < count:
@@ -46,13 +48,18 @@ def some_subsets(d: int, size: int, count: int, generator: torch.Generator) -> T
 class PairedDesign:
     r"""Coalitions S with their complements, stratified by size and drawn without replacement inside a size.
 
-    ``mass`` (d // 2 + 1,) is the weight of all pairs of size 0, 1, ..., d // 2 together (with their complements).  Pairs
-    are spread over the sizes in proportion to ``share``; a size whose part reaches the number of its subsets is
-    enumerated.  Inside a size every drawn pair has the same weight.  ``spans`` are the numbers of pairs it will be asked
-    for, in ascending order; a larger one extends a smaller.
+    Pairs are spread over the sizes in proportion to ``share``; a size whose part reaches the number of its subsets is
+    enumerated. Inside a size every drawn pair has the same weight.
+
+    Args:
+        d: the number of features.
+        mass: (d // 2 + 1,), the weight of all pairs of size 0, 1, ..., d // 2 together, with their complements.
+        share: (d // 2 + 1,), how the pairs are spread over these sizes.
+        spans: the numbers of pairs that it will be asked for, in ascending order; a larger one extends a smaller.
+        generator: where the draws come from.
     """
 
-    def __init__(self, d: int, mass: Tensor, share: Tensor, spans: list[int], generator: torch.Generator):
+    def __init__(self, d: int, mass: Tensor, share: Tensor, spans: list[int], generator: torch.Generator) -> None:
         halved = torch.tensor([0.5 if 2 * s == d else 1.0 for s in range(d // 2 + 1)], dtype=torch.float64)
         whole = [float(min(math.comb(d, s), 10**300)) for s in range(d // 2 + 1)]
         self.cap = torch.tensor(whole, dtype=torch.float64) * halved * (mass > 0)
@@ -65,7 +72,7 @@ class PairedDesign:
         self.drawn = [some_subsets(d, s, m, torch.Generator().manual_seed(seed + s)) for s, m in enumerate(most)]
 
     def counts(self, pairs: int) -> Tensor:
-        """How many of so many pairs go to each size."""
+        """Return how many of so many pairs go to each size."""
         full = self.cap == 0
         full[1] |= self.small
         pairs = min(pairs, int(self.cap.sum()))
@@ -84,7 +91,7 @@ class PairedDesign:
         return torch.minimum(edges.floor().diff().clamp(min=0), self.cap).long()
 
     def take(self, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The coalitions z (m, d), their weights (m,) and the share of their size that was left out (m,).
+        """Return coalitions z (m, d), their weights (m,) and the share of their size that was left out (m,).
 
         With so few pairs that a size goes without, nothing counts as complete.
         """
@@ -98,7 +105,7 @@ class PairedDesign:
 
 
 def shapley_design(d: int, spans: list[int], generator: torch.Generator) -> PairedDesign:
-    r"""Pairs for Shapley values: mass of size s :math:`\mu_s = (d-1) / (s(d-s))`, shares :math:`\sqrt{\mu_s}`.
+    r"""Return pairs for Shapley values: mass of size s :math:`\mu_s = (d-1) / (s(d-s))`, shares :math:`\sqrt{\mu_s}`.
 
     That lies between the kernel itself and leverage scores, which draw from all sizes alike.
     """
@@ -107,6 +114,6 @@ def shapley_design(d: int, spans: list[int], generator: torch.Generator) -> Pair
 
 
 def banzhaf_design(d: int, spans: list[int], generator: torch.Generator) -> PairedDesign:
-    """Pairs for Banzhaf values: every coalition weighs the same."""
+    """Return pairs for Banzhaf values: every coalition weighs the same."""
     mass = torch.tensor([math.comb(d, s) / 2 ** (d - 1) for s in range(d // 2 + 1)], dtype=torch.float64)
     return PairedDesign(d, mass, mass, spans, generator)
