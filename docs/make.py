@@ -18,7 +18,7 @@ import torchwhy as tw
 
 README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlusion"]
 PEERS = ("captum", "zennit", "torchcam", "pytorch-grad-cam", "shap", "lime", "shapiq", "quantus")
-FAMILIES = ["curves", "agreement", "robustness", "localisation", "simplicity", "randomization", "axioms"]
+FAMILIES = ["removal", "agreement", "robustness", "localisation", "complexity_metrics", "randomization", "axioms"]
 DOCS = Path(__file__).resolve().parent
 
 
@@ -101,7 +101,8 @@ def metrics_page() -> str:
         module = importlib.import_module(function.__module__)
         if module.__name__ != family:
             family = module.__name__
-            lines += [f"## {family.rsplit('.', 1)[1]}", "", markdown(module.__doc__ or ""), ""]
+            title = family.rsplit(".", 1)[1].removesuffix("_metrics")
+            lines += [f"## {title}", "", markdown(module.__doc__ or ""), ""]
         lines += [f"### `{function.__name__}`", "", markdown(function.__doc__ or "", "Arguments"), ""]
     return "\n".join(lines)
 

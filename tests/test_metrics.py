@@ -49,7 +49,7 @@ def test_the_others_by_hand():
     f = Linear(W)
     # top third alone: 5, against 4; top two thirds alone: 6
     assert M.sufficiency(f, ONE, A, fractions=[1 / 3, 2 / 3]).item() == pytest.approx((-1 - 2) / 2)
-    assert M.necessity(f, ONE, A, fractions=[1 / 3, 2 / 3]).item() == pytest.approx((4 + 5) / 2)
+    assert M.comprehensiveness(f, ONE, A, fractions=[1 / 3, 2 / 3]).item() == pytest.approx((4 + 5) / 2)
     # adding -2, 1, 4: down, up, up
     assert M.monotonicity(f, ONE, A).item() == pytest.approx(2 / 3)
     assert M.monotonicity(f, ONE, -A).item() == pytest.approx(2 / 3)  # adding 4, 1, -2: up, up, down
@@ -100,8 +100,8 @@ def test_equal_to_the_reference(kind, target):
             [ref.sufficiency(f, *r, [0.2, 0.6]) for r in each],
         ),
         (
-            M.necessity(net, x, a, target, baselines=b, fractions=[0.2, 0.6]),
-            [ref.necessity(f, *r, [0.2, 0.6]) for r in each],
+            M.comprehensiveness(net, x, a, target, baselines=b, fractions=[0.2, 0.6]),
+            [ref.comprehensiveness(f, *r, [0.2, 0.6]) for r in each],
         ),
         (M.monotonicity(net, x, a, target, baselines=b, steps=10**6), [ref.monotonicity(f, *r) for r in each]),
         (M.average_drop(net, x, a, target, baselines=b), [ref.average_drop(chance, *r)[0] for r in each]),
@@ -256,7 +256,7 @@ ON_MODEL = [
     M.deletion,
     M.insertion,
     M.sufficiency,
-    M.necessity,
+    M.comprehensiveness,
     M.monotonicity,
     M.average_drop,
     M.average_increase,
@@ -321,7 +321,7 @@ def test_relative_metrics_refuse_scores_that_are_not_positive():
         (lambda: M.deletion(Linear(W), ONE, A, steps=0), "steps=0"),
         (lambda: M.irof(Linear(W), ONE, A), "feature_mask"),
         (lambda: M.sufficiency(Linear(W), ONE, A, fractions=[0.5, 0.2]), "fractions"),
-        (lambda: M.necessity(Linear(W), ONE, A, fractions=[0.0]), "the share 0"),
+        (lambda: M.comprehensiveness(Linear(W), ONE, A, fractions=[0.0]), "the share 0"),
         (lambda: M.road(Linear(W), ONE, A), "images"),
         (lambda: M.road(make("conv"), inputs("conv"), inputs("conv"), 1), "whole pixels"),
         (lambda: M.road(make("conv"), inputs("conv"), inputs("conv"), 1, baselines=0), "baselines"),
@@ -342,7 +342,7 @@ def test_refusals_name_the_argument(call, match):
 def test_facts_are_on_the_functions():
     for name in M.__all__:
         thing = getattr(M, name)
-        if not isinstance(thing, type):
+        if isinstance(thing, M.Metric):
             assert thing.higher_is_better in (True, False, None), name
             assert thing.range[0] < thing.range[1]
             assert thing.needs in ("model", "maps", "mask", "method")

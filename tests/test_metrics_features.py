@@ -29,9 +29,9 @@ def test_fewer_features_than_steps():
         torch.testing.assert_close(many.auc, few.auc)
     # of three features, shares of 1, 5 and 10 % are none, 20 % is one, 50 % two: alone they score 1, 5, 6 of 4
     assert M.sufficiency(f, ONE, A).item() == pytest.approx((3 * 3 - 1 - 2) / 5)
-    assert M.necessity(f, ONE, A).item() == pytest.approx((3 * 0 + 4 + 5) / 5)
+    assert M.comprehensiveness(f, ONE, A).item() == pytest.approx((3 * 0 + 4 + 5) / 5)
     assert M.sufficiency(f, ONE, A, fractions=[1.0]).item() == 0
-    assert M.necessity(f, ONE, A, fractions=[1.0]).item() == pytest.approx(3)
+    assert M.comprehensiveness(f, ONE, A, fractions=[1.0]).item() == pytest.approx(3)
 
 
 def test_shares_are_those_that_were_removed():
@@ -53,7 +53,7 @@ def test_a_curve_of_one_point_has_its_height():
     [
         M.irof,
         M.sufficiency,
-        M.necessity,
+        M.comprehensiveness,
         M.monotonicity,
         functools.partial(M.deletion, steps=3),
         M.deletion,

@@ -42,7 +42,7 @@ def test_features_of_different_sizes_go_by_their_sums():
         assert by_sum == pytest.approx([3.5, 2, 1] if metric is M.deletion else [1, 2.5, 3.5])
     whole = {"feature_mask": mask, "whole_features": True}  # each element says what its feature has
     assert M.deletion(f, x, a, **whole).scores[0].tolist() == pytest.approx([3.5, 2.5, 1])
-    assert M.necessity(f, x, a, feature_mask=mask, fractions=[0.5]).item() == pytest.approx(1.5)
+    assert M.comprehensiveness(f, x, a, feature_mask=mask, fractions=[0.5]).item() == pytest.approx(1.5)
     assert M.sufficiency(f, x, a, feature_mask=mask, fractions=[0.5]).item() == pytest.approx(1)
     assert M.irof(f, x, a, feature_mask=mask).item() == pytest.approx(1 - (3.5 / 2 + 2.5 + 0.5) / 2 / 3.5)  # by means
 

@@ -67,6 +67,7 @@ class Attribution(Settings):
     baselines_are_rows: ClassVar[bool] = False  # a tensor of baselines is K rows to draw from
     rows_are_independent: ClassVar[bool] = True
     layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "cut"  # the model begins there | is read there | of a part
+    is_slope_times_input: ClassVar[bool] = False  # a local coefficient times x - b, which infidelity takes apart
     paper: ClassVar[str] = ""
 
     def attribute(

@@ -55,7 +55,7 @@ def sufficiency(f, x, b, a, fractions):
     return sum(value(f, x) - value(f, replaced(x, b, order[round(q * d) :])) for q in fractions) / len(fractions)
 
 
-def necessity(f, x, b, a, fractions):
+def comprehensiveness(f, x, b, a, fractions):
     order, d = order_of(a), a.numel()
     return sum(value(f, x) - value(f, replaced(x, b, order[: round(q * d)])) for q in fractions) / len(fractions)
 
