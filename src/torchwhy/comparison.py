@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,25 +18,29 @@ from torchwhy.attribution import Attribution, Inputs
 from torchwhy.comparison_table import Comparison
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
+from torchwhy.metrics.features_of_attributions import AttributionsLike
 from torchwhy.metrics.reexplain import draw_baselines_once
+from torchwhy.metrics.scoring import BaselinesLike, FeatureMaskLike, ModelLike
 from torchwhy.targets import TargetLike
 
-MetricLike = str | Callable[..., Any]
-DATA = ("baselines", "feature_mask", "additional_forward_args")  # what methods and metrics are called with besides
-ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *DATA)  # what a metric may ask for by name
+MetricLike = str | Callable[..., object]
+MethodLike = Attribution | Explanation | AttributionsLike
+Named = dict[str, Any]  # arguments by name
+CALL_DATA = ("baselines", "feature_mask", "additional_forward_args")  # what methods and metrics are called with besides
+ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *CALL_DATA)  # what a metric may ask for by name
 
 
 def compare(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
     target: TargetLike,
-    methods: Mapping[str, Any] | Sequence[Attribution],
+    methods: Mapping[str, MethodLike] | Sequence[Attribution],
     metrics: Mapping[str, MetricLike] | Sequence[MetricLike],
     *,
     mask: Tensor | None = None,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    additional_forward_args: Any = None,
+    baselines: BaselinesLike = None,
+    feature_mask: FeatureMaskLike = None,
+    additional_forward_args: object = None,
     level: float = 0.95,
 ) -> Comparison:
     """Explain with every method and measure with every metric.
@@ -97,8 +101,8 @@ class _Entry:
     """
 
     name: str
-    metric: Metric[..., Any]
-    settings: dict[str, Any]
+    metric: Metric[..., object]
+    settings: Named
 
     def check(self, mask: Tensor | None) -> None:
         """Refuse a metric that asks for what is not given.
@@ -117,7 +121,7 @@ class _Entry:
         if "mask" in asked and mask is None:
             raise ValueError(f"mask: {self.name} asks whether the map lies on the pixels that matter; give them")
 
-    def measure(self, method: Any, given: dict[str, Any], data: dict[str, Any]) -> Tensor:
+    def measure(self, method: MethodLike, given: Named, data: Named) -> Tensor:
         """Measure a method, (N,) on the CPU; NaN for attributions where the metric asks the method again.
 
         Args:
@@ -126,10 +130,12 @@ class _Entry:
             data: what methods and metrics are called with besides; None where it was not given.
         """
         rows = len(_first_tensor(given["attributions"]))
-        asks_method = "method" in self.metric.parameters
-        if asks_method and not isinstance(method, Attribution):
+        if "method" not in self.metric.parameters:
+            told = self._data_for_metric(method, data)
+        elif isinstance(method, Attribution):
+            told = _data_for_method(method, data)
+        else:
             return torch.full((rows,), math.nan, dtype=torch.double)
-        told = _data_for_method(method, data) if asks_method else self._data_for_metric(method, data)
         if self.metric.sum_channels and "feature_mask" not in told:  # which may tell channels apart
             given = {**given, "attributions": _sum_channels(given["attributions"], given["inputs"])}
         given = {**given, "method": method, **told}
@@ -141,7 +147,7 @@ class _Entry:
         asked = {name: value for name, value in asked.items() if value is not None or name == "target"}
         return self._one_per_row(self.metric(**{**asked, **self.settings}), rows)
 
-    def _data_for_metric(self, method: Any, data: dict[str, Any]) -> dict[str, Any]:
+    def _data_for_metric(self, method: MethodLike, data: Named) -> Named:
         """Return what the metric itself has a use for, and what the method's numbers are."""
         given = {k: v for k, v in data.items() if v is not None}
         if self.metric.needs != "model":
@@ -159,7 +165,7 @@ class _Entry:
                 given.pop("baselines", None)
         return given
 
-    def _one_per_row(self, value: Any, rows: int) -> Tensor:
+    def _one_per_row(self, value: object, rows: int) -> Tensor:
         """Return what the metric gave as doubles (N,), a curve as its area.
 
         Raises:
@@ -174,7 +180,7 @@ class _Entry:
 
 
 def _explain_rows(
-    result: Comparison, name: str, method: Any, inputs: Inputs, target: TargetLike, data: dict[str, Any]
+    result: Comparison, name: str, method: MethodLike, inputs: Inputs, target: TargetLike, data: Named
 ) -> None:
     """Put a method's attributions and costs into the result.
 
@@ -193,7 +199,7 @@ def _explain_rows(
         result.attributions[name] = method.shown
     elif isinstance(method, (Tensor, np.ndarray, tuple, Mapping)):
         result.seconds[name] = result.evaluations[name] = math.nan
-        result.attributions[name] = torch.as_tensor(method) if isinstance(method, np.ndarray) else method
+        result.attributions[name] = torch.as_tensor(method) if isinstance(method, np.ndarray) else cast(Inputs, method)
     else:
         raise TypeError(f"methods: {name!r} is a {type(method).__name__}; expected a method such as tw.Saliency(model)")
     rows = len(_first_tensor(result.attributions[name]))
@@ -201,32 +207,37 @@ def _explain_rows(
         raise ValueError(f"methods: {name!r} has attributions of {rows} rows, the inputs have {n}")
 
 
-def _first_tensor(tensors: Any) -> Tensor:
+def _first_tensor(tensors: Inputs) -> Tensor:
     """Return a tensor, or the first of a tuple or dict of them."""
     if isinstance(tensors, Tensor):
         return tensors
     return next(iter(tensors.values() if isinstance(tensors, Mapping) else tensors))
 
 
-def _sum_channels(attributions: Any, inputs: Any) -> Any:
+def _sum_channels(attributions: Inputs, inputs: Inputs) -> Inputs:
     """Return the attributions of images' pixels, summed over the channels."""
     if isinstance(attributions, Mapping) and isinstance(inputs, Mapping) and set(attributions) == set(inputs):
-        return {name: _sum_channels(a, inputs[name]) for name, a in attributions.items()}
-    sequence = (tuple, list)
-    both = isinstance(attributions, sequence) and isinstance(inputs, sequence) and len(attributions) == len(inputs)
-    if both:
-        return tuple(map(_sum_channels, attributions, inputs))
-    image = isinstance(attributions, Tensor) and isinstance(inputs, Tensor) and inputs.dim() == 4
-    return attributions.sum(1, keepdim=True) if image and attributions.dim() == 4 else attributions
+        return {name: _sum_image_channels(a, inputs[name]) for name, a in attributions.items()}
+    sequences = isinstance(attributions, (tuple, list)) and isinstance(inputs, (tuple, list))
+    if sequences and len(attributions) == len(inputs):
+        return tuple(_sum_image_channels(a, x) for a, x in zip(attributions, inputs))
+    if isinstance(attributions, Tensor) and isinstance(inputs, Tensor):
+        return _sum_image_channels(attributions, inputs)
+    return attributions
 
 
-def _data_for_method(method: Attribution, data: dict[str, Any]) -> dict[str, Any]:
+def _sum_image_channels(attributions: Tensor, inputs: Tensor) -> Tensor:
+    """Return attributions ``(N, 1, H, W)`` of inputs ``(N, C, H, W)``; others as they are."""
+    return attributions.sum(1, keepdim=True) if inputs.dim() == attributions.dim() == 4 else attributions
+
+
+def _data_for_method(method: Attribution, data: Named) -> Named:
     """Return what this method has a use for."""
     unused = {"baselines": not method.uses_baselines, "feature_mask": not method.uses_feature_mask}
     return {k: v for k, v in data.items() if v is not None and not unused.get(k)}
 
 
-def _method_class(method: Any) -> tuple[type[Attribution] | None, dict[str, Any]]:
+def _method_class(method: MethodLike) -> tuple[type[Attribution] | None, Named]:
     """Return whose the attributions are, as far as it is known, and its settings."""
     if isinstance(method, Explanation):
         from torchwhy import methods
@@ -235,12 +246,12 @@ def _method_class(method: Any) -> tuple[type[Attribution] | None, dict[str, Any]
     return (type(method), method.settings()) if isinstance(method, Attribution) else (None, {})
 
 
-def _are_slopes_times_inputs(kind: type[Attribution], settings: Mapping[str, Any]) -> bool:
+def _are_slopes_times_inputs(kind: type[Attribution], settings: Mapping[str, object]) -> bool:
     """Tell whether attributions are local coefficients times the distance of the inputs from the baselines."""
     return kind.is_slope_times_input and bool(settings.get("multiply_by_inputs", True))
 
 
-def _name_methods(methods: Mapping[str, Any] | Sequence[Attribution]) -> dict[str, Any]:
+def _name_methods(methods: Mapping[str, MethodLike] | Sequence[Attribution]) -> dict[str, MethodLike]:
     """Return the methods by name: of a list by their class names, several of one class also by their settings.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ from torchwhy.metrics.correlation import pearson
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.feature_sets import FeatureSets, choose_sets
-from torchwhy.metrics.features_of_attributions import FeatureScores, to_features
-from torchwhy.metrics.scoring import Options, as_scores, problem_of, reduction, rounding
+from torchwhy.metrics.features_of_attributions import AttributionsLike, FeatureScores, to_features
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
@@ -39,12 +39,12 @@ MIN_SET_TO_OVERSAMPLE = 10  # features of a set whose attribution is about norma
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392", sum_channels=False)
 @cpu_default_device()
 def infidelity(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    perturb: Callable[[int, torch.Generator], Any] | None = None,
+    perturb: Callable[[int, torch.Generator], Tensor | Sequence[Tensor]] | None = None,
     stdev: float = 0.1,
     n_samples: int = 100,
     multiplied_by_inputs: bool = False,
@@ -85,9 +85,9 @@ def infidelity(
     def noise(count: int, g: torch.Generator) -> Tensor:
         return stdev * torch.randn(count, sum(s.numel() for s in shapes), generator=g, device=g.device)
 
-    def given(count: int, g: torch.Generator) -> Tensor:
-        made = perturb(count, g) if perturb is not None else ()
-        made = tuple(made) if isinstance(made, (tuple, list)) else (made,)
+    def perturbations(count: int, g: torch.Generator) -> Tensor:
+        given = perturb(count, g) if perturb is not None else ()
+        made = tuple(given) if isinstance(given, (tuple, list)) else (given,)
         if [tuple(t.shape) for t in made] != [(count, *s) for s in shapes]:
             raise ValueError(
                 f"perturb: gave shapes {[tuple(t.shape) for t in made]}, expected {[(count, *s) for s in shapes]}"
@@ -95,7 +95,7 @@ def infidelity(
         return torch.cat([t.flatten(1) for t in made], 1)
 
     elements = sum(s.numel() for s in shapes)
-    draw, device = (noise, problem.x[0].device) if perturb is None else (given, None)
+    draw, device = (noise, problem.x[0].device) if perturb is None else (perturbations, None)
     draws = Draws(draw, problem.generator, min(samples, draws_per_block(elements)), device)
     forecast, change = _forecasts(problem, coefficients, draws, samples)
     size = forecast.square().sum(0)
@@ -106,9 +106,9 @@ def infidelity(
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:2005.00631")
 @cpu_default_device()
 def faithfulness_correlation(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     subset_size: int | None = None,
@@ -149,9 +149,9 @@ def faithfulness_correlation(
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1711.06104")
 @cpu_default_device()
 def sensitivity_n(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     sizes: Sequence[int] | None = None,
@@ -184,9 +184,9 @@ def sensitivity_n(
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1806.07538")
 @cpu_default_device()
 def faithfulness_estimate(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
@@ -218,7 +218,7 @@ def faithfulness_estimate(
     return as_scores(_correlation(sums, scores[0], scores[1:], problem), problem)
 
 
-def _shared_features(problem: Problem, attributions: Any, options: Options) -> FeatureScores:
+def _shared_features(problem: Problem, attributions: AttributionsLike, options: Options) -> FeatureScores:
     """Return the attributions of features that are the same for all rows.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from torchwhy.attribution import Attribution, Inputs, gap_of_attributions
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.metrics.definition import metric
-from torchwhy.metrics.features_of_attributions import tensors_of, to_features
+from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_of, to_features
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
-from torchwhy.metrics.scoring import Options, as_scores, problem_of, reduction, rounding
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1703.01365", sum_channels=False)
 @cpu_default_device()
 def completeness_gap(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     r"""Compute how far the attributions are from adding up: :math:`|\sum_i a_{ni} - (f(x_n) - f(b_n))|`, (N,).
 
@@ -51,9 +55,9 @@ def completeness_gap(
 @metric(higher_is_better=False, range=(0, 1), paper="arXiv:2007.07584")
 @cpu_default_device()
 def non_sensitivity(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     tolerance: float = 1e-3,
@@ -111,7 +115,7 @@ def input_invariance(
     plain, n = other.model.forward, len(tensors)
     names = list(inputs) if isinstance(inputs, Mapping) else []
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def forward(*args: Tensor, **kwargs: Tensor) -> object:
         moved = (t - s.to(t) for t in args[:n]) if not names else args[:n]
         return plain(*moved, *args[n:], **{k: v - s.to(v) if k in names else v for k, v in kwargs.items()})
 

@@ -6,19 +6,18 @@ A map of zeros has no complexity: NaN.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.metrics.definition import metric
-from torchwhy.metrics.features_of_attributions import flatten_attributions
+from torchwhy.metrics.features_of_attributions import AttributionsLike, flatten_attributions
 
 
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1810.06583")
 @cpu_default_device()
-def sparseness(attributions: Any) -> Tensor:
+def sparseness(attributions: AttributionsLike) -> Tensor:
     r"""Compute the Gini index of the absolute attributions, (N,): 0 where all are equal, near 1 where one has everything.
 
     :math:`\sum_k (2k - d - 1) a_{(k)} / (d \sum_k a_{(k)})`, in ascending order, k = 1, ..., d; at most 1 − 1/d.
@@ -36,7 +35,7 @@ def sparseness(attributions: Any) -> Tensor:
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2005.00631")
 @cpu_default_device()
-def complexity(attributions: Any) -> Tensor:
+def complexity(attributions: AttributionsLike) -> Tensor:
     r"""Compute the entropy of the shares of the absolute attributions, (N,), in nats: 0 for one feature, ln d for d equal ones.
 
     :math:`-\sum_i p_i \ln p_i,\; p_i = |a_i| / \sum_j |a_j|`.
@@ -50,7 +49,7 @@ def complexity(attributions: Any) -> Tensor:
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2007.07584")
 @cpu_default_device()
-def effective_complexity(attributions: Any, *, epsilon: float = 0.01) -> Tensor:
+def effective_complexity(attributions: AttributionsLike, *, epsilon: float = 0.01) -> Tensor:
     """Count the features with an absolute attribution above ``epsilon`` times the row's largest, (N,).
 
     Paper: after Nguyen and Martinez 2020, arXiv:2007.07584, section 3.3, who ask how many features keep the score within a
@@ -63,7 +62,7 @@ def effective_complexity(attributions: Any, *, epsilon: float = 0.01) -> Tensor:
     return torch.where(largest[:, 0] > 0, (a > epsilon * largest).sum(1).to(a), torch.nan)
 
 
-def _sizes(attributions: Any) -> Tensor:
+def _sizes(attributions: AttributionsLike) -> Tensor:
     """Return the absolute attributions (N, d) over the row's largest, so that their sum is finite."""
     a = flatten_attributions(attributions).abs()
     return a / a.amax(1, keepdim=True)

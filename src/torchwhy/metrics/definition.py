@@ -8,15 +8,15 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Generic, Literal, ParamSpec, TypeVar, overload
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Arguments = ParamSpec("Arguments")
+Measured = TypeVar("Measured")
 Needs = Literal["model", "maps", "mask", "method"]
 
 
 @dataclass(eq=False, repr=False)
-class Metric(Generic[P, R]):
+class Metric(Generic[Arguments, Measured]):
     """A function that measures explanations, and what is known about it. Made by :func:`metric`; called as the function.
 
     Args:
@@ -34,7 +34,7 @@ class Metric(Generic[P, R]):
     again, else ``"model"`` where the model is run, else ``"mask"`` where the evidence must be known, else ``"maps"``.
     """
 
-    function: Callable[P, R]
+    function: Callable[Arguments, Measured]
     higher_is_better: bool | None
     range: tuple[float, float]
     paper: str
@@ -51,11 +51,11 @@ class Metric(Generic[P, R]):
         kinds: tuple[Needs, ...] = ("method", "model", "mask")
         self.needs = next((kind for kind in kinds if kind in self.parameters), "maps")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Measured:
         """Measure: one value for each row, or a :class:`Curve`."""
         return self.function(*args, **kwargs)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Measured]:
         # a function in a class is a method; and this is what help() knows a function by
         return self if instance is None else types.MethodType(self, instance)
 
@@ -86,7 +86,7 @@ class Metric(Generic[P, R]):
         ]
 
     def higher_is_better_with(self, settings: Mapping[str, object]) -> bool | None:
-        """Whether larger values speak for an explanation when the metric is called with these settings."""
+        """Tell whether larger values speak for an explanation when the metric is called with these settings."""
         if self.higher_is_better is None or self.flipped_by is None:
             return self.higher_is_better
         name, value = self.flipped_by
@@ -94,7 +94,7 @@ class Metric(Generic[P, R]):
 
 
 @overload
-def metric(function: Callable[P, R], /) -> Metric[P, R]: ...
+def metric(function: Callable[Arguments, Measured], /) -> Metric[Arguments, Measured]: ...
 
 
 @overload
@@ -107,11 +107,11 @@ def metric(
     sum_channels: bool = ...,
     uses_baselines: bool = ...,
     flipped_by: tuple[str, object] | None = ...,
-) -> Callable[[Callable[P, R]], Metric[P, R]]: ...
+) -> Callable[[Callable[Arguments, Measured]], Metric[Arguments, Measured]]: ...
 
 
 def metric(
-    function: Callable[P, R] | None = None,
+    function: Callable[Arguments, Measured] | None = None,
     /,
     *,
     higher_is_better: bool | None = None,
@@ -121,7 +121,7 @@ def metric(
     sum_channels: bool = True,
     uses_baselines: bool = True,
     flipped_by: tuple[str, object] | None = None,
-) -> Metric[P, R] | Callable[[Callable[P, R]], Metric[P, R]]:
+) -> Metric[Arguments, Measured] | Callable[[Callable[Arguments, Measured]], Metric[Arguments, Measured]]:
     """Make a function a metric, which :func:`torchwhy.compare` takes: ``@metric``, or ``@metric(higher_is_better=True)``.
 
     What the metric is called with is read from the names of the function's parameters: ``model``, ``inputs``,
@@ -151,7 +151,7 @@ def metric(
     'mask'
     """
 
-    def with_facts(function: Callable[P, R]) -> Metric[P, R]:
+    def with_facts(function: Callable[Arguments, Measured]) -> Metric[Arguments, Measured]:
         if not callable(function):
             raise TypeError(f"metric: expected a function, got {type(function).__name__}; give facts by name")
         return Metric(

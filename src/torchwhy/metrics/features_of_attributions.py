@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,13 +14,18 @@ from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
 
+TensorOrArray = Tensor | np.ndarray
+AttributionsLike = TensorOrArray | Explanation | Sequence[TensorOrArray] | Mapping[str, TensorOrArray]
 
-def as_attributions(attributions: Any) -> Any:
+
+def as_attributions(
+    attributions: AttributionsLike,
+) -> TensorOrArray | Sequence[TensorOrArray] | Mapping[str, TensorOrArray]:
     """Return what was given as attributions; of an explanation those that it shows."""
     return attributions.shown if isinstance(attributions, Explanation) else attributions
 
 
-def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
+def tensors_of(attributions: AttributionsLike) -> tuple[Tensor, ...]:
     """Return the tensors of attributions, in at least single precision; arrays of NumPy become tensors.
 
     Raises:
@@ -28,10 +33,11 @@ def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
         ValueError: NaN or infinite attributions, or different numbers of rows.
     """
     attributions = as_attributions(attributions)
-    found = tuple(attributions.values()) if isinstance(attributions, Mapping) else attributions
-    found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
-    found = tuple(torch.as_tensor(t) if isinstance(t, np.ndarray) else t for t in found)
-    if not found or not all(isinstance(t, Tensor) and t.dim() for t in found):
+    attributions = tuple(attributions.values()) if isinstance(attributions, Mapping) else attributions
+    parts = attributions if isinstance(attributions, (tuple, list)) else (attributions,)
+    tensors = tuple(torch.as_tensor(t) if isinstance(t, np.ndarray) else t for t in parts)
+    found = tuple(t for t in tensors if isinstance(t, Tensor) and t.dim())
+    if not found or len(found) < len(tensors):
         raise TypeError("attributions: expected a tensor (N, ...), or a tuple or dict of them, as a method gives")
     for t in found:
         bad = (~t.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist() if t.dim() > 1 else []
@@ -42,7 +48,7 @@ def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
     return tuple(t.detach().to(torch.promote_types(t.dtype, torch.float)) for t in found)
 
 
-def flatten_attributions(attributions: Any) -> Tensor:
+def flatten_attributions(attributions: AttributionsLike) -> Tensor:
     """Return attributions as one matrix (N, d)."""
     return torch.cat([t.reshape(len(t), -1) for t in tensors_of(attributions)], 1)
 
@@ -77,7 +83,7 @@ class FeatureScores:
         return self.features.keep(ranks, torch.arange(len(ranks), device=ranks.device))
 
 
-def to_features(problem: Problem, attributions: Any, *, reduce: Literal["sum", "mean"]) -> FeatureScores:
+def to_features(problem: Problem, attributions: AttributionsLike, *, reduce: Literal["sum", "mean"]) -> FeatureScores:
     """Return the attributions of a problem's features: of its ``feature_mask``, or one for each element of the attributions.
 
     Args:
@@ -102,7 +108,7 @@ def to_features(problem: Problem, attributions: Any, *, reduce: Literal["sum", "
     return FeatureScores(features, values / number.clamp(min=1) if reduce == "mean" else values)
 
 
-def _in_the_form_of_inputs(problem: Problem, attributions: Any) -> tuple[Tensor, ...]:
+def _in_the_form_of_inputs(problem: Problem, attributions: AttributionsLike) -> tuple[Tensor, ...]:
     """Return one tensor for each input, matched by name where there are names, on its device, broadcastable to it."""
     names = problem.data.names
     if isinstance(attributions, Mapping) and names is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torchwhy.baselines import is_fixed
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
 from torchwhy.gradient.paths import index_rows
 from torchwhy.metrics.features_of_attributions import flatten_attributions
-from torchwhy.metrics.scoring import problem_of
+from torchwhy.metrics.scoring import BaselinesLike, FeatureMaskLike, problem_of
 from torchwhy.problem import Problem, Tensors
 from torchwhy.targets import TargetLike
 
@@ -22,9 +22,9 @@ from torchwhy.targets import TargetLike
 class Data(TypedDict, total=False):
     """What a method is called with besides inputs and target: see :meth:`torchwhy.Attribution.attribute`."""
 
-    baselines: Any
-    feature_mask: Any
-    additional_forward_args: Any
+    baselines: BaselinesLike
+    feature_mask: FeatureMaskLike
+    additional_forward_args: object
 
 
 def explain_again(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
@@ -43,15 +43,15 @@ def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple
     unknown = sorted(set(data) - set(Data.__annotations__))
     if unknown:
         raise TypeError(f"{', '.join(unknown)}: unknown; a method is called with {', '.join(Data.__annotations__)}")
-    method, told = with_fixed_seed(method), {k: v for k, v in data.items() if v is not None}
+    method, told = with_fixed_seed(method), cast(Data, {k: v for k, v in data.items() if v is not None})
     if "baselines" in told:
         if not method.uses_baselines:
             raise TypeError(f"baselines: {type(method).__name__} has no use for them")
         told["baselines"] = draw_baselines_once(told["baselines"], inputs)
-    return method, cast(Data, told)
+    return method, told
 
 
-def draw_baselines_once(baselines: Any, inputs: Inputs) -> Any:
+def draw_baselines_once(baselines: BaselinesLike, inputs: Inputs) -> BaselinesLike:
     """Return the baselines, those that are drawn with a seed of their own: the same ones wherever they are used."""
     each = [is_fixed(b, seed) for seed, b in enumerate(per_input(baselines, inputs, "baselines"))]
     if isinstance(inputs, Mapping):
@@ -59,7 +59,7 @@ def draw_baselines_once(baselines: Any, inputs: Inputs) -> Any:
     return each[0] if isinstance(inputs, Tensor) else tuple(each)
 
 
-def check_method(method: Any) -> Attribution:
+def check_method(method: object) -> Attribution:
     """Return the method.
 
     Raises:

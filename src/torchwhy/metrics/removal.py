@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -24,9 +24,9 @@ from torchwhy.engine.run.transfer import to_device
 from torchwhy.gradient.paths import index_rows
 from torchwhy.metrics.curve import Curve, check_fractions
 from torchwhy.metrics.definition import metric
-from torchwhy.metrics.features_of_attributions import to_features
+from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.removal_curve import removal_curve
-from torchwhy.metrics.scoring import Options, as_scores, problem_of, reduction, rounding
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.problem import expand_like
 from torchwhy.targets import TargetLike
 
@@ -39,9 +39,9 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 @metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
 @cpu_default_device()
 def deletion(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
@@ -73,9 +73,9 @@ def deletion(
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
 @cpu_default_device()
 def insertion(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
@@ -95,7 +95,11 @@ def insertion(
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:2003.08747")
 @cpu_default_device()
 def irof(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     r"""Compute the area over the curve as whole segments are removed in the order of their mean attributions, shape (N,).
 
@@ -129,9 +133,9 @@ def irof(
 )
 @cpu_default_device()
 def road(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -179,9 +183,9 @@ def road(
 @metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1911.03429")
 @cpu_default_device()
 def sufficiency(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     fractions: Sequence[float] = SHARES,
@@ -204,9 +208,9 @@ def sufficiency(
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1911.03429")
 @cpu_default_device()
 def comprehensiveness(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     fractions: Sequence[float] = SHARES,
@@ -225,9 +229,9 @@ def comprehensiveness(
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1909.03012")
 @cpu_default_device()
 def monotonicity(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
@@ -251,7 +255,11 @@ def monotonicity(
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1710.11063")
 @cpu_default_device()
 def average_drop(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     r"""Compute the share of the score that is lost when only what the map marks is shown: :math:`\max(0, y_n - o_n) / y_n`, (N,).
 
@@ -275,7 +283,11 @@ def average_drop(
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1710.11063", is_binary=True)
 @cpu_default_device()
 def average_increase(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Return 1 where the score rises, by more than rounding, when only what the map marks is shown, 0 elsewhere, (N,).
 
@@ -301,7 +313,7 @@ def _positive(scores: Tensor) -> Tensor:
 
 
 def _mean_drop(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike, fractions: Sequence[float],
+    model: ModelLike, inputs: Inputs, attributions: AttributionsLike, target: TargetLike, fractions: Sequence[float],
     remove: Literal["top", "rest"], options: Options,
 ) -> Tensor:  # fmt: skip
     """Return the mean loss of score (N,), over shares, without the top features, or with nothing else."""
@@ -317,7 +329,7 @@ def _mean_drop(
 
 
 def _visible_share(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike, options: Options
+    model: ModelLike, inputs: Inputs, attributions: AttributionsLike, target: TargetLike, options: Options
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the scores of the inputs, of the inputs times their maps, and how far apart rounding may bring them, (N,) each."""
     problem = problem_of(model, inputs, target, **{"softmax": True, **options})  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torchwhy.engine.features.masks import FillFunction, evaluate_all
 from torchwhy.engine.run.transfer import to_device
 from torchwhy.gradient.paths import index_rows
 from torchwhy.metrics.curve import Curve
-from torchwhy.metrics.features_of_attributions import to_features
+from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.scoring import as_scores
 from torchwhy.problem import Problem, expand_like
 
@@ -21,7 +21,7 @@ Impute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def removal_curve(
     problem: Problem,
-    attributions: Any,
+    attributions: AttributionsLike,
     shares: Tensor | int | None,
     *,
     remove: Literal["top", "bottom", "rest"],

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs
+from torchwhy.baselines import BaselineLike
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.problem import Problem
 from torchwhy.targets import DerivedTarget, TargetLike, find_logits
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+ModelLike = object  # a module, a function of tensors or arrays, or a scikit-learn estimator
+BaselinesLike = BaselineLike | Sequence[BaselineLike] | Mapping[str, BaselineLike]
+FeatureMaskLike = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | None
 
 
 class Options(TypedDict, total=False):
@@ -34,10 +40,10 @@ class Options(TypedDict, total=False):
             metric gives the same value each time.
     """
 
-    baselines: Any
-    feature_mask: Any
+    baselines: BaselinesLike
+    feature_mask: FeatureMaskLike
     whole_features: bool
-    additional_forward_args: Any
+    additional_forward_args: object
     softmax: bool
     batch_size: int | None
     generator: Seed
@@ -54,7 +60,7 @@ class ClassProbability(DerivedTarget):
 
     holds_probabilities: bool | None = None
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: object, rows: Tensor) -> Tensor:
         """Return probabilities (M,).
 
         Raises:
@@ -87,7 +93,7 @@ class MetricQuestion(Attribution):
 
 
 def problem_of(
-    model: Any, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
+    model: ModelLike, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
 ) -> Problem:
     """Return the checked problem; run the model within its ``open()``.
 
