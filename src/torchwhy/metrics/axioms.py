@@ -108,7 +108,7 @@ def input_invariance(
     method, data = make_deterministic(method, inputs, data)
     other, aim = copy_method(method, target)
     tensors = make_problem(method, inputs, target, 0, data).x
-    s = torch.as_tensor(shift, device=tensors[0].device)
+    s = torch.as_tensor(shift, dtype=None if isinstance(shift, Tensor) else torch.double, device=tensors[0].device)
     sizes = [(s.shape, (1,) * (s.dim() - x.dim()) + x[:1].shape) for x in tensors]
     if any(s.dim() > len(row) or any(a not in (1, b) for a, b in zip(own[::-1], row[::-1])) for own, row in sizes):
         raise ValueError(f"shift: shape {tuple(s.shape)} does not broadcast to a row of each input")

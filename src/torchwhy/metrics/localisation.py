@@ -170,6 +170,5 @@ def _on_mask(maps: Tensor, mask: Tensor, k: Tensor) -> Tensor:
     flat, on = maps.flatten(1), mask.flatten(1)
     last = flat.sort(1, descending=True).values.gather(1, k[:, None] - 1)
     above, level = flat > last, flat == last
-    sure = (above & on).sum(1)
-    places = k - above.sum(1)
+    sure, places = (above & on).sum(1).double(), (k - above.sum(1)).double()
     return ((sure + places * (level & on).sum(1) / level.sum(1)) / k).to(maps)
