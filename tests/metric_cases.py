@@ -217,11 +217,11 @@ OVERSAMPLED = MetricCase(
 )
 SENSITIVITY_N = MetricCase(M.sensitivity_n, {"n_samples": 8, "sizes": [20, 50]}, sensitivity_n, **NAN, images_only=True)
 METRIC_CASES = [
-    MetricCase(M.deletion, {"steps": 6}, each(ref.deletion, 6)),
+    MetricCase(M.deletion, {"steps": 5}, each(ref.deletion, 5)),
     MetricCase(
         M.deletion, {"steps": 5, "softmax": True}, each(ref.deletion, 5, probability=True), name="deletion-softmax"
     ),
-    MetricCase(M.insertion, {"steps": 6}, each(ref.insertion, 6)),
+    MetricCase(M.insertion, {"steps": 5}, each(ref.insertion, 5)),
     MetricCase(
         M.irof,
         {"feature_mask": SEGMENTS, "softmax": True},
