@@ -2,7 +2,6 @@
 
 import copy
 import types
-from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
@@ -15,7 +14,6 @@ from torchwhy import metrics as M
 from torchwhy.metrics import reexplain
 
 
-@dataclass(kw_only=True, repr=False)
 class Given(tw.Attribution):
     """A method that says what a function of the inputs says, blind to the model."""
 

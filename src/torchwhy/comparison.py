@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from torchwhy import metrics as known_metrics
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike
 from torchwhy.metrics.reexplain import draw_baselines_once
-from torchwhy.metrics.scoring import BaselinesLike, FeatureMaskLike, ModelLike
+from torchwhy.metrics.scoring import ModelLike
 from torchwhy.targets import TargetLike
 
 MetricLike = str | Callable[..., object]
@@ -38,8 +38,8 @@ def compare(
     metrics: Mapping[str, MetricLike] | Sequence[MetricLike],
     *,
     mask: Tensor | None = None,
-    baselines: BaselinesLike = None,
-    feature_mask: FeatureMaskLike = None,
+    baselines: Baselines = None,
+    feature_mask: FeatureMasks = None,
     additional_forward_args: object = None,
     level: float = 0.95,
 ) -> Comparison:

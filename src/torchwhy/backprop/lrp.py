@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -34,12 +33,13 @@ from torchwhy.backprop.propagation import (
     pass_rule,
     rule_table,
 )
-from torchwhy.backprop.run_rules import lookup, run_with_rules
+from torchwhy.backprop.run_rules import count_operations, lookup, run_with_rules
 from torchwhy.engine.rules.mode import OpRule
 from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, operation
+from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
-from torchwhy.gradient.paths import sum_per_row
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 # name: (rule of convolutions, of fully connected layers, of the layer that sees the input), made from the settings
 COMPOSITES: dict[str, Callable[[LRP], tuple[Any, Any, Any]]] = {
@@ -67,7 +67,6 @@ RULE_NAMES: dict[str, Callable[[LRP], Any]] = {
 }
 
 
-@dataclass(kw_only=True, repr=False)
 class LRP(Attribution):
     r"""Layer-wise relevance propagation: the score is handed down, layer by layer, in the proportions that each layer's rule
     says, :math:`R_j = \sum_k (z_{jk} / \sum_i z_{ik}) R_k`.
@@ -125,16 +124,16 @@ class LRP(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "doi:10.1371/journal.pone.0130140"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         make = self._make(problem.model)
         scores, signal, used = run_with_rules(problem, make)
         self._warn_if_not_first(used)
         values = signal if used[0].reads_relevance else tuple(x * m for x, m in zip(problem.x, signal))
-        problem.report(completeness_gap=(sum_per_row(values) - scores).abs())
+        gap = (sum_per_row(values) - scores).abs()
         if self.unit:
             scores = stabilize(scores, 1e-12)
-            values = tuple(v / scores.to(v).view(-1, *[1] * (v.dim() - 1)) for v in values)
-        return values
+            values = tuple(v / expand_like(scores, v) for v in values)
+        return Result(values, gap, details=count_operations(used))
 
     def _warn_if_not_first(self, used: list[Propagation]) -> None:
         """Warn when no layer saw the input, so that the rule for those that do was not used."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torchwhy.counterfactual.constraints import RowVectors, vectors
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 Term = Callable[[Tensor, Tensor], Tensor]  # z (M, D) and which of the candidates they are (M,) -> what to lower, (M,)
 
@@ -39,9 +40,9 @@ class Search:
         z, rows = self.rows.valid(z), self.of[which]
 
         def work(a: int, b: int) -> Tensor:
-            return self.problem.scores(self.rows.tensors(z[a:b]), rows[a:b])
+            return self.problem.run.scores(self.rows.tensors(z[a:b]), rows[a:b])
 
-        return torch.cat(list(self.problem.batches(len(z), work)))
+        return self.problem.run.concatenated(len(z), work)
 
     def downhill(
         self, start: Tensor, steps: Iterable[int], size: float, momentum: float = 0.8
@@ -102,9 +103,9 @@ class Search:
         valid, rows = self.rows.valid(z[which]), self.of[which]
 
         def work(a: int, b: int) -> tuple[Tensor, Tensors]:
-            return self.problem.gradients(self.rows.tensors(valid[a:b]), rows[a:b])
+            return self.problem.run.gradients(self.rows.tensors(valid[a:b]), rows[a:b])
 
-        parts = list(self.problem.batches(len(which), work))
+        parts = list(self.problem.run.batches(len(which), work))
         return torch.cat([s for s, _ in parts]), torch.cat([vectors(g) for _, g in parts])
 
     def _gradient(self, term: Term, z: Tensor, which: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Draws, draws_per_block
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.metrics.correlation import pearson
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric
@@ -209,7 +208,7 @@ def faithfulness_estimate(
     group = by_feature.ranks(problem.generator) * groups // by_feature.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return by_feature.features.keep(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
+        return by_feature.features.element_masks(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
 
     with problem.open():
         scores = evaluate_all(problem, masks, (0, groups + 1))
@@ -249,7 +248,7 @@ def _set_correlations(
             raise ValueError(f"{name}={size}: a set needs fewer than all {by_feature.d} features")
     values = by_feature.values.double()
     with problem.open():
-        whole = problem.all_scores(problem.x).double()
+        whole = problem.run.all_scores(problem.x).double()
         chosen = (choose_sets(values, size, samples, oversample, problem.generator) for size in sizes)
         found = [_agreement(problem, by_feature, whole, sets) for sets in chosen]
     return as_scores(torch.stack(found, 1), problem)
@@ -259,7 +258,7 @@ def _agreement(problem: Problem, by_feature: FeatureScores, whole: Tensor, sets:
     """Correlate (N,) the attributions of sets with what the score ``whole`` (N,) loses without them."""
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return by_feature.features.keep(sets.keep(index, rows), rows)
+        return by_feature.features.element_masks(sets.keep(index, rows), rows)
 
     r = _correlation(sets.sums.T, whole, evaluate_all(problem, masks, (0, len(sets.sums))), problem)
     if sets.spread is None:
@@ -279,15 +278,15 @@ def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n
     sizes = [x[0].numel() for x in problem.x]
 
     def work(start: int, stop: int) -> Tensor:
-        rows, k = problem.rows_and_samples(start, stop)
+        rows, k = problem.run.rows_and_samples(start, stop)
         moves = [m.to(x).view(-1, *x.shape[1:]) for m, x in zip(draws[k].to(rows.device).split(sizes, 1), problem.x)]
         terms = [(m.double() * index_rows(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
-        scores = problem.scores([index_rows(x, rows) - m for x, m in zip(problem.x, moves)], rows)
+        scores = problem.run.scores([index_rows(x, rows) - m for x, m in zip(problem.x, moves)], rows)
         return torch.stack([torch.stack(terms).sum(0), scores.double()])
 
     with problem.open():
-        whole = problem.all_scores(problem.x).double()
-        forecast, scores = torch.cat(list(problem.batches(n * problem.n, work)), 1).view(2, n, problem.n)
+        whole = problem.run.all_scores(problem.x).double()
+        forecast, scores = torch.cat(list(problem.run.batches(n * problem.n, work)), 1).view(2, n, problem.n)
     return forecast, whole - scores
 
 
@@ -297,5 +296,5 @@ def _at_elements(by_feature: FeatureScores, problem: Problem) -> tuple[Tensor, .
     for ids, x in zip(by_feature.features.ids, problem.x):
         index = ids.expand(x.shape).flatten(1)
         number.scatter_add_(1, index, torch.ones_like(index, dtype=number.dtype))
-    each = by_feature.features.keep(by_feature.values / number.clamp(min=1), problem.rows)
+    each = by_feature.features.element_masks(by_feature.values / number.clamp(min=1), problem.rows)
     return tuple(e.expand(x.shape) for e, x in zip(each, problem.x))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs, gap_of_attributions
+from torchwhy.attribution import Attribution, Inputs, measure_completeness_gap
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.metrics.definition import metric
@@ -49,7 +49,7 @@ def completeness_gap(
     if len(found[0]) != problem.n:
         raise ValueError(f"attributions: {len(found[0])} rows for {problem.n} rows of inputs")
     with problem.open():
-        return as_scores(gap_of_attributions(problem, found), problem)
+        return as_scores(measure_completeness_gap(problem, found), problem)
 
 
 @metric(higher_is_better=False, range=(0, 1), paper="arXiv:2007.07584")
@@ -80,7 +80,7 @@ def non_sensitivity(
     problem = problem_of(model, inputs, target, **options)
     by_feature = to_features(problem, attributions, reduce=reduction(options))
     with problem.open():
-        scores = evaluate_all(problem, by_feature.features.all_but, (0, by_feature.d + 1))
+        scores = evaluate_all(problem, by_feature.features.leave_one_out_masks, (0, by_feature.d + 1))
     effect, size = (scores[0] - scores[1:]).T.abs(), by_feature.values.abs().double()
     effect = torch.where(effect > rounding(scores.T, problem)[:, None], effect, 0)
     exists = torch.arange(by_feature.d, device=size.device) < by_feature.features.count[:, None]

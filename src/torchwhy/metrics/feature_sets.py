@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.randomness import Draws, draws_per_block
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.rows import to_device
 
 
 @dataclass(frozen=True)

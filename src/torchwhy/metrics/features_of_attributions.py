@@ -80,7 +80,7 @@ class FeatureScores:
     def ranks_at_elements(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the ranks on every element, for each input tensor; broadcastable to it."""
         ranks = self.ranks(generator)
-        return self.features.keep(ranks, torch.arange(len(ranks), device=ranks.device))
+        return self.features.element_masks(ranks, torch.arange(len(ranks), device=ranks.device))
 
 
 def to_features(problem: Problem, attributions: AttributionsLike, *, reduce: Literal["sum", "mean"]) -> FeatureScores:
@@ -110,7 +110,7 @@ def to_features(problem: Problem, attributions: AttributionsLike, *, reduce: Lit
 
 def _in_the_form_of_inputs(problem: Problem, attributions: AttributionsLike) -> tuple[Tensor, ...]:
     """Return one tensor for each input, matched by name where there are names, on its device, broadcastable to it."""
-    names = problem.data.names
+    names = problem.inputs.names
     if isinstance(attributions, Mapping) and names is not None:
         if set(attributions) != set(names):
             raise ValueError(f"attributions: of {', '.join(map(str, attributions))}; the inputs are {', '.join(names)}")

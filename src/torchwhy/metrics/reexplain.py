@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
-from torchwhy.attribution import Attribution, Inputs, attribute_at, per_input
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.baselines import is_fixed
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import index_rows
+from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.metrics.features_of_attributions import flatten_attributions
-from torchwhy.metrics.scoring import BaselinesLike, FeatureMaskLike, problem_of
-from torchwhy.problem import Problem, Tensors
+from torchwhy.metrics.scoring import problem_of
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
+from torchwhy.wrapper import attribute_at
 
 
 class Data(TypedDict, total=False):
     """What a method is called with besides inputs and target: see :meth:`torchwhy.Attribution.attribute`."""
 
-    baselines: BaselinesLike
-    feature_mask: FeatureMaskLike
+    baselines: Baselines
+    feature_mask: FeatureMasks
     additional_forward_args: object
 
 
@@ -51,12 +53,11 @@ def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple
     return method, told
 
 
-def draw_baselines_once(baselines: BaselinesLike, inputs: Inputs) -> BaselinesLike:
+def draw_baselines_once(baselines: Baselines, inputs: Inputs) -> Baselines:
     """Return the baselines, those that are drawn with a seed of their own: the same ones wherever they are used."""
-    each = [is_fixed(b, seed) for seed, b in enumerate(per_input(baselines, inputs, "baselines"))]
-    if isinstance(inputs, Mapping):
-        return dict(zip(inputs, each))
-    return each[0] if isinstance(inputs, Tensor) else tuple(each)
+    structure = flatten(inputs)[1]
+    given = structure.match(baselines, "baselines")
+    return structure.restore([is_fixed(b, seed) for seed, b in enumerate(given)])
 
 
 def check_method(method: object) -> Attribution:
@@ -94,7 +95,7 @@ def make_problem(method: Attribution, inputs: Inputs, target: TargetLike, genera
         method.model, inputs, target, like=method, generator=generator, batch_size=method.batch_size, **data
     )
     if data.get("baselines") is None:
-        problem.baselines = ()
+        problem = problem.replace(baselines=())
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain the model above its embedding layer")
     return problem
@@ -121,11 +122,11 @@ def attribute_points(
     """
 
     def work(start: int, stop: int) -> Tensor:
-        rows, k = problem.rows_and_samples(start, stop)
-        found = flatten_attributions(attribute_at(method, problem, point(rows, k), rows))
+        rows, k = problem.run.rows_and_samples(start, stop)
+        found = flatten_attributions(attribute_at(method, problem, point(rows, k), rows).attributions)
         return found if reduce is None else reduce(found, rows)
 
-    found = torch.cat(list(problem.batches(n * problem.n, work)))
+    found = problem.run.concatenated(n * problem.n, work)
     return found.view(n, problem.n, *found.shape[1:])
 
 

@@ -20,14 +20,12 @@ from torchwhy.engine.images.filters import inpaint_linearly
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import normal_draws
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.curve import Curve, check_fractions
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.removal_curve import removal_curve
 from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
-from torchwhy.problem import expand_like
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
@@ -338,7 +336,7 @@ def _visible_share(
     by_feature = to_features(problem, attributions, reduce="mean")
     values = by_feature.values.clamp(min=0)
     values = values / values.amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-    every = by_feature.features.keep(values, problem.rows)
+    every = by_feature.features.element_masks(values, problem.rows)
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         first = to_device(index, rows.device) == 0

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.features.masks import FillFunction, evaluate_all
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.scoring import as_scores
-from torchwhy.problem import Problem, expand_like
+from torchwhy.problem import Problem
 
 Impute = Callable[[Tensor, Tensor, Tensor], Tensor]
 

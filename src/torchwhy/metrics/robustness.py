@@ -16,8 +16,8 @@ from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import index_rows, to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.adversary import Adversary, ascend, points_around
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.reexplain import (
@@ -29,7 +29,6 @@ from torchwhy.metrics.reexplain import (
     relative,
     steps_in_ball,
 )
-from torchwhy.problem import Tensors
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:

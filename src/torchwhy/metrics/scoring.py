@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
-from torchwhy.baselines import BaselineLike
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.problem import Problem
 from torchwhy.targets import DerivedTarget, TargetLike, find_logits
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 ModelLike = object  # a module, a function of tensors or arrays, or a scikit-learn estimator
-BaselinesLike = BaselineLike | Sequence[BaselineLike] | Mapping[str, BaselineLike]
-FeatureMaskLike = Tensor | Sequence[Tensor] | Mapping[str, Tensor] | None
 
 
 class Options(TypedDict, total=False):
@@ -40,8 +37,8 @@ class Options(TypedDict, total=False):
             metric gives the same value each time.
     """
 
-    baselines: BaselinesLike
-    feature_mask: FeatureMaskLike
+    baselines: Baselines
+    feature_mask: FeatureMasks
     whole_features: bool
     additional_forward_args: object
     softmax: bool
@@ -81,17 +78,6 @@ class ClassProbability(DerivedTarget):
         return self.target.select(out if self.holds_probabilities else out.softmax(1), rows)
 
 
-@dataclass(kw_only=True, repr=False)
-class MetricQuestion(Attribution):
-    """The checks of a method's call, for a metric, which only asks for scores."""
-
-    generator: Seed = 0
-    needs_gradient: ClassVar[bool] = False
-    baselines_are_rows: bool = False  # type: ignore[misc]
-    uses_baselines: ClassVar[bool] = True
-    uses_feature_mask: ClassVar[bool] = True
-
-
 def problem_of(
     model: ModelLike, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
 ) -> Problem:
@@ -108,18 +94,20 @@ def problem_of(
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise TypeError(f"{', '.join(sorted(unknown))}: unknown; the options are {', '.join(Options.__annotations__)}")
-    asker = MetricQuestion(
+    problem = prepare(
         model,
+        inputs,
+        target,
+        baselines=options.get("baselines"),
+        uses_baselines=True,
+        baselines_are_rows=like is not None and like.baselines_are_rows,
+        feature_mask=options.get("feature_mask"),
+        additional_forward_args=options.get("additional_forward_args"),
         batch_size=options.get("batch_size"),
         generator=options.get("generator", 0),
-        baselines_are_rows=like is not None and like.baselines_are_rows,
+        label="metric",
     )
-    names: tuple[Literal["baselines", "feature_mask", "additional_forward_args"], ...]
-    names = ("baselines", "feature_mask", "additional_forward_args")
-    problem = asker._problem(inputs, target, *(options.get(name) for name in names))
-    if options.get("softmax"):
-        problem.target = ClassProbability(problem.target)  # type: ignore[arg-type]
-    return problem
+    return problem.replace(target=ClassProbability(problem.target)) if options.get("softmax") else problem
 
 
 def as_scores(values: Tensor, problem: Problem) -> Tensor:
@@ -130,5 +118,5 @@ def as_scores(values: Tensor, problem: Problem) -> Tensor:
 
 def rounding(scores: Tensor, problem: Problem) -> Tensor:
     """Return how far the scores (N, S) of a row may be apart by the rounding of the model's answers alone, (N,)."""
-    eps = problem.eps * (8 if problem.eps < 1e-5 else 2)  # sums inside are in single precision at least
+    eps = problem.tally.eps * (8 if problem.tally.eps < 1e-5 else 2)  # sums inside are in single precision at least
     return eps * scores.double().abs().amax(1)

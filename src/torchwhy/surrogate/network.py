@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.tree import hold_out
 
 
-@dataclass(kw_only=True, repr=False)
 class SurrogateNetwork(Analysis):
     r"""A small network trained to answer as the model does (distillation).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(kw_only=True, repr=False)
 class SurrogateTree(Analysis):
     """A scikit-learn decision tree that answers as the model does, fitted to its answers.
 
@@ -70,7 +69,7 @@ class SurrogateTree(Analysis):
         """Return what the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             if target is not None:
-                return problem.all_scores(problem.x)
+                return problem.run.all_scores(problem.x)
             out = outputs(problem, problem.x, problem.rows)
         return out.argmax(1) if out.dim() == 2 and out.shape[1] > 1 else out.reshape(len(inputs))
 

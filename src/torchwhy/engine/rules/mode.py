@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from torchwhy.engine import state
 from torchwhy.engine.rules.operations import LINEAR, PRODUCTS, Operation, bind_arguments, operation, out_of_place
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
-_active = threading.local()  # .mode: the Rules at work on this thread
 
 
 class OpCall:
@@ -87,17 +87,17 @@ class SavedTensor:
 
 def has_rule(name: str) -> bool:
     """Whether rules of this thread, at this moment, replace the operation of that name."""
-    mode = getattr(_active, "mode", None)
+    mode = state.rules.mode
     return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
 
 
 def rules_active() -> bool:
     """Whether any rules are at work on this thread."""
-    return getattr(_active, "mode", None) is not None
+    return state.rules.mode is not None
 
 
 class RuleMode(TorchFunctionMode):
-    """Replace operations by rules while the block lasts, on this thread: ``with Rules({"relu": rule}): y = f(x)``.
+    """Replace operations by rules while the block lasts, on this thread: ``with RuleMode({"relu": rule}): y = f(x)``.
 
     `table` maps an operation's name to a rule, a function of the :class:`OpCall` that returns the operation's value with
     another backward. `modules` maps a module to a table that holds inside of it (the innermost one that names the
@@ -106,7 +106,7 @@ class RuleMode(TorchFunctionMode):
 
     >>> import torch.nn.functional as F
     >>> x = torch.ones(1, requires_grad=True)
-    >>> with Rules({"relu": lambda call: call.x * 3}) as rules:
+    >>> with RuleMode({"relu": lambda call: call.x * 3}) as rules:
     ...     y = F.relu(x)
     >>> torch.autograd.grad(y, x)[0].item(), dict(rules.applied)
     (3.0, {'relu': 1})
@@ -131,7 +131,7 @@ class RuleMode(TorchFunctionMode):
         self._held: dict[int, list[weakref.ref[SavedTensor]]] = defaultdict(list)
 
     def __enter__(self: _RuleModeType) -> _RuleModeType:
-        running = getattr(_active, "mode", None)
+        running = state.rules.mode
         if self._depth == 0:
             if running is not None:
                 raise RuntimeError(
@@ -139,7 +139,7 @@ class RuleMode(TorchFunctionMode):
                     "leave its `with` block first"
                 )
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
-            _active.mode = self
+            state.rules.mode = self
         self._depth += 1
         super().__enter__()
         return self
@@ -148,7 +148,7 @@ class RuleMode(TorchFunctionMode):
         super().__exit__(*error)
         self._depth -= 1
         if self._depth == 0:
-            _active.mode = None
+            state.rules.mode = None
             self._inside.clear()
             self._held.clear()
             for hook in self._hooks:
