@@ -32,6 +32,8 @@ memory_budget: dict[str, int] = {"cpu": 2**30, "cuda": 2**33}
 
 FEW_ROWS = 8  # work of less than twice as many rows is one call, and nothing is counted
 FEW_ROWS_CUDA = 64  # the same on a GPU
+SMALL_ROWS = 64  # of work whose inputs take less than one part in SMALL_WORK of the budget: it is one call as well
+SMALL_WORK = 2**14
 MAX_ROWS = 4096  # of any call
 ROWS_MULTIPLE = 8  # of which the rows of long calls are a multiple
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
@@ -93,6 +95,11 @@ class Batching:
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
+        self._uncounted_rows = 2 * self._few_rows - 1
+        if all(t.is_floating_point() for t in inputs):
+            row = sum(t.nbytes for t in inputs) / len(inputs[0])
+            small = int(budget_of(self.device) / SMALL_WORK / max(1, row))
+            self._uncounted_rows = max(self._uncounted_rows, min(small, SMALL_ROWS))
         if parent is None:
             self.plan = CallPlan(batch_size)
         else:
@@ -125,7 +132,7 @@ class Batching:
         with self._bar(total) if self.progress else nullcontext(int) as advance:
             while start < total:
                 left = total - start
-                cost = CallCost() if left >= 2 * self._few_rows and not self.plan.is_decided else None
+                cost = CallCost() if left > self._uncounted_rows and not self.plan.is_decided else None
                 whole = cost is None and left <= (self.plan.rows or left)
                 size = left if whole else self._rows_of_call(left, is_counted=cost is not None)
                 try:

@@ -76,7 +76,7 @@ def guard_norm_backward(scores: Tensor) -> None:
     waiting, seen = [scores.grad_fn], {scores.grad_fn}
     while waiting:
         node = waiting.pop()
-        if "BatchNorm" in node.name():
+        if "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
