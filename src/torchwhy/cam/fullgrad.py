@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from torchwhy.attribution import Attribution
 from torchwhy.cam.class_activation_map import at_least_float32
@@ -19,9 +17,10 @@ from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_
 from torchwhy.engine.layers.hooks import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.torch_internals import ConvModule, NormModule
 from torchwhy.problem import Problem, Tensors
 
-_NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, _NormBase)
+_NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, NormModule)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -87,7 +86,7 @@ class FullGrad(Attribution):
 
 def _adds(module: nn.Module) -> bool:
     """Whether a module is known to add a constant, whatever comes in."""
-    known = isinstance(module, (_ConvNd, nn.Linear, *_NORM_MODULES))
+    known = isinstance(module, (ConvModule, nn.Linear, *_NORM_MODULES))
     return known and (getattr(module, "bias", None) is not None or _fixed(module))
 
 
@@ -101,7 +100,7 @@ def _own(place: ResolvedLayer) -> ResolvedLayer:
 
 def _fixed(module: nn.Module) -> bool:
     """Whether a module is a norm whose mean and variance do not depend on what comes in."""
-    return isinstance(module, _NormBase) and module.running_mean is not None and not module.training
+    return isinstance(module, NormModule) and module.running_mean is not None and not module.training
 
 
 def _constant(module: Any, shape: torch.Size) -> Tensor:
