@@ -1,4 +1,4 @@
-"""What rules learn of a tensor, to be asked by the rules of the operations that get it."""
+"""What rules find out about a tensor, to be asked by the rules of the operations that get it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from torchwhy.engine.torch_internals import version_of
+
 
 class TensorMetadata:
     """Facts of tensors by name. They die with the tensor, and are forgotten once it is written to."""
 
     def __init__(self) -> None:
-        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._facts: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor -> (its version, its facts)
 
     def get(self, tensor: Any, name: str) -> Any:
-        """What is known of a tensor, None if nothing or if it was written to since."""
-        known = self._known.get(tensor) if isinstance(tensor, Tensor) else None
-        return known.get(name) if known is not None and known["version"] == tensor._version else None
+        """Return what is known of a tensor; None if nothing, or if it was written to since."""
+        version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
+        return facts.get(name) if facts and version == version_of(tensor) else None
 
-    def learn(self, tensor: Any, **facts: Any) -> None:
+    def set(self, tensor: Any, **facts: Any) -> None:
         """Note facts of a tensor."""
         if isinstance(tensor, Tensor):
-            known = self._known.get(tensor)
-            fresh = known is not None and known["version"] == tensor._version
-            self._known[tensor] = {**(known if fresh else {}), **facts, "version": tensor._version}  # type: ignore[dict-item]
+            now = version_of(tensor)
+            version, known = self._facts.get(tensor, (now, {}))
+            self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
