@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, InputRule, LayerRule, LinearRule, Norm, Pass, Rule
+from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, InputRule, LayerRule, Norm, Pass
 from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, matmul_rule, pass_rule, rule_table
 from torchwhy.backprop.run_rules import lookup
 from torchwhy.engine.rules.decompositions import affine_batch_norm
 from torchwhy.engine.rules.mode import OpRule, RuleTable, keep_gradient
 from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, NORMS, POINTWISE, operation
 
-RuleLike = Rule | str
+AnyRule = LayerRule | InputRule | Pass | Norm
+RuleLike = AnyRule | str
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _check_rule(name: str, rule: Any) -> None:
     """Refuse what is neither a rule nor the name of one."""
     if isinstance(rule, str):
         lookup(RULE_NAMES, rule, name)
-    elif not isinstance(rule, Rule):
+    elif not isinstance(rule, (LayerRule, InputRule, Pass, Norm)):
         raise ValueError(
             f"{name}={rule!r}: expected a rule of tw.lrp, an object of a class derived from tw.lrp.LayerRule or "
             f"tw.lrp.InputRule, or one of the names {', '.join(RULE_NAMES)}"
@@ -209,12 +210,10 @@ def propagation_of(
         strict: refuse non-linear operations without a rule.
     """
 
-    def make(rule: RuleLike) -> Rule:
-        return make_rule(rule, settings)
-
-    operations = rule_table(as_linear(make(composite.convolution)), as_linear(make(composite.linear)))
-    first = None if composite.first is None else as_linear(make(composite.first))
-    chosen: list[Rule] = [] if first is None else [first]
+    make = partial(make_rule, settings=settings)
+    operations = rule_table(make(composite.convolution), make(composite.linear))
+    first = None if composite.first is None else make(composite.first)
+    chosen: list[AnyRule | None] = [first]
     for function, given in composite.by_operation.items():
         rule = make(given)
         operations.update(operation_rules(function, rule))
@@ -236,7 +235,7 @@ def propagation_of(
     )
 
 
-def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Rule:
+def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Any:
     """Return the rule of a name, with the settings that it takes; a rule as it is."""
     if not isinstance(rule, str):
         return rule
@@ -244,18 +243,7 @@ def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Rule:
     return kind(**{name: settings[name] for name in names})
 
 
-def as_linear(rule: Any, name: str = "rule") -> LinearRule:
-    """Return a rule of linear layers.
-
-    Raises:
-        ValueError: it is another one, such as ``Pass()``.
-    """
-    if not isinstance(rule, (LayerRule, InputRule)):
-        raise ValueError(f"{name}={rule!r}: expected a rule of linear layers, a LayerRule or an InputRule")
-    return rule
-
-
-def operation_rules(function: Callable[..., Any], rule: Rule) -> dict[str, OpRule]:
+def operation_rules(function: Callable[..., Any], rule: AnyRule) -> dict[str, OpRule]:
     """Return what a rule changes that was chosen for an operation, in all its spellings."""
     name = operation(function).name
     if isinstance(rule, Pass):
@@ -264,18 +252,16 @@ def operation_rules(function: Callable[..., Any], rule: Rule) -> dict[str, OpRul
         return {name: gradient_rule(name)}
     if name not in LINEAR_LAYERS:
         raise ValueError(f"composite: the operation {name!r} is no linear layer; it can have the rule Pass() or Norm()")
-    linear = as_linear(rule)
-    return {name: linear_rule(linear), **dict.fromkeys(MATMULS if name == "linear" else (), matmul_rule(linear))}
+    return {name: linear_rule(rule), **dict.fromkeys(MATMULS if name == "linear" else (), matmul_rule(rule))}
 
 
-def module_rules(rule: Rule) -> dict[str, OpRule]:
+def module_rules(rule: AnyRule) -> dict[str, OpRule]:
     """Return what a rule changes inside a module that it was chosen for."""
     if isinstance(rule, Pass):
         return dict.fromkeys((*POINTWISE, *NORMS, *LINEAR_LAYERS, "batch_norm"), pass_rule)
     if isinstance(rule, Norm):
         return {name: gradient_rule(name) for name in (*POINTWISE, *NORMS, "batch_norm")}
-    linear = as_linear(rule)
-    return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(linear)), **dict.fromkeys(MATMULS, matmul_rule(linear))}
+    return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul_rule(rule))}
 
 
 def gradient_rule(name: str) -> OpRule:

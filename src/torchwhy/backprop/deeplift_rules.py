@@ -28,7 +28,6 @@ from torchwhy.engine.rules.mode import (
     custom_backward,
     custom_pointwise_backward,
     in_place_rule,
-    pointwise_derivative,
 )
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
 from torchwhy.engine.rules.paired_run import map_nested
@@ -40,6 +39,15 @@ def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Call
     nothing = change.abs() <= (x1 + x0).abs_().mul_(8 * torch.finfo(change.dtype).eps)
     ratio = (y1 - y0).div_(change)
     return torch.where(nothing, limit(), ratio) if bool(nothing.any()) else ratio
+
+
+def pointwise_derivative(call: OpCall, x: Tensor) -> Tensor:
+    """Return f'(x) of the pointwise operation f of a call."""
+    if call.name == "relu":
+        return (x > 0).to(x)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(call(x).sum(), x)[0]
 
 
 @in_place_rule

@@ -6,7 +6,7 @@ weights are gates too (Ali et al. 2022, arXiv:2202.07304, which conserves releva
 gradient, its deep Taylor decomposition, and they share (Achtibat et al. 2024, arXiv:2402.05602, Eq. 13-16).
 
 Some rules need to know where a tensor comes from, which no single operation says. So :class:`Propagation` notes facts about
-the tensors that pass (:class:`~torchwhy.engine.rules.tensor_metadata.TensorMetadata`), under these names:
+the tensors that pass (``note`` and ``noted`` of :class:`~torchwhy.engine.rules.mode.RuleMode`), under these names:
 
 * ``nonnegative``: no entry is negative, as after a ReLU and the pooling that follows it: rules of layers take a shorter way.
 * ``gate``: 1 or 2 for what a tanh or a sigmoid made; a factor of the higher rank is the gate of a product.
@@ -53,7 +53,6 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.rules.paired_run import map_nested
-from torchwhy.engine.rules.tensor_metadata import TensorMetadata
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -97,13 +96,12 @@ class Propagation(RuleMode):
         self.first, self.first_at = first, first_at
         self.returns_relevance = returns_relevance or first is not None
         self.linear_layer_seen = self.first_layer_seen = False
-        self.metadata = TensorMetadata()
 
     def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run an operation without the gradients of trainable parameters, and note what it says of its result."""
         written = args[:1] if op.in_place else ()  # which must be itself
         args = (*written, *map(detach_parameter, args[len(written) :]))
-        kwargs = {name: detach_parameter(value) for name, value in kwargs.items()} if kwargs else kwargs
+        kwargs = {name: detach_parameter(value) for name, value in kwargs.items()}
         if self.returns_relevance and op.name not in STRUCTURAL and not self._may_see_input(op.name):
             args, kwargs = map_nested(self.leave_input, args), map_nested(self.leave_input, kwargs)
             if written and args[0] is not written[0]:
@@ -114,12 +112,12 @@ class Propagation(RuleMode):
         return out
 
     def _may_see_input(self, name: str) -> bool:
-        return name in MAY_SEE_INPUT and self.rule_of(name) not in (keep_gradient, pass_rule)  # these know no relevance
+        return name in MAY_SEE_INPUT and self.tables[-1].get(name) not in (keep_gradient, pass_rule)  # these know none
 
     def is_input(self, tensor: Any) -> bool:
         """Return whether a tensor is the model's input, or that rearranged."""
         return isinstance(tensor, Tensor) and (
-            (tensor.requires_grad and tensor.is_leaf) or bool(self.metadata.get(tensor, "input"))
+            (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
         )
 
     def leave_input(self, value: Any) -> Any:
@@ -132,21 +130,21 @@ class Propagation(RuleMode):
     def _note(self, name: str, args: tuple, out: Any) -> None:
         """Note what an operation says of its result, see above."""
         operands = args[0] if args and isinstance(args[0], (tuple, list)) else args
-        tensors, get = [a for a in operands if isinstance(a, Tensor)], self.metadata.get
+        tensors = [a for a in operands if isinstance(a, Tensor)]
         facts: dict[str, Any] = {}
         if name in NONNEGATIVE:
             facts["nonnegative"] = True
         elif name in KEEPS_SIGN and tensors and not (name in ("add", "mul") and _has_number(args[1:])):
-            facts["nonnegative"] = all(get(t, "nonnegative") for t in tensors)
+            facts["nonnegative"] = all(self.noted(t, "nonnegative") for t in tensors)
         if name in self.gates:
             facts["gate"] = self.gates[name]
         elif name in KEEPS_GATE and sum(t.requires_grad for t in tensors) == 1:
-            facts["gate"] = max(get(t, "gate") or 0 for t in tensors)
+            facts["gate"] = max(self.noted(t, "gate") or 0 for t in tensors)
         if self.returns_relevance and name in STRUCTURAL and tensors:
             facts["input"] = self.is_input(tensors[0])
         if any(facts.values()):
             for tensor in out if isinstance(out, (tuple, list)) else (out,):
-                self.metadata.set(tensor, **facts)
+                self.note(tensor, **facts)
 
 
 def _has_number(values: tuple) -> bool:
@@ -155,11 +153,12 @@ def _has_number(values: tuple) -> bool:
 
 def detach_parameter(value: Any) -> Any:
     """Return a trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
-    if isinstance(value, (tuple, list, dict)):
-        return map_nested(detach_parameter, value)
-    if not isinstance(value, Tensor) or not value.requires_grad:
+    if type(value) is Tensor or value is None:
         return value
-    return value.detach() if value.is_leaf and isinstance(value, nn.Parameter) else value
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad and isinstance(value, nn.Parameter) else value
+    nested = isinstance(value, (tuple, list, dict)) and carries_signal(value)
+    return map_nested(detach_parameter, value) if nested else value
 
 
 # ------------------------------------------------------------------------------------------------- linear layers
@@ -176,8 +175,8 @@ def linear_rule(rule: LinearRule) -> OpRule:
 
 def propagate(layer: LinearLayer, call: OpCall, x: Tensor, rule: LinearRule) -> Tensor:
     """Return the layer's value with the rule's backward, or that of the first layer's rule at the input."""
-    mode, y, metadata = call.mode, call.value(), call.mode.metadata
-    layer.known_nonnegative = bool(metadata.get(x, "nonnegative"))
+    mode, y = call.mode, call.value()
+    layer.known_nonnegative = bool(mode.noted(x, "nonnegative"))
     sees_input = mode.returns_relevance and mode.is_input(x)
     mode.linear_layer_seen, mode.first_layer_seen = True, mode.first_layer_seen or sees_input
     first = sees_input and mode.first is not None and layer.name in mode.first_at
@@ -207,13 +206,13 @@ def propagate(layer: LinearLayer, call: OpCall, x: Tensor, rule: LinearRule) -> 
         return (found,)
 
     out = custom_backward(y, backward, signal)
-    metadata.set(out, producer=(layer, x, rule))
+    mode.note(out, producer=(layer, x, rule))
     return out
 
 
 def batch_norm_rule(call: OpCall) -> Tensor:
     """Fold batch norm into the linear layer before it, for the rule only; without one it is affine: its gradient."""
-    producer = call.mode.metadata.get(call.x, "producer")
+    producer = call.mode.noted(call.x, "producer")
     if producer is None or (producer[0].name == "linear" and call.x.dim() != 2):
         return affine_batch_norm(call)
     found = batch_norm_scale(call)
@@ -269,7 +268,7 @@ def split_rule(call: OpCall) -> Tensor:
     map_nested(collect, (call.args, call.kwargs))
     if len(signals) < 2:
         return call()
-    ranks = [call.mode.metadata.get(s, "gate") or 0 for s in signals]
+    ranks = [call.mode.noted(s, "gate") or 0 for s in signals]
     gate = signals[ranks.index(max(ranks))] if len(set(ranks)) > 1 else None
 
     def change(value: Any) -> Any:

@@ -8,7 +8,7 @@ the mean) is folded into it.
 How that is done. Beside the value of a tensor there may be its *parts* :math:`(\Delta x^+, \Delta x^-)`, two tensors of their
 own, through which a multiplier for each flows back. Most tensors never need them, and they cost a second forward pass of their
 operation. So a linear operation computes nothing: it leaves a recipe, :data:`LazyParts`, a function that makes the parts when a
-nonlinearity asks (:func:`note_parts`, kept in the mode's metadata under ``parts``). The recipe of a sum asks for those of its
+nonlinearity asks (:func:`note_parts`, which notes it of the tensor as ``parts``). The recipe of a sum asks for those of its
 terms in turn (:func:`parts_of_term`), down to the tensors that no linear operation made: there all of the change is on the
 side of its sign. The nonlinearity (:func:`reveal_cancel`) then gives each part its own multiplier, and its output has parts
 too. Whatever else uses a value gets its ordinary multiplier, which is the same for both parts.
@@ -27,7 +27,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchwhy.backprop.deeplift_rules import APART, RULES, difference_slope, rescale, rescale_product, rescale_quotient
+from torchwhy.backprop.deeplift_rules import (
+    APART,
+    RULES,
+    difference_slope,
+    pointwise_derivative,
+    rescale,
+    rescale_product,
+    rescale_quotient,
+)
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.engine.rules.decompositions import affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.mode import (
@@ -37,11 +45,9 @@ from torchwhy.engine.rules.mode import (
     carries_signal,
     custom_backward,
     in_place_rule,
-    pointwise_derivative,
 )
 from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, Operation
 from torchwhy.engine.rules.paired_run import PairedRules
-from torchwhy.engine.rules.tensor_metadata import TensorMetadata
 
 Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
 LazyParts = Callable[[], Parts]
@@ -55,15 +61,11 @@ MOVES = STRUCTURAL - {"cat", "stack", "hstack", "vstack", "dstack", "column_stac
 class RevealCancel(PairedRules):
     """The rules of RevealCancel, and what they know of tensors: their parts, and whether a linear operation made it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.metadata = TensorMetadata()
-
     def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run an operation; one that moves elements moves the parts of its input too, when they are asked for."""
         moves = op.name in MOVES and args and not carries_signal(args[1:], kwargs)
-        parts = self.metadata.get(args[0], "parts") if moves else None
-        linear = parts is not None and self.metadata.get(args[0], "linear")
+        parts = self.noted(args[0], "parts") if moves else None
+        linear = parts is not None and self.noted(args[0], "linear")
         out = super().run_operation(op, function, args, kwargs)
         if parts is None:
             return out
@@ -74,10 +76,10 @@ class RevealCancel(PairedRules):
             return [part if in_place else function(part, *args[1:], **kwargs) for part in parts()]
 
         if isinstance(out, Tensor):
-            self.metadata.set(out, parts=move, linear=linear)
+            self.note(out, parts=move, linear=linear)
         elif isinstance(out, (tuple, list)):
             for i, piece in enumerate(out):
-                self.metadata.set(piece, parts=partial(_piece, move, i), linear=linear)
+                self.note(piece, parts=partial(_piece, move, i), linear=linear)
         return out
 
 
@@ -94,8 +96,8 @@ def link(call: OpCall, x: Tensor) -> tuple[Tensor, SavedTensor]:
 
 def parts_of_term(call: OpCall, x: Tensor, x0: Tensor) -> LazyParts:
     """Return the parts of ``x`` as a term of a sum: what linear operations made it of, else all on the side of its sign."""
-    if call.mode.metadata.get(x, "linear"):
-        return call.mode.metadata.get(x, "parts")
+    if call.mode.noted(x, "linear"):
+        return call.mode.noted(x, "parts")
     at, saved = link(call, x)
 
     @cache
@@ -125,7 +127,7 @@ def is_constant(value: Any) -> bool:
 
 def note_parts(call: OpCall, y: Any, lazy: LazyParts) -> Any:
     """Return ``y``, the result of a linear operation, with a note of how its parts are made."""
-    call.mode.metadata.set(y, parts=cache(lazy), linear=True)
+    call.mode.note(y, parts=cache(lazy), linear=True)
     return y
 
 
@@ -176,8 +178,8 @@ def reveal_matmul(call: OpCall) -> Tensor:
 
 def reveal_batch_norm(call: OpCall) -> Tensor:
     """Note the parts of batch norm, which scales each channel."""
-    parts, y = call.mode.metadata.get(call.x, "parts"), affine_batch_norm(call)
-    found = batch_norm_scale(call) if parts is not None and call.mode.metadata.get(call.x, "linear") else None
+    parts, y = call.mode.noted(call.x, "parts"), affine_batch_norm(call)
+    found = batch_norm_scale(call) if parts is not None and call.mode.noted(call.x, "linear") else None
     if found is None:
         return y
     by = found[0].view(-1, *[1] * (call.x.dim() - 2)).to(call.x.dtype)
@@ -209,8 +211,8 @@ def reveal_multiple(call: OpCall) -> Tensor:
     """Note the parts of a multiple of one signal by a constant; products and quotients of signals are shared as ever."""
     by = -1 if call.name == "neg" else call.second("other")
     signal, factor = (by, call.x) if call.name == "mul" and is_constant(call.x) else (call.x, by)
-    is_known = call.mode.metadata.get(signal, "linear") and is_constant(factor)
-    parts = call.mode.metadata.get(signal, "parts") if is_known else None
+    is_known = call.mode.noted(signal, "linear") and is_constant(factor)
+    parts = call.mode.noted(signal, "parts") if is_known else None
     if call.in_place:
         aside = call.with_args((call.x.clone(), *call.args[1:]), call.kwargs)
         aside.base = call.base
@@ -260,7 +262,7 @@ def reveal_cancel(call: OpCall) -> Tensor:
     :math:`\Delta y^+ = \tfrac12 [f(x_0 + \Delta x^+) - f(x_0) + f(x_1) - f(x_0 + \Delta x^-)]`, and the other way round. Where
     all of Δx has one sign, or nothing is known of its parts, that is the rescale rule.
     """
-    lazy = call.mode.metadata.get(call.x, "parts")
+    lazy = call.mode.noted(call.x, "parts")
     if lazy is None or carries_signal(call.args[1:], call.kwargs):
         return rescale(call)
     up, down = lazy()
@@ -286,7 +288,7 @@ def reveal_cancel(call: OpCall) -> Tensor:
             custom_backward(of_down * down.detach(), lambda m: (m * of_down,), down),
         )
 
-    call.mode.metadata.set(y, parts=parts_of_output, linear=False)
+    call.mode.note(y, parts=parts_of_output, linear=False)
     return y
 
 

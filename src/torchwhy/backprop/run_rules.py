@@ -23,8 +23,9 @@ def run_with_rules(problem: Problem, make: Callable[[], Rules]) -> tuple[Tensor,
     refuse_opaque_models(problem.model)
 
     def work(start: int, stop: int) -> tuple[Rules, Tensor, Tensors]:
+        z, rows = [t[start:stop] for t in problem.x], problem.rows[start:stop]
         with make() as rules:
-            scores, signal = problem.gradients([t[start:stop] for t in problem.x], problem.rows[start:stop])
+            scores, signal = problem.gradients(z, rows)
         return rules, scores, signal
 
     used, scores, signals = zip(*problem.batches(problem.n, work))

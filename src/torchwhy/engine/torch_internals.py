@@ -29,6 +29,9 @@ DropoutModule = _DropoutNd
 AdaptiveAvgPoolModule, AdaptiveMaxPoolModule = _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 AvgPoolModule, MaxPoolModule = _AvgPoolNd, _MaxPoolNd
 
+# What a module that torch.compile made has, and no other: the module that it was made from.
+COMPILED_ATTRIBUTE = "_orig_mod"
+
 DispatchMode = TorchDispatchMode  # sees every operation that torch computes, below autograd
 NATIVE_FUNCTIONS = torch._C._nn  # where the functions of torch.nn.functional that are not written in Python are
 
@@ -64,11 +67,6 @@ def own_parameters(module: nn.Module) -> list[nn.Parameter]:
 def put_buffer(module: nn.Module, name: str, buffer: Tensor) -> None:
     """Let a buffer that the module has be this tensor: persistent or not, as it was."""
     module._buffers[name] = buffer
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Return whether ``torch.compile`` made the module; ``module._orig_mod`` is then the one that it was made from."""
-    return "_orig_mod" in module._modules
 
 
 @cache

@@ -3,15 +3,14 @@
 The files:
 
 * ``mode.py``: the heart. :class:`RuleMode` sees every operation and deals out the rules of a table; :class:`OpCall` is what
-  a rule gets; ``custom_backward`` and its kin are what rules return. Begin here.
+  a rule gets; ``custom_backward`` and its kin are what rules return; ``note`` and ``noted`` pass on what one rule finds out
+  about a tensor to the rules that get it next (it is not negative, it is a gate, which layer made it). Begin here.
 * ``operations.py``: the functions of torch by the operation that they are, and families of operations, from which methods
   make their tables. Nothing in it knows a method.
 * ``decompositions.py``: rules that take an operation apart into smaller ones, which then get their own: attention, recurrent
   layers, ``addmm``.
 * ``paired_run.py``: the input's run beside a recorded one of the baseline, so that a rule sees its operation in both
   (DeepLIFT).
-* ``tensor_metadata.py``: what one rule finds out about a tensor, for the rules that get it next (it is not negative, it is a
-  gate, which layer made it).
 
 One operation under rules, ``F.relu(x)`` in a model, say:
 

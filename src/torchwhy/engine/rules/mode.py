@@ -26,7 +26,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine.rules.operations import (
     FACTORIES,
@@ -45,7 +46,12 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.torch_internals import backward_keeps_graph, is_compiled, without_torch_functions
+from torchwhy.engine.torch_internals import (
+    COMPILED_ATTRIBUTE,
+    backward_keeps_graph,
+    version_of,
+    without_torch_functions,
+)
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 _active = threading.local()  # .mode: the RuleMode at work on this thread
@@ -176,18 +182,19 @@ class RuleMode(TorchFunctionMode):
         self.applied: Counter[str] = Counter()
         self.without_rule: Counter[str] = Counter()
         self._depth = 0
-        self._tables: list[RuleTable] = []  # those of the modules that are running, the innermost last
+        self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
         self._hooks: list[RemovableHandle] = []
         self._saved: dict[int, list[weakref.ref[SavedTensor]]] = defaultdict(list)
+        self._facts = WeakIdKeyDictionary()  # tensor -> (its version, what is known of it)
 
     def __enter__(self: _RuleModeType) -> _RuleModeType:
         if self._depth == 0:
-            if rules_active():
+            if getattr(_active, "mode", None) is not None:
                 raise RuntimeError(
                     "rules do not nest: a method with rules of its own is running on this thread already; "
                     "leave its `with` block first"
                 )
-            self._tables = [self.table]
+            self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
             _active.mode = self
         self._depth += 1
@@ -213,7 +220,7 @@ class RuleMode(TorchFunctionMode):
 
     def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
-        rule = self._tables[-1].get(op.name)
+        rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
         if in_place and args:
             self.copy_before_overwrite(args[0])
@@ -245,10 +252,6 @@ class RuleMode(TorchFunctionMode):
         """Return what a rule makes of a call."""
         return rule(call)
 
-    def rule_of(self, name: str) -> OpRule | None:
-        """Return the rule that an operation has at this place of the model."""
-        return self._tables[-1].get(name)
-
     def save_for_backward(self, tensor: Tensor) -> SavedTensor:
         """Keep a tensor for the backward pass, safe from the model's own in-place operations."""
         saved = SavedTensor(tensor.detach())
@@ -261,6 +264,18 @@ class RuleMode(TorchFunctionMode):
             for reference in self._saved.pop(target.untyped_storage().data_ptr(), ()):
                 if (saved := reference()) is not None:
                     saved.value = saved.value.clone()
+
+    def note(self, tensor: Any, **facts: Any) -> None:
+        """Note what a rule found out about a tensor, for the rules that get it next: until it is written to, or dies."""
+        if isinstance(tensor, Tensor):
+            now = version_of(tensor)
+            version, known = self._facts.get(tensor, (now, {}))
+            self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
+
+    def noted(self, tensor: Any, fact: str) -> Any:
+        """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
+        version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
+        return facts.get(fact) if facts and version == version_of(tensor) else None
 
     def count_without_rule(self, name: str, args: tuple, kwargs: Mapping[str, Any]) -> None:
         """Count an operation that is not linear and keeps its plain gradient.
@@ -283,11 +298,11 @@ class RuleMode(TorchFunctionMode):
 
         def enter(*_: Any) -> None:
             if threading.get_ident() == thread:
-                self._tables.append({**self._tables[-1], **table})
+                self.tables.append({**self.tables[-1], **table})
 
         def leave(*_: Any) -> None:
-            if threading.get_ident() == thread and len(self._tables) > 1:
-                self._tables.pop()
+            if threading.get_ident() == thread and len(self.tables) > 1:
+                self.tables.pop()
 
         yield module.register_forward_pre_hook(enter)
         yield module.register_forward_hook(leave, always_call=True)
@@ -295,18 +310,14 @@ class RuleMode(TorchFunctionMode):
 
 def carries_signal(*values: Any) -> bool:
     """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
-    return torch.is_grad_enabled() and _requires_grad(values)
-
-
-def _requires_grad(values: Iterable[Any]) -> bool:
     for value in values:
         if isinstance(value, Tensor):
             if value.requires_grad:
-                return True
+                return torch.is_grad_enabled()
         elif isinstance(value, (tuple, list)):
-            if _requires_grad(value):
+            if carries_signal(*value):
                 return True
-        elif isinstance(value, dict) and _requires_grad(value.values()):
+        elif isinstance(value, dict) and carries_signal(*value.values()):
             return True
     return False
 
@@ -367,32 +378,20 @@ def in_place_rule(rule: OpRule) -> OpRule:
     return rule
 
 
-def pointwise_derivative(call: OpCall, x: Tensor) -> Tensor:
-    """Return f'(x) of the pointwise operation f of a call."""
-    if call.name == "relu":
-        return (x > 0).to(x)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(call(x).sum(), x)[0]
-
-
 def refuse_opaque_models(model: Any) -> None:
     """Raise for models whose operations Python does not see.
 
     Raises:
         TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
     """
-    if not isinstance(model, nn.Module):
-        return
-    for name, module in model.named_modules():
-        where = f"module {name!r}" if name else "the model"
+    for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{where} is TorchScript, whose operations cannot be given rules; use the nn.Module it came from"
-            )
-        if is_compiled(module):
-            raise TypeError(f"{where} is compiled, so that its operations cannot be given rules; use its `_orig_mod`")
-        if isinstance(module, nn.DataParallel):
-            raise TypeError(
-                f"{where} is DataParallel, which runs on threads that rules do not reach; use its `.module`"
-            )
+            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
+        elif hasattr(module, COMPILED_ATTRIBUTE):
+            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
+        elif isinstance(module, nn.DataParallel):
+            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
+        else:
+            continue
+        name = next(name for name, m in model.named_modules() if m is module)
+        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
