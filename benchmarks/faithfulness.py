@@ -70,7 +70,7 @@ def main() -> None:
         if name in SLOW:
             continue
         try:
-            (shown,) = demo.explain([name], loaded.model, x, y, effort=effort)
+            (shown,) = demo.explain_photos([name], loaded.model, x, y, effort=effort)
         except (TypeError, ValueError, LookupError, FloatingPointError, NotImplementedError) as error:
             print(f"left out: {name}: {error}")
             continue

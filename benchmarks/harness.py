@@ -94,7 +94,7 @@ class Benchmark:
         memory: bool = False,
         facts: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Run the sides in turn, round by round; print and keep the median of each, and its ratio to the base's.
+        """Run the sides in turn, round by round, to and fro; print and keep the median of each, and its ratio to the base's.
 
         ``memory`` is the peak growth in the first round. What is kept is returned, so that more can be added to it; nothing
         where ``--only`` leaves the case out.
@@ -109,8 +109,8 @@ class Benchmark:
         ratios: dict[str, list[float]] = {name: [] for name in sides}
         peaks: dict[str, float | None] = {}
         for i in range(rounds or self.rounds):
-            for name, side in sides.items():
-                run = lambda side=side, name=name: times[name].append(timed(side))  # noqa: E731
+            for name in list(sides)[:: -1 if i % 2 else 1]:  # so that no side always follows the same one
+                run = lambda name=name: times[name].append(timed(sides[name]))  # noqa: E731
                 if memory and i == 0:
                     peaks[name] = peak_growth(run, self.device == "cuda")
                 else:
@@ -130,10 +130,11 @@ class Benchmark:
             result["peak_mib"] = peaks
         self._keep(result)
         print(f"{label}  (median of {result['rounds']})")
+        unit, scale = ("ms", 1e3) if max(result["seconds"].values()) < 0.1 else ("s ", 1.0)
         for name in sides:
             extra = "" if not memory or result["peak_mib"][name] is None else f"   {result['peak_mib'][name]:8.0f} MiB"
             print(
-                f"    {name:42} {result['seconds'][name]:9.3f} s   {result['ratio'][name]:7.3f} × {base}{extra}",
+                f"    {name:42} {result['seconds'][name] * scale:9.3f} {unit}  {result['ratio'][name]:7.3f} × {base}{extra}",
                 flush=True,
             )
         return result

@@ -1,4 +1,4 @@
-"""Writes docs/methods.md, docs/metrics.md, docs/benchmarks.md, the README's table and the pictures from what is there.
+"""Write docs/methods.md, docs/metrics.md, docs/benchmarks.md, the README's table and the pictures from what is there.
 
 ``python docs/make.py [--pictures] [--only FAMILY]``; the pictures take minutes.
 """
@@ -18,12 +18,21 @@ import torchwhy as tw
 
 README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlusion"]
 PEERS = ("captum", "zennit", "torchcam", "pytorch-grad-cam", "shap", "lime", "shapiq", "quantus")
-FAMILIES = ["curves", "agreement", "robustness", "localisation", "simplicity", "randomization", "axioms"]
+# the modules of metrics, in the order of the page
+METRIC_MODULES = [
+    "curves",
+    "agreement",
+    "robustness",
+    "localisation",
+    "complexity_metrics",
+    "randomization",
+    "axioms",
+]
 DOCS = Path(__file__).resolve().parent
 
 
 def families() -> dict[str, list[type]]:
-    """The methods by the package they live in."""
+    """Return the methods by the package they live in."""
     found: dict[str, list[type]] = {}
     for method in tw.methods().values():
         found.setdefault(method.__module__.split(".")[1], []).append(method)
@@ -31,7 +40,7 @@ def families() -> dict[str, list[type]]:
 
 
 def markdown(docstring: str, arguments: str = "Settings") -> str:
-    """A docstring as Markdown: mathematics, references to classes, lists of arguments; examples left out."""
+    """Return a docstring as Markdown: mathematics, references to classes, lists of arguments; examples left out."""
     text = inspect.cleandoc(docstring)
     text = re.split(r"^>>> ", text, flags=re.M)[0].rstrip()
     text = re.sub(r":math:`([^`]*)`", lambda m: "$" + " ".join(m.group(1).split()) + "$", text, flags=re.S)
@@ -44,7 +53,7 @@ def markdown(docstring: str, arguments: str = "Settings") -> str:
 
 
 def methods_page() -> str:
-    """The page of all methods."""
+    """Return the page of all methods."""
     lines = [
         "# Methods",
         "",
@@ -66,7 +75,7 @@ def methods_page() -> str:
 
 
 def metrics_page() -> str:
-    """The page of all metrics: the table, then each with its equation, by the module it lives in."""
+    """Return the page of all metrics: the table, then each with its equation, by the module it lives in."""
     from torchwhy.cli import metrics_table
 
     lines = [
@@ -96,18 +105,19 @@ def metrics_page() -> str:
     family = ""
     for function in sorted(
         (f for f in vars(tw.metrics).values() if hasattr(f, "needs")),
-        key=lambda f: FAMILIES.index(f.__module__.rsplit(".", 1)[1]),
+        key=lambda f: METRIC_MODULES.index(f.__module__.rsplit(".", 1)[1]),
     ):
         module = importlib.import_module(function.__module__)
         if module.__name__ != family:
             family = module.__name__
-            lines += [f"## {family.rsplit('.', 1)[1]}", "", markdown(module.__doc__ or ""), ""]
+            heading = family.rsplit(".", 1)[1].removesuffix("_metrics")
+            lines += [f"## {heading}", "", markdown(module.__doc__ or ""), ""]
         lines += [f"### `{function.__name__}`", "", markdown(function.__doc__ or "", "Arguments"), ""]
     return "\n".join(lines)
 
 
 def times_beside() -> list[str]:
-    """The times of all that was timed beside torchwhy, over torchwhy's, by script, device and library."""
+    """Return the times of all that was timed beside torchwhy, over torchwhy's, by script, device and library."""
     lines = ["| script | device | beside | cases | median | least | largest |", "|---|---|---|--:|--:|--:|--:|"]
     for path in sorted((DOCS / "benchmarks").glob("*.json")):
         found: dict[tuple[str, str], list[float]] = {}
@@ -128,7 +138,7 @@ def times_beside() -> list[str]:
 
 
 def benchmarks_page() -> str:
-    """The results that are kept, each with its machine, its tables and its plot."""
+    """Return the page of the results that are kept, each with its machine, its tables and its plot."""
     lines = [
         "# Benchmarks",
         "",
@@ -166,7 +176,7 @@ def benchmarks_page() -> str:
                     f"![{script.stem}](benchmarks/{script.stem}.png)",
                     "",
                 ]
-            elif script.stem not in ("harness", "measure"):  # which the others share
+            elif "from harness import" in script.read_text():  # the others keep nothing
                 missing.append(f"`benchmarks/{script.name}`")
             continue
         report = json.loads(path.read_text())
@@ -209,7 +219,7 @@ def benchmarks_page() -> str:
 
 
 def readme_with_table(text: str) -> str:
-    """The README with today's table of methods below its heading."""
+    """Return the README with today's table of methods below its heading."""
     from torchwhy.cli import methods_table
 
     return re.sub(
@@ -218,7 +228,7 @@ def readme_with_table(text: str) -> str:
 
 
 def picture(family: str) -> None:
-    """The family's methods side by side on the two photos of the demo."""
+    """Draw the family's methods side by side on the two photos of the demo."""
     from torchwhy.cli import main
     from torchwhy.demo import for_photos
 

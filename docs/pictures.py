@@ -1,4 +1,4 @@
-"""Draws the pictures that the demo's photos cannot show: attention, counterfactuals, feature visualization, metrics.
+"""Draw the pictures that the demo's photos cannot show: attention, counterfactuals, feature visualization, metrics.
 
 ``python docs/pictures.py``; a minute.
 """
@@ -18,7 +18,7 @@ PICTURES = Path(__file__).resolve().parent / "pictures"
 
 
 def attention() -> None:
-    """The attention methods on images whose evidence is known, by the small vision transformer."""
+    """Draw the attention methods on images whose evidence is known, by the small vision transformer."""
     model, data = shapes_vit(), shapes(3, seed=1)
     kinds = (tw.RawAttention, tw.AttentionRollout, tw.AttentionFlow, tw.ALTI, tw.AttentionRelevance)
     maps = {kind.__name__: kind(model).attribute(data.images, data.labels) for kind in kinds}
@@ -27,7 +27,7 @@ def attention() -> None:
 
 
 def counterfactuals() -> None:
-    """Digits, the nearest images that the network takes for another, and the change between them."""
+    """Draw digits, the nearest images that the network takes for another, and the change between them."""
     data = digits()
     x = data.x_test[[0, 1, 2, 4]]
     was = data.model(x).argmax(1)
@@ -44,7 +44,7 @@ def counterfactuals() -> None:
 
 
 def visualizations() -> None:
-    """An image for each class of the small network, and a photo that is changed to excite a layer."""
+    """Make an image for each class of the small network, and a photo that is changed to excite a layer."""
     from torchvision.utils import save_image
 
     model = shapes_resnet()
@@ -56,7 +56,7 @@ def visualizations() -> None:
 
 
 def metrics() -> None:
-    """Methods and metrics on images whose evidence is known."""
+    """Draw methods and metrics on images whose evidence is known."""
     example = runpy.run_path(str(PICTURES.parent.parent / "examples" / "compare.py"))
     example["table"]().plot().savefig(PICTURES / "metrics.png", dpi=110)
 

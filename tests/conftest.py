@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -5,10 +7,23 @@ torch.set_num_threads(1)  # the networks are tiny: threads only get in each othe
 
 
 @pytest.fixture(autouse=True)
-def _same_start(monkeypatch):
-    """Every test draws the same numbers, whatever ran before it, and tries no memory format because the machine is busy."""
+def _same_start():
+    """Every test draws the same numbers, whatever ran before it."""
     torch.manual_seed(0)
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", float("inf"))
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+    """``with optimized():`` the calls of long work are optimized also for networks that are too small for it."""
+
+    @contextmanager
+    def context():
+        with monkeypatch.context() as patch:
+            patch.setattr("torchwhy.engine.run.optimizations.MANY_CONVOLUTIONS", 1)
+            patch.setattr("torchwhy.engine.run.optimizations.LONG_CONVOLUTION", 0)
+            yield
+
+    return context
 
 
 def pytest_collection_modifyitems(items):

@@ -21,15 +21,15 @@ def test_few_lines_are_at_work_at_once(monkeypatch):
     net, x = make("conv"), inputs("conv", 6)
     method = tw.IntegratedGradients(net, tolerance=1e-3)
     expected = method.explain(x, 1)
-    monkeypatch.setattr(adaptive, "KEPT", 2 * 136 * x[0].numel() * x.element_size())
-    lines, most, add = [], [], adaptive.Line.add
+    monkeypatch.setattr(adaptive, "MAX_GRADIENT_BYTES", 2 * 136 * x[0].numel() * x.element_size())
+    lines, most, add = [], [], adaptive.AdaptiveLine.add
 
     def watch(line, *node):
         add(line, *node)
         lines.append(line)
         most.append(len({id(seen) for seen in lines if seen.gradients}))
 
-    monkeypatch.setattr(adaptive.Line, "add", watch)
+    monkeypatch.setattr(adaptive.AdaptiveLine, "add", watch)
     found = method.explain(x, 1)
     assert max(most) == 2
     assert found.details == expected.details

@@ -9,6 +9,7 @@ from test_attention import HEADS, WIDTH, Hand, rows, slow_alti
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.attribution import prepare_for
 
 PADDING = 2
 
@@ -57,7 +58,7 @@ def test_padding_on_the_left_changes_nothing(way, method):
 
 def test_relevance_is_batched_as_what_keeps_a_graph():
     for method, graph in ((tw.AttentionRelevance, True), (tw.AttentionRollout, False)):
-        assert method(Hand().eval())._problem(rows().float(), 0, None, None, None).batching.graph is graph
+        assert prepare_for(method(Hand().eval()), rows().float(), 0).batching.graph is graph
 
 
 class Parallel(Hand):

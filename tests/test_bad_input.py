@@ -145,8 +145,9 @@ def test_a_score_without_a_gradient(case, model, message):
     if case.layer or case.method.layer or case.method in (tw.FullGrad, tw.GuidedGradCAM):
         pytest.skip("a callable has no layers")
     net, x = case.setup()
+    function = model(net)
     with pytest.raises(ValueError, match=message):
-        case.method(model(net), **{**case.options, **(case.wrap(model(net)) if case.wrap else {})}).attribute(x, 1)
+        case.method(function, **{**case.options, **(case.wrap(function) if case.wrap else {})}).attribute(x, 1)
 
 
 def test_a_target_that_does_not_depend_on_the_layer():

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from cases import each_case
 from nets import inputs, make
 
 import torchwhy as tw
-from torchwhy.engine.run.batching import TRIAL_ROWS, Batching
+from torchwhy.engine.run.batching import Batching
 
 
 def limited(net, rows, error=RuntimeError, text="CUDA out of memory. Tried to allocate 2.00 GiB"):
@@ -61,178 +63,145 @@ def test_other_errors_are_not_retried():
     assert len(calls) == 1
 
 
-def plan(*, images=False, **options):
+def batching(*, images=False, **options):
     given = [torch.ones(1, 3, 4, 4) if images else torch.ones(1, 3)]
     return Batching(**{"batch_size": None, "inputs": given, "graph": True, "progress": False, "label": "x", **options})
 
 
-def test_the_first_call_measures_what_a_row_costs(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_GRAPH", 100 * 400)
+def sizes_of(planned, total, work=lambda a, b: None):
+    """The rows of each call."""
     sizes = []
+    list(planned.run(total, lambda a, b: (sizes.append(b - a), work(a, b))[1]))
+    assert sum(sizes) == total
+    return sizes
 
-    def work(start, stop):
-        sizes.append(stop - start)
-        return torch.ones(stop - start, 100) * torch.ones(100) + 1  # 3 × 400 bytes a row, halved
 
-    list(plan().run(400, work))
-    assert sizes[0] == TRIAL_ROWS // 2
-    assert sum(sizes) == 400
-    assert max(sizes[1:]) <= 64  # 66 would fit: whole multiples of the first call
-    assert max(sizes[1:]) - min(sizes[1:]) <= 1
+def makes_1200_bytes_a_row(start, stop):
+    return torch.ones(stop - start, 100) * torch.ones(100) + 1  # and 400 for both ones
+
+
+@pytest.fixture
+def budget(monkeypatch):
+    return lambda **bytes_of: [monkeypatch.setitem(tw.memory_budget, *pair) for pair in bytes_of.items()]
+
+
+def test_the_first_call_counts_what_a_row_costs(budget):
+    budget(cpu=100 * 400)
+    sizes = sizes_of(batching(), 400, makes_1200_bytes_a_row)
+    assert sizes[0] == 4
+    # 61 rows would fit, at 1300 / 2 bytes that a graph keeps of each, hence 56: eight calls, of equal size
+    assert sizes[1:] == [50] * 4 + [49] * 4
+
+
+def test_without_a_graph_few_tensors_are_held(budget):
+    budget(cpu=100 * 400)
+    assert max(sizes_of(batching(graph=False), 400, makes_1200_bytes_a_row)) == 24  # 4 × 400 bytes a row: 25 would fit
+
+
+def test_the_budget_is_the_users(budget):
+    found = []
+    for bytes_of_a_call in (2**14, 2**15, 2**14):
+        budget(cpu=bytes_of_a_call)
+        found.append(sizes_of(batching(), 400, makes_1200_bytes_a_row))
+    assert [max(sizes) for sizes in found] == [24, 44, 24]  # of 25, 50 and 25 that fit
+
+
+@pytest.mark.parametrize("bytes_of_a_call", [0, -1, 1e9, "2 GiB", None])
+def test_a_budget_that_is_none_is_refused(budget, bytes_of_a_call):
+    budget(cpu=bytes_of_a_call)
+    with pytest.raises(ValueError, match=r"memory_budget\['cpu'\]=.*: expected an int of at least 1"):
+        sizes_of(batching(), 400)
 
 
 def test_no_tensor_of_a_call_is_very_large(monkeypatch):
     monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR", 47 * 400)
-    sizes = []
-    list(plan(graph=False).run(400, lambda a, b: (sizes.append(b - a), torch.ones(b - a, 100))[1]))
+    sizes = sizes_of(batching(graph=False), 400, lambda a, b: torch.ones(b - a, 100))
     assert max(sizes) == 40  # of the 47 that would fit
-    assert sum(sizes) == 400
 
 
-def test_nothing_depends_on_a_clock_in_deterministic_mode(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    torch.use_deterministic_algorithms(True)
-    try:
-        sizes = []
-        list(plan(images=True).run(4000, lambda a, b: sizes.append(b - a)))
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert sizes == [TRIAL_ROWS // 2, 3996]
+def test_short_work_is_one_call():
+    assert sizes_of(batching(images=True), 15) == [15]
+    assert sizes_of(batching(images=True), 16) == [2, 14]
 
 
-def test_channels_last_is_tried_and_kept_where_it_is_faster(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
-    for speed, expected in ((0.5, True), (1.0, False)):
-        p, formats = plan(images=True, batch_size=10), []
+def test_calls_are_cut_alike_however_long_they_take():
+    """Neither a slow machine nor what ran before changes the rows of a call or what it runs under."""
+    model, found = make("conv"), []
+    for seconds in (0, 0.03, 0):
+        planned, ran = batching(images=True, batch_size=10, model=model), []
 
-        def work(start, stop, p=p, formats=formats, speed=speed):
-            formats.append(p.channels_last)
-            clock[0] += (stop - start) * (speed if p.channels_last else 1.0)
+        def work(start, stop, planned=planned, ran=ran, seconds=seconds):
+            ran.append((start, stop, type(planned.plan.optimizations)))
+            time.sleep(seconds)
+            return convolves(start, stop)
 
-        list(p.run(100, work))
-        assert formats[:3] == [False, True, expected]
-        assert p.channels_last is expected
-
-
-@pytest.mark.parametrize(("speed", "remembered"), [(0.5, True), (0.93, False)])
-def test_what_was_clearly_faster_is_remembered_of_the_model(monkeypatch, speed, remembered):
-    clock, formats = [0.0], []
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
-
-    def run(model, refuses=False, **kind):
-        p = plan(images=True, batch_size=10, model=model, **kind)
-        formats.clear()
-
-        def work(start, stop):
-            formats.append(p.channels_last)
-            clock[0] += (stop - start) * (speed if p.channels_last else 1.0)
-            if refuses and p.channels_last:
-                raise RuntimeError("view size is not compatible")
-
-        list(p.run(100, work))
-        return formats[0]
-
-    model, other = make("conv"), make("conv")
-    assert not run(model)
-    assert run(model) is remembered
-    assert not run(other)
-    assert not run(model, label="other work")
-    if remembered:
-        run(model, refuses=True)
-        assert formats == [True] + [False] * 10
-        assert not run(model)
+        list(planned.run(100, work))
+        found.append(ran)
+    assert found[0] == found[1] == found[2]
 
 
-def test_the_rows_of_a_call_are_remembered_too(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
-    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR", 16 * 400)
-    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_TENSOR_LAST", 32 * 400)
-    model = make("conv")
-
-    def run(graph=True, most=1000, **options):
-        p, sizes = plan(images=True, model=model, graph=graph, **options), []
-
-        def work(start, stop):
-            if stop - start > most:
-                raise MemoryError
-            sizes.append(stop - start)
-            clock[0] += (stop - start) * (0.5 if p.channels_last else 1.0)
-            return torch.ones(stop - start, 100)
-
-        list(p.run(140, work))
-        return sizes
-
-    assert run() == [4, 8, 32, 32, 32, 32]
-    assert run() == [28, 28, 28, 28, 28]  # no trial, nothing measured
-    assert run(graph=False) == [4, 8, *[16] * 8]  # without a backward pass, only what was large before
-    assert run(graph=False, batch_size=20) == [20] * 7
-    assert max(run(most=20)) == 14  # less memory now: forgotten, and measured anew
-    assert run() == [4, 8, 32, 32, 32, 32]
-    assert run(kind="bf16")[:2] == [4, 8]
-    assert run(inputs=[torch.ones(1, 3, 4, 4).double()])[:2] == [4, 8]
+def convolves(start, stop):
+    """What a call of a small convolutional network would do."""
+    x = torch.ones(stop - start, 3, 4, 4)
+    for _ in range(4):
+        x = torch.conv2d(x, torch.ones(3, 3, 3, 3), padding=1)
+    return x
 
 
-def test_a_model_that_cannot_take_channels_last(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    monkeypatch.setattr("torchwhy.engine.run.batching.FIRST_CUDA", 8)
-    seen = []
+def test_calls_are_optimized_once_one_was_counted(optimized):
+    planned, formats = batching(images=True, batch_size=10), []
+
+    def work(start, stop):
+        x = planned.format(torch.ones(2, 3, 4, 4))
+        formats.append(x.is_contiguous(memory_format=torch.channels_last))
+        with planned.plan.optimizations or nullcontext():
+            return convolves(start, stop)
+
+    with optimized():
+        list(planned.run(30, work))
+        assert formats == [False, True, True, True]
+        with planned.without_optimizations():
+            work(0, 2)
+        work(0, 2)
+        assert formats[4:] == [False, True]
+
+
+def test_a_model_that_cannot_take_channels_last(optimized):
+    seen, weight = [], torch.nn.Parameter(torch.eye(3).double()[..., None, None])
 
     def model(x):
         seen.append(x.is_contiguous())
-        return x.view(len(x), -1).square().sum(1)
+        return torch.conv2d(x, weight).contiguous().square().sum((1, 2, 3)) + 0 * x.view(len(x), -1).sum(1)
 
     x = inputs("conv", 4)
-    torch.testing.assert_close(tw.IntegratedGradients(model, n_steps=20).attribute(x), x.square())
-    assert False in seen
-    assert seen[-1]
+    with optimized():
+        torch.testing.assert_close(tw.IntegratedGradients(model, n_steps=20).attribute(x), x.square())
+    assert seen == [True, False, True]  # counted, optimized, as it is
 
 
-@pytest.mark.parametrize("first", [5.0, 1.0])
-def test_shortcuts_are_tried_and_kept(monkeypatch, first):
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 3.0)
-    clock, taken = [0.0], []
-    monkeypatch.setattr("torchwhy.engine.run.batching._seconds", lambda device: clock[0])
-    p = plan()
-
-    def work(start, stop):
-        taken.append(p.fast)
-        clock[0] += first
-
-    list(p.run(4 * TRIAL_ROWS, work))
-    assert taken == [False, first > 3]
-
-
-def test_short_work_is_tried_with_few_rows(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    sizes = []
-    list(plan(images=True).run(16, lambda a, b: sizes.append(b - a)))
-    assert sizes == [2, 8, 6]
-
-
-def test_methods_of_methods_take_the_shortcuts_of_the_whole(monkeypatch):
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
+def test_methods_of_methods_share_what_was_found(optimized, monkeypatch):
     net, x = make("conv"), inputs("conv", 1)
-    made, fast = [], []
-    start, run = Batching.__init__, Batching.run
+    made, start = [], Batching.__init__
     monkeypatch.setattr(Batching, "__init__", lambda self, *a, **k: (made.append(self), start(self, *a, **k))[1])
-    monkeypatch.setattr(Batching, "run", lambda self, *a: (fast.append(self.fast), run(self, *a))[1])
-    tw.SmoothGrad(net, n_samples=200).attribute(x, 1)
-    assert len({p.shortcuts for p in made}) == 1
-    assert fast[-1]
-    assert not fast[1]
+    with optimized():
+        tw.SmoothGrad(net, n_samples=200).attribute(x, 1)
+    assert len({id(p.plan.optimizations) for p in made}) == 1
+    assert len(made) > 2
+
+
+def test_the_batch_size_of_the_whole_holds_inside():
+    net, x, calls = make("conv"), inputs("conv", 1), []
+    net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    tw.SmoothGrad(net, of=tw.IntegratedGradients(net, n_steps=30), n_samples=10, batch_size=7).attribute(x, 1)
+    assert max(calls) == 7
 
 
 @each_case
-def test_what_is_faster_changes_nothing(case, monkeypatch):
+def test_what_is_faster_changes_nothing(case, optimized):
     net, x = case.setup(n=16)
     expected = case.make(net).attribute(x, target=1, **case.data)
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    found = case.make(net).attribute(x, target=1, **case.data)
+    with optimized():
+        found = case.make(net).attribute(x, target=1, **case.data)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
 
 
@@ -347,9 +316,9 @@ def test_batch_norm_of_one_row_with_a_transposed_gradient(method, function, line
 
 
 @pytest.mark.parametrize("inner", [tw.Saliency, lambda m: tw.IntegratedGradients(m, n_steps=9)], ids=["one", "nine"])
-def test_work_that_is_a_call_of_other_work_takes_its_rows(monkeypatch, inner):
-    """What the outer calls cost was measured with the inner ones in them: those are not measured again in each."""
-    monkeypatch.setattr("torchwhy.engine.run.batching.CPU_GRAPH", 2**20)
+def test_work_that_is_a_call_of_other_work_takes_its_rows(budget, inner):
+    """What is counted once, in the outer calls or in the inner ones, is not counted again in each."""
+    budget(cpu=2**20)
     calls, net, x = [], make("conv"), inputs("conv", 1)
     method = tw.SmoothGrad(net, of=inner(net), n_samples=200, generator=0)
     usual = method.attribute(x, 1)

@@ -84,7 +84,7 @@ def test_targets(run, target, shown):
         (("explain", "chelsea", *SHAPES, "--size", "0"), "--size: 0 is no number of pixels"),
         (("explain", "chelsea", *SHAPES, "--set", "paper=3"), "has no setting paper; it has"),
         (("explain", "chelsea", *SHAPES, "--set", "batch_size=abc"), "batch_size='abc': expected an int"),
-        (("explain", "chelsea", *SHAPES, "--set", "method=simpson"), "method='simpson': expected gausslegendre"),
+        (("explain", "chelsea", *SHAPES, "--set", "method=simpson"), "method='simpson': expected 'gausslegendre'"),
         (("explain", "chelsea", *SHAPES, "--device", "gpu"), "--device gpu: "),
         (("explain", "chelsea", *SHAPES, "--out", "."), "--out: '.' is a folder"),
         (("explain", "chelsea", *SHAPES, "--out", "no/a.png"), "in 'no', which is no folder"),

@@ -37,6 +37,19 @@ def test_the_quick_start_is_two_commands():
     assert len(block.group(1).strip().splitlines()) == 2
 
 
+def test_the_map_shows_every_folder_and_nothing_else():
+    block = re.search(r"^## Where things live$.*?^```\n(.*?)^```", README, re.M | re.S)
+    assert block is not None
+    shown = set()
+    for line in block.group(1).splitlines():
+        place = line.split()[0]
+        shown.add(f"src/torchwhy/{place}" if line.startswith("  ") else place)
+    assert all((ROOT / place).exists() for place in shown), shown
+    package = ROOT / "src" / "torchwhy"
+    code = {path.parent.relative_to(ROOT).as_posix() + "/" for path in package.rglob("*/*.py")}
+    assert {place for place in shown if place.endswith("/")} >= code - {"src/torchwhy/engine/"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):

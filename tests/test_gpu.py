@@ -9,6 +9,7 @@ from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
 from torchwhy import metrics as M
+from torchwhy.engine.run.optimizations import ConvOptimizations
 
 pytestmark = pytest.mark.cuda
 
@@ -164,20 +165,38 @@ def test_memory_that_runs_out_only_costs_time(method, batch_size, little_memory)
 @pytest.mark.parametrize(
     "method, options", [(tw.RISE, {"generator": 0, "n_samples": 400}), (tw.IntegratedGradients, {"n_steps": 300})]
 )
-def test_what_is_faster_changes_nothing(monkeypatch, method, options):
+def test_what_is_faster_changes_nothing(optimized, monkeypatch, method, options):
     _, _, net, x = both()
     usual = method(net, **options).attribute(x, 1)
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    batches, seen = (
-        [],
-        net.conv1.register_forward_hook(
-            lambda m, i, o: batches.append(i[0].is_contiguous(memory_format=torch.channels_last))
-        ),
-    )
-    found = method(net, **options).attribute(x, 1)
-    seen.remove()
-    assert True in batches
+    entered, enter = [], ConvOptimizations.__enter__
+    monkeypatch.setattr(ConvOptimizations, "__enter__", lambda self: (entered.append(self), enter(self))[1])
+    with optimized():
+        found = method(net, **options).attribute(x, 1)
+    assert bool(entered) == (method is tw.RISE)  # gradients are no faster by them
+    assert not any(made.channels_last for made in entered)
     torch.testing.assert_close(found, usual, rtol=1e-8, atol=1e-10)
+
+
+@each_case
+def test_two_equal_calls_give_equal_bits_in_deterministic_mode(case):
+    _, _, net, x = both(case.net, torch.float)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        first, *later = [case.make(net).attribute(x, target=1, **case.data) for _ in range(3)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(first, again) for again in later)
+
+
+def test_the_rows_of_a_call_do_not_depend_on_what_is_free():
+    rows = []
+    for held in (0, 2**29):
+        net, x = Wide().cuda().eval(), torch.randn(1, 3, 64, 64, device="cuda")
+        other = torch.empty(held, device="cuda")
+        tw.RISE(net, n_samples=400, generator=0).attribute(x, 1)
+        rows.append(net.rows)
+        del other
+    assert rows[0] == rows[1]
 
 
 def test_memory_bounds_the_rows():

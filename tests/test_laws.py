@@ -4,6 +4,8 @@ import torch
 from cases import cases
 from nets import inputs, make
 
+from torchwhy.attribution import prepare_for
+
 
 @cases(law="linear")
 def test_exact_on_a_linear_model(case):
@@ -29,9 +31,7 @@ def test_the_reported_gap_is_the_gap(case):
     method = case.make(net)
     of = getattr(method, "of", None) or method
     if "max_sigma" in of.__dataclass_fields__:
-        begin = of.path(method._problem(x, 1, None, None, None)).point(
-            torch.arange(3), torch.zeros(3, dtype=torch.long)
-        )[0]
+        begin = of.path(prepare_for(method, x, 1)).point(torch.arange(3), torch.zeros(3, dtype=torch.long))[0]
     else:
         begin = torch.zeros_like(x)
     e = method.explain(x, target=1)

@@ -8,7 +8,8 @@ from nets import inputs, make
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.engine.layers.hooks import record_activations, record_with_grad, replace_activations, resolve_layer
+from torchwhy.engine.layers.hooks import record_activations, record_with_grad, replace_activations
+from torchwhy.engine.layers.resolve import resolve_layer
 
 
 def test_by_name_by_module_and_by_object():

@@ -37,9 +37,9 @@ def test_features_are_counted_through_the_tensors():
 def test_a_number_in_two_tensors_is_one_feature():
     x = torch.zeros(2, 3), torch.zeros(2, 2)
     features = number_features(x, [torch.tensor([0, 0, 1]), torch.tensor([[1, 2]])])
-    keep = features.keep(torch.tensor([[True, False, True]]), torch.tensor([0]))
+    keep = features.element_masks(torch.tensor([[True, False, True]]), torch.tensor([0]))
     assert [k.tolist() for k in keep] == [[[True, True, False]], [[False, True]]]
-    values = features.spread(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), x)
+    values = features.to_elements(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), x)
     assert [v.tolist() for v in values] == [[[1, 1, 2], [4, 4, 5]], [[2, 3], [5, 6]]]
 
 
@@ -48,7 +48,7 @@ def test_features_of_each_row():
     assert features.d == 3
     assert features.count.tolist() == [2, 3]
     assert [(rows.tolist(), d) for rows, d in features.groups()] == [([0], 2), ([1], 3)]
-    keep = features.all_but(torch.tensor([0, 2, 2]), torch.tensor([0, 0, 1]))[0]
+    keep = features.leave_one_out_masks(torch.tensor([0, 2, 2]), torch.tensor([0, 0, 1]))[0]
     assert keep.tolist() == [[True] * 3, [True, False, False], [True, False, True]]
 
 

@@ -39,7 +39,7 @@ def test_sensitivity_and_lipschitz_by_hand():
     x = torch.tensor([[3.0, 4.0, 0, 0, 0]], dtype=torch.double)
     net, settings = make("smooth"), {"radius": 0.5, "n_samples": 7, "generator": 3}
     same = Given(net, says=lambda x: x)
-    problem = again.asked(same, x, 1, 3, {})
+    problem = again.make_problem(same, x, 1, 3, {})
     steps = again.steps_in_ball(problem, 0.5)[0][torch.arange(7)].double()
     assert float(steps.abs().max()) <= 0.5 < float(steps.abs().max()) * 1.2
     assert M.local_lipschitz(same, x, 1, **settings).item() == pytest.approx(1)
@@ -55,7 +55,7 @@ def test_sensitivity_and_lipschitz_by_hand():
 def test_sensitivity_equals_captum(method):
     net, x = make("conv"), inputs("conv")
     ours = method(net)
-    steps = again.steps_in_ball(again.asked(ours, x, 1, 5, {}), 0.3)[0][torch.arange(4)].double()
+    steps = again.steps_in_ball(again.make_problem(ours, x, 1, 5, {}), 0.3)[0][torch.arange(4)].double()
 
     def perturb(z):
         return z + steps.repeat(3, 1, 1, 1)
@@ -151,7 +151,7 @@ def test_randomization_by_hand(mode):
 def test_the_twin_is_cut_off_from_the_method():
     net = make("conv")
     method = tw.SmoothGrad(net, of=tw.Saliency(net, layer=net.conv2), generator=torch.Generator().manual_seed(1))
-    other, _ = again.twin(method, 1)
+    other, _ = again.copy_method(method, 1)
     assert other.model is not net
     assert other.of.model is other.model
     assert other.of.layer is other.model.conv2
@@ -274,7 +274,7 @@ def test_a_methods_own_samples_are_the_same_at_every_call():
         assert M.sensitivity_max(method, x, 0, radius=1e-6).max() < 1e-4
         assert method.generator is None
     kernel = tw.IntegratedGradients(twice, n_steps=4)
-    assert again.settled(kernel) is not kernel
+    assert again.with_fixed_seed(kernel) is not kernel
 
 
 class Idle(torch.nn.Module):

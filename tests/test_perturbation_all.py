@@ -6,7 +6,7 @@ import torch
 
 import torchwhy as tw
 from torchwhy.engine.features.masks import SlidingWindows
-from torchwhy.engine.run.batching import _Bytes
+from torchwhy.engine.run.call_cost import CallCost
 
 WEIGHTS = np.random.default_rng(0).normal(size=(16, 2))
 SAMPLES = {"n_samples": 40, "generator": 0}
@@ -91,12 +91,12 @@ def test_calls_that_ran_out_of_memory_are_not_counted():
 
 def test_a_long_series_takes_no_memory_of_its_square():
     n, score = 6000, lambda z: z[:, 0, :100].sum(1)
-    with _Bytes() as made:
+    with CallCost() as made:
         found = tw.RISE(score, n_samples=10, batch_size=10, generator=0).attribute(torch.ones(1, 1, n))
     assert made.largest < n**2  # not as many numbers, of 8 bytes, nor a fourth of it
     assert found.shape == (1, 1, n)
     windows = SlidingWindows((n,), (8,), (4,))
-    with _Bytes() as made:
+    with CallCost() as made:
         keep = windows.keep(torch.tensor([0, 1498]), torch.device("cpu"))
         mean = windows.mean_over(torch.arange(1499, dtype=torch.double)[None])
     assert made.largest <= 100 * n

@@ -15,15 +15,15 @@ from torchwhy.engine import torch_internals as internals
 # attributes of modules, tensors and operations
 PRIVATE = {
     *("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_orig_mod"),
-    *("_version", "_make_wrapper_subclass", "_schema"),
+    *("_version", "_make_wrapper_subclass", "_schema", "_saved_input"),
 }
 # files that still use some of these by themselves
 ELSEWHERE = {
     "engine/layers/grid_layout.py",
-    "engine/run/batching.py",
+    "engine/run/call_cost.py",
+    "engine/run/freeze.py",
     "engine/run/gradients.py",
     "engine/run/optimizations.py",
-    "engine/run/warn.py",
 }
 
 
@@ -115,6 +115,15 @@ def test_writing_to_a_tensor_or_a_view_of_it_changes_its_version():
     assert internals.version_of(x) == before
     x[:2].add_(1)
     assert internals.version_of(x) > before
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(3).eval(), nn.BatchNorm1d(3).train(), nn.InstanceNorm1d(3)])
+def test_the_node_of_a_norm_keeps_its_input(norm):
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    nodes = [norm(x).grad_fn]
+    while "BatchNorm" not in nodes[-1].name():
+        nodes.append(nodes[-1].next_functions[0][0])
+    torch.testing.assert_close(internals.saved_input(nodes[-1]).flatten(), x.detach().flatten())
 
 
 def test_a_wrapper_has_a_shape_and_no_memory():

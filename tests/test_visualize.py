@@ -94,18 +94,25 @@ def test_wrong_shapes_are_named(shape, hint):
         v.heatmap(np.ones(shape))
 
 
+def test_a_name_of_the_version_before_warns():
+    with pytest.warns(DeprecationWarning, match="as_photo"):
+        assert v.photo is v.as_photo
+    with pytest.raises(AttributeError, match="'heatmaps'"):
+        _ = v.heatmaps
+
+
 def test_photo_takes_any_range():
     floats = rng.random((3, 4, 5))
-    np.testing.assert_array_equal(v.photo(floats), floats.transpose(1, 2, 0))
-    np.testing.assert_allclose(v.photo((CAT * 255).astype(np.uint8)), CAT.transpose(1, 2, 0), atol=1 / 255)
-    np.testing.assert_allclose(v.photo(torch.tensor([[[0, 51]]], dtype=torch.uint8))[0, :, 0], [0, 0.2])
-    normed = v.photo(floats * 4 - 2)
+    np.testing.assert_array_equal(v.as_photo(floats), floats.transpose(1, 2, 0))
+    np.testing.assert_allclose(v.as_photo((CAT * 255).astype(np.uint8)), CAT.transpose(1, 2, 0), atol=1 / 255)
+    np.testing.assert_allclose(v.as_photo(torch.tensor([[[0, 51]]], dtype=torch.uint8))[0, :, 0], [0, 0.2])
+    normed = v.as_photo(floats * 4 - 2)
     assert normed.min() == 0
     assert normed.max() == 1
-    assert (v.photo(np.full((1, 2, 2), 7.0)) == 0.5).all()
-    assert v.photo(np.ones((1, 1, 4, 5))).shape == v.photo(np.ones((4, 5))).shape == (4, 5, 3)
+    assert (v.as_photo(np.full((1, 2, 2), 7.0)) == 0.5).all()
+    assert v.as_photo(np.ones((1, 1, 4, 5))).shape == v.as_photo(np.ones((4, 5))).shape == (4, 5, 3)
     with pytest.raises(ValueError, match=r"\(4, 5, 3\); .permute\(2, 0, 1\) would do"):
-        v.photo(floats.transpose(1, 2, 0))
+        v.as_photo(floats.transpose(1, 2, 0))
 
 
 def test_grey_is_the_brightness_lifted():

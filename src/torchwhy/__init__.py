@@ -12,7 +12,150 @@ A method is a class of settings over a model, called with data::
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
+
+# what type checkers and editors read; at run time a name is imported when it is first used
+if TYPE_CHECKING:
+    # isort: off
+    from torchwhy import (
+        attention as attention,
+        backprop as backprop,
+        baselines as baselines,
+        cam as cam,
+        concept as concept,
+        counterfactual as counterfactual,
+        gradient as gradient,
+        lrp as lrp,
+        metrics as metrics,
+        models as models,
+        perturbation as perturbation,
+        shapley as shapley,
+        surrogate as surrogate,
+        targets as targets,
+        visualize as visualize,
+    )
+    from torchwhy.attention.alti import ALTI as ALTI
+    from torchwhy.attention.flow import AttentionFlow as AttentionFlow
+    from torchwhy.attention.relevance import AttentionRelevance as AttentionRelevance
+    from torchwhy.attention.rollout import (
+        AttentionRollout as AttentionRollout,
+        RawAttention as RawAttention,
+    )
+    from torchwhy.attribution import Attribution as Attribution
+    from torchwhy.backprop.deeplift import (
+        DeepLIFT as DeepLIFT,
+        DeepSHAP as DeepSHAP,
+    )
+    from torchwhy.backprop.excitation import ExcitationBackprop as ExcitationBackprop
+    from torchwhy.backprop.guided_backprop import (
+        DeconvNet as DeconvNet,
+        GuidedBackprop as GuidedBackprop,
+    )
+    from torchwhy.backprop.linear_approximation import LinearApproximation as LinearApproximation
+    from torchwhy.backprop.lrp import LRP as LRP
+    from torchwhy.baselines import (
+        Blur as Blur,
+        Constant as Constant,
+        Distribution as Distribution,
+        Mean as Mean,
+        Noise as Noise,
+        Uniform as Uniform,
+    )
+    from torchwhy.cam.ablation_cam import AblationCAM as AblationCAM
+    from torchwhy.cam.cam import CAM as CAM
+    from torchwhy.cam.eigen_cam import (
+        EigenCAM as EigenCAM,
+        EigenGradCAM as EigenGradCAM,
+        KPCACAM as KPCACAM,
+    )
+    from torchwhy.cam.finer_cam import FinerCAM as FinerCAM
+    from torchwhy.cam.fullgrad import FullGrad as FullGrad
+    from torchwhy.cam.gradient_cams import (
+        ElementWiseCAM as ElementWiseCAM,
+        GradCAM as GradCAM,
+        GradCAMPlusPlus as GradCAMPlusPlus,
+        HiResCAM as HiResCAM,
+        LayerCAM as LayerCAM,
+        ShapleyCAM as ShapleyCAM,
+        SmoothGradCAMPlusPlus as SmoothGradCAMPlusPlus,
+        XGradCAM as XGradCAM,
+    )
+    from torchwhy.cam.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
+    from torchwhy.cam.opti_cam import OptiCAM as OptiCAM
+    from torchwhy.cam.score_cam import (
+        ISCAM as ISCAM,
+        SSCAM as SSCAM,
+        ScoreCAM as ScoreCAM,
+    )
+    from torchwhy.comparison import compare as compare
+    from torchwhy.comparison_table import Comparison as Comparison
+    from torchwhy.concept.dissection import NetworkDissection as NetworkDissection
+    from torchwhy.concept.feature_visualization import (
+        DeepDream as DeepDream,
+        FeatureVisualization as FeatureVisualization,
+    )
+    from torchwhy.concept.tcav import TCAV as TCAV
+    from torchwhy.counterfactual.counterfactual import Counterfactual as Counterfactual
+    from torchwhy.engine.layers.resolve import Layer as Layer
+    from torchwhy.engine.run.batching import memory_budget as memory_budget
+    from torchwhy.explanation import Explanation as Explanation
+    from torchwhy.gradient.blur_ig import BlurIG as BlurIG
+    from torchwhy.gradient.conductance import (
+        Conductance as Conductance,
+        InternalInfluence as InternalInfluence,
+    )
+    from torchwhy.gradient.expected_gradients import (
+        ExpectedGradients as ExpectedGradients,
+        GradientSHAP as GradientSHAP,
+    )
+    from torchwhy.gradient.guided_ig import GuidedIG as GuidedIG
+    from torchwhy.gradient.idgi import IDGI as IDGI
+    from torchwhy.gradient.input_x_gradient import InputXGradient as InputXGradient
+    from torchwhy.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from torchwhy.gradient.layer_activation import LayerActivation as LayerActivation
+    from torchwhy.gradient.saliency import Saliency as Saliency
+    from torchwhy.gradient.smoothgrad import (
+        SmoothGrad as SmoothGrad,
+        SquareGrad as SquareGrad,
+        VarGrad as VarGrad,
+    )
+    from torchwhy.perturbation.extremal_perturbation import ExtremalPerturbation as ExtremalPerturbation
+    from torchwhy.perturbation.feature_ablation import (
+        FeatureAblation as FeatureAblation,
+        FeaturePermutation as FeaturePermutation,
+    )
+    from torchwhy.perturbation.lime import LIME as LIME
+    from torchwhy.perturbation.occlusion import Occlusion as Occlusion
+    from torchwhy.perturbation.rise import RISE as RISE
+    from torchwhy.perturbation.segments import (
+        patches as patches,
+        superpixels as superpixels,
+    )
+    from torchwhy.shapley.exact_shapley import ExactShapley as ExactShapley
+    from torchwhy.shapley.kernel_shap import (
+        Banzhaf as Banzhaf,
+        KernelSHAP as KernelSHAP,
+    )
+    from torchwhy.shapley.linear_shap import LinearSHAP as LinearSHAP
+    from torchwhy.shapley.shapley_sampling import (
+        OwenValues as OwenValues,
+        ShapleySampling as ShapleySampling,
+    )
+    from torchwhy.surrogate.bias import BiasReport as BiasReport
+    from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
+    from torchwhy.surrogate.importance import (
+        GradientImportance as GradientImportance,
+        PermutationImportance as PermutationImportance,
+    )
+    from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
+    from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
+    from torchwhy.targets import Neuron as Neuron
+    from torchwhy.wrapper import (
+        Processed as Processed,
+        Wrapper as Wrapper,
+    )
+    # isort: on
 
 __version__ = "0.1.0"
 
@@ -21,7 +164,8 @@ _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
     "targets": ["Neuron"],
-    "engine.layers.hooks": ["Layer"],
+    "engine.layers.resolve": ["Layer"],
+    "engine.run.batching": ["memory_budget"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],
@@ -79,31 +223,64 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
     "comparison_table": ["Comparison"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
-_PACKAGES = ("baselines", "lrp", "metrics", "models", "visualize")
+
+# the rooms: modules and packages that are reached as ``torchwhy.NAME``
+_ROOMS = (
+    "attention",
+    "backprop",
+    "baselines",
+    "cam",
+    "concept",
+    "counterfactual",
+    "gradient",
+    "lrp",
+    "metrics",
+    "models",
+    "perturbation",
+    "shapley",
+    "surrogate",
+    "targets",
+    "visualize",
+)
 
 __all__ = ["__version__", "methods", *_MODULES]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
+def _load(name: str) -> Any:
+    """Import a public name or a room on its first use.
+
+    Raises:
+        AttributeError: there is no such name; the message says what it is called here, or the nearest names.
+    """
+    if name in _ROOMS:
         return importlib.import_module(f".{name}", __name__)
     if name not in _MODULES:
-        raise AttributeError(f"module 'torchwhy' has no attribute {name!r}")
+        message = f"module 'torchwhy' has no attribute {name!r}"
+        if not name.startswith("_"):
+            from torchwhy.other_libraries import hint_for
+
+            message += hint_for(name, [*__all__, *_ROOMS])
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
     found = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 
 
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = _load
+
+
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])
 
 
-def methods() -> dict[str, type[Any]]:
-    """All methods, by name, in the order of their families."""
-    found = {name: __getattr__(name) for name in _MODULES}
-    base = found["Attribution"]
-    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, base) and c is not base}
+def methods() -> dict[str, type[Attribution]]:
+    """Return all methods, by name, in the order of their families."""
+    found = {name: _load(name) for name in _MODULES}
+    bases = (found["Attribution"], found["Wrapper"], found["Processed"])
+    return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, bases[0]) and c not in bases}

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
-from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.attribution import Inputs
+from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.prepare import prepare
 from torchwhy.problem import Problem
-from torchwhy.settings import Settings
+from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike, logits_per_row
 
 
-class _AllOutputs(Attribution):
-    needs_gradient: ClassVar[bool] = False
-
-
-class _AllActivations(_AllOutputs):
-    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "tap"
-
-
-@dataclass(kw_only=True, repr=False)
 class Analysis(Settings):
     """The base class: a model, and how it is run.
 
@@ -36,11 +27,11 @@ class Analysis(Settings):
         progress: show a bar.
     """
 
-    batch_size: int | None = None
+    batch_size: Count | None = None
     progress: bool = False
 
     def steps(self, n: int) -> Iterable[int]:
-        """``range(n)``, with a bar if asked for."""
+        """Return ``range(n)``, with a bar if asked for."""
         if not self.progress:
             return range(n)
         from tqdm.auto import tqdm
@@ -57,18 +48,27 @@ class Analysis(Settings):
         gradient: bool = False,
         additional_forward_args: Any = None,
     ) -> Iterator[Problem]:
-        """The checked problem, open while the block lasts; with ``layer`` it is tapped there."""
-        kind = Attribution if gradient else _AllOutputs if layer is None else _AllActivations
-        asked = kind(self.model, layer=layer, batch_size=self.batch_size, progress=self.progress)
+        """Return the checked problem, open while the block lasts; with ``layer`` what passes that is read."""
         with torch.inference_mode(False):
-            problem = asked._problem(inputs, target, None, None, additional_forward_args)
-            problem.batching.label = type(self).__name__
+            problem = prepare(
+                self.model,
+                inputs,
+                target,
+                needs_gradient=gradient,
+                needs_float_inputs=gradient,
+                additional_forward_args=additional_forward_args,
+                layer=layer,
+                layer_role="own" if layer is None else "read",
+                batch_size=self.batch_size,
+                progress=self.progress,
+                label=type(self).__name__,
+            )
             with problem.open():
                 yield problem
 
 
 def one_tensor(inputs: Any) -> Tensor:
-    """``inputs``, where only a tensor will do.
+    """Return ``inputs``, where only a tensor will do.
 
     Raises:
         TypeError: it is none.
@@ -79,7 +79,7 @@ def one_tensor(inputs: Any) -> Tensor:
 
 
 def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequence[Tensor]], rows: Tensor) -> Tensor:
-    """The model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph.
+    """Return the model's outputs ``(M, ...)`` for ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph.
 
     ``z(a, b)`` makes its rows a to b - 1 when they are needed.
     """
@@ -87,8 +87,6 @@ def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequenc
 
     def work(a: int, b: int) -> Tensor:
         with torch.no_grad():
-            out = logits_per_row(problem.output(part(a, b), rows[a:b]), b - a)
-        problem.evaluations += b - a
-        return out
+            return logits_per_row(problem.run.outputs(part(a, b), rows[a:b]), b - a)
 
-    return torch.cat(list(problem.batches(len(rows), work)))
+    return problem.run.concatenated(len(rows), work)

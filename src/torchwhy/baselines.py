@@ -14,10 +14,13 @@ from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
 
 @dataclass(frozen=True)
 class Baseline:
-    """A rule that gives, for inputs ``(N, ...)``, K baselines ``(K, N or 1, ...)``."""
+    """The base class of baselines: a rule that gives, for inputs ``(N, ...)``, K baselines ``(K, N or 1, ...)``.
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
+    A subclass with a ``rows`` of its own goes wherever ``baselines=`` is taken.
+    """
+
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
         raise NotImplementedError
 
 
@@ -27,8 +30,8 @@ class Constant(Baseline):
 
     value: float = 0.0
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The number, shape ``(1, 1, ...)``."""
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the number, shape ``(1, 1, ...)``."""
         return torch.full_like(x[:1], self.value)[None]
 
 
@@ -36,8 +39,8 @@ class Constant(Baseline):
 class Mean(Baseline):
     """Each row's mean: over its last two dimensions for images (one value a channel), else over all of it."""
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Means, shape ``(1, N, ...)``."""
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return means, shape ``(1, N, ...)``."""
         return x.mean(tuple(range(2, x.dim())) if x.dim() > 2 else 1, keepdim=True).expand_as(x)[None]
 
 
@@ -51,14 +54,14 @@ class Blur(Baseline):
 
     sigma: float = 20.0
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Blurred rows, shape ``(1, N, ...)``."""
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return blurred rows, shape ``(1, N, ...)``."""
         return gaussian_blur(x, x.new_full((len(x),), self.sigma))[None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Baseline):
-    """A rule that draws.
+    """The base class of baselines that are drawn.
 
     Args:
         generator: an int or a CPU ``torch.Generator``; None takes the method's, which is a fresh one for methods that have
@@ -67,9 +70,9 @@ class Random(Baseline):
 
     generator: Seed = None
 
-    def own(self, generator: torch.Generator) -> torch.Generator:
-        """The one to draw from, the method's being given."""
-        return generator if self.generator is None else make_generator(self.generator)
+    def own(self, generator: torch.Generator | None) -> torch.Generator:
+        """Return the generator to draw from: this baseline's own, else the method's, else (None) a fresh one."""
+        return make_generator(generator if self.generator is None else self.generator)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,8 @@ class Noise(Random):
     std: float = 1.0
     k: int = 1
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise, shape ``(K, 1, ...)``, the same for all rows."""
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return noise, shape ``(K, 1, ...)``, the same for all rows."""
         return (torch.randn(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
 
 
@@ -104,8 +107,8 @@ class Uniform(Random):
     high: float | None = None
     k: int = 1
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise, shape ``(K, N, ...)``, the same draws for all rows."""
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return noise, shape ``(K, N, ...)``, the same draws for all rows."""
         u = torch.rand(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
         flat = x.reshape(len(x), -1)
         low, high = (m.reshape(-1, *[1] * (x.dim() - 1)) for m in (flat.amin(1), flat.amax(1)))
@@ -124,8 +127,8 @@ class Distribution(Baseline):
 
     data: Tensor
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The rows, shape ``(K, 1, ...)``.
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the rows of data, shape ``(K, 1, ...)``.
 
         Raises:
             TypeError: something else than a tensor.
@@ -146,7 +149,7 @@ class Distribution(Baseline):
 
 @dataclass(frozen=True, eq=False)
 class ResolvedBaseline(Baseline):
-    """Baselines as methods hand them to one another.
+    """Baselines that are tensors already, as methods hand them to one another.
 
     Args:
         data: tensor ``(K, N or 1, ...)``.
@@ -154,8 +157,8 @@ class ResolvedBaseline(Baseline):
 
     data: Tensor
 
-    def rows(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The same."""
+    def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the tensor."""
         return self.data
 
 
@@ -165,9 +168,9 @@ BaselineLike = Baseline | Tensor | float | str | None
 
 
 def resolve_baseline(
-    baseline: BaselineLike, x: Tensor, generator: torch.Generator, *, distribution: bool = False
+    baseline: BaselineLike, x: Tensor, generator: torch.Generator | None, *, distribution: bool = False
 ) -> Tensor:
-    """Baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
+    """Return the baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
 
     Args:
         baseline: an object, a name, a number, a tensor that broadcasts to ``x``, or None for zero.
@@ -212,7 +215,12 @@ def resolve_baseline(
 
 
 def is_fixed(baseline: BaselineLike, seed: int) -> BaselineLike:
-    """The same, or one that draws alike wherever it is used: from a seed, its own generator's or else the one given."""
+    """Return the baseline with a fixed seed, so that it draws alike wherever it is used.
+
+    Args:
+        baseline: in any form; one that draws nothing is returned as it is, and so is one whose generator is an int.
+        seed: taken where the baseline has no generator; one that has draws its seed from that.
+    """
     if isinstance(baseline, str) and issubclass(NAMED.get(baseline, Baseline), Random):
         baseline = NAMED[baseline]()
     if not isinstance(baseline, Random) or isinstance(baseline.generator, int):
@@ -221,7 +229,7 @@ def is_fixed(baseline: BaselineLike, seed: int) -> BaselineLike:
 
 
 def same_number(baselines: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """As many baselines for every input: a single one ``(1, N or 1, ...)`` goes with each of the others' K.
+    """Return as many baselines for every input: a single one ``(1, N or 1, ...)`` goes with each of the others' K.
 
     Raises:
         ValueError: different numbers of them.

@@ -10,7 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchwhy.models import LoadedModel
 
 DEMO_PHOTOS = ("chelsea", "coffee")
 DEMO_MODEL = "efficientnet-lite0"
@@ -71,10 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain_command)
 
     methods = commands.add_parser("methods", help="the table of methods")
-    methods.set_defaults(run=lambda args: print(methods_table()))
+    methods.set_defaults(run=_print_methods)
     metrics = commands.add_parser("metrics", help="the table of metrics")
-    metrics.set_defaults(run=lambda args: print(metrics_table()))
+    metrics.set_defaults(run=_print_metrics)
     return parser
+
+
+def _print_methods(args: argparse.Namespace) -> None:
+    print(methods_table())
+
+
+def _print_metrics(args: argparse.Namespace) -> None:
+    print(metrics_table())
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -114,15 +127,25 @@ def _explain_command(args: argparse.Namespace) -> None:
 
 
 def _show_figure(
-    loaded: Any, x: Any, target: Any, names: Sequence[str], out: Path, settings: dict[str, Any], effort: float = 1.0
+    loaded: LoadedModel,
+    x: Tensor,
+    target: int | str,
+    names: Sequence[str],
+    out: Path,
+    settings: dict[str, Any],
+    effort: float = 1.0,
 ) -> None:
-    """Explain the images by the methods, print a line for each, and write the figure."""
+    """Explain the images by the methods, print a line for each, and write the figure.
+
+    Raises:
+        ValueError: the model does not give one score per class, or has no such class.
+    """
     from torchwhy.demo import explain_photos
     from torchwhy.models import to_image
     from torchwhy.visualize import grid
 
     begun, scores = time.perf_counter(), _shares(loaded, x)
-    classes = scores.argmax(1).tolist() if target == "predicted" else [target] * len(x)
+    classes = scores.argmax(1).tolist() if isinstance(target, str) else [target] * len(x)
     if max(classes) >= scores.shape[1]:
         raise ValueError(
             f"--target: {max(classes)} is not the number of a class; they go from 0 to {scores.shape[1] - 1}"
@@ -147,8 +170,8 @@ def _show_figure(
     print(f"{out}: {len(shown)} methods, {time.perf_counter() - begun:.0f} s")
 
 
-def _shares(loaded: Any, x: Any) -> Any:
-    """The probability of each class, ``(N, classes)``.
+def _shares(loaded: LoadedModel, x: Tensor) -> Tensor:
+    """Return the probability of each class, ``(N, classes)``.
 
     Raises:
         ValueError: the model cannot take such pictures, or gives something else.
@@ -191,6 +214,11 @@ def _writable(out: Path) -> None:
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value of a setting that was given as ``NAME=VALUE``.
+
+    Raises:
+        ValueError: there is no ``=``.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set: expected NAME=VALUE, got {text!r}")
@@ -201,7 +229,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def methods_table() -> str:
-    """The table of methods in Markdown, from the facts that their classes state."""
+    """Return the table of methods in Markdown, from the facts that their classes state."""
     from torchwhy import methods
 
     yes = {True: "✓", False: ""}
@@ -215,7 +243,7 @@ def methods_table() -> str:
 
 
 def metrics_table() -> str:
-    """The table of metrics in Markdown, from the facts on the functions."""
+    """Return the table of metrics in Markdown, from the facts on the functions."""
     from torchwhy import metrics
 
     better = {True: "higher", False: "lower", None: ""}
@@ -232,14 +260,15 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
-def _what(documented: Any) -> str:
-    """The first sentence of a docstring, without its equation and shape."""
+def _what(documented: object) -> str:
+    """Return the first sentence of a docstring, without its equation and shape."""
     first = " ".join((documented.__doc__ or "").split("\n\n")[0].split())
     first = re.sub(r":(?:func|class):`~?(?:\w+\.)*(\w+)`", r"`\1`", first).replace("``", "`")
     return re.split(r",? (?:shape )?\(N,\)|:math:|\.(?: |$)", first)[0].rstrip(" :,.")
 
 
 def _link(paper: str) -> str:
+    """Return a paper, ``arXiv:NUMBER`` or ``doi:NUMBER``, as a Markdown link."""
     place, _, number = paper.rpartition(":")
     site = "https://arxiv.org/abs/" if place == "arXiv" else "https://doi.org/"
     return f"[{paper}]({site}{number})" if number else ""

@@ -10,10 +10,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Cell(NamedTuple):
@@ -198,8 +201,8 @@ class Comparison:
 
     _repr_html_ = to_html
 
-    def plot(self) -> Any:
-        """A ``matplotlib`` figure: a panel for each metric, a line for each method, means with their intervals."""
+    def plot(self) -> Figure:
+        """Draw a panel for each metric, a line for each method, means with their intervals."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(1.4 + 2.1 * len(self.metrics), 0.9 + 0.26 * len(self.methods)), layout="constrained")

@@ -2,62 +2,67 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import torchwhy
 from torchwhy.attribution import Attribution
 from torchwhy.explanation import Explanation
-
-Effort = float  # in (0, 1]: the share of samples and steps that is spent
+from torchwhy.spelling import nearest_names
 
 # for each method, its settings on a photo; a method that is not named has none
-SETTINGS: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
-    "Saliency": lambda m, e: {"channels": "max"},
-    "SmoothGrad": lambda m, e: {"n_samples": _n(32, e), "channels": "max", "generator": 0},
-    "SquareGrad": lambda m, e: {"n_samples": _n(32, e), "channels": "sum", "generator": 0},
-    "VarGrad": lambda m, e: {"n_samples": _n(32, e), "channels": "sum", "generator": 0},
-    "IntegratedGradients": lambda m, e: {"tolerance": 0.01} if e == 1 else {"n_steps": _n(50, e)},
-    "ExpectedGradients": lambda m, e: {"n_samples": _n(64, e), "generator": 0},
-    "GradientSHAP": lambda m, e: {"n_samples": _n(64, e), "stdevs": 0.1, "generator": 0},
-    "BlurIG": lambda m, e: {"n_steps": _n(50, e)},
-    "GuidedIG": lambda m, e: {"n_steps": _n(50, e)},
-    "IDGI": lambda m, e: {"of": torchwhy.IntegratedGradients(m, n_steps=_n(50, e))},
-    "Conductance": lambda m, e: {"n_steps": _n(32, e), "layer": "auto"},
-    "InternalInfluence": lambda m, e: {"n_steps": _n(32, e), "layer": _inner_layer(m)},
-    "LayerActivation": lambda m, e: {"layer": "auto"},
-    "LinearApproximation": lambda m, e: {"layer": "auto"},
-    "SmoothGradCAMPlusPlus": lambda m, e: {"n_samples": _n(32, e), "generator": 0},
-    "ScoreCAM": lambda m, e: {"max_channels": _n(64, e)},
-    "SSCAM": lambda m, e: {"max_channels": _n(32, e), "n_samples": 4, "generator": 0},
-    "ISCAM": lambda m, e: {"max_channels": _n(32, e), "n_steps": 4},
-    "OptiCAM": lambda m, e: {"n_steps": _n(40, e)},
-    "ExtremalPerturbation": lambda m, e: {"n_steps": _n(60, e), "areas": (0.1,)},
-    "AblationCAM": lambda m, e: {"max_channels": _n(256, e)},
-    "Occlusion": lambda m, e: {"sliding_window_shapes": (3, 32, 32), "strides": (3, *[32 if e < 0.5 else 16] * 2)},
-    "RISE": lambda m, e: {"n_samples": _n(400, e), "generator": 0},
-    "LIME": lambda m, e: {"n_samples": _n(300, e), "n_segments": _n(50, e), "generator": 0},
-    "KernelSHAP": lambda m, e: {"n_samples": _n(300, e), "generator": 0},
-    "Banzhaf": lambda m, e: {"n_samples": _n(300, e), "generator": 0},
-    "ShapleySampling": lambda m, e: {"n_samples": _n(8, e), "generator": 0},
-    "OwenValues": lambda m, e: {"n_samples": _n(8, e), "generator": 0, "groups": _rows_of_patches(3 if e < 0.5 else 7)},
-    "FeaturePermutation": lambda m, e: {"generator": 0},
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Saliency": {"channels": "max"},
+    "SmoothGrad": {"channels": "max"},
+    "SquareGrad": {"channels": "sum"},
+    "VarGrad": {"channels": "sum"},
+    "GradientSHAP": {"stdevs": 0.1},
+    "Conductance": {"layer": "auto"},
+    "LayerActivation": {"layer": "auto"},
+    "LinearApproximation": {"layer": "auto"},
+    "SSCAM": {"n_samples": 4},
+    "ISCAM": {"n_steps": 4},
+    "ExtremalPerturbation": {"areas": (0.1,)},
 }
 
-# what a method is given besides the images and the target
-DATA: dict[str, Callable[[Any, Effort], dict[str, Any]]] = {
-    "ExpectedGradients": lambda x, e: {"baselines": "noise"},
-    "GradientSHAP": lambda x, e: {"baselines": "noise"},
-    "DeepSHAP": lambda x, e: {"baselines": torchwhy.Noise(std=0.5, k=_n(8, e))},
-    **dict.fromkeys(
-        ("FeatureAblation", "FeaturePermutation", "KernelSHAP", "Banzhaf", "ShapleySampling", "OwenValues"),
-        lambda x, e: {"feature_mask": torchwhy.patches(x, 3 if e < 0.5 else 7)},
-    ),
-    "ExactShapley": lambda x, e: {"feature_mask": torchwhy.patches(x, 2 if e < 0.5 else 3)},
+# the settings that say how much work is done; an effort below 1 takes that share of each
+COUNTS: dict[str, dict[str, int]] = {
+    "SmoothGrad": {"n_samples": 32},
+    "SquareGrad": {"n_samples": 32},
+    "VarGrad": {"n_samples": 32},
+    "ExpectedGradients": {"n_samples": 64},
+    "GradientSHAP": {"n_samples": 64},
+    "BlurIG": {"n_steps": 50},
+    "GuidedIG": {"n_steps": 50},
+    "Conductance": {"n_steps": 32},
+    "InternalInfluence": {"n_steps": 32},
+    "SmoothGradCAMPlusPlus": {"n_samples": 32},
+    "ScoreCAM": {"max_channels": 64},
+    "SSCAM": {"max_channels": 32},
+    "ISCAM": {"max_channels": 32},
+    "AblationCAM": {"max_channels": 256},
+    "OptiCAM": {"n_steps": 40},
+    "ExtremalPerturbation": {"n_steps": 60},
+    "RISE": {"n_samples": 400},
+    "LIME": {"n_samples": 300, "n_segments": 50},
+    "KernelSHAP": {"n_samples": 300},
+    "Banzhaf": {"n_samples": 300},
+    "ShapleySampling": {"n_samples": 8},
+    "OwenValues": {"n_samples": 8},
+}
+
+# the features are square patches, so many along a side: with half the effort or more, and with less
+PATCHES: dict[str, tuple[int, int]] = {
+    "FeatureAblation": (7, 3),
+    "FeaturePermutation": (7, 3),
+    "KernelSHAP": (7, 3),
+    "Banzhaf": (7, 3),
+    "ShapleySampling": (7, 3),
+    "OwenValues": (7, 3),
+    "ExactShapley": (3, 2),
 }
 
 NOT_FOR_PHOTOS = {
@@ -72,23 +77,59 @@ NOT_FOR_PHOTOS = {
 
 
 def for_photos() -> list[str]:
-    """The methods that explain a photo with nothing but the model."""
+    """Return the methods that explain a photo with nothing but the model."""
     return [name for name in torchwhy.methods() if name not in NOT_FOR_PHOTOS]
 
 
-def _rows_of_patches(grid: int) -> list[int]:
-    """The groups of OwenValues: patches of one height together."""
-    return [patch // grid for patch in range(grid * grid)]
+def _scaled(count: int, effort: float) -> int:
+    return max(2, round(count * effort))
 
 
-def _inner_layer(model: Any) -> str:
-    """A convolution in the upper half: the gradient at the last one is the same everywhere, where a mean is taken above it."""
+def _settings_for(method: type[Attribution], model: nn.Module, effort: float) -> dict[str, Any]:
+    """Return the settings that suit a photo, for the share ``effort`` of the work."""
+    name = method.__name__
+    settings = dict(SETTINGS.get(name, {}))
+    settings |= {key: _scaled(count, effort) for key, count in COUNTS.get(name, {}).items()}
+    if any(f.name == "generator" for f in fields(method)):
+        settings["generator"] = 0
+    if name == "IntegratedGradients":
+        settings |= {"tolerance": 0.01} if effort == 1 else {"n_steps": _scaled(50, effort)}
+    elif name == "IDGI":
+        settings["of"] = torchwhy.IntegratedGradients(model, n_steps=_scaled(50, effort))
+    elif name == "InternalInfluence":
+        settings["layer"] = _inner_layer(model)
+    elif name == "Occlusion":
+        stride = 32 if effort < 0.5 else 16
+        settings |= {"sliding_window_shapes": (3, 32, 32), "strides": (3, stride, stride)}
+    elif name == "OwenValues":
+        side = _patches_along(name, effort)
+        settings["groups"] = [patch // side for patch in range(side * side)]  # patches of one height together
+    return settings
+
+
+def _inner_layer(model: nn.Module) -> str:
+    """Return a convolution in the upper half of the model.
+
+    At the last one the gradient is the same everywhere, where a mean is taken above it.
+    """
     names = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     return names[int(0.6 * len(names))] if names else "auto"
 
 
-def _n(full: int, effort: float) -> int:
-    return max(2, round(full * effort))
+def _patches_along(name: str, effort: float) -> int:
+    full, quick = PATCHES[name]
+    return quick if effort < 0.5 else full
+
+
+def _data_for(name: str, x: Tensor, effort: float) -> dict[str, Any]:
+    """Return what a method is given besides the images and the target."""
+    if name in ("ExpectedGradients", "GradientSHAP"):
+        return {"baselines": "noise"}
+    if name == "DeepSHAP":
+        return {"baselines": torchwhy.Noise(std=0.5, k=_scaled(8, effort))}
+    if name in PATCHES:
+        return {"feature_mask": torchwhy.patches(x, _patches_along(name, effort))}
+    return {}
 
 
 @dataclass
@@ -110,21 +151,27 @@ class Shown:
 
 
 def method_named(name: str) -> type[Attribution]:
-    """The method of that name, whatever its case.
+    """Return the method of that name, whatever its case.
 
     Raises:
-        ValueError: there is none (with the nearest names).
+        ValueError: there is none; the nearest names are listed.
     """
-    known = {n.lower(): c for n, c in torchwhy.methods().items()}
+    known = {n.lower(): method for n, method in torchwhy.methods().items()}
     if name.lower() in known:
         return known[name.lower()]
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-    names = ", ".join(known[n].__name__ for n in near) or ", ".join(torchwhy.methods())
-    raise ValueError(f"method: there is no {name!r}; " + (f"the nearest are {names}" if near else f"there are {names}"))
+    near = nearest_names(name, torchwhy.methods(), cutoff=0.4)
+    listed = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(torchwhy.methods())}"
+    raise ValueError(f"method: there is no {name!r}; {listed}")
 
 
-def make(name: str, model: Any, *, effort: float = 1.0, **settings: Any) -> Attribution:
-    """A method with the settings that suit a photo, some of them replaced.
+def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: Any) -> Attribution:
+    """Return a method with the settings that suit a photo, some of them replaced.
+
+    Args:
+        name: the method's, whatever its case.
+        model: an image model.
+        effort: the share of samples and steps that is spent, in (0, 1].
+        settings: in place of those that suit a photo.
 
     Raises:
         ValueError: an unknown method, or a setting that it does not have.
@@ -134,19 +181,25 @@ def make(name: str, model: Any, *, effort: float = 1.0, **settings: Any) -> Attr
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise ValueError(f"{method.__name__} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
-    chosen = SETTINGS.get(method.__name__, lambda m, e: {})(model, effort)
+    chosen = _settings_for(method, model, effort)
     if {"n_steps", "method"} & set(settings):
         chosen.pop("tolerance", None)  # it would take the place of the steps that are asked for
     return method(model, **{**chosen, **settings})
 
 
 def explain_photos(
-    names: Iterable[str], model: Any, x: Any, target: Any, *, effort: float = 1.0, **settings: Any
+    names: Iterable[str],
+    model: nn.Module,
+    x: Tensor,
+    target: int | list[int] | str,
+    *,
+    effort: float = 1.0,
+    **settings: Any,
 ) -> list[Shown]:
-    """What each of the named methods says of images ``x`` ``(N, C, H, W)``."""
+    """Explain images ``x`` ``(N, C, H, W)`` by each of the named methods; further arguments as of :func:`make`."""
     shown = []
     for name in names:
         method = make(name, model, effort=effort, **settings)
-        data = DATA.get(type(method).__name__, lambda x, e: {})
-        shown.append(Shown(type(method).__name__, method.explain(x, target, **data(x, effort))))
+        name = type(method).__name__
+        shown.append(Shown(name, method.explain(x, target, **_data_for(name, x, effort))))
     return shown

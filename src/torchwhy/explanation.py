@@ -7,10 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,7 +51,7 @@ class Explanation:
         return f"Explanation({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
 
     def summary(self) -> dict[str, Any]:
-        """The facts on one line each: method, target, shapes, evaluations, seconds, gap."""
+        """Return the facts on one line each: method, target, shapes, evaluations, seconds, gap."""
         facts: dict[str, Any] = {"method": self.method, **self.settings, "target": _short(self.target)}
         facts["shape"] = ", ".join(str(tuple(t.shape)) for t in _tensors(self.attributions).values())
         facts["evaluations"], facts["seconds"] = self.evaluations, round(self.seconds, 3)
@@ -58,21 +61,21 @@ class Explanation:
 
     @property
     def shown(self) -> Any:
-        """The attributions as pictures show them: their difference from the neutral value, where that is not zero."""
+        """The attributions as pictures show them: less the neutral value, where that is not zero."""
         neutral = self.details.get("neutral")
         if not isinstance(self.attributions, Tensor) or not isinstance(neutral, (Tensor, list)):
             return self.attributions
         maps = self.attributions
         return maps - torch.as_tensor(neutral).to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
 
-    def plot(self, **options: Any) -> Any:
-        """A figure for what the attributions are: maps of images, lines of series, bars of features.
+    def plot(self, **options: Any) -> Figure:
+        """Draw what the attributions are: maps of images, lines of series, bars of features.
 
         Args:
-            options: handed to the picture, see :mod:`torchwhy.visualize`.
+            options: handed to the picture, see :func:`torchwhy.visualize.plot`.
 
-        Returns:
-            A ``matplotlib`` figure.
+        Raises:
+            ValueError: several tensors, or attributions of a shape that no picture fits.
         """
         from torchwhy.visualize import plot
 
@@ -80,14 +83,18 @@ class Explanation:
         known = None if error is None else error.nan_to_num(0.0, posinf=0.0)  # no error is drawn where it is not known
         return plot(_only(self.shown), _only(self.inputs), title=self.method, error=known, **options)
 
-    def overlay(self, **options: Any) -> Any:
-        """The first row's map over its image, as a ``matplotlib`` figure."""
+    def overlay(self, **options: Any) -> Figure:
+        """Draw the first row's map over its image.
+
+        Args:
+            options: handed to :func:`torchwhy.visualize.overlay`.
+        """
         from torchwhy.visualize import overlay
 
         return overlay(_only(self.inputs)[0], _only(self.shown)[0], **options)
 
     def _repr_html_(self) -> str:
-        """The notebook view: the picture, where there is one, above the facts."""
+        """Return the notebook view: the picture, where there is one, above the facts."""
         from torchwhy.visualize import to_html
 
         rows = "".join(
@@ -101,7 +108,10 @@ class Explanation:
             return table
 
     def save(self, path: str | Path) -> None:
-        """Write everything to a ``safetensors`` file; targets and settings that are not plain data are kept as text."""
+        """Write everything to a ``safetensors`` file.
+
+        Targets and settings that are not plain data are kept as text.
+        """
         from safetensors.torch import save_file
 
         tensors: dict[str, Tensor] = {}
@@ -142,20 +152,12 @@ class Explanation:
         forms = facts.pop("forms")
         for name, form in forms.items():
             parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}
-            facts[name] = (
-                None
-                if form == "NoneType"
-                else parts
-                if form == "dict"
-                else parts["0"]
-                if form == "Tensor"
-                else tuple(parts[str(i)] for i in range(len(parts)))
-            )
+            facts[name] = _in_form(form, parts)
         return cls(**facts)
 
 
-def _tensors(value: Any) -> dict[str, Tensor]:
-    """The tensors of a result, by name."""
+def _tensors(value: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Return the tensors of a result, by name."""
     if value is None:
         return {}
     if isinstance(value, Tensor):
@@ -163,17 +165,35 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     return {str(k): t for k, t in (value.items() if isinstance(value, Mapping) else enumerate(value))}
 
 
+def _in_form(form: str, parts: dict[str, Tensor]) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None:
+    """Return what :func:`_tensors` took apart: None, a tensor, a tuple or a dict, as the name of its class says."""
+    if form == "NoneType":
+        return None
+    if form == "Tensor":
+        return parts["0"]
+    if form == "dict":
+        return parts
+    return tuple(parts[str(i)] for i in range(len(parts)))
+
+
 def _only(value: Any) -> Any:
+    """Return the only tensor of a result, or None where there is none.
+
+    Raises:
+        ValueError: there are several.
+    """
     tensors = _tensors(value)
     if len(tensors) > 1:
         raise ValueError(f"a picture shows one tensor, this explanation has {len(tensors)}: pick one of .attributions")
     return next(iter(tensors.values()), None)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
+    """Return what JSON has no form for as numbers, if it is a small tensor, else as text."""
     return value.tolist() if isinstance(value, Tensor) and value.numel() < 1000 else repr(value)
 
 
-def _short(target: Any) -> str:
+def _short(target: object) -> str:
+    """Return a target in less than 60 characters."""
     text = str(target.tolist() if isinstance(target, torch.Tensor) else target)
     return text if len(text) < 60 else text[:57] + "..."

@@ -1,23 +1,95 @@
-"""What the classes of this library share: settings in the constructor, shown when printed."""
+"""What the classes of this library share: settings in the constructor, checked there, shown when printed."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from functools import cache
+from numbers import Integral, Real
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
+from typing_extensions import dataclass_transform
 
 
-@dataclass(kw_only=True, repr=False)
-class Settings:
-    """The base of all classes that are dataclasses of a model and settings."""
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that a setting can be.
 
-    model: Any = field(kw_only=False)
+    Args:
+        low, high: the smallest and the largest; None is none.
+        open_low, open_high: these are excluded.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """Say whether a number is within the bounds."""
+        above = self.low is None or (value > self.low if self.open_low else value >= self.low)
+        below = self.high is None or (value < self.high if self.open_high else value <= self.high)
+        return bool(above and below)
+
+    def __str__(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f" in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+        if self.low is not None:
+            return f" {'above' if self.open_low else 'of at least'} {self.low:g}"
+        return "" if self.high is None else f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+
+
+Count = Annotated[int, Bounds(1)]
+Positive = Annotated[float, Bounds(0, open_low=True)]
+NotNegative = Annotated[float, Bounds(0)]
+Fraction = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
+class _DataclassByItself:
+    """The base of classes whose subclasses are dataclasses without a decorator, which type checkers know by this one."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__eq__" not in vars(cls):  # the one that a dataclass then writes cannot compare tensors
-            cls.__eq__ = Settings.__eq__  # type: ignore[method-assign]
+        dataclass(kw_only=True, repr=False, eq=False)(cls)
+
+
+class Settings(_DataclassByItself):
+    """The base of all classes that are made of a model and settings.
+
+    A subclass is a dataclass by itself: its annotated attributes are its settings. They are checked when it is made, by their
+    annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`) and by ``_check_settings``.
+    """
+
+    model: Any = field(kw_only=False)
+
+    def __new__(cls, *args: Any, **settings: Any) -> Any:
+        """Refuse settings that there are not, naming the nearest."""
+        kind: Any = cls
+        for name in settings:
+            if name not in _setting_names(kind):
+                raise TypeError(_no_such_setting(kind, name))
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, hint in _checked_hints(kind).items():
+            value = getattr(self, name)
+            if not _fits(value, hint):
+                raise ValueError(f"{name}={value!r}: expected {_describe(hint)}")
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Refuse settings that make no sense together; called when they are all there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind: Any = type(self)
+        known = _setting_names(kind)
+        if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise AttributeError(_no_such_setting(kind, name))  # a slip; other attributes are a subclass's own
+        super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -25,7 +97,7 @@ class Settings:
         return all(_equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that differ from their defaults."""
+        """Return the settings that differ from their defaults."""
         found = {}
         for f in fields(self):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
@@ -42,8 +114,61 @@ class Settings:
         return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
 
 
+@cache
+def _setting_names(cls: Any) -> frozenset[str]:
+    return frozenset(f.name for f in fields(cls))
+
+
+def _no_such_setting(cls: Any, name: str) -> str:
+    near = difflib.get_close_matches(name, _setting_names(cls), n=3, cutoff=0.5)
+    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(_setting_names(cls)))}"
+    return f"{cls.__name__} has no setting {name!r}; {hint}"
+
+
+@cache
+def _checked_hints(cls: Any) -> dict[str, Any]:
+    """Return the annotations of the settings that can be checked by them."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(cls) if f.init and _is_plain(hints[f.name])}
+
+
+def _is_plain(hint: Any) -> bool:
+    """Say whether all that a hint allows is plain: flags, numbers, words, None."""
+    if get_origin(hint) is Annotated:
+        return True
+    if get_origin(hint) in (Union, UnionType):
+        return all(map(_is_plain, get_args(hint)))
+    return get_origin(hint) is Literal or hint in (bool, int, float, str, type(None))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Annotated:
+        kind, *bounds = get_args(hint)
+        return _fits(value, kind) and all(b.allows(value) for b in bounds)
+    if get_origin(hint) is Literal:
+        return isinstance(value, (str, int, type(None))) and value in get_args(hint)
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    """Return what a hint allows, in words."""
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_describe(part) for part in get_args(hint))
+    if get_origin(hint) is Annotated:
+        kind, *bounds = get_args(hint)
+        return _describe(kind) + "".join(map(str, bounds))
+    if get_origin(hint) is Literal:
+        *most, last = map(repr, get_args(hint))
+        return f"{', '.join(most)} or {last}" if most else last
+    return {bool: "True or False", int: "an int", float: "a number", str: "a string"}.get(hint, "None")
+
+
 def _equal_settings(a: Any, b: Any) -> bool:
-    """Whether two settings are equal: tensors and arrays where they have one shape and equal numbers."""
+    """Say whether two settings are equal: tensors and arrays where they have one shape and equal numbers."""
     if isinstance(a, (tuple, list)) and type(a) is type(b):
         return len(a) == len(b) and all(map(_equal_settings, a, b))
     if any(hasattr(v, "__array__") and getattr(v, "shape", ()) != () for v in (a, b)):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.structure import named_parts
 
 Index = int | tuple[int, ...]
 
@@ -32,25 +33,14 @@ TargetLike = int | Sequence[Index] | Tensor | tuple | Callable[[Any], Tensor] | 
 
 
 def find_logits(output: Any) -> Tensor:
-    """The logits in a model's output: the tensor itself, ``.logits``, or the only tensor of a dict, tuple or object.
+    """Return the logits in a model's output: the tensor itself, ``.logits``, or the only tensor of a dict, tuple or object.
 
     Raises:
         TypeError: no tensor, or several and none called ``logits``.
     """
     if isinstance(output, Tensor):
         return output
-    items = (
-        dict(output)
-        if hasattr(output, "items")
-        else output._asdict()
-        if hasattr(output, "_asdict")
-        else dict(enumerate(output))
-        if isinstance(output, (tuple, list))
-        else vars(output)
-        if hasattr(output, "__dict__")
-        else {}
-    )
-    tensors = {k: v for k, v in items.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in named_parts(output).items() if isinstance(v, Tensor)}
     if "logits" in tensors:
         return tensors["logits"]
     if len(tensors) == 1:
@@ -62,13 +52,13 @@ def find_logits(output: Any) -> Tensor:
 
 
 def logits_per_row(output: Any, m: int) -> Tensor:
-    """The logits in a model's output for m rows.
+    """Return the logits in a model's output for m rows.
 
     Raises:
         TypeError: as for :func:`find_logits`.
         ValueError: another number of rows.
     """
-    out = find_logits(output)
+    out = output if isinstance(output, Tensor) else find_logits(output)
     if out.dim() == 0 or len(out) != m:
         raise ValueError(
             f"the model was given {m} rows and returned an output of shape {tuple(out.shape)}: "
@@ -92,7 +82,7 @@ class Target:
     given: Any = None
 
     @classmethod
-    def of(cls, target: TargetLike, n: int, device: torch.device) -> Target:
+    def parse(cls, target: TargetLike, n: int, device: torch.device) -> Target:
         """Check ``target`` for ``n`` rows.
 
         Raises:
@@ -101,6 +91,8 @@ class Target:
         """
         if target is None:
             return cls()
+        if type(target) is int and target >= 0:
+            return cls((target,), (target,), given=target)
         if isinstance(target, Neuron):
             if callable(target.index):
                 return cls(function=target.index, neuron=target, given=target)
@@ -127,15 +119,15 @@ class Target:
         index = _as_index(target)
         return cls(index, index, given=target)
 
-    def take(self, rows: Tensor) -> TargetLike:
-        """The same target, in a form that a caller could have given, for the chosen rows."""
+    def select_rows(self, rows: Tensor) -> TargetLike:
+        """Return the same target, in a form that a caller could have given, for the chosen rows."""
         if not isinstance(self.index, Tensor):
             return self.given
         chosen = self.index[rows].tolist()
         return [t[0] if len(t) == 1 else tuple(t) for t in chosen]
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
-        """One score per row.
+        """Return one score per row.
 
         Args:
             output: what the model (or the neuron's layer) gave for M rows.
@@ -189,13 +181,13 @@ class DerivedTarget:
         """The target as the caller gave it."""
         return self.target.given
 
-    def take(self, rows: Tensor) -> Any:
-        """The target for the chosen rows, as a caller could give it."""
-        return self.target.take(rows)
+    def select_rows(self, rows: Tensor) -> Any:
+        """Return the target for the chosen rows, as a caller could give it."""
+        return self.target.select_rows(rows)
 
 
 def _as_index(value: Any) -> tuple[int, ...]:
-    """A tuple of ints, none negative."""
+    """Return a tuple of ints, none negative."""
     if isinstance(value, (tuple, list)):
         return tuple(i for v in value for i in _as_index(v))
     if isinstance(value, (bool, float, str)) or value is None:

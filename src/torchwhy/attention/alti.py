@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -82,7 +81,6 @@ class Transformations(Attentions):
         return out
 
 
-@dataclass(kw_only=True, repr=False)
 class ALTI(AttentionMethod):
     r"""What tokens hand to each other, multiplied over the layers: :math:`C_L \cdots C_1` with
     :math:`C_{ij} \propto [\|y_i\|_1 - \|y_i - T_i(x_j)\|_1]^+`, rows adding up to 1.

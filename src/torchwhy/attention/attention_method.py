@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from torchwhy.attention.capture import Attentions, Which, select
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.images.filters import resize_maps
 from torchwhy.engine.layers.grid_layout import spatial_shape, token_grid
+from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
-from torchwhy.engine.run.gradients import enable_grad_for
-from torchwhy.problem import ModelInputs, Problem, Tensors
+from torchwhy.engine.run.freeze import enable_grad_for
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class AttentionMethod(Attribution):
     """The base class of the methods that read the attention between tokens.
 
@@ -47,7 +47,9 @@ class AttentionMethod(Attribution):
     grid: tuple[int, int] | None = None
 
     needs_gradient: ClassVar[bool] = False  # True: mix gets the derivatives by the matrices
-    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "inner"
+    needs_float_inputs: ClassVar[bool] = False  # token ids are as good as any input
+    gives_one_map: ClassVar[bool] = True
+    layer_role: ClassVar[LayerRole] = "own"
     capture: ClassVar[type[Attentions]] = Attentions
 
     def matrices(self, seen: Any, n: int) -> list[Tensor]:
@@ -68,7 +70,7 @@ class AttentionMethod(Attribution):
             return self.mix(attentions, slopes, self._tokens(problem, attentions[0]))
 
         with enable_grad_for(problem.model, problem.x[0].device) if self.needs_gradient else torch.no_grad():
-            values = torch.cat(list(problem.batches(problem.n, work))).detach()
+            values = problem.run.concatenated(problem.n, work).detach()
         if problem.x[0].dim() != 4:
             return (values,)
         size = spatial_shape(problem.x[0])
@@ -82,10 +84,9 @@ class AttentionMethod(Attribution):
         scores = None
         with self.capture(graph=self.needs_gradient) as seen:
             if self.needs_gradient or problem.target.given is not None:  # a wrong target is refused by all methods
-                scores = problem._score(z, rows)
+                scores = problem.run.scores_with_graph(z, rows)
             else:
-                problem.evaluations += len(rows)
-                problem.output(z, rows)
+                problem.run.outputs(z, rows)
         attentions = self.matrices(seen, len(rows))
         if scores is None or not self.needs_gradient:
             return attentions, []
@@ -125,12 +126,6 @@ class AttentionMethod(Attribution):
                 f"grid: {count} tokens make no grid of patches over an image of {size[0]} × {size[1]}; give it"
             )
         return found.size[0], found.size[1], found.extra
-
-    def _check_inputs(self, model: Any, data: ModelInputs) -> None:
-        """Token ids are as good as any input: nothing is differentiated by them."""
-
-    def _form(self, values: Tensors, inputs: Inputs) -> Any:
-        return values[0]
 
 
 def fuse(attention: Tensor, how: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,6 @@ from torchwhy.attention.rollout import Fusion
 WHOLE = 2**30  # scipy's flows are whole numbers
 
 
-@dataclass(kw_only=True, repr=False)
 class AttentionFlow(AttentionMethod):
     r"""The largest flow from an output token to each input token, attention being the capacities:
     :math:`\frac{1}{2} (A_l + I)` between the tokens of layer l.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 from torchwhy.attention.attention_method import AttentionMethod
 
 
-@dataclass(kw_only=True, repr=False)
 class AttentionRelevance(AttentionMethod):
     r"""Attention weighted by its gradient: :math:`R \leftarrow R + \bar A_l R` from R = I, layer by layer, with
     :math:`\bar A = \mathbb{E}_h [\nabla_A f \odot A]^+`; the result is a row of R − I.

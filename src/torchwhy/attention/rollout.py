@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +13,6 @@ from torchwhy.attention.capture import Which
 Fusion = Literal["mean", "max", "min"]
 
 
-@dataclass(kw_only=True, repr=False)
 class RawAttention(AttentionMethod):
     r"""The attention that a token pays to each token: :math:`A_{ij}`, a row of a layer's matrix, fused over heads.
 
@@ -38,7 +36,6 @@ class RawAttention(AttentionMethod):
         return torch.stack([fuse(a, self.head_fusion) for a in attentions]).mean(0)[:, tokens].mean(1)
 
 
-@dataclass(kw_only=True, repr=False)
 class AttentionRollout(AttentionMethod):
     r"""Attention multiplied over the layers: :math:`\tilde A_L \cdots \tilde A_1` with
     :math:`\tilde A_l = \frac{1}{2} (A_l + I)`, the I for the way around each attention.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,12 +12,15 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.deeplift_rules import APART, RULES
 from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
-from torchwhy.backprop.run_rules import lookup, report_operations
+from torchwhy.backprop.run_rules import count_operations, lookup
+from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.rules.mode import OpRule, refuse_opaque_models
 from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
+from torchwhy.engine.run.rows import baseline_at
 from torchwhy.engine.run.warn import warn
-from torchwhy.gradient.paths import baseline_at
-from torchwhy.problem import Problem, RunningMoments, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 # name: rules of operations, operations taken apart, and the mode that runs them
 TABLES: dict[str, tuple[Mapping[str, OpRule], Mapping[str, OpRule], type[PairedRules]]] = {
@@ -27,7 +29,6 @@ TABLES: dict[str, tuple[Mapping[str, OpRule], Mapping[str, OpRule], type[PairedR
 }
 
 
-@dataclass(kw_only=True, repr=False)
 class DeepLIFT(Attribution):
     r"""Contributions by difference from a baseline: :math:`A_{nj} = m_{nj} (x_{nj} - b_{nj})`, where the multipliers m come
     from rules with :math:`\sum_j m_j \Delta x_j = \Delta y` at every operation.
@@ -75,17 +76,13 @@ class DeepLIFT(Attribution):
     uses_baselines: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1704.02685"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         refuse_opaque_models(problem.model)
-        k = len(problem.baselines[0])
-        multipliers, contributions, changes = (
-            RunningMoments(problem.n),
-            RunningMoments(problem.n),
-            RunningMoments(problem.n),
-        )
+        k = problem.n_baselines
+        multipliers, contributions, changes = (RunningMoments(problem.n) for _ in range(3))
         used: list[PairedRules] = []
-        for rows, m, difference, change, rules in problem.batches(
-            k * problem.n, lambda a, b: self._compare(problem, *problem.rows_and_samples(a, b))
+        for rows, m, difference, change, rules in problem.run.batches(
+            k * problem.n, lambda a, b: self._compare(problem, *problem.run.rows_and_samples(a, b))
         ):
             contributions.add(rows, [g * d for g, d in zip(m, difference)])
             changes.add(rows, [change[0] - change[1], change[0].abs() + change[1].abs()])
@@ -93,9 +90,9 @@ class DeepLIFT(Attribution):
                 multipliers.add(rows, m)
             used.append(rules)
         values = contributions.mean(k)
-        plain = report_operations(problem, used)
-        self._check(problem, values, changes.mean(k), plain)
-        return values if self.multiply_by_inputs else multipliers.mean(k)
+        details = count_operations(used)
+        gap = self._gap(values, changes.mean(k), details["plain_operations"])
+        return Result(values if self.multiply_by_inputs else multipliers.mean(k), gap, details=details)
 
     def _compare(
         self, problem: Problem, rows: Tensor, k: Tensor
@@ -105,28 +102,29 @@ class DeepLIFT(Attribution):
         b = [baseline_at(t, k, rows) for t in problem.baselines]
         table, apart, mode = lookup(TABLES, self.rule, "rule")
         with RecordedRun(table, APART) as recording:
-            below = problem.scores(b, rows)
+            below = problem.run.scores(b, rows)
         with mode(table, apart, recording, strict=self.strict) as rules:
-            above, m = problem.gradients(x, rows)
+            above, m = problem.run.gradients(x, rows)
         return rows, m, [v - w for v, w in zip(x, b)], (above, below), rules
 
-    def _check(self, problem: Problem, values: Tensors, scores: Tensors, plain: Counter[str]) -> None:
-        """Report the completeness gap, and warn of a large one."""
+    def _gap(self, values: Tensors, scores: Tensors, plain: dict[str, int]) -> Tensor:
+        """Return the completeness gap, and warn of a large one."""
         change, size = scores
         flat = torch.cat([v.reshape(len(v), -1) for v in values], 1)
         gap = (flat.sum(1) - change).abs()
-        problem.report(completeness_gap=gap)
         rounding = 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
         if bool((gap > self.tolerance * change.abs() + rounding).any()):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
-            fault = ", ".join(f"{name} ({n} times)" for name, n in plain.most_common()) or "none without a rule"
+            fault = (
+                ", ".join(f"{name} ({n} times)" for name, n in Counter(plain).most_common()) or "none without a rule"
+            )
             warn(
                 f"{type(self).__name__}: the attributions of row {worst} sum to {float(flat[worst].sum()):.4g}, but the score "
                 f"changes by {float(change[worst]):.4g}; non-linear operations that kept their plain gradient: {fault}",
             )
+        return gap
 
 
-@dataclass(kw_only=True, repr=False)
 class DeepSHAP(DeepLIFT):
     r"""DeepLIFT averaged over a distribution of baselines: :math:`A_n = \mathrm{mean}_k [m(x_n, b_k) (x_n - b_k)]`.
 

@@ -30,7 +30,7 @@ from torchwhy.engine.rules.mode import (
     in_place_rule,
 )
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
-from torchwhy.engine.rules.paired_run import map_nested
+from torchwhy.engine.structure import map_nested
 
 
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,8 +10,10 @@ from torchwhy.attribution import Attribution
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import Excitation, LayerRule, stabilize
 from torchwhy.backprop.propagation import Propagation, rule_table
-from torchwhy.backprop.run_rules import run_with_rules
-from torchwhy.problem import Problem, Tensors
+from torchwhy.backprop.run_rules import count_operations, run_with_rules
+from torchwhy.engine.run.rows import expand_like
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 
 class _Contrast(LayerRule):
@@ -30,7 +31,6 @@ class _Contrast(LayerRule):
         return found - self.rule.multiplier(layer.negated(), m) if self.top is layer else found
 
 
-@dataclass(kw_only=True, repr=False)
 class ExcitationBackprop(Attribution):
     r"""Marginal winning probabilities: the target's unit hands 1 down, each unit to its excitatory inputs,
     :math:`P(j) = \sum_k \frac{x_j w_{jk}^+}{\sum_i x_i w_{ik}^+} P(k)`.
@@ -51,11 +51,12 @@ class ExcitationBackprop(Attribution):
 
     paper: ClassVar[str] = "arXiv:1608.00507"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         def make() -> Propagation:
             rule = _Contrast() if self.contrastive else Excitation()
             return Propagation(rule_table(rule, rule))
 
-        scores, signal, _ = run_with_rules(problem, make)
+        scores, signal, used = run_with_rules(problem, make)
         start = 1 / stabilize(scores, 1e-12)
-        return tuple(x * m * start.to(m).view(-1, *[1] * (m.dim() - 1)) for x, m in zip(problem.x, signal))
+        values = tuple(x * m * expand_like(start, m) for x, m in zip(problem.x, signal))
+        return Result(values, details=count_operations(used))

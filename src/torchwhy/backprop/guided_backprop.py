@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from torchwhy.attribution import Attribution
-from torchwhy.backprop.run_rules import run_with_rules, warn_if_no_rule_ran
+from torchwhy.backprop.run_rules import count_operations, run_with_rules, warn_if_no_rule_ran
 from torchwhy.engine.rules.mode import (
     OpCall,
     OpRule,
@@ -21,7 +20,8 @@ from torchwhy.engine.rules.mode import (
     in_place_rule,
 )
 from torchwhy.engine.rules.operations import RECTIFIERS
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 
 class _Gate(torch.autograd.Function):
@@ -58,7 +58,6 @@ def deconvolution(call: OpCall) -> Tensor:
     return custom_pointwise_backward(call, call.value(), lambda m: (m.clamp(min=0),))
 
 
-@dataclass(kw_only=True, repr=False)
 class _Rectified(Attribution):
     """Gradients with another backward of the rectifiers."""
 
@@ -73,13 +72,12 @@ class _Rectified(Attribution):
         """
         return RuleMode(cls.table)
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         _, signal, used = run_with_rules(problem, self.rules)
         warn_if_no_rule_ran(used, type(self).__name__, "rectifiers (ReLU, GELU, SiLU, ...)")
-        return signal
+        return Result(signal, details=count_operations(used))
 
 
-@dataclass(kw_only=True, repr=False)
 class GuidedBackprop(_Rectified):
     r"""The gradient with negative signals dropped at every rectifier y = f(x): :math:`m_x = \max(m_y, 0) \max(f'(x), 0)`.
 
@@ -102,7 +100,6 @@ class GuidedBackprop(_Rectified):
     paper: ClassVar[str] = "arXiv:1412.6806"
 
 
-@dataclass(kw_only=True, repr=False)
 class DeconvNet(_Rectified):
     r"""The gradient with every rectifier's backward replaced by a rectifier of the signal: :math:`m_x = \max(m_y, 0)`.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class LinearApproximation(Attribution):
     r"""Activation times gradient at a layer, :math:`A_{nj} = a_{nj} \, \partial f / \partial a_{nj}`: the first-order change of
     the score if the unit were switched off.
@@ -24,4 +23,4 @@ class LinearApproximation(Attribution):
     paper: ClassVar[str] = "doi:10.23915/distill.00010"
 
     def _attribute(self, problem: Problem) -> Tensors:
-        return tuple(x * g for x, g in zip(problem.x, problem.all_gradients(problem.x)))
+        return tuple(x * g for x, g in zip(problem.x, problem.run.all_gradients(problem.x)))

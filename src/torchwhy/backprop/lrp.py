@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,14 +11,14 @@ from torchwhy.attribution import Attribution
 from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
 from torchwhy.backprop.lrp_rules import stabilize
 from torchwhy.backprop.propagation import Propagation
-from torchwhy.backprop.run_rules import run_with_rules
+from torchwhy.backprop.run_rules import count_operations, run_with_rules
 from torchwhy.engine.rules.mode import refuse_opaque_models
+from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
-from torchwhy.gradient.paths import sum_per_row
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 
-@dataclass(kw_only=True, repr=False)
 class LRP(Attribution):
     r"""Layer-wise relevance propagation: the score is handed down, layer by layer, in the proportions that each layer's rule
     says, :math:`R_j = \sum_k (z_{jk} / \sum_i z_{ik}) R_k`.
@@ -108,16 +107,16 @@ class LRP(Attribution):
             found["composite"] = Composite.of(found["composite"])
         return found
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         make = self._make_rules(problem.model)
         scores, signal, used = run_with_rules(problem, make)
         self._warn_if_not_first(used)
         values = signal if used[0].returns_relevance else tuple(x * m for x, m in zip(problem.x, signal))
-        problem.report(completeness_gap=(sum_per_row(values) - scores).abs())
+        gap = (sum_per_row(values) - scores).abs()
         if self.unit:
             scores = stabilize(scores, 1e-12)
-            values = tuple(v / scores.to(v).view(-1, *[1] * (v.dim() - 1)) for v in values)
-        return values
+            values = tuple(v / expand_like(scores, v) for v in values)
+        return Result(values, gap, details=count_operations(used))
 
     def _make_rules(self, model: Any) -> Callable[[], Propagation]:
         """Return what makes the rules of one model call."""

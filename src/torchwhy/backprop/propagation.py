@@ -52,7 +52,7 @@ from torchwhy.engine.rules.operations import (
     Operation,
     out_of_place,
 )
-from torchwhy.engine.rules.paired_run import map_nested
+from torchwhy.engine.structure import map_nested
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate

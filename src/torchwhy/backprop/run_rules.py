@@ -12,7 +12,8 @@ from torch import Tensor
 
 from torchwhy.engine.rules.mode import RuleMode, refuse_opaque_models
 from torchwhy.engine.run.warn import warn
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 Rules = TypeVar("Rules", bound=RuleMode)
 Option = TypeVar("Option")
@@ -25,23 +26,21 @@ def run_with_rules(problem: Problem, make: Callable[[], Rules]) -> tuple[Tensor,
     def work(start: int, stop: int) -> tuple[Rules, Tensor, Tensors]:
         z, rows = [t[start:stop] for t in problem.x], problem.rows[start:stop]
         with make() as rules:
-            scores, signal = problem.gradients(z, rows)
+            scores, signal = problem.run.gradients(z, rows)
         return rules, scores, signal
 
-    used, scores, signals = zip(*problem.batches(problem.n, work))
-    report_operations(problem, used)
+    used, scores, signals = zip(*problem.run.batches(problem.n, work))
     return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
 
 
-def report_operations(problem: Problem, used: Iterable[RuleMode]) -> Counter[str]:
-    """Put on the explanation how often operations ran by a rule and, non-linear ones, without; return the latter."""
+def count_operations(used: Iterable[RuleMode]) -> dict[str, dict[str, int]]:
+    """Return how often operations ran by a rule and, non-linear ones, without: details for the explanation."""
     ruled: Counter[str] = Counter()
     plain: Counter[str] = Counter()
     for rules in used:
         ruled |= rules.applied
         plain |= rules.without_rule
-    problem.report(details={"operations_with_rule": dict(ruled), "plain_operations": dict(plain)})
-    return plain
+    return {"operations_with_rule": dict(ruled), "plain_operations": dict(plain)}
 
 
 def warn_if_no_rule_ran(used: Iterable[RuleMode], method: str, changes: str) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from torchwhy.cam.class_activation_map import ClassActivationMap, at_least_float32, weighted_sum
+from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.cam.score_cam import top_channels
 from torchwhy.engine.layers.grid_layout import ToGrid
 from torchwhy.engine.layers.window_layout import BatchAxis, find_batch_axis
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.run.rows import at_least_float32
+from torchwhy.engine.run.runner import skip_model_below
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class AblationCAM(ClassActivationMap):
     r"""Channels weighted by the share of the score that is lost without them: :math:`w_{nc} = (f_n - f_{n \setminus c}) / f_n`.
 
@@ -33,7 +35,7 @@ class AblationCAM(ClassActivationMap):
     Paper: Desai and Ramaswamy 2020, Ablation-CAM, WACV, equation 3.
     """
 
-    max_channels: int | None = None
+    max_channels: Count | None = None
 
     needs_gradient: ClassVar[bool] = False
     paper: ClassVar[str] = "doi:10.1109/WACV45572.2020.9093360"
@@ -47,21 +49,22 @@ class AblationCAM(ClassActivationMap):
             layouts[:] = [(view, find_batch_axis(view, t, m)) for view, t in zip(views, passed)]
             return [rows.split(t, m) for (_, rows), t in zip(layouts, passed)]
 
-        found, tensors = [], problem.read(problem.taps, problem.x, problem.rows, arrange)
-        for place, tensor, (layout, rows) in zip(problem.taps, tensors, layouts):
-            above = replace(problem, cut=(place,), join=rows.join, taps=(), x=(tensor,))
+        found, tensors = [], problem.run.activations(problem.read_layers, problem.x, problem.rows, arrange)
+        for place, tensor, (layout, rows) in zip(problem.read_layers, tensors, layouts):
+            above = skip_model_below(
+                problem.replace(input_layers=(place,), to_layer_layout=rows.join, read_layers=(), x=(tensor,))
+            )
             view = partial(_of_rows, layout, rows)
-            above.spare_below()
             weights = self._weights(above, view)
             if not weights.any():  # an error where no path leads to the target
-                replace(problem, taps=(place,)).tap([x[:1] for x in problem.x], problem.rows[:1])
+                read = problem.replace(read_layers=(place,))
+                read.run.gradients_and_activations([x[:1] for x in problem.x], problem.rows[:1])
             found.append(weighted_sum(at_least_float32(view(tensor)), weights))
-            problem.evaluations, problem._broken = above.evaluations, above._broken
         return found
 
     def _weights(self, above: Problem, view: ToGrid) -> Tensor:
         """Weights ``(N, C)`` of the channels of what is explained."""
-        tensor, scores = above.x[0], above.all_scores(above.x)
+        tensor, scores = above.x[0], above.run.all_scores(above.x)
         if bool((scores == 0).any()):
             raise ValueError(
                 f"target: the score of row {int((scores == 0).nonzero()[0])} is 0, and AblationCAM's weights are shares of it"
@@ -73,9 +76,9 @@ class AblationCAM(ClassActivationMap):
         def work(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             k, row = channels[start:stop], rows[start:stop]
             without = tensor[row].flatten(1).scatter(1, cells[k], 0).view(-1, *tensor.shape[1:])
-            return row, k, 1 - above.scores([without], row) / scores[row]
+            return row, k, 1 - above.run.scores([without], row) / scores[row]
 
-        for row, k, lost in above.batches(len(rows), work):
+        for row, k, lost in above.run.batches(len(rows), work):
             weights[row, k] = lost.to(weights)
         return weights
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,7 +11,6 @@ from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class CAM(ClassActivationMap):
     r"""Channels weighted by the class's weights in the linear layer that follows global average pooling:
     :math:`M_{nu} = \sum_c w_{kc} A_{ncu}`, k the target class.
@@ -37,7 +35,7 @@ class CAM(ClassActivationMap):
         """As for all."""
         classes = self.classes(problem)
         found = []
-        for a, place in zip(self.activations(problem), problem.taps):
+        for a, place in zip(self.activations(problem), problem.read_layers):
             head, rectified = self._head(problem, a[:1])
             if head is None:
                 raise ValueError(
@@ -51,9 +49,8 @@ class CAM(ClassActivationMap):
     @staticmethod
     def _head(problem: Problem, a: Tensor) -> tuple[nn.Linear | None, bool]:
         """The linear layer that gives the model's output from the means of ``a`` ``(1, C, *grid)``; rectified first?"""
-        exact = replace(problem, precision=None)  # as the activations are
-        passed = exact.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
-        problem.evaluations = exact.evaluations
+        exact = problem.replace(precision=None)  # as the activations are
+        passed = exact.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
         output = passed[-1][1]
         for place, tensor in reversed(passed):
             head = place.module

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, image_input_index, spatial_shape
-from torchwhy.engine.layers.hooks import LayerLike
-from torchwhy.engine.layers.window_layout import find_layout
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, image_input_index, spatial_shape
+from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
-from torchwhy.problem import GradientFunction, Problem, Tensors
+from torchwhy.engine.run.rows import at_least_float32
+from torchwhy.engine.run.runner import GradientFunction
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 from torchwhy.targets import Target
 
 
-@dataclass(kw_only=True, repr=False)
 class ClassActivationMap(Attribution):
     r"""The base class of the class activation maps: :math:`M_n = \mathrm{ReLU}(\sum_c w_{nc} A_{nc})`.
 
@@ -46,7 +48,8 @@ class ClassActivationMap(Attribution):
     upsample: bool = True
     reshape: ToGrid | None = None
 
-    layer_role: ClassVar = "tap"
+    layer_role: ClassVar[LayerRole] = "read"
+    gives_one_map: ClassVar[bool] = True
     derive: ClassVar[GradientFunction] = staticmethod(compute_gradients)
 
     def weights(self, a: Tensor, g: Tensor) -> Tensor:
@@ -62,19 +65,21 @@ class ClassActivationMap(Attribution):
 
         def work(start: int, stop: int) -> list[Tensor]:
             rows = problem.rows[start:stop]
-            _, gradients, activations = problem.tap([x[start:stop] for x in problem.x], rows, self.derive)
+            _, gradients, activations = problem.run.gradients_and_activations(
+                [x[start:stop] for x in problem.x], rows, self.derive
+            )
             views = self.views(problem, activations, len(rows))
             return [
                 self.combine(at_least_float32(f(a)), at_least_float32(_slopes(f, g)))
                 for f, a, g in zip(views, activations, gradients)
             ]
 
-        return [torch.cat(parts) for parts in zip(*problem.batches(problem.n, work))]
+        return [torch.cat(parts) for parts in zip(*problem.run.batches(problem.n, work))]
 
     def views(self, problem: Problem, tensors: Tensors, m: int) -> list[ToGrid]:
         """What turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
         size = spatial_shape(problem.x[image_input_index(problem.x)])
-        return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.taps, tensors)]
+        return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.read_layers, tensors)]
 
     def activations(self, problem: Problem) -> list[Tensor]:
         """The activations ``(N, C, *grid)`` of each layer."""
@@ -82,7 +87,9 @@ class ClassActivationMap(Attribution):
         def arrange(passed: Tensors, m: int) -> list[Tensor]:
             return [f(a) for f, a in zip(self.views(problem, passed, m), passed)]
 
-        return [at_least_float32(a) for a in problem.read(problem.taps, problem.x, problem.rows, arrange)]
+        return [
+            at_least_float32(a) for a in problem.run.activations(problem.read_layers, problem.x, problem.rows, arrange)
+        ]
 
     def classes(self, problem: Problem) -> Tensor:
         """The class ``(N,)`` of each row, for methods that explain nothing else.
@@ -97,27 +104,21 @@ class ClassActivationMap(Attribution):
             )
         return torch.as_tensor(target.index, device=problem.rows.device).flatten().expand(problem.n)
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]
-        problem.report(details={"layer": ", ".join(place.name for place in problem.taps)})
         if len(maps) > 1 and not self.upsample:
             raise ValueError(
                 "upsample=False: the maps of several layers are joined at the input's size; give one layer"
             )
+        details = {"layer": ", ".join(layer.name for layer in problem.read_layers)}
         if not self.upsample:
-            return (maps[0][:, None],)
+            return Result((maps[0][:, None],), details=details)
         size = spatial_shape(problem.x[image_input_index(problem.x)])
         if len(maps) > 1:
             peaks = [m.flatten(1).abs().amax(1).reshape(-1, *[1] * (m.dim() - 1)) for m in maps]
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
-        return (
-            torch.stack([resize_maps(m[:, None], size) for m in maps]).mean(0)
-            if maps[1:]
-            else resize_maps(maps[0][:, None], size),
-        )
-
-    def _form(self, values: Tensors, inputs: Inputs) -> Any:
-        return values[0]
+        large = [resize_maps(m[:, None], size) for m in maps]
+        return Result((large[0] if len(large) == 1 else torch.stack(large).mean(0),), details=details)
 
 
 def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
@@ -125,11 +126,6 @@ def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
     if w.dim() == a.dim():
         return (w * a).sum(1)
     return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
-
-
-def at_least_float32(t: Tensor) -> Tensor:
-    """The tensor in single precision at least: sums are not kept in half."""
-    return t.float() if t.dtype in (torch.half, torch.bfloat16) else t
 
 
 def _slopes(view: ToGrid, g: Tensor) -> Tensor:

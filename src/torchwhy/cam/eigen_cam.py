@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -15,7 +14,6 @@ from torchwhy.problem import Problem
 Kernel = Literal["sigmoid", "rbf", "poly", "linear"]
 
 
-@dataclass(kw_only=True, repr=False)
 class EigenCAM(ClassActivationMap):
     r"""The activations of each cell projected onto their first principal direction: :math:`M_{nu} = \sum_c A_{ncu} v_{nc}`.
 
@@ -39,7 +37,7 @@ class EigenCAM(ClassActivationMap):
         def work(a: Tensor, start: int, stop: int) -> Tensor:
             return self.project(a[start:stop])
 
-        return [torch.cat(list(problem.batches(problem.n, partial(work, a)))) for a in self.activations(problem)]
+        return [problem.run.concatenated(problem.n, partial(work, a)) for a in self.activations(problem)]
 
     def project(self, values: Tensor) -> Tensor:
         """Values ``(N, C, *grid)`` → ``(N, *grid)``."""
@@ -53,7 +51,6 @@ class EigenCAM(ClassActivationMap):
         return oriented(found, rows, noise).unflatten(1, values.shape[2:])
 
 
-@dataclass(kw_only=True, repr=False)
 class EigenGradCAM(EigenCAM):
     r"""Gradient times activation projected onto its first principal direction: :math:`g_{ncu} A_{ncu}` in the
     place that :math:`A_{ncu}` has in :class:`EigenCAM`, and so a map of a target.
@@ -72,7 +69,6 @@ class EigenGradCAM(EigenCAM):
         return self.project(g * a)
 
 
-@dataclass(kw_only=True, repr=False)
 class KPCACAM(EigenCAM):
     r"""The activations' first component by kernel PCA: :math:`M_{nu} = \sqrt{\lambda} v_u`, of the centred kernel matrix
     :math:`K_{uv} = k(a_u, a_v)` of the cells.

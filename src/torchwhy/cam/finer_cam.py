@@ -13,13 +13,12 @@ from torchwhy.cam.cam import CAM
 from torchwhy.cam.class_activation_map import ClassActivationMap
 from torchwhy.cam.eigen_cam import EigenCAM
 from torchwhy.cam.gradient_cams import GradCAM
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import make_generator
 from torchwhy.problem import Problem
+from torchwhy.settings import Count
 from torchwhy.targets import DerivedTarget, logits_per_row
 
 
-@dataclass(kw_only=True, repr=False)
 class FinerCAM(ClassActivationMap):
     r"""The map of a class's score less the scores of similar classes: :math:`y_k - \gamma \sum_d w_d y_d`, with
     :math:`\sum_d w_d = 1`, in the place of :math:`y_k`.
@@ -42,31 +41,31 @@ class FinerCAM(ClassActivationMap):
 
     of: ClassActivationMap | None = None
     strength: float = 0.6
-    n_references: int = 3
+    n_references: Count = 3
     references: Sequence[int] | None = None
     weighting: Literal["equal", "softmax"] = "equal"
 
     paper: ClassVar[str] = "arXiv:2501.11309"
 
     def maps(self, problem: Problem) -> list[Tensor]:
-        """Those of the other method."""
-        if self.weighting not in ("equal", "softmax"):
-            raise ValueError(f"weighting={self.weighting!r}: expected 'equal' or 'softmax'")
-        check_count("n_references", self.n_references)
+        """Return those of the other method."""
         of = self.of or GradCAM(self.model)
+        target, classes = problem.target, self.classes(problem)[:, None]
+        # other classes may be ruled out, by -inf
+        y = problem.replace(target=_OutputOfClasses(target), check_finite=False).run.all_scores(problem.x)
+        compared = self._compared(y, target.select(y, problem.rows), classes.to(y.device))
+        generator = make_generator(getattr(of, "generator", None))
+        problem = problem.replace(target=_Difference(target, self.strength, *compared), generator=generator)
+        return replace(of, layer=self.layer, reshape=self.reshape).maps(problem)
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        of = self.of
         blind = isinstance(of, (CAM, FinerCAM)) or (isinstance(of, EigenCAM) and not of.needs_gradient)
-        if blind or not isinstance(of, ClassActivationMap):
+        if blind or not isinstance(of, (ClassActivationMap, type(None))):
             raise ValueError(
                 f"of={type(of).__name__}: expected a class activation map that is made from the score, such as GradCAM"
             )
-        target, broken, classes = problem.target, problem._broken, self.classes(problem)[:, None]
-        problem.target = _OutputOfClasses(target)
-        y = problem.all_scores(problem.x)
-        compared = self._compared(y, target.select(y, problem.rows), classes.to(y.device))
-        problem._broken = broken  # other classes may be ruled out, by -inf
-        problem.target = _Difference(target, self.strength, *compared)
-        problem.generator = make_generator(getattr(of, "generator", None))
-        return replace(of, layer=self.layer, reshape=self.reshape).maps(problem)
 
     def _compared(self, y: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """The classes that each row is compared with, and their w, ``(N, D)``, by outputs ``(N, C)``, classes ``(N, 1)``."""

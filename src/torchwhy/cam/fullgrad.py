@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.cam.class_activation_map import at_least_float32
 from torchwhy.engine.images.filters import resize_maps
 from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, spatial_shape
-from torchwhy.engine.layers.hooks import ResolvedLayer
+from torchwhy.engine.layers.resolve import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
+from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.torch_internals import ConvModule, NormModule
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 _NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, NormModule)
 
 
-@dataclass(kw_only=True, repr=False)
 class FullGrad(Attribution):
     r"""The input's and the biases' gradients, each brought to [0, 1] and added up over the picture:
     :math:`M_n = \sum_c \psi(x_n \odot \nabla_x f)_c + \sum_l \sum_c \psi(b_l \odot \nabla_{z_l} f)_c`.
@@ -39,26 +40,25 @@ class FullGrad(Attribution):
     Paper: Srinivas and Fleuret 2019, arXiv:1905.00780, equations 2 and 4.
     """
 
-    layer_role: ClassVar = "inner"
+    layer_role: ClassVar[LayerRole] = "own"
     paper: ClassVar[str] = "arXiv:1905.00780"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         if self.layer is not None:
             raise ValueError("layer: FullGrad adds up all layers; leave it out")
         if not isinstance(problem.model, nn.Module):
             raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
-        passed = problem.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+        passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
         calls = Counter(place.name for place, _ in passed)
         layers = [
             (place if calls[place.name] > 1 else replace(place, call=None), batch_axis_of_one_row(tuple(t.shape)))
             for place, t in passed
             if _adds(place.module)
         ]
-        problem.taps = tuple(_own(place) for place, _ in layers)
-        found = problem.batches(problem.n, lambda a, b: self._maps(problem, layers, problem.rows[a:b]))
+        problem = problem.replace(read_layers=tuple(_own(place) for place, _ in layers))
+        found = problem.run.batches(problem.n, lambda a, b: self._maps(problem, layers, problem.rows[a:b]))
         maps, gaps = map(torch.cat, zip(*found))
-        problem.report(completeness_gap=gaps)
-        return (maps[:, None],)
+        return Result((maps[:, None],), gaps)
 
     def _maps(
         self, problem: Problem, layers: Sequence[tuple[ResolvedLayer, BatchAxis]], rows: Tensor
@@ -68,7 +68,9 @@ class FullGrad(Attribution):
         leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
         with torch.enable_grad():
             z = [x.clone() for x in inputs]
-        scores, slopes, _ = problem.tap(z, rows, lambda s, at, what: compute_gradients(s, [*leaves, *at], what=what))
+        scores, slopes, _ = problem.run.gradients_and_activations(
+            z, rows, lambda s, at, what: compute_gradients(s, [*leaves, *at], what=what)
+        )
         size, total, maps = spatial_shape(problem.x[picture]), at_least_float32(scores), []
         for x, g in zip(leaves, slopes):
             term = at_least_float32(x.detach() * g)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from torchwhy.cam.class_activation_map import ClassActivationMap, at_least_float32, weighted_sum
-from torchwhy.engine.run.checks import check_count
+from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
+from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.gradients import second_order_gradient
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.gradient.paths import NoisyPoints
-from torchwhy.problem import Problem, RunningMoments
+from torchwhy.problem import Problem
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class GradCAM(ClassActivationMap):
     r"""Channels weighted by their mean gradient: :math:`w_{nc} = \frac{1}{|G|} \sum_{u \in G} g_{ncu}`,
     :math:`g = \partial f / \partial A`.
@@ -39,7 +39,6 @@ class GradCAM(ClassActivationMap):
         return g.flatten(2).mean(2)
 
 
-@dataclass(kw_only=True, repr=False)
 class GradCAMPlusPlus(ClassActivationMap):
     r"""Channels weighted by their positive gradients, each by its share of the channel's evidence:
     :math:`w_{nc} = \sum_u \alpha_{ncu} \mathrm{ReLU}(g_{ncu})`,
@@ -60,7 +59,6 @@ class GradCAMPlusPlus(ClassActivationMap):
         return torch.where(below != 0, g.clamp(min=0) / below, 0).sum(2)
 
 
-@dataclass(kw_only=True, repr=False)
 class SmoothGradCAMPlusPlus(ClassActivationMap):
     r"""Grad-CAM++ with g, g² and g³ replaced by their means over inputs with noise,
     :math:`x_n + \sigma_n \epsilon_k`, :math:`\epsilon_k \sim N(0, I)`.
@@ -78,7 +76,7 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
     Paper: Omeiza et al. 2019, arXiv:1908.01224, equations 8 and 9.
     """
 
-    n_samples: int = 32
+    n_samples: Count = 32
     noise_level: float = 0.15
     stdevs: float | Sequence[float] | None = None
     numerator: Literal["first", "second"] = "second"
@@ -90,8 +88,8 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
         """As for all, from the means over the noisy inputs."""
         if self.numerator not in ("first", "second"):
             raise ValueError(f"numerator={self.numerator!r}: expected 'first' or 'second'")
-        n, sums = check_count("n_samples", self.n_samples), RunningMoments(problem.n)
-        for part in problem.walk(n, NoisyPoints(problem, self.noise_level, self.stdevs).point):
+        n, sums = self.n_samples, RunningMoments(problem.n)
+        for part in problem.run.evaluate_points(n, NoisyPoints(problem, self.noise_level, self.stdevs).point):
             views = self.views(problem, part.gradients, len(part.rows))
             slopes = [at_least_float32(f(g)) for f, g in zip(views, part.gradients)]
             sums.add(part.rows, [g**power for g in slopes for power in (1, 2, 3)])
@@ -108,7 +106,6 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
         return torch.where(below != 0, first.clamp(min=0) * top / below, 0).flatten(2).sum(2)
 
 
-@dataclass(kw_only=True, repr=False)
 class XGradCAM(ClassActivationMap):
     r"""Channels weighted by their gradients, these weighted by the activations:
     :math:`w_{nc} = \sum_u A_{ncu} g_{ncu} / \sum_u A_{ncu}`; 0 where the denominator is.
@@ -125,7 +122,6 @@ class XGradCAM(ClassActivationMap):
         return torch.where(total != 0, (a * g).sum(2) / total, 0)
 
 
-@dataclass(kw_only=True, repr=False)
 class HiResCAM(ClassActivationMap):
     r"""Gradient times activation, cell by cell: :math:`M_{nu} = \mathrm{ReLU}(\sum_c g_{ncu} A_{ncu})`.
 
@@ -141,7 +137,6 @@ class HiResCAM(ClassActivationMap):
         return g
 
 
-@dataclass(kw_only=True, repr=False)
 class ElementWiseCAM(ClassActivationMap):
     r"""The positive parts of gradient times activation: :math:`M_{nu} = \sum_c \mathrm{ReLU}(g_{ncu} A_{ncu})`.
 
@@ -155,7 +150,6 @@ class ElementWiseCAM(ClassActivationMap):
         return (g * a).clamp(min=0).sum(1)
 
 
-@dataclass(kw_only=True, repr=False)
 class LayerCAM(ClassActivationMap):
     r"""Each cell weighted by its own positive gradient: :math:`M_{nu} = \mathrm{ReLU}(\sum_c \mathrm{ReLU}(g_{ncu}) A_{ncu})`.
 
@@ -171,7 +165,6 @@ class LayerCAM(ClassActivationMap):
         return g.clamp(min=0)
 
 
-@dataclass(kw_only=True, repr=False)
 class ShapleyCAM(GradCAM):
     r"""Grad-CAM with the second-order Shapley value of the activations in place of the gradient:
     :math:`w_{nc} = \frac{1}{|G|} \sum_u (g - \tfrac12 H A)_{ncu}`, H the score's Hessian by A.

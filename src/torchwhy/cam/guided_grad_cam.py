@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torchwhy.attribution import Attribution, Inputs, attribute_at
 from torchwhy.backprop.guided_backprop import GuidedBackprop
+from torchwhy.cam.class_activation_map import ClassActivationMap
 from torchwhy.cam.gradient_cams import GradCAM
 from torchwhy.engine.layers.grid_layout import ToGrid, image_input_index, spatial_shape
-from torchwhy.engine.layers.hooks import LayerLike
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.structure import Structure
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.wrapper import Wrapper, attribute_at
 
 
-@dataclass(kw_only=True, repr=False)
-class GuidedGradCAM(Attribution):
+class GuidedGradCAM(Wrapper):
     r"""Guided backpropagation times the Grad-CAM map of the input's size: :math:`A_{ncu} = m_{ncu} M_{nu}`.
 
     Of the shape of the inputs; in no unit, and sums to nothing. Its sharp edges come from :class:`GuidedBackprop`, which hardly
     knows the class; where they are shown follows from the coarse map of :class:`GradCAM`.
 
     Args:
+        of: another class activation map, whose own layer holds; None is :class:`GradCAM`.
         layer: whose activations make the map, as for :class:`GradCAM`.
         reshape: as for :class:`GradCAM`.
 
@@ -29,20 +31,27 @@ class GuidedGradCAM(Attribution):
     nearest cell.
     """
 
+    of: ClassActivationMap | None = None
     layer: LayerLike | Sequence[LayerLike] | None = "auto"
     reshape: ToGrid | None = None
 
-    layer_role: ClassVar = "inner"
     paper: ClassVar[str] = "arXiv:1610.02391"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         size = spatial_shape(problem.x[image_input_index(problem.x)])
         if any(spatial_shape(x) != size for x in problem.x):
             raise ValueError(
                 "inputs: GuidedGradCAM lays one map over all input tensors; they must be of one height and width"
             )
+        maps = attribute_at(self.of or self._grad_cam(), problem, problem.x, problem.rows)
         guided = GuidedBackprop(self.model, batch_size=self.batch_size, precision=self.precision)
-        place = GradCAM(
+        signals = attribute_at(guided, problem, problem.x, problem.rows).attributions
+        (found,) = maps.attributions
+        return Result(tuple(m * (found if m.dim() > 2 else found[:, 0]) for m in signals), details=maps.details)
+
+    def _grad_cam(self) -> GradCAM:
+        """Return the method whose map is taken without another one."""
+        return GradCAM(
             self.model,
             layer=self.layer,
             attribute_to_layer_input=self.attribute_to_layer_input,
@@ -50,9 +59,7 @@ class GuidedGradCAM(Attribution):
             batch_size=self.batch_size,
             precision=self.precision,
         )
-        (found,) = attribute_at(place, problem, problem.x, problem.rows)
-        signals = attribute_at(guided, problem, problem.x, problem.rows)
-        return tuple(m * (found if m.dim() > 2 else found[:, 0]) for m in signals)
 
-    def _form(self, values: Tensors, inputs: Inputs) -> Any:
-        return Attribution._form(replace(self, layer=None), values, inputs)
+    def result_structure(self, inputs: Structure) -> Structure:
+        """Return how the attributions are put together: as the inputs."""
+        return inputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -12,12 +11,12 @@ from torch import Tensor
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.cam.score_cam import unit_range
 from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
-from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.gradients import compute_gradients, enable_grad_for
+from torchwhy.engine.run.freeze import enable_grad_for
+from torchwhy.engine.run.gradients import compute_gradients
 from torchwhy.problem import Problem
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class OptiCAM(ClassActivationMap):
     r"""Channels weighted so that the picture seen through the map scores highest:
     :math:`w_n = \mathrm{softmax}(u_n)`, :math:`u_n = \arg\max_u f(x_n \odot \mathrm{norm}(\sum_c \mathrm{softmax}(u)_c A_{nc}))`.
@@ -32,20 +31,19 @@ class OptiCAM(ClassActivationMap):
     Paper: Zhang et al. 2024, arXiv:2301.07002, equations 7 to 11, with the score itself as the objective.
     """
 
-    n_steps: int = 100
+    n_steps: Count = 100
     lr: float = 0.1
 
     paper: ClassVar[str] = "arXiv:2301.07002"
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """As for all; the layer is read once."""
-        check_count("n_steps", self.n_steps)
         if not problem.x[image_input_index(problem.x)].is_floating_point():
             raise TypeError("inputs: OptiCAM masks a picture, and integers cannot be masked")
         found = []
         for a in self.activations(problem):
             work = partial(self._ascent, problem, a)
-            found.append(torch.cat(list(problem.batches(problem.n, work))))
+            found.append(problem.run.concatenated(problem.n, work))
         return found
 
     def _ascent(self, problem: Problem, a: Tensor, start: int, stop: int) -> Tensor:
@@ -59,7 +57,7 @@ class OptiCAM(ClassActivationMap):
             with enable_grad_for(problem.model, x.device):
                 mask = unit_range(weighted_sum(a, u.softmax(1)), size).to(x)
                 z[picture] = x * (mask[:, None] if x.dim() > 2 else mask)
-                scores = problem._score([t.clone() for t in z], rows)  # the model may work in place
-                (u.grad,) = compute_gradients(scores, [u], what=problem.what)
+                scores = problem.run.scores_with_graph([t.clone() for t in z], rows)  # the model may work in place
+                (u.grad,) = compute_gradients(scores, [u], what=problem.input_name)
             adam.step()
         return weighted_sum(a, u.detach().softmax(1))

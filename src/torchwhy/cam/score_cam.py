@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.engine.images.filters import resize_maps
 from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Draws, Seed, normal_draws
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
-from torchwhy.problem import Problem, expand_like
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
+from torchwhy.problem import Problem
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class ScoreCAM(ClassActivationMap):
     r"""Channels weighted by the score of the picture seen through them: :math:`w_{nc} = \mathrm{softmax}_c f(x_n \odot m_{nc})`,
     m the channel's activations brought to the input's size and to [0, 1].
@@ -32,7 +29,7 @@ class ScoreCAM(ClassActivationMap):
     Paper: Wang et al. 2020, arXiv:1910.01279, equations 7 to 9.
     """
 
-    max_channels: int | None = None
+    max_channels: Count | None = None
 
     needs_gradient: ClassVar[bool] = False
     shares_constant: ClassVar[bool] = True  # channels without a pattern show the same picture
@@ -83,14 +80,13 @@ class ScoreCAM(ClassActivationMap):
             mask = mask[:, None] if z[picture].dim() > 2 else mask
             noise = 0.0 if draws is None else draws[sample * a.shape[1] + on_cpu[at]].to(mask)
             z[picture] = self.seen(z[picture], mask, sample, noise)
-            return row, k, problem.scores(z, row)
+            return row, k, problem.run.scores(z, row)
 
-        for row, k, scores in problem.batches(n * len(rows), work):
+        for row, k, scores in problem.run.batches(n * len(rows), work):
             total.index_put_((row, k), scores.to(total), accumulate=True)
         return total / n
 
 
-@dataclass(kw_only=True, repr=False)
 class SSCAM(ScoreCAM):
     r"""Score-CAM with noise: :math:`w_{nc} = \mathrm{softmax}_c \frac1m \sum_i f(x_n \odot (m_{nc} + \sigma \epsilon_{ic}))`.
 
@@ -103,7 +99,7 @@ class SSCAM(ScoreCAM):
     Other settings as for :class:`ScoreCAM`. Paper: Wang et al. 2020, arXiv:2006.14255.
     """
 
-    n_samples: int = 35
+    n_samples: Count = 35
     stdev: float = 2.0
     where: Literal["mask", "input"] = "mask"
     generator: Seed = None
@@ -114,7 +110,7 @@ class SSCAM(ScoreCAM):
     @property
     def per_channel(self) -> int:
         """The number of noisy masks."""
-        return check_count("n_samples", self.n_samples)
+        return self.n_samples
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """As for all."""
@@ -134,7 +130,6 @@ class SSCAM(ScoreCAM):
         return normal_draws(x.new_empty(1, *shape), problem.generator).scaled(self.stdev)
 
 
-@dataclass(kw_only=True, repr=False)
 class ISCAM(ScoreCAM):
     r"""Score-CAM along a line from nothing to the masked picture:
     :math:`w_{nc} = \mathrm{softmax}_c \frac1m \sum_{i=1}^m f(\tfrac{i}{m} \, x_n \odot m_{nc})`.
@@ -146,14 +141,14 @@ class ISCAM(ScoreCAM):
     which the formula as printed does.
     """
 
-    n_steps: int = 10
+    n_steps: Count = 10
 
     paper: ClassVar[str] = "arXiv:2010.03023"
 
     @property
     def per_channel(self) -> int:
         """The number of points."""
-        return check_count("n_steps", self.n_steps)
+        return self.n_steps
 
     def seen(self, x: Tensor, mask: Tensor, sample: Tensor, noise: Tensor | float) -> Tensor:
         """Masked pictures, scaled."""
@@ -163,7 +158,7 @@ class ISCAM(ScoreCAM):
 def top_channels(a: Tensor, most: int | None) -> Tensor:
     """Which ``(N, C)`` of the channels of ``a`` ``(N, C, *grid)`` are among the ``most`` with the largest sums of squares."""
     energy = a.flatten(2).square().sum(2)
-    if most is None or check_count("max_channels", most) >= energy.shape[1]:
+    if most is None or most >= energy.shape[1]:
         return torch.ones_like(energy, dtype=torch.bool)
     return torch.zeros_like(energy, dtype=torch.bool).scatter_(1, energy.topk(most, dim=1).indices, True)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis
 from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.hooks import LayerLike
+from torchwhy.engine.layers.resolve import LayerLike
 from torchwhy.engine.run.device import cpu_default_device
 
 HISTOGRAM_BINS = 2**16
@@ -42,7 +42,6 @@ class Dissection:
         return [(u, self.concepts[int(which[u])], float(best[u])) for u in order if best[u] > threshold]
 
 
-@dataclass(kw_only=True, repr=False)
 class NetworkDissection(Analysis):
     r"""The overlap of a unit's high activations with a concept's masks over a data set:
     :math:`\mathrm{IoU}_{kc} = \sum |M_k \cap L_c| / \sum |M_k \cup L_c|`, the sums over images.
@@ -118,10 +117,10 @@ class NetworkDissection(Analysis):
                 )
             images, masks = batch
             with self.problem(images, layer=self.layer) as problem:
-                maps = problem.read(problem.taps, problem.x, problem.rows)[0].float()
+                maps = problem.run.activations(problem.read_layers, problem.x, problem.rows)[0].float()
             if maps.dim() != 4:
                 raise ValueError(
-                    f"layer: {problem.what} passes rows of shape {tuple(maps.shape[1:])}; expected maps (units, h, w)"
+                    f"layer: {problem.input_name} passes rows of shape {tuple(maps.shape[1:])}; expected maps (units, h, w)"
                 )
             yield maps, masks
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torchwhy.analysis import Analysis
 from torchwhy.concept.image_parameters import Jitter, Parameterization, Transform, image_of, start, total_variation
 from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.hooks import LayerLike, resolve_layer
+from torchwhy.engine.layers.resolve import LayerLike, resolve_layer
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.problem import Problem
+from torchwhy.settings import Count
 from torchwhy.targets import Target, find_logits
 
 
@@ -43,8 +44,8 @@ class _Excitation:
     target: Target
     given: Any = None
 
-    def take(self, rows: Tensor) -> Any:
-        return self.target.take(rows)
+    def select_rows(self, rows: Tensor) -> Any:
+        return self.target.select_rows(rows)
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         values = find_logits(output)
@@ -59,14 +60,13 @@ class _Energy:
 
     given: Any = None
 
-    def take(self, rows: Tensor) -> Any:
+    def select_rows(self, rows: Tensor) -> Any:
         return None
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
         return find_logits(output).flatten(1).square().mean(1)
 
 
-@dataclass(kw_only=True, repr=False)
 class FeatureVisualization(Analysis):
     r"""Images that excite a class, a channel or a unit: :math:`\arg\max_x \mathbb{E}_\tau f_t(\tau(x)) - \lambda R(x)`,
     over random small transformations :math:`\tau`, by Adam.
@@ -92,7 +92,7 @@ class FeatureVisualization(Analysis):
     layer: LayerLike | None = None
     size: tuple[int, int] = (128, 128)
     channels: int = 3
-    n_steps: int = 256
+    n_steps: Count = 256
     learning_rate: float = 0.05
     parameterization: Parameterization = "fourier"
     shift: float = 0.04
@@ -115,7 +115,6 @@ class FeatureVisualization(Analysis):
         Raises:
             ValueError: an unknown parameterization, no target, an index out of range, a size that is none.
         """
-        check_count("n_steps", self.n_steps)
         if not (isinstance(self.size, (tuple, list)) and len(self.size) == 2):
             raise ValueError(f"size={self.size!r}: expected (height, width)")
         for side in self.size:
@@ -148,7 +147,7 @@ class FeatureVisualization(Analysis):
                 optimiser.step()
                 history.append(scores)
             images = image_of(self.parameterization, numbers, self.size).detach()
-            scores = problem.all_scores([normalized(images, self.normalize)])
+            scores = problem.run.all_scores([normalized(images, self.normalize)])
         return Visualization(images, scores, torch.stack(history))
 
     @contextmanager
@@ -156,12 +155,11 @@ class FeatureVisualization(Analysis):
         with self.problem(x, targets, gradient=True) as problem:
             problem.batching.progress = False  # the bar is that of the steps
             if self.layer is not None:
-                problem.neuron = resolve_layer(self.model, self.layer)
-                problem.target = _Excitation(problem.target)  # type: ignore[arg-type]
+                layer = resolve_layer(self.model, self.layer)
+                problem = problem.replace(neuron=layer, target=_Excitation(problem.target))  # type: ignore[arg-type]
             yield problem
 
 
-@dataclass(kw_only=True, repr=False)
 class DeepDream(Analysis):
     r"""An image changed to excite all of a layer: :math:`\arg\max_x \, \mathrm{mean}(y(x)^2)`, by steps of one mean size, from
     coarse to fine.
@@ -179,9 +177,9 @@ class DeepDream(Analysis):
     """
 
     layer: LayerLike
-    n_octaves: int = 4
+    n_octaves: Count = 4
     octave_scale: float = 1.4
-    n_steps: int = 10
+    n_steps: Count = 10
     step_size: float = 0.01
     shift: float = 0.1
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
@@ -200,8 +198,6 @@ class DeepDream(Analysis):
             )
         if float(images.min()) < 0 or float(images.max()) > 1:
             raise ValueError(f"images: expected values in [0, 1], got {images.min():.3g} to {images.max():.3g}")
-        check_count("n_octaves", self.n_octaves)
-        check_count("n_steps", self.n_steps)
         if self.octave_scale < 1:
             raise ValueError(f"octave_scale={self.octave_scale}: expected at least 1")
         jitter = Jitter(self.shift, 0.0, 0.0, make_generator(self.generator))
@@ -215,7 +211,7 @@ class DeepDream(Analysis):
             base, dreamt = resize_maps(images, size), resize_maps(dreamt, size)
             with self.problem(base, gradient=True) as problem, torch.enable_grad():
                 problem.batching.progress = False
-                problem.neuron, problem.target = resolve_layer(self.model, self.layer), _Energy()
+                problem = problem.replace(neuron=resolve_layer(self.model, self.layer), target=_Energy())
                 for _ in range(self.n_steps):
                     next(steps)
                     image = (base + dreamt).clamp(0, 1).requires_grad_()
@@ -244,7 +240,7 @@ def normalized(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | Non
 def _climb(problem: Problem, shown: Tensor) -> tuple[Tensor, Tensor]:
     """Scores ``(N,)`` and their gradients with respect to images ``(N, C, H, W)``."""
     z = shown.detach()
-    parts = list(problem.batches(len(z), lambda a, b: problem.gradients([z[a:b]], problem.rows[a:b])))
+    parts = list(problem.run.batches(len(z), lambda a, b: problem.run.gradients([z[a:b]], problem.rows[a:b])))
     return torch.cat([s for s, _ in parts]), torch.cat([g[0] for _, g in parts])
 
 

@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, train
-from torchwhy.engine.layers.hooks import ResolvedLayer, resolve_layer
+from torchwhy.engine.layers.resolve import ResolvedLayer, resolve_layer
+from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
 
@@ -45,7 +47,6 @@ class ConceptScore:
     runs: tuple[float, ...]
 
 
-@dataclass(kw_only=True, repr=False)
 class TCAV(Attribution):
     r"""The sensitivity of a class to a concept given by examples: :math:`S_{nc} = \nabla h(y(x_n)) \cdot v_c`, and the
     share of a class's inputs for which it is positive, :math:`\mathrm{TCAV}_c = |\{n : S_{nc} > 0\}| / N`.
@@ -83,7 +84,7 @@ class TCAV(Attribution):
     concepts: tuple[str, ...] = field(default=(), init=False, compare=False)
     cavs: dict[str, Cavs] = field(default_factory=dict, init=False, compare=False)
 
-    layer_role: ClassVar[Literal["cut", "tap", "inner"]] = "tap"
+    layer_role: ClassVar[LayerRole] = "read"
     paper: ClassVar[str] = "arXiv:1711.11279"
 
     @cpu_default_device()
@@ -131,7 +132,7 @@ class TCAV(Attribution):
             additional_forward_args: further arguments of the model.
         """
         with torch.inference_mode(False):
-            problem = self._problem(inputs, target, None, None, additional_forward_args)
+            problem = prepare_for(self, inputs, target, additional_forward_args=additional_forward_args)
             with problem.open():
                 found = self._derivatives(problem)
         scores = {
@@ -182,13 +183,13 @@ class TCAV(Attribution):
     def _derivatives(self, problem: Problem) -> dict[str, tuple[Tensor, Tensor, Cavs]]:
         """By layer: derivatives ``(N, concepts, runs)`` along the vectors and ``(N, pairs)`` along the random ones."""
         self._check_fitted()
-        places = [_name(p) for p in problem.taps]
+        places = [_name(p) for p in problem.read_layers]
         found: dict[str, list[tuple[Tensor, Tensor]]] = {p: [] for p in places}
 
         def work(a: int, b: int) -> Tensors:
-            return problem.tap([t[a:b] for t in problem.x], problem.rows[a:b])[1]
+            return problem.run.gradients_and_activations([t[a:b] for t in problem.x], problem.rows[a:b])[1]
 
-        for gradients in problem.batches(problem.n, work):
+        for gradients in problem.run.batches(problem.n, work):
             for place, g in zip(places, gradients):
                 cavs, g = self.cavs[place], self._flat(g, torch.sum)
                 if g.shape[1] != cavs.vectors.shape[-1]:
@@ -213,10 +214,10 @@ class TCAV(Attribution):
 
     def _activations(self, inputs: Inputs) -> dict[str, Tensor]:
         """What passes each layer, ``(M, d)``, by the layer's name."""
-        problem = self._problem(inputs, None, None, None, None)
+        problem = prepare_for(self, inputs, None)
         with problem.open():
-            values = problem.read(problem.taps, problem.x, problem.rows)
-            return {_name(place): self._flat(t, torch.mean) for place, t in zip(problem.taps, values)}
+            values = problem.run.activations(problem.read_layers, problem.x, problem.rows)
+            return {_name(place): self._flat(t, torch.mean) for place, t in zip(problem.read_layers, values)}
 
     def _flat(self, values: Tensor, pooled: Any) -> Tensor:
         """Rows ``(M, d)``; with ``pool``, ``pooled`` over positions."""

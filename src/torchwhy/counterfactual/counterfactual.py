@@ -9,15 +9,17 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.counterfactual.constraints import RowVectors, constraints_per_row, vectors
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.warn import warn
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import flatten
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 from torchwhy.targets import TargetLike
 
 
@@ -42,7 +44,6 @@ class Found:
     history: Tensor
 
 
-@dataclass(kw_only=True, repr=False)
 class Counterfactual(Attribution):
     r"""The change that gets another answer: :math:`A_n = z_n - x_n`, with z near x, between the bounds, and
     :math:`f_t(z_n) > \max_{j \ne t} f_j(z_n) + \mathrm{margin}`.
@@ -78,7 +79,7 @@ class Counterfactual(Attribution):
     distance: Literal["l2", "l1"] | Callable[[Any, Any], Tensor] = "l2"
     bounds: tuple[Any, Any] | None = (0.0, 1.0)
     margin: float = 0.0
-    n_diverse: int = 1
+    n_diverse: Count = 1
     diversity: Literal["determinant", "distance"] = "determinant"
     changeable: Any = None
     integers: Sequence[int] = ()
@@ -87,7 +88,7 @@ class Counterfactual(Attribution):
     distance_weight: float = 0.1
     diversity_weight: float = 0.4
     plausible_weight: float = 0.3
-    n_steps: int = 500
+    n_steps: Count = 500
     step_size: float = 0.05
     generator: Seed = 0
 
@@ -106,39 +107,38 @@ class Counterfactual(Attribution):
             ValueError: a row has the wanted answer already, bounds that exclude an input, columns that do not fit.
         """
         with torch.inference_mode(False):
-            problem = self._problem(inputs, target, None, None, additional_forward_args)
+            problem = prepare_for(self, inputs, target, additional_forward_args=additional_forward_args)
             with problem.open():
                 z, found, distance, steps, history = self._search(problem)
         k = self.n_diverse
         shape = (problem.n,) if k == 1 else (problem.n, k)
         values = tuple(t if k == 1 else t.unflatten(0, shape) for t in z)
         return Found(
-            counterfactuals=self._form(values, inputs),
+            counterfactuals=self.result_structure(flatten(inputs)[1]).restore(values),
             found=found.view(shape),
             distance=distance.view(shape),
             steps=steps.view(shape),
             history=history.view(len(history), *shape),
         )
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         z, found, distance, steps, _ = self._search(problem)
         k = self.n_diverse
         best = distance.nan_to_num(torch.inf).view(-1, k).argmin(1) + torch.arange(problem.n, device=found.device) * k
-        problem.report(details={"found": found[best], "distance": distance[best], "steps": steps[best]})
         if not bool(found[best].all()):
             lost = (~found[best]).nonzero()[:, 0].tolist()
             warn(
                 f"Counterfactual: rows {lost[:10]} did not flip in {self.n_steps} steps; their change is the last attempt. "
                 "Raise n_steps or step_size, widen the bounds, or lower the margin"
             )
-        return tuple(t[best] - x for t, x in zip(z, problem.x))
+        details = {"found": found[best], "distance": distance[best], "steps": steps[best]}
+        return Result(tuple(t[best] - x for t, x in zip(z, problem.x)), details=details)
 
     def _search(self, problem: Problem) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
         """Candidates ``(N · n_diverse, ...)``, and whether, how far and after how many steps each flipped; the gaps."""
-        self._check()
         problem.batching.progress = False  # the bar here is that of the steps
         rows = constraints_per_row(problem.x, self.bounds, self.changeable, self.integers, self.one_hot)
-        self._aim(problem)
+        problem = self._aim(problem)
         x, k = vectors(problem.x), self.n_diverse
         search = Search(
             problem,
@@ -154,17 +154,18 @@ class Counterfactual(Attribution):
         distance = self._distance(rows, search.x, z).where(found, torch.nan)
         return rows.tensors(z), found, distance, steps, history
 
-    def _aim(self, problem: Problem) -> None:
-        """Let the problem's scores be gaps, and refuse rows that have none."""
+    def _aim(self, problem: Problem) -> Problem:
+        """Return the problem whose scores are gaps, after refusing rows that have none."""
         goal = Goal(problem.target, self.margin)  # type: ignore[arg-type]
-        problem.target = goal
+        problem = problem.replace(target=goal)
         if goal.target.index is None and goal.target.function is None:
-            goal.present = problem.all_scores(problem.x)
-        there = problem.all_scores(problem.x) < (self.margin if goal.target.function is None else 0)
+            goal.present = problem.run.all_scores(problem.x)
+        there = problem.run.all_scores(problem.x) < (self.margin if goal.target.function is None else 0)
         if bool(there.any()):
             raise ValueError(
                 f"target: rows {there.nonzero()[:10, 0].tolist()} get the wanted answer already; ask for another class"
             )
+        return problem
 
     def _start(self, search: Search, problem: Problem) -> Tensor:
         """The rows; of diverse ones a step away from them, each in a direction of its own, the same for all rows."""
@@ -217,15 +218,14 @@ class Counterfactual(Attribution):
 
         return tqdm(range(self.n_steps), desc=type(self).__name__)
 
-    def _check(self) -> None:
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if not (self.distance in ("l2", "l1") or callable(self.distance)):
             raise ValueError(f"distance={self.distance!r}: expected 'l2', 'l1' or a callable")
         if self.diversity not in ("determinant", "distance"):
             raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
         if not (self.plausible is None or isinstance(self.plausible, Tensor) or callable(self.plausible)):
             raise ValueError(f"plausible={self.plausible!r}: expected a tensor of real rows, or an autoencoder")
-        check_count("n_diverse", self.n_diverse)
-        check_count("n_steps", self.n_steps)
         if self.step_size <= 0 or self.margin < 0:
             raise ValueError("step_size, margin: expected a positive step and no negative margin")
         weights = [

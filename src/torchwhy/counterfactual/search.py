@@ -37,8 +37,8 @@ class Search:
     def gaps(self, z: Tensor, which: Tensor) -> Tensor:
         """Gaps ``(M,)`` of ``z`` ``(M, D)``, without a graph."""
         z, rows = self.rows.valid(z), self.of[which]
-        work = lambda a, b: self.problem.scores(self.rows.tensors(z[a:b]), rows[a:b])  # noqa: E731
-        return torch.cat(list(self.problem.batches(len(z), work)))
+        work = lambda a, b: self.problem.run.scores(self.rows.tensors(z[a:b]), rows[a:b])  # noqa: E731
+        return self.problem.run.concatenated(len(z), work)
 
     def downhill(
         self, start: Tensor, steps: Iterable[int], size: float, momentum: float = 0.8
@@ -96,8 +96,8 @@ class Search:
 
     def _gradients(self, z: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         valid, rows = self.rows.valid(z[which]), self.of[which]
-        work = lambda a, b: self.problem.gradients(self.rows.tensors(valid[a:b]), rows[a:b])  # noqa: E731
-        parts = list(self.problem.batches(len(which), work))
+        work = lambda a, b: self.problem.run.gradients(self.rows.tensors(valid[a:b]), rows[a:b])  # noqa: E731
+        parts = list(self.problem.run.batches(len(which), work))
         return torch.cat([s for s, _ in parts]), torch.cat([vectors(g) for _, g in parts])
 
     def _gradient(self, term: Term, z: Tensor, which: Tensor) -> Tensor:

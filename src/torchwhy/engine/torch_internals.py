@@ -59,6 +59,11 @@ def makes_new_memory(operation: torch._ops.OpOverload) -> bool:
     return not any(result.alias_info for result in operation._schema.returns)
 
 
+def saved_input(node: torch.autograd.graph.Node) -> Tensor:
+    """Return the input that a node of the graph keeps for its backward pass; those of batch and instance norm have one."""
+    return node._saved_input  # type: ignore[attr-defined]
+
+
 def own_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that a module has itself, those of the modules in it left out, without walking these."""
     return [p for p in module._parameters.values() if p is not None]

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.rows import sum_per_row
 from torchwhy.engine.run.warn import warn
-from torchwhy.gradient.paths import StraightPath, sum_per_row
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.gradient.paths import StraightPath
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 Node = tuple[float, float, Tensors]  # score, slope, gradients
 
@@ -90,7 +93,7 @@ class AdaptiveLine:
             self.gradients = {e: g for e, g in self.gradients.items() if e in ends}
 
 
-def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multiply: bool) -> Tensors:
+def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multiply: bool) -> Result:
     """Integrated gradients of ``problem.x``, averaged over its baselines, with steps added until the gap is small.
 
     Args:
@@ -105,7 +108,7 @@ def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multi
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance!r}: expected a positive fraction of the change of the score")
     most = check_count("max_steps", most, 2)
-    lines = [AdaptiveLine(row, k, most) for k in range(len(problem.baselines[0])) for row in range(problem.n)]
+    lines = [AdaptiveLine(row, k, most) for k in range(problem.n_baselines) for row in range(problem.n)]
     total = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float)) for x in problem.x]
     size = sum(t[0].numel() * t.element_size() for t in total)
     width = max(1, MAX_GRADIENT_BYTES // ((MAX_OPEN_NODES + INTERVALS_PER_ROUND) * max(1, size)))
@@ -129,8 +132,7 @@ def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multi
             f"tolerance={tolerance}: not reached with max_steps={most} for rows {short[:8]}; the completeness gap on "
             "the explanation says what is missing",
         )
-    problem.report(details={"n_steps": [len(line.alphas) for line in lines]})
-    return tuple(total)
+    return Result(tuple(total), details={"n_steps": [len(line.alphas) for line in lines]})
 
 
 def _add_finished_line(problem: Problem, line: AdaptiveLine, total: Sequence[Tensor], multiply: bool) -> None:
@@ -139,7 +141,7 @@ def _add_finished_line(problem: Problem, line: AdaptiveLine, total: Sequence[Ten
     path = StraightPath(problem, torch.zeros(1), torch.full((1,), line.baseline))
     velocity = path.velocity(problem.rows[line.row : line.row + 1], torch.zeros(1, dtype=torch.long))
     for t, d, v in zip(total, line.done or (), velocity):
-        t[line.row] += (d * v[0] if multiply else d) / len(problem.baselines[0])
+        t[line.row] += (d * v[0] if multiply else d) / problem.n_baselines
     line.done = None
 
 
@@ -155,9 +157,9 @@ def _evaluate_jobs(problem: Problem, jobs: Sequence[tuple[AdaptiveLine, float]])
             torch.tensor([line.baseline for line, _ in chunk]),
         )
         k = torch.arange(len(chunk))
-        scores, gradients = problem.gradients(path.point(rows, k), rows)
+        scores, gradients = problem.run.gradients(path.point(rows, k), rows)
         slopes = sum_per_row([g * v for g, v in zip(gradients, path.velocity(rows, k))])
         numbers = zip(scores.tolist(), slopes.tolist())
         return start, [(s, d, tuple(g[i].clone() for g in gradients)) for i, (s, d) in enumerate(numbers)]
 
-    return problem.batches(len(jobs), work)
+    return problem.run.batches(len(jobs), work)

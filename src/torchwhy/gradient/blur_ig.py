@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.gradient.paths import BlurPath
-from torchwhy.problem import Problem, RunningMoments, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class BlurIG(Attribution):
     r"""The gradient integrated along Gaussian blurs of the image:
     :math:`A_n = \int_{\sigma_{max}}^0 \nabla f(G_\sigma x_n) \, \frac{\partial G_\sigma x_n}{\partial \sigma} \, d\sigma`.
@@ -30,7 +30,7 @@ class BlurIG(Attribution):
     authors' code takes a derivative by finite differences at left ends; pixels beyond the edge repeat it.
     """
 
-    n_steps: int = 50
+    n_steps: Count = 50
     max_sigma: float = 50.0
     spacing: Literal["linear", "square"] = "linear"
 
@@ -40,7 +40,6 @@ class BlurIG(Attribution):
 
     def path(self, problem: Problem) -> BlurPath:
         """The points, from blurred to sharp."""
-        check_count("n_steps", self.n_steps)
         if not self.max_sigma > 0 or self.spacing not in ("linear", "square"):
             raise ValueError(
                 f"max_sigma={self.max_sigma!r}, spacing={self.spacing!r}: expected a positive number, and 'linear' or "
@@ -49,9 +48,8 @@ class BlurIG(Attribution):
         part = torch.linspace(1, 0, self.n_steps + 1, dtype=torch.double)
         return BlurPath(problem, self.max_sigma * (part if self.spacing == "linear" else part.sqrt()))
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         path, sums = self.path(problem), RunningMoments(problem.n)
-        for c in problem.walk(self.n_steps + 1, path.point):
+        for c in problem.run.evaluate_points(self.n_steps + 1, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
-        problem.baselines = tuple(t[None] for t in path.point(problem.rows, torch.zeros(problem.n, dtype=torch.long)))
-        return sums.mean(1)
+        return Result(sums.mean(1), baselines=path.beginning())

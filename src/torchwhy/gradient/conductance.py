@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.features.moments import RunningMoments
+from torchwhy.engine.layers.hooks import check_rows_first
+from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.run.runner import EvaluatedChunk
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.paths import IntegrationRule, StraightPath, neighbouring_points, nodes_and_weights
-from torchwhy.problem import EvaluatedChunk, Problem, RunningMoments, Tensors, check_rows_first
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 
 
 def points_along_path(problem: Problem, path: StraightPath) -> Iterator[EvaluatedChunk]:
     """The walk along a path, and that the layers pass its rows."""
-    for found in problem.walk(path.n, path.point):
-        check_rows_first(problem.taps, found.gradients, len(found.rows))
+    for found in problem.run.evaluate_points(path.n, path.point):
+        check_rows_first(problem.read_layers, found.gradients, len(found.rows))
         yield found
 
 
-@dataclass(kw_only=True, repr=False)
 class Conductance(Attribution):
     r"""The part of integrated gradients that flows through each hidden unit:
     :math:`A_{nj} = \sum_k \frac{\partial f}{\partial y_j}(z_k) \, (y_j(z_{k+1}) - y_j(z_k))`,
@@ -36,30 +41,27 @@ class Conductance(Attribution):
     al. 2018, arXiv:1807.09946.
     """
 
-    n_steps: int = 50
+    n_steps: Count = 50
     method: IntegrationRule = "gausslegendre"
 
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
     uses_baselines: ClassVar[bool] = True
-    layer_role: ClassVar = "tap"
+    layer_role: ClassVar[LayerRole] = "read"
     paper: ClassVar[str] = "arXiv:1805.12233"
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        path, sums = (
-            StraightPath(problem, nodes_and_weights(self.method, self.n_steps + 1)[0]),
-            RunningMoments(problem.n),
-        )
+    def _attribute(self, problem: Problem) -> Result:
+        path = StraightPath(problem, nodes_and_weights(self.method, self.n_steps + 1)[0])
+        sums = RunningMoments(problem.n)
         for before, after in neighbouring_points(points_along_path(problem, path), problem.n, self.n_steps + 1):
             sums.add(
                 after.rows, [g * (a - b) for g, a, b in zip(before.gradients, after.activations, before.activations)]
             )
-        if len(problem.taps) > 1 and problem.behind(problem.taps):  # what flows through both is counted twice
-            problem.report(completeness_gap=None)
-        return sums.mean(len(problem.baselines[0]))
+        layers = problem.read_layers  # what flows through two of them is counted twice
+        twice = len(layers) > 1 and problem.run.find_dependent_pair(layers) is not None
+        return Result(sums.mean(problem.n_baselines), has_gap=not twice)
 
 
-@dataclass(kw_only=True, repr=False)
 class InternalInfluence(Attribution):
     r"""The mean gradient at a hidden layer while the input goes from a baseline to its value:
     :math:`A_{nj} = \int_0^1 \frac{\partial f}{\partial y_j}(b_n + \alpha (x_n - b_n)) \, d\alpha`.
@@ -73,11 +75,11 @@ class InternalInfluence(Attribution):
     ``layer=`` is needed. Paper: Leino et al. 2018, arXiv:1802.03788, definition 1, uniform on the line from b to x.
     """
 
-    n_steps: int = 50
+    n_steps: Count = 50
     method: IntegrationRule = "gausslegendre"
 
     uses_baselines: ClassVar[bool] = True
-    layer_role: ClassVar = "tap"
+    layer_role: ClassVar[LayerRole] = "read"
     paper: ClassVar[str] = "arXiv:1802.03788"
 
     def _attribute(self, problem: Problem) -> Tensors:
@@ -85,4 +87,4 @@ class InternalInfluence(Attribution):
         path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
         for c in points_along_path(problem, path):
             sums.add(c.rows, c.gradients, weights[c.k % self.n_steps])
-        return sums.mean(len(problem.baselines[0]))
+        return sums.mean(problem.n_baselines)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Draws, Seed, normal_draws
 from torchwhy.gradient.paths import StraightPath, stdev_per_tensor
-from torchwhy.problem import Problem, RunningMoments, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class ExpectedGradients(Attribution):
     r"""The expected gradient between baselines and input: :math:`A_n = E_{b, \alpha} [(x_n - b) \nabla f(b + \alpha (x_n - b))]`,
     b drawn from the baselines, :math:`\alpha` from [0, 1].
@@ -33,7 +33,7 @@ class ExpectedGradients(Attribution):
     Paper: Erion et al. 2021, arXiv:1906.10670, equation 2.
     """
 
-    n_samples: int = 64
+    n_samples: Count = 64
     generator: Seed = None
 
     multiplies_by_input: ClassVar[bool] = True
@@ -46,18 +46,16 @@ class ExpectedGradients(Attribution):
         """What is added to the input: nothing."""
         return ()
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        m = check_count("n_samples", self.n_samples)
+    def _attribute(self, problem: Problem) -> Result:
+        m = self.n_samples
         alphas = torch.rand(m, generator=problem.generator, dtype=torch.double)
-        drawn = torch.randint(len(problem.baselines[0]), (m,), generator=problem.generator)
+        drawn = torch.randint(problem.n_baselines, (m,), generator=problem.generator)
         path, sums = StraightPath(problem, alphas, drawn, self.noise(problem)), RunningMoments(problem.n, square=True)
-        for c in problem.walk(m, path.point):
+        for c in problem.run.evaluate_points(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
-        problem.report(standard_error=sums.standard_error(m))
-        return sums.mean(m)
+        return Result(sums.mean(m), standard_error=sums.standard_error(m))
 
 
-@dataclass(kw_only=True, repr=False)
 class GradientSHAP(ExpectedGradients):
     r"""Expected gradients with noise on the input:
     :math:`A_n = E [(x_n + \sigma \epsilon - b) \nabla f(b + \alpha (x_n + \sigma \epsilon - b))]`.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.guided_path import GuidedPath
-from torchwhy.problem import Problem, RunningMoments, Tensors
+from torchwhy.problem import Problem
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class GuidedIG(Attribution):
     r"""The gradient integrated along a path on which the features with the smallest gradients move first:
     :math:`A_n = \sum_k \nabla f(z_k) (z_{k+1} - z_k)`, :math:`z_0 = b, z_m = x_n`.
@@ -30,7 +31,7 @@ class GuidedIG(Attribution):
     Paper: Kapishnikov et al. 2021, arXiv:2106.09788, algorithm 1; ``max_dist`` is its authors' later addition.
     """
 
-    n_steps: int = 50
+    n_steps: Count = 50
     fraction: float = 0.25
     max_dist: float = 0.02
     anchors: int = 0
@@ -42,7 +43,6 @@ class GuidedIG(Attribution):
 
     def path(self, problem: Problem) -> GuidedPath:
         """The walk."""
-        check_count("n_steps", self.n_steps)
         if check_count("anchors", self.anchors, 0) < 0 or self.n_steps % (self.anchors + 1):
             raise ValueError(f"n_steps={self.n_steps}: expected a multiple of anchors + 1 = {self.anchors + 1}")
         if not (0 < self.fraction <= 1 and 0 <= self.max_dist <= 1):
@@ -52,8 +52,8 @@ class GuidedIG(Attribution):
         return GuidedPath(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
 
     def _attribute(self, problem: Problem) -> Tensors:
-        path, sums, k = self.path(problem), RunningMoments(problem.n), len(problem.baselines[0])
+        path, sums, k = self.path(problem), RunningMoments(problem.n), problem.n_baselines
         for baseline in range(k):
-            for point, step in path.walk(baseline):
+            for point, step in path.evaluate(baseline):
                 sums.add(point.rows, [g * s for g, s in zip(point.gradients, step)])
         return sums.mean(k)

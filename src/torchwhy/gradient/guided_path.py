@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.gradient.paths import baseline_at
-from torchwhy.problem import EvaluatedChunk, Problem, Tensors
+from torchwhy.engine.run.rows import baseline_at
+from torchwhy.engine.run.runner import EvaluatedChunk
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
 @dataclass
@@ -33,7 +35,7 @@ class GuidedPath:
     max_dist: float
     anchors: int
 
-    def walk(self, baseline: int) -> Iterator[tuple[EvaluatedChunk, Tensors]]:
+    def evaluate(self, baseline: int) -> Iterator[tuple[EvaluatedChunk, Tensors]]:
         """From one baseline: each point that is reached, evaluated, and the step taken from it, flat ``(N, ...)``.
 
         The last one is the input itself, with a step of zero.
@@ -62,12 +64,14 @@ class GuidedPath:
             t = t_next
 
     def _evaluate(self, z: Tensors) -> tuple[Tensor, Tensors]:
-        found = list(
-            self.problem.batches(
-                self.problem.n, lambda a, b: self.problem.gradients([t[a:b] for t in z], self.problem.rows[a:b])
-            )
-        )
-        return torch.cat([s for s, _ in found]), tuple(map(torch.cat, zip(*(g for _, g in found))))
+        run, rows = self.problem.run, self.problem.rows
+
+        def work(a: int, b: int) -> Tensors:
+            scores, gradients = run.gradients([t[a:b] for t in z], rows[a:b])
+            return scores, *gradients
+
+        scores, *gradients = run.concatenated(self.problem.n, work)
+        return scores, tuple(gradients)
 
     def _shaped(self, flat: Tensor) -> Tensors:
         """``(N, d)`` cut into the shapes of ``x``."""

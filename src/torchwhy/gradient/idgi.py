@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.features.moments import RunningMoments
+from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.run.rows import at_least_float32, expand_like, sum_per_row
+from torchwhy.engine.run.runner import EvaluatedChunk
+from torchwhy.engine.structure import Structure, Tensors
 from torchwhy.gradient.blur_ig import BlurIG
 from torchwhy.gradient.guided_ig import GuidedIG
 from torchwhy.gradient.integrated_gradients import IntegratedGradients
-from torchwhy.gradient.paths import StraightPath, neighbouring_points, sum_per_row
-from torchwhy.problem import EvaluatedChunk, Problem, RunningMoments, Tensors, expand_like
+from torchwhy.gradient.paths import StraightPath, neighbouring_points
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.wrapper import Wrapper
+
+_FIXED_STEPS = {"method", "tolerance", "max_steps"}  # what only the equal steps of IntegratedGradients have
+PathMethod = IntegratedGradients | BlurIG | GuidedIG
 
 
-@dataclass(kw_only=True, repr=False)
-class IDGI(Attribution):
+class IDGI(Wrapper):
     r"""The change of the score in each step of a path, shared out by squared gradients:
     :math:`A_{ni} = \sum_k (f(z_{k+1}) - f(z_k)) \, \frac{g_{ki}^2}{\sum_j g_{kj}^2}`, :math:`g_k = \nabla f(z_k)`.
 
@@ -32,48 +40,55 @@ class IDGI(Attribution):
     Paper: Yang, Wang, Bilgic 2023, arXiv:2303.14242, algorithm 1. A step with a zero gradient adds nothing.
     """
 
-    of: IntegratedGradients | BlurIG | GuidedIG | None = None
+    of: PathMethod | None = None
 
     is_complete: ClassVar[bool] = True
+    layer_role: ClassVar[LayerRole] = "input"
+    baselines_are_rows: ClassVar[bool] = False  # type: ignore[assignment]
+    uses_feature_mask: ClassVar[bool] = False  # type: ignore[assignment]
     paper: ClassVar[str] = "arXiv:2303.14242"
 
     @property
     def uses_baselines(self) -> bool:  # type: ignore[override]
-        """Those of the path: that of blurs begins at a blurred input."""
+        """Whether the path takes baselines: that of blurs begins at a blurred input."""
         return not isinstance(self.of, BlurIG)
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        of = self.of or IntegratedGradients(self.model)
-        if not isinstance(of, (IntegratedGradients, BlurIG, GuidedIG)):
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        of = self.of
+        if not isinstance(of, (IntegratedGradients, BlurIG, GuidedIG, type(None))):
             raise TypeError(f"of={of!r}: expected IntegratedGradients, BlurIG or GuidedIG")
-        if of.layer is not None:
+        if of is not None and of.layer is not None:
             raise ValueError("of: give layer= to IDGI, which takes from the other method no more than its path")
-        unused = (
-            {"method", "tolerance", "max_steps"} & set(of.settings()) if isinstance(of, IntegratedGradients) else set()
-        )
+        unused = _FIXED_STEPS & set(of.settings()) if isinstance(of, IntegratedGradients) else set()
         if unused:
             raise ValueError(
                 f"of: {', '.join(sorted(unused))} given; the steps of IDGI are n_steps equal ones, leave it out"
             )
-        sums = RunningMoments(problem.n)
-        for before, after in neighbouring_points(self._walk(of, problem), problem.n, of.n_steps + 1):
+
+    def _attribute(self, problem: Problem) -> Result:
+        of = self.of or IntegratedGradients(self.model)
+        sums, (points, baselines) = RunningMoments(problem.n), self._points(of, problem)
+        for before, after in neighbouring_points(points, problem.n, of.n_steps + 1):
             # in half precision small squares are zero
-            squares = [g.to(torch.promote_types(g.dtype, torch.float)).square() for g in before.gradients]
+            squares = [at_least_float32(g).square() for g in before.gradients]
             whole = sum_per_row(squares)
             share = torch.where(whole > 0, (after.scores - before.scores) / whole, 0)
             sums.add(before.rows, [expand_like(share, s) * s for s in squares])
-        return sums.mean(len(problem.baselines[0]))
+        return Result(sums.mean(len(baselines[0])), baselines=baselines)
 
     @staticmethod
-    def _walk(of: IntegratedGradients | BlurIG | GuidedIG, problem: Problem) -> Iterator[EvaluatedChunk]:
-        """The points of the path, from its beginning to the input, evaluated."""
+    def _points(of: PathMethod, problem: Problem) -> tuple[Iterator[EvaluatedChunk], Tensors]:
+        """Return the points of the path, from its beginning to the input, evaluated, and where it begins."""
         if isinstance(of, GuidedIG):
-            return (point for k in range(len(problem.baselines[0])) for point, _ in of.path(problem).walk(k))
+            walks = (of.path(problem).evaluate(k) for k in range(problem.n_baselines))
+            return (point for walk in walks for point, _ in walk), problem.baselines
         if isinstance(of, BlurIG):
-            path = of.path(problem)
-            problem.baselines = tuple(
-                t[None] for t in path.point(problem.rows, torch.zeros(problem.n, dtype=torch.long))
-            )
-            return problem.walk(of.n_steps + 1, path.point)
+            blurs = of.path(problem)
+            return problem.run.evaluate_points(of.n_steps + 1, blurs.point), blurs.beginning()
         line = StraightPath(problem, torch.linspace(0, 1, of.n_steps + 1, dtype=torch.double))
-        return problem.walk(line.n, line.point)
+        return problem.run.evaluate_points(line.n, line.point), problem.baselines
+
+    def result_structure(self, inputs: Structure) -> Structure:
+        """Return how the attributions are put together: as the inputs, or as ``layer=``."""
+        return Attribution.result_structure(self, inputs)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class InputXGradient(GradientBased):
     r"""The input times the gradient of the score: :math:`A_{nk} = x_{nk} \, \partial f(x_n) / \partial x_{nk}`.
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.features.moments import RunningMoments
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.adaptive_steps import integrate_adaptively
 from torchwhy.gradient.paths import IntegrationRule, StraightPath, nodes_and_weights
-from torchwhy.problem import Problem, RunningMoments, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class IntegratedGradients(Attribution):
     r"""The gradient integrated from a baseline to the input:
     :math:`A_{nk} = (x_{nk} - b_{nk}) \int_0^1 \partial_k f(b_n + \alpha (x_n - b_n)) \, d\alpha`.
@@ -37,7 +39,7 @@ class IntegratedGradients(Attribution):
     True
     """
 
-    n_steps: int = 50
+    n_steps: Count = 50
     method: IntegrationRule = "gausslegendre"
     multiply_by_inputs: bool = True
     tolerance: float | None = None
@@ -52,16 +54,16 @@ class IntegratedGradients(Attribution):
         """The points, in the order in which they lie from the baseline to the input."""
         return StraightPath(problem, nodes_and_weights(self.method, self.n_steps)[0])
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Tensors | Result:
         if self.tolerance is not None:
             return integrate_adaptively(problem, self.tolerance, self.max_steps, multiply=self.multiply_by_inputs)
         path, sums = self.path(problem), RunningMoments(problem.n)
         weights = nodes_and_weights(self.method, self.n_steps)[1]
-        for c in problem.walk(path.n, path.point):
+        for c in problem.run.evaluate_points(path.n, path.point):
             values = (
                 [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))]
                 if self.multiply_by_inputs
                 else c.gradients
             )
             sums.add(c.rows, values, weights[c.k % self.n_steps])
-        return sums.mean(len(problem.baselines[0]))
+        return sums.mean(problem.n_baselines)

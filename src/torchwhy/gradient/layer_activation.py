@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.layers.hooks import ResolvedLayer
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class LayerActivation(Attribution):
     r"""The activations of a layer: :math:`A_n = y(x_n)`.
 
@@ -19,11 +17,9 @@ class LayerActivation(Attribution):
     """
 
     needs_gradient: ClassVar[bool] = False
-
-    def _check_apart(self, problem: Problem, places: tuple[ResolvedLayer, ...]) -> None:
-        """Layers that are only read may lie behind one another."""
+    layers_may_depend: ClassVar[bool] = True  # they are only read
 
     def _attribute(self, problem: Problem) -> Tensors:
-        if not problem.cut:
+        if not problem.input_layers:
             raise ValueError("LayerActivation reads a layer: give layer=")
         return problem.x

@@ -13,8 +13,10 @@ from torch import Tensor
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Draws, normal_draws
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.problem import EvaluatedChunk, Problem, Tensors, expand_like
+from torchwhy.engine.run.rows import baseline_at, expand_like, index_rows, to_device
+from torchwhy.engine.run.runner import EvaluatedChunk
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 IntegrationRule = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 
@@ -52,25 +54,6 @@ def _gauss_legendre(n: int) -> tuple[Any, Any]:
     return (1 + nodes) / 2, shares / 2
 
 
-def sum_per_row(tensors: Sequence[Tensor]) -> Tensor:
-    """The sum of each row ``(M, ...)`` over several tensors, ``(M,)``, in at least single precision."""
-    return torch.stack(
-        [t.reshape(len(t), -1).sum(1, dtype=torch.promote_types(t.dtype, torch.float)) for t in tensors]
-    ).sum(0)
-
-
-def index_rows(t: Tensor, rows: Tensor) -> Tensor:
-    """Rows ``(M,)`` of ``t`` ``(N, ...)``, without a copy if there is only one."""
-    return t.expand(len(rows), *t.shape[1:]) if len(t) == 1 else t[rows]
-
-
-def baseline_at(baselines: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-    """Baselines ``k`` ``(M,)`` of rows ``(M,)``, shape ``(M, ...)``, from ``(K, N or 1, ...)``."""
-    if len(baselines) == 1:
-        return index_rows(baselines[0], rows)
-    return baselines[to_device(k, rows.device), rows if baselines.shape[1] > 1 else torch.zeros_like(rows)]
-
-
 @dataclass
 class StraightPath:
     r"""Points :math:`b + \alpha_k (x - b)` on the line from a baseline to the input.
@@ -102,7 +85,7 @@ class StraightPath:
     @property
     def n(self) -> int:
         """How many points a row has."""
-        return len(self.alphas) if self.baseline is not None else len(self.alphas) * len(self.problem.baselines[0])
+        return len(self.alphas) if self.baseline is not None else len(self.alphas) * self.problem.n_baselines
 
     def ends(self, rows: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Baselines and inputs of points ``k`` ``(M,)`` of rows ``(M,)``."""
@@ -191,6 +174,11 @@ class BlurPath:
     problem: Problem
     sigmas: Tensor
 
+    def beginning(self) -> Tensors:
+        """Return the most blurred images as baselines ``(1, N, ...)``."""
+        rows = self.problem.rows
+        return tuple(t[None] for t in self.point(rows, torch.zeros(len(rows), dtype=torch.long)))
+
     def point(self, rows: Tensor, k: Tensor) -> Tensors:
         """The points, ``(M, ...)``."""
         sigmas = to_device(self.sigmas[k], rows.device)
@@ -215,7 +203,7 @@ def neighbouring_points(
     last: list[Tensor] = []
     for chunk in walk:
         for k in chunk.k.unique().tolist():
-            part = chunk.of(k)
+            part = chunk.of_sample(k)
             tensors = [part.scores, *part.gradients, *part.activations]
             if not last:
                 last = [t.new_zeros(n, *t.shape[1:]) for t in tensors]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 
 Channels = Literal["max", "norm", "sum"] | None
 
 
-@dataclass(kw_only=True, repr=False)
 class Saliency(GradientBased):
     r"""The absolute gradient of the score: :math:`A_{nk} = |\partial f(x_n) / \partial x_{nk}|`.
 

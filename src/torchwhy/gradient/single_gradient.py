@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from torchwhy.attribution import Attribution, Inputs
-from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.problem import Problem, Tensors
-from torchwhy.targets import Neuron, Target, TargetLike
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs, checked_values, prepare_for
+from torchwhy.engine.prepare import with_target
+from torchwhy.engine.run.freeze import isolated
+from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.problem import Problem
+from torchwhy.targets import Neuron, TargetLike
 
 
-@dataclass(kw_only=True, repr=False)
 class GradientBased(Attribution):
     """The base of the methods that need one gradient: several targets can share the forward pass."""
 
@@ -23,10 +23,16 @@ class GradientBased(Attribution):
         raise NotImplementedError
 
     def _attribute(self, problem: Problem) -> Tensors:
-        return self._of(problem, problem.all_gradients(problem.x))
+        return self._of(problem, problem.run.all_gradients(problem.x))
 
     def attribute_each(
-        self, inputs: Inputs, targets: Sequence[TargetLike], *, additional_forward_args: Any = None
+        self,
+        inputs: Inputs,
+        targets: Sequence[TargetLike],
+        *,
+        baselines: Baselines = None,
+        feature_mask: FeatureMasks = None,
+        additional_forward_args: Any = None,
     ) -> list[Any]:
         """As :meth:`attribute` for each of several targets, from one forward pass of the model.
 
@@ -44,15 +50,12 @@ class GradientBased(Attribution):
         """
         if not targets or any(isinstance(t, Neuron) for t in targets):
             raise (TypeError if targets else ValueError)("targets: expected one or more targets of the model's output")
-        with cpu_default_device(), torch.inference_mode(False):
-            problem = self._problem(inputs, targets[0], None, None, additional_forward_args)
-            device = problem.data.inputs[0].device
+        with isolated(self.model):
+            problem = prepare_for(self, inputs, targets[0], baselines, feature_mask, additional_forward_args)
             with problem.open():
-                each = [
-                    Target.of(self._predicted(problem, t) if isinstance(t, str) else t, problem.n, device)
-                    for t in targets
-                ]
-                parts = list(problem.batches(problem.n, lambda a, b: problem.gradients_of_each(each, a, b)))
-                joined = [tuple(map(torch.cat, zip(*(part[t] for part in parts)))) for t in range(len(each))]
+                each = [with_target(problem, t).target for t in targets]
+                parts = problem.run.batches(problem.n, lambda a, b: problem.run.gradients_per_target(each, a, b))
+                joined = [tuple(map(torch.cat, zip(*of_target))) for of_target in zip(*parts)]
                 values = [self._of(problem, gradients) for gradients in joined]
-            return [self._form(self._checked(problem, v), inputs) for v in values]
+            structure = self.result_structure(flatten(inputs)[1])
+            return [structure.restore(checked_values(self, problem, v)) for v in values]

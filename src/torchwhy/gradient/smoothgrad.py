@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs, attribute_at
-from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.paths import NoisyPoints
 from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
-from torchwhy.problem import Problem, RunningMoments, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
+from torchwhy.wrapper import InnerFacts, Wrapper, attribute_at
 
 
-@dataclass(kw_only=True, repr=False)
-class SmoothGrad(Attribution):
+class SmoothGrad(Wrapper):
     r"""The mean gradient around the input: :math:`A_n = | \frac1m \sum_{k=1}^m \nabla f(x_n + \sigma_n \epsilon_k) |`.
 
     In units of score per input, like :class:`Saliency`, which it equals without noise. The noise
@@ -40,52 +41,42 @@ class SmoothGrad(Attribution):
     that is ``SmoothGrad(model, of=Saliency(model))``.
     """
 
-    n_samples: int = 32
+    n_samples: Count = 32
     noise_level: float = 0.15
     stdevs: float | Sequence[float] | None = None
-    of: Attribution | None = None
     signed: bool = False
     channels: Channels = None
     generator: Seed = None
 
-    layer_role: ClassVar = "inner"
     paper: ClassVar[str] = "arXiv:1706.03825"
 
-    @property
-    def uses_baselines(self) -> bool:  # type: ignore[override]
-        """Those of the other method."""
-        return self.of is not None and self.of.uses_baselines
-
-    @property
-    def baselines_are_rows(self) -> bool:  # type: ignore[override]
-        """As the other method reads them."""
-        return self.of is not None and self.of.baselines_are_rows
-
-    @property
-    def uses_feature_mask(self) -> bool:  # type: ignore[override]
-        """That of the other method."""
-        return self.of is not None and self.of.uses_feature_mask
-
-    def _attribute(self, problem: Problem) -> Tensors:
-        sums = self.moments(problem)
-        if self.of is not None or self.channels is None:
-            problem.report(standard_error=sums.standard_error(self.n_samples))
-        return self.finish(sums.mean(self.n_samples))
-
-    def _form(self, values: Tensors, inputs: Inputs) -> Any:
-        """As the other method gives them."""
-        return super()._form(values, inputs) if self.of is None else self.of._form(values, inputs)
+    def _attribute(self, problem: Problem) -> Result:
+        sums, details = self.moments(problem)
+        known = self.of is not None or self.channels is None
+        error = sums.standard_error(self.n_samples) if known else None
+        return Result(self.finish(sums.mean(self.n_samples)), standard_error=error, details=details)
 
     def finish(self, values: Tensors) -> Tensors:
-        """The mean gradient in the form asked for; another method's mean as it is."""
+        """Return the mean gradient in the form asked for; another method's mean as it is."""
         return postprocess_gradient(values, self.signed, self.channels) if self.of is None else values
 
-    def moments(self, problem: Problem) -> RunningMoments:
-        """Sums over the noisy inputs' maps and their squares."""
-        check_count("n_samples", self.n_samples)
-        if self.of is not None and self.layer is not None:
-            raise ValueError("layer: give it to the method in of=")
-        of = self.of or Saliency(
+    def moments(self, problem: Problem) -> tuple[RunningMoments, dict[str, Any]]:
+        """Return sums over the noisy inputs' maps and their squares, and what the other method found out."""
+        of, around = self.of or self._gradient(), NoisyPoints(problem, self.noise_level, self.stdevs)
+
+        def work(start: int, stop: int) -> tuple[Tensor, Result]:
+            rows, k = problem.run.rows_and_samples(start, stop)
+            return rows, attribute_at(of, problem, around.point(rows, k), rows)
+
+        sums, inner = RunningMoments(problem.n, square=True), InnerFacts(problem.n)
+        for rows, result in problem.run.batches(self.n_samples * problem.n, work):
+            sums.add(rows, result.attributions)
+            inner.add(rows, result)
+        return sums, inner.as_details()
+
+    def _gradient(self) -> Saliency:
+        """Return the method whose answers are averaged without another one: the signed gradient."""
+        return Saliency(
             self.model,
             signed=True,
             layer=self.layer,
@@ -93,19 +84,13 @@ class SmoothGrad(Attribution):
             attribute_to_layer_input=self.attribute_to_layer_input,
             precision=self.precision,
         )
-        around = NoisyPoints(problem, self.noise_level, self.stdevs)
 
-        def work(start: int, stop: int) -> tuple[Tensor, Tensors]:
-            rows, k = problem.rows_and_samples(start, stop)
-            return rows, attribute_at(of, problem, around.point(rows, k), rows)
-
-        sums = RunningMoments(problem.n, square=True)
-        for rows, values in problem.batches(self.n_samples * problem.n, work):
-            sums.add(rows, values)
-        return sums
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.of is not None and self.layer is not None:
+            raise ValueError("layer: give it to the method in of=")
 
 
-@dataclass(kw_only=True, repr=False)
 class SquareGrad(SmoothGrad):
     r"""The mean squared gradient around the input: :math:`A_n = \frac1m \sum_k \nabla f(x_n + \sigma_n \epsilon_k)^2`.
 
@@ -116,12 +101,12 @@ class SquareGrad(SmoothGrad):
 
     paper: ClassVar[str] = "arXiv:1806.10758"
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        sums, m = self.moments(problem), self.n_samples
-        return self.finish(tuple(mean.square() + v * ((m - 1) / m) for mean, v in zip(sums.mean(m), sums.variance(m))))
+    def _attribute(self, problem: Problem) -> Result:
+        (sums, details), m = self.moments(problem), self.n_samples
+        squares = [mean.square() + v * ((m - 1) / m) for mean, v in zip(sums.mean(m), sums.variance(m))]
+        return Result(self.finish(tuple(squares)), details=details)
 
 
-@dataclass(kw_only=True, repr=False)
 class VarGrad(SmoothGrad):
     r"""The variance of the gradient around the input: :math:`A_n = \frac1m \sum_k (g_k - \bar g)^2`,
     :math:`g_k = \nabla f(x_n + \sigma_n \epsilon_k)`.
@@ -134,6 +119,6 @@ class VarGrad(SmoothGrad):
 
     paper: ClassVar[str] = "arXiv:1810.03307"
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        sums, m = self.moments(problem), self.n_samples
-        return self.finish(tuple(v * ((m - 1) / m) for v in sums.variance(m)))
+    def _attribute(self, problem: Problem) -> Result:
+        (sums, details), m = self.moments(problem), self.n_samples
+        return Result(self.finish(tuple(v * ((m - 1) / m) for v in sums.variance(m))), details=details)

@@ -19,8 +19,7 @@ from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Draws, draws_per_block
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.metrics.metric_function import (
     Curve,
     FeatureScores,
@@ -212,7 +211,7 @@ def faithfulness_estimate(
     group = rated.ranks(problem.generator) * groups // rated.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return rated.features.keep(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
+        return rated.features.element_masks(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
 
     with problem.open():
         scores = evaluate_all(problem, masks, (0, groups + 1))
@@ -247,7 +246,7 @@ def _subsets(
             raise ValueError(f"{name}={size}: a set needs fewer than all {rated.d} features")
     values = rated.values.double()
     with problem.open():
-        whole = problem.all_scores(problem.x).double()
+        whole = problem.run.all_scores(problem.x).double()
         found = [_agreement(problem, rated, whole, _sets(values, s, samples, oversample, problem)) for s in sizes]
     return as_scores(torch.stack(found, 1), problem)
 
@@ -304,7 +303,7 @@ def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Pro
 
 def _agreement(problem: Problem, rated: FeatureScores, whole: Tensor, sets: Sets) -> Tensor:
     """The correlation (N,) of the attributions of sets with what the score ``whole`` (N,) loses without them."""
-    masks = lambda index, rows: rated.features.keep(sets.keep(index, rows), rows)  # noqa: E731
+    masks = lambda index, rows: rated.features.element_masks(sets.keep(index, rows), rows)  # noqa: E731
     r = _correlation(sets.said.T, whole, evaluate_all(problem, masks, (0, len(sets.said))), problem)
     if sets.spread is None:
         return r
@@ -323,15 +322,15 @@ def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n
     sizes = [x[0].numel() for x in problem.x]
 
     def work(start: int, stop: int) -> Tensor:
-        rows, k = problem.rows_and_samples(start, stop)
+        rows, k = problem.run.rows_and_samples(start, stop)
         moves = [m.to(x).view(-1, *x.shape[1:]) for m, x in zip(draws[k].to(rows.device).split(sizes, 1), problem.x)]
         said = [(m.double() * index_rows(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
-        scores = problem.scores([index_rows(x, rows) - m for x, m in zip(problem.x, moves)], rows)
+        scores = problem.run.scores([index_rows(x, rows) - m for x, m in zip(problem.x, moves)], rows)
         return torch.stack([torch.stack(said).sum(0), scores.double()])
 
     with problem.open():
-        whole = problem.all_scores(problem.x).double()
-        forecast, scores = torch.cat(list(problem.batches(n * problem.n, work)), 1).view(2, n, problem.n)
+        whole = problem.run.all_scores(problem.x).double()
+        forecast, scores = torch.cat(list(problem.run.batches(n * problem.n, work)), 1).view(2, n, problem.n)
     return forecast, whole - scores
 
 
@@ -341,5 +340,5 @@ def _at_elements(rated: FeatureScores, problem: Problem) -> tuple[Tensor, ...]:
     for ids, x in zip(rated.features.ids, problem.x):
         index = ids.expand(x.shape).flatten(1)
         number.scatter_add_(1, index, torch.ones_like(index, dtype=number.dtype))
-    each = rated.features.keep(rated.values / number.clamp(min=1), problem.rows)
+    each = rated.features.element_masks(rated.values / number.clamp(min=1), problem.rows)
     return tuple(e.expand(x.shape) for e, x in zip(each, problem.x))

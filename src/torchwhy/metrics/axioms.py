@@ -51,7 +51,7 @@ def completeness_gap(
     if len(found[0]) != problem.n:
         raise ValueError(f"attributions: {len(found[0])} rows for {problem.n} rows of inputs")
     with problem.open():
-        return as_scores(attribution.gap_of_attributions(problem, found), problem)
+        return as_scores(attribution.measure_completeness_gap(problem, found), problem)
 
 
 @metric(better="lower", span=(0, 1), needs="model", paper="arXiv:2007.07584")
@@ -81,7 +81,7 @@ def non_sensitivity(
     problem = problem_of(model, inputs, target, **options)
     rated = to_features(problem, attributions, reduce=reduction(options))
     with problem.open():
-        scores = evaluate_all(problem, rated.features.all_but, (0, rated.d + 1))
+        scores = evaluate_all(problem, rated.features.leave_one_out_masks, (0, rated.d + 1))
     effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
     effect = torch.where(effect > rounding(scores.T, problem)[:, None], effect, 0)
     exists = torch.arange(rated.d, device=said.device) < rated.features.count[:, None]

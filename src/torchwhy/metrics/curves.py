@@ -18,8 +18,7 @@ from torchwhy.engine.features.masks import FillFunction, evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import normal_draws
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.metric_function import (
     Curve,
     Options,
@@ -31,7 +30,7 @@ from torchwhy.metrics.metric_function import (
     rounding,
     to_features,
 )
-from torchwhy.problem import Problem, expand_like
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
@@ -362,7 +361,7 @@ def _visible_share(
     rated = to_features(problem, attributions, reduce="mean")
     values = rated.values.clamp(min=0)
     values = values / values.amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-    every = rated.features.keep(values, problem.rows)
+    every = rated.features.element_masks(values, problem.rows)
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         first = to_device(index, rows.device) == 0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs, per_input
+from torchwhy.attribution import Attribution, Inputs
 from torchwhy.baselines import is_fixed
 from torchwhy.engine.features.numbering import Features, number_features
+from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.structure import flatten
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
 from torchwhy.targets import DerivedTarget, TargetLike, find_logits
@@ -140,17 +142,6 @@ class Probability(DerivedTarget):
         return self.target.select(out if self.shares else out.softmax(1), rows)
 
 
-@dataclass(kw_only=True, repr=False)
-class MetricQuestion(Attribution):
-    """The checks of a method's call, for a metric, which only asks for scores."""
-
-    generator: Seed = 0
-    needs_gradient: ClassVar[bool] = False
-    baselines_are_rows: bool = False  # type: ignore[misc]
-    uses_baselines: ClassVar[bool] = True
-    uses_feature_mask: ClassVar[bool] = True
-
-
 def problem_of(
     model: Any, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
 ) -> Problem:
@@ -161,18 +152,20 @@ def problem_of(
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise TypeError(f"{', '.join(sorted(unknown))}: unknown; the options are {', '.join(Options.__annotations__)}")
-    asker = MetricQuestion(
+    problem = prepare(
         model,
+        inputs,
+        target,
+        baselines=options.get("baselines"),
+        uses_baselines=True,
+        baselines_are_rows=like is not None and like.baselines_are_rows,
+        feature_mask=options.get("feature_mask"),
+        additional_forward_args=options.get("additional_forward_args"),
         batch_size=options.get("batch_size"),
         generator=options.get("generator", 0),
-        baselines_are_rows=like is not None and like.baselines_are_rows,
+        label="metric",
     )
-    names: tuple[Literal["baselines", "feature_mask", "additional_forward_args"], ...]
-    names = ("baselines", "feature_mask", "additional_forward_args")
-    problem = asker._problem(inputs, target, *(options.get(name) for name in names))
-    if options.get("softmax"):
-        problem.target = Probability(problem.target)  # type: ignore[arg-type]
-    return problem
+    return problem.replace(target=Probability(problem.target)) if options.get("softmax") else problem
 
 
 def as_attributions(attributions: Any) -> Any:
@@ -182,14 +175,9 @@ def as_attributions(attributions: Any) -> Any:
 
 def settled_baselines(baselines: Any, inputs: Inputs) -> Any:
     """The baselines, those that are drawn with a seed of their own: the same ones wherever they are used."""
-    each = [is_fixed(b, seed) for seed, b in enumerate(per_input(baselines, inputs, "baselines"))]
-    return (
-        dict(zip(inputs, each))
-        if isinstance(inputs, Mapping)
-        else each[0]
-        if isinstance(inputs, Tensor)
-        else tuple(each)
-    )
+    structure = flatten(inputs)[1]
+    given = structure.match(baselines, "baselines")
+    return structure.restore([is_fixed(b, seed) for seed, b in enumerate(given)])
 
 
 def tensors_of(attributions: Any) -> tuple[Tensor, ...]:
@@ -246,7 +234,7 @@ class FeatureScores:
     def ranks_at_elements(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """The ranks on every element, for each input tensor; broadcastable to it."""
         ranks = self.ranks(generator)
-        return self.features.keep(ranks, torch.arange(len(ranks), device=ranks.device))
+        return self.features.element_masks(ranks, torch.arange(len(ranks), device=ranks.device))
 
 
 def reduction(options: Options) -> Literal["sum", "mean"]:
@@ -265,7 +253,7 @@ def to_features(problem: Problem, attributions: Any, *, reduce: Literal["sum", "
     Raises:
         ValueError: attributions of another shape than the inputs, or of other names.
     """
-    names, attributions = problem.data.names, as_attributions(attributions)
+    names, attributions = problem.inputs.names, as_attributions(attributions)
     if isinstance(attributions, Mapping) and names is not None:
         if set(attributions) != set(names):
             raise ValueError(f"attributions: of {', '.join(map(str, attributions))}; the inputs are {', '.join(names)}")
@@ -302,7 +290,7 @@ def as_scores(values: Tensor, problem: Problem) -> Tensor:
 
 def rounding(scores: Tensor, problem: Problem) -> Tensor:
     """How far the scores (N, S) of a row may be apart for no reason but the rounding of the model's answers, (N,)."""
-    eps = problem.eps * (8 if problem.eps < 1e-5 else 2)  # sums inside are in single precision at least
+    eps = problem.tally.eps * (8 if problem.tally.eps < 1e-5 else 2)  # sums inside are in single precision at least
     return eps * scores.double().abs().amax(1)
 
 
@@ -340,4 +328,4 @@ def fractions_of(values: Sequence[float], name: str = "fractions", *, below: flo
     return found
 
 
-__all__ = ["Curve", "MetricQuestion", "Options", "metric", "problem_of"]
+__all__ = ["Curve", "Options", "metric", "problem_of"]

@@ -101,7 +101,7 @@ def random_logit(
     method, data = make_deterministic(method, inputs, data)
     problem = problem_of(method.model, inputs, target, like=method, generator=generator, **data)
     with problem.open():
-        out = find_logits(problem.output(tuple(x[:1] for x in problem.x), problem.rows[:1]))
+        out = find_logits(problem.run.outputs(tuple(x[:1] for x in problem.x), problem.rows[:1]))
     chosen = problem.target
     if not isinstance(chosen, Target) or chosen.index is None or chosen.neuron or out.dim() != 2 or out.shape[1] < 2:
         raise ValueError(

@@ -9,12 +9,14 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from torchwhy.attribution import Attribution, Inputs, attribute_at
+from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import index_rows
+from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.metric_function import flat, problem_of, settled_baselines, spearman
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
+from torchwhy.wrapper import attribute_at
 
 
 class Data(TypedDict, total=False):
@@ -80,7 +82,7 @@ def make_problem(method: Attribution, inputs: Inputs, target: TargetLike, genera
         method.model, inputs, target, like=method, generator=generator, batch_size=method.batch_size, **data
     )
     if data.get("baselines") is None:
-        problem.baselines = ()
+        problem = problem.replace(baselines=())
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain the model above its embedding layer")
     return problem
@@ -96,10 +98,10 @@ def attribute_points(
     """What ``of(attributions (M, d), rows (M,))`` makes of n points of every row, ``point(rows, k)``: (n, N, ...)."""
 
     def work(start: int, stop: int) -> Tensor:
-        rows, k = problem.rows_and_samples(start, stop)
-        return of(flat(attribute_at(method, problem, point(rows, k), rows)), rows)
+        rows, k = problem.run.rows_and_samples(start, stop)
+        return of(flat(attribute_at(method, problem, point(rows, k), rows).attributions), rows)
 
-    found = torch.cat(list(problem.batches(n * problem.n, work)))
+    found = problem.run.concatenated(n * problem.n, work)
     return found.view(n, problem.n, *found.shape[1:])
 
 

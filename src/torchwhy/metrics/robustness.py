@@ -14,8 +14,8 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.metric_function import metric
 from torchwhy.metrics.reexplain import (
     Data,
@@ -26,7 +26,7 @@ from torchwhy.metrics.reexplain import (
     relative,
     steps_in_ball,
 )
-from torchwhy.problem import Problem, Tensors, expand_like
+from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike, find_logits
 
 if TYPE_CHECKING:
@@ -209,15 +209,17 @@ class _Look:
         self.best = start.new_zeros(problem.n)
         given = problem.target.given
         self.classes = problem.neuron is None and given is not None and not callable(given)
-        self.score = problem.all_scores(problem.x)
+        self.score = problem.run.all_scores(problem.x)
         first = self._output([x[:1] for x in problem.x], problem.rows[:1]) if self.classes else None
         self.classes = first is not None and first.dim() == 2
-        parts = problem.batches(problem.n, lambda a, b: self._output([x[a:b] for x in problem.x], problem.rows[a:b]))
+        parts = problem.run.batches(
+            problem.n, lambda a, b: self._output([x[a:b] for x in problem.x], problem.rows[a:b])
+        )
         self.label = torch.cat([part.argmax(1) for part in parts]) if self.classes else torch.zeros(0)
 
     def _output(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
         with torch.no_grad():
-            return find_logits(self.problem.output(z, rows))
+            return find_logits(self.problem.run.outputs(z, rows))
 
     def __call__(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> tuple[Tensor, Tensor]:
         """Distances (n, N), and margins (n, N), which are not negative where the prediction is kept."""
@@ -225,16 +227,16 @@ class _Look:
         away = 1 - torch.cosine_similarity(found, self.start.expand_as(found), dim=2, eps=0.0).nan_to_num(0.0)
 
         def margins(start: int, stop: int) -> Tensor:
-            rows, k = self.problem.rows_and_samples(start, stop)
+            rows, k = self.problem.run.rows_and_samples(start, stop)
             z, own = point(rows, k), self.score[rows]
-            margin = self.tolerance * own.abs() - (self.problem.scores(z, rows) - own).abs()
+            margin = self.tolerance * own.abs() - (self.problem.run.scores(z, rows) - own).abs()
             if not self.classes:
                 return margin
             out, label = self._output(z, rows), self.label[rows, None]
             others = out.scatter(1, label, -torch.inf).amax(1)
             return torch.minimum(margin, (out.gather(1, label)[:, 0] - others).to(margin))
 
-        margin = torch.cat(list(self.problem.batches(n * self.problem.n, margins))).view(n, -1).to(away)
+        margin = self.problem.run.concatenated(n * self.problem.n, margins).view(n, -1).to(away)
         self.best = torch.maximum(self.best, torch.where(margin >= 0, away, 0).amax(0))
         return away, margin
 

@@ -15,13 +15,17 @@ _STATES = ("state_dict", "model_state_dict", "model")  # where training scripts 
 
 
 def is_file(name: str | Path) -> bool:
-    """Whether ``name`` means a file, be it there or not, rather than a model: by its look, not by what lies around."""
+    """Return whether ``name`` means a file, be it there or not, rather than a model: by its look, not by what lies around."""
     path = Path(name)
     return isinstance(name, Path) or path.suffix.lower() in _SUFFIXES or len(path.parts) > 1
 
 
 def read_model(path: Path, trust: bool) -> nn.Module:
-    """The pickled network in a file."""
+    """Return the pickled network in a file.
+
+    Raises:
+        ValueError: the file holds something else, or cannot be read.
+    """
     model = _read(path, trust)
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -32,7 +36,11 @@ def read_model(path: Path, trust: bool) -> nn.Module:
 
 
 def load_state(model: nn.Module, path: Path, name: str) -> None:
-    """Give the model the weights in a file: a state_dict, or a checkpoint or a DataParallel wrapper around one."""
+    """Give the model the weights in a file: a state_dict, or a checkpoint or a DataParallel wrapper around one.
+
+    Raises:
+        ValueError: the file holds something else, or does not fit the model; ``name`` is the model's, for the message.
+    """
     state = _read(path, trust=False)
     for key in _STATES:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -50,7 +58,7 @@ def load_state(model: nn.Module, path: Path, name: str) -> None:
 
 
 def _read(path: Path, trust: bool) -> Any:
-    """What a file holds, on the CPU. Without trust only tensors and plain containers are read."""
+    """Return what a file holds, on the CPU. Without ``trust`` only tensors and plain containers are read."""
     if not path.is_file():
         raise FileNotFoundError(f"no model file at '{path}'")
     if path.suffix.lower() == ".safetensors":

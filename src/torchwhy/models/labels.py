@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from operator import index
 
-__all__ = ["find_label", "imagenet_labels", "nearest"]
+from torchwhy.spelling import did_you_mean
+
+__all__ = ["find_label", "imagenet_labels"]
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """The 1000 class names of ImageNet, as torchvision has them.
+    """Return the 1000 class names of ImageNet, as torchvision has them.
 
     >>> imagenet_labels()[282]
     'tiger cat'
@@ -22,13 +23,16 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def find_label(labels: Sequence[str], label: str | int) -> int:
-    """The number of a class, from its name, its number, or its number as a string.
+    """Return the number of a class, from its name, its number, or its number as a string.
 
-    A name is looked for as it is written; failing that, without regard to capitals. With no ``labels`` only numbers can
-    be looked up, and they are not checked against a number of classes.
+    Args:
+        labels: the names of the classes. With none only numbers can be looked up, and they are not checked against a number
+            of classes.
+        label: a name is looked for as it is written; failing that, without regard to capitals.
 
-    Raises ValueError for a number out of range, for a name that several classes have (their numbers are listed), and
-    for a name that none has (the nearest are listed).
+    Raises:
+        ValueError: a number out of range, a name that several classes have (their numbers are listed), or a name that none
+            has (the nearest are listed).
 
     >>> find_label(("cat", "dog"), "Dog"), find_label(("cat", "dog"), "0"), find_label(("cat", "dog"), 1)
     (1, 0, 1)
@@ -51,16 +55,5 @@ def find_label(labels: Sequence[str], label: str | int) -> int:
             raise ValueError(f"label: several classes are called {label!r}: {listed}; give the number")
     word = re.compile(rf"\b{re.escape(text)}\b", re.IGNORECASE)
     several = [f"{name} ({k})" for k, name in enumerate(labels) if text and word.search(name)]
-    hint = f"; it is part of {', '.join(several[:8])}: give one of these" if several else nearest(text, labels)
+    hint = f"; it is part of {', '.join(several[:8])}: give one of these" if several else did_you_mean(text, labels)
     raise ValueError(f"label: no class is called {label!r}{hint}")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """The end of an error message: which of ``names`` may have been meant, or nothing where none is near.
-
-    >>> nearest("resnet81", ("resnet18", "alexnet"))
-    "; did you mean 'resnet18'?"
-    """
-    by_folded = {known.casefold(): known for known in names}
-    close = get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(by_folded[c]) for c in close)}?" if close else ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torchwhy.models.labels import nearest
+from torchwhy.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,47 +48,50 @@ def _matplotlib(name: str) -> Image:
     return read_image(cbook.get_sample_data(name, asfileobj=False))
 
 
-_SOURCES: dict[str, Callable[[], Any]] = {
-    "chelsea": lambda: _skimage("chelsea"),
-    "coffee": lambda: _skimage("coffee"),
-    "camera": lambda: _skimage("camera"),
-    "rocket": lambda: _skimage("rocket"),
+_SOURCES: dict[str, Callable[[], Image | np.ndarray]] = {
+    "chelsea": partial(_skimage, "chelsea"),
+    "coffee": partial(_skimage, "coffee"),
+    "camera": partial(_skimage, "camera"),
+    "rocket": partial(_skimage, "rocket"),
     "motorcycle": _motorcycle,
-    "china": lambda: _sklearn("china.jpg"),
-    "flower": lambda: _sklearn("flower.jpg"),
-    "hopper": lambda: _matplotlib("grace_hopper.jpg"),
+    "china": partial(_sklearn, "china.jpg"),
+    "flower": partial(_sklearn, "flower.jpg"),
+    "hopper": partial(_matplotlib, "grace_hopper.jpg"),
 }
 PHOTOS = tuple(_SOURCES)
 
 
 def photo(name: str) -> Image:
-    """A photo that comes with scikit-image, scikit-learn or matplotlib, as an RGB picture; nothing is downloaded.
+    """Return a photo that comes with scikit-image, scikit-learn or matplotlib, in RGB; nothing is downloaded.
 
     The names are in ``PHOTOS``. Chelsea is a cat, camera is grey, hopper is Grace Hopper in uniform. All but
     china and flower (CC BY 2.0, see scikit-learn) are in the public domain.
 
-    Raises ValueError for another name, with the nearest ones.
+    Raises:
+        ValueError: another name; the nearest are listed.
 
     >>> photo("chelsea").size
     (451, 300)
     """
     if name not in _SOURCES:
-        raise ValueError(f"name: no photo {name!r}{nearest(name, PHOTOS)}. There are: {', '.join(PHOTOS)}")
+        raise ValueError(f"name: no photo {name!r}{did_you_mean(name, PHOTOS)}. There are: {', '.join(PHOTOS)}")
     return _as_picture(_SOURCES[name]())
 
 
 def read_image(path: str | Path) -> Image:
-    """The image file at ``path`` as an RGB picture, turned upright as its EXIF data say.
+    """Read the image file at ``path``, in RGB, turned upright as its EXIF data say.
 
-    Raises FileNotFoundError where there is no such file (with the nearest names of its folder, and of the bundled photos
-    that :func:`photo` gives), ValueError where it is not a readable image.
+    Raises:
+        FileNotFoundError: no such file; the nearest names of its folder, and of the photos that :func:`photo` gives, are
+            listed.
+        ValueError: no readable image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
     if not path.is_file():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f"path: no image file at '{path}'{nearest(path.name, [*beside, *PHOTOS])}")
+        raise FileNotFoundError(f"path: no image file at '{path}'{did_you_mean(path.name, [*beside, *PHOTOS])}")
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
@@ -104,17 +108,25 @@ def preprocess(
     resize: int | None = None,
     interpolation: str = "bicubic",
 ) -> Tensor:
-    r"""A picture as a network's input: resized, cut to the centre square, scaled to [0, 1], standardised.
+    r"""Turn a picture into a network's input: resized, cut to the centre square, scaled to [0, 1], standardised.
 
     .. math:: x_{chw} = (p_{chw} / 255 - \text{mean}_c) / \text{std}_c
 
-    The short side is resized to ``resize`` pixels (by default 8/7 of ``size``: 256 for 224), and the central square
-    of ``size`` pixels kept, pixel for pixel as torchvision's Resize and CenterCrop do it.
+    Pixel for pixel as torchvision's Resize and CenterCrop do it.
 
-    Shape: a Pillow picture or a uint8 array (H, W), (H, W, 3) or (H, W, 4) to a float32 tensor (1, 3, size, size).
-    ``mean`` and ``std`` are one number or one per channel; ``interpolation`` is nearest, bilinear, bicubic or lanczos.
+    Args:
+        image: a Pillow picture, or a uint8 array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``.
+        size: the side of the square that is kept, in pixels.
+        mean: one number, or one per channel, of values in [0, 1].
+        std: the same.
+        resize: to how many pixels the short side is brought first; None is 8/7 of ``size``: 256 for 224.
+        interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
 
-    Raises ValueError for an array of another shape or type, or a ``resize`` below ``size``.
+    Returns:
+        A float32 tensor ``(1, 3, size, size)``.
+
+    Raises:
+        ValueError: an array of another shape or type, or a ``resize`` below ``size``.
 
     >>> preprocess(photo("coffee")).shape
     torch.Size([1, 3, 224, 224])
@@ -137,11 +149,18 @@ def preprocess(
 def to_image(
     x: Tensor, mean: float | Sequence[float] = IMAGENET_MEAN, std: float | Sequence[float] = IMAGENET_STD
 ) -> np.ndarray:
-    """The inverse of :func:`preprocess`, for showing: values are put back to 0..255, rounded, and cut off there.
+    """Undo :func:`preprocess`, for showing: values are put back to 0..255, rounded, and cut off there.
 
-    Shape: x (3, H, W) or (1, 3, H, W), on any device, to a uint8 array (H, W, 3).
+    Args:
+        x: ``(3, H, W)`` or ``(1, 3, H, W)``, on any device.
+        mean: as of :func:`preprocess`.
+        std: as of :func:`preprocess`.
 
-    Raises ValueError for another shape.
+    Returns:
+        A uint8 array ``(H, W, 3)``.
+
+    Raises:
+        ValueError: another shape.
 
     >>> x = preprocess(photo("coffee"))
     >>> to_image(x).shape, bool((preprocess(to_image(x), resize=224) - x).abs().max() < 1e-5)
@@ -158,7 +177,7 @@ def to_image(
 
 @dataclass(frozen=True)
 class Preprocess:
-    """:func:`preprocess` with its settings fixed: what a particular network wants to see.
+    """Turn a picture into what a particular network wants to see: :func:`preprocess` with its settings fixed.
 
     >>> wanted = Preprocess(size=64, mean=0, std=1)
     >>> wanted(photo("chelsea")).shape
@@ -172,11 +191,11 @@ class Preprocess:
     interpolation: str = "bicubic"
 
     def __call__(self, image: Image | np.ndarray) -> Tensor:
-        """The picture as a tensor (1, 3, size, size)."""
+        """Return the picture as a tensor ``(1, 3, size, size)``."""
         return preprocess(image, self.size, self.mean, self.std, resize=self.resize, interpolation=self.interpolation)
 
     def to_image(self, x: Tensor) -> np.ndarray:
-        """The tensor as a uint8 picture (H, W, 3), for showing."""
+        """Return the tensor as a uint8 picture ``(H, W, 3)``, for showing."""
         return to_image(x, self.mean, self.std)
 
 

@@ -26,10 +26,12 @@ _CHUNK = 256  # images rendered together: bounds the memory, never changes a pix
 class ShapesBatch(NamedTuple):
     """Images, labels and where in each image the evidence is.
 
-    ``images`` (N, 3, S, S) float32 in [0, 1]; ``labels`` (N,) int64, an index into ``SHAPES`` or ``TEXTURES``;
-    ``mask`` (N, 1, S, S) bool: the pixels of the target object, which alone decides the label;
-    ``distractor`` (N, 1, S, S) bool: the other pixels, of an ellipse that says nothing about the label;
-    ``shape``, ``texture`` (N,) int64: both attributes of the target object, whichever is the label.
+    Attributes:
+        images: ``(N, 3, S, S)`` float32 in [0, 1].
+        labels: ``(N,)`` int64, an index into ``SHAPES`` or ``TEXTURES``.
+        mask: ``(N, 1, S, S)`` bool: the pixels of the target object, which alone decides the label.
+        distractor: ``(N, 1, S, S)`` bool: the other pixels, of an ellipse that says nothing about the label.
+        shape, texture: ``(N,)`` int64: both attributes of the target object, whichever is the label.
     """
 
     images: Tensor
@@ -42,21 +44,25 @@ class ShapesBatch(NamedTuple):
 
 @cpu_default_device()
 def shapes(n: int, size: int = 64, seed: int = 0, label: str = "shape", without: str | None = None) -> ShapesBatch:
-    r"""``n`` random shapes-on-photos images, with the pixels of the target and of the distractor.
+    r"""Draw random shapes on photos, with the pixels of the target and of the distractor.
 
     A random crop of a bundled photo is the background. On it lie an ellipse (the distractor) and, away from it, the
     target object: one of six shapes with one of four textures, its colours, size, angle and place independent of both.
     An object is blended in, :math:`x = (1 - \alpha) x + \alpha c`, with :math:`\alpha` falling from 1 to 0 over one
     pixel at its edge; its mask is :math:`\alpha > 0`, so it holds every pixel that the object changed, and no other.
+    The target covers 7 % of the pixels, the distractor 5 %, on average. torch's global random state is neither read nor
+    changed.
 
-    Shape: see :class:`ShapesBatch`. The target covers 7 % of the pixels, the distractor 5 %, on average.
+    Args:
+        n: the number of images.
+        size: the side of an image, 16 to 150 pixels.
+        seed: the same seed gives the same images, and ``shapes(8)`` the first 8 of ``shapes(100)``.
+        label: ``"shape"`` or ``"texture"``.
+        without: ``"target"`` or ``"distractor"`` leaves that object out of the *same* scenes (the masks and labels still
+            speak of it): the ideal baseline, and the proof of the mask.
 
-    The same ``seed`` gives the same images, and ``shapes(8)`` the first 8 of ``shapes(100)``; torch's global random
-    state is neither read nor changed. ``without="target"`` or ``"distractor"`` leaves that object out of the *same*
-    scenes (the masks and labels still speak of it): the ideal baseline, and the proof of the mask.
-
-    Raises ValueError for ``n`` below 1, a ``size`` outside 16 to 150 (the smallest photo), an unknown ``label`` or
-    ``without``.
+    Raises:
+        ValueError: ``n`` below 1, another ``size``, an unknown ``label`` or ``without``.
 
     >>> batch = shapes(4, seed=1)
     >>> batch.images.shape, batch.mask.shape, [SHAPES[k] for k in batch.labels]
@@ -110,7 +116,7 @@ class _Scene:
 
 
 def _render(scene: _Scene, size: int, label: str, without: str | None) -> tuple[Tensor, ...]:
-    """The fields of a :class:`ShapesBatch`."""
+    """Return the fields of a :class:`ShapesBatch`."""
     images = _crops(scene, size)
     u, v = _rotated(scene.other_x, scene.other_y, scene.other_angle, size)
     radius = scene.radius * size
@@ -120,9 +126,9 @@ def _render(scene: _Scene, size: int, label: str, without: str | None) -> tuple[
         images = images + distractor * (scene.other_colour - images)
 
     u, v = _rotated(scene.x, scene.y, scene.angle, size)
-    target = (0.5 - _pick_random(_distances(u, v, radius), scene.shape)).clamp(0, 1)
+    target = (0.5 - _pick_kind(_distances(u, v, radius), scene.shape)).clamp(0, 1)
     if without != "target":
-        texture = _pick_random(_textures(u, v, scene.frequency / size, scene.phase), scene.texture)
+        texture = _pick_kind(_textures(u, v, scene.frequency / size, scene.phase), scene.texture)
         images = images + target * (torch.where(texture, scene.second, scene.colour) - images)
     mask = target > 0
     labels = scene.shape if label == "shape" else scene.texture
@@ -130,7 +136,7 @@ def _render(scene: _Scene, size: int, label: str, without: str | None) -> tuple[
 
 
 def _distances(u: Tensor, v: Tensor, r: Tensor) -> list[Tensor]:
-    """How far outside (positive) or inside each of ``SHAPES``, of radius r, the point (u, v) lies, in pixels."""
+    """Return how far outside (positive) or inside each of ``SHAPES``, of radius r, the point (u, v) lies, in pixels."""
     d, angle = torch.hypot(u, v), torch.atan2(v, u)
     sector = 2 * math.pi / 3
     bars = [torch.maximum(a.abs() - 0.95 * r, b.abs() - 0.32 * r) for a, b in ((u, v), (v, u))]
@@ -145,18 +151,18 @@ def _distances(u: Tensor, v: Tensor, r: Tensor) -> list[Tensor]:
 
 
 def _textures(u: Tensor, v: Tensor, frequency: Tensor, phase: Tensor) -> list[Tensor]:
-    """Where each of ``TEXTURES`` has the second colour."""
+    """Return where each of ``TEXTURES`` has the second colour."""
     along, across = torch.sin(frequency * u + phase), torch.sin(frequency * v)
     return [torch.zeros_like(along, dtype=torch.bool), along > 0, along * across > 0.3, (along > 0) ^ (across > 0)]
 
 
-def _pick_random(kinds: list[Tensor], index: Tensor) -> Tensor:
-    """Row n of kinds[index[n]]."""
+def _pick_kind(kinds: list[Tensor], index: Tensor) -> Tensor:
+    """Return row n of ``kinds[index[n]]``."""
     return torch.stack(kinds)[index, torch.arange(len(index))]
 
 
 def _rotated(x: Tensor, y: Tensor, angle: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Pixel coordinates (N, 1, S, S) seen from an object at (x, y), turned by ``angle``."""
+    """Return pixel coordinates ``(N, 1, S, S)`` seen from an object at (x, y), turned by ``angle``."""
     pixels = torch.arange(size, dtype=torch.float32)
     dy, dx = pixels[:, None] - y * size, pixels - x * size
     cos, sin = torch.cos(angle), torch.sin(angle)
@@ -174,7 +180,7 @@ def _crops(scene: _Scene, size: int) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _backgrounds() -> tuple[Tensor, ...]:
-    """Photos and textures (3, H, W) in [0, 1], at half their size, so that a small crop holds more than a blur."""
+    """Return photos and textures ``(3, H, W)`` in [0, 1], at half their size, so that a small crop holds more than a blur."""
     import numpy as np
     import skimage.data
     from sklearn.datasets import load_sample_image

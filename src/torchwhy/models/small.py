@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) to (N, c_out, H / stride, W / stride)."""
+        """Turn ``(N, c_in, H, W)`` into ``(N, c_out, H / stride, W / stride)``."""
         y = self.relu1(self.bn1(self.conv1(x)))
         return self.relu2(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -45,7 +45,7 @@ class BasicBlock(nn.Module):
 class ShapesResNet(nn.Module):
     """A ResNet of three BasicBlocks (16, 32, 64 channels), 78 thousand parameters.
 
-    Shape: images (N, 3, H, W) in [0, 1] to scores (N, classes). At 64 x 64 the last maps, of ``layer3``, are 8 x 8.
+    Images ``(N, 3, H, W)`` in [0, 1] become scores ``(N, classes)``. At 64 x 64 the last maps, of ``layer3``, are 8 x 8.
 
     >>> ShapesResNet()(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 6])
@@ -63,7 +63,7 @@ class ShapesResNet(nn.Module):
         self.head = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The score of each class."""
+        """Return the score of each class."""
         y = self.layer1(self.relu(self.bn(self.conv(x))))
         return self.head(self.pool(self.layer3(self.layer2(y))).flatten(1))
 
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (N, T, width) to tokens (N, T, width)."""
+        """Turn tokens ``(N, T, width)`` into tokens ``(N, T, width)``."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (N, T, width) to tokens (N, T, width)."""
+        """Turn tokens ``(N, T, width)`` into tokens ``(N, T, width)``."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
 class ShapesViT(nn.Module):
     """A vision transformer: a convolutional stem, 64 patch tokens and a class token, 3 blocks, 129 thousand parameters.
 
-    Shape: images (N, 3, 64, 64) in [0, 1] to scores (N, classes). Tokens are (N, 65, 64), the class token first,
+    Images ``(N, 3, 64, 64)`` in [0, 1] become scores ``(N, classes)``. Tokens are ``(N, 65, 64)``, the class token first,
     then the 8 x 8 grid row by row.
 
     >>> ShapesViT()(torch.rand(2, 3, 64, 64)).shape
@@ -122,19 +122,19 @@ class ShapesViT(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The score of each class."""
+        """Return the score of each class."""
         tokens = self.stem(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1) + self.pos_embed
         return self.head(self.norm(self.blocks(tokens))[:, 0])
 
 
 def shapes_resnet() -> ShapesResNet:
-    """The trained :class:`ShapesResNet`, in evaluation mode."""
+    """Return the trained :class:`ShapesResNet`, in evaluation mode."""
     return _trained(ShapesResNet, "shapes-resnet")
 
 
 def shapes_vit() -> ShapesViT:
-    """The trained :class:`ShapesViT`, in evaluation mode."""
+    """Return the trained :class:`ShapesViT`, in evaluation mode."""
     return _trained(ShapesViT, "shapes-vit")
 
 

@@ -19,8 +19,12 @@ __all__ = ["Tabular", "breast_cancer", "digits"]
 class Tabular(NamedTuple):
     """A trained network with the data it was trained and tested on.
 
-    ``x_train``, ``x_test`` (N, features...) float32; ``y_train``, ``y_test`` (N,) int64, an index into ``classes``;
-    ``features``: the name of each input, in the order of a flattened row of x.
+    Attributes:
+        model: the network, in evaluation mode.
+        x_train, x_test: ``(N, features...)`` float32.
+        y_train, y_test: ``(N,)`` int64, an index into ``classes``.
+        features: the name of each input, in the order of a flattened row of x.
+        classes: the names of the classes.
     """
 
     model: nn.Module
@@ -34,7 +38,7 @@ class Tabular(NamedTuple):
 
 @cpu_default_device()
 def digits() -> Tabular:
-    """Hand-written digits as images (N, 1, 8, 8) in [0, 1], and a convolutional network, 98 % right on the test rows.
+    """Return hand-written digits ``(N, 1, 8, 8)`` in [0, 1], and a convolutional network, 98 % right on the test rows.
 
     Trained once per process; each call returns its own copy.
     """
@@ -43,7 +47,7 @@ def digits() -> Tabular:
 
 @cpu_default_device()
 def breast_cancer() -> Tabular:
-    """Thirty measurements of a tumour, malignant or benign, and an MLP (30-32-16-2), 96 % right on the test rows.
+    """Return thirty measurements of a tumour, malignant or benign, and an MLP (30-32-16-2), 96 % right on the test rows.
 
     The measurements are standardised by the mean and the standard deviation of the training rows.
     Trained once per process; each call returns its own copy.
@@ -114,7 +118,7 @@ def _trained_tabular(
 
 
 def _fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int = 10, batch: int = 32, lr: float = 1e-2) -> nn.Module:
-    """AdamW with a one-cycle learning rate, on batches drawn from torch's (here seeded) generator."""
+    """Train by AdamW with a one-cycle learning rate, on batches drawn from torch's (here seeded) generator."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * (len(x) // batch))
     for _ in range(epochs):

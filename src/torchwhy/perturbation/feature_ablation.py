@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,12 +11,13 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import score_drops
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.features.statistics import RunningMean
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Draws, Seed, draws_per_block
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 
 
-@dataclass(kw_only=True, repr=False)
 class FeatureAblation(Attribution):
     r"""How far the score drops when a feature is replaced by its baseline: :math:`A_{ni} = f(x_n) - f(x_n \setminus i)`.
 
@@ -38,10 +38,9 @@ class FeatureAblation(Attribution):
 
     def _attribute(self, problem: Problem) -> Tensors:
         features = number_features(problem.x, problem.feature_mask)
-        return features.spread(score_drops(problem, features.all_but, features.d), problem.x)
+        return features.to_elements(score_drops(problem, features.leave_one_out_masks, features.d), problem.x)
 
 
-@dataclass(kw_only=True, repr=False)
 class FeaturePermutation(Attribution):
     r"""How far the score drops when a feature takes its value from another row of the batch:
 
@@ -62,7 +61,7 @@ class FeaturePermutation(Attribution):
     Paper: Breiman 2001, "Random Forests", section 10; Fisher et al. 2019, arXiv:1801.01489.
     """
 
-    n_repeats: int = 1
+    n_repeats: Count = 1
     generator: Seed = None
 
     needs_gradient: ClassVar[bool] = False
@@ -70,9 +69,8 @@ class FeaturePermutation(Attribution):
     rows_are_independent: ClassVar[bool] = False
     paper: ClassVar[str] = "arXiv:1801.01489"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         features, n, repeats = number_features(problem.x, problem.feature_mask), problem.n, self.n_repeats
-        check_count("n_repeats", repeats)
         if n < 2:
             raise ValueError("inputs: one row; a feature is permuted among the rows, give several")
         if not features.shared:
@@ -80,7 +78,7 @@ class FeaturePermutation(Attribution):
         orders = row_orders(problem.generator, n)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
-            return features.all_but(torch.where(index > 0, (index - 1) % features.d + 1, 0), rows)
+            return features.leave_one_out_masks(torch.where(index > 0, (index - 1) % features.d + 1, 0), rows)
 
         def fill(index: Tensor, rows: Tensor) -> Tensors:
             source = orders[index][torch.arange(len(index)), rows.cpu()].to(rows.device)
@@ -88,9 +86,8 @@ class FeaturePermutation(Attribution):
 
         mean = RunningMean()
         mean.add(score_drops(problem, masks, features.d * repeats, fill).view(n, repeats, -1).transpose(0, 1))
-        if repeats > 1:
-            problem.report(standard_error=features.spread(mean.standard_error, problem.x))
-        return features.spread(mean.mean, problem.x)
+        error = features.to_elements(mean.standard_error, problem.x) if repeats > 1 else None
+        return Result(features.to_elements(mean.mean, problem.x), standard_error=error)
 
 
 def row_orders(generator: torch.Generator, n: int) -> Draws:

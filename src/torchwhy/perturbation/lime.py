@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -11,17 +10,18 @@ from torch import Tensor
 
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features
-from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable
 from torchwhy.perturbation.segments import superpixels
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 
 POOR = 0.1  # the share of variance below which a linear model says little
 
 
-@dataclass(kw_only=True, repr=False)
 class LIME(SampledFeatureMethod):
     r"""The coefficients of a linear model of the score, fitted where few features are missing:
 
@@ -60,23 +60,17 @@ class LIME(SampledFeatureMethod):
     keep_probability: float = 0.5
     regularizer: Literal["ridge", "lasso"] = "ridge"
     alpha: float = 1e-3
-    n_features: int | None = None
-    n_segments: int = 50
+    n_features: Count | None = None
+    n_segments: Count = 50
 
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1602.04938"
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        self._check()
+    def _attribute(self, problem: Problem) -> Result:
         x = problem.x[0]
-        if (
-            problem.feature_mask is None
-            and not problem.cut
-            and len(problem.x) == 1
-            and x.dim() == 4
-            and x.shape[1] in (1, 3)
-        ):
-            problem.feature_mask = (superpixels(x, self.n_segments),)
+        image = len(problem.x) == 1 and x.dim() == 4 and x.shape[1] in (1, 3)
+        if problem.feature_mask is None and image and not problem.input_layers:
+            problem = problem.replace(feature_mask=(superpixels(x, self.n_segments),))
         return super()._attribute(problem)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
@@ -84,11 +78,11 @@ class LIME(SampledFeatureMethod):
         s = torch.empty(0, len(rows), dtype=torch.double, device=rows.device)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
-            return features.keep(to_device(z[index], rows.device), rows)
+            return features.element_masks(to_device(z[index], rows.device), rows)
 
         if self.regularizer == "ridge" and self.n_features is None:
             check_solvable(self, d)
-        for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, len(problem.baselines[0])):
+        for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, problem.n_baselines):
             flips = torch.rand(stop - max(start, 1), d, generator=problem.generator) < self.keep_probability
             z = torch.cat([z, flips])
             s = torch.cat([s, evaluate_all(problem, masks, (start, stop), rows=rows)])
@@ -147,7 +141,8 @@ class LIME(SampledFeatureMethod):
         width = self.kernel_width or (0.25 if self.distance == "cosine" else 0.75)
         return (-((far / width) ** 2)).exp()
 
-    def _check(self) -> None:
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if not callable(self.distance) and self.distance not in ("cosine", "l2"):
             raise ValueError(f"distance={self.distance!r}: expected 'cosine', 'l2' or a callable")
         if (self.kernel_width is not None and not self.kernel_width > 0) or not 0 < self.keep_probability < 1:
@@ -159,8 +154,6 @@ class LIME(SampledFeatureMethod):
             raise ValueError(
                 f"regularizer={self.regularizer!r}, alpha={self.alpha!r}: expected 'ridge' or 'lasso', and >= 0"
             )
-        if self.n_features is not None:
-            check_count("n_features", self.n_features)
         if self.n_samples is not None and self.n_samples < 3:
             raise ValueError(f"n_samples={self.n_samples!r}: a linear model takes at least 3 samples")
 

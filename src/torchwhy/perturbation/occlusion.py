@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import SlidingWindows, score_drops
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class Occlusion(Attribution):
     r"""How far the score drops when a window is replaced by the baseline, averaged over the windows that cover an element:
 

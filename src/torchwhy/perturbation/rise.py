@@ -12,11 +12,13 @@ from torch import Tensor
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.features.statistics import GrowingTensor, penalty_by_cross_validation
 from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Draws, draws_per_block
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SamplingMethod
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count
 from torchwhy.targets import DerivedTarget, logits_per_row
 
 AT_ONCE = 64  # masks whose scores are summed up together
@@ -24,7 +26,6 @@ MOST_KNOTS = 256  # where a mask is looked at to predict its score
 MOST_WEIGHTS = 2**22  # of the elements of a line, made together for a mean over shifts
 
 
-@dataclass(kw_only=True, repr=False)
 class RISE(SamplingMethod):
     r"""The mean score among the randomly masked inputs in which an element is visible:
 
@@ -52,21 +53,21 @@ class RISE(SamplingMethod):
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, equations 5 and 6.
     """
 
-    grid: int = 7
+    grid: Count = 7
     keep_probability: float = 0.5
     variance_reduced: bool = True
     targets: Literal["all"] | None = None
 
     paper: ClassVar[str] = "arXiv:1806.07421"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         self._check(problem)
         masks = Grids(problem, self.grid, self.keep_probability, 2 if self.variance_reduced else 1)
         sums = ReducedMoments(masks) if self.variance_reduced else PlainMoments(self.keep_probability)
         m = 1000 if self.n_samples is None else self.n_samples
         if self.targets == "all":
-            problem.target = EveryOutput(problem.target)
-        for start, stop in self._rounds(-(-m // masks.unit), masks.unit * len(problem.baselines[0])):
+            problem = problem.replace(target=EveryOutput(problem.target))
+        for start, stop in self._rounds(-(-m // masks.unit), masks.unit * problem.n_baselines):
             span = start * masks.unit, stop * masks.unit
             for first, s in evaluate_masks(problem, masks, span, unit=masks.unit):
                 for a in range(0, len(s), AT_ONCE):
@@ -77,8 +78,8 @@ class RISE(SamplingMethod):
                 break
         shape = (problem.n, -1, *problem.x[0].shape[2:])
         neutral = sums.mean_score().view(problem.n, -1).to(problem.x[0].dtype)
-        problem.report(standard_error=(error.view(shape).to(problem.x[0].dtype),), details={"neutral": neutral})
-        return (values.view(shape),)
+        error = error.view(shape).to(problem.x[0].dtype)
+        return Result((values.view(shape),), standard_error=(error,), details={"neutral": neutral})
 
     def _check(self, problem: Problem) -> None:
         x = problem.x[0]
@@ -89,7 +90,7 @@ class RISE(SamplingMethod):
             )
         if not 0 < self.keep_probability < 1:
             raise ValueError(f"keep_probability={self.keep_probability!r}: expected a number between 0 and 1")
-        if check_count("grid", self.grid) > min(x.shape[2:]):
+        if self.grid > min(x.shape[2:]):
             raise ValueError(
                 f"grid={self.grid!r}: expected 1 to {min(x.shape[2:])} cells, the shortest side of the input"
             )

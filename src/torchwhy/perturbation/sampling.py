@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.features.statistics import relative_error, sampling_rounds
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+from torchwhy.settings import Count, Positive
 
 MOST_SOLVED = 5000  # features: solving for them all takes memory with their square, time with their cube
 
 
-@dataclass(kw_only=True, repr=False)
 class SamplingMethod(Attribution):
     """A method that estimates by sampling; the draws are shared by the rows.
 
@@ -31,20 +30,16 @@ class SamplingMethod(Attribution):
         generator: an int or a CPU ``torch.Generator``; None draws afresh each time.
     """
 
-    n_samples: int | None = None
-    tolerance: float | None = None
-    max_evaluations: int | None = None
+    n_samples: Count | None = None
+    tolerance: Positive | None = None
+    max_evaluations: Count | None = None
     generator: Seed = None
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        for name in ("n_samples", "max_evaluations"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"tolerance={self.tolerance!r}: expected a positive share of the attribution, or None")
+    def _check_settings(self) -> None:
+        super()._check_settings()
         if self.max_evaluations is not None and self.tolerance is None:
             raise ValueError("max_evaluations: bounds the sampling until a tolerance; give tolerance= or n_samples=")
 
@@ -86,13 +81,12 @@ class SampledEstimate(NamedTuple):
     pairs_error: Tensor | None = None
 
 
-@dataclass(kw_only=True, repr=False)
 class SampledFeatureMethod(SamplingMethod):
     """A sampling method that gives every feature one value."""
 
     uses_feature_mask: ClassVar[bool] = True
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         features = number_features(problem.x, problem.feature_mask)
         values = torch.zeros(problem.n, features.d, dtype=torch.double, device=problem.x[0].device)
         error, total, r_squared = torch.zeros_like(values), values.new_zeros(problem.n), values.new_zeros(problem.n)
@@ -107,14 +101,10 @@ class SampledFeatureMethod(SamplingMethod):
             for name, value in (("interactions", found.pairs), ("interactions_error", found.pairs_error)):
                 if value is not None:
                     pairs.setdefault(name, values.new_zeros(*values.shape, features.d))[rows, :d, :d] = value
-        problem.report(standard_error=features.spread(error, problem.x))
-        if found.total is not None:
-            problem.report(completeness_gap=(values.sum(1) - total).abs())
-        if found.r_squared is not None:
-            problem.report(details={"r_squared": r_squared})
-        if pairs:
-            problem.report(details=pairs)
-        return features.spread(values, problem.x)
+        gap = None if found.total is None else (values.sum(1) - total).abs()
+        details = pairs if found.r_squared is None else {"r_squared": r_squared, **pairs}
+        error_of_elements = features.to_elements(error, problem.x)
+        return Result(features.to_elements(values, problem.x), gap, error_of_elements, details)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
         """What is found for the rows (N,), which have d features."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features, number_features
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.problem import Problem, Tensors
+from torchwhy.engine.run.rows import to_device
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 from torchwhy.shapley.coalitions import all_coalitions
 
 MAX_FEATURES = 20  # features: 1,048,576 evaluations of a row
 
 
-@dataclass(kw_only=True, repr=False)
 class ExactShapley(Attribution):
     r"""Shapley values from every coalition:
     :math:`\varphi_i = \sum_{S \not\ni i} \frac{|S|! (d - |S| - 1)!}{d!} [v(S \cup i) - v(S)]`.
@@ -47,7 +46,7 @@ class ExactShapley(Attribution):
     is_complete: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1705.07874"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         features = number_features(problem.x, problem.feature_mask)
         values = torch.zeros(problem.n, features.d, dtype=torch.double, device=problem.x[0].device)
         pairs = values.new_zeros(problem.n, features.d, features.d) if self.interactions else None
@@ -58,10 +57,8 @@ class ExactShapley(Attribution):
             gap[rows] = (values[rows].sum(1) - (v[-1] - v[0])).abs()
             if pairs is not None:
                 pairs[rows, :d, :d] = shapley_interactions(v)
-        problem.report(completeness_gap=gap)
-        if pairs is not None:
-            problem.report(details={"interactions": pairs})
-        return features.spread(values, problem.x)
+        details = {} if pairs is None else {"interactions": pairs}
+        return Result(features.to_elements(values, problem.x), gap, details=details)
 
 
 def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: int, method: str) -> Tensor:
@@ -73,7 +70,7 @@ def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: 
         )
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return features.keep(all_coalitions(to_device(index, rows.device), d), rows)
+        return features.element_masks(all_coalitions(to_device(index, rows.device), d), rows)
 
     return evaluate_all(problem, masks, (0, 2**d), rows=rows)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 from torchwhy.shapley.coalitions import PairedDesign, banzhaf_design, shapley_design
 from torchwhy.shapley.exact_shapley import (
     MAX_FEATURES,
@@ -27,7 +27,6 @@ from torchwhy.shapley.interactions import PairWeights, banzhaf_pair_weights, pai
 from torchwhy.shapley.paired_regression import paired_regression
 
 
-@dataclass(kw_only=True, repr=False)
 class KernelSHAP(SampledFeatureMethod):
     r"""Shapley values by weighted least squares over coalitions S:
 
@@ -75,7 +74,7 @@ class KernelSHAP(SampledFeatureMethod):
         if budget < least:
             raise ValueError(f"n_samples={budget}: {d} features take at least {least}; or group them with feature_mask")
         if d <= MAX_FEATURES and budget >= 2**d:
-            self._rounds(2**d, len(problem.baselines[0]))  # refuses more than max_evaluations
+            self._rounds(2**d, problem.n_baselines)  # refuses more than max_evaluations
             v = all_coalition_scores(problem, features, rows, d, type(self).__name__)
             values, total = type(self)._exact(v), v[-1] - v[0] if self.is_complete else None
             found = SampledEstimate(values, torch.zeros_like(values), total)
@@ -85,7 +84,7 @@ class KernelSHAP(SampledFeatureMethod):
             return found
         ends = _scores(problem, features, torch.tensor([[False], [True]]).expand(2, d), rows)
         total = ends[1] - ends[0] if self.is_complete else None
-        k = len(problem.baselines[0])
+        k = problem.n_baselines
         spans = [stop for _, stop in self._rounds((budget - 2) // 2, 2 * k, 2 * k)]
         design = type(self)._design(d, spans, problem.generator)
         seen = [ends.new_zeros(0, 2, len(rows)) for _ in design.drawn]  # by size: v(S) and v(complement of S)
@@ -107,7 +106,6 @@ class KernelSHAP(SampledFeatureMethod):
         return found._replace(pairs=both, pairs_error=unsure)
 
 
-@dataclass(kw_only=True, repr=False)
 class Banzhaf(KernelSHAP):
     r"""Banzhaf values, the mean gain over all coalitions: :math:`\beta_i = 2^{1-d} \sum_{S \not\ni i} v(S \cup i) - v(S)`.
 
@@ -131,7 +129,7 @@ def _scores(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Te
     """Scores (m, N) of the coalitions z (m, d) for some rows."""
 
     def masks(index: Tensor, rows: Tensor) -> Tensors:
-        return features.keep(to_device(z[index], rows.device), rows)
+        return features.element_masks(to_device(z[index], rows.device), rows)
 
     return evaluate_all(problem, masks, (0, len(z)), rows=rows)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -10,10 +9,12 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import number_features
-from torchwhy.problem import Problem, Tensors, expand_like
+from torchwhy.engine.run.rows import expand_like
+from torchwhy.engine.structure import Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 
-@dataclass(kw_only=True, repr=False)
 class LinearSHAP(Attribution):
     r"""Shapley values of a score that is linear in its features:
     :math:`\varphi_i = v(\{i\}) - v(\emptyset) = w_i (x_i - \mathbb{E} b_i)`.
@@ -40,12 +41,12 @@ class LinearSHAP(Attribution):
     is_complete: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1705.07874"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    def _attribute(self, problem: Problem) -> Result:
         features = number_features(problem.x, problem.feature_mask)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:  # 0 keeps nothing, 1 to d one feature, d + 1 everything
             full = index.to(rows.device) == features.d + 1
-            return tuple(~m | expand_like(full, m) for m in features.all_but(index, rows))
+            return tuple(~m | expand_like(full, m) for m in features.leave_one_out_masks(index, rows))
 
         s = evaluate_all(problem, masks, (0, features.d + 2))
         values, whole = (s[1:-1] - s[0]).T, s[-1] - s[0]
@@ -56,5 +57,4 @@ class LinearSHAP(Attribution):
                 f"model: not linear; the features of row {n} add up to {float(values[n].sum()):.4g} one by one and to "
                 f"{float(whole[n]):.4g} together; explain the logits, or use ExactShapley or KernelSHAP"
             )
-        problem.report(completeness_gap=gap)
-        return features.spread(values, problem.x)
+        return Result(features.to_elements(values, problem.x), gap)

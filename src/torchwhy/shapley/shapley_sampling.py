@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,12 +12,12 @@ from torchwhy.engine.features.masks import evaluate_all, evaluate_masks
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.features.statistics import RunningMean
 from torchwhy.engine.run.randomness import Draws, draws_per_block
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod
-from torchwhy.problem import Problem, Tensors
+from torchwhy.problem import Problem
 
 
-@dataclass(kw_only=True, repr=False)
 class ShapleySampling(SampledFeatureMethod):
     r"""Shapley values as the mean gain of each feature over random orders π in which the features enter:
 
@@ -43,19 +42,19 @@ class ShapleySampling(SampledFeatureMethod):
         unit = 2 * (d - 1)  # the coalitions strictly between none and all, of an order and of its reverse
 
         def ends(index: Tensor, rows: Tensor) -> Tensors:
-            return features.keep(to_device((index == 1)[:, None].expand(-1, d), rows.device), rows)
+            return features.element_masks(to_device((index == 1)[:, None].expand(-1, d), rows.device), rows)
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
             rank, step = ranks[index // unit], index % unit
             rank = torch.where((step < d - 1)[:, None], rank, d - 1 - rank)
-            return features.keep(to_device(rank <= (step % (d - 1))[:, None], rows.device), rows)
+            return features.element_masks(to_device(rank <= (step % (d - 1))[:, None], rows.device), rows)
 
         none, full = evaluate_all(problem, ends, (0, 2), rows=rows)
         if d == 1:
             return SampledEstimate((full - none)[:, None], torch.zeros_like(none)[:, None], full - none)
         mean = RunningMean()
         orders = 26 if self.n_samples is None else self.n_samples
-        k = len(problem.baselines[0])
+        k = problem.n_baselines
         for start, stop in self._rounds(-(-orders // 2), unit * k, 2 * k):
             for first, s in evaluate_masks(problem, masks, (start * unit, stop * unit), rows=rows, unit=unit):
                 pairs = torch.arange(first // unit, (first + len(s)) // unit)
@@ -69,7 +68,6 @@ class ShapleySampling(SampledFeatureMethod):
         return torch.rand(count, d, generator=generator).argsort(1)
 
 
-@dataclass(kw_only=True, repr=False)
 class OwenValues(ShapleySampling):
     r"""Shapley values of features that come in groups: only the orders that keep each group together count.
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis, one_tensor
 from torchwhy.attribution import Attribution
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
 from torchwhy.targets import TargetLike
 
@@ -55,7 +55,6 @@ class Bias:
         return "\n".join(lines)
 
 
-@dataclass(kw_only=True, repr=False)
 class BiasReport(Analysis):
     """How much a protected column moves the prediction: permutation, partial dependence and attribution by group.
 
@@ -71,7 +70,7 @@ class BiasReport(Analysis):
     """
 
     method: Attribution | None = None
-    n_repeats: int = 10
+    n_repeats: Count = 10
     confidence: float = 0.95
     max_groups: int = 20
     generator: Seed = 0
@@ -92,7 +91,6 @@ class BiasReport(Analysis):
             TypeError: inputs that are no tensor, a method that is none.
             ValueError: not a table, no such column, one group only or more than ``max_groups``.
         """
-        check_count("n_repeats", self.n_repeats)
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence!r}: expected a share between 0 and 1")
         if not (self.method is None or isinstance(self.method, Attribution)):
@@ -104,11 +102,11 @@ class BiasReport(Analysis):
         interval = lambda v: mean_interval(v.double(), self.confidence)  # noqa: E731
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             x = problem.x[0]
-            plain = problem.all_scores([x])
-            given = torch.stack([problem.all_scores([_with(x, columns, v)]) for v in groups], 1)  # (N, G)
+            plain = problem.run.all_scores([x])
+            given = torch.stack([problem.run.all_scores([_with(x, columns, v)]) for v in groups], 1)  # (N, G)
             generator = make_generator(self.generator)
             changes = [
-                (problem.all_scores([_with(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
+                (problem.run.all_scores([_with(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
                 for order in (torch.randperm(len(x), generator=generator) for _ in range(self.n_repeats))
             ]
         means = given.mean(0)

@@ -31,7 +31,6 @@ class Dependence:
     ice: Tensor
 
 
-@dataclass(kw_only=True, repr=False)
 class PartialDependence(Analysis):
     r"""The mean score with a feature set to each value of a grid:
     :math:`\mathrm{PD}(v) = \frac{1}{N} \sum_n f(x_n \,|\, x_{nk} = v)`; the rows one by one are the ICE curves.
@@ -112,9 +111,9 @@ def _at(problem: Problem, columns: Sequence[int], points: Tensor) -> Tensor:
     x = problem.x[0]
 
     def work(start: int, stop: int) -> Tensor:
-        rows, k = problem.rows_and_samples(start, stop)
+        rows, k = problem.run.rows_and_samples(start, stop)
         z = x[rows].flatten(1)  # indexing copies
         z[:, list(columns)] = points[k.to(points.device)]
-        return problem.scores([z.view(len(rows), *x.shape[1:])], rows)
+        return problem.run.scores([z.view(len(rows), *x.shape[1:])], rows)
 
-    return torch.cat(list(problem.batches(len(points) * problem.n, work)))
+    return problem.run.concatenated(len(points) * problem.n, work)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis, one_tensor, outputs
 from torchwhy.engine.features.numbering import number_features
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.problem import expand_like
+from torchwhy.engine.run.rows import expand_like
+from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import find_logits
 
@@ -38,7 +38,6 @@ class Importance:
     score: float
 
 
-@dataclass(kw_only=True, repr=False)
 class PermutationImportance(Analysis):
     r"""How much a metric falls when a feature is shuffled among the rows:
     :math:`I_k = s - \frac{1}{R} \sum_r s(x^{(k, r)})`, s the metric, the larger the better.
@@ -56,7 +55,7 @@ class PermutationImportance(Analysis):
     Paper: Fisher, Rudin, Dominici 2019, arXiv:1801.01489.
     """
 
-    n_repeats: int = 5
+    n_repeats: Count = 5
     metric: ScoreFunctionOfData | None = None
     generator: Seed = 0
 
@@ -77,7 +76,6 @@ class PermutationImportance(Analysis):
             ValueError: not one label per row, a single row, a mask that does not fit, a metric that gives no number.
         """
         labels = _labels(one_tensor(inputs), labels)
-        check_count("n_repeats", self.n_repeats)
         if len(inputs) < 2:
             raise ValueError(f"inputs: {len(inputs)} rows; at least 2 are needed")
         features = _features(inputs, feature_mask)
@@ -130,7 +128,7 @@ class _Loss:
     labels: Tensor
     given: Any = None
 
-    def take(self, rows: Tensor) -> Any:
+    def select_rows(self, rows: Tensor) -> Any:
         return None
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
@@ -142,7 +140,6 @@ class _Loss:
         return losses
 
 
-@dataclass(kw_only=True, repr=False)
 class GradientImportance(Analysis):
     r"""How strongly the loss reacts to a feature: :math:`I_k = \frac{1}{N} \sum_n |\partial \ell_n / \partial x_{nk}|`.
 
@@ -165,9 +162,9 @@ class GradientImportance(Analysis):
         """
         labels = _labels(one_tensor(inputs), labels)
         with self.problem(inputs, gradient=True, additional_forward_args=additional_forward_args) as problem:
-            problem.target = _Loss(self.loss or _default_loss(labels), labels)
-            sizes = problem.all_gradients(problem.x)[0].abs()
-            loss = float(problem.all_scores(problem.x).mean())
+            problem = problem.replace(target=_Loss(self.loss or _default_loss(labels), labels))
+            sizes = problem.run.all_gradients(problem.x)[0].abs()
+            loss = float(problem.run.all_scores(problem.x).mean())
         return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.tree import split
 
 
-@dataclass(kw_only=True, repr=False)
 class SurrogateNetwork(Analysis):
     r"""A small network trained to answer as the model does (distillation):
     :math:`\mathrm{KL}(\mathrm{softmax}(f / T) \,\|\, \mathrm{softmax}(g / T)) \, T^2`, or the squared error of scores.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import TargetLike
 
 
-@dataclass(kw_only=True, repr=False)
 class SurrogateTree(Analysis):
     """A scikit-learn decision tree that answers as the model does, fitted to its answers.
 
@@ -64,7 +63,7 @@ class SurrogateTree(Analysis):
         """What the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             if target is not None:
-                return problem.all_scores(problem.x)
+                return problem.run.all_scores(problem.x)
             out = outputs(problem, problem.x, problem.rows)
         return out.argmax(1) if out.dim() == 2 and out.shape[1] > 1 else out.reshape(len(inputs))
 

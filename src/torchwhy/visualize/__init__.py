@@ -1,17 +1,21 @@
 """Pictures of attributions: pure functions over arrays.
 
-Each takes arrays or tensors (any dtype and device, with or without a gradient) and returns a matplotlib figure, new
-or that of the `ax` given; pyplot and matplotlib's settings are not touched, and matplotlib is first imported when
-something is drawn. Blue is against, red is for; neither depends on seeing red apart from green.
+Each takes arrays or tensors (any dtype and device, with or without a gradient) and returns a matplotlib figure: a new one
+(pyplot does not know it: nothing to close), or that of the ``ax`` given. pyplot and matplotlib's settings are not touched,
+and matplotlib is first imported when something is drawn. Blue is against, red is for; neither depends on seeing red apart
+from green.
 """
 
-from torchwhy.visualize._scale import as_photo, grey, normalize, to_map
+import warnings
+from typing import TYPE_CHECKING, Any
+
 from torchwhy.visualize.auto import plot
 from torchwhy.visualize.bars import bars, beeswarm
 from torchwhy.visualize.curves import convergence, curve, path_profile
 from torchwhy.visualize.export import to_html, to_png
 from torchwhy.visualize.grid import grid
 from torchwhy.visualize.maps import blend, heatmap, overlay, signed_map
+from torchwhy.visualize.scaling import as_photo, grey, normalize, to_map
 from torchwhy.visualize.series import series
 from torchwhy.visualize.text import colored_text, text
 
@@ -37,3 +41,21 @@ __all__ = [
     "to_map",
     "to_png",
 ]
+
+
+def _renamed(name: str) -> Any:
+    """Return what a name of version 0.1 stands for, with a warning.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name != "photo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "torchwhy.visualize.photo is called as_photo now; this name goes in 0.3", DeprecationWarning, stacklevel=2
+    )
+    return as_photo
+
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = _renamed

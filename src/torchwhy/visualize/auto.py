@@ -9,19 +9,38 @@ from torchwhy.visualize.grid import grid
 from torchwhy.visualize.series import series
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from matplotlib.figure import Figure
 
 
-MAX_BARS = 16  # images of one figure
+MAX_IMAGES = 16  # of one figure
 
 
-def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any = None, **options: Any) -> Figure:
+def plot(
+    attributions: torch.Tensor | np.ndarray,
+    inputs: torch.Tensor | np.ndarray | None = None,
+    *,
+    title: str = "",
+    error: torch.Tensor | np.ndarray | None = None,
+    **options: Any,
+) -> Figure:
     """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
 
-    `attributions` (N, C, H, W) are drawn as a :func:`grid`, over the images `inputs` (N, 1 or 3, H, W) if they are such;
-    (N, C, T) as the :func:`series` of the first row; (N, d) as the :func:`bars` of the first row, with its `error`. Of more
-    than 16 images the first 16 are drawn; of tokens (N, T), whose attributions are (N, T, D), the sums over D. `options` go to
-    that function. Returns a new figure. Raises ValueError for other shapes.
+    Args:
+        attributions: ``(N, C, H, W)`` are drawn as a :func:`grid`, ``(N, C, T)`` as the :func:`series` of the first row,
+            ``(N, d)`` as the :func:`bars` of the first row; of more than 16 images the first 16 are drawn.
+        inputs: what was explained. Images ``(N, 1 or 3, H, W)`` are drawn under the maps, series as the line; with tokens
+            ``(N, T)``, attributions ``(N, T, D)`` are summed over D.
+        title: the name of the method.
+        error: the standard errors of ``(N, d)``, in the same shape.
+        options: handed to the function that draws.
+
+    Returns:
+        A new figure.
+
+    Raises:
+        ValueError: attributions of another shape.
 
     >>> import torch
     >>> [ax.get_title() for ax in plot(torch.rand(1, 3), title="three features").get_axes()]
@@ -31,11 +50,11 @@ def plot(attributions: Any, inputs: Any = None, *, title: str = "", error: Any =
     if dims == 3 and inputs is not None and tuple(inputs.shape) == tuple(attributions.shape[:2]):
         attributions, error, dims = attributions.sum(2), None, 2
     if dims == 4:
-        if len(attributions) > MAX_BARS:
-            title = f"{title}, {MAX_BARS} of {len(attributions)}".lstrip(", ")
-            attributions, inputs = attributions[:MAX_BARS], None if inputs is None else inputs[:MAX_BARS]
-        images = inputs is not None and len(inputs.shape) == 4 and inputs.shape[1] in (1, 3)
-        return grid({title: attributions}, **{"images": inputs if images else None, "shared_scale": False, **options})
+        if len(attributions) > MAX_IMAGES:
+            title = f"{title}, {MAX_IMAGES} of {len(attributions)}".lstrip(", ")
+            attributions, inputs = attributions[:MAX_IMAGES], None if inputs is None else inputs[:MAX_IMAGES]
+        images = inputs if inputs is not None and len(inputs.shape) == 4 and inputs.shape[1] in (1, 3) else None
+        return grid({title: attributions}, **{"images": images, "shared_scale": False, **options})
     if dims == 3:
         signal = inputs if inputs is not None and inputs.shape == attributions.shape else attributions
         return series(signal[0], attributions[0], **{"title": title, **options})

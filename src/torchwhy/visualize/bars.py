@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize._scale import as_array
+from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
+    from torchwhy.visualize.scaling import Array
 
 
 def bars(
@@ -28,18 +28,27 @@ def bars(
 ) -> Figure:
     """Draw one row's attributions as bars, the largest on top, red for and blue against, with their errors.
 
-    Beyond the `top` features, the sum of the others is drawn as one grey bar, so that the bars still add up
+    Beyond the ``top`` features, the sum of the others is drawn as one grey bar, so that the bars still add up
     (its error is not drawn: the others' errors need not be independent).
 
-    Shape: values (d,) or (1, d), drawn in their own unit; names, d strings; errors (d,), not negative, drawn as
-    given on both sides: say in the title whether they are standard errors or intervals.
-    Raises ValueError where lengths differ, `top` is below 1, an error is negative or a number is NaN.
+    Args:
+        values: ``(d,)`` or ``(1, d)``, drawn in their own unit.
+        names: d strings.
+        errors: ``(d,)``, not negative, drawn as given on both sides: say in the title whether they are standard errors or
+            intervals.
+        top: how many features get a bar of their own.
+        ax: the axes to draw on.
+        title: the text above the axes.
+        xlabel: the text below them.
+
+    Raises:
+        ValueError: lengths differ, ``top`` is below 1, an error is negative, or a number is NaN.
 
     >>> figure = bars([0.5, -2.0, 0.1], ["age", "bmi", "bp"], top=2)
     >>> [text.get_text() for text in figure.get_axes()[0].get_yticklabels()]
     ['bmi', 'age', 'the other one']
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     a = _row(values, "values")
     e = None if errors is None else _row(errors, "errors")
@@ -58,8 +67,8 @@ def bars(
     y = np.arange(len(length))
     ax.barh(y, length, color=colors, height=0.66)
     if e is not None:
-        style: dict[str, Any] = {"fmt": "none", "ecolor": ax.xaxis.label.get_color(), "elinewidth": 1.1, "capsize": 2.5}
-        ax.errorbar(length[: len(order)], y[: len(order)], xerr=e[order], **style)
+        color, shown = ax.xaxis.label.get_color(), slice(len(order))
+        ax.errorbar(length[shown], y[shown], xerr=e[order], fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)
     form, room = draw.number_format(length), [0.0, 0.0]
     for yi, v, h in zip(y, length, half):
         written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
@@ -83,13 +92,21 @@ def beeswarm(
 ) -> Figure:
     """Draw many rows' attributions, a point a row, a line a feature; the largest mean absolute value on top.
 
-    Points that would hide each other are stacked, so the height of a swarm shows how many there are. With
-    `features`, colours tell the feature's own value, from its 5th to its 95th percentile.
+    Points that would hide each other are stacked, so the height of a swarm shows how many there are.
 
-    Shape: attributions (N, d), in their own unit; features (N, d); names, d strings.
-    Raises ValueError where shapes differ, `top` is below 1 or a number is NaN.
+    Args:
+        attributions: ``(N, d)``, in their own unit.
+        features: the features' own values ``(N, d)``, told by colours from their 5th to their 95th percentile.
+        names: d strings.
+        top: how many features are drawn.
+        ax: the axes to draw on.
+        title: the text above the axes.
+        xlabel: the text below them.
+
+    Raises:
+        ValueError: shapes differ, ``top`` is below 1, or a number is NaN.
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     a = as_array(attributions, "attributions", ndim=(2,))
     x = None if features is None else as_array(features, "features", ndim=(2,))
@@ -100,8 +117,8 @@ def beeswarm(
     span = float(np.ptp(a[:, order])) or 1.0
     colors = draw.colormap(False, "viridis")
     for y, j in enumerate(order):
-        shade: dict[str, Any] = {"color": draw.LINES[0]} if x is None else {"c": colors(_between(x[:, j]))}
-        ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, **shade)
+        shade = draw.LINES[0] if x is None else colors(_between(x[:, j]))
+        ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, color=shade)
     _rows_down(ax, labels, xlabel, title)
     if x is not None:
         draw.scale_bar([ax], colors, 1.0, False, label="value of the feature", clipped=False)
@@ -110,8 +127,8 @@ def beeswarm(
 
 
 def _make_room(ax: Axes, low: float, high: float, left: float, right: float) -> None:
-    """Set the limits of the bars so that texts of `left` and `right` inches fit beside the longest ones."""
-    from torchwhy.visualize import _figure as draw
+    """Set the limits of the bars so that texts of ``left`` and ``right`` inches fit beside the longest ones."""
+    from torchwhy.visualize import drawing as draw
 
     names = max(draw.text_width(line, 9) for t in ax.get_yticklabels() for line in t.get_text().split("\n"))
     inches = draw.axes_width(ax) * 1.25 - names - 0.3  # the layout will give the axes what the names leave
@@ -127,7 +144,7 @@ def _row(values: Array, name: str) -> np.ndarray:
 
 
 def _largest(size: np.ndarray, names: Sequence[str] | None, top: int) -> tuple[list[str], np.ndarray]:
-    """Return the names and the positions of the `top` largest, in that order; ties as they come."""
+    """Return the names and the positions of the ``top`` largest, in that order; ties as they come."""
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
     if names is not None and len(names) != len(size):
@@ -154,7 +171,7 @@ def _stacked(values: np.ndarray, span: float) -> np.ndarray:
 
 def _rows_down(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> None:
     """Write the features down the left side, the first on top."""
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     draw.plain(ax, xlabel, "", title)
     ax.grid(False, axis="y")

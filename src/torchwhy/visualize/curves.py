@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize._scale import as_array
+from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
+    from torchwhy.visualize.scaling import Array
 
 
 def curve(
@@ -30,17 +30,25 @@ def curve(
 
     Several rows of scores are drawn as their mean :math:`\bar s` with its 95 % confidence band
     :math:`\bar s \pm t_{N-1}\,\hat\sigma / \sqrt N`, point by point (Student's t; it is the band of the mean, not of
-    the rows). The legend gives the area under the (mean) curve by the trapezoidal rule, over the length of the axis, or the
-    numbers given as `auc`.
+    the rows).
 
-    Shape: fractions (S,), ascending, or (N, S) where each row of scores has its own, which are then brought to one axis;
-    scores (S,) or (N, S), or a mapping from names to such.
-    Raises ValueError where lengths differ, fractions fall, or a number is NaN.
+    Args:
+        fractions: ``(S,)``, ascending, or ``(N, S)`` where each row of scores has its own; these are brought to one axis.
+        scores: ``(S,)`` or ``(N, S)``, or a mapping from names to such.
+        auc: write the area under the (mean) curve into the legend, by the trapezoidal rule over the length of the axis; or
+            the numbers to write, by name.
+        ax: the axes to draw on.
+        title: the text above the axes.
+        xlabel: the text below them.
+        ylabel: the text beside them.
+
+    Raises:
+        ValueError: lengths differ, fractions fall, or a number is NaN.
 
     >>> curve([0.0, 0.5, 1.0], {"a": [1.0, 0.5, 0.0]}).get_axes()[0].get_legend().get_texts()[0].get_text()
     'a   AUC 0.500'
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     own = [
         _abscissa(row, "fractions", repeats=True)
@@ -85,18 +93,27 @@ def convergence(
     xlabel: str = "steps",
     ylabel: str = "completeness gap",
 ) -> Figure:
-    """Draw how the completeness gap falls with the number of steps, both axes logarithmic, with the tolerance.
+    """Draw how the completeness gap falls with the number of steps, both axes logarithmic.
 
     The absolute value is drawn, in the unit it has. Several rows of gaps are drawn as thin lines and their median
     as a thick one. A gap of exactly 0, which has no place on a logarithmic axis, is an open triangle at the foot.
 
-    Shape: steps (S,), positive and ascending; gaps (S,) or (N, S), or a mapping from names to such.
-    Raises ValueError where lengths differ, steps do not ascend from above 0, or a number is NaN.
+    Args:
+        steps: ``(S,)``, positive and ascending.
+        gaps: ``(S,)`` or ``(N, S)``, or a mapping from names to such.
+        tolerance: drawn as a dashed line, in the unit of the gaps.
+        ax: the axes to draw on.
+        title: the text above the axes.
+        xlabel: the text below them.
+        ylabel: the text beside them.
+
+    Raises:
+        ValueError: lengths differ, steps do not ascend from above 0, or a number is NaN.
 
     >>> convergence([8, 16, 32], [0.1, 0.02, 0.005], tolerance=0.01).get_axes()[0].get_yscale()
     'log'
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     x = _abscissa(steps, "steps")
     if x[0] <= 0:
@@ -137,10 +154,20 @@ def path_profile(
 ) -> Figure:
     """Draw the explained output along the path from baseline to input: where it rises is where the steps are needed.
 
-    Shape: fractions (S,), ascending; outputs (S,), or (N, S) for several paths, or a mapping from names to such.
-    Beside the end of a single path stands its change, end less beginning. Raises ValueError as :func:`curve` does.
+    Beside the end of a single path stands its change, end less beginning.
+
+    Args:
+        fractions: ``(S,)``, ascending.
+        outputs: ``(S,)``, or ``(N, S)`` for several paths, or a mapping from names to such.
+        ax: the axes to draw on.
+        title: the text above the axes.
+        xlabel: the text below them.
+        ylabel: the text beside them.
+
+    Raises:
+        ValueError: lengths differ, fractions do not ascend, or a number is NaN.
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     x = _abscissa(fractions, "fractions")
     figure, ax = draw.axes_for(ax, 5.0, 3.0)
@@ -167,7 +194,7 @@ def _abscissa(values: Array, name: str, *, repeats: bool = False) -> np.ndarray:
     return x
 
 
-def _lines(values: Any, x: np.ndarray, argument: str, name: str) -> np.ndarray:
+def _lines(values: Array, x: np.ndarray, argument: str, name: str) -> np.ndarray:
     """Return the rows (N, S) of one named line."""
     argument = f"{argument}[{name!r}]" if name else argument
     rows = np.atleast_2d(as_array(values, argument, ndim=(1, 2)))

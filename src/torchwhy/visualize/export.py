@@ -14,7 +14,12 @@ SCREEN_DPI = 100  # a page shows a figure at this many pixels an inch, drawn at 
 
 
 def to_png(figure: Figure, dpi: float | None = None) -> bytes:
-    """Return a figure as the bytes of a PNG file, at its own resolution or at `dpi` pixels an inch."""
+    """Return a figure as the bytes of a PNG file.
+
+    Args:
+        figure: any figure of matplotlib.
+        dpi: pixels an inch; None takes the figure's own.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi or "figure")
     return buffer.getvalue()
@@ -27,7 +32,12 @@ def screen_size(figure: Figure) -> tuple[int, int]:
 
 
 def to_html(figure: Figure, alt: str = "") -> str:
-    """Return a figure as one HTML image, the picture inside it; `alt` is what is read out in its place."""
+    """Return a figure as one HTML image, the picture inside it.
+
+    Args:
+        figure: any figure of matplotlib.
+        alt: what is read out in its place.
+    """
     width, height = screen_size(figure)
     data = b64encode(to_png(figure)).decode()
     style = f"width:{width}px;max-width:100%;aspect-ratio:{width}/{height}"

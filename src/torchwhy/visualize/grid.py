@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from torchwhy.visualize._scale import as_photo, find_scale, grey, is_clipped, resize_image, to_map, to_unit
+from torchwhy.visualize.scaling import as_photo, find_scale, grey, is_clipped, resize_image, to_map, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
+    from torchwhy.visualize.scaling import Array
 
 TITLE, CAPTION, BAR = 9.5, 7.5, 8.0  # sizes of text in points
 MARGIN, GAP = 0.08, 0.08  # inches
@@ -25,7 +25,7 @@ MARGIN, GAP = 0.08, 0.08  # inches
 
 @dataclass
 class _Panel:
-    """One picture of the grid: a map (H, W), over the grey photo `under` if there is one, or a photo (H, W, 3)."""
+    """One picture of the grid: a map (H, W), over the grey photo ``under`` if there is one, or a photo (H, W, 3)."""
 
     values: np.ndarray
     under: np.ndarray | None
@@ -63,25 +63,41 @@ def grid(
 ) -> Figure:
     r"""Draw methods side by side, an image a row, on one colour scale.
 
-    Methods have different units, so by default each map is divided by its own `percentile` :math:`p_i`:
+    Methods have different units, so by default each map is divided by its own percentile :math:`p_i`:
     the colours show :math:`a / p_i`, the same in every panel, and say nothing about which method's numbers are larger.
-    `shared_scale="absolute"` divides all maps by the largest :math:`p_i`: for maps in the same unit.
-    If one map has two signs, all are drawn in two colours; `shared_scale=False` lets each map choose,
-    and draws a colour bar of either kind.
+    If one map has two signs, all are drawn in two colours.
 
-    `attributions` maps a method's name to its maps: a batch (N, C, H, W), a list of N maps, or one (C, H, W) or (H, W).
-    `images`, the same rows (N, 3, H, W), a list, or one (3, H, W), are drawn first in each row, and greyed under the
-    maps unless `overlay=False`; smaller maps are interpolated to their size. `titles` name the images, `captions`
-    (method's name to a string, or to one per image) are written small under the panels. A row of more than
-    `max_columns` panels goes on in the next line. `panel` is the width of one in inches.
+    Args:
+        attributions: the maps of each method by its name: a batch ``(N, C, H, W)``, a list of N maps, or one map
+            ``(C, H, W)`` or ``(H, W)``. Maps smaller than their images are interpolated to their size.
+        images: the same rows ``(N, 3, H, W)``, a list, or one ``(3, H, W)``; drawn first in each row.
+        titles: the images' names.
+        captions: small text under the panels, by method: a string, or one for each image.
+        shared_scale: ``"absolute"`` divides all maps by the largest :math:`p_i`, for maps in the same unit; False lets each
+            map choose one colour or two, and draws a colour bar of either kind.
+        overlay: draw the maps over the greyed images.
+        signed: draw two colours (True), or positive values alone (False), whatever the maps hold.
+        channels: how channels are joined: ``"sum"``, ``"max"`` or ``"norm"``, see :func:`to_map`.
+        percentile: of the absolute values; gets the full colour.
+        cmap: a colour map of matplotlib, or its name.
+        alpha: the opacity of the full colour over an image, in [0, 1].
+        colorbar: draw the colour bar.
+        label: the text at the colour bar.
+        max_columns: a row of more panels goes on in the next line.
+        panel: the width of one panel, in inches.
 
-    Returns a new figure. Raises ValueError where the numbers of rows differ, and as :func:`heatmap` does.
+    Returns:
+        A new figure.
+
+    Raises:
+        ValueError: the numbers of rows differ; a map has NaN, another shape, or more pixels than its image; or an option
+            is unknown.
 
     >>> figure = grid({"a": [[0.0, 1.0]], "b": [[-1.0, 1.0]]}, captions={"a": "0.8 s"})
     >>> [ax.get_title() for ax in figure.get_axes()]
     ['a', 'b', '']
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     rows = _rows(attributions, images, titles, captions or {}, channels, overlay)
     maps = [p for row in rows for p in row if not p.is_photo]
@@ -120,7 +136,12 @@ def _share(maps: list[_Panel], shared: bool | str, signed: bool | None, percenti
 
 
 def _rows(
-    attributions: Mapping[str, Any], images: Any, titles: Any, captions: Mapping[str, Any], channels: str, overlay: bool
+    attributions: Mapping[str, Array | Sequence[Array]],
+    images: Array | Sequence[Array] | None,
+    titles: str | Sequence[str] | None,
+    captions: Mapping[str, str | Sequence[str]],
+    channels: str,
+    overlay: bool,
 ) -> list[list[_Panel]]:
     """Return the panels of each image: the photo, then the methods."""
     if not isinstance(attributions, Mapping) or not attributions:
@@ -148,7 +169,7 @@ def _rows(
     return rows
 
 
-def _each(value: Any) -> list[Any]:
+def _each(value: Array | Sequence[Array]) -> list[Array]:
     """Return the rows of a batch (N, C, H, W) or a list of arrays; one array of fewer dimensions is one row."""
     if isinstance(value, (list, tuple)) and isinstance(value[0], (np.ndarray, torch.Tensor)):
         return list(value)
@@ -179,7 +200,7 @@ def _layout(
     lines: list[list[_Panel]], panel: float, width: float, foot: float
 ) -> tuple[Figure, list[tuple[Axes, _Panel]]]:
     """Place the panels by hand, in inches: equal widths, each line as tall as its images and its wrapped text."""
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     heights = []
     for line in lines:
@@ -206,9 +227,11 @@ def _below(figure: Figure, foot: float, i: int, bars: int) -> Axes:
     return figure.add_axes(((center - length / 2) / width, (foot - 0.2) / height, length / width, 0.09 / height))
 
 
-def _lay_bar(cax: Axes, maps: list[_Panel], signed: bool, unit: float, label: str, alpha: float, cmap: Any) -> None:
+def _lay_bar(
+    cax: Axes, maps: list[_Panel], signed: bool, unit: float, label: str, alpha: float, cmap: str | Colormap | None
+) -> None:
     """Draw the colour bar of all maps of one kind."""
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     over = any(p.under is not None for p in maps)
     colors = draw.mixed_colormap(alpha, signed, cmap) if over else draw.colormap(signed, cmap)
@@ -222,8 +245,8 @@ def _height(text: str, size: float) -> float:
     return (text.count("\n") + 1) * size * 1.25 / 72 + 0.07 if text else 0.0
 
 
-def _draw(ax: Axes, p: _Panel, panel: float, alpha: float, cmap: Any) -> None:
-    from torchwhy.visualize import _figure as draw
+def _draw(ax: Axes, p: _Panel, panel: float, alpha: float, cmap: str | Colormap | None) -> None:
+    from torchwhy.visualize import drawing as draw
 
     pixels = p.values
     if not p.is_photo:

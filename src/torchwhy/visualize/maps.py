@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchwhy.visualize._scale import find_scale, grey, is_clipped, resize_image, to_map, to_unit
+from torchwhy.visualize.scaling import find_scale, grey, is_clipped, resize_image, to_map, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
+    from torchwhy.visualize.scaling import Array
 
 
 def heatmap(
@@ -32,20 +32,30 @@ def heatmap(
 ) -> Figure:
     """Draw one attribution as colours, alone or over its image, with its own numbers on the colour bar.
 
-    The full colour stands for the `percentile` of the absolute values; a pointed colour bar says that larger ones
-    are clipped. A map with negative values gets two colours, blue below and red above, and zero is exactly white;
-    others run from black to yellow. `signed` and `cmap` overrule this. With `image` the photo is greyed, a smaller
-    map is interpolated to its size, and colours become more opaque with size, up to `alpha`: zero leaves the photo.
+    A map with negative values gets two colours, blue below and red above, and zero is exactly white; others run from
+    black to yellow.
 
-    Shape: attribution (C, H, W), (1, H, W) or (H, W), its channels joined as `channels` says
-    (:func:`to_map`); image (3, H, W) or (1, H, W), of any range.
-    Returns the figure: a new one (pyplot does not know it: nothing to close), or that of `ax`.
-    Raises ValueError for NaN, another shape, a map larger than its image, or an unknown option.
+    Args:
+        attribution: ``(C, H, W)``, ``(1, H, W)`` or ``(H, W)``.
+        image: ``(3, H, W)`` or ``(1, H, W)``, of any range; it is greyed under the map, a smaller map is interpolated to
+            its size, and colours become more opaque with the map: zero leaves the photo.
+        ax: the axes to draw on.
+        signed: draw two colours (True), or positive values alone (False), whatever the map holds.
+        channels: how channels are joined: ``"sum"``, ``"max"`` or ``"norm"``, see :func:`to_map`.
+        percentile: of the absolute values; gets the full colour. A pointed colour bar says that larger ones are clipped.
+        cmap: a colour map of matplotlib, or its name.
+        alpha: the opacity of the full colour over an image, in [0, 1].
+        colorbar: draw the colour bar.
+        title: the text above the map.
+        label: the text at the colour bar.
+
+    Raises:
+        ValueError: NaN, another shape, a map larger than its image, or an unknown option.
 
     >>> heatmap([[0.0, 1.0], [2.0, 3.0]]).get_axes()[0].images[0].get_clim()[0]
     0.0
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     values, under = _over(image, attribution, channels)
     limit, signed = find_scale(values, percentile, signed)
@@ -68,12 +78,12 @@ def heatmap(
 
 
 def signed_map(attribution: Array, **options: Any) -> Figure:
-    """Draw one attribution in two colours on a symmetric scale, zero white: :func:`heatmap` with `signed=True`."""
+    """Draw one attribution in two colours on a symmetric scale, zero white: :func:`heatmap` with ``signed=True``."""
     return heatmap(attribution, signed=True, **options)
 
 
 def overlay(image: Array, attribution: Array, alpha: float = 0.9, **options: Any) -> Figure:
-    """Draw one attribution over its greyed image: :func:`heatmap` with `image`."""
+    """Draw one attribution over its greyed image: :func:`heatmap` with ``image``."""
     return heatmap(attribution, image=image, alpha=alpha, **options)
 
 
@@ -92,16 +102,23 @@ def blend(
     :math:`(1 - \alpha |u|)\,g + \alpha |u|\,c(u)` with the grey photo :math:`g`, the map :math:`u` after
     :func:`normalize`, and its colours :math:`c`, less those next to white or black.
 
-    Shape: as :func:`heatmap`; result (H, W, 3), float64 in [0, 1].
+    Args:
+        image, attribution, alpha, signed, channels, percentile, cmap: as of :func:`heatmap`.
+
+    Returns:
+        An array ``(H, W, 3)``, float64 in [0, 1].
+
+    Raises:
+        ValueError: as :func:`heatmap`.
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     values, under = _over(image, attribution, channels)
     limit, signed = find_scale(values, percentile, signed)
     return draw.mix_colors(to_unit(values, limit, signed), under, alpha, signed, cmap)
 
 
-def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, Any]:
+def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the map and, of the map's size, the grey photo under it, if there is one."""
     values = to_map(attribution, channels)
     under = None if image is None else grey(image)

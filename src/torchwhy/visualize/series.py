@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize._scale import as_array, find_scale, is_clipped, to_unit
+from torchwhy.visualize.scaling import as_array, find_scale, is_clipped, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
+    from torchwhy.visualize.scaling import Array
 
 LINE_COLORS = ("#0a3596", "#2f7be0", "#b9b9b9", "#e8472b", "#a6001a")  # grey, not white, at zero: it stays a line
 
@@ -35,13 +35,25 @@ def series(
 ) -> Figure:
     """Draw a signal, coloured and thickened by its attribution: red for, blue against, thin and grey where it is 0.
 
-    One panel a channel, all on one colour scale; the full colour stands for the `percentile` of the absolute values.
+    One panel a channel, all on one colour scale.
 
-    Shape: signal (C, T), (1, C, T) or (T,); attribution the same, or (T,) or (1, T) for all channels together;
-    times (T,), ascending; names, C strings. `ax` takes a single channel.
-    Raises ValueError where shapes differ or a number is NaN.
+    Args:
+        signal: ``(C, T)``, ``(1, C, T)`` or ``(T,)``.
+        attribution: the same shape, or ``(T,)`` or ``(1, T)`` for all channels together.
+        times: ``(T,)``, ascending; None counts from 0.
+        names: C strings.
+        ax: the axes to draw on, for a single channel.
+        percentile: of the absolute values; gets the full colour.
+        cmap: a colour map of matplotlib, or its name.
+        colorbar: draw the colour bar.
+        title: the text above the first panel.
+        xlabel: the text below the last panel.
+        label: the text at the colour bar.
+
+    Raises:
+        ValueError: shapes differ, or a number is NaN.
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     s = _channels(signal, "signal")
     a = _channels(attribution, "attribution")
@@ -72,7 +84,7 @@ def _channels(values: Array, name: str) -> np.ndarray:
 
 
 def _panels(ax: Axes | None, channels: int) -> tuple[Figure, list[Axes]]:
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     if ax is not None and channels > 1:
         raise ValueError(f"ax takes one channel, but the signal has {channels}: leave it out, or draw them one by one")
@@ -92,8 +104,10 @@ def _line(ax: Axes, t: np.ndarray, y: np.ndarray, unit: np.ndarray, colors: Colo
     middle = (points[1:] + points[:-1]) / 2
     before, after = np.concatenate([points[:1], middle]), np.concatenate([middle, points[-1:]])
     pieces = np.stack([before, points, after], 1)
-    style: dict[str, Any] = {"capstyle": "round", "joinstyle": "round", "linewidths": 1.0 + 2.4 * np.abs(unit)}
-    ax.add_collection(LineCollection(list(pieces), colors=colors((unit + 1) / 2), **style))
+    widths = 1.0 + 2.4 * np.abs(unit)
+    lines = LineCollection(list(pieces), colors=colors((unit + 1) / 2), linewidths=widths)
+    lines.set(capstyle="round", joinstyle="round")
+    ax.add_collection(lines)
     ax.set_xlim(t[0], t[-1] if len(t) > 1 else t[0] + 1)
     ax.update_datalim(points)
     ax.autoscale_view(scalex=False)

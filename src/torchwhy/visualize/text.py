@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from torchwhy.visualize._scale import LUMINANCE, as_array, find_scale, is_clipped, to_unit
+from torchwhy.visualize.scaling import LUMINANCE, as_array, find_scale, is_clipped, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize._scale import Array
+    from torchwhy.visualize.scaling import Array
 
 STARTS = ("Ġ", "▁")  # how byte-pair and SentencePiece tokens mark the space before them; the former writes "Ċ" for "\n"
 BLOCK = "background:#fff;color:#000;padding:.5em .7em;border-radius:.3em;line-height:2;white-space:pre-wrap"
@@ -35,17 +35,23 @@ def colored_text(
 ) -> str:
     r"""Return HTML of a text, each token on the colour of its score: red for, blue against, the number on hover.
 
-    The largest absolute score (or the `percentile` of them) has the full colour, and 0 is white. Letters are black
-    or white, whichever reads better. Tokens are escaped, and word pieces joined: ``##ing`` goes on, ``Ġthe`` and
-    ``▁the`` begin a word; tokens without such marks are set apart by spaces, unless they bring their own.
+    0 is white. Letters are black or white, whichever reads better. Tokens are escaped, and word pieces joined: ``##ing``
+    goes on, ``Ġthe`` and ``▁the`` begin a word; tokens without such marks are set apart by spaces, unless they bring their
+    own.
 
-    Shape: tokens, T strings; scores (T,) or (1, T).
-    Raises ValueError where lengths differ or a score is NaN.
+    Args:
+        tokens: T strings.
+        scores: ``(T,)`` or ``(1, T)``.
+        percentile: of the absolute scores; gets the full colour.
+        cmap: a colour map of matplotlib, or its name.
+
+    Raises:
+        ValueError: lengths differ, or a score is NaN.
 
     >>> print(colored_text(["a<b"], [2.0]))
     <div style="..."><span style="..." title="a&lt;b: +2">a&lt;b</span></div>
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     spans = []
     for p in _pieces(tokens, scores, percentile, cmap):
@@ -68,10 +74,20 @@ def text(
 ) -> Figure:
     """Draw a text, each token on the colour of its score, as :func:`colored_text` does, for print.
 
-    Lines break at the width of the figure, 6.5 inches, or at that of `ax`, from the top down: a text too long for
-    `ax` runs out of it below. Shape and errors as :func:`colored_text`.
+    Lines break at the width of the figure, 6.5 inches, or at that of ``ax``, from the top down: a text too long for
+    ``ax`` runs out of it below.
+
+    Args:
+        tokens, scores, percentile, cmap: as of :func:`colored_text`.
+        ax: the axes to draw on.
+        colorbar: draw the colour bar.
+        title: the text above.
+        label: the text at the colour bar.
+
+    Raises:
+        ValueError: as :func:`colored_text`.
     """
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     pieces = _pieces(tokens, scores, percentile, cmap)
     values = as_array(scores, "scores")
@@ -97,7 +113,7 @@ def _pieces(tokens: Sequence[str], scores: Array, percentile: float, cmap: str |
     """Return what is written: words without their marks, whether a space comes before, and both colours."""
     from matplotlib.colors import to_hex
 
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     values = as_array(scores, "scores", ndim=(1, 2)).reshape(-1)
     if isinstance(tokens, str) or len(tokens) != len(values):
@@ -109,18 +125,33 @@ def _pieces(tokens: Sequence[str], scores: Array, percentile: float, cmap: str |
     marked, own = any(t.startswith(STARTS) for t in tokens), any(t != t.strip() for t in tokens)
     pieces = []
     for i, token in enumerate(tokens):
-        goes_on = token.startswith("##") and len(token) > 2
-        begins = token.startswith(STARTS) if marked else not (own or goes_on)
-        word = token[1:] if marked and begins else token[2:] if goes_on and not marked else token
+        word, begins = _byte_pair(token) if marked else _word_piece(token, own)
         front = "#ffffff" if dark[i] else "#000000"
-        word = word.replace("Ċ", "\n") if marked else word
         pieces.append(_Piece(word, begins and i > 0, float(values[i]), to_hex(colors[i]), front))
     return pieces
 
 
+def _byte_pair(token: str) -> tuple[str, bool]:
+    """Return the word in a token that is marked where a word begins, and whether one does."""
+    begins = token.startswith(STARTS)
+    return token[begins:].replace("Ċ", "\n"), begins
+
+
+def _word_piece(token: str, spaced: bool) -> tuple[str, bool]:
+    """Return the word in a token that is marked where a word goes on, and whether one begins.
+
+    Args:
+        token: what the tokenizer made.
+        spaced: the tokens bring their own spaces.
+    """
+    if token.startswith("##") and len(token) > 2:
+        return token[2:], False
+    return token, not spaced
+
+
 def _flow(pieces: list[_Piece], room: float) -> tuple[list[tuple[float, int]], int]:
     """Return where each piece begins (inches, line), words unbroken where they fit, and the number of lines."""
-    from torchwhy.visualize import _figure as draw
+    from torchwhy.visualize import drawing as draw
 
     space = draw.text_width("a a", SIZE) - draw.text_width("aa", SIZE)
     wide = [draw.text_width(p.word.replace("\n", "↵"), SIZE) + 0.03 for p in pieces]

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.transfer import to_device
-from torchwhy.gradient.paths import baseline_at, index_rows
+from torchwhy.engine.run.rows import baseline_at, index_rows, to_device
 from torchwhy.problem import Problem
 
 MaskFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -40,7 +39,7 @@ def evaluate_masks(
     unit: int = 1,
     fill: FillFunction | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
+    """Yield scores of the inputs under the masks numbered ``span[0]`` to ``span[1] - 1``, as a stream.
 
     Args:
         problem: with ``x`` and ``baselines``: the holes are filled with each of the K baselines in turn, and the K scores
@@ -58,19 +57,19 @@ def evaluate_masks(
     """
     start, stop = span
     wanted = problem.rows if rows is None else rows
-    k, n = (1 if fill else len(problem.baselines[0])), len(wanted)
+    k, n = (1 if fill else problem.n_baselines), len(wanted)
 
     def work(a: int, b: int) -> Tensor:
         job = torch.arange(a, b)
         index, row = start + job // (n * k), wanted[to_device(job // k % n, wanted.device)]
         holes = fill(index, row) if fill else tuple(baseline_at(t, job % k, row) for t in problem.baselines)
         z = [blend_with_fill(m, index_rows(t, row), h) for m, t, h in zip(masks(index, row), problem.x, holes)]
-        return problem.scores(z, row).double()
+        return problem.run.scores(z, row).double()
 
     per_unit = unit * n * k
     held: list[Tensor] = []
     first = start
-    for part in problem.batches((stop - start) * n * k, work):
+    for part in problem.run.batches((stop - start) * n * k, work):
         held.append(part)
         units = sum(map(len, held)) // per_unit
         if units:
@@ -88,7 +87,7 @@ def evaluate_all(
     rows: Tensor | None = None,
     fill: FillFunction | None = None,
 ) -> Tensor:
-    """All scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
+    """Return all scores of a span of masks at once, (m, N): for the methods whose summary needs them together.
 
     Raises:
         FloatingPointError: scores that are NaN or infinite.
@@ -103,7 +102,7 @@ def evaluate_all(
 
 
 def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFunction | None = None) -> Tensor:
-    """How far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
+    """Return how far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
     s = evaluate_all(problem, masks, (0, count + 1), fill=fill)
     return (s[0] - s[1:]).T
 
@@ -112,7 +111,7 @@ def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFun
 class SlidingWindows:
     """Boxes of a size that slide over a shape by a step; those over the far edge are cut off there.
 
-    >>> Windows((5,), (2,), (2,)).counts
+    >>> SlidingWindows((5,), (2,), (2,)).counts
     (3,)
     """
 
@@ -126,7 +125,7 @@ class SlidingWindows:
         return tuple(-(-(n - w) // s) + 1 for n, w, s in zip(self.shape, self.size, self.step))
 
     def keep(self, index: Tensor, device: torch.device) -> Tensor:
-        """Masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
+        """Return masks that drop the windows ``index`` (M,), counted row by row; others drop nothing.
 
         Shape: (M, *), 1 along the dimensions that every window covers whole.
         """
@@ -143,7 +142,7 @@ class SlidingWindows:
         return ~inside
 
     def mean_over(self, values: Tensor) -> Tensor:
-        """The mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
+        """Return the mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
         mean = values.view(-1, *self.counts)
         for n, size, step, count in zip(self.shape, self.size, self.step, self.counts):
             at = torch.arange(n, device=values.device)

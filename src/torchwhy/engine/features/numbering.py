@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.transfer import to_device
+from torchwhy.engine.run.rows import to_device
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Features:
         """Whether all rows have the same features."""
         return all(len(i) == 1 for i in self.ids)
 
-    def keep(self, z: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    def element_masks(self, z: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         """Bring masks from features to elements.
 
         Shape: z (M, d), rows (M,) the row each mask is for; result, per input, (M, *) broadcastable to ``x[rows]``.
         """
         return tuple(self._at(z, i, rows) for i in self.ids)
 
-    def all_but(self, index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        """Masks that drop feature ``index - 1``; index 0 drops nothing.  Shape: index (M,), rows (M,)."""
+    def leave_one_out_masks(self, index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return masks that drop feature ``index - 1``; index 0 drops nothing.  Shape: index (M,), rows (M,)."""
         dropped = to_device(index - 1, rows.device)
         return tuple((i if len(i) == 1 else i[rows]) != dropped.view(-1, *[1] * (i.dim() - 1)) for i in self.ids)
 
-    def spread(self, values: Tensor, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def to_elements(self, values: Tensor, x: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Give every element the value of its feature.  Shape: values (N, d); result, per input, that of x.
 
         The result has the dtype of x, or that of ``values`` in single precision where x holds integers.
@@ -57,7 +57,7 @@ class Features:
         )
 
     def groups(self) -> Iterator[tuple[Tensor, int]]:
-        """Rows with the same number of features, and that number: one group where the features are shared."""
+        """Yield rows with the same number of features, and that number: one group where the features are shared."""
         for d in self.count.unique().tolist():
             yield (self.count == d).nonzero()[:, 0], d
 
@@ -100,7 +100,7 @@ def number_features(x: Sequence[Tensor], feature_mask: Sequence[Tensor] | None =
 
 
 def _check_mask(mask: Tensor, x: Tensor, position: int) -> Tensor:
-    """The mask with as many dimensions as its input, on the same device."""
+    """Return the mask with as many dimensions as its input, on the same device."""
     name = f"feature_mask[{position}]" if position else "feature_mask"
     if not hasattr(mask, "__array__") and not isinstance(mask, (list, tuple)):
         raise TypeError(f"{name}: {mask!r}; expected integers, the number of each element's feature")
@@ -114,7 +114,7 @@ def _check_mask(mask: Tensor, x: Tensor, position: int) -> Tensor:
 
 
 def _count_features(ids: Sequence[Tensor], n: int) -> tuple[Tensor, int]:
-    """The number of features of each row, and the largest of them, after refusing gaps."""
+    """Return the number of features of each row, and the largest of them, after refusing gaps."""
     rows = max(len(i) for i in ids)
     flat = torch.cat([i.flatten(1).expand(rows, -1) for i in ids], 1)
     d = int(flat.max()) + 1

@@ -14,7 +14,7 @@ class GrowingTensor:
     As many small tensors, made between large ones that come and go, they would keep the C library from using the place of
     the large ones again.
 
-    >>> c = Collected(); c.add(torch.tensor([[1.0], [2.0]])); c.add(torch.tensor([[6.0]]))
+    >>> c = GrowingTensor(); c.add(torch.tensor([[1.0], [2.0]])); c.add(torch.tensor([[6.0]]))
     >>> c.rows.flatten()
     tensor([1., 2., 6.])
     """
@@ -70,7 +70,7 @@ class RunningMean:
 
 
 def relative_error(values: Tensor, standard_error: Tensor) -> float:
-    """The largest relative standard error of the rows, ``norm(error) / norm(values)``; rows that are all zero have none."""
+    """Return the largest relative standard error of the rows, ``norm(error) / norm(values)``; rows of zeros have none."""
     error, size = standard_error.flatten(1).norm(dim=1), values.flatten(1).norm(dim=1)
     return float(torch.where(error == 0, 0, error / size).max())
 
@@ -78,7 +78,7 @@ def relative_error(values: Tensor, standard_error: Tensor) -> float:
 def sampling_rounds(first: int, most: int | None) -> Iterator[tuple[int, int]]:
     """Spans of samples to take until the caller is content: ``first`` of them, then half as many again, up to ``most``.
 
-    >>> list(rounds(100, 200)), list(rounds(100, None))
+    >>> list(sampling_rounds(100, 200)), list(sampling_rounds(100, None))
     ([(0, 100), (100, 150), (150, 200)], [(0, 100)])
     """
     start, stop, most = 0, first, first if most is None else max(first, most)
@@ -88,7 +88,7 @@ def sampling_rounds(first: int, most: int | None) -> Iterator[tuple[int, int]]:
 
 
 def penalty_by_cross_validation(s: Tensor, y: Tensor, rest: Tensor, n: int) -> Tensor:
-    """The ridge penalty with the least generalised cross-validation error, (N,).
+    """Return the ridge penalty with the least generalised cross-validation error, (N,).
 
     Args:
         s: eigenvalues (k,) of the Gram matrix of n samples.

@@ -1,1 +1,1 @@
-"""A room of the engine."""
+"""Images: blurring, resizing and filling in, batched and on the device (``filters``)."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
-    r"""Each row blurred by its own Gaussian, :math:`x * \exp(-u^2 / 2\sigma_n^2)`, normalised, edges replicated.
+    r"""Return each row blurred by its own Gaussian, :math:`x * \exp(-u^2 / 2\sigma_n^2)`, normalised, edges replicated.
 
     Args:
         x: ``(N, C, L)`` or ``(N, C, H, W)``.
@@ -47,13 +47,13 @@ def _blur_matrices(sigma: Tensor, size: int, truncate: float) -> Tensor:
 
 
 def resize_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
+    """Return maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
     return F.interpolate(maps, size=size, mode=mode, align_corners=False)
 
 
 def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: int = 4000) -> Tensor:
-    r"""Images whose dropped pixels are weighted means of their 8 neighbours: 1/6 beside, 1/12 across, renormalised at edges.
+    r"""Return images whose dropped pixels are weighted means of their 8 neighbours: 1/6 beside, 1/12 across, less at edges.
 
     Solves :math:`x_i \sum_j w_{ij} = \sum_j w_{ij} x_j` for the dropped pixels by conjugate gradients, all rows together.
 

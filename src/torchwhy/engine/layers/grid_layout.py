@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
-from torchwhy.engine.layers.hooks import ResolvedLayer
+from torchwhy.engine.layers.resolve import ResolvedLayer
+
+if TYPE_CHECKING:
+    pass
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -35,7 +35,6 @@ CHANNELS_FIRST_MODULES = (
 HEAD_MODULES = (nn.Linear, *ADAPTIVE_POOLS)  # a projection inside a block, and what ends a grid
 
 ToGrid = Callable[[Tensor], Tensor]
-_auto_layers: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> what was asked for -> place
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,18 @@ class GridLayout:
     sure: bool = True
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The grid, without copying where it can be."""
+        """Return the grid, without copying where it can be."""
         cells = tensor.movedim((self.rows, self.channels), (0, 1)).flatten(2)
         return cells[..., self.extra :].unflatten(2, self.size)
 
 
 def image_input_index(tensors: Sequence[Tensor]) -> int:
-    """Which of the input tensors is the picture: the one with the most dimensions, two at least."""
+    """Return which of the input tensors is the picture: the one with the most dimensions, two at least."""
     return max(range(len(tensors)), key=lambda i: tensors[i].dim())
 
 
 def spatial_shape(tensor: Tensor) -> tuple[int, ...]:
-    """The size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``.
+    """Return the size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``.
 
     Raises:
         ValueError: a single number a row.
@@ -79,13 +78,15 @@ def spatial_shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...]) -> GridLayout | None:
-    """The grid over a picture of ``size`` in what passes ``place`` for n rows, None if there is none of two cells.
+    """Return the grid over a picture of ``size`` in what passes ``place`` for n rows, None if there is none of two cells.
 
     Channels may come first ``(N, C, *grid)`` or last ``(N, *grid, C)``; tokens may be ``(N, T, C)``, ``(T, N, C)`` or
     ``(N, C, T)``. Sizes of the layer's parameters tell which axis is the channels', else the grid's proportions.
     """
     shape, dims = tuple(tensor.shape), len(size)
-    widths = place.width
+    axis = 1 if place.input else 0  # a weight's first size counts what comes out, its second what goes in
+    sizes = {p.shape[axis if p.dim() > 1 else 0] for p in place.module.parameters() if p.dim()}
+    widths = sizes - {1}  # how many channels may pass here
     if len(shape) == 3 and shape[0] != n and shape[1] == n and dims:
         found = replace(g, rows=1) if (g := token_grid(shape[0], size)) else None
     elif shape[0] != n or not 1 <= dims <= 3:
@@ -108,7 +109,7 @@ def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...
 def _dense_grid(
     shape: tuple[int, ...], size: tuple[int, ...], widths: set[int], module: nn.Module | None = None
 ) -> GridLayout | None:
-    """The grid of a tensor with as many dimensions as the pictures."""
+    """Return the grid of a tensor with as many dimensions as the pictures."""
     first, last = GridLayout(shape[2:]), GridLayout(shape[1:-1], channels=-1)
     known = (shape[1] in widths) - (shape[-1] in widths)
     if known == 0:  # some layers have their channels in a fixed place
@@ -131,7 +132,7 @@ def _dense_grid(
 
 
 def in_proportion(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
-    """Whether a grid has the picture's proportions, up to a cell."""
+    """Say whether a grid has the picture's proportions, up to a cell."""
     if len(size) < 2:
         return True
     (h, w), (height, width) = grid[-2:], size[-2:]
@@ -139,20 +140,20 @@ def in_proportion(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
 
 
 def _may_be_windows(sizes: tuple[int, ...], size: tuple[int, ...]) -> bool:
-    """Whether two sizes may be the number of square windows in a plane and of cells in each, in either order."""
+    """Say whether two sizes may be the number of square windows in a plane and of cells in each, in either order."""
     planes = [any(n % h == 0 and in_proportion((h, n // h), size) for h in range(1, n + 1)) for n in sizes[-2:]]
     squares = [n > 1 and math.isqrt(n) ** 2 == n for n in sizes[-2:]]
     return (squares[0] and planes[1]) or (squares[1] and planes[0])
 
 
 def _skew(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
-    """How far a grid's height / width is from the picture's, as a logarithm."""
+    """Return how far a grid's height / width is from the picture's, as a logarithm."""
     return abs(math.log(max(1, grid[-2]) / max(1, grid[-1])) - math.log(size[-2] / size[-1]))
 
 
 @lru_cache(maxsize=256)
 def token_grid(tokens: int, size: tuple[int, ...]) -> GridLayout | None:
-    """The grid of square patches that ``tokens`` tokens make, with as few others before them as can be."""
+    """Return the grid of square patches that ``tokens`` tokens make, with as few others before them as can be."""
     if len(size) == 1:
         return GridLayout((tokens,), channels=2)
     found = []
@@ -177,55 +178,34 @@ def _up(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
-    """The last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
-
-    For an index as the target it is found once for a model, a shape of inputs and the index.
+def find_layout(
+    problem: Problem, place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...], reshape: ToGrid | None = None
+) -> ToGrid:
+    """Return what turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
 
     Raises:
-        ValueError: there is none, or the model's own output is such a grid.
+        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
     """
-    given, model = problem.target.given, problem.model
-    shapes = tuple(tuple(t.shape[1:]) for t in problem.data.inputs)
-    first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
-    key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
-    if callable(given) or problem.neuron is not None:
-        found = _find_last_grid_layer(problem)
-    else:
-        known = _auto_layers.setdefault(model, {})
-        found = known[key] if key in known else known.setdefault(key, _find_last_grid_layer(problem))
-    return replace(found, module=model.get_submodule(found.name), input=input)
+    if reshape is None:
+        grid = find_grid(place, tensor, n, size)
+        found: ToGrid | None = grid
+        # a sequence before the rows, or as many windows of n tokens?
+        either = tensor.dim() == 3 and n > 1 and tensor.shape[1] == n and len(tensor) % n == 0
+        if grid is None or not grid.sure or either:
+            from torchwhy.engine.layers.window_layout import layout_by_dependence  # which asks for plain grids itself
 
-
-def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
-    size = spatial_shape(problem.data.inputs[image_input_index(problem.data.inputs)])
-    scores, passed = problem.trace([t[:1] for t in problem.x], problem.rows[:1])
-    calls = Counter(place.name for place, _ in passed)
-    whole = next((t for place, t in passed if not place.name), None)
-    if whole is not None and whole.dim() == 2 + len(size) and _dense_grid(tuple(whole.shape), size, set()):
+            found = layout_by_dependence(problem, place, n, size) or grid
+        if found is None:
+            what = " × ".join(map(str, size)) or "no extent"
+            raise ValueError(
+                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
+                f"of {what}; choose a convolutional or token layer, the block around this one, layer='auto', or give "
+                "reshape="
+            )
+        return found
+    shape = tuple(reshape(tensor).shape)
+    if len(shape) != 2 + len(size) or shape[0] != n:
         raise ValueError(
-            f"layer='auto' is for models with one answer a row; this one's output has shape {tuple(whole.shape)}: "
-            "name the layer that the answer is to be explained by"
+            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
         )
-    total = whole.square().sum() if scores is None and whole is not None else None if scores is None else scores.sum()
-    grids = [(place, tensor, find_grid(place, tensor, 1, size)) for place, tensor in passed]
-    sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
-    for place, tensor, grid in reversed(grids):
-        if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
-            continue
-        if tensor.dim() == 2 + len(size) and sequences & set(grid.size):  # attention, between the tokens
-            continue
-        if total is not None and total.requires_grad:
-            if not tensor.requires_grad:
-                continue
-            (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
-            if slope is None or not bool(grid(slope).any()):
-                continue
-        return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
-    raise ValueError(
-        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
-        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
-    )
-
-
-_NO_MODULE = nn.Identity()  # in the cache, which must not keep a model alive
+    return reshape

@@ -1,248 +1,153 @@
-"""Where a model is cut: places inside it, and what passes them. Registers hooks, as does `rules` for single modules."""
+"""Hooks on layers: reading what passes them, putting something else in its layer."""
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A place in a model: one module, one of its calls, one of its tensors.
-
-    Args:
-        module: the module, or its dotted name (``"layer4.1.conv2"``).
-        call: which call of a module that runs several times in one forward pass, from 0.
-        output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``.
-        input: the tensor that goes into the module, not the one that comes out.
-    """
-
-    module: nn.Module | str
-    call: int | None = None
-    output: int | str | None = None
-    input: bool = False
-
-
-LayerLike = Layer | str | nn.Module
-
-
-@dataclass(frozen=True)
-class ResolvedLayer:
-    """A :class:`Layer` found in a model."""
-
-    name: str
-    module: nn.Module
-    call: int | None
-    output: int | str | None
-    input: bool
-
-    @property
-    def width(self) -> set[int]:
-        """How many channels may pass here, by the sizes of the module's parameters."""
-        # a weight's first size counts what comes out, its second what goes in
-        axis = 1 if self.input else 0
-        return {p.shape[axis if p.dim() > 1 else 0] for p in self.module.parameters() if p.dim()} - {1}
-
-    def __str__(self) -> str:
-        return f"{'the input of ' if self.input else ''}layer {self.name!r}"
-
-
-def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
-    """The place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
-
-    Raises:
-        LookupError: no such layer (with the nearest names), or a module that is not part of the model.
-    """
-    where = layer if isinstance(layer, Layer) else Layer(layer)
-    modules = dict(model.named_modules())
-    if isinstance(where.module, str):
-        name = _embedding_layer_name(model, modules) if where.module == "embeddings" else where.module
-        module = modules.get(name)
-        if module is None:
-            near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or [n for n in modules if n][-5:]
-            raise LookupError(f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}")
-    elif isinstance(where.module, nn.Module):
-        name, module = next(((n, m) for n, m in modules.items() if m is where.module), ("", where.module))
-        if module is not model and not name:
-            raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
-    else:
-        raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
-    return ResolvedLayer(name, module, where.call, where.output, where.input or input)
-
-
-def _embedding_layer_name(model: nn.Module, modules: dict[str, nn.Module]) -> str:
-    """The name of what ``layer="embeddings"`` means.
-
-    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
-    """
-    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
-    if named:
-        return named[0]
-    says = getattr(model, "get_input_embeddings", None)
-    table = says() if says is not None else None
-    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
-    if len(tables) != 1:
-        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
-        raise LookupError(f"layer='embeddings': the model has {found}")
-    return tables[0]
+from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.structure import parts_by_key, replace_part
 
 
 @contextmanager
-def hook_layers(places: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Tensor | None]) -> Iterator[list[int]]:
-    """While open, ``act(i, tensor)`` sees what passes ``places[i]``; what it returns, unless None, goes on instead.
+def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Tensor | None]) -> Iterator[list[int]]:
+    """Let ``act(i, tensor)`` see what passes ``layers[i]`` while open; what it returns, unless None, goes on instead.
 
-    Yields the number of times that each place was passed. Other threads that run the same model see nothing.
+    Yields the number of times that each layer was passed. Other threads that run the same model see nothing.
 
     Raises:
-        LookupError: a place is passed twice in one forward pass and its ``call`` was not chosen.
+        LookupError: a layer runs twice in one forward pass and its ``call`` was not chosen.
     """
-    me, calls, handles = threading.get_ident(), [0] * len(places), []
+    me, calls, handles = threading.get_ident(), [0] * len(layers), []
 
-    def watch(i: int, place: ResolvedLayer, value: Any) -> Any:
+    def watch(i: int, layer: ResolvedLayer, value: Any) -> Any:
         calls[i] += 1
-        if place.call is None and calls[i] > 1:
+        if layer.call is None and calls[i] > 1:
             raise LookupError(
-                f"{place} runs more than once in one forward pass: choose the call with "
-                f"tw.Layer({place.name!r}, call=0), call=1, ..."
+                f"{layer} runs more than once in one forward pass: choose the call with "
+                f"tw.Layer({layer.name!r}, call=0), call=1, ..."
             )
-        if place.call is not None and calls[i] != place.call + 1:
+        if layer.call is not None and calls[i] != layer.call + 1:
             return None
-        key, tensor = _select_tensor(place, value)
+        if isinstance(value, Tensor):
+            return act(i, value)
+        key, tensor = _select_tensor(layer, value)
         new = act(i, tensor)
-        return None if new is None else _replace_tensor(value, key, new)
+        return None if new is None else replace_part(value, key, new)
 
-    def before(i: int, place: ResolvedLayer) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
-            new = watch(i, place, {**dict(enumerate(args)), **kwargs}) if threading.get_ident() == me else None
-            return None if new is None else (tuple(new[k] for k in range(len(args))), {k: new[k] for k in kwargs})
+    def before(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, kwargs: dict) -> Any:
+        new = watch(i, layer, {**dict(enumerate(args)), **kwargs}) if threading.get_ident() == me else None
+        return None if new is None else (tuple(new[k] for k in range(len(args))), {k: new[k] for k in kwargs})
 
-        return hook
-
-    def after(i: int, place: ResolvedLayer) -> Callable:
-        return lambda module, args, output: watch(i, place, output) if threading.get_ident() == me else None
+    def after(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, output: Any) -> Any:
+        return watch(i, layer, output) if threading.get_ident() == me else None
 
     try:
-        for i, place in enumerate(places):
-            handles.append(
-                place.module.register_forward_pre_hook(before(i, place), with_kwargs=True)
-                if place.input
-                else place.module.register_forward_hook(after(i, place))
-            )
+        for i, layer in enumerate(layers):
+            if layer.input:
+                handle = layer.module.register_forward_pre_hook(partial(before, i, layer), with_kwargs=True)
+            else:
+                handle = layer.module.register_forward_hook(partial(after, i, layer))
+            handles.append(handle)
         yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _select_tensor(place: ResolvedLayer, value: Any) -> tuple[int | str | None, Tensor]:
-    """The tensor that is meant in a module's output (or arguments), and its key there."""
-    if isinstance(value, Tensor):
-        return None, value
-    items = (
-        dict(value) if hasattr(value, "items") else dict(enumerate(value)) if isinstance(value, (tuple, list)) else {}
-    )
-    tensors = {k: v for k, v in items.items() if isinstance(v, Tensor)}
-    if place.output is not None:
-        if place.output not in tensors:
-            raise LookupError(f"{place}, output={place.output!r}: there is no such tensor; there are {list(tensors)}")
-        return place.output, tensors[place.output]
+def _select_tensor(layer: ResolvedLayer, value: Any) -> tuple[int | str, Tensor]:
+    """Return the tensor that is meant among those that a module passes, and its key there."""
+    tensors = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
+    if layer.output is not None:
+        if layer.output not in tensors:
+            raise LookupError(f"{layer}, output={layer.output!r}: there is no such tensor; there are {list(tensors)}")
+        return layer.output, tensors[layer.output]
     floats = {k: v for k, v in tensors.items() if v.is_floating_point()} or tensors
     if len(floats) != 1:
         found = f"{len(floats)} tensors ({', '.join(map(repr, floats))})" if floats else f"a {type(value).__name__}"
-        raise LookupError(f"{place} passes {found}: choose one with tw.Layer({place.name!r}, output=...)")
+        raise LookupError(f"{layer} passes {found}: choose one with tw.Layer({layer.name!r}, output=...)")
     return next(iter(floats.items()))
 
 
-def _replace_tensor(value: Any, key: int | str | None, new: Tensor) -> Any:
-    """``value`` with the tensor at ``key`` replaced, of the same type."""
-    if key is None:
-        return new
-    if hasattr(value, "items"):
-        named = {**value, key: new}
-        return named if type(value) is dict else type(value)(**named)
-    items = [new if k == key else v for k, v in enumerate(value)]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-
-
 class _StopForward(Exception):
-    """All places were passed: the rest of the forward pass is not needed."""
+    """All layers were passed: the rest of the forward pass is not needed."""
 
 
-def record_activations(run: Callable[[], Any], places: Sequence[ResolvedLayer], *, stop: bool = True) -> list[Tensor]:
-    """What passes ``places`` while ``run()`` runs the model, which stops there (``stop=False``: runs to its end).
+def record_activations(run: Callable[[], Any], layers: Sequence[ResolvedLayer], *, stop: bool = True) -> list[Tensor]:
+    """Return what passes ``layers`` while ``run()`` runs the model, which stops there (``stop=False``: runs to its end).
 
     Raises:
-        LookupError: a place was not passed.
+        LookupError: a layer was not passed.
     """
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> None:
         seen[i] = tensor
-        if stop and len(seen) == len(places):
+        if stop and len(seen) == len(layers):
             raise _StopForward
-        seen[i] = tensor.clone()  # what runs after it may work in place
+        seen[i] = tensor.clone()  # what runs after it may work in layer
 
-    with hook_layers(places, act), suppress(_StopForward):
+    with hook_layers(layers, act), suppress(_StopForward):
         run()
-    return [seen[i] if i in seen else _raise_not_run(place) for i, place in enumerate(places)]
+    return [seen[i] if i in seen else _raise_not_run(layer) for i, layer in enumerate(layers)]
 
 
-def _raise_not_run(place: ResolvedLayer, when: str = "") -> Tensor:
-    which = "" if place.call is None else f" (call {place.call})"
-    around = place.name.rpartition(".")[0]
+def _raise_not_run(layer: ResolvedLayer, when: str = "") -> Tensor:
+    which = "" if layer.call is None else f" (call {layer.call})"
+    around = layer.name.rpartition(".")[0]
     hint = (
         f"; if the module around it uses its parameters by itself, name that one, {around!r}"
         if around and not which
         else ""
     )
-    raise LookupError(f"{place}{which} did not run {when or 'in the forward pass' + hint}")
+    raise LookupError(f"{layer}{which} did not run {when or 'in the forward pass' + hint}")
 
 
 @contextmanager
 def replace_activations(
-    places: Sequence[ResolvedLayer], values: Sequence[Tensor], goal: str = "the end of the forward pass"
+    layers: Sequence[ResolvedLayer], values: Sequence[Tensor], goal: str = "the end of the forward pass"
 ) -> Iterator[None]:
-    """While open, ``values[i]`` (as many rows as the model is run on) stands in for what passes ``places[i]``.
+    """Put ``values[i]`` (as many rows as the model is run on) in the place of what passes ``layers[i]`` while open.
 
     Raises:
-        LookupError: a place was not passed before ``goal`` was reached.
+        LookupError: a layer was not passed before ``goal`` was reached.
     """
-    # a copy: the operations above may work in place, and a leaf of the graph may not be written to
-    with hook_layers(places, lambda i, tensor: values[i].to(tensor.dtype, copy=True)) as calls:
+    # a copy: the operations above may work in layer, and a leaf of the graph may not be written to
+    with hook_layers(layers, lambda i, tensor: values[i].to(tensor.dtype, copy=True)) as calls:
         yield
-    for place, n in zip(places, calls):
-        if not n or (place.call is not None and n <= place.call):
-            _raise_not_run(place, f"before {goal}: the target does not depend on it")
+    for layer, n in zip(layers, calls):
+        if not n or (layer.call is not None and n <= layer.call):
+            _raise_not_run(layer, f"before {goal}: the target does not depend on it")
 
 
 @contextmanager
 def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor]]]:
-    """While open, the tensor that each module passes is kept, in the order in which they finish, one entry a call.
+    """Keep the tensor that each module passes while open, in the order in which they finish, one entry a call.
 
     Modules that pass no tensor, or several, are left out. Where operations build a graph, it begins at the first module.
     """
     me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
 
-    def keep(place: ResolvedLayer) -> Callable:
+    def keep(layer: ResolvedLayer) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Any) -> Any:
             if threading.get_ident() != me:
                 return None
-            call, calls[place.name] = calls[place.name], calls[place.name] + 1
+            call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1
             new = None
             with suppress(LookupError):
-                key, tensor = _select_tensor(place, output)
+                key, tensor = (None, output) if isinstance(output, Tensor) else _select_tensor(layer, output)
                 if torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad:
                     tensor = tensor.detach().requires_grad_().clone()
-                    new = _replace_tensor(output, key, tensor)
-                kept.append((replace(place, call=call), tensor))
+                    new = tensor if key is None else replace_part(output, key, tensor)
+                kept.append((replace(layer, call=call), tensor))
             return new
 
         return hook
@@ -257,8 +162,8 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
 
 
 @contextmanager
-def record_with_grad(places: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tensor]]:
-    """While open, what passes ``places`` is kept and can be differentiated by; nothing below the lowest is."""
+def record_with_grad(layers: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tensor]]:
+    """Keep what passes ``layers`` while open, so that it can be differentiated by; nothing below the lowest is."""
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> Tensor:
@@ -267,18 +172,18 @@ def record_with_grad(places: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tens
         seen[i] = tensor
         return tensor.clone()  # as in `replace_activations`
 
-    with hook_layers(places, act):
+    with hook_layers(layers, act):
         yield seen
-    for i, place in enumerate(places):
+    for i, layer in enumerate(layers):
         if i not in seen:
-            _raise_not_run(place)
+            _raise_not_run(layer)
 
 
 def find_dependent_pair(
-    run: Callable[[], Any], places: Sequence[ResolvedLayer]
+    run: Callable[[], Any], layers: Sequence[ResolvedLayer]
 ) -> tuple[ResolvedLayer, ResolvedLayer] | None:
-    """Two of ``places``, the second of which passes what depends on the first, by the graph of ``run()``; or None."""
-    with record_with_grad(places) as seen:
+    """Return two of ``layers``, the second of which depends on the first, by the graph of ``run()``; None without such."""
+    with record_with_grad(layers) as seen:
         run()
     for upper in [i for i in seen if seen[i].grad_fn is not None]:
         lower = [i for i in seen if i != upper and seen[i].requires_grad]
@@ -286,5 +191,13 @@ def find_dependent_pair(
         slopes = torch.autograd.grad(seen[upper], wrt, ones, allow_unused=True, retain_graph=True)
         found = next((i for i, slope in zip(lower, slopes) if slope is not None), None)
         if found is not None:
-            return places[found], places[upper]
+            return layers[found], layers[upper]
     return None
+
+
+def check_rows_first(layers: Sequence[ResolvedLayer], tensors: Sequence[Tensor], n: int) -> None:
+    """Refuse layers that do not pass ``n`` rows."""
+    for layer, t in zip(layers, tensors):
+        if len(t) != n:
+            shape = f"{layer} passes a tensor of shape {tuple(t.shape)} for {n} rows"
+            raise ValueError(f"{shape}: its first dimension must be the rows")

@@ -1,4 +1,16 @@
-"""From what passes a layer to a grid of cells: laid out plainly, in windows, or as the caller says."""
+"""From what passes a layer to a grid of cells: laid out plainly, in windows, or as the caller says.
+
+Where the shape of a layer's tensor does not say which token is which part of the picture (the windows of a Swin transformer,
+shifted and padded, are a batch of short sequences), it follows from *dependence*. Some layer before or after passes a plain
+grid. If each cell of that grid changes exactly one token (or comes from exactly one), the token lies where the cell lies.
+
+Which one is found by differentiation, not by knowledge of the architecture. Give the units of the later tensor numbers, and
+differentiate the sum of those whose number has bit b = 1, and of those with b = 0, by the earlier tensor. A unit that changes
+just one later unit has a gradient in one of the two only, and which one is the bit of that unit's number. So a layout of
+thousands of tokens takes two backward passes per bit, and a unit with a gradient in both is one that has been mixed, as by
+attention: such a pair of layers tells nothing, and the next grid is tried (:func:`_unique_dependency`). It runs on two or
+three rows, so that rows laid out one after the other are told from tokens.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +18,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
-from torchwhy.engine.layers.hooks import ResolvedLayer, record_with_grad, trace_modules
-from torchwhy.engine.run.gradients import enable_grad_for, freeze_parameters
+from torchwhy.engine.layers.hooks import record_with_grad, trace_modules
+from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 MAX_COMPARED_GRIDS = 16  # how many grids before, and after, the windows are compared with them
-_layouts: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()  # model -> place and shapes -> view
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +51,7 @@ class WindowLayout:
     channels: int = -1
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The grid."""
+        """Return the grid."""
         tokens = tensor.movedim(self.channels, -1).flatten(0, -2).unflatten(0, (-1, self.tokens))
         return tokens[:, self.cells.to(tensor.device)].mT.unflatten(2, self.size)
 
@@ -51,16 +63,16 @@ class BatchAxis:
     axis: int | None = 0
 
     def split(self, tensor: Tensor, n: int) -> Tensor:
-        """The tensor of n rows with the rows first."""
+        """Return the tensor of n rows with the rows first."""
         return tensor.unflatten(0, (n, -1)) if self.axis is None else tensor.movedim(self.axis, 0)
 
     def join(self, tensor: Tensor) -> Tensor:
-        """Rows ``(M, ...)`` as the layer passes them."""
+        """Return rows ``(M, ...)`` as the layer passes them."""
         return tensor.flatten(0, 1) if self.axis is None else tensor.movedim(0, self.axis)
 
 
 def find_batch_axis(view: ToGrid, tensor: Tensor, n: int) -> BatchAxis:
-    """Where the tensor that ``view`` turns into a grid has its n rows."""
+    """Return where the tensor that ``view`` turns into a grid has its n rows."""
     if isinstance(view, GridLayout):
         return BatchAxis(view.rows)
     shape = tensor.shape
@@ -78,53 +90,22 @@ def find_batch_axis(view: ToGrid, tensor: Tensor, n: int) -> BatchAxis:
 
 
 def batch_axis_of_one_row(shape: tuple[int, ...]) -> BatchAxis:
-    """Where a layer's tensor has its rows, told by its shape for a single row."""
+    """Return where a layer's tensor has its rows, told by its shape for a single row."""
     return BatchAxis(0 if shape[0] == 1 else 1 if shape[1:2] == (1,) else None)
 
 
-def find_layout(
-    problem: Problem, place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...], reshape: ToGrid | None = None
-) -> ToGrid:
-    """What turns the tensor that passes ``place`` for n rows into ``(N, C, *grid)``.
-
-    Raises:
-        ValueError: it has no grid over a picture of ``size``, or ``reshape`` gives none.
-    """
-    if reshape is None:
-        grid = find_grid(place, tensor, n, size)
-        found: ToGrid | None = grid
-        # a sequence before the rows, or as many windows of n tokens?
-        either = tensor.dim() == 3 and n > 1 and tensor.shape[1] == n and len(tensor) % n == 0
-        if grid is None or not grid.sure or either:
-            found = _cached_layout(problem, place, n, size) or grid
-        if found is None:
-            what = " × ".join(map(str, size)) or "no extent"
-            raise ValueError(
-                f"layer: {place} passes a tensor of shape {tuple(tensor.shape)}, which is no grid of cells over inputs "
-                f"of {what}; choose a convolutional or token layer, the block around this one, layer='auto', or give "
-                "reshape="
-            )
-        return found
-    shape = tuple(reshape(tensor).shape)
-    if len(shape) != 2 + len(size) or shape[0] != n:
-        raise ValueError(
-            f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
-        )
-    return reshape
-
-
-def _cached_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
-    """The view of a layer whose shape alone does not tell, found once for a model and a shape of inputs."""
+def layout_by_dependence(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
+    """Return the view of a layer whose shape alone does not tell, found once for a model and a shape of inputs."""
     shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
     key = (place.name, place.call, place.output, place.input, shapes)
-    known = _layouts.setdefault(problem.model, {})
+    known = state.layouts.setdefault(problem.model, {})
     if key not in known:
         known[key] = _match_layout(problem, place, 3 if n == 2 else 2, size)
     return known[key]
 
 
 def _match_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
-    """The view of a layer, from another number of rows and from the grids that pass before and after it.
+    """Return the view of a layer, from another number of rows and from the grids that pass before and after it.
 
     Which cell a token is follows from what depends on what. Between a grid and windows that are cut out of it, or put together
     to it, each cell belongs to one token; between tokens and cells that attention has mixed, to several.
@@ -133,8 +114,7 @@ def _match_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[in
     z = [t[rows] for t in problem.x]
     with enable_grad_for(problem.model, z[0].device), freeze_parameters(problem.model):
         with trace_modules(problem.model) as passed, record_with_grad([place]) as seen:
-            problem.output(z, rows)
-        problem.evaluations += n
+            problem.run.outputs(z, rows)
         tokens = seen[0]
         plain = find_grid(place, tokens, n, size)
         if plain is not None and plain.sure:
@@ -153,7 +133,7 @@ def _match_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[in
 def _nearby_grids(
     place: ResolvedLayer, passed: list[tuple[ResolvedLayer, Tensor]], n: int, size: tuple[int, ...]
 ) -> Iterator[tuple[Tensor, GridLayout, bool]]:
-    """The nearest grids to compare with, in turns one before the layer and one after it."""
+    """Return the nearest grids to compare with, in turns one before the layer and one after it."""
     same = (i for i, (p, _) in enumerate(passed) if p.name == place.name and p.call == (place.call or 0))
     at = next(same, len(passed))
 
@@ -168,7 +148,7 @@ def _nearby_grids(
 
 
 def _anchor_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...]) -> GridLayout | None:
-    """A grid that is beyond doubt, or will be: channels that do not come first would not be one cell to one token."""
+    """Return a grid that is beyond doubt, or will be: channels that do not come first would not be one cell to one token."""
     grid, shape = find_grid(place, tensor, n, size), tuple(tensor.shape)
     if grid is None or grid.sure:
         return grid
@@ -179,7 +159,7 @@ def _anchor_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, 
 def _match_tokens(
     near: Tensor, grid: GridLayout, tokens: Tensor, channels: int, n: int, *, before: bool
 ) -> tuple[Tensor, int] | None:
-    """Which of a row's tokens each cell of a grid before or after them is, and how many tokens a row has.
+    """Return which of a row's tokens each cell of a grid before or after them is, and how many tokens a row has.
 
     None unless each cell is one token, no two are the same, and the rows, one after the other, are laid out alike.
     """
@@ -198,7 +178,7 @@ def _match_tokens(
 
 
 def _source_tokens(near: Tensor, grid: GridLayout, tokens: Tensor, channels: int) -> Tensor | None:
-    """The token that each cell of a grid after them comes from, -1 for none; None if a cell comes from several."""
+    """Return the token that each cell of a grid after them comes from, -1 for none; None if a cell comes from several."""
     at = grid(torch.arange(near.numel(), device=near.device).view(near.shape))  # (N, C, *size)
     count = at[:, 0].numel()
     cells = torch.arange(count, device=near.device).view(len(at), 1, *grid.size).expand_as(at)
@@ -213,26 +193,26 @@ def _source_tokens(near: Tensor, grid: GridLayout, tokens: Tensor, channels: int
     return goal.new_full((count,), -1).scatter(0, goal[goes], goes)
 
 
-def _unique_dependency(above: Tensor, below: Tensor, ids: Tensor, reached: ToGrid) -> Tensor | None:
-    """For each unit of ``above`` the only unit of ``below`` that it changes, -1 for none.
+def _unique_dependency(earlier: Tensor, later: Tensor, ids: Tensor, reached: ToGrid) -> Tensor | None:
+    """Return for each unit of ``earlier`` the only unit of ``later`` that it changes, -1 for none.
 
     Which one is asked bit by bit of its number: what changes units with the bit, and what changes units without it.
 
     Args:
-        ids: which unit an entry of ``below`` belongs to, of its shape.
-        reached: from a gradient by ``above`` to whether each unit has one, ``(units,)``.
+        ids: which unit an entry of ``later`` belongs to, of its shape.
+        reached: from a gradient by ``earlier`` to whether each unit has one, ``(units,)``.
 
     Returns:
         LongTensor ``(units,)``; None if a unit changes several.
     """
-    weights = torch.rand(below.shape, generator=torch.Generator().manual_seed(0)).to(below) + 0.5
-    number = torch.zeros((), dtype=torch.long, device=below.device)
-    touched = torch.ones((), dtype=torch.bool, device=below.device)
+    weights = torch.rand(later.shape, generator=torch.Generator().manual_seed(0)).to(later) + 0.5
+    number = torch.zeros((), dtype=torch.long, device=later.device)
+    touched = torch.ones((), dtype=torch.bool, device=later.device)
     for bit in range(int(ids.max()).bit_length() or 1):
         sides = []
         for side in (0, 1):
             picked = weights * (((ids >> bit) & 1) == side)
-            (slope,) = torch.autograd.grad(below, above, picked, retain_graph=True, allow_unused=True)
+            (slope,) = torch.autograd.grad(later, earlier, picked, retain_graph=True, allow_unused=True)
             if slope is None:
                 return None
             sides.append(reached(slope))

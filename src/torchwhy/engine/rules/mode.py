@@ -36,6 +36,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
+from torchwhy.engine import state
 from torchwhy.engine.rules.operations import (
     FACTORIES,
     LINEAR,
@@ -54,7 +55,6 @@ from torchwhy.engine.torch_internals import (
 )
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
-_active = threading.local()  # .mode: the RuleMode at work on this thread
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
@@ -143,13 +143,13 @@ class SavedTensor:
 
 def has_rule(name: str) -> bool:
     """Return whether rules of this thread, at this moment, replace the operation of that name."""
-    mode = getattr(_active, "mode", None)
+    mode = state.rules.mode
     return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
 
 
 def rules_active() -> bool:
     """Return whether any rules are at work on this thread."""
-    return getattr(_active, "mode", None) is not None
+    return state.rules.mode is not None
 
 
 class RuleMode(TorchFunctionMode):
@@ -189,14 +189,14 @@ class RuleMode(TorchFunctionMode):
 
     def __enter__(self: _RuleModeType) -> _RuleModeType:
         if self._depth == 0:
-            if getattr(_active, "mode", None) is not None:
+            if state.rules.mode is not None:
                 raise RuntimeError(
                     "rules do not nest: a method with rules of its own is running on this thread already; "
                     "leave its `with` block first"
                 )
             self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
-            _active.mode = self
+            state.rules.mode = self
         self._depth += 1
         super().__enter__()
         return self
@@ -205,7 +205,7 @@ class RuleMode(TorchFunctionMode):
         super().__exit__(*error)
         self._depth -= 1
         if self._depth == 0:
-            _active.mode = None
+            state.rules.mode = None
             self._saved.clear()
             for hook in self._hooks:
                 hook.remove()

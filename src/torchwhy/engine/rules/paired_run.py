@@ -8,7 +8,7 @@ operations, whatever the layout of the tensors: attention heads, windows or time
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,17 +16,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine.rules.mode import OpCall, OpRule, RuleMode, RuleTable, SavedTensor, carries_signal
-
-
-def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
-    """Return a value with the function applied to everything in its tuples, lists and dicts."""
-    if isinstance(value, list):
-        return [map_nested(function, v) for v in value]
-    if isinstance(value, tuple):
-        return tuple(map_nested(function, v) for v in value)
-    if isinstance(value, dict):
-        return {k: map_nested(function, v) for k, v in value.items()}
-    return function(value)
+from torchwhy.engine.structure import map_nested
 
 
 class RecordedRun(RuleMode):

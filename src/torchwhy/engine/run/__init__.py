@@ -1,1 +1,14 @@
-"""A room of the engine."""
+"""Running a model: the runner and the contexts that it runs in.
+
+``runner``     the only place that calls the model: outputs, scores, gradients, activations; its tally
+``batching``   cuts long work into calls of a number of rows that follows from shapes and a fixed budget
+``optimizations``  the same values with less work: batch norms folded, channels last
+``freeze``     parameters without gradients, buffers put back, autograd switched on
+``gradients``  gradients of scores, with a correction of torch's for norms of a single row
+``precision``  autocast, all but the head;  ``device``  the caller's default device, moving tensors
+``randomness`` every draw, from one generator;  ``rows``  picking, shaping and summing rows
+``black_box``  models that are no modules;  ``checks``, ``warn``
+
+One call: ``ModelRunner.gradients(z, rows)`` makes leaves of ``z``, has ``outputs`` run the model inside the listed contexts
+(precision, optimizations, replaced layers), the target select the scores, and ``compute_gradients`` differentiate them.
+"""

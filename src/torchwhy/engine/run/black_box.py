@@ -22,7 +22,7 @@ class BlackBox:
     arrays: bool | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function's output, arrays made tensors on the inputs' device."""
+        """Return the function's output, arrays made tensors on the inputs' device."""
         device = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.device("cpu"))
         if self.arrays is None:
             try:
@@ -50,7 +50,7 @@ class BlackBox:
 
 
 def as_model(model: Any, *, gradient: bool = False) -> Any:
-    """``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
+    """Return ``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
 
     With ``gradient`` it must take tensors.
 
@@ -69,7 +69,7 @@ def as_model(model: Any, *, gradient: bool = False) -> Any:
 
 
 def _output_to_tensor(out: Any, device: torch.device) -> Any:
-    """An array, or a list of numbers, as a tensor; anything else as it is."""
+    """Return an array, or a list of numbers, as a tensor; anything else as it is."""
     numbers = isinstance(out, list) and bool(out) and all(isinstance(v, (Real, list)) for v in out)
     if isinstance(out, Tensor) or not (numbers or hasattr(out, "__array__")):
         return out

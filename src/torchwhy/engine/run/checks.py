@@ -7,7 +7,7 @@ from typing import Any
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """``value``, a setting that counts something.
+    """Return ``value``, a setting that counts something.
 
     Raises:
         ValueError: it is no int, or too small.

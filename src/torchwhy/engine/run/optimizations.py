@@ -1,12 +1,15 @@
-r"""The same values with less work: what a model's operations would be if it had been written for one long evaluation.
+r"""The same values with less work: a model's convolutions as they would be written for one long evaluation.
 
-* Batch norm in eval mode is an affine map of each channel, :math:`y = s z + t`. Where its input is a convolution that nothing
-  else looks at, the convolution is run with weights :math:`s w` and bias :math:`s b + t`, and the batch norm not at all.
-* Convolutions of large images in the channels-last format get their weights in that format too, and linear maps contiguous
-  inputs.
+* **Channels last.** Convolutions of images whose channels are last in memory need no reordering before and after each of
+  them. The images are handed over in that format (:func:`channels_last`), and the weights are copied into it.
+* **Folded batch norms.** A batch norm in eval mode is an affine map of each channel, :math:`y = s z + t`. Where its input is
+  a convolution that nothing else looks at, the convolution is run with weights :math:`s w` and bias :math:`s b + t`, and the
+  batch norm not at all.
 
-Seen at the operations, as rules are: the model keeps its own weights, and nothing is registered on it. Results differ by
-rounding only.
+Both happen at the operations, in a ``TorchFunctionMode``: the model keeps its own weights, and nothing is registered on it.
+A convolution cannot know whether a batch norm follows. So it is *deferred*: it returns a tensor that knows its shape but has
+no values yet. If a batch norm is what asks first, both are computed as one; whatever else asks gets the plain values.
+:func:`choose_optimizations` decides, from shapes alone, whether that is worth it.
 """
 
 from __future__ import annotations
@@ -20,116 +23,175 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from torchwhy.engine.rules.mode import rules_active
 from torchwhy.engine.rules.operations import bind_arguments, operation
+from torchwhy.engine.run.call_cost import CallCost
 
-_CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}  # with their dimensions
-_KEEPS_WAITING = (Tensor.dim,)  # what batch norm asks of its input
+_SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_BATCH_NORMS = (F.batch_norm, torch.batch_norm)
+MANY_CONVOLUTIONS = 4  # a network with fewer is none of convolutions: one, say, makes the tokens of a transformer
+LONG_CONVOLUTION = 2**22  # multiply-adds in a call; a shorter one is faster than what decides over it
+# what a batch norm asks of its input before it runs: a deferred convolution knows the answers
+_OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
 
-class MustNotWait(RuntimeError):
-    """Something was done to a convolution that waits, or to its input, that the wait would change."""
+def choose_optimizations(
+    model: Any, cost: CallCost, times: float, *, device: torch.device, graph: bool
+) -> ConvOptimizations | None:
+    """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
+
+    A convolutional network, seen by its many convolutions, takes both on a CPU if these are long enough. On a GPU gradients
+    are no faster by either, evaluations by folding; images with their channels last are for half precision there, which the
+    units for it read in that format. A compiled model is left as its compiler made it.
+
+    Args:
+        model: what is called.
+        cost: of a call.
+        times: how many times the rows of that call the other calls have.
+        device: of the inputs.
+        graph: whether gradients are computed.
+    """
+    if cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions:
+        return None
+    if is_compiled(model) or (graph and device.type == "cuda"):
+        return None
+    return ConvOptimizations(channels_last=device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16))
 
 
-def last_format(tensor: Tensor) -> Tensor:
-    """A tensor of 4 or 5 dimensions with its channels last in memory; any other as it is."""
+def is_compiled(model: Any) -> bool:
+    """Return whether a model, or a module of it, was compiled by ``torch.compile`` or is TorchScript."""
+    parts = model.modules() if isinstance(model, nn.Module) else [model]
+    return any(
+        isinstance(part, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
+        or getattr(part, "_compiled_call_impl", None) is not None  # by module.compile()
+        or hasattr(getattr(part, "forward", part), "_torchdynamo_orig_callable")  # by torch.compile(...)
+        for part in parts
+    )
+
+
+class DeferredConvError(RuntimeError):
+    """Something was done to a deferred convolution, or to its input, that would change its value."""
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Return a tensor of 4 or 5 dimensions with its channels last in memory, any other as it is."""
     if tensor.dim() not in (4, 5) or tensor.shape[1] == 1:
         return tensor
     return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d)
 
 
-class _Waiting(Tensor):
-    """A convolution that runs when its value is first asked for, or with the batch norm that follows it."""
+class _DeferredConv(Tensor):
+    """The output of a convolution that runs when its values are first asked for, or with the batch norm that follows.
 
-    run: Callable[..., Tensor]  # with other weights and another bias, if given
+    Args:
+        run: compute it, with another weight and bias if given.
+        x: the input.
+        weight, bias: the model's own.
+        shape: of the output.
+    """
+
+    run: Callable[..., Tensor]
+    input: Tensor
     weight: Tensor
     bias: Tensor | None
-    pixels: int  # of its output, over all rows
-    input: Tensor
-    state: tuple  # what its value depends on besides
-    value: Tensor | None
+    input_state: tuple
+    output: Tensor | None
 
     @staticmethod
     def __new__(
         cls, run: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...]
-    ) -> _Waiting:
+    ) -> _DeferredConv:
         made = Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
-        made.run, made.weight, made.bias, made.value = run, weight, bias, None
-        made.pixels = shape[0] * torch.Size(shape[2:]).numel()
-        made.input, made.state = x, _state(x)
+        made.run, made.input, made.weight, made.bias = run, x, weight, bias
+        made.input_state, made.output = _state(x), None
         return made
 
-    def folded(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """The convolution with these weights."""
+    def run_with(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Run the convolution with this weight and bias."""
         self._check()
         return self.run(weight, bias)
 
-    def ready(self) -> Tensor:
-        """The convolution as the model asked for it."""
-        if self.value is None:
+    def materialize(self) -> Tensor:
+        """Run the convolution as the model asked for it."""
+        if self.output is None:
             self._check()
-            self.value = self.run()
-        return self.value
+            self.output = self.run()
+        return self.output
 
     def _check(self) -> None:
-        if _state(self.input) != self.state:
-            raise MustNotWait(
+        if _state(self.input) != self.input_state:
+            raise DeferredConvError(
                 "a convolution's input was changed in place, or autograd switched, before its output was used"
             )
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return func(*_real(args), **_real(kwargs or {}))
+        return func(*_materialize(args), **_materialize(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        raise MustNotWait(f"{func} was asked of a convolution's output where Python functions are not seen")
+        raise DeferredConvError(f"{func} was asked of a convolution's output where Python functions are not seen")
 
 
 def _state(x: Tensor) -> tuple:
-    """What may not change between a convolution and the use of its output."""
+    """Return what may not change between a convolution and the use of its output."""
     with torch._C.DisableTorchFunction():
         return x._version, torch.is_grad_enabled(), torch.is_autocast_enabled(x.device.type)
 
 
-def _real(value: Any) -> Any:
-    """``value`` with the convolutions in it run."""
-    if isinstance(value, _Waiting):
-        return value.ready()
+def _materialize(value: Any) -> Any:
+    """Return ``value`` with the deferred convolutions in it run."""
+    if isinstance(value, _DeferredConv):
+        return value.materialize()
     if type(value) in (tuple, list):
-        return type(value)(map(_real, value))
-    return {k: _real(v) for k, v in value.items()} if type(value) is dict else value
+        return type(value)(map(_materialize, value))
+    if type(value) is dict:
+        return {k: _materialize(v) for k, v in value.items()}
+    return value
 
 
-class Shortcuts(TorchFunctionMode):
-    """While open, operations take the shortcuts above.
+class ConvOptimizations(TorchFunctionMode):
+    """Run the convolutions of a model optimized while the block lasts: ``with ConvOptimizations(): y = model(x)``.
+
+    Copies of weights are made once and kept for the next block; a weight that was written to meanwhile is copied anew.
 
     Args:
-        fold: whether batch norms are folded.
+        channels_last: copy the weights of convolutions into that format. The images have to be in it already.
+        fold: fold batch norms into convolutions. Not while rules of modified backpropagation are active: these are of the
+            operations that the model runs by itself.
     """
 
-    def __init__(self, *, fold: bool = True) -> None:
+    def __init__(self, *, channels_last: bool = True, fold: bool = True) -> None:
         super().__init__()
-        self.fold, self.channels_last = fold, False
-        self._made: dict[tuple, tuple[tuple, Any]] = {}
-        self._waiting: list[weakref.ref[_Waiting]] = []
+        self.channels_last, self.fold = channels_last, fold
+        self._folds_now = fold
+        self._copies: dict[int, tuple[tuple, Any]] = {}  # by the id of the weight
+        self._deferred: list[weakref.ref[_DeferredConv]] = []
+
+    def __enter__(self) -> ConvOptimizations:
+        self._folds_now = self.fold and not rules_active()
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        waiting, self._waiting = self._waiting, []
-        for reference in () if any(error) else waiting:
-            if (kept := reference()) is not None:  # by a hook, say
-                kept.ready()
+        deferred, self._deferred = self._deferred, []
+        for reference in () if any(error) else deferred:
+            if (kept := reference()) is not None:  # by a hook, say, for later
+                kept.materialize()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func in _CONVOLUTIONS:
+        if torch.compiler.is_compiling():  # a compiler reads the model, and is to see it as it is
+            return func(*args, **kwargs)
+        if func in _SPATIAL_DIMENSIONS:
             return self._convolution(func, *bind_arguments(operation(func), args, kwargs))
-        if func in (F.batch_norm, torch.batch_norm) and args and isinstance(args[0], _Waiting):
-            return self._batch_norm(func, args, kwargs)
-        if func in _KEEPS_WAITING and isinstance(args[0], _Waiting):
-            with torch._C.DisableTorchFunction():
-                return func(*args)
-        args, kwargs = _real(args), _real(kwargs)
+        if args and isinstance(args[0], _DeferredConv):
+            if func in _BATCH_NORMS:
+                return self._batch_norm(func, args[0], args, kwargs)
+            if func in _OF_THE_SHAPE:
+                with torch._C.DisableTorchFunction():
+                    return func(*args, **kwargs)
         if func is F.linear:  # of other strides it is one product for each row, with copies of the weights
             args = tuple(a.contiguous() if isinstance(a, Tensor) else a for a in args)
         elif func is F.multi_head_attention_forward:
@@ -138,69 +200,70 @@ class Shortcuts(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _convolution(self, func: Callable, args: tuple, options: dict[str, Any]) -> Tensor:
-        x, options = _real(args[0]), dict(options)
+        x, options = _materialize(args[0]), dict(options)
         own, bias = options.pop("weight"), options.pop("bias", None)
 
         def run(weight: Tensor = own, bias: Tensor | None = bias) -> Tensor:
-            large = len(x) * x.shape[2:].numel() > own[0].numel()  # small images are worth no copy of many weights
-            if self.channels_last and weight is own and _frozen(own) and large:
-                weight = self._once(last_format, own)
+            if weight is own and self.channels_last and _is_frozen(own) and _outnumber_weights(x, own):
+                weight = self._copy(channels_last, own)
             return func(x, weight, bias, **options)
 
         padding = options.get("padding", 0)
-        plain = type(x) is Tensor and x.dim() == _CONVOLUTIONS[func] + 2 and not isinstance(padding, str)
-        kept = _frozen(own, bias) and own.dtype in (torch.float, torch.double)
-        if not (self.fold and plain and kept) or x.is_inference():
+        is_plain = type(x) is Tensor and x.dim() == _SPATIAL_DIMENSIONS[func] + 2 and not isinstance(padding, str)
+        is_exact = _is_frozen(own, bias) and own.dtype in (torch.float, torch.double)
+        if not (self._folds_now and is_plain and is_exact) or x.is_inference():
             return run()
-        shape = _shape(x, own, padding, options.get("stride", 1), options.get("dilation", 1))
-        waiting = _Waiting(run, x, own, bias, shape)
-        self._waiting.append(weakref.ref(waiting))
-        return waiting
+        shape = _output_shape(x, own, padding, options.get("stride", 1), options.get("dilation", 1))
+        deferred = _DeferredConv(run, x, own, bias, shape)
+        self._deferred.append(weakref.ref(deferred))
+        return deferred
 
-    def _batch_norm(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-        (z,), options = bind_arguments(operation(func), args, kwargs)
+    def _batch_norm(self, func: Callable, z: _DeferredConv, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+        _, options = bind_arguments(operation(func), args, kwargs)
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
-        pays = z.pixels > z.weight[0].numel()  # this norm costs more than to fold it, and its values take more memory
-        plain = type(mean) is Tensor and _frozen(gain, shift) and not options.get("training")
-        if z.value is not None or not (plain and pays):
-            return func(z.ready(), *_real(args[1:]), **_real(kwargs))
-        made = self._once(self._fold, z.weight, z.bias, mean, var, gain, shift, eps=options.get("eps", 1e-5))
-        return z.folded(*made)
+        is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
+        with torch._C.DisableTorchFunction():
+            pays = _outnumber_weights(z, z.weight)
+        if z.output is not None or not is_affine or not pays:
+            return func(z.materialize(), *args[1:], **kwargs)
+        weight, bias = self._copy(self._fold, z.weight, z.bias, mean, var, gain, shift, eps=options.get("eps", 1e-5))
+        return z.run_with(weight, bias)
 
     def _fold(
         self, weight: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, gain: Tensor | None, shift: Tensor | None,
         eps: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        self._made.pop((last_format.__name__, id(weight)), None)  # a copy made before folding paid
+        """Return the weight and bias of a convolution and the batch norm after it as one."""
         scale = (var + eps).rsqrt() if gain is None else gain * (var + eps).rsqrt()
         moved = (-mean if bias is None else bias - mean) * scale
         scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-        return last_format(scaled) if self.channels_last else scaled, moved if shift is None else moved + shift
+        return channels_last(scaled) if self.channels_last else scaled, moved if shift is None else moved + shift
 
-    def _once(self, make: Callable, weight: Tensor, *more: Tensor | None, **options: Any) -> Any:
-        """``make(weight, *more)``, again only when it would be another: a tensor was written to, or the format changed."""
+    def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: Any) -> Any:
+        """Return ``make(weight, *others)``, made anew only where one of them was written to. One copy is kept of a weight."""
+        sources = [t for t in (weight, *others) if t is not None]
         with torch._C.DisableTorchFunction():
-            key = (make.__name__, id(weight), *map(id, more[-2:]))  # parameters all: they outlive the call
-            # the tensors are kept with their versions, so that no other one can have their ids
-            now = self.channels_last, options, [(t, t._version) for t in (weight, *more) if t is not None]
-            known = self._made.get(key)
-            if known is None or known[0][:2] != now[:2] or not _same(known[0][2], now[2]):
+            # the tensors themselves are kept, so that no other one can have their ids
+            state = make, options, tuple(map(id, sources)), [t._version for t in sources], sources
+            known = self._copies.get(id(weight))
+            if known is None or known[0][:4] != state[:4]:
                 with torch.no_grad():
-                    known = self._made[key] = now, make(weight, *more, **options)
-            return known[1]
+                    known = self._copies[id(weight)] = state, make(weight, *others, **options)
+        return known[1]
 
 
-def _same(a: list[tuple[Tensor, int]], b: list[tuple[Tensor, int]]) -> bool:
-    return len(a) == len(b) and all(s is t and v == w for (s, v), (t, w) in zip(a, b))
+def _outnumber_weights(images: Tensor, weight: Tensor) -> bool:
+    """Return whether these images have more pixels than an output channel has weights: if so, a copy of these is worth it."""
+    return len(images) * images.shape[2:].numel() > weight[0].numel()
 
 
-def _frozen(*tensors: Tensor | None) -> bool:
-    """Whether all of these are frozen parameters (or left out): they stay what they are from call to call."""
+def _is_frozen(*tensors: Tensor | None) -> bool:
+    """Return whether all of these are frozen parameters (or left out), which stay what they are from call to call."""
     return all(t is None or (type(t) is nn.Parameter and not t.requires_grad) for t in tensors)
 
 
-def _shape(x: Tensor, weight: Tensor, padding: Any, stride: Any, dilation: Any) -> tuple[int, ...]:
-    """The shape of a convolution's output."""
+def _output_shape(x: Tensor, weight: Tensor, padding: Any, stride: Any, dilation: Any) -> tuple[int, ...]:
+    """Return the shape of a convolution's output."""
     sizes = []
     for i, (n, k) in enumerate(zip(x.shape[2:], weight.shape[2:])):
         p, s, d = (v[i % len(v)] if isinstance(v, (tuple, list)) else v for v in (padding, stride, dilation))

@@ -14,7 +14,7 @@ DEVICES_THAT_DRAW = ("cuda",)
 
 
 def make_generator(seed: Seed) -> torch.Generator:
-    """A generator on the CPU: a new one from an int, a fresh one from None (not repeatable), or the one given.
+    """Return a generator on the CPU: a new one from an int, a fresh one from None (not repeatable), or the one given.
 
     Raises:
         TypeError: neither an int nor a CPU ``torch.Generator``.
@@ -36,7 +36,7 @@ def make_generator(seed: Seed) -> torch.Generator:
 
 
 def draw_seed(generator: torch.Generator) -> int:
-    """A seed drawn from the generator, for draws that can be repeated."""
+    """Return a seed drawn from the generator, for draws that can be repeated."""
     return int(torch.randint(2**62, (), generator=make_generator(generator)))
 
 
@@ -64,7 +64,7 @@ class Draws:
         self.made = 0
 
     def scaled(self, by: float) -> Draws:
-        """The same draws times a number."""
+        """Return the same draws times a number."""
         other, draw = copy(self), self.draw
         other.draw, other.blocks = lambda count, g: draw(count, g) * by, {}
         return other
@@ -82,12 +82,12 @@ class Draws:
 
 
 def draws_per_block(numel: int) -> int:
-    """How many draws of ``numel`` numbers to make together: about a million numbers, at least 1, at most 64."""
+    """Return how many draws of ``numel`` numbers to make together: about a million numbers, at least 1, at most 64."""
     return max(1, min(64, 2**20 // max(1, numel)))
 
 
 def normal_draws(x: Tensor, generator: torch.Generator) -> Draws:
-    """Standard normal draws ``(count, ...)`` of the shape of a row of ``x`` ``(N, ...)``, the same for all rows."""
+    """Return standard normal draws ``(count, ...)`` of the shape of a row of ``x`` ``(N, ...)``, the same for all rows."""
     shape = x.shape[1:]  # in float32 for every type of x: the same draws for all
     return Draws(
         lambda count, g: torch.randn(count, *shape, generator=g, device=g.device).to(x.device),

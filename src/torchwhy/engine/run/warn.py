@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-
-from torch import nn
+from collections.abc import Sequence
 
 
 def warn(message: str) -> None:
@@ -16,18 +15,10 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def warn_if_training(model: nn.Module) -> None:
+def warn_of_training(names: Sequence[str]) -> None:
     """Warn of modules in training mode that draw at random or mix rows."""
-    names = [name for name, m in model.named_modules() if m.training and _is_random_in_training(m)]
     if names:
         warn(
             f"the model is in training mode: {', '.join(names[:3])}{', ...' if names[3:] else ''} make its output "
             "random or let rows influence each other; call model.eval() first",
         )
-
-
-def _is_random_in_training(module: nn.Module) -> bool:
-    share = getattr(module, "dropout", 0)  # of attention and LSTM, which drop out by themselves
-    between = not isinstance(module, nn.RNNBase) or module.num_layers > 1  # layers that there are not
-    drops = isinstance(share, (int, float)) and not isinstance(share, bool) and share > 0 and between
-    return drops or isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ VISIBLE = 1 / 256  # of the scale: less than this is not one step of colour
 
 
 def as_array(values: Array, name: str, ndim: tuple[int, ...] = ()) -> np.ndarray:
-    """Return `values` as a float64 array on the host; refuse what is empty, not finite or of another `ndim`."""
+    """Return ``values`` as a float64 array on the host; refuse what is empty, not finite or of another ``ndim``."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     array = np.asarray(values, dtype=np.float64)
@@ -32,12 +32,18 @@ def as_array(values: Array, name: str, ndim: tuple[int, ...] = ()) -> np.ndarray
 
 
 def to_map(attribution: Array, channels: str = "sum") -> np.ndarray:
-    r"""One number per pixel: the channels of an attribution joined.
+    r"""Join the channels of an attribution: one number per pixel.
 
-    `channels` says how: ``"sum"`` :math:`\sum_c a_{cuv}` keeps the sign and the total, ``"max"``
-    :math:`\max_c |a_{cuv}|` and ``"norm"`` :math:`(\sum_c a_{cuv}^2)^{1/2}` do not.
+    Args:
+        attribution: ``(C, H, W)``, ``(1, C, H, W)``, or ``(H, W)``, which is returned as it is.
+        channels: ``"sum"`` :math:`\sum_c a_{cuv}` keeps the sign and the total; ``"max"`` :math:`\max_c |a_{cuv}|` and
+            ``"norm"`` :math:`(\sum_c a_{cuv}^2)^{1/2}` do not.
 
-    Shape: attribution (C, H, W), (1, C, H, W) or (H, W), which is returned as it is; result (H, W).
+    Returns:
+        An array ``(H, W)``, float64.
+
+    Raises:
+        ValueError: another shape, NaN or infinite values, or an unknown word for ``channels``.
 
     >>> to_map([[[1.0, -2.0]], [[1.0, 3.0]]])
     array([[2., 1.]])
@@ -63,7 +69,7 @@ def find_scale(values: np.ndarray, percentile: float = 99.0, signed: bool | None
     """Return the size that gets the full colour, and whether the map has two signs.
 
     The size is the percentile of the absolute values, or their maximum where that percentile is 0 (a sparse map).
-    A map has two signs if its most negative value would be seen, unless `signed` says so.
+    A map has two signs if its most negative value would be seen, unless ``signed`` says so.
     """
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be in (0, 100], not {percentile}")
@@ -91,13 +97,18 @@ def normalize(attribution: Array, percentile: float = 99.0, signed: bool | None 
     where it is 0 (nearly all values are), the maximum is taken. A map that is zero everywhere stays zero.
     Nothing is shifted: a constant map is 1 everywhere, and what was positive stays positive.
 
-    `signed=None` looks at the data: a map has two signs if its most negative value is at least one step of colour
-    (1/256 of the scale). `signed=False` shows positive values alone, `signed=True` always both.
+    Args:
+        attribution: of any shape.
+        percentile: of the absolute values, above 0 and at most 100.
+        signed: None looks at the data: a map has two signs if its most negative value is at least one step of colour
+            (1/256 of the scale). False shows positive values alone, True always both.
 
-    Shape: any; the result has the same one, in float64.
-    The numbers have no unit any more: two maps scaled apart cannot be compared in size.
+    Returns:
+        An array of the same shape, float64. The numbers have no unit any more: two maps scaled apart cannot be compared in
+        size.
 
-    Raises ValueError for NaN or infinite values, an empty array, or a percentile outside (0, 100].
+    Raises:
+        ValueError: NaN or infinite values, an empty array, or a percentile outside (0, 100].
 
     >>> normalize([0.0, 1.0, -2.0], percentile=100)
     array([ 0. ,  0.5, -1. ])
@@ -107,9 +118,12 @@ def normalize(attribution: Array, percentile: float = 99.0, signed: bool | None 
 
 
 def as_photo(image: Array) -> np.ndarray:
-    """Return an image (3, H, W), (1, H, W), (H, W) or (1, 3, H, W) as (H, W, 3) in [0, 1].
+    """Return an image ``(3, H, W)``, ``(1, H, W)``, ``(H, W)`` or ``(1, 3, H, W)`` as ``(H, W, 3)`` in [0, 1].
 
     Bytes are divided by 255, values within [0, 1] stay, and any other range is stretched to it.
+
+    Raises:
+        ValueError: another shape, or NaN or infinite values.
     """
     is_bytes = getattr(image, "dtype", None) in (torch.uint8, np.dtype("uint8"))
     array = as_array(image, "image")
@@ -129,7 +143,7 @@ def as_photo(image: Array) -> np.ndarray:
 
 
 def grey(image: Array) -> np.ndarray:
-    """Return the brightness (H, W) of an image, lifted to [0.2, 1] so that dark heat stands out from it."""
+    """Return the brightness ``(H, W)`` of an image, lifted to [0.2, 1] so that dark heat stands out from it."""
     return 0.2 + 0.8 * (as_photo(image) @ np.array(LUMINANCE))
 
 
@@ -140,5 +154,5 @@ def resize_image(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     if values.shape[0] > size[0] or values.shape[1] > size[1]:
         raise ValueError(f"attribution has {values.shape} pixels, more than its image, {size}: give the image larger")
     grid = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    options: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
-    return torch.nn.functional.interpolate(grid, size=size, **options)[0, 0].numpy()
+    resized = torch.nn.functional.interpolate(grid, size=list(size), mode="bilinear", align_corners=False)
+    return resized[0, 0].numpy()

@@ -1,4 +1,4 @@
-"""What every picture shares: the figure, colours, colour bars, plain axes and measured text.
+"""Draw what every picture shares: the figure, colours, colour bars, plain axes and measured text.
 
 The only file that needs matplotlib at import; the others import it inside their functions.
 """
@@ -59,7 +59,7 @@ def to_rgb(unit: np.ndarray, signed: bool, cmap: str | Colormap | None = None) -
 def mix_colors(
     unit: np.ndarray, under: np.ndarray, alpha: float, signed: bool, cmap: str | Colormap | None
 ) -> np.ndarray:
-    """Return the colours (..., 3) of values laid over the grey `under`: the larger the value, the more opaque."""
+    """Return the colours (..., 3) of values laid over the grey ``under``: the larger the value, the more opaque."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha}")
     opacity = alpha * np.abs(unit)[..., None]
@@ -70,7 +70,7 @@ def mix_colors(
 
 
 def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> Colormap:
-    """Return the colours of `mix_colors` over a photo of middle brightness, for its colour bar."""
+    """Return the colours of ``mix_colors`` over a photo of middle brightness, for its colour bar."""
     unit = np.linspace(-1 if signed else 0, 1, 257)
     return LinearSegmentedColormap.from_list("mixed", mix_colors(unit, np.full(257, 0.6), alpha, signed, cmap), N=257)
 
@@ -78,10 +78,12 @@ def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> C
 def scale_bar(
     axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: Any
 ) -> None:
-    """Draw the colour bar of a scale, right of the axes or where `place` says; pointed where it clips."""
+    """Draw the colour bar of a scale, right of the axes or where ``place`` says; pointed where it clips."""
     limit = limit or 1.0  # a map of zeros has no scale of its own
     mappable = ScalarMappable(Normalize(-limit if signed else 0, limit), colors)
-    ends = ("both" if signed else "max") if clipped else "neither"
+    ends = "neither"
+    if clipped:
+        ends = "both" if signed else "max"
     place = place if "cax" in place else {"ax": axes, "fraction": 0.045, "pad": 0.03, **place}
     figure = axes[0].get_figure()
     bar = figure.colorbar(mappable, extend=ends, **place)  # type: ignore[union-attr]
@@ -138,11 +140,11 @@ def legend(ax: Axes) -> None:
 
 
 def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
-    """Write beside a point of the axes, `shift` printer's points away from it."""
+    """Write beside a point of the axes, ``shift`` printer's points away from it."""
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 
 
-def line_style(index: int) -> dict[str, Any]:
+def line_style(index: int) -> dict[str, str]:
     """Return colour and dashes of a line: another colour each, then the same colours dashed."""
     return {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", ":")[index // len(LINES) % 3]}
 
@@ -153,12 +155,12 @@ def axes_width(ax: Axes) -> float:
 
 
 def text_width(text: str, size: float) -> float:
-    """Return the width of one line of text in inches at `size` points."""
+    """Return the width of one line of text in inches at ``size`` points."""
     return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0] / 72
 
 
 def wrap(text: str, width: float, size: float) -> str:
-    """Break a text into lines no wider than `width` inches: at " · " if it has any, else at spaces."""
+    """Break a text into lines no wider than ``width`` inches: at " · " if it has any, else at spaces."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         joint = " · " if " · " in paragraph else " "
@@ -178,5 +180,5 @@ def _fill(words: Iterable[str], joint: str, width: float, size: float) -> list[s
 
 
 def shrunk(text: str, width: float, size: float) -> float:
-    """Return the size in points, `size` at most, at which no line of the text is wider than `width` inches."""
+    """Return the size in points, ``size`` at most, at which no line of the text is wider than ``width`` inches."""
     return size * min(1.0, width / max(text_width(line, size) or width for line in text.split("\n")))

@@ -1,4 +1,4 @@
-"""Shortcuts give the values and gradients that the model gives, with fewer operations, and touch nothing."""
+"""Optimized convolutions give the values and gradients that the model gives, with fewer operations, and touch nothing."""
 
 import weakref
 
@@ -10,11 +10,18 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import torchwhy as tw
-from torchwhy.engine.run.optimizations import MustNotWait, Shortcuts, last_format
+from torchwhy.engine.run.call_cost import CallCost
+from torchwhy.engine.run.optimizations import (
+    ConvOptimizations,
+    DeferredConvError,
+    channels_last,
+    choose_optimizations,
+    is_compiled,
+)
 
 
 class Watch(TorchFunctionMode):
-    """What is still run below the shortcuts."""
+    """What is still run below the optimizations."""
 
     def __init__(self):
         super().__init__()
@@ -41,11 +48,10 @@ def settled(*modules):
     return net
 
 
-def run(net, x, **options):
-    """Values, gradient, what was run, with the shortcuts (which learn nothing from one call of the same size)."""
-    shortcuts = Shortcuts(**options)
+def run(net, x, channels_last=False, fold=True):
+    """Values, gradient, what was run, with the optimizations."""
     z = x.clone().requires_grad_()
-    with Watch() as watch, shortcuts:
+    with Watch() as watch, ConvOptimizations(channels_last=channels_last, fold=fold):
         y = net(z)
     return y, torch.autograd.grad(y.square().sum(), z)[0], watch
 
@@ -78,10 +84,11 @@ def test_batch_norm_is_folded(conv, norm, dimensions):
 def test_folding_pays_or_is_left():
     net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
     x = torch.randn(2, 4, 6, 6, dtype=torch.double)  # 32 pixels of 36 weights each
-    with Watch() as watch, Shortcuts() as shortcuts:
+    optimizations = ConvOptimizations()
+    with Watch() as watch, optimizations:
         net(x)
     assert len(watch.of(F.batch_norm)) == 1
-    with Watch() as watch, shortcuts:  # 48 pixels
+    with Watch() as watch, optimizations:  # 48 pixels
         y = net(torch.cat([x, x[:1]]))
     assert not watch.of(F.batch_norm)
     torch.testing.assert_close(y[:2], net(x))
@@ -89,16 +96,17 @@ def test_folding_pays_or_is_left():
 
 def test_one_copy_of_the_weights_is_kept():
     net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
-    x = last_format(torch.randn(3, 4, 6, 6, dtype=torch.double))  # folding pays for three rows
-    shortcuts, copies = Shortcuts(), []
-    shortcuts.channels_last = True
-    for rows in (2, 3):
-        with Watch() as watch, shortcuts:
-            net(x[:rows])
+    x = channels_last(torch.randn(3, 4, 8, 8, dtype=torch.double))  # 36 pixels of the output pay for one row
+    optimizations, copies = ConvOptimizations(), []
+    for change in (False, True, False):
+        if change:
+            net[0].weight.mul_(2)
+        with Watch() as watch, optimizations:
+            net(x)
         copies += [weakref.ref(args[1]) for args in watch.of(torch.conv2d)]
         del watch
-        assert sum(copy() is not None for copy in copies) == 1
-    assert len(copies) == 2
+        assert len({id(copy()) for copy in copies if copy() is not None}) == 1
+    assert [copy() is None for copy in copies] == [True, False, False]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -108,12 +116,8 @@ def test_channels_last_weights_are_copies(dimensions, fold):
     net = settled(kinds[0](3, 4, 3), kinds[1](4))
     x = torch.randn(2, 3, *[9] * dimensions, dtype=torch.double)
     last = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-    shortcuts = Shortcuts(fold=fold)
-    with shortcuts:
-        net(x)
-    shortcuts.channels_last = True
-    with Watch() as watch, shortcuts:
-        y = net(last_format(x))
+    with Watch() as watch, ConvOptimizations(fold=fold):
+        y = net(channels_last(x))
     assert all(args[1].is_contiguous(memory_format=last) for args in watch.of(torch.conv2d, torch.conv3d))
     assert len(watch.of(F.batch_norm)) == (not fold)
     assert net[0].weight.is_contiguous()
@@ -122,11 +126,10 @@ def test_channels_last_weights_are_copies(dimensions, fold):
 
 def test_many_weights_are_not_copied_for_small_images():
     net = settled(nn.Conv2d(4, 6, 3))
-    x = last_format(torch.randn(2, 4, 4, 4, dtype=torch.double))  # 32 pixels of 36 weights each
-    shortcuts = Shortcuts()
-    shortcuts.channels_last = True
+    x = channels_last(torch.randn(2, 4, 4, 4, dtype=torch.double))  # 32 pixels of 36 weights each
+    optimizations = ConvOptimizations()
     for rows, copied in ((x, False), (torch.cat([x, x]), True)):
-        with Watch() as watch, shortcuts:
+        with Watch() as watch, optimizations:
             y = net(rows)
         assert [args[1] is not net[0].weight for args in watch.of(torch.conv2d)] == [copied]
         torch.testing.assert_close(y, net(rows))
@@ -134,7 +137,7 @@ def test_many_weights_are_not_copied_for_small_images():
 
 def test_written_weights_are_folded_anew():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
-    with Shortcuts():
+    with ConvOptimizations():
         net(x)
         for write in (net[0].weight.mul_, net[0].bias.add_, net[1].running_var.mul_, net[1].running_mean.add_):
             write(2)
@@ -218,24 +221,24 @@ def leaves_python(self, x):
 
 
 @pytest.mark.parametrize("body", [writes_to_the_input, switches_autograd, leaves_python])
-def test_what_cannot_wait_is_run_again_without(body, monkeypatch):
+def test_what_cannot_be_deferred_is_run_again_without(body, optimized):
     net, x = Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double)
-    with pytest.raises(MustNotWait):
+    with pytest.raises(DeferredConvError):
         run(net, x)
     if body is writes_to_the_input:  # which autograd forbids
         method = tw.Occlusion(net, sliding_window_shapes=3)
     else:
         method = tw.IntegratedGradients(net, n_steps=20)
     expected = method.attribute(x, (1, 2, 3))
-    monkeypatch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
-    torch.testing.assert_close(method.attribute(x, (1, 2, 3)), expected)
+    with optimized():
+        torch.testing.assert_close(method.attribute(x, (1, 2, 3)), expected)
 
 
 def test_hooks_get_the_convolution_itself():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
     expected, seen = net[0](x), []
     net[0].register_forward_hook(lambda m, args, out: seen.append(out))
-    with Shortcuts():
+    with ConvOptimizations():
         net(x)
     x.zero_()
     torch.testing.assert_close(seen[0] * 1, expected)
@@ -253,18 +256,17 @@ def test_weights_with_a_gradient_keep_it():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
     parameters = list(net[0].requires_grad_(True).parameters())
     expected = torch.autograd.grad(net(x).square().sum(), parameters)
-    with Shortcuts():
+    with ConvOptimizations():
         y = net(x)
     torch.testing.assert_close(torch.autograd.grad(y.square().sum(), parameters), expected)
 
 
 @pytest.mark.parametrize("layer", ["conv2", "norm"])
-def test_layers_below_and_above_a_folded_norm(layer, monkeypatch):
+def test_layers_below_and_above_a_folded_norm(layer, optimized):
     net, x = make("conv"), inputs("conv", 16)
     for method in (tw.InputXGradient, tw.GradCAM, tw.FeatureAblation, tw.Conductance):
         expected = method(net, layer=layer).attribute(x, 1)
-        with monkeypatch.context() as patch:
-            patch.setattr("torchwhy.engine.run.batching.SLOW", 0.0)
+        with optimized():
             torch.testing.assert_close(method(net, layer=layer).attribute(x, 1), expected)
 
 
@@ -282,3 +284,111 @@ def test_attention_gets_contiguous_inputs(same):
     (args,) = same_as_plain(attend, x).of(F.multi_head_attention_forward)
     assert all(a.is_contiguous() for a in args[:3])
     assert (args[0] is args[1]) == same
+
+
+def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float):
+    found = CallCost()
+    found.convolutions, found.multiply_adds, found.dtype = convolutions, multiply_adds, dtype
+    return found
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    "of, times, device, graph, expected",
+    [
+        (cost(), 1, CPU, True, (True, True)),
+        (cost(), 1, CPU, False, (True, True)),
+        (cost(convolutions=1), 1, CPU, False, None),  # the tokens of a transformer
+        (cost(convolutions=0, dtype=None), 1, CPU, False, None),
+        (cost(multiply_adds=2**20), 1, CPU, False, None),  # too little work
+        (cost(multiply_adds=2**20), 1000, CPU, False, (True, True)),  # but not for so many rows
+        (cost(), 1, CUDA, True, None),
+        (cost(), 1, CUDA, False, (False, True)),
+        (cost(dtype=torch.half), 1, CUDA, False, (True, True)),
+        (cost(dtype=torch.bfloat16), 1, CUDA, False, (True, True)),
+    ],
+)
+def test_the_rule_follows_from_shapes_types_and_the_device(of, times, device, graph, expected):
+    chosen = choose_optimizations(make("conv"), of, times, device=device, graph=graph)
+    assert (chosen and (chosen.channels_last, chosen.fold)) == expected
+
+
+def test_what_a_call_costs_is_counted():
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    with CallCost() as found:
+        y = torch.conv2d(x, torch.ones(4, 3, 3, 3))  # 2 × 4 × 6 × 6 numbers of 27 products each
+        z = y.view(-1)[:5].relu() + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]
+        z.sum().backward()
+    assert (found.convolutions, found.multiply_adds, found.dtype) == (1, 288 * 27, torch.float)
+    assert found.largest == x.numel() * 4  # its gradient
+    assert found.total > 4 * (288 + x.numel())
+
+
+def compiled(net):
+    return torch.compile(net, backend="eager")
+
+
+def compiled_in_place(net):
+    net.compile(backend="eager")
+    return net
+
+
+def compiled_part(net):
+    return nn.Sequential(torch.compile(net, backend="eager"), nn.Identity())
+
+
+def compiled_function(net):
+    return torch.compile(lambda x: net(x), backend="eager")
+
+
+def scripted(net):
+    return torch.jit.script(net)
+
+
+def traced(net):
+    return torch.jit.trace(net, torch.randn(2, 3, 9, 9, dtype=torch.double))
+
+
+COMPILED = [compiled, compiled_in_place, compiled_part, compiled_function, scripted, traced]
+QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def small():
+    return settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 3))
+
+
+@QUIET
+@pytest.mark.parametrize("how", COMPILED)
+def test_compiled_models_are_left_as_they_are(how, optimized, monkeypatch):
+    net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
+    expected = tw.IntegratedGradients(net, n_steps=20).attribute(x, 1)
+    with optimized():
+        model = how(small_copy(net))
+        assert is_compiled(model)
+        assert not is_compiled(net)
+        monkeypatch.setattr(ConvOptimizations, "__enter__", lambda self: pytest.fail("it was optimized"))
+        torch.testing.assert_close(tw.IntegratedGradients(model, n_steps=20).attribute(x, 1), expected)
+
+
+@QUIET
+@pytest.mark.parametrize("how", COMPILED)
+def test_what_was_compiled_inside_of_a_function_sees_the_model_as_it_is(how):
+    """A compiler looks through the optimizations; TorchScript is not seen by them, and gets the values of what is deferred."""
+    net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
+    model = how(small_copy(net))
+    same_as_plain(lambda x: model(x) * 2, x)
+
+
+def small_copy(net):
+    other = small()
+    other.load_state_dict(net.state_dict())
+    return other
+
+
+def test_a_compiler_reads_one_whole_graph():
+    net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
+    whole = torch.compile(net, backend="eager", fullgraph=True)  # an error where the graph breaks
+    with ConvOptimizations():
+        torch.testing.assert_close(whole(x), net(x))

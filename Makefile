@@ -1,0 +1,35 @@
+# make check: everything that must pass, in the Python environment that is active; see CONTRIBUTING.md.
+.PHONY: check test lint types examples docs
+.NOTPARALLEL:
+
+PYTHON ?= python
+TEST ?= pytest -n auto
+export MPLBACKEND ?= Agg
+
+check: lint types examples test
+
+# with the doctests; last in `check`, so that pytest's summary is the last line
+test:
+	@echo "== $(TEST)"
+	@$(TEST)
+
+lint:
+	@echo "== linter"
+	@ruff check .
+	@ruff format --check -q .
+
+types:
+	@echo "== types"
+	@mypy
+
+# all but those that train for minutes, whose results are in the package
+examples:
+	@echo "== examples"
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	for script in $(filter-out examples/train_%,$(wildcard examples/*.py)); do \
+		echo "-- $$script"; \
+		(cd "$$folder" && $(PYTHON) "$(CURDIR)/$$script" >log 2>&1) || { tail -n 50 "$$folder/log"; exit 1; }; \
+	done
+
+docs:
+	$(PYTHON) docs/make.py

@@ -1,0 +1,73 @@
+"""``layer="auto"``: the last layer with a grid of cells or tokens on which the target depends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.engine import state
+from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, find_grid, image_input_index, spatial_shape
+from torchwhy.engine.layers.resolve import ResolvedLayer
+
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
+
+def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
+    """Return the last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
+
+    For an index as the target it is found once for a model, a shape of inputs and the index.
+
+    Raises:
+        ValueError: there is none, or the model's own output is such a grid.
+    """
+    given, model = problem.target.given, problem.model
+    shapes = tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
+    first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
+    key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
+    if callable(given) or problem.neuron is not None:
+        found = _find_last_grid_layer(problem)
+    else:
+        known = state.auto_layers.setdefault(model, {})
+        found = known[key] if key in known else known.setdefault(key, _find_last_grid_layer(problem))
+    return replace(found, module=model.get_submodule(found.name), input=input)
+
+
+def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
+    size = spatial_shape(problem.inputs.tensors[image_input_index(problem.inputs.tensors)])
+    scores, passed = problem.run.trace([t[:1] for t in problem.x], problem.rows[:1])
+    calls = Counter(place.name for place, _ in passed)
+    whole = next((t for place, t in passed if not place.name), None)
+    if whole is not None and whole.dim() == 2 + len(size) and _dense_grid(tuple(whole.shape), size, set()):
+        raise ValueError(
+            f"layer='auto' is for models with one answer a row; this one's output has shape {tuple(whole.shape)}: "
+            "name the layer that the answer is to be explained by"
+        )
+    with torch.enable_grad():
+        total = whole.square().sum() if scores is None and whole is not None else scores
+        total = None if total is None else total.sum()
+    grids = [(place, tensor, find_grid(place, tensor, 1, size)) for place, tensor in passed]
+    sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
+    for place, tensor, grid in reversed(grids):
+        if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
+            continue
+        if tensor.dim() == 2 + len(size) and sequences & set(grid.size):  # attention, between the tokens
+            continue
+        if total is not None and total.requires_grad:
+            if not tensor.requires_grad:
+                continue
+            (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
+            if slope is None or not bool(grid(slope).any()):
+                continue
+        return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
+    raise ValueError(
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
+        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
+    )
+
+
+_NO_MODULE = nn.Identity()  # in the cache, which must not keep a model alive

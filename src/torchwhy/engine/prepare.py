@@ -1,0 +1,288 @@
+"""From a caller's arguments to a checked, frozen :class:`torchwhy.problem.Problem`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.baselines import resolve_baseline, same_number
+from torchwhy.engine.layers.auto_layer import last_grid_layer
+from torchwhy.engine.layers.hooks import check_rows_first, record_activations
+from torchwhy.engine.layers.resolve import LayerLike, ResolvedLayer, resolve_layer
+from torchwhy.engine.run.batching import Batching
+from torchwhy.engine.run.black_box import as_model
+from torchwhy.engine.run.freeze import freeze_parameters
+from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.run.rows import all_finite
+from torchwhy.engine.run.runner import Tally
+from torchwhy.engine.run.warn import warn_of_training
+from torchwhy.engine.structure import Structure, flatten
+from torchwhy.problem import ModelInputs, Problem
+from torchwhy.targets import Neuron, Target, TargetLike, logits_per_row
+
+LayerRole = Literal["input", "read", "own"]
+PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Asker(Protocol):
+    """What is asked of whoever puts a question to a model: a method has this as its settings and facts, others as a
+    :class:`Question`."""
+
+    model: Any
+    layer: LayerLike | Sequence[LayerLike] | None
+    attribute_to_layer_input: bool
+    batch_size: int | None
+    precision: Literal["bf16", "fp16"] | None
+    progress: bool
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the model is differentiated, and so must take tensors."""
+
+    @property
+    def needs_float_inputs(self) -> bool | None:
+        """Whether to refuse inputs that have no gradient; None: where a gradient is needed."""
+
+    @property
+    def uses_baselines(self) -> bool:
+        """Whether baselines are wanted, zero without any."""
+
+    @property
+    def uses_feature_mask(self) -> bool:
+        """Whether a feature mask means something."""
+
+    @property
+    def baselines_are_rows(self) -> bool:
+        """Whether a tensor of baselines is K rows to draw from."""
+
+    @property
+    def layer_role(self) -> LayerRole:
+        """What a layer is for: ``"input"`` the model begins there, ``"read"`` it is read, ``"own"`` the method's business."""
+
+    @property
+    def layers_may_depend(self) -> bool:
+        """Whether layers with the role ``"input"`` may lie behind one another."""
+
+
+@dataclass(kw_only=True)
+class Question:
+    """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
+
+    model: Any
+    layer: LayerLike | Sequence[LayerLike] | None = None
+    attribute_to_layer_input: bool = False
+    batch_size: int | None = None
+    precision: Literal["bf16", "fp16"] | None = None
+    progress: bool = False
+    needs_gradient: bool = False
+    needs_float_inputs: bool | None = False
+    uses_baselines: bool = False
+    uses_feature_mask: bool = True
+    baselines_are_rows: bool = False
+    layer_role: LayerRole = "own"
+    layers_may_depend: bool = False
+    generator: Seed = None
+    label: str = ""
+
+
+def prepare(
+    model: Any,
+    inputs: Any,
+    target: TargetLike = None,
+    *,
+    baselines: Any = None,
+    feature_mask: Any = None,
+    additional_forward_args: Any = None,
+    **how: Any,
+) -> Problem:
+    """Return the checked problem of somebody who is no method; ``how`` are the fields of :class:`Question`."""
+    question = Question(model=model, **how)
+    return prepare_for(question, inputs, target, baselines, feature_mask, additional_forward_args)
+
+
+def prepare_for(
+    asker: Asker,
+    inputs: Any,
+    target: TargetLike = None,
+    baselines: Any = None,
+    feature_mask: Any = None,
+    additional_forward_args: Any = None,
+    parent: Problem | None = None,
+) -> Problem:
+    """Return the checked problem of a call.
+
+    Args:
+        asker: the method, or a :class:`Question`.
+        inputs, target, baselines, feature_mask, additional_forward_args: as a caller gives them, see
+            :meth:`torchwhy.Attribution.attribute`.
+        parent: the problem of which this one is a part: its batching and tally hold here too.
+
+    Raises:
+        TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
+    """
+    if baselines is not None and not asker.uses_baselines:
+        raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
+    if feature_mask is not None and not asker.uses_feature_mask:
+        raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
+    data, structure = _model_inputs(inputs, additional_forward_args)
+    first, layer, model = data.tensors[0], asker.layer, asker.model
+    if not isinstance(model, nn.Module):
+        model = as_model(model, gradient=asker.needs_gradient)
+    floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
+    if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
+        _refuse_integers(model)
+    drawn = make_generator(asker.generator) if hasattr(asker, "generator") else None
+    if feature_mask is not None:
+        explained = flatten(layer)[1] if layer is not None and asker.layer_role == "input" else structure
+        feature_mask = explained.match(feature_mask, "feature_mask")
+    absent: tuple[Tensor, ...] = ()
+    if asker.uses_baselines and baselines is None:
+        absent = tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
+    elif asker.uses_baselines:
+        absent = _resolve_baselines(asker, data, structure.match(baselines, "baselines"), drawn)
+    runs = isinstance(target, (str, Neuron))  # targets that are found by running the model
+    problem = Problem(
+        model=model,
+        inputs=data,
+        target=Target() if runs else Target.parse(target, len(first), first.device),
+        batching=Batching(
+            asker.batch_size,
+            data.tensors,
+            graph=asker.needs_gradient,
+            progress=asker.progress,
+            label=getattr(asker, "label", type(asker).__name__),
+            parent=None if parent is None else parent.batching,
+            model=asker.model,
+        ),
+        x=data.tensors,
+        baselines=absent,
+        feature_mask=feature_mask,
+        generator=drawn or torch.Generator(),
+        precision=PRECISIONS[asker.precision],
+        tally=Tally() if parent is None else parent.tally,
+    )
+    with freeze_parameters(model) as held:
+        if held.device is not None and held.device != first.device:
+            raise ValueError(f"inputs: on {first.device}, but the model is on {held.device}")
+        if held.noisy:
+            warn_of_training(held.noisy)
+        if runs:
+            problem = with_target(problem, target)
+        needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
+        return _with_layers(problem, asker) if needs_layer else problem
+
+
+def _resolve_baselines(
+    asker: Asker, data: ModelInputs, given: Sequence[Any], generator: torch.Generator | None
+) -> tuple[Tensor, ...]:
+    """Return baselines ``(K, N or 1, ...)`` for each input."""
+    rows = asker.baselines_are_rows
+    return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(given, data.tensors)])
+
+
+def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
+    """Return the checked inputs and further arguments, and the structure of the inputs."""
+    tensors, structure = flatten(inputs)
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(
+            "inputs: expected a tensor (N, ...), or a tuple or dict of them; got "
+            + (", ".join(type(t).__name__ for t in tensors) or "nothing")
+        )
+    sizes = {len(t) if t.dim() else None for t in tensors}
+    if len(sizes) != 1 or None in sizes or 0 in sizes:
+        raise ValueError(
+            "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
+            f"shapes {', '.join(str(tuple(t.shape)) for t in tensors)}"
+        )
+    for t in tensors:
+        if not all_finite(t):
+            raise ValueError("inputs: NaN or infinite values")
+    tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in tensors)
+    if extra is None or isinstance(extra, Mapping):
+        return ModelInputs(tensors, structure.names, (), dict(extra or {})), structure
+    return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
+
+
+def _refuse_integers(model: Any) -> NoReturn:
+    """Refuse inputs that have no gradient where one is needed, and say what would do."""
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
+    raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
+
+
+def with_target(problem: Problem, target: TargetLike) -> Problem:
+    """Return the problem with a target as a caller gives it; some of these take running the model."""
+    if isinstance(target, Neuron):
+        neuron = resolve_layer(problem.model, target.layer)
+        problem = problem.replace(neuron=neuron)
+        with torch.no_grad():  # one row, to its end: does the layer run once?
+            record_activations(problem.run.first_row, [neuron], stop=False)
+    if isinstance(target, str):
+        target = _predicted_classes(problem, target)
+    return problem.replace(target=Target.parse(target, problem.n, problem.inputs.tensors[0].device))
+
+
+def _predicted_classes(problem: Problem, target: str) -> list[int]:
+    """Return the largest output of each row."""
+    if target != "predicted":
+        raise ValueError(f"target={target!r}: the only word is 'predicted'")
+    with torch.no_grad():
+        out = all_outputs(problem)
+    if out.dim() != 2:
+        raise ValueError(f"target='predicted' needs an output (N, classes), this one has shape {tuple(out.shape)}")
+    return out.argmax(1).tolist()
+
+
+def all_outputs(problem: Problem) -> Tensor:
+    """Return the model's outputs ``(N, ...)`` for what is explained."""
+
+    def outputs(a: int, b: int) -> Tensor:
+        return logits_per_row(problem.run.outputs([t[a:b] for t in problem.x], problem.rows[a:b]), b - a)
+
+    return problem.run.concatenated(problem.n, outputs)
+
+
+def _with_layers(problem: Problem, asker: Asker) -> Problem:
+    """Return the problem with the layers that are named: read while the model runs, or explained in place of the inputs."""
+    if asker.layer is None:
+        raise ValueError(f"layer: {problem.batching.label} explains by a layer; give layer=")
+    if not isinstance(problem.model, nn.Module):
+        raise TypeError("layer: the model is a plain callable and has no layers")
+    named = flatten(asker.layer)[0]
+    if not named:
+        raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
+    found = []
+    for one in named:
+        if isinstance(one, str) and one == "auto":
+            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
+        else:
+            found.append(resolve_layer(problem.model, one, input=asker.attribute_to_layer_input))
+    layers = tuple(found)
+    if asker.layer_role == "input":
+        return _explain_by_layers(problem, layers, asker.layers_may_depend)
+    return problem.replace(read_layers=layers)
+
+
+def _explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], may_depend: bool) -> Problem:
+    """Return the problem in which the layers' tensors, at the inputs and at the baselines, are what is explained."""
+    data, rows = problem.inputs, problem.rows
+    if len(layers) > 1 and not may_depend and (pair := problem.run.find_dependent_pair(layers)):
+        raise ValueError(
+            f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
+            "each in its own call"
+        )
+    x = problem.run.activations(layers, data.tensors, rows)
+    check_rows_first(layers, x, problem.n)
+    baselines = problem.baselines
+    if baselines:
+        k, m = len(baselines[0]), max(b.shape[1] for b in baselines)
+        m = problem.n if data.args or data.kwargs else m
+        z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in baselines]
+        at = problem.run.activations(layers, z, rows[:m].repeat(k))
+        baselines = tuple(t.unflatten(0, (k, m)) for t in at)
+    return problem.replace(x=x, baselines=baselines, input_layers=layers)

@@ -1,0 +1,41 @@
+"""What a model call costs, counted at its operations: bytes and convolutions follow from shapes alone, not from a clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_CONVOLUTION = torch.ops.aten.convolution.default
+
+
+class CallCost(TorchDispatchMode):
+    """Count what the operations make while the block lasts, forward and backward.
+
+    Attributes:
+        total: bytes of all new tensors.
+        largest: bytes of the largest one.
+        convolutions: number of convolutions of images, without their backward pass.
+        multiply_adds: of these.
+        dtype: of the last of these; None without any.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.largest = self.convolutions = self.multiply_adds = 0
+        self.dtype: torch.dtype | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is _CONVOLUTION and args[0].dim() in (4, 5):
+            self.convolutions += 1
+            self.multiply_adds += out.numel() * args[1][0].numel()
+            self.dtype = out.dtype
+        if not any(r.alias_info for r in func._schema.returns):  # neither a view nor in place
+            for t in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(t, Tensor):
+                    size = t.numel() * t.element_size()
+                    self.total, self.largest = self.total + size, max(self.largest, size)
+        return out

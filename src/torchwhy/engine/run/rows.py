@@ -1,0 +1,53 @@
+"""Rows: picking, shaping, moving and summing tensors whose first dimension is the rows of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def expand_like(weights: Tensor, like: Tensor) -> Tensor:
+    """Return ``weights`` ``(M,)`` shaped to multiply ``like`` ``(M, ...)``, in its type."""
+    return weights.to(like).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def index_rows(t: Tensor, rows: Tensor) -> Tensor:
+    """Return rows ``(M,)`` of ``t`` ``(N, ...)``, without a copy if there is only one."""
+    return t.expand(len(rows), *t.shape[1:]) if len(t) == 1 else t[rows]
+
+
+def baseline_at(baselines: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+    """Return baselines ``k`` ``(M,)`` of rows ``(M,)``, shape ``(M, ...)``, from ``(K, N or 1, ...)``."""
+    if len(baselines) == 1:
+        return index_rows(baselines[0], rows)
+    return baselines[to_device(k, rows.device), rows if baselines.shape[1] > 1 else torch.zeros_like(rows)]
+
+
+def sum_per_row(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of each row ``(M, ...)`` over several tensors, ``(M,)``, in at least single precision."""
+    return torch.stack(
+        [t.reshape(len(t), -1).sum(1, dtype=torch.promote_types(t.dtype, torch.float)) for t in tensors]
+    ).sum(0)
+
+
+def all_finite(t: Tensor) -> bool:
+    """Say whether a tensor has no NaN and nothing infinite."""
+    # the sum is one operation, and tells where it is finite; a sum may also overflow
+    return not t.is_floating_point() or math.isfinite(t.sum()) or bool(t.isfinite().all())
+
+
+def at_least_float32(t: Tensor) -> Tensor:
+    """Return the tensor in single precision at least: sums are not kept in half."""
+    return t.float() if t.dtype in (torch.half, torch.bfloat16) else t
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on a device, without waiting for what the device still has to do.
+
+    From the CPU's pageable memory the copy is taken before the call returns, so there is nothing to wait for; the other way
+    the number is not there before the device is done.
+    """
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu" and not tensor.is_pinned())

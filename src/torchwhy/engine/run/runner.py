@@ -1,0 +1,314 @@
+"""The model runner: the only place that calls the model.
+
+Four verbs, each for rows ``z`` ``(M, ...)`` that stand in for what is explained: ``outputs``, ``scores``, ``gradients`` and
+``gradients_and_activations``, and ``activations`` for what passes layers. Each is one call; ``concatenated`` and
+``evaluate_points`` cut longer work into calls of a size that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.engine import state
+from torchwhy.engine.layers.hooks import (
+    find_dependent_pair,
+    record_activations,
+    record_with_grad,
+    replace_activations,
+    trace_modules,
+)
+from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
+from torchwhy.engine.run.gradients import compute_gradients, gradients_per_target, guard_norm_backward
+from torchwhy.engine.run.precision import autocast_except_head
+from torchwhy.engine.run.rows import all_finite, to_device
+from torchwhy.engine.structure import Tensors
+
+if TYPE_CHECKING:
+    from torchwhy.engine.layers.resolve import ResolvedLayer
+    from torchwhy.problem import Problem, ScoreFunction
+
+GradientFunction = Callable[..., Tensors]
+
+
+@dataclass
+class Tally:
+    """Counts of the model's runs for one call of a method.
+
+    Args:
+        evaluations: rows that went through the model.
+        eps: the rounding of the model's scores, relative to their size.
+        not_finite: whether a score was NaN or infinite; on a GPU a tensor there, so that nothing waits for it.
+    """
+
+    evaluations: int = 0
+    eps: float = 0.0
+    not_finite: Tensor | bool = False
+
+    def see(self, scores: Tensor, *, check_finite: bool) -> Tensor:
+        """Note the type of scores and whether all are finite; return them in single precision at least."""
+        if not scores.is_floating_point():
+            return scores.float()
+        self.eps = max(self.eps, torch.finfo(scores.dtype).eps)
+        if check_finite and self.not_finite is not True:
+            if scores.device.type == "cpu":
+                self.not_finite = not all_finite(scores.detach()) or self.not_finite
+            else:  # nothing waits for the device
+                bad = ~scores.detach().isfinite().all()
+                self.not_finite = bad if self.not_finite is False else bad | self.not_finite
+        return scores.float() if scores.dtype in (torch.half, torch.bfloat16) else scores
+
+    def check_finite(self) -> None:
+        """Refuse scores that were NaN or infinite.
+
+        Raises:
+            FloatingPointError: there were some.
+        """
+        if bool(self.not_finite):
+            raise FloatingPointError(
+                "the target is NaN or infinite for some of the rows that were evaluated: an attribution "
+                "would be meaningless; check the model, the inputs and precision="
+            )
+
+
+class EvaluatedChunk(NamedTuple):
+    """M evaluations, at points ``z``, of samples ``k`` of rows ``rows``."""
+
+    rows: Tensor
+    k: Tensor
+    z: Tensors
+    scores: Tensor
+    gradients: Tensors
+    activations: Tensors = ()
+
+    def of_sample(self, k: int) -> EvaluatedChunk:
+        """Return the part that belongs to sample ``k``."""
+        if int(self.k[0]) == int(self.k[-1]):
+            return self
+        at = to_device((self.k == k).nonzero()[:, 0], self.rows.device)
+        z, gradients, activations = (tuple(t[at] for t in ts) for ts in (self.z, self.gradients, self.activations))
+        return EvaluatedChunk(self.rows[at], self.k[self.k == k], z, self.scores[at], gradients, activations)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRunner:
+    """Runs the model of a problem. Has no state of its own: what is counted goes to the problem's tally."""
+
+    problem: Problem
+
+    # ---- one call
+
+    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+        """Return the model's output, or that of the target neuron's layer, for ``z`` ``(M, ...)`` in place of ``x``.
+
+        The model runs inside the contexts of this list, and nowhere else.
+        """
+        p = self.problem
+        z = self._own_memory(z)
+        with ExitStack() as contexts:
+            if p.precision is not None:
+                contexts.enter_context(autocast_except_head(p.precision, z[0].device, len(rows)))
+            if p.batching.plan.optimizations is not None:
+                contexts.enter_context(p.batching.plan.optimizations)
+            if p.input_layers:
+                values = z if p.to_layer_layout is None else [p.to_layer_layout(t) for t in z]
+                goal = [str(p.neuron)] if p.neuron else []
+                contexts.enter_context(replace_activations(p.input_layers, values, *goal))
+                z = [p.batching.format(t[:1].clone() if p.skip_below else t[rows]) for t in p.inputs.tensors]
+            if p.neuron is None:
+                output = self._call_model(z, rows)
+            else:
+                output = record_activations(lambda: self._call_model(z, rows), [p.neuron])[0]
+        p.tally.evaluations += len(rows)
+        return output
+
+    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+        """Call the model. The default device is the caller's meanwhile."""
+        p = self.problem
+        args = [p.inputs.select(a, rows) for a in p.inputs.args]
+        kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
+        named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
+        device = state.callers_device.get()
+        with nullcontext() if device is None else device:
+            return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
+
+    def _own_memory(self, z: Sequence[Tensor]) -> list[Tensor]:
+        """Return tensors that a model may work on in place: not the caller's, nor such whose rows share memory."""
+        p = self.problem
+        callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
+        mine = []
+        for t in z:
+            shared = 0 in t.stride() or t.untyped_storage().data_ptr() in callers
+            mine.append(t.clone() if shared else t)
+        return mine if p.batching.plan.optimizations is None else [p.batching.format(t) for t in mine]
+
+    def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Return scores ``(M,)``, in single precision at least, with a graph where one is being built."""
+        p = self.problem
+        scores = p.tally.see(p.target.select(self.outputs(z, rows), rows), check_finite=p.check_finite)
+        if scores.requires_grad and len(scores) == 1 and scores.device.type == "cpu":
+            guard_norm_backward(scores)
+        return scores
+
+    def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Return scores ``(M,)`` of ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
+        with torch.no_grad():
+            return self.scores_with_graph(z, rows)
+
+    def gradients(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensors]:
+        """Return scores ``(M,)`` and their gradients with respect to ``z`` ``(M, ...)``."""
+        p = self.problem
+        with enable_grad_for(p.model, z[0].device):
+            leaves = [t.detach() for t in z]
+            if p.batching.plan.optimizations is not None:
+                leaves = [p.batching.format(leaf) for leaf in leaves]
+            leaves = [leaf.requires_grad_() for leaf in leaves]
+            scores = self.scores_with_graph([leaf.clone() for leaf in leaves], rows)  # the model may work in place
+            return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs")
+
+    def gradients_per_target(self, targets: Sequence[ScoreFunction], start: int, stop: int) -> list[Tensors]:
+        """Return for each of several targets the gradients at rows ``start`` to ``stop - 1`` of ``x``, from one forward pass."""
+        p = self.problem
+        rows, x = p.rows[start:stop], [t[start:stop] for t in p.x]
+        with enable_grad_for(p.model, x[0].device):
+            leaves = [p.batching.format(t.detach()).requires_grad_() for t in x]
+            output = self.outputs([leaf.clone() for leaf in leaves], rows)
+            scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
+            if len(rows) == 1 and x[0].device.type == "cpu":
+                guard_norm_backward(torch.stack(scores).sum(0))
+            return gradients_per_target(scores, leaves, what=p.input_layers or "inputs")
+
+    def gradients_and_activations(
+        self, z: Sequence[Tensor], rows: Tensor, derive: GradientFunction = compute_gradients
+    ) -> tuple[Tensor, Tensors, Tensors]:
+        """Return scores ``(M,)``, and the gradients and activations of the read layers, for inputs ``z`` ``(M, ...)``.
+
+        ``derive(scores, tensors, what=...)`` gives what is read in place of the gradients.
+        """
+        p = self.problem
+        with enable_grad_for(p.model, z[0].device):
+            with record_with_grad(p.read_layers) as recorded:
+                scores = self.scores_with_graph(z, rows)
+            at = [recorded[i] for i in range(len(p.read_layers))]
+            return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
+
+    def first_row(self) -> Any:
+        """Return the model's output for the first row of the inputs."""
+        p = self.problem
+        p.tally.evaluations += 1
+        return self._call_model([t[:1].clone() for t in p.inputs.tensors], p.rows[:1])
+
+    def find_dependent_pair(self, layers: Sequence[ResolvedLayer]) -> tuple[ResolvedLayer, ResolvedLayer] | None:
+        """Return two of ``layers``, the second of which depends on the first; None if there are none. Runs one row."""
+        p = self.problem
+        with enable_grad_for(p.model, p.inputs.tensors[0].device), freeze_parameters(p.model):
+            return find_dependent_pair(self.first_row, layers)
+
+    def trace(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor | None, list[tuple[ResolvedLayer, Tensor]]]:
+        """Return scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph."""
+        p = self.problem
+        if not isinstance(p.model, nn.Module):
+            raise TypeError("model: a plain callable has no layers to read; give a module")
+        with enable_grad_for(p.model, z[0].device), freeze_parameters(p.model), trace_modules(p.model) as passed:
+            if p.target.given is not None:
+                return self.scores_with_graph(z, rows), passed
+            self.outputs(z, rows)
+            return None, passed
+
+    # ---- as many calls as memory asks for
+
+    def batches(self, total: int, work: Callable[[int, int], Any]) -> Iterator[Any]:
+        """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``; see :meth:`Batching.run`."""
+        return self.problem.batching.run(total, work)
+
+    def concatenated(self, total: int, work: Callable[[int, int], Any]) -> Any:
+        """Return what ``work(start, stop)`` gives over chunks of ``range(total)``, joined: a tensor, or each of several."""
+        found = list(self.problem.batching.run(total, work))
+        if isinstance(found[0], Tensor):
+            return found[0] if len(found) == 1 else torch.cat(found)
+        return tuple(found[0]) if len(found) == 1 else tuple(map(torch.cat, zip(*found)))
+
+    def all_scores(self, z: Sequence[Tensor]) -> Tensor:
+        """Return scores ``(N,)`` of ``z`` ``(N, ...)``."""
+        rows = self.problem.rows
+        return self.concatenated(len(rows), lambda a, b: self.scores([t[a:b] for t in z], rows[a:b]))
+
+    def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
+        """Return gradients with respect to ``z`` ``(N, ...)``."""
+        rows = self.problem.rows
+        return self.concatenated(len(rows), lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
+
+    def activations(
+        self,
+        layers: Sequence[ResolvedLayer],
+        z: Sequence[Tensor],
+        rows: Tensor,
+        arrange: Callable[[Tensors, int], Sequence[Tensor]] = lambda passed, m: passed,
+    ) -> Tensors:
+        """Return what passes ``layers``, for inputs ``z`` ``(M, ...)``.
+
+        ``arrange(tensors, m)`` brings what passes in a call of m rows into a form with the rows first.
+        """
+
+        def work(a: int, b: int) -> Sequence[Tensor]:
+            def call() -> Any:
+                return self._call_model([t[a:b].clone() for t in z], rows[a:b])
+
+            passed = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
+            self.problem.tally.evaluations += b - a
+            return arrange(tuple(passed), b - a)
+
+        with torch.no_grad():
+            return self.concatenated(len(rows), work)
+
+    def rows_and_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return rows ``(M,)``, and samples ``(M,)`` on the CPU, of jobs ``start`` to ``stop - 1`` of rows × samples."""
+        p, flat = self.problem, torch.arange(start, stop)
+        return to_device(flat % p.n, p.inputs.tensors[0].device), flat // p.n
+
+    def evaluate_points(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> Iterator[EvaluatedChunk]:
+        """Yield scores and gradients at ``n`` points of every row, many rows and points to a call.
+
+        Args:
+            n: the number of points of a row.
+            point: ``(rows (M,), k (M,))`` → where to evaluate, tensors ``(M, ...)``. The points come in the order of k
+                (which is on the CPU), the rows of one k together.
+        """
+
+        def work(start: int, stop: int) -> EvaluatedChunk:
+            rows, k = self.rows_and_samples(start, stop)
+            z = point(rows, k)
+            if self.problem.read_layers:
+                return EvaluatedChunk(rows, k, z, *self.gradients_and_activations(z, rows))
+            return EvaluatedChunk(rows, k, z, *self.gradients(z, rows))
+
+        return self.batches(n * self.problem.n, work)
+
+
+def skip_model_below(problem: Problem) -> Problem:
+    """Return the problem with the model below the input layers run on one row only: what passes them is replaced anyway.
+
+    The problem itself where that would change something, because something of the rows reaches the output around the layers.
+    It is tried, on the first row and another one that differs from it.
+    """
+    other = next((i for i in range(1, problem.n) if problem.inputs.differ(0, i)), 0)
+    rows = problem.rows[[0, other]]
+    z = [t[rows] for t in problem.x]
+    trial = problem.replace(check_finite=False)
+    skipping = trial.replace(skip_below=True)
+    with problem.batching.without_optimizations():  # to the last bit
+        expected = trial.run.scores(z, rows)
+        try:
+            same = torch.equal(skipping.run.scores(z, rows), expected)
+        except Exception:  # the model relies on as many rows as its input has
+            same = False
+    return problem.replace(skip_below=True) if same else problem
+
+
+def _storage(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()

@@ -1,0 +1,50 @@
+"""All process-wide state of the package, with the reason for each piece.
+
+* ``held``: what runs of a model change for a while (a parameter's ``requires_grad``, the buffers of modules in training mode,
+  cuDNN's switch). Two threads may explain one model at the same time: the first that comes changes it, the last that goes
+  restores it, so that the number of holders has to be known to both. Guarded by ``lock``.
+* ``held_here``: the models that this thread holds already, so that a run within a run does not walk their modules again.
+* ``rules``: the rules (:class:`torchwhy.engine.rules.mode.RuleMode`) that replace backward passes on this thread. Rules do not
+  nest, and the engine asks whether any are active.
+* ``callers_device``: the caller's default device, while ours is the CPU. A context variable, as threads and asynchronous
+  tasks each have their own.
+* ``auto_layers`` and ``layouts``: which layer ``layer="auto"`` is, and how a layer's tokens lie on a picture. Found by running
+  the model; the outcome follows from the model and the shapes, so that remembering it changes no number. Weak keys: they
+  keep no model alive.
+
+Nothing here decides what a call computes.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+lock = threading.Lock()
+held: dict[int, list[Any]] = {}  # id of what is changed -> [how many runs hold it, what undoes that, itself]
+
+
+class _HeldHere(threading.local):
+    """The models that this thread holds: id -> what a walk over the modules found."""
+
+    def __init__(self) -> None:
+        self.models: dict[int, Any] = {}
+
+
+class _ActiveRules(threading.local):
+    """The rules that are active on this thread, None without."""
+
+    def __init__(self) -> None:
+        self.mode: Any = None
+
+
+held_here = _HeldHere()
+rules = _ActiveRules()
+callers_device: ContextVar[torch.device | None] = ContextVar("callers_device", default=None)
+auto_layers: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
+layouts: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()

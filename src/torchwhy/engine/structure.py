@@ -1,0 +1,110 @@
+"""Containers of tensors: a tensor, a tuple or list, or a dict of them, taken apart and put together again.
+
+This is the one place that asks what a container is: everywhere else there is a tuple of tensors and a :class:`Structure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How parts were put together.
+
+    Args:
+        kind: ``"single"`` part, ``"tuple"`` or ``"dict"``.
+        names: the keys of a dict.
+        n: how many parts there are.
+    """
+
+    kind: str
+    names: tuple[str, ...] | None = None
+    n: int = 1
+
+    def restore(self, parts: Sequence[Any]) -> Any:
+        """Return parts put together in this way."""
+        if self.kind == "single":
+            return parts[0]
+        return dict(zip(self.names, parts)) if self.names is not None else tuple(parts)
+
+    def match(self, value: Any, name: str) -> tuple[Any, ...]:
+        """Return one value for each part; a single one stands for all, and a dict may leave some out (None).
+
+        Args:
+            value: what a caller gave.
+            name: of the argument, for errors.
+
+        Raises:
+            ValueError: names that there are not, or another number of values.
+        """
+        if self.names is not None:
+            if not isinstance(value, Mapping):
+                return (value,) * self.n
+            unknown = set(value) - set(self.names)
+            if unknown:
+                raise ValueError(f"{name}: no inputs are called {', '.join(map(repr, sorted(unknown)))}")
+            return tuple(value.get(key) for key in self.names)
+        if isinstance(value, (tuple, list)):
+            if len(value) != self.n:
+                raise ValueError(f"{name}: {len(value)} given for {self.n} input tensors or layers")
+            return tuple(value)
+        return (value,) * self.n
+
+
+SINGLE = Structure("single")
+
+
+def flatten(value: Any) -> tuple[tuple[Any, ...], Structure]:
+    """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
+    if isinstance(value, Mapping):
+        return tuple(value.values()), Structure("dict", tuple(value), len(value))
+    if isinstance(value, (tuple, list)):
+        return tuple(value), Structure("tuple", n=len(value))
+    return (value,), SINGLE
+
+
+def parts_by_key(value: Any) -> dict[int | str, Any]:
+    """Return the parts of a mapping by key, of a tuple or list by position; nothing for other objects."""
+    if hasattr(value, "items"):
+        return dict(value)
+    return dict(enumerate(value)) if isinstance(value, (tuple, list)) else {}
+
+
+def named_parts(value: Any) -> dict[int | str, Any]:
+    """Return the parts of a model's output by name: also of named tuples and of objects with attributes."""
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    return parts_by_key(value) or dict(getattr(value, "__dict__", {}))
+
+
+def replace_part(value: Any, key: int | str, new: Any) -> Any:
+    """Return a container of the same type with the part at ``key`` replaced."""
+    if hasattr(value, "items"):
+        named = {**value, key: new}
+        return named if type(value) is dict else type(value)(**named)
+    items = [new if k == key else v for k, v in enumerate(value)]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return ``value`` with the function applied to everything in its tuples, lists and dicts."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map_nested(function, v) for v in value)
+    if isinstance(value, dict):
+        return {k: map_nested(function, v) for k, v in value.items()}
+    return function(value)
+
+
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among values, and in the tuples and lists among them."""
+    found = []
+    for value in values:
+        found += [v for v in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(v, Tensor)]
+    return found

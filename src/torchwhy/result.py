@@ -1,0 +1,32 @@
+"""What a method returns: attributions, and what was measured on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from torchwhy.engine.structure import Tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Attributions with what a method found out about them.
+
+    Args:
+        attributions: one tensor for each tensor that is explained.
+        completeness_gap: ``(N,)``, where the method knows it; None lets the base class measure it for methods that are
+            complete.
+        standard_error: of each attribution, for methods that sample.
+        details: further facts by name.
+        baselines: from where the attributions add up to the score, where that is not the problem's baselines.
+        has_gap: False where the attributions add up to nothing, although the method is complete elsewhere.
+    """
+
+    attributions: Tensors
+    completeness_gap: Tensor | None = None
+    standard_error: Tensors | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    has_gap: bool = True
+    baselines: Tensors | None = None

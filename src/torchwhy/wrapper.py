@@ -1,0 +1,187 @@
+"""Methods of methods: what another method says, asked about changed inputs, or changed itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.attribution import Attribution, solve
+from torchwhy.baselines import ResolvedBaseline
+from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.run.rows import expand_like
+from torchwhy.engine.structure import Structure, Tensors
+from torchwhy.problem import Problem
+from torchwhy.result import Result
+
+
+def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Result:
+    """Return what another method says of ``z`` ``(M, ...)`` in place of the inputs of rows ``(M,)`` of a problem.
+
+    Its target, baselines, features and further arguments are the problem's; the model's runs are counted there too.
+
+    Raises:
+        ValueError: what the method says of a row depends on the batch.
+    """
+    if not method.rows_are_independent:
+        raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
+    data = problem.inputs
+    structure = Structure("tuple" if data.names is None else "dict", data.names, len(z))
+    extra: Any = {k: data.select(v, rows) for k, v in data.kwargs.items()}
+    extra = extra or tuple(data.select(v, rows) for v in data.args) or None
+    baselines = masks = None
+    if method.uses_baselines and problem.baselines:
+        baselines = structure.restore(
+            [ResolvedBaseline(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines]
+        )
+    if method.uses_feature_mask and problem.feature_mask is not None:
+        masks = structure.restore([_mask_of_rows(m, x, rows) for m, x in zip(problem.feature_mask, problem.x)])
+    target = problem.target.select_rows(rows)
+    return solve(method, structure.restore(tuple(z)), target, baselines, masks, extra, parent=problem)[0]
+
+
+def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:
+    """Return a feature mask for the chosen rows: of those masks that each row has its own."""
+    own = isinstance(mask, Tensor) and mask.dim() == x.dim() and len(mask) == len(x) and len(x) > 1
+    return mask[rows.to(mask.device)] if own else mask
+
+
+class InnerFacts:
+    """What an inner method found out over many calls, as means for each of N rows."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.sums: dict[str, list[Tensor]] = {}
+        self.calls = torch.zeros(n)
+        self.details: dict[str, Any] = {}
+
+    def add(self, rows: Tensor, result: Result) -> None:
+        """Take in the result for rows ``(M,)``."""
+        self.details = self.details or result.details
+        self.calls.index_add_(0, rows.cpu(), torch.ones(len(rows)))
+        gap = None if result.completeness_gap is None else (result.completeness_gap,)
+        for name, tensors in (("completeness_gap", gap), ("standard_error", result.standard_error)):
+            if tensors is None:
+                continue
+            sums = self.sums.setdefault(name, [t.new_zeros(self.n, *t.shape[1:]) for t in tensors])
+            for total, t in zip(sums, tensors):
+                total.index_add_(0, rows, t)
+
+    def as_details(self) -> dict[str, Any]:
+        """Return the mean completeness gap ``(N,)`` and standard error of the inner method, and what else it said first."""
+        found: dict[str, Any] = dict(self.details)
+        for name, sums in self.sums.items():
+            means = [t / expand_like(self.calls, t) for t in sums]
+            found[name] = means[0] if len(means) == 1 else tuple(means)
+        return {"of": found} if found else {}
+
+
+class Wrapper(Attribution):
+    """The base of the methods of methods.
+
+    The other method's settings (its layer, its batch size) hold for it; what it reads of baselines and feature masks, and the
+    form of its attributions, are those of the wrapper. What it finds out (gaps, errors, details) is in the explanation's
+    ``details["of"]``.
+
+    Args:
+        of: the other method, on the same model.
+
+    Raises:
+        TypeError: ``of`` is no method.
+        ValueError: ``of`` has another model.
+    """
+
+    of: Attribution | None = None
+
+    layer_role: ClassVar[LayerRole] = "own"
+
+    @property
+    def uses_baselines(self) -> bool:  # type: ignore[override]
+        """Whether the other method does."""
+        return self.of is not None and self.of.uses_baselines
+
+    @property
+    def baselines_are_rows(self) -> bool:  # type: ignore[override]
+        """Whether the other method reads them so."""
+        return self.of is not None and self.of.baselines_are_rows
+
+    @property
+    def uses_feature_mask(self) -> bool:  # type: ignore[override]
+        """Whether the other method does."""
+        return self.of is not None and self.of.uses_feature_mask
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.of is None:
+            return
+        if not isinstance(self.of, Attribution):
+            raise TypeError(f"of={self.of!r}: expected a method with its settings, as tw.Saliency(model)")
+        same = self.of.model is self.model or (not isinstance(self.model, nn.Module) and self.of.model == self.model)
+        if not same:
+            raise ValueError(
+                f"of: {type(self.of).__name__} has another model than {type(self).__name__}; give both the same one"
+            )
+
+    def result_structure(self, inputs: Structure) -> Structure:
+        """Return how the attributions are put together: as the other method's."""
+        return super().result_structure(inputs) if self.of is None else self.of.result_structure(inputs)
+
+
+Change = Callable[[Tensor], Tensor]
+
+
+class Processed(Wrapper):
+    """Another method's attributions, with the inputs changed before it and the attributions after it.
+
+    Args:
+        of: the method.
+        before: called with each input tensor ``(N, ...)``, gives what is explained, ``(N, ...)``: the attributions are those of
+            its result. None leaves the inputs as they are.
+        after: called with each tensor of attributions ``(N, ...)``, gives what is returned. None leaves them.
+
+    The completeness gap and the standard error are the other method's where ``after`` is None.
+
+    >>> net = torch.nn.Linear(2, 1)
+    >>> import torchwhy as tw
+    >>> positive = tw.Processed(net, of=tw.InputXGradient(net), after=lambda a: a.clamp(min=0))
+    >>> bool((positive.attribute(torch.randn(3, 2)) >= 0).all())
+    True
+    """
+
+    before: Change | None = None
+    after: Change | None = None
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.of is None:
+            raise ValueError("of: Processed changes what another method says; give it")
+        for name in ("before", "after"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise TypeError(f"{name}={getattr(self, name)!r}: expected a function of a tensor, or None")
+
+    def _attribute(self, problem: Problem) -> Tensors | Result:
+        if self.of is None:
+            raise ValueError("of: Processed changes what another method says; give it")
+        x = problem.x if self.before is None else tuple(_changed(self.before, t, "before") for t in problem.x)
+        found = attribute_at(self.of, problem, x, problem.rows)
+        if self.after is None:
+            return found
+        inner = InnerFacts(problem.n)
+        inner.add(problem.rows, found)
+        return Result(tuple(_changed(self.after, a, "after") for a in found.attributions), details=inner.as_details())
+
+
+def _changed(change: Change, t: Tensor, name: str) -> Tensor:
+    """Return what a user's function makes of a tensor.
+
+    Raises:
+        TypeError, ValueError: no tensor, or another number of rows.
+    """
+    found = change(t)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"{name}: it must return a tensor, it returned {type(found).__name__}")
+    if found.dim() == 0 or len(found) != len(t):
+        raise ValueError(f"{name}: it returned shape {tuple(found.shape)} for {len(t)} rows")
+    return found

@@ -1,0 +1,120 @@
+"""What the source keeps to, counted: no count may rise above its limit."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import torchwhy
+
+PACKAGE = Path(torchwhy.__file__).parent
+FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {file: ast.parse(text) for file, text in FILES.items()}
+DUNDERS = {"__all__", "__getattr__", "__dir__"}  # names that mean the same in every module
+
+
+def nodes(kind):
+    """Every node of a kind, with its place."""
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kind):
+                yield f"{file}:{node.lineno}", node
+
+
+def nested_conditional_expressions():
+    """``a if b else c if d else e``, in whatever part."""
+    for place, node in nodes(ast.IfExp):
+        if any(isinstance(inner, ast.IfExp) for inner in (node.body, node.test, node.orelse)):
+            yield place
+
+
+def lambdas_with_names():
+    """``f = lambda: ...``, also with a type, also in ``:=``."""
+    for place, node in nodes((ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+        if isinstance(node.value, ast.Lambda):
+            yield place
+
+
+def anys():
+    """``Any``, wherever it is used; not where it is imported."""
+    for place, node in nodes((ast.Name, ast.Attribute)):
+        if (node.id if isinstance(node, ast.Name) else node.attr) == "Any":
+            yield place
+
+
+def long_files():
+    """Files of more than 400 lines."""
+    for file, text in FILES.items():
+        if (lines := text.count("\n")) > 400:
+            yield f"{file}: {lines} lines"
+
+
+def targets(node):
+    """Return what an assignment assigns to, one by one."""
+    flat = list(node.targets) if isinstance(node, (ast.Assign, ast.Delete)) else [node.target]
+    for target in flat:  # grows while it is read
+        if isinstance(target, (ast.Tuple, ast.List)):
+            flat.extend(target.elts)
+        elif isinstance(target, ast.Starred):
+            flat.append(target.value)
+        else:
+            yield target
+
+
+def defined_by(statements):
+    """The names that a module's own statements define, imports left out; those of ``if`` and ``try`` too."""
+    for node in statements:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            yield from (target.id for target in targets(node) if isinstance(target, ast.Name))
+        else:
+            for part in ("body", "orelse", "finalbody"):
+                yield from defined_by(getattr(node, part, []))
+
+
+def names_with_two_meanings():
+    """Module-level names that more than one file defines."""
+    found = defaultdict(list)
+    for file, tree in TREES.items():
+        for name in set(defined_by(tree.body)) - DUNDERS:
+            found[name].append(file)
+    for name, files in found.items():
+        if len(files) > 1:
+            yield f"{name}: {', '.join(files)}"
+
+
+def is_problem(node):
+    """Whether an expression is called a problem: ``problem``, ``self._problem``, ``inner_problem``."""
+    name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return name.endswith("problem")
+
+
+def assignments_to_a_problem():
+    """``problem.x = ...``, ``problem.x += ...``, ``setattr(problem, ...)`` outside the file of ``Problem``."""
+    home = next(file for file, tree in TREES.items() if "Problem" in defined_by(tree.body))
+    for place, node in nodes((ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Delete, ast.Call)):
+        if isinstance(node, ast.Call):
+            called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            written = called in ("setattr", "delattr", "__setattr__") and node.args and is_problem(node.args[0])
+        else:
+            written = any(isinstance(target, ast.Attribute) and is_problem(target.value) for target in targets(node))
+        if written and not place.startswith(f"{home}:"):
+            yield place
+
+
+LIMITS = {
+    nested_conditional_expressions: 25,  # to be 0
+    lambdas_with_names: 29,  # to be 0
+    anys: 518,  # to be 150
+    long_files: 0,  # to be 0
+    names_with_two_meanings: 1,  # to be 0
+    assignments_to_a_problem: 0,  # to be 0
+}
+
+
+@pytest.mark.parametrize("count", LIMITS, ids=lambda count: count.__name__)
+def test_no_more_than(count):
+    found = sorted(count())
+    assert len(found) <= LIMITS[count], f"{len(found)}, at most {LIMITS[count]}:\n" + "\n".join(found)

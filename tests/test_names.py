@@ -1,0 +1,111 @@
+"""The names of ``torchwhy``: what is listed, what type checkers see, and what is said of names that it does not have."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import torchwhy as tw
+from torchwhy.other_libraries import CLASSES, FORMS
+
+ROOMS = ["baselines", "lrp", "metrics", "models", "targets", "visualize", "cam", "gradient"]
+WITHOUT_COUNTERPART = {
+    *("Summarizer", "SummarizerSingleTensor", "ClassSummarizer", "CommonStats", "StatValue"),
+    *("StdDev", "MSE", "Var", "Min", "Max", "Sum", "Count"),
+}
+
+
+def message(name: str) -> str:
+    with pytest.raises(AttributeError) as error:
+        getattr(tw, name)
+    return str(error.value)
+
+
+def resolve(dotted: str) -> object:
+    found: object = tw
+    for part in dotted.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_dir_lists_names_and_rooms():
+    assert set(tw.__all__) | set(ROOMS) <= set(dir(tw))
+    assert dir(tw) == sorted(set(dir(tw)))
+    for name in dir(tw):
+        assert getattr(tw, name) is not None
+
+
+def test_type_checkers_read_the_names_that_there_are():
+    tree = ast.parse(inspect.getsource(tw))
+    (block,) = [n for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name)]
+    read = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert all(a.asname == a.name for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names)  # re-exported
+    modules = {name: f"torchwhy.{module}" for name, module in tw._MODULES.items()}
+    assert read == modules | dict.fromkeys(tw._ROOMS, "torchwhy")
+
+
+def captum_names() -> list[str]:
+    return pytest.importorskip("captum.attr").__all__
+
+
+def test_every_name_of_captum_is_here_or_says_where():
+    for name in captum_names():
+        if name in dir(tw):
+            continue
+        said = message(name)
+        ours = re.findall(r"\btw\.([A-Za-z_.]*\w)", said)
+        assert ours or name in WITHOUT_COUNTERPART, said
+        assert "did you mean" not in said, said
+        assert name not in WITHOUT_COUNTERPART or "no counterpart" in said
+
+
+def test_what_is_said_names_what_there_is():
+    for name in [*FORMS, *CLASSES]:
+        for dotted in re.findall(r"\btw\.([A-Za-z_.]*\w)", message(name)):
+            resolve(dotted.removesuffix(".attribute").removesuffix(".fit"))
+
+
+@pytest.mark.parametrize(
+    "name,ours",
+    [
+        ("KernelShap", "tw.KernelSHAP here"),
+        ("NoiseTunnel", "tw.SmoothGrad(model, of=method)"),
+        ("LayerGradCam", "tw.GradCAM(model, layer=...)"),
+        ("LayerIntegratedGradients", "tw.IntegratedGradients(model, layer=...)"),
+        ("LayerDeepLiftShap", "tw.DeepSHAP(model, layer=...)"),
+        ("NeuronDeconvolution", "tw.DeconvNet(model) with target=tw.Neuron(layer, index)"),
+        ("GradientShap", "tw.GradientSHAP here"),
+        ("DeepLift", "tw.DeepLIFT here"),
+        ("FeaturePermute", "did you mean tw.FeaturePermutation"),
+        ("KPCA_CAM", "tw.KPCACAM here"),
+        ("GradCAMpp", "tw.GradCAMPlusPlus here"),
+        ("EpsilonPlusFlat", "composite='epsilon_plus_flat'"),
+        ("KernelExplainer", "tw.KernelSHAP here"),
+        ("IntegratedGradient", "tw.IntegratedGradients"),
+        ("visualise", "tw.visualize"),
+        ("Zzzzz", "dir(tw)"),
+    ],
+)
+def test_a_name_of_another_library_says_ours(name, ours):
+    assert f"no attribute {name!r}" in message(name)
+    assert ours in message(name)
+
+
+def test_the_composites_that_are_named_run():
+    names = re.findall(r"composite='(\w+)'\)", " ".join(FORMS.values()))
+    assert len(names) == 4
+    for name in names:
+        tw.LRP(torch.nn.Linear(2, 1), composite=name).attribute(torch.ones(1, 2))
+
+
+def test_private_names_are_refused_without_a_search():
+    assert message("_nothing") == "module 'torchwhy' has no attribute '_nothing'"
+
+
+def test_importing_imports_nothing_heavy():
+    code = "import sys, torchwhy; print([m for m in ('torch', 'numpy', 'difflib', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,121 @@
+"""Two equal calls give equal bits: the first time and later, after other methods, and while others keep the machine busy."""
+
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+import torch
+from cases import CASES, each_case
+from nets import inputs, make
+from torch import nn
+
+import torchwhy as tw
+
+ROWS = 17  # so many that calls are counted, cut and optimized
+
+
+@cache
+def worn(kind):
+    """A network that many methods run on: one for all tests."""
+    return make(kind, torch.float)
+
+
+def used_up(net, x):
+    """Run methods of each family on a network."""
+    for method in (
+        tw.IntegratedGradients(net, n_steps=20),
+        tw.FeatureAblation(net),
+        tw.LRP(net),
+        tw.KernelSHAP(net, n_samples=400, generator=1),
+        tw.SmoothGrad(net, n_samples=5, batch_size=4, generator=1),
+    ):
+        method.attribute(x[:2], target=0)
+
+
+@each_case
+def test_first_and_later_calls(case, optimized):
+    x = inputs(case.net, ROWS, torch.float)
+    fresh, old = make(case.net, torch.float), worn(case.net)
+    with optimized():
+        first = case.make(fresh).attribute(x, target=1, **case.data)
+        second = case.make(fresh).attribute(x, target=1, **case.data)
+        used_up(old, x)
+        after_others = case.make(old).attribute(x, target=1, **case.data)
+    assert torch.equal(second, first)
+    assert torch.equal(after_others, first)
+
+
+def test_the_table_knows_its_seeds():
+    """A method that draws is given a seed, or the test above would say nothing of it."""
+    drawing = [c for c in CASES if hasattr(c.make(make(c.net)), "generator")]
+    assert len(drawing) > 10
+    assert not [str(c) for c in drawing if c.options.get("generator") is None]
+
+
+class Blocks(nn.Module):
+    """Images (N, 3, 64, 64) → (N, 10): as much work that it pays to optimize it."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(c, 32, 3), nn.BatchNorm2d(32), nn.ReLU()) for c in (3, 32, 32, 32, 32))
+        )
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.head(self.blocks(x).mean((2, 3)))
+
+
+LONG = [
+    lambda net: tw.IntegratedGradients(net, n_steps=32),
+    lambda net: tw.SmoothGrad(net, n_samples=32, generator=7),
+    lambda net: tw.RISE(net, n_samples=64, generator=7),
+    lambda net: tw.KernelSHAP(net, n_samples=64, generator=7),
+    lambda net: tw.LRP(net),
+    lambda net: tw.SmoothGrad(net, of=tw.IntegratedGradients(net, n_steps=3), n_samples=16, generator=7),
+]
+NAMES = ["IntegratedGradients", "SmoothGrad", "RISE", "KernelSHAP", "LRP", "SmoothGrad-of"]
+
+
+def problem():
+    torch.manual_seed(0)
+    return Blocks().eval(), torch.randn(1, 3, 64, 64)
+
+
+def attribution(method, net, x):
+    """What a method says; LRP, of one call a row, of many rows."""
+    data = {"feature_mask": torch.arange(64 * 64).view(64, 64) // 512} if isinstance(method, tw.KernelSHAP) else {}
+    x = x * torch.linspace(0.5, 1, 32)[:, None, None, None] if isinstance(method, tw.LRP) else x
+    return method.attribute(x, target=1, **data)
+
+
+@pytest.mark.parametrize("make_method", LONG, ids=NAMES)
+def test_of_work_that_is_optimized(make_method):
+    net, x = problem()
+    first, *later = [attribution(make_method(net), net, x) for _ in range(3)]
+    assert all(torch.equal(again, first) for again in later)
+
+
+def test_of_work_after_other_work_on_the_same_model():
+    net, x = problem()
+    first = [attribution(make_method(net), net, x) for make_method in LONG]
+    after_others = [attribution(make_method(net), net, x) for make_method in reversed(LONG)][::-1]
+    assert [torch.equal(a, b) for a, b in zip(first, after_others)] == [True] * len(LONG)
+
+
+BUSY = "import torch\ntorch.set_num_threads(1)\nx = torch.randn(1000, 1000)\nwhile True: x = (x @ x).div_(1000).tanh_()"
+
+
+@pytest.mark.slow
+def test_while_another_process_keeps_the_cores_busy():
+    net, x = problem()
+    idle = [attribution(make_method(net), net, x) for make_method in LONG]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(4)]
+    try:
+        loaded = [attribution(make_method(net), net, x) for make_method in LONG]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert [torch.equal(a, b) for a, b in zip(idle, loaded)] == [True] * len(LONG)
