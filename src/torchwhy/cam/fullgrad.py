@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.images.filters import resize_maps
@@ -20,10 +18,11 @@ from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_ro
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32
+from torchwhy.engine.torch_internals import ConvModule, NormModule
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
-_NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, _NormBase)
+_NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, NormModule)
 
 
 class FullGrad(Attribution):
@@ -89,7 +88,7 @@ class FullGrad(Attribution):
 
 def _adds(module: nn.Module) -> bool:
     """Whether a module is known to add a constant, whatever comes in."""
-    known = isinstance(module, (_ConvNd, nn.Linear, *_NORM_MODULES))
+    known = isinstance(module, (ConvModule, nn.Linear, *_NORM_MODULES))
     return known and (getattr(module, "bias", None) is not None or _fixed(module))
 
 
@@ -103,7 +102,7 @@ def _own(place: ResolvedLayer) -> ResolvedLayer:
 
 def _fixed(module: nn.Module) -> bool:
     """Whether a module is a norm whose mean and variance do not depend on what comes in."""
-    return isinstance(module, _NormBase) and module.running_mean is not None and not module.training
+    return isinstance(module, NormModule) and module.running_mean is not None and not module.training
 
 
 def _constant(module: Any, shape: torch.Size) -> Tensor:
