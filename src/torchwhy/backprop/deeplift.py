@@ -73,6 +73,7 @@ class DeepLIFT(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
     uses_baselines: ClassVar[bool] = True
+    is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1704.02685"
 
     def _attribute(self, problem: Problem) -> Result:

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 lock = threading.Lock()
-held: dict[int, list[Any]] = {}  # id of what is changed -> [how many runs hold it, what undoes that, itself]
+held: dict[int, list[Any]] = {}  # id of what is changed -> [holders, its switch, how it was, itself]
 
 
 class _HeldHere(threading.local):

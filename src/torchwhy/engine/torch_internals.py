@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -45,6 +46,9 @@ def _always() -> bool:
 
 # Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.
 backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
+# The parameters and the modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
+own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
@@ -62,11 +66,6 @@ def makes_new_memory(operation: torch._ops.OpOverload) -> bool:
 def saved_input(node: torch.autograd.graph.Node) -> Tensor:
     """Return the input that a node of the graph keeps for its backward pass; those of batch and instance norm have one."""
     return node._saved_input  # type: ignore[attr-defined]
-
-
-def own_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that a module has itself, those of the modules in it left out, without walking these."""
-    return [p for p in module._parameters.values() if p is not None]
 
 
 def put_buffer(module: nn.Module, name: str, buffer: Tensor) -> None:

@@ -19,7 +19,9 @@ class InputXGradient(GradientBased):
     """
 
     multiplies_by_input: ClassVar[bool] = True
+    is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1605.01713"
 
-    def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
+    def from_gradients(self, problem: Problem, gradients: Tensors) -> Tensors:
+        """Return the gradients times the inputs."""
         return tuple(x * g for x, g in zip(problem.x, gradients))

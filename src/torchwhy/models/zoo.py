@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -155,7 +156,7 @@ def _timm(name: str, weights: str | Path, num_classes: int | None) -> LoadedMode
     if short not in names:
         raise ValueError(f"name: timm has no model {short!r}{did_you_mean(short, names)}")
     download = _wants_download(weights, ("DEFAULT",))
-    options = {} if num_classes is None else {"num_classes": num_classes}
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     with seeded():
         model = _download(name, weights, partial(timm.create_model, short, pretrained=download, **options))
     config = timm.data.resolve_model_data_config(model)

@@ -144,7 +144,7 @@ def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, f
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 
 
-def line_style(index: int) -> dict[str, str]:
+def line_style(index: int) -> dict[str, Any]:
     """Return colour and dashes of a line: another colour each, then the same colours dashed."""
     return {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", ":")[index // len(LINES) % 3]}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -169,7 +169,7 @@ def _rows(
     return rows
 
 
-def _each(value: Array | Sequence[Array]) -> list[Array]:
+def _each(value: Any) -> list[Array]:
     """Return the rows of a batch (N, C, H, W) or a list of arrays; one array of fewer dimensions is one row."""
     if isinstance(value, (list, tuple)) and isinstance(value[0], (np.ndarray, torch.Tensor)):
         return list(value)

@@ -57,7 +57,11 @@ def heatmap(
     """
     from torchwhy.visualize import drawing as draw
 
-    values, under = _over(image, attribution, channels)
+    under: np.ndarray | None = None
+    if image is None:
+        values = to_map(attribution, channels)
+    else:
+        values, under = _over(image, attribution, channels)
     limit, signed = find_scale(values, percentile, signed)
     aspect = values.shape[0] / values.shape[1]
     low = aspect < 0.4  # the colour bar goes below, where there is room for it
@@ -118,8 +122,7 @@ def blend(
     return draw.mix_colors(to_unit(values, limit, signed), under, alpha, signed, cmap)
 
 
-def _over(image: Array | None, attribution: Array, channels: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the map and, of the map's size, the grey photo under it, if there is one."""
-    values = to_map(attribution, channels)
-    under = None if image is None else grey(image)
-    return (values, under) if under is None else (resize_image(values, under.shape), under)
+def _over(image: Array, attribution: Array, channels: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the map, of its image's size, and the grey photo under it."""
+    under = grey(image)
+    return resize_image(to_map(attribution, channels), under.shape), under

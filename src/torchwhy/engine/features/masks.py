@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchwhy.engine.run.rows import baseline_at, index_rows, to_device
 from torchwhy.problem import Problem
@@ -129,26 +130,29 @@ class SlidingWindows:
 
         Shape: (M, *), 1 along the dimensions that every window covers whole.
         """
-        valid = (index >= 0) & (index < math.prod(self.counts))
+        total = math.prod(self.counts)
+        valid = (index >= 0) & (index < total)
         inside = to_device(valid, device).view(-1, *[1] * len(self.shape))
-        for dim, at in enumerate(torch.unravel_index(index.clamp(0, math.prod(self.counts) - 1), self.counts)):
-            if self.size[dim] < self.shape[dim]:
-                start, here = (
-                    to_device(at, device)[:, None] * self.step[dim],
-                    torch.arange(self.shape[dim], device=device),
-                )
-                line = (here >= start) & (here < start + self.size[dim])
-                inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
+        left = index.clamp(0, total - 1)
+        for dim in reversed(range(len(self.shape))):  # the last dimension counts fastest
+            if self.counts[dim] == 1 and self.size[dim] == self.shape[dim]:
+                continue
+            at, left = left % self.counts[dim], left // self.counts[dim]
+            start, here = to_device(at, device)[:, None] * self.step[dim], torch.arange(self.shape[dim], device=device)
+            line = (here >= start) & (here < start + self.size[dim])
+            inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
         return ~inside
 
     def mean_over(self, values: Tensor) -> Tensor:
         """Return the mean value of the windows that cover each element.  Shape: values (N, windows), result (N, *shape)."""
         mean = values.view(-1, *self.counts)
         for n, size, step, count in zip(self.shape, self.size, self.step, self.counts):
+            mean = mean.movedim(1, -1)  # the first dimension left of windows; its elements come last
+            if count == 1:
+                mean = mean.expand(*mean.shape[:-1], n)
+                continue
             at = torch.arange(n, device=values.device)
             first, last = ((at - size) // step + 1).clamp(min=0), (at // step).clamp(max=count - 1)  # that cover it
-            mean = mean.movedim(1, -1)  # the first dimension left of windows; its elements come last
-            most = int((last - first).max()) + 1
-            each = (mean[..., (last - k).clamp(min=0)] * (last - k >= first) for k in range(most))
-            mean = sum(each, start=values.new_zeros(n)) / (last - first + 1)
+            total = F.pad(mean.cumsum(-1), (1, 0))
+            mean = (total[..., last + 1] - total[..., first]) / (last - first + 1)
         return mean

@@ -49,15 +49,19 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
     """
     where = layer if isinstance(layer, Layer) else Layer(layer)
-    modules = dict(model.named_modules())
     if isinstance(where.module, str):
-        name = _embedding_layer_name(model, modules) if where.module == "embeddings" else where.module
-        module = modules.get(name)
-        if module is None:
-            near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or [n for n in modules if n][-5:]
-            raise LookupError(f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}")
+        name = _embedding_layer_name(model) if where.module == "embeddings" else where.module
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            names = [n for n, _ in model.named_modules() if n]
+            near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or names[-5:]
+            raise LookupError(
+                f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}"
+            ) from None
     elif isinstance(where.module, nn.Module):
-        name, module = next(((n, m) for n, m in modules.items() if m is where.module), ("", where.module))
+        module = where.module
+        name = next((n for n, m in model.named_modules() if m is module), "")
         if module is not model and not name:
             raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
     else:
@@ -65,11 +69,12 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
     return ResolvedLayer(name, module, where.call, where.output, where.input or input)
 
 
-def _embedding_layer_name(model: nn.Module, modules: dict[str, nn.Module]) -> str:
+def _embedding_layer_name(model: nn.Module) -> str:
     """Return the name of what ``layer="embeddings"`` means.
 
     A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
     """
+    modules = dict(model.named_modules())
     named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
     if named:
         return named[0]

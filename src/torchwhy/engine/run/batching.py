@@ -13,6 +13,7 @@ bits. The one exception is a call that runs out of memory, which is repeated wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ memory_budget: dict[str, int] = {"cpu": 2**30, "cuda": 2**33}
 
 FEW_ROWS = 8  # work of less than twice as many rows is one call, and nothing is counted
 FEW_ROWS_CUDA = 64  # the same on a GPU
+SMALL_ROWS = 64  # of work whose inputs take less than one part in SMALL_WORK of the budget: it is one call as well
+SMALL_WORK = 2**14
 MAX_ROWS = 4096  # of any call
 ROWS_MULTIPLE = 8  # of which the rows of long calls are a multiple
 CPU_TENSOR = 2**25  # bytes of one tensor; the C library gives larger ones back when freed, and to get them anew is slow
@@ -93,6 +96,9 @@ class Batching:
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
+        # of a row of the inputs; tokens, which are integers, may become much
+        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / len(inputs[0])
+        self._row_bytes = max(row, 1.0)
         if parent is None:
             self.plan = CallPlan(batch_size)
         else:
@@ -125,7 +131,8 @@ class Batching:
         with self._bar(total) if self.progress else nullcontext(int) as advance:
             while start < total:
                 left = total - start
-                cost = CallCost() if left >= 2 * self._few_rows and not self.plan.is_decided else None
+                is_counted = left >= 2 * self._few_rows and not self.plan.is_decided and not self._is_small(left)
+                cost = CallCost() if is_counted else None
                 whole = cost is None and left <= (self.plan.rows or left)
                 size = left if whole else self._rows_of_call(left, is_counted=cost is not None)
                 try:
@@ -140,6 +147,10 @@ class Batching:
                 start += size
                 advance(size)
                 yield result
+
+    def _is_small(self, left: int) -> bool:
+        """Say whether so many rows are one call anyway, by the size of their inputs."""
+        return left <= SMALL_ROWS and left * self._row_bytes * SMALL_WORK <= budget_of(self.device)
 
     def _rows_of_call(self, left: int, *, is_counted: bool) -> int:
         """Return the rows of the next call, when so many are left."""

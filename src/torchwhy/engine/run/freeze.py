@@ -13,20 +13,17 @@ from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.torch_internals import BatchNormModule, DropoutModule, own_modules, own_parameters, put_buffer
 
 
-def _acquire(thing: Any, change: Callable[[], Any], undo: Callable[[], Any]) -> int:
-    """Hold a thing, under the lock: the first holder changes it, the last one undoes that."""
+def _acquire(thing: Any, switch: Callable[[bool], Any], during: bool) -> int:
+    """Hold a thing, under the lock: the first holder switches it, the last one switches it back."""
     held = state.held.get(id(thing))
     if held is None:
-        change()
-        held = state.held[id(thing)] = [0, undo, thing]
+        switch(during)
+        held = state.held[id(thing)] = [0, switch, not during, thing]
     held[0] += 1
     return id(thing)
-
-
-def _nothing() -> None:
-    """Change nothing."""
 
 
 def _release_all(held: Sequence[int]) -> None:
@@ -35,7 +32,8 @@ def _release_all(held: Sequence[int]) -> None:
         for key in held:
             state.held[key][0] -= 1
             if not state.held[key][0]:
-                state.held.pop(key)[1]()
+                _, switch, before, _ = state.held.pop(key)
+                switch(before)
 
 
 class HeldModel:
@@ -61,17 +59,17 @@ class HeldModel:
         seen: set[nn.Module] = set()
         for name, module in waiting:  # grows while it is read
             seen.add(module)
-            for p in module._parameters.values():
+            for p in own_parameters(module).values():
                 if p is None:
                     continue
                 self.device = self.device or p.device
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
-                    self.mine.append(_acquire(p, partial(p.requires_grad_, False), partial(p.requires_grad_, True)))
+                    self.mine.append(_acquire(p, p.requires_grad_, False))
             if module.training:
                 self._hold_training(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
-            for key, child in module._modules.items():
+            for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
 
@@ -82,7 +80,7 @@ class HeldModel:
         buffers = {k: b for k, b in module.named_buffers(recurse=False) if not b.is_inference()}
         if buffers:
             values = {k: (b, b.clone()) for k, b in buffers.items()}
-            self.mine.append(_acquire(module, _nothing, partial(_restore_buffers, module, values)))
+            self.mine.append(_acquire(module, partial(_restore_buffers, module, values), False))
 
 
 @contextmanager
@@ -109,7 +107,7 @@ def freeze_parameters(model: Any) -> Iterator[HeldModel]:
 
 def is_random_in_training(module: nn.Module) -> bool:
     """Say whether a module's output is random, or mixes rows, in training mode."""
-    if isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
+    if isinstance(module, (DropoutModule, BatchNormModule)):
         return True
     share = getattr(module, "dropout", 0)  # of attention and LSTM, which drop out by themselves
     between = not isinstance(module, nn.RNNBase) or module.num_layers > 1  # layers that there are not
@@ -117,20 +115,22 @@ def is_random_in_training(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """Let each buffer be the tensor that it was, with the value that it had."""
+def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]], back: bool) -> None:
+    """Let each buffer be the tensor that it was, with the value that it had, when the module is let go."""
+    if not back:
+        return
     for name, (buffer, value) in buffers.items():
         if not buffer.equal(value):
             buffer.copy_(value)
-        module._buffers[name] = buffer
+        put_buffer(module, name, buffer)
 
 
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
     """Switch cuDNN off while open, in any thread; the last one out restores it."""
     with state.lock:
-        undo = partial(setattr, cudnn, "enabled", cudnn.enabled)
-        mine = [_acquire(cudnn, partial(setattr, cudnn, "enabled", False), undo)]
+        on = cudnn.enabled or id(cudnn) in state.held
+        mine = [_acquire(cudnn, partial(setattr, cudnn, "enabled"), False)] if on else []
     try:
         yield
     finally:
@@ -140,7 +140,8 @@ def _without_cudnn() -> Iterator[None]:
 @contextmanager
 def isolated(model: Any) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
-    with torch.inference_mode(False), torch.no_grad(), freeze_parameters(model) as held:
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with mode, torch.no_grad(), freeze_parameters(model) as held:
         if torch.get_default_device().type == "cpu":
             yield held
             return
@@ -151,7 +152,8 @@ def isolated(model: Any) -> Iterator[HeldModel]:
 @contextmanager
 def enable_grad_for(model: Any, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    with torch.inference_mode(False), torch.enable_grad():
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with mode, torch.enable_grad():
         if device.type != "cuda":
             yield
             return
