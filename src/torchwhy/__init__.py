@@ -35,13 +35,59 @@ if TYPE_CHECKING:
         targets as targets,
         visualize as visualize,
     )
-    from torchwhy.attention.alti import ALTI as ALTI
+    from torchwhy.gradient.saliency import Saliency as Saliency
+    from torchwhy.gradient.input_x_gradient import InputXGradient as InputXGradient
+    from torchwhy.gradient.smoothgrad import SmoothGrad as SmoothGrad
+    from torchwhy.gradient.smoothgrad import SquareGrad as SquareGrad
+    from torchwhy.gradient.smoothgrad import VarGrad as VarGrad
+    from torchwhy.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from torchwhy.gradient.expected_gradients import ExpectedGradients as ExpectedGradients
+    from torchwhy.gradient.gradient_shap import GradientSHAP as GradientSHAP
+    from torchwhy.gradient.blur_ig import BlurIG as BlurIG
+    from torchwhy.gradient.guided_ig import GuidedIG as GuidedIG
+    from torchwhy.gradient.idgi import IDGI as IDGI
+    from torchwhy.gradient.conductance import Conductance as Conductance
+    from torchwhy.gradient.internal_influence import InternalInfluence as InternalInfluence
+    from torchwhy.gradient.layer_activation import LayerActivation as LayerActivation
+    from torchwhy.cam.cam import CAM as CAM
+    from torchwhy.cam.grad_cam import GradCAM as GradCAM
+    from torchwhy.cam.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
+    from torchwhy.cam.grad_cam_plus_plus import SmoothGradCAMPlusPlus as SmoothGradCAMPlusPlus
+    from torchwhy.cam.xgrad_cam import XGradCAM as XGradCAM
+    from torchwhy.cam.hires_cam import HiResCAM as HiResCAM
+    from torchwhy.cam.hires_cam import ElementWiseCAM as ElementWiseCAM
+    from torchwhy.cam.layer_cam import LayerCAM as LayerCAM
+    from torchwhy.cam.shapley_cam import ShapleyCAM as ShapleyCAM
+    from torchwhy.cam.eigen_cam import EigenCAM as EigenCAM
+    from torchwhy.cam.eigen_cam import EigenGradCAM as EigenGradCAM
+    from torchwhy.cam.kpca_cam import KPCACAM as KPCACAM
+    from torchwhy.cam.score_cam import ScoreCAM as ScoreCAM
+    from torchwhy.cam.ss_cam import SSCAM as SSCAM
+    from torchwhy.cam.is_cam import ISCAM as ISCAM
+    from torchwhy.cam.ablation_cam import AblationCAM as AblationCAM
+    from torchwhy.cam.opti_cam import OptiCAM as OptiCAM
+    from torchwhy.cam.finer_cam import FinerCAM as FinerCAM
+    from torchwhy.cam.fullgrad import FullGrad as FullGrad
+    from torchwhy.cam.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
+    from torchwhy.perturbation.feature_ablation import FeatureAblation as FeatureAblation
+    from torchwhy.perturbation.feature_ablation import FeaturePermutation as FeaturePermutation
+    from torchwhy.perturbation.occlusion import Occlusion as Occlusion
+    from torchwhy.perturbation.rise import RISE as RISE
+    from torchwhy.perturbation.lime import LIME as LIME
+    from torchwhy.perturbation.extremal_perturbation import ExtremalPerturbation as ExtremalPerturbation
+    from torchwhy.perturbation.segments import patches as patches
+    from torchwhy.perturbation.segments import superpixels as superpixels
+    from torchwhy.shapley.exact_shapley import ExactShapley as ExactShapley
+    from torchwhy.shapley.kernel_shap import KernelSHAP as KernelSHAP
+    from torchwhy.shapley.kernel_shap import Banzhaf as Banzhaf
+    from torchwhy.shapley.shapley_sampling import ShapleySampling as ShapleySampling
+    from torchwhy.shapley.shapley_sampling import OwenValues as OwenValues
+    from torchwhy.shapley.linear_shap import LinearSHAP as LinearSHAP
+    from torchwhy.attention.rollout import AttentionRollout as AttentionRollout
+    from torchwhy.attention.rollout import RawAttention as RawAttention
     from torchwhy.attention.flow import AttentionFlow as AttentionFlow
     from torchwhy.attention.relevance import AttentionRelevance as AttentionRelevance
-    from torchwhy.attention.rollout import (
-        AttentionRollout as AttentionRollout,
-        RawAttention as RawAttention,
-    )
+    from torchwhy.attention.alti import ALTI as ALTI
     from torchwhy.attribution import Attribution as Attribution
     from torchwhy.backprop.deeplift import (
         DeepLIFT as DeepLIFT,
@@ -62,32 +108,6 @@ if TYPE_CHECKING:
         Noise as Noise,
         Uniform as Uniform,
     )
-    from torchwhy.cam.ablation_cam import AblationCAM as AblationCAM
-    from torchwhy.cam.cam import CAM as CAM
-    from torchwhy.cam.eigen_cam import (
-        EigenCAM as EigenCAM,
-        EigenGradCAM as EigenGradCAM,
-        KPCACAM as KPCACAM,
-    )
-    from torchwhy.cam.finer_cam import FinerCAM as FinerCAM
-    from torchwhy.cam.fullgrad import FullGrad as FullGrad
-    from torchwhy.cam.gradient_cams import (
-        ElementWiseCAM as ElementWiseCAM,
-        GradCAM as GradCAM,
-        GradCAMPlusPlus as GradCAMPlusPlus,
-        HiResCAM as HiResCAM,
-        LayerCAM as LayerCAM,
-        ShapleyCAM as ShapleyCAM,
-        SmoothGradCAMPlusPlus as SmoothGradCAMPlusPlus,
-        XGradCAM as XGradCAM,
-    )
-    from torchwhy.cam.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
-    from torchwhy.cam.opti_cam import OptiCAM as OptiCAM
-    from torchwhy.cam.score_cam import (
-        ISCAM as ISCAM,
-        SSCAM as SSCAM,
-        ScoreCAM as ScoreCAM,
-    )
     from torchwhy.comparison import compare as compare
     from torchwhy.comparison_table import Comparison as Comparison
     from torchwhy.concept.dissection import NetworkDissection as NetworkDissection
@@ -97,51 +117,9 @@ if TYPE_CHECKING:
     )
     from torchwhy.concept.tcav import TCAV as TCAV
     from torchwhy.counterfactual.counterfactual import Counterfactual as Counterfactual
-    from torchwhy.engine.layers.resolve import Layer as Layer
+    from torchwhy.engine.layers.layer import Layer as Layer
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.explanation import Explanation as Explanation
-    from torchwhy.gradient.blur_ig import BlurIG as BlurIG
-    from torchwhy.gradient.conductance import (
-        Conductance as Conductance,
-        InternalInfluence as InternalInfluence,
-    )
-    from torchwhy.gradient.expected_gradients import (
-        ExpectedGradients as ExpectedGradients,
-        GradientSHAP as GradientSHAP,
-    )
-    from torchwhy.gradient.guided_ig import GuidedIG as GuidedIG
-    from torchwhy.gradient.idgi import IDGI as IDGI
-    from torchwhy.gradient.input_x_gradient import InputXGradient as InputXGradient
-    from torchwhy.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
-    from torchwhy.gradient.layer_activation import LayerActivation as LayerActivation
-    from torchwhy.gradient.saliency import Saliency as Saliency
-    from torchwhy.gradient.smoothgrad import (
-        SmoothGrad as SmoothGrad,
-        SquareGrad as SquareGrad,
-        VarGrad as VarGrad,
-    )
-    from torchwhy.perturbation.extremal_perturbation import ExtremalPerturbation as ExtremalPerturbation
-    from torchwhy.perturbation.feature_ablation import (
-        FeatureAblation as FeatureAblation,
-        FeaturePermutation as FeaturePermutation,
-    )
-    from torchwhy.perturbation.lime import LIME as LIME
-    from torchwhy.perturbation.occlusion import Occlusion as Occlusion
-    from torchwhy.perturbation.rise import RISE as RISE
-    from torchwhy.perturbation.segments import (
-        patches as patches,
-        superpixels as superpixels,
-    )
-    from torchwhy.shapley.exact_shapley import ExactShapley as ExactShapley
-    from torchwhy.shapley.kernel_shap import (
-        Banzhaf as Banzhaf,
-        KernelSHAP as KernelSHAP,
-    )
-    from torchwhy.shapley.linear_shap import LinearSHAP as LinearSHAP
-    from torchwhy.shapley.shapley_sampling import (
-        OwenValues as OwenValues,
-        ShapleySampling as ShapleySampling,
-    )
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -164,32 +142,33 @@ _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
     "targets": ["Neuron"],
-    "engine.layers.resolve": ["Layer"],
+    "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],
     "gradient.smoothgrad": ["SmoothGrad", "SquareGrad", "VarGrad"],
     "gradient.integrated_gradients": ["IntegratedGradients"],
-    "gradient.expected_gradients": ["ExpectedGradients", "GradientSHAP"],
+    "gradient.expected_gradients": ["ExpectedGradients"],
+    "gradient.gradient_shap": ["GradientSHAP"],
     "gradient.blur_ig": ["BlurIG"],
     "gradient.guided_ig": ["GuidedIG"],
     "gradient.idgi": ["IDGI"],
-    "gradient.conductance": ["Conductance", "InternalInfluence"],
+    "gradient.conductance": ["Conductance"],
+    "gradient.internal_influence": ["InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
     "cam.cam": ["CAM"],
-    "cam.gradient_cams": [
-        "GradCAM",
-        "GradCAMPlusPlus",
-        "SmoothGradCAMPlusPlus",
-        "XGradCAM",
-        "HiResCAM",
-        "ElementWiseCAM",
-        "LayerCAM",
-        "ShapleyCAM",
-    ],
-    "cam.eigen_cam": ["EigenCAM", "EigenGradCAM", "KPCACAM"],
-    "cam.score_cam": ["ScoreCAM", "SSCAM", "ISCAM"],
+    "cam.grad_cam": ["GradCAM"],
+    "cam.grad_cam_plus_plus": ["GradCAMPlusPlus", "SmoothGradCAMPlusPlus"],
+    "cam.xgrad_cam": ["XGradCAM"],
+    "cam.hires_cam": ["HiResCAM", "ElementWiseCAM"],
+    "cam.layer_cam": ["LayerCAM"],
+    "cam.shapley_cam": ["ShapleyCAM"],
+    "cam.eigen_cam": ["EigenCAM", "EigenGradCAM"],
+    "cam.kpca_cam": ["KPCACAM"],
+    "cam.score_cam": ["ScoreCAM"],
+    "cam.ss_cam": ["SSCAM"],
+    "cam.is_cam": ["ISCAM"],
     "cam.ablation_cam": ["AblationCAM"],
     "cam.opti_cam": ["OptiCAM"],
     "cam.finer_cam": ["FinerCAM"],

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchwhy import metrics as known_metrics
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.structure import flatten
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike
@@ -209,9 +210,7 @@ def _explain_rows(
 
 def _first_tensor(tensors: Inputs) -> Tensor:
     """Return a tensor, or the first of a tuple or dict of them."""
-    if isinstance(tensors, Tensor):
-        return tensors
-    return next(iter(tensors.values() if isinstance(tensors, Mapping) else tensors))
+    return flatten(tensors)[0][0]
 
 
 def _sum_channels(attributions: Inputs, inputs: Inputs) -> Inputs:

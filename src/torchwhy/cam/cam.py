@@ -6,8 +6,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
+from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.problem import Problem
 
 
@@ -32,33 +34,39 @@ class CAM(ClassActivationMap):
     paper: ClassVar[str] = "arXiv:1512.04150"
 
     def maps(self, problem: Problem) -> list[Tensor]:
-        """As for all."""
-        classes = self.classes(problem)
+        """Return the maps whose weights are those of the class."""
+        classes = self.target_classes(problem)
         found = []
-        for a, place in zip(self.activations(problem), problem.read_layers):
-            head, rectified = self._head(problem, a[:1])
-            if head is None:
-                raise ValueError(
-                    f"layer: {place} is not followed by global average pooling and one linear layer that gives the output, as "
-                    "CAM asks for; GradCAM is for every model"
-                )
+        for a, layer in zip(self.activations(problem), problem.read_layers):
+            head, rectified = _find_head(problem, a[:1], layer)
             weights = head.weight.detach()[classes].to(a)
             found.append(weighted_sum(a.clamp(min=0) if rectified else a, weights))
         return found
 
-    @staticmethod
-    def _head(problem: Problem, a: Tensor) -> tuple[nn.Linear | None, bool]:
-        """The linear layer that gives the model's output from the means of ``a`` ``(1, C, *grid)``; rectified first?"""
-        exact = problem.replace(precision=None)  # as the activations are
-        passed = exact.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
-        output = passed[-1][1]
-        for place, tensor in reversed(passed):
-            head = place.module
-            if isinstance(head, nn.Linear) and head.in_features == a.shape[1] and tensor.shape == output.shape:
-                close = torch.finfo(output.dtype).eps ** 0.5 * float(output.detach().abs().max())
-                for rectified in (False, True):
-                    means = (a.clamp(min=0) if rectified else a).flatten(2).mean(2)
-                    y = torch.nn.functional.linear(means.to(head.weight), head.weight, head.bias)
-                    if torch.allclose(y.to(output), output, rtol=0, atol=close):
-                        return head, rectified
-        return None, False
+
+def _find_head(problem: Problem, a: Tensor, layer: ResolvedLayer) -> tuple[nn.Linear, bool]:
+    """Return the linear layer that makes the output of the means of ``a`` ``(1, C, *grid)``, and whether a ReLU is between.
+
+    Raises:
+        ValueError: there is none.
+    """
+    exact = problem.replace(precision=None)  # as the activations are
+    passed = exact.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+    output = passed[-1][1]
+    for place, tensor in reversed(passed):
+        head = place.module
+        if isinstance(head, nn.Linear) and head.in_features == a.shape[1] and tensor.shape == output.shape:
+            for rectified in (False, True):
+                if _gives_output(head, a.clamp(min=0) if rectified else a, output):
+                    return head, rectified
+    raise ValueError(
+        f"layer: {layer} is not followed by global average pooling and one linear layer that gives the output, as "
+        "CAM asks for; GradCAM is for every model"
+    )
+
+
+def _gives_output(head: nn.Linear, a: Tensor, output: Tensor) -> bool:
+    """Say whether a linear layer of the means of ``a`` ``(1, C, *grid)`` is the output, but for rounding."""
+    y = F.linear(a.flatten(2).mean(2).to(head.weight), head.weight, head.bias)
+    close = torch.finfo(output.dtype).eps ** 0.5 * float(output.detach().abs().max())
+    return torch.allclose(y.to(output), output, rtol=0, atol=close)

@@ -1,4 +1,8 @@
-"""The base of the class activation maps: a layer's channels, weighted, added up and laid over the picture."""
+"""The base of the class activation maps: a layer's channels, weighted, added up and laid over the picture.
+
+A method is its ``weights(a, g)``, from activations and gradients that lie on a grid; ``combine`` where it is no weighted sum;
+``maps`` where it takes more than one pass forward and one back.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,13 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, image_input_index, spatial_shape
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, resize_maps, spatial_shape
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
-from torchwhy.engine.run.rows import at_least_float32
+from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.targets import Target
@@ -36,8 +39,8 @@ class ClassActivationMap(Attribution):
             ours); without it a map is signed.
         upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
         reshape: a callable activations → ``(N, C, *grid)`` for layouts that are not known: convolutions of 1 to 3 dimensions,
-            grids with the channels last, sequences of tokens, with others before them, and windows of such grids are found
-            by themselves.
+            grids with the channels last, sequences of tokens, also with others before them, and windows of such grids need
+            none.
 
     Raises:
         ValueError: the layer has no grid, or the target does not depend on it.
@@ -50,49 +53,49 @@ class ClassActivationMap(Attribution):
 
     layer_role: ClassVar[LayerRole] = "read"
     gives_one_map: ClassVar[bool] = True
-    derive: ClassVar[GradientFunction] = staticmethod(compute_gradients)
+    layer_gradient: ClassVar[GradientFunction] = staticmethod(compute_gradients)
 
     def weights(self, a: Tensor, g: Tensor) -> Tensor:
-        """Weights ``(M, C)`` or ``(M, C, *grid)`` from activations and gradients ``(M, C, *grid)``."""
+        """Return weights ``(M, C)`` or ``(M, C, *grid)``, from activations and gradients ``(M, C, *grid)``."""
         raise NotImplementedError
 
     def combine(self, a: Tensor, g: Tensor) -> Tensor:
-        """Maps ``(M, *grid)`` from activations and gradients ``(M, C, *grid)``."""
+        """Return maps ``(M, *grid)``, from activations and gradients ``(M, C, *grid)``."""
         return weighted_sum(a, self.weights(a, g))
 
-    def maps(self, problem: Problem) -> list[Tensor]:
-        """One map ``(N, *grid)`` for each layer, with its negative part."""
+    def maps(self, problem: Problem) -> Sequence[Tensor]:
+        """Return one map ``(N, *grid)`` for each layer, with its negative part."""
 
         def work(start: int, stop: int) -> list[Tensor]:
-            rows = problem.rows[start:stop]
-            _, gradients, activations = problem.run.gradients_and_activations(
-                [x[start:stop] for x in problem.x], rows, self.derive
-            )
-            views = self.views(problem, activations, len(rows))
-            return [
-                self.combine(at_least_float32(f(a)), at_least_float32(_slopes(f, g)))
-                for f, a, g in zip(views, activations, gradients)
-            ]
+            z = [x[start:stop] for x in problem.x]
+            _, slopes, activations = problem.run.gradients_and_activations(z, rows[start:stop], self.layer_gradient)
+            found = []
+            for layout, a, g in zip(self.grid_layouts(problem, activations, stop - start), activations, slopes):
+                cells = layout(g)
+                if isinstance(layout, GridLayout) and layout.extra:
+                    _check_cells(g, cells)
+                found.append(self.combine(at_least_float32(layout(a)), at_least_float32(cells)))
+            return found
 
-        return [torch.cat(parts) for parts in zip(*problem.run.batches(problem.n, work))]
+        rows = problem.rows
+        return problem.run.concatenated(len(rows), work)
 
-    def views(self, problem: Problem, tensors: Tensors, m: int) -> list[ToGrid]:
-        """What turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
-        size = spatial_shape(problem.x[image_input_index(problem.x)])
+    def grid_layouts(self, problem: Problem, tensors: Tensors, m: int) -> list[ToGrid]:
+        """Return what turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
+        size = spatial_shape(max(problem.x, key=Tensor.dim))
         return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.read_layers, tensors)]
 
     def activations(self, problem: Problem) -> list[Tensor]:
-        """The activations ``(N, C, *grid)`` of each layer."""
+        """Return the activations ``(N, C, *grid)`` of each layer."""
 
         def arrange(passed: Tensors, m: int) -> list[Tensor]:
-            return [f(a) for f, a in zip(self.views(problem, passed, m), passed)]
+            return [layout(a) for layout, a in zip(self.grid_layouts(problem, passed, m), passed)]
 
-        return [
-            at_least_float32(a) for a in problem.run.activations(problem.read_layers, problem.x, problem.rows, arrange)
-        ]
+        found = problem.run.activations(problem.read_layers, problem.x, problem.rows, arrange)
+        return [at_least_float32(a) for a in found]
 
-    def classes(self, problem: Problem) -> Tensor:
-        """The class ``(N,)`` of each row, for methods that explain nothing else.
+    def target_classes(self, problem: Problem) -> Tensor:
+        """Return the class ``(N,)`` of each row, for methods that explain nothing else.
 
         Raises:
             TypeError: the target is no class.
@@ -106,38 +109,41 @@ class ClassActivationMap(Attribution):
 
     def _attribute(self, problem: Problem) -> Result:
         maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]
-        if len(maps) > 1 and not self.upsample:
-            raise ValueError(
-                "upsample=False: the maps of several layers are joined at the input's size; give one layer"
-            )
         details = {"layer": ", ".join(layer.name for layer in problem.read_layers)}
         if not self.upsample:
             return Result((maps[0][:, None],), details=details)
-        size = spatial_shape(problem.x[image_input_index(problem.x)])
+        size = spatial_shape(max(problem.x, key=Tensor.dim))
         if len(maps) > 1:
-            peaks = [m.flatten(1).abs().amax(1).reshape(-1, *[1] * (m.dim() - 1)) for m in maps]
+            peaks = [expand_like(m.flatten(1).abs().amax(1), m) for m in maps]
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
         large = [resize_maps(m[:, None], size) for m in maps]
         return Result((large[0] if len(large) == 1 else torch.stack(large).mean(0),), details=details)
 
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if not self.upsample and self.layer is not None and len(flatten(self.layer)[0]) > 1:
+            raise ValueError(
+                "upsample=False: the maps of several layers are joined at the input's size; give one layer"
+            )
+        if self.reshape is not None and not callable(self.reshape):
+            raise TypeError(f"reshape={self.reshape!r}: expected a callable, activations → (N, C, *grid), or None")
+
 
 def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
-    """The sum over c of w A, ``(N, *grid)``, for activations ``(N, C, *grid)`` and weights ``(N, C)`` or one per cell."""
+    """Return the sums over c of w A, ``(N, *grid)``: activations ``(N, C, *grid)``, weights ``(N, C)`` or one per cell."""
     if w.dim() == a.dim():
         return (w * a).sum(1)
     return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
 
 
-def _slopes(view: ToGrid, g: Tensor) -> Tensor:
-    """The gradients on the grid.
+def _check_cells(g: Tensor, cells: Tensor) -> None:
+    """Refuse gradients that are zero on all cells, but not on the other tokens.
 
     Raises:
-        ValueError: they are zero on all cells, but not on the other tokens.
+        ValueError: they are.
     """
-    cells = view(g)
-    if isinstance(view, GridLayout) and view.extra and bool(g.any() & ~cells.any()):
+    if bool(g.any() & ~cells.any()):
         raise ValueError(
             "layer: the target depends on this layer through its class or register tokens only, not through the cells of "
             "the picture; choose one below the last attention (such as the last block's first norm), or layer='auto'"
         )
-    return cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from torchwhy.cam.cam import CAM
 from torchwhy.cam.class_activation_map import ClassActivationMap
 from torchwhy.cam.eigen_cam import EigenCAM
-from torchwhy.cam.gradient_cams import GradCAM
+from torchwhy.cam.grad_cam import GradCAM
+from torchwhy.engine.prepare import all_outputs
 from torchwhy.engine.run.randomness import make_generator
+from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.targets import DerivedTarget, logits_per_row
@@ -47,16 +50,16 @@ class FinerCAM(ClassActivationMap):
 
     paper: ClassVar[str] = "arXiv:2501.11309"
 
-    def maps(self, problem: Problem) -> list[Tensor]:
-        """Return those of the other method."""
+    def maps(self, problem: Problem) -> Sequence[Tensor]:
+        """Return the other method's maps of the difference."""
         of = self.of or GradCAM(self.model)
-        target, classes = problem.target, self.classes(problem)[:, None]
-        # other classes may be ruled out, by -inf
-        y = problem.replace(target=_OutputOfClasses(target), check_finite=False).run.all_scores(problem.x)
-        compared = self._compared(y, target.select(y, problem.rows), classes.to(y.device))
+        target, classes = problem.target, self.target_classes(problem)[:, None]
+        y = at_least_float32(all_outputs(problem))
+        others, weights = self._similar_classes(y, target.select(y, problem.rows), classes.to(y.device))
+        difference = DifferenceFromClasses(target, self.strength, others, weights)
         generator = make_generator(getattr(of, "generator", None))
-        problem = problem.replace(target=_Difference(target, self.strength, *compared), generator=generator)
-        return replace(of, layer=self.layer, reshape=self.reshape).maps(problem)
+        inner = replace(of, layer=self.layer, reshape=self.reshape)
+        return inner.maps(problem.replace(target=difference, generator=generator))
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -67,11 +70,20 @@ class FinerCAM(ClassActivationMap):
                 f"of={type(of).__name__}: expected a class activation map that is made from the score, such as GradCAM"
             )
 
-    def _compared(self, y: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes that each row is compared with, and their w, ``(N, D)``, by outputs ``(N, C)``, classes ``(N, 1)``."""
+        if self.references is not None and not (self.references and all(_is_class(k) for k in self.references)):
+            raise ValueError(f"references={self.references!r}: expected classes, ints from 0, one or more")
+
+    def _similar_classes(self, y: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the classes that each row is compared with, and their w, both ``(N, D)``.
+
+        Args:
+            y: outputs ``(N, C)``.
+            own: the score ``(N,)`` of each row's class.
+            classes: these classes, ``(N, 1)``.
+        """
         if self.references is not None:
             others = torch.as_tensor(list(self.references), device=y.device).expand(len(y), -1)
-            if bool(((others == classes) | (others < 0) | (others >= y.shape[1])).any()):
+            if bool(((others == classes) | (others >= y.shape[1])).any()):
                 raise ValueError(
                     f"references={list(self.references)}: expected classes of the {y.shape[1]}, and not the target's"
                 )
@@ -83,16 +95,13 @@ class FinerCAM(ClassActivationMap):
         return others, (near if self.weighting == "softmax" else torch.zeros_like(near)).softmax(1)
 
 
-@dataclass
-class _OutputOfClasses(DerivedTarget):
-    """All outputs ``(M, ...)`` in the place of one score a row."""
-
-    def select(self, output: Any, rows: Tensor) -> Tensor:
-        return logits_per_row(output, len(rows))
+def _is_class(k: object) -> bool:
+    """Say whether a value can be the number of a class."""
+    return isinstance(k, Integral) and not isinstance(k, bool) and int(k) >= 0
 
 
 @dataclass
-class _Difference(DerivedTarget):
+class DifferenceFromClasses(DerivedTarget):
     """The score of the target less the mean score of classes like it.
 
     Args:
@@ -104,5 +113,6 @@ class _Difference(DerivedTarget):
     weights: Tensor
 
     def select(self, output: Any, rows: Tensor) -> Tensor:
+        """Return the differences ``(M,)`` of rows ``(M,)``."""
         near = logits_per_row(output, len(rows)).gather(1, self.others[rows])
         return self.target.select(output, rows) - self.strength * (self.weights[rows].to(near) * near).sum(1)

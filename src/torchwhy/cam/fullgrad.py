@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, spatial_shape
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.cam.biases import adds_constant, constant_of, result_layer
+from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, resize_maps, spatial_shape
+from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.gradients import compute_gradients
-from torchwhy.engine.run.rows import at_least_float32
+from torchwhy.engine.run.rows import at_least_float32, expand_like
+from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-
-_NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, _NormBase)
 
 
 class FullGrad(Attribution):
@@ -45,83 +42,94 @@ class FullGrad(Attribution):
     paper: ClassVar[str] = "arXiv:1905.00780"
 
     def _attribute(self, problem: Problem) -> Result:
-        if self.layer is not None:
-            raise ValueError("layer: FullGrad adds up all layers; leave it out")
-        if not isinstance(problem.model, nn.Module):
-            raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
-        passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
-        calls = Counter(place.name for place, _ in passed)
-        layers = [
-            (place if calls[place.name] > 1 else replace(place, call=None), batch_axis_of_one_row(tuple(t.shape)))
-            for place, t in passed
-            if _adds(place.module)
-        ]
-        problem = problem.replace(read_layers=tuple(_own(place) for place, _ in layers))
-        found = problem.run.batches(problem.n, lambda a, b: self._maps(problem, layers, problem.rows[a:b]))
-        maps, gaps = map(torch.cat, zip(*found))
+        layers = _layers_with_constants(problem)
+        problem = problem.replace(read_layers=tuple(result_layer(one.layer) for one in layers))
+
+        def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            return _maps_and_gaps(problem, layers, problem.rows[start:stop])
+
+        maps, gaps = problem.run.concatenated(problem.n, work)
         return Result((maps[:, None],), gaps)
 
-    def _maps(
-        self, problem: Problem, layers: Sequence[tuple[ResolvedLayer, BatchAxis]], rows: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The maps ``(M, *size)`` of some rows, and how far their terms are from adding up."""
-        inputs, picture = [x[rows] for x in problem.x], image_input_index(problem.x)
-        leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
-        with torch.enable_grad():
-            z = [x.clone() for x in inputs]
-        scores, slopes, _ = problem.run.gradients_and_activations(
-            z, rows, lambda s, at, what: compute_gradients(s, [*leaves, *at], what=what)
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.layer is not None:
+            raise ValueError("layer: FullGrad adds up all layers; leave it out")
+
+
+class LayerWithConstant(NamedTuple):
+    """A layer that adds a constant, and where the rows are in what it gives."""
+
+    layer: ResolvedLayer
+    rows: BatchAxis
+
+
+def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
+    """Return the layers that add a constant, found by running the model on the first row."""
+    if not isinstance(problem.model, nn.Module):
+        raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
+    passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+    calls = Counter(layer.name for layer, _ in passed)
+    return [
+        LayerWithConstant(
+            layer if calls[layer.name] > 1 else replace(layer, call=None), batch_axis_of_one_row(tuple(t.shape))
         )
-        size, total, maps = spatial_shape(problem.x[picture]), at_least_float32(scores), []
-        for x, g in zip(leaves, slopes):
+        for layer, t in passed
+        if adds_constant(layer.module)
+    ]
+
+
+def _maps_and_gaps(problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maps ``(M, *size)`` of some rows, and how far their terms are from adding up to the score, ``(M,)``."""
+    size, maps = spatial_shape(problem.x[image_input_index(problem.x)]), []
+    inputs = [x[rows] for x in problem.x]
+    scores, by_input, by_layer = _gradients(problem, inputs, rows)
+    left = at_least_float32(scores)
+    for term, on_grid in _terms(problem, layers, inputs, by_input, by_layer):
+        left = left - term.flatten(1).sum(1)
+        if on_grid is not None:
+            maps.append(_unit_map(on_grid, size))
+    return torch.stack(maps).sum(0), left.abs()
+
+
+def _gradients(problem: Problem, inputs: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor | None], Tensors]:
+    """Return scores ``(M,)``, gradients by the inputs (None for whole numbers), and by what the read layers give."""
+    leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
+    with torch.enable_grad():
+        z = [x.clone() for x in inputs]
+
+    def gradients_of_both(scores: Tensor, at: Sequence[Tensor], what: str) -> Tensors:
+        return compute_gradients(scores, [*leaves, *at], what=what)
+
+    scores, found, _ = problem.run.gradients_and_activations(z, rows, gradients_of_both)
+    by_leaf = iter(found[: len(leaves)])
+    return scores, [next(by_leaf) if x.is_floating_point() else None for x in inputs], found[len(leaves) :]
+
+
+def _terms(
+    problem: Problem,
+    layers: Sequence[LayerWithConstant],
+    inputs: Sequence[Tensor],
+    by_input: Sequence[Tensor | None],
+    by_layer: Sequence[Tensor],
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield x ⊙ ∇x f and each b ⊙ ∇z f, ``(M, ...)``, and the same on a grid ``(M, C, *grid)``, None where it has none."""
+    picture = image_input_index(problem.x)
+    size = spatial_shape(problem.x[picture])
+    for i, (x, g) in enumerate(zip(inputs, by_input)):
+        if g is not None:
             term = at_least_float32(x.detach() * g)
-            total = total - term.flatten(1).sum(1)
-            if x is inputs[picture]:
-                maps.append(_normalized_map(term if term.dim() > 2 else term[:, None], size))
-        for (place, layout), g in zip(layers, slopes[len(leaves) :]):
-            term = layout.split(at_least_float32(g * _constant(place.module, g.shape)), len(rows))
-            total = total - term.flatten(1).sum(1)
-            view = None if layout.axis is None else find_grid(place, term, len(rows), size)
-            if view is not None and in_proportion(view.size, size):
-                maps.append(_normalized_map(view(term), size))
-        return torch.stack(maps).sum(0), total.abs()
+            with_channels = term if term.dim() > 2 else term[:, None]
+            yield term, with_channels if i == picture else None
+    for (layer, rows), g in zip(layers, by_layer):
+        term = rows.split(at_least_float32(g * constant_of(layer.module, g.shape)), len(inputs[0]))
+        grid = None if rows.axis is None else find_grid(layer, term, len(term), size)
+        yield term, grid(term) if grid is not None and in_proportion(grid.size, size) else None
 
 
-def _adds(module: nn.Module) -> bool:
-    """Whether a module is known to add a constant, whatever comes in."""
-    known = isinstance(module, (_ConvNd, nn.Linear, *_NORM_MODULES))
-    return known and (getattr(module, "bias", None) is not None or _fixed(module))
-
-
-def _own(place: ResolvedLayer) -> ResolvedLayer:
-    """Where a layer's own result passes: some norms, such as those of timm, hold an activation and apply it, too."""
-    act = getattr(place.module, "act", None)
-    if not isinstance(place.module, _NORM_MODULES) or not isinstance(act, nn.Module):
-        return place
-    return replace(place, name=f"{place.name}.act", module=act, input=True)
-
-
-def _fixed(module: nn.Module) -> bool:
-    """Whether a module is a norm whose mean and variance do not depend on what comes in."""
-    return isinstance(module, _NormBase) and module.running_mean is not None and not module.training
-
-
-def _constant(module: Any, shape: torch.Size) -> Tensor:
-    """What a module adds, laid along the channels of a result of this shape: its second axis, or the last ones."""
-    bias, dims = module.bias, len(shape)
-    if _fixed(module):
-        scale = (module.running_var + module.eps).rsqrt() * (1 if module.weight is None else module.weight)
-        bias = (0 if bias is None else bias) - module.running_mean * scale
-    last = isinstance(module, nn.Linear)
-    if isinstance(module, nn.LayerNorm):  # subclasses in vision models may have the channels second
-        width, second = tuple(module.normalized_shape), tuple(shape[1:2])
-        last = type(module) is nn.LayerNorm or dims < 4 or (shape[-1:] == width and second != width)
-    return bias.detach() if last else bias.detach().reshape(-1, *[1] * (dims - 2))
-
-
-def _normalized_map(term: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The sum over the channels of ψ(term ``(M, C, *grid)``), ``(M, *size)``; 0 where the term is the same everywhere."""
+def _unit_map(term: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return the sum over the channels of ψ(term ``(M, C, *grid)``), ``(M, *size)``; 0 where the term is the same everywhere."""
     values = term.abs()
     flat = values.flatten(1)
-    low, high = (t.reshape(-1, *[1] * (term.dim() - 1)) for t in (flat.amin(1), flat.amax(1)))
+    low, high = expand_like(flat.amin(1), values), expand_like(flat.amax(1), values)
     return resize_maps(torch.where(high > low, (values - low) / (high - low), 0).sum(1, keepdim=True), size)[:, 0]

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from torchwhy.cam.channels import broadcast_to_picture, unit_range_masks
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
-from torchwhy.cam.score_cam import unit_range
 from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
 from torchwhy.engine.run.freeze import enable_grad_for
 from torchwhy.engine.run.gradients import compute_gradients
 from torchwhy.problem import Problem
-from torchwhy.settings import Count
+from torchwhy.settings import Count, Positive
 
 
 class OptiCAM(ClassActivationMap):
@@ -32,22 +32,21 @@ class OptiCAM(ClassActivationMap):
     """
 
     n_steps: Count = 100
-    lr: float = 0.1
+    lr: Positive = 0.1
 
     paper: ClassVar[str] = "arXiv:2301.07002"
 
     def maps(self, problem: Problem) -> list[Tensor]:
-        """As for all; the layer is read once."""
+        """Return the maps at the end of the ascent; the layer is read once."""
         if not problem.x[image_input_index(problem.x)].is_floating_point():
             raise TypeError("inputs: OptiCAM masks a picture, and integers cannot be masked")
-        found = []
-        for a in self.activations(problem):
-            work = partial(self._ascent, problem, a)
-            found.append(problem.run.concatenated(problem.n, work))
-        return found
+        return [
+            problem.run.concatenated(problem.n, partial(self._maps_of_rows, problem, a))
+            for a in self.activations(problem)
+        ]
 
-    def _ascent(self, problem: Problem, a: Tensor, start: int, stop: int) -> Tensor:
-        """The maps ``(M, *grid)`` of some rows, for activations ``(N, C, *grid)``."""
+    def _maps_of_rows(self, problem: Problem, a: Tensor, start: int, stop: int) -> Tensor:
+        """Return the maps ``(M, *grid)`` of rows ``start`` to ``stop - 1``, for activations ``(N, C, *grid)``."""
         a, rows, picture = a[start:stop], problem.rows[start:stop], image_input_index(problem.x)
         z, size = [x[rows] for x in problem.x], spatial_shape(problem.x[picture])
         x = z[picture]
@@ -55,8 +54,7 @@ class OptiCAM(ClassActivationMap):
         adam = torch.optim.Adam([u], lr=self.lr, maximize=True)
         for _ in range(self.n_steps):
             with enable_grad_for(problem.model, x.device):
-                mask = unit_range(weighted_sum(a, u.softmax(1)), size).to(x)
-                z[picture] = x * (mask[:, None] if x.dim() > 2 else mask)
+                z[picture] = x * broadcast_to_picture(unit_range_masks(weighted_sum(a, u.softmax(1)), size), x)
                 scores = problem.run.scores_with_graph([t.clone() for t in z], rows)  # the model may work in place
                 (u.grad,) = compute_gradients(scores, [u], what=problem.input_name)
             adam.step()

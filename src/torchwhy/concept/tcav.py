@@ -14,11 +14,11 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
-from torchwhy.engine.layers.resolve import ResolvedLayer, resolve_layer
+from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
@@ -166,7 +166,7 @@ class TCAV(Attribution):
             facts = json.loads((file.metadata() or {}).get("tcav", "null"))
             if facts is None:
                 raise ValueError(f"{path}: not a file written by TCAV.save()")
-            layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+            layers = flatten(self.layer)[0]
             places = [_name(resolve_layer(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
             if facts["layers"] != places or facts["pool"] != self.pool:
                 theirs, ours = (", ".join(map(repr, names)) for names in (facts["layers"], places))
@@ -254,7 +254,7 @@ class TCAV(Attribution):
         for name in ("level", "held_out"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share between 0 and 1")
-        if "auto" in (self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]):
+        if "auto" in flatten(self.layer)[0]:
             raise ValueError(
                 "layer='auto' depends on the target, and the vectors are learnt before there is one: name it"
             )

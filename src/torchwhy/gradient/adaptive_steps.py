@@ -1,4 +1,12 @@
-"""Integration along the straight path with steps put where they are needed."""
+r"""Integration along the straight path with steps put where they are needed.
+
+The idea: on the line from baseline to input the gradients tell the *slope* of the score, :math:`f'(\alpha) = \nabla f \cdot
+(x - b)`, whose integral over an interval is known beforehand: it is the change of the score. So the trapezoid rule knows its
+own error in every interval, without a finer rule to compare with. Each round halves the intervals with the largest errors,
+of all rows and baselines together so that calls stay full, until the errors add up to less than the tolerance. An attribution
+is then the sum of the trapezoids of the *gradients*, whose nodes have to be kept as long as their interval may be halved again:
+intervals that need it least are *closed*, which adds their trapezoid to the sum and forgets their nodes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +17,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.rows import sum_per_row
+from torchwhy.engine.run.rows import at_least_float32, sum_per_row
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.paths import StraightPath
@@ -23,14 +30,12 @@ FIRST_INTERVALS = 8  # equal intervals at first
 INTERVALS_PER_ROUND = 8  # intervals halved at a time
 MAX_OPEN_NODES = 128  # nodes of a row whose gradients are kept at once
 MAX_GRADIENT_BYTES = 2**30  # bytes of gradients kept at once, in all: so many lines are at work
+SHORTEST_INTERVAL = 1e-6  # is not halved
 
 
 @dataclass
 class AdaptiveLine:
     """The trapezoids on the path from one baseline to one row.
-
-    The trapezoid of neighbouring nodes, and with it their gradients, can be refined as long as they are *open*; the ones
-    that need it least are added to ``done`` when more than ``MAX_OPEN_NODES`` nodes are kept, so that memory does not grow.
 
     Args:
         row, baseline: which path this is.
@@ -43,33 +48,31 @@ class AdaptiveLine:
     alphas: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)  # the derivative of the score by alpha
-    gradients: dict[float, Tensors] = field(default_factory=dict)
-    closed: set[float] = field(default_factory=set)  # left ends of the trapezoids in `done`
+    gradients: dict[float, Tensors] = field(default_factory=dict)  # of the nodes of open intervals
+    closed: set[float] = field(default_factory=set)  # left ends of the intervals in `done`
     done: Tensors | None = None
 
     def errors(self) -> list[float]:
-        """For each interval, the trapezoid's integral minus the change of the score, which it should equal."""
+        """Return for each interval the trapezoid's integral minus the change of the score, which it should equal."""
         a, s, f = self.alphas, self.slopes, self.scores
         return [(a[i + 1] - a[i]) * (s[i] + s[i + 1]) / 2 - (f[i + 1] - f[i]) for i in range(len(a) - 1)]
 
     def converged(self, tolerance: float) -> bool:
-        """The gap is small, and not by errors that happen to cancel."""
+        """Say whether the gap is small, and not by errors that happen to cancel."""
         errors, whole = self.errors(), abs(self.scores[-1] - self.scores[0])
         return abs(sum(errors)) <= tolerance * whole and sum(map(abs, errors)) <= 5 * tolerance * whole
 
     def wanted(self) -> list[float]:
-        """Where to evaluate next: the midpoints of the open intervals with the largest errors."""
+        """Return where to evaluate next: the midpoints of the open intervals with the largest errors."""
         room = self.most - len(self.alphas)
         if not self.alphas:
             n = min(FIRST_INTERVALS, room - 1)
             return [i / n for i in range(n + 1)]
         errors, a = self.errors(), self.alphas
         least = sum(map(abs, errors)) / len(errors) / 4
-        order = sorted(
-            (i for i in range(len(errors)) if a[i] not in self.closed and abs(errors[i]) > least),
-            key=lambda i: -abs(errors[i]),
-        )
-        return sorted((a[i] + a[i + 1]) / 2 for i in order[: min(INTERVALS_PER_ROUND, room)] if a[i + 1] - a[i] > 1e-6)
+        large = [i for i in self._open_intervals() if abs(errors[i]) > least]
+        chosen = sorted(large, key=lambda i: -abs(errors[i]))[: min(INTERVALS_PER_ROUND, room)]
+        return sorted((a[i] + a[i + 1]) / 2 for i in chosen if a[i + 1] - a[i] > SHORTEST_INTERVAL)
 
     def add(self, alpha: float, score: float, slope: float, gradients: Tensors) -> None:
         """Put in a node."""
@@ -80,9 +83,9 @@ class AdaptiveLine:
         self.gradients[alpha] = gradients
 
     def close(self, most: int) -> None:
-        """Add trapezoids to ``done``, those with the smallest errors first, until at most ``most`` nodes are kept."""
+        """Close intervals, those with the smallest errors first, until at most ``most`` nodes are kept."""
         errors, a = self.errors(), self.alphas
-        order = sorted((i for i in range(len(errors)) if a[i] not in self.closed), key=lambda i: abs(errors[i]))
+        order = sorted(self._open_intervals(), key=lambda i: abs(errors[i]))
         while len(self.gradients) > most and order:
             i = order.pop(0)
             self.closed.add(a[i])
@@ -92,32 +95,27 @@ class AdaptiveLine:
             ends = {e for j in range(len(a) - 1) if a[j] not in self.closed for e in (a[j], a[j + 1])}
             self.gradients = {e: g for e, g in self.gradients.items() if e in ends}
 
+    def _open_intervals(self) -> list[int]:
+        """Return the numbers of the intervals that are not closed."""
+        return [i for i, left in enumerate(self.alphas[:-1]) if left not in self.closed]
+
 
 def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multiply: bool) -> Result:
-    """Integrated gradients of ``problem.x``, averaged over its baselines, with steps added until the gap is small.
+    """Return integrated gradients of ``problem.x``, averaged over its baselines, with steps added until the gap is small.
 
     Args:
         problem: with ``x`` and ``baselines``.
         tolerance: the gap that is allowed, as a fraction of the change of the score.
         most: the most steps per row and baseline; a warning says where they were too few.
         multiply: with the factor x − b.
-
-    Raises:
-        ValueError: a tolerance that is not positive, fewer than two steps.
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance={tolerance!r}: expected a positive fraction of the change of the score")
-    most = check_count("max_steps", most, 2)
     lines = [AdaptiveLine(row, k, most) for k in range(problem.n_baselines) for row in range(problem.n)]
-    total = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float)) for x in problem.x]
+    total = [torch.zeros_like(at_least_float32(x)) for x in problem.x]
     size = sum(t[0].numel() * t.element_size() for t in total)
     width = max(1, MAX_GRADIENT_BYTES // ((MAX_OPEN_NODES + INTERVALS_PER_ROUND) * max(1, size)))
     waiting, active = iter(lines), list[AdaptiveLine]()
     while active := active + list(islice(waiting, width - len(active))):
-        jobs = [(line, alpha) for line in active for alpha in line.wanted()]
-        for start, nodes in _evaluate_jobs(problem, jobs):
-            for (line, alpha), node in zip(jobs[start:], nodes):
-                line.add(alpha, *node)
+        _evaluate_wanted(problem, active)
         going = []
         for line in active:
             line.close(MAX_OPEN_NODES)
@@ -145,8 +143,16 @@ def _add_finished_line(problem: Problem, line: AdaptiveLine, total: Sequence[Ten
     line.done = None
 
 
+def _evaluate_wanted(problem: Problem, lines: Sequence[AdaptiveLine]) -> None:
+    """Add to each line the nodes that it wants, many lines to a call."""
+    jobs = [(line, alpha) for line in lines for alpha in line.wanted()]
+    for start, nodes in _evaluate_jobs(problem, jobs):
+        for (line, alpha), node in zip(jobs[start:], nodes):
+            line.add(alpha, *node)
+
+
 def _evaluate_jobs(problem: Problem, jobs: Sequence[tuple[AdaptiveLine, float]]) -> Iterator[tuple[int, list[Node]]]:
-    """For chunks of jobs: their first number, and score, slope and gradients of each."""
+    """Yield for chunks of jobs their first number, and score, slope and gradients of each."""
 
     def work(start: int, stop: int) -> tuple[int, list[Node]]:
         chunk = jobs[start:stop]

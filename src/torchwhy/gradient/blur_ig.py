@@ -8,10 +8,10 @@ import torch
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.gradient.paths import BlurPath
+from torchwhy.gradient.blur_path import BlurPath
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Count, Positive
 
 
 class BlurIG(Attribution):
@@ -31,7 +31,7 @@ class BlurIG(Attribution):
     """
 
     n_steps: Count = 50
-    max_sigma: float = 50.0
+    max_sigma: Positive = 50.0
     spacing: Literal["linear", "square"] = "linear"
 
     multiplies_by_input: ClassVar[bool] = True
@@ -39,12 +39,7 @@ class BlurIG(Attribution):
     paper: ClassVar[str] = "arXiv:2004.03383"
 
     def path(self, problem: Problem) -> BlurPath:
-        """The points, from blurred to sharp."""
-        if not self.max_sigma > 0 or self.spacing not in ("linear", "square"):
-            raise ValueError(
-                f"max_sigma={self.max_sigma!r}, spacing={self.spacing!r}: expected a positive number, and 'linear' or "
-                "'square'"
-            )
+        """Return the points, from blurred to sharp."""
         part = torch.linspace(1, 0, self.n_steps + 1, dtype=torch.double)
         return BlurPath(problem, self.max_sigma * (part if self.spacing == "linear" else part.sqrt()))
 

@@ -7,18 +7,22 @@ from typing import ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.layers.hooks import check_rows_first
+from torchwhy.engine.layers.layer import check_rows_first
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.runner import EvaluatedChunk
-from torchwhy.engine.structure import Tensors
-from torchwhy.gradient.paths import IntegrationRule, StraightPath, neighbouring_points, nodes_and_weights
+from torchwhy.gradient.integration_rules import IntegrationRule, nodes_and_weights
+from torchwhy.gradient.paths import StraightPath, neighbouring_points
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 
 
 def points_along_path(problem: Problem, path: StraightPath) -> Iterator[EvaluatedChunk]:
-    """The walk along a path, and that the layers pass its rows."""
+    """Yield what the layers give along a path.
+
+    Raises:
+        ValueError: a layer passes something else than one tensor for each row.
+    """
     for found in problem.run.evaluate_points(path.n, path.point):
         check_rows_first(problem.read_layers, found.gradients, len(found.rows))
         yield found
@@ -30,7 +34,8 @@ class Conductance(Attribution):
     :math:`z_k = b_n + \alpha_k (x_n - b_n)`.
 
     Of the shape of the layer's output, in units of the score; over a whole layer it sums to f(x) − f(b) as the steps grow
-    (the error falls with 1 / n_steps). Of layers that lie behind one another each does, and there is no ``completeness_gap``.
+    (the error falls with 1 / n_steps). Where one layer depends on another,
+    each sums to it, and there is no ``completeness_gap``.
 
     Args:
         n_steps: steps; the model is evaluated at their n_steps + 1 ends.
@@ -60,31 +65,3 @@ class Conductance(Attribution):
         layers = problem.read_layers  # what flows through two of them is counted twice
         twice = len(layers) > 1 and problem.run.find_dependent_pair(layers) is not None
         return Result(sums.mean(problem.n_baselines), has_gap=not twice)
-
-
-class InternalInfluence(Attribution):
-    r"""The mean gradient at a hidden layer while the input goes from a baseline to its value:
-    :math:`A_{nj} = \int_0^1 \frac{\partial f}{\partial y_j}(b_n + \alpha (x_n - b_n)) \, d\alpha`.
-
-    Of the shape of the layer's output; a slope, in units of score per activation, not a share of the score.
-
-    Args:
-        n_steps: points of the rule.
-        method: the rule, as for :class:`IntegratedGradients`.
-
-    ``layer=`` is needed. Paper: Leino et al. 2018, arXiv:1802.03788, definition 1, uniform on the line from b to x.
-    """
-
-    n_steps: Count = 50
-    method: IntegrationRule = "gausslegendre"
-
-    uses_baselines: ClassVar[bool] = True
-    layer_role: ClassVar[LayerRole] = "read"
-    paper: ClassVar[str] = "arXiv:1802.03788"
-
-    def _attribute(self, problem: Problem) -> Tensors:
-        alphas, weights = nodes_and_weights(self.method, self.n_steps)
-        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
-        for c in points_along_path(problem, path):
-            sums.add(c.rows, c.gradients, weights[c.k % self.n_steps])
-        return sums.mean(problem.n_baselines)

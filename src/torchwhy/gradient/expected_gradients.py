@@ -1,16 +1,15 @@
-"""Integrated gradients by sampling: expected gradients and GradientSHAP."""
+"""Expected gradients: integrated gradients with the baseline and the point on the path drawn at random."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.run.randomness import Draws, Seed, normal_draws
-from torchwhy.gradient.paths import StraightPath, stdev_per_tensor
+from torchwhy.engine.run.randomness import Draws, Seed
+from torchwhy.gradient.paths import StraightPath
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
@@ -43,7 +42,7 @@ class ExpectedGradients(Attribution):
     paper: ClassVar[str] = "arXiv:1906.10670"
 
     def noise(self, problem: Problem) -> tuple[Draws, ...]:
-        """What is added to the input: nothing."""
+        """Return what is added to the input: nothing."""
         return ()
 
     def _attribute(self, problem: Problem) -> Result:
@@ -54,30 +53,3 @@ class ExpectedGradients(Attribution):
         for c in problem.run.evaluate_points(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
         return Result(sums.mean(m), standard_error=sums.standard_error(m))
-
-
-class GradientSHAP(ExpectedGradients):
-    r"""Expected gradients with noise on the input:
-    :math:`A_n = E [(x_n + \sigma \epsilon - b) \nabla f(b + \alpha (x_n + \sigma \epsilon - b))]`.
-
-    In units of the score. An estimate of Shapley values that is right where the model is linear or the features independent;
-    with ``stdevs=0`` it is :class:`ExpectedGradients`.
-
-    Args:
-        stdevs: the standard deviation :math:`\sigma` of the noise, in units of the input, one or one per input tensor.
-
-    Paper: Lundberg, Lee 2017, arXiv:1705.07874; as in its authors' GradientExplainer.
-    """
-
-    stdevs: float | Sequence[float] = 0.0
-
-    paper: ClassVar[str] = "arXiv:1705.07874"
-
-    def noise(self, problem: Problem) -> tuple[Draws, ...]:
-        """Normal draws of each input's shape."""
-        sigmas = stdev_per_tensor(self.stdevs, problem.x)
-        return (
-            tuple(normal_draws(x, problem.generator).scaled(s) for x, s in zip(problem.x, sigmas))
-            if any(sigmas)
-            else ()
-        )

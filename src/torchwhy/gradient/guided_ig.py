@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.guided_path import GuidedPath
 from torchwhy.problem import Problem
-from torchwhy.settings import Count
+from torchwhy.settings import Bounds, Count
 
 
 class GuidedIG(Attribution):
@@ -32,9 +31,9 @@ class GuidedIG(Attribution):
     """
 
     n_steps: Count = 50
-    fraction: float = 0.25
-    max_dist: float = 0.02
-    anchors: int = 0
+    fraction: Annotated[float, Bounds(0, 1, open_low=True)] = 0.25
+    max_dist: Annotated[float, Bounds(0, 1)] = 0.02
+    anchors: Annotated[int, Bounds(0)] = 0
 
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
@@ -42,13 +41,7 @@ class GuidedIG(Attribution):
     paper: ClassVar[str] = "arXiv:2106.09788"
 
     def path(self, problem: Problem) -> GuidedPath:
-        """The walk."""
-        if check_count("anchors", self.anchors, 0) < 0 or self.n_steps % (self.anchors + 1):
-            raise ValueError(f"n_steps={self.n_steps}: expected a multiple of anchors + 1 = {self.anchors + 1}")
-        if not (0 < self.fraction <= 1 and 0 <= self.max_dist <= 1):
-            raise ValueError(
-                f"fraction={self.fraction}, max_dist={self.max_dist}: expected numbers in (0, 1] and in [0, 1]"
-            )
+        """Return the path from each of the baselines to the input."""
         return GuidedPath(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
 
     def _attribute(self, problem: Problem) -> Tensors:
@@ -57,3 +50,8 @@ class GuidedIG(Attribution):
             for point, step in path.evaluate(baseline):
                 sums.add(point.rows, [g * s for g, s in zip(point.gradients, step)])
         return sums.mean(k)
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.n_steps % (self.anchors + 1):
+            raise ValueError(f"n_steps={self.n_steps}: expected a multiple of anchors + 1 = {self.anchors + 1}")

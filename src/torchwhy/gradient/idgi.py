@@ -50,7 +50,7 @@ class IDGI(Wrapper):
 
     @property
     def uses_baselines(self) -> bool:  # type: ignore[override]
-        """Whether the path takes baselines: that of blurs begins at a blurred input."""
+        """Whether the path takes baselines; BlurIG's begins at a blurred input."""
         return not isinstance(self.of, BlurIG)
 
     def _check_settings(self) -> None:
@@ -81,8 +81,8 @@ class IDGI(Wrapper):
     def _points(of: PathMethod, problem: Problem) -> tuple[Iterator[EvaluatedChunk], Tensors]:
         """Return the points of the path, from its beginning to the input, evaluated, and where it begins."""
         if isinstance(of, GuidedIG):
-            walks = (of.path(problem).evaluate(k) for k in range(problem.n_baselines))
-            return (point for walk in walks for point, _ in walk), problem.baselines
+            path = of.path(problem)
+            return (point for k in range(problem.n_baselines) for point, _ in path.evaluate(k)), problem.baselines
         if isinstance(of, BlurIG):
             blurs = of.path(problem)
             return problem.run.evaluate_points(of.n_steps + 1, blurs.point), blurs.beginning()

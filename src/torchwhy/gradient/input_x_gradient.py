@@ -22,5 +22,6 @@ class InputXGradient(GradientBased):
     is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1605.01713"
 
-    def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
+    def from_gradients(self, problem: Problem, gradients: Tensors) -> Tensors:
+        """Return the gradients times the inputs."""
         return tuple(x * g for x, g in zip(problem.x, gradients))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.adaptive_steps import integrate_adaptively
-from torchwhy.gradient.paths import IntegrationRule, StraightPath, nodes_and_weights
+from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
+from torchwhy.gradient.paths import StraightPath
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Bounds, Count, Positive
 
 
 class IntegratedGradients(Attribution):
@@ -42,8 +43,8 @@ class IntegratedGradients(Attribution):
     n_steps: Count = 50
     method: IntegrationRule = "gausslegendre"
     multiply_by_inputs: bool = True
-    tolerance: float | None = None
-    max_steps: int = 1000
+    tolerance: Positive | None = None
+    max_steps: Annotated[int, Bounds(2)] = 1000
 
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
@@ -52,7 +53,7 @@ class IntegratedGradients(Attribution):
     paper: ClassVar[str] = "arXiv:1703.01365"
 
     def path(self, problem: Problem) -> StraightPath:
-        """The points, in the order in which they lie from the baseline to the input."""
+        """Return the points, in the order in which they lie from the baseline to the input."""
         return StraightPath(problem, nodes_and_weights(self.method, self.n_steps)[0])
 
     def _attribute(self, problem: Problem) -> Tensors | Result:
@@ -61,10 +62,12 @@ class IntegratedGradients(Attribution):
         path, sums = self.path(problem), RunningMoments(problem.n)
         weights = nodes_and_weights(self.method, self.n_steps)[1]
         for c in problem.run.evaluate_points(path.n, path.point):
-            values = (
-                [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))]
-                if self.multiply_by_inputs
-                else c.gradients
-            )
-            sums.add(c.rows, values, weights[c.k % self.n_steps])
+            gradients = c.gradients
+            if self.multiply_by_inputs:
+                gradients = tuple(g * v for g, v in zip(gradients, path.velocity(c.rows, c.k)))
+            sums.add(c.rows, gradients, weights[c.k % self.n_steps])
         return sums.mean(problem.n_baselines)
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        check_points(self.method, self.n_steps)

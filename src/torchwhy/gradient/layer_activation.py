@@ -1,4 +1,4 @@
-"""What a layer passes on."""
+"""The activations of a layer."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class LayerActivation(Attribution):
     layers_may_depend: ClassVar[bool] = True  # they are only read
 
     def _attribute(self, problem: Problem) -> Tensors:
-        if not problem.input_layers:
-            raise ValueError("LayerActivation reads a layer: give layer=")
         return problem.x
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.layer is None:
+            raise ValueError("LayerActivation reads a layer: give layer=")

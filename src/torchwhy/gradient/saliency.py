@@ -39,20 +39,21 @@ class Saliency(GradientBased):
 
     paper: ClassVar[str] = "arXiv:1312.6034"
 
-    def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
+    def from_gradients(self, problem: Problem, gradients: Tensors) -> Tensors:
+        """Return the absolute gradients."""
         return postprocess_gradient(gradients, self.signed, self.channels)
 
 
 def postprocess_gradient(gradients: Iterable[Tensor], signed: bool, channels: Channels) -> Tensors:
-    """Gradients ``(N, C, ...)`` with their sign taken off and their channels made one, as asked for."""
-    if channels not in ("max", "norm", "sum", None):
-        raise ValueError(f"channels={channels!r}: expected 'max', 'norm', 'sum' or None")
-    out = []
-    for g in gradients:
-        g = g if signed else g.abs()
-        if channels == "max":
-            g = g.gather(1, g.abs().argmax(1, keepdim=True))
-        elif channels is not None:
-            g = g.norm(dim=1, keepdim=True) if channels == "norm" else g.sum(1, keepdim=True)
-        out.append(g)
-    return tuple(out)
+    """Return gradients ``(N, C, ...)`` without their sign and with their channels made one, as asked for."""
+    found = tuple(g if signed else g.abs() for g in gradients)
+    return found if channels is None else tuple(_join_channels(g, channels) for g in found)
+
+
+def _join_channels(g: Tensor, channels: Channels) -> Tensor:
+    """Return one map ``(N, 1, ...)`` of the channels of ``g`` ``(N, C, ...)``."""
+    if channels == "max":
+        return g.gather(1, g.abs().argmax(1, keepdim=True))
+    if channels == "norm":
+        return g.norm(dim=1, keepdim=True)
+    return g.sum(1, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs, checked_values, prepare_for
 from torchwhy.engine.prepare import with_target
@@ -18,12 +18,12 @@ from torchwhy.targets import Neuron, TargetLike
 class GradientBased(Attribution):
     """The base of the methods that need one gradient: several targets can share the forward pass."""
 
-    def _of(self, problem: Problem, gradients: Tensors) -> Tensors:
-        """The attributions, from the gradients at ``problem.x``."""
+    def from_gradients(self, problem: Problem, gradients: Tensors) -> Tensors:
+        """Return the attributions, from the gradients at ``problem.x``."""
         raise NotImplementedError
 
     def _attribute(self, problem: Problem) -> Tensors:
-        return self._of(problem, problem.run.all_gradients(problem.x))
+        return self.from_gradients(problem, problem.run.all_gradients(problem.x))
 
     def attribute_each(
         self,
@@ -34,7 +34,7 @@ class GradientBased(Attribution):
         feature_mask: FeatureMasks = None,
         additional_forward_args: Any = None,
     ) -> list[Any]:
-        """As :meth:`attribute` for each of several targets, from one forward pass of the model.
+        """Return what :meth:`attribute` gives for each of several targets, from one forward pass of the model.
 
         Args:
             inputs, additional_forward_args: as for :meth:`attribute`.
@@ -54,8 +54,11 @@ class GradientBased(Attribution):
             problem = prepare_for(self, inputs, targets[0], baselines, feature_mask, additional_forward_args)
             with problem.open():
                 each = [with_target(problem, t).target for t in targets]
-                parts = problem.run.batches(problem.n, lambda a, b: problem.run.gradients_per_target(each, a, b))
-                joined = [tuple(map(torch.cat, zip(*of_target))) for of_target in zip(*parts)]
-                values = [self._of(problem, gradients) for gradients in joined]
+
+                def work(start: int, stop: int) -> list[Tensor]:
+                    return [g for found in problem.run.gradients_per_target(each, start, stop) for g in found]
+
+                flat, t = problem.run.concatenated(problem.n, work), len(problem.x)
+                values = [self.from_gradients(problem, flat[i : i + t]) for i in range(0, len(flat), t)]
             structure = self.result_structure(flatten(inputs)[1])
             return [structure.restore(checked_values(self, problem, v)) for v in values]

@@ -1,4 +1,4 @@
-"""SmoothGrad and its relatives: what becomes of a method's answers when noise is added to the input."""
+"""SmoothGrad and its relatives: statistics of a method's attributions around the input."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.structure import Tensors
-from torchwhy.gradient.paths import NoisyPoints
+from torchwhy.gradient.noisy_points import NoisyPoints, check_stdevs
 from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Count, NotNegative
 from torchwhy.wrapper import InnerFacts, Wrapper, attribute_at
 
 
@@ -42,7 +42,7 @@ class SmoothGrad(Wrapper):
     """
 
     n_samples: Count = 32
-    noise_level: float = 0.15
+    noise_level: NotNegative = 0.15
     stdevs: float | Sequence[float] | None = None
     signed: bool = False
     channels: Channels = None
@@ -54,9 +54,9 @@ class SmoothGrad(Wrapper):
         sums, details = self.moments(problem)
         known = self.of is not None or self.channels is None
         error = sums.standard_error(self.n_samples) if known else None
-        return Result(self.finish(sums.mean(self.n_samples)), standard_error=error, details=details)
+        return Result(self.postprocess(sums.mean(self.n_samples)), standard_error=error, details=details)
 
-    def finish(self, values: Tensors) -> Tensors:
+    def postprocess(self, values: Tensors) -> Tensors:
         """Return the mean gradient in the form asked for; another method's mean as it is."""
         return postprocess_gradient(values, self.signed, self.channels) if self.of is None else values
 
@@ -87,6 +87,7 @@ class SmoothGrad(Wrapper):
 
     def _check_settings(self) -> None:
         super()._check_settings()
+        check_stdevs(self.stdevs)
         if self.of is not None and self.layer is not None:
             raise ValueError("layer: give it to the method in of=")
 
@@ -104,7 +105,7 @@ class SquareGrad(SmoothGrad):
     def _attribute(self, problem: Problem) -> Result:
         (sums, details), m = self.moments(problem), self.n_samples
         squares = [mean.square() + v * ((m - 1) / m) for mean, v in zip(sums.mean(m), sums.variance(m))]
-        return Result(self.finish(tuple(squares)), details=details)
+        return Result(self.postprocess(tuple(squares)), details=details)
 
 
 class VarGrad(SmoothGrad):
@@ -121,4 +122,4 @@ class VarGrad(SmoothGrad):
 
     def _attribute(self, problem: Problem) -> Result:
         (sums, details), m = self.moments(problem), self.n_samples
-        return Result(self.finish(tuple(v * ((m - 1) / m) for v in sums.variance(m))), details=details)
+        return Result(self.postprocess(tuple(v * ((m - 1) / m) for v in sums.variance(m))), details=details)

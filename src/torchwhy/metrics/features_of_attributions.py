@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.features.numbering import Features, number_features
+from torchwhy.engine.structure import flatten
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
 
@@ -32,9 +33,7 @@ def tensors_of(attributions: AttributionsLike) -> tuple[Tensor, ...]:
         TypeError: something else than tensors.
         ValueError: NaN or infinite attributions, or different numbers of rows.
     """
-    attributions = as_attributions(attributions)
-    attributions = tuple(attributions.values()) if isinstance(attributions, Mapping) else attributions
-    parts = attributions if isinstance(attributions, (tuple, list)) else (attributions,)
+    parts = flatten(as_attributions(attributions))[0]
     tensors = tuple(torch.as_tensor(t) if isinstance(t, np.ndarray) else t for t in parts)
     found = tuple(t for t in tensors if isinstance(t, Tensor) and t.dim())
     if not found or len(found) < len(tensors):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.features.statistics import GrowingTensor, penalty_by_cross_validation
-from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.run.randomness import Draws, draws_per_block
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors

@@ -13,6 +13,7 @@ bits. The one exception is a call that runs out of memory, which is repeated wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -95,11 +96,9 @@ class Batching:
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
-        self._uncounted_rows = 2 * self._few_rows - 1
-        if all(t.is_floating_point() for t in inputs):
-            row = sum(t.nbytes for t in inputs) / len(inputs[0])
-            small = int(budget_of(self.device) / SMALL_WORK / max(1, row))
-            self._uncounted_rows = max(self._uncounted_rows, min(small, SMALL_ROWS))
+        # of a row of the inputs; tokens, which are integers, may become much
+        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / len(inputs[0])
+        self._row_bytes = max(row, 1.0)
         if parent is None:
             self.plan = CallPlan(batch_size)
         else:
@@ -132,7 +131,8 @@ class Batching:
         with self._bar(total) if self.progress else nullcontext(int) as advance:
             while start < total:
                 left = total - start
-                cost = CallCost() if left > self._uncounted_rows and not self.plan.is_decided else None
+                is_counted = left >= 2 * self._few_rows and not self.plan.is_decided and not self._is_small(left)
+                cost = CallCost() if is_counted else None
                 whole = cost is None and left <= (self.plan.rows or left)
                 size = left if whole else self._rows_of_call(left, is_counted=cost is not None)
                 try:
@@ -147,6 +147,10 @@ class Batching:
                 start += size
                 advance(size)
                 yield result
+
+    def _is_small(self, left: int) -> bool:
+        """Say whether so many rows are one call anyway, by the size of their inputs."""
+        return left <= SMALL_ROWS and left * self._row_bytes * SMALL_WORK <= budget_of(self.device)
 
     def _rows_of_call(self, left: int, *, is_counted: bool) -> int:
         """Return the rows of the next call, when so many are left."""

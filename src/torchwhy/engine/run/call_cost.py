@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 
 
-class CallCost(TorchDispatchMode):
+class CallCost(DispatchMode):
     """Count what the operations make while the block lasts, forward and backward.
 
     Attributes:
@@ -33,7 +34,7 @@ class CallCost(TorchDispatchMode):
             self.convolutions += 1
             self.multiply_adds += out.numel() * args[1][0].numel()
             self.dtype = out.dtype
-        if not any(r.alias_info for r in func._schema.returns):  # neither a view nor in place
+        if makes_new_memory(func):
             for t in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(t, Tensor):
                     size = t.numel() * t.element_size()

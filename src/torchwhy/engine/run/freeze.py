@@ -13,6 +13,7 @@ from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.torch_internals import BatchNormModule, DropoutModule, own_modules, own_parameters, put_buffer
 
 
 def _acquire(thing: Any, switch: Callable[[bool], Any], during: bool) -> int:
@@ -58,7 +59,7 @@ class HeldModel:
         seen: set[nn.Module] = set()
         for name, module in waiting:  # grows while it is read
             seen.add(module)
-            for p in module._parameters.values():
+            for p in own_parameters(module).values():
                 if p is None:
                     continue
                 self.device = self.device or p.device
@@ -68,7 +69,7 @@ class HeldModel:
             if module.training:
                 self._hold_training(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
-            for key, child in module._modules.items():
+            for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
 
@@ -106,7 +107,7 @@ def freeze_parameters(model: Any) -> Iterator[HeldModel]:
 
 def is_random_in_training(module: nn.Module) -> bool:
     """Say whether a module's output is random, or mixes rows, in training mode."""
-    if isinstance(module, (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)):
+    if isinstance(module, (DropoutModule, BatchNormModule)):
         return True
     share = getattr(module, "dropout", 0)  # of attention and LSTM, which drop out by themselves
     between = not isinstance(module, nn.RNNBase) or module.num_layers > 1  # layers that there are not
@@ -121,7 +122,7 @@ def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]
     for name, (buffer, value) in buffers.items():
         if not buffer.equal(value):
             buffer.copy_(value)
-        module._buffers[name] = buffer
+        put_buffer(module, name, buffer)
 
 
 @contextmanager

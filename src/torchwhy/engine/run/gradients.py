@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchwhy.engine.torch_internals import saved_input
+
 What = str | Sequence[object]
 
 
@@ -86,7 +88,7 @@ def guard_norm_backward(scores: Tensor) -> None:
 
 def _like_input(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """Return gradients in the memory format of a node's input: contiguous, or with the channels last."""
-    x = node._saved_input
+    x = saved_input(node)
     last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     return tuple(None if g is None else g.contiguous(memory_format=layout) for g in gradients)

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torchwhy.engine.rules.mode import rules_active
 from torchwhy.engine.rules.operations import bind_arguments, operation
 from torchwhy.engine.run.call_cost import CallCost
+from torchwhy.engine.torch_internals import make_wrapper, version_of, without_torch_functions
 
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
@@ -101,7 +102,7 @@ class _DeferredConv(Tensor):
     def __new__(
         cls, run: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...]
     ) -> _DeferredConv:
-        made = Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
+        made = make_wrapper(cls, x, shape)
         made.run, made.input, made.weight, made.bias = run, x, weight, bias
         made.input_state, made.output = _state(x), None
         return made
@@ -135,8 +136,8 @@ class _DeferredConv(Tensor):
 
 def _state(x: Tensor) -> tuple:
     """Return what may not change between a convolution and the use of its output."""
-    with torch._C.DisableTorchFunction():
-        return x._version, torch.is_grad_enabled(), torch.is_autocast_enabled(x.device.type)
+    with without_torch_functions():
+        return version_of(x), torch.is_grad_enabled(), torch.is_autocast_enabled(x.device.type)
 
 
 def _materialize(value: Any) -> Any:
@@ -190,7 +191,7 @@ class ConvOptimizations(TorchFunctionMode):
             if func in _BATCH_NORMS:
                 return self._batch_norm(func, args[0], args, kwargs)
             if func in _OF_THE_SHAPE:
-                with torch._C.DisableTorchFunction():
+                with without_torch_functions():
                     return func(*args, **kwargs)
         if func is F.linear:  # of other strides it is one product for each row, with copies of the weights
             args = tuple(a.contiguous() if isinstance(a, Tensor) else a for a in args)
@@ -222,7 +223,7 @@ class ConvOptimizations(TorchFunctionMode):
         _, options = bind_arguments(operation(func), args, kwargs)
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
         is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
-        with torch._C.DisableTorchFunction():
+        with without_torch_functions():
             pays = _outnumber_weights(z, z.weight)
         if z.output is not None or not is_affine or not pays:
             return func(z.materialize(), *args[1:], **kwargs)
@@ -242,9 +243,9 @@ class ConvOptimizations(TorchFunctionMode):
     def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: Any) -> Any:
         """Return ``make(weight, *others)``, made anew only where one of them was written to. One copy is kept of a weight."""
         sources = [t for t in (weight, *others) if t is not None]
-        with torch._C.DisableTorchFunction():
+        with without_torch_functions():
             # the tensors themselves are kept, so that no other one can have their ids
-            state = make, options, tuple(map(id, sources)), [t._version for t in sources], sources
+            state = make, options, tuple(map(id, sources)), [version_of(t) for t in sources], sources
             known = self._copies.get(id(weight))
             if known is None or known[0][:4] != state[:4]:
                 with torch.no_grad():
