@@ -9,9 +9,8 @@ from reference import perturbation as reference
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.shapley.coalitions import banzhaf_design, shapley_design, some_subsets
 from torchwhy.shapley.exact_shapley import banzhaf_values, shapley_interactions, shapley_values
-from torchwhy.shapley.paired_regression import paired_regression
+from torchwhy.shapley.paired_sampling import banzhaf_design, paired_regression, shapley_design, some_subsets
 
 
 def network(d, rows=2, seed=0):
@@ -253,7 +252,8 @@ def test_features_up_to_the_most_and_samples_down_to_the_least():
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"), [([0, 1], "shape .2,"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")]
+    ("groups", "message"),
+    [([0, 1], "one integer for each of 3 features, got 2"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")],
 )
 def test_bad_groups(groups, message):
     with pytest.raises(ValueError, match=f"groups.*{message}"):

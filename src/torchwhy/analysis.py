@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Inputs
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Settings

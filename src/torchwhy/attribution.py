@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.baselines import BaselineLike
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.freeze import isolated
 from torchwhy.engine.run.randomness import Seed

@@ -16,7 +16,7 @@ from torchwhy.engine.run.runner import ModelRunner, Tally
 from torchwhy.engine.structure import Tensors
 
 if TYPE_CHECKING:
-    from torchwhy.engine.layers.resolve import ResolvedLayer
+    from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
 
 

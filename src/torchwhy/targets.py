@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import named_parts
 
 Index = int | tuple[int, ...]
@@ -143,7 +143,8 @@ class Target:
                 got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
                 raise ValueError(f"target: the callable must return one score per row, shape ({m},); it returned {got}")
             return scores
-        out = logits_per_row(output, m)
+        plain = isinstance(output, Tensor) and output.dim() > 0 and len(output) == m
+        out = output if plain else logits_per_row(output, m)
         what = "target" if self.neuron is None else f"target=Neuron({self.neuron.layer!r})"
         if self.index is None:
             if out.numel() != m:

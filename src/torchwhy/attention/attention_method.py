@@ -10,8 +10,7 @@ from torch import Tensor
 
 from torchwhy.attention.capture import Attentions, Which, select
 from torchwhy.attribution import Attribution
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import spatial_shape, token_grid
+from torchwhy.engine.layers.grid_layout import resize_maps, spatial_shape, token_grid
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.freeze import enable_grad_for

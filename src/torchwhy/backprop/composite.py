@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from torchwhy.backprop.lookup import lookup
 from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, InputRule, LayerRule, Norm, Pass
 from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, matmul_rule, pass_rule, rule_table
-from torchwhy.backprop.run_rules import lookup
 from torchwhy.engine.rules.decompositions import affine_batch_norm
 from torchwhy.engine.rules.mode import OpRule, RuleTable, keep_gradient
 from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, NORMS, POINTWISE, operation
@@ -176,7 +176,7 @@ def choose_composite(given: CompositeLike, model: Any) -> Composite:
     if isinstance(given, Mapping):
         return Composite.of(given)
     if given != "auto":
-        return lookup(COMPOSITES, given, "composite")
+        return COMPOSITES[given] if given in COMPOSITES else lookup(COMPOSITES, given, "composite")
     modules = model.modules() if isinstance(model, nn.Module) else ()
     # at a fully connected layer, flat would give all features the same
     return ATTENTION if _has_attention(modules) else EPSILON_PLUS_FLAT.replace(first_at_linear=False)
@@ -239,7 +239,7 @@ def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Any:
     """Return the rule of a name, with the settings that it takes; a rule as it is."""
     if not isinstance(rule, str):
         return rule
-    kind, names = lookup(RULE_NAMES, rule, "rule")
+    kind, names = RULE_NAMES[rule]
     return kind(**{name: settings[name] for name in names})
 
 
@@ -252,7 +252,8 @@ def operation_rules(function: Callable[..., Any], rule: AnyRule) -> dict[str, Op
         return {name: gradient_rule(name)}
     if name not in LINEAR_LAYERS:
         raise ValueError(f"composite: the operation {name!r} is no linear layer; it can have the rule Pass() or Norm()")
-    return {name: linear_rule(rule), **dict.fromkeys(MATMULS if name == "linear" else (), matmul_rule(rule))}
+    products = MATMULS if name == "linear" else ()
+    return {name: partial(linear_rule, rule=rule), **dict.fromkeys(products, partial(matmul_rule, rule=rule))}
 
 
 def module_rules(rule: AnyRule) -> dict[str, OpRule]:
@@ -261,7 +262,8 @@ def module_rules(rule: AnyRule) -> dict[str, OpRule]:
         return dict.fromkeys((*POINTWISE, *NORMS, *LINEAR_LAYERS, "batch_norm"), pass_rule)
     if isinstance(rule, Norm):
         return {name: gradient_rule(name) for name in (*POINTWISE, *NORMS, "batch_norm")}
-    return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul_rule(rule))}
+    layer, product = partial(linear_rule, rule=rule), partial(matmul_rule, rule=rule)
+    return {**dict.fromkeys(LINEAR_LAYERS, layer), **dict.fromkeys(MATMULS, product)}
 
 
 def gradient_rule(name: str) -> OpRule:

@@ -10,7 +10,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import Excitation, LayerRule, stabilize
 from torchwhy.backprop.propagation import Propagation, rule_table
-from torchwhy.backprop.run_rules import count_operations, run_with_rules
+from torchwhy.engine.rules.mode import count_operations, run_with_rules
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.problem import Problem
 from torchwhy.result import Result

@@ -10,16 +10,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from torchwhy.attribution import Attribution
-from torchwhy.backprop.run_rules import count_operations, run_with_rules, warn_if_no_rule_ran
 from torchwhy.engine.rules.mode import (
     OpCall,
     OpRule,
     RuleMode,
+    count_operations,
     custom_backward,
     custom_pointwise_backward,
     in_place_rule,
+    run_with_rules,
 )
 from torchwhy.engine.rules.operations import RECTIFIERS
+from torchwhy.engine.run.warn import warn
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -74,7 +76,11 @@ class _Rectified(Attribution):
 
     def _attribute(self, problem: Problem) -> Result:
         _, signal, used = run_with_rules(problem, self.rules)
-        warn_if_no_rule_ran(used, type(self).__name__, "rectifiers (ReLU, GELU, SiLU, ...)")
+        if not any(rules.applied for rules in used):
+            warn(
+                f"{type(self).__name__} changes rectifiers (ReLU, GELU, SiLU, ...), and this model runs none (above the layer "
+                "that is explained): the result is the plain gradient",
+            )
         return Result(signal, details=count_operations(used))
 
 

@@ -47,7 +47,8 @@ class LinearLayer:
         sides: tuple[int, ...] = ()
         for key, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0)):
             value = options.get(key, default)
-            options[key] = value if isinstance(value, str) else _per_dimension(value, spatial)
+            numbers = (value,) if isinstance(value, int) else value
+            options[key] = numbers if len(numbers) == spatial or isinstance(value, str) else tuple(numbers) * spatial
         options.setdefault("groups", 1)
         if not call.name.startswith("conv_transpose"):
             options.pop("output_padding")
@@ -153,12 +154,6 @@ class LinearLayer:
 
 def _signed_part(tensor: Tensor, sign: int) -> Tensor:
     return tensor.clamp(min=0) if sign > 0 else tensor.clamp(max=0)
-
-
-def _per_dimension(value: int | tuple[int, ...], n: int) -> tuple[int, ...]:
-    """Return a number for each of ``n`` dimensions: a single one stands for all."""
-    numbers = (value,) if isinstance(value, int) else tuple(value)
-    return numbers if len(numbers) == n else numbers * n
 
 
 def _same_padding(weight: Tensor, options: dict[str, Any]) -> tuple[int, ...]:

@@ -11,8 +11,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
 from torchwhy.backprop.lrp_rules import stabilize
 from torchwhy.backprop.propagation import Propagation
-from torchwhy.backprop.run_rules import count_operations, run_with_rules
-from torchwhy.engine.rules.mode import refuse_opaque_models
+from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
 from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
 from torchwhy.problem import Problem
@@ -110,7 +109,8 @@ class LRP(Attribution):
     def _attribute(self, problem: Problem) -> Result:
         make = self._make_rules(problem.model)
         scores, signal, used = run_with_rules(problem, make)
-        self._warn_if_not_first(used)
+        if used[0].first is not None:
+            self._warn_if_not_first(used)
         values = signal if used[0].returns_relevance else tuple(x * m for x, m in zip(problem.x, signal))
         gap = (sum_per_row(values) - scores).abs()
         if self.unit:
@@ -128,10 +128,9 @@ class LRP(Attribution):
 
     def _warn_if_not_first(self, used: list[Propagation]) -> None:
         """Warn when no layer saw the input, so that the rule for those that do was not used."""
-        first, any_layer = used[0].first, any(rules.linear_layer_seen for rules in used)
-        unused = first is not None and not any(rules.first_layer_seen for rules in used)
-        if unused and (self.first is not None or any_layer):
+        is_used = any(rules.first_layer_seen for rules in used)
+        if not is_used and (self.first is not None or any(rules.linear_layer_seen for rules in used)):
             warn(
-                f"LRP: the {type(first).__name__} rule is for linear layers that see the input, and none does, as where "
+                f"LRP: the {type(used[0].first).__name__} rule is for linear layers that see the input, and none does, as where "
                 "the model first normalises it: normalise before the call, or choose another composite",
             )

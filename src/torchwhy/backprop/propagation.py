@@ -18,6 +18,7 @@ the tensors that pass (``note`` and ``noted`` of :class:`~torchwhy.engine.rules.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -162,15 +163,11 @@ def detach_parameter(value: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- linear layers
-def linear_rule(rule: LinearRule) -> OpRule:
-    """Return the rule of a linear layer as a rule of the engine."""
-
-    def apply(call: OpCall) -> Tensor:
-        if not carries_signal(call.x):
-            return call()  # the weight carries the signal: a hyper-network
-        return propagate(LinearLayer.of(call), call, call.x, rule)
-
-    return apply
+def linear_rule(call: OpCall, *, rule: LinearRule) -> Tensor:
+    """Hand relevance down through a fully connected layer or a convolution."""
+    if not carries_signal(call.x):
+        return call()  # the weight carries the signal: a hyper-network
+    return propagate(LinearLayer.of(call), call, call.x, rule)
 
 
 def propagate(layer: LinearLayer, call: OpCall, x: Tensor, rule: LinearRule) -> Tensor:
@@ -222,19 +219,15 @@ def batch_norm_rule(call: OpCall) -> Tensor:
     return propagate(layer.folded(*found), call, x, rule)
 
 
-def matmul_rule(rule: LinearRule) -> OpRule:
-    """Return the rule of products: x @ W with a constant matrix W is a linear layer; two signals share."""
-
-    def apply(call: OpCall) -> Tensor:
-        a, b = call.x, call.second("other", "mat2", "tensor2")
-        if carries_signal(a) and not carries_signal(b) and b.dim() == 2 and a.dim() >= 2:
-            return propagate(LinearLayer("linear", b.mT, None, {}), call, a, rule)
-        if call.mode.returns_relevance:
-            leave = call.mode.leave_input
-            call = call.with_args(map_nested(leave, call.args), map_nested(leave, call.kwargs))
-        return split_rule(call)
-
-    return apply
+def matmul_rule(call: OpCall, *, rule: LinearRule) -> Tensor:
+    """Hand relevance down through a product: x @ W with a constant matrix W is a linear layer; two signals share."""
+    a, b = call.x, call.second("other", "mat2", "tensor2")
+    if carries_signal(a) and not carries_signal(b) and b.dim() == 2 and a.dim() >= 2:
+        return propagate(LinearLayer("linear", b.mT, None, {}), call, a, rule)
+    if call.mode.returns_relevance:
+        leave = call.mode.leave_input
+        call = call.with_args(map_nested(leave, call.args), map_nested(leave, call.kwargs))
+    return split_rule(call)
 
 
 # ------------------------------------------------------------------------------------------------- everything else
@@ -355,7 +348,7 @@ def rule_table(convolution: LinearRule, linear: LinearRule) -> dict[str, OpRule]
     """Return the rules of all operations, given those of the convolutions and of the fully connected layers."""
     return {
         **BASE_RULES,
-        **dict.fromkeys(CONVOLUTIONS, linear_rule(convolution)),
-        "linear": linear_rule(linear),
-        **dict.fromkeys(MATMULS, matmul_rule(linear)),
+        **dict.fromkeys(CONVOLUTIONS, partial(linear_rule, rule=convolution)),
+        "linear": partial(linear_rule, rule=linear),
+        **dict.fromkeys(MATMULS, partial(matmul_rule, rule=linear)),
     }

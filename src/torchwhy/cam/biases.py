@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 
 BATCH_STATISTICS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
-NORMS = (nn.LayerNorm, nn.GroupNorm, *BATCH_STATISTICS)
-CONVOLUTIONS = (
+NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, *BATCH_STATISTICS)
+CONVOLUTION_MODULES = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
@@ -23,7 +23,7 @@ CONVOLUTIONS = (
 
 def adds_constant(module: nn.Module) -> bool:
     """Say whether a module is known to add a constant, whatever comes in."""
-    known = isinstance(module, (nn.Linear, *CONVOLUTIONS, *NORMS))
+    known = isinstance(module, (nn.Linear, *CONVOLUTION_MODULES, *NORM_MODULES))
     return known and (getattr(module, "bias", None) is not None or _has_fixed_statistics(module))
 
 
@@ -46,7 +46,7 @@ def constant_of(module: Any, shape: torch.Size) -> Tensor:
 def result_layer(layer: ResolvedLayer) -> ResolvedLayer:
     """Return where a layer's own result passes: some norms, such as those of timm, hold an activation and apply it, too."""
     act = getattr(layer.module, "act", None)
-    if not isinstance(layer.module, NORMS) or not isinstance(act, nn.Module):
+    if not isinstance(layer.module, NORM_MODULES) or not isinstance(act, nn.Module):
         return layer
     return replace(layer, name=f"{layer.name}.act", module=act, input=True)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.grid_layout import resize_maps
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.device import cpu_default_device
 
 HISTOGRAM_BINS = 2**16

@@ -19,8 +19,8 @@ from torchwhy.concept.image_parameters import (
     initial_parameters,
     total_variation,
 )
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.resolve import LayerLike, resolve_layer
+from torchwhy.engine.layers.grid_layout import resize_maps
+from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
-from torchwhy.engine.layers.resolve import ResolvedLayer, resolve_layer
+from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.layers.auto_layer import last_grid_layer
-from torchwhy.engine.layers.hooks import check_rows_first, record_activations
-from torchwhy.engine.layers.resolve import LayerLike, ResolvedLayer, resolve_layer
+from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model
 from torchwhy.engine.run.freeze import freeze_parameters
@@ -144,6 +143,8 @@ def prepare_for(
         absent = tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
     elif asker.uses_baselines:
         absent = _resolve_baselines(asker, data, structure.match(baselines, "baselines"), drawn)
+    needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
+    layers = _named_layers(model, asker) if needs_layer else ()
     runs = isinstance(target, (str, Neuron))  # targets that are found by running the model
     problem = Problem(
         model=model,
@@ -161,6 +162,7 @@ def prepare_for(
         x=data.tensors,
         baselines=absent,
         feature_mask=feature_mask,
+        read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
         precision=PRECISIONS[asker.precision],
         tally=Tally() if parent is None else parent.tally,
@@ -172,8 +174,13 @@ def prepare_for(
             warn_of_training(held.noisy)
         if runs:
             problem = with_target(problem, target)
-        needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
-        return _with_layers(problem, asker) if needs_layer else problem
+        if None in layers:
+            auto = last_grid_layer(problem, input=asker.attribute_to_layer_input)
+            layers = tuple(layer or auto for layer in layers)
+            problem = problem.replace(read_layers=layers if asker.layer_role == "read" else ())
+        if layers and asker.layer_role == "input":
+            return _explain_by_layers(problem, layers, asker.layers_may_depend)
+        return problem
 
 
 def _resolve_baselines(
@@ -247,25 +254,21 @@ def all_outputs(problem: Problem) -> Tensor:
     return problem.run.concatenated(problem.n, outputs)
 
 
-def _with_layers(problem: Problem, asker: Asker) -> Problem:
-    """Return the problem with the layers that are named: read while the model runs, or explained in place of the inputs."""
+def _named_layers(model: Any, asker: Asker) -> tuple[Any, ...]:
+    """Return the layers that are named, None for ``"auto"``, which depends on the target."""
     if asker.layer is None:
-        raise ValueError(f"layer: {problem.batching.label} explains by a layer; give layer=")
-    if not isinstance(problem.model, nn.Module):
+        label = getattr(asker, "label", type(asker).__name__)
+        raise ValueError(f"layer: {label} explains by a layer; give layer=")
+    if not isinstance(model, nn.Module):
         raise TypeError("layer: the model is a plain callable and has no layers")
     named = flatten(asker.layer)[0]
     if not named:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
-    found = []
-    for one in named:
-        if isinstance(one, str) and one == "auto":
-            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
-        else:
-            found.append(resolve_layer(problem.model, one, input=asker.attribute_to_layer_input))
-    layers = tuple(found)
-    if asker.layer_role == "input":
-        return _explain_by_layers(problem, layers, asker.layers_may_depend)
-    return problem.replace(read_layers=layers)
+    found: list[ResolvedLayer | None] = []
+    for layer in named:
+        auto = isinstance(layer, str) and layer == "auto"
+        found.append(None if auto else resolve_layer(model, layer, input=asker.attribute_to_layer_input))
+    return tuple(found)
 
 
 def _explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], may_depend: bool) -> Problem:

@@ -120,7 +120,7 @@ class PermutationImportance(Analysis):
             try:
                 return float(found)
             except (TypeError, ValueError):
-                raise ValueError(f"metric: expected one number, got {_describe(found)}") from None
+                raise ValueError(f"metric: expected one number, got {_kind_of(found)}") from None
 
         return number
 
@@ -252,6 +252,6 @@ def _rows_like(out: Tensor, labels: Tensor) -> Tensor:
     return out.reshape(labels.shape)
 
 
-def _describe(value: object) -> str:
+def _kind_of(value: object) -> str:
     """Describe a value in few words."""
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

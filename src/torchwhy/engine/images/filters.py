@@ -46,12 +46,6 @@ def _blur_matrices(sigma: Tensor, size: int, truncate: float) -> Tensor:
     return matrix.scatter_add_(2, at.expand(len(sigma), -1, -1), kernel[:, None].expand(-1, size, -1))
 
 
-def resize_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False)
-
-
 def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: int = 4000) -> Tensor:
     r"""Return images whose dropped pixels are weighted means of their 8 neighbours: 1/6 beside, 1/12 across, less at edges.
 

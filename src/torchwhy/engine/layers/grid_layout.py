@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.torch_internals import (
     AdaptiveAvgPoolModule,
     AdaptiveMaxPoolModule,
@@ -214,3 +215,9 @@ def find_layout(
             f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
         )
     return reshape
+
+
+def resize_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)

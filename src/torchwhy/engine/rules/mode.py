@@ -26,8 +26,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,10 @@ from torchwhy.engine.rules.operations import (
     LINEAR,
     NOT_DIFFERENTIABLE,
     PRODUCTS,
+    OpCall,
     Operation,
-    bind_arguments,
+    OpRule,
+    RuleTable,
     operation,
     out_of_place,
 )
@@ -54,77 +57,12 @@ from torchwhy.engine.torch_internals import (
     without_torch_functions,
 )
 
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
-
-
-class OpCall:
-    """One operation as the model called it.
-
-    Args:
-        mode: the rules at work, of whichever kind the method made.
-        op: the operation.
-        function: a function that computes it out of place.
-        args: its arguments: the first one, and those whose names are not known.
-        kwargs: its other arguments by name.
-        in_place: whether the model wants the result in the place of the first argument, and the rule writes it by itself.
-
-    ``x`` is the first argument; ``base`` is the same call in the recorded run beside this one, where there is one (see
-    :mod:`~torchwhy.engine.rules.paired_run`).
-    """
-
-    __slots__ = ("args", "base", "function", "in_place", "kwargs", "mode", "name", "x")
-    base: OpCall
-    x: Any  # a Tensor, but for operations on lists of them
-    mode: Any
-
-    def __init__(
-        self,
-        mode: RuleMode,
-        op: Operation,
-        function: Callable[..., Any],
-        args: tuple,
-        kwargs: Mapping[str, Any],
-        *,
-        in_place: bool = False,
-    ) -> None:
-        self.mode, self.name, self.function, self.in_place = mode, op.name, function, in_place
-        self.args, self.kwargs = bind_arguments(op, args, kwargs)
-        self.x = self.args[0] if self.args else None
-
-    def __call__(self, *args: Any) -> Any:
-        """Evaluate the operation; ``args`` stand in for its first positional arguments."""
-        return self.function(*args, *self.args[len(args) :], **self.kwargs)
-
-    def as_called(self, x: Tensor) -> Tensor:
-        """Evaluate a pointwise operation at x as the model asked for it: in place if so."""
-        if not self.in_place:
-            return self(x)
-        in_place = getattr(torch, f"{self.name}_", None)
-        return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
-
-    def value(self) -> Any:
-        """Evaluate the operation without autograd."""
-        with torch.no_grad():
-            return self.function(*self.args, **self.kwargs)
-
-    def second(self, *names: str) -> Any:
-        """Return the second argument: by its place, else by the first of these names that it has; None if it is not given."""
-        if len(self.args) > 1:
-            return self.args[1]
-        return next((self.kwargs[name] for name in names if name in self.kwargs), None)
-
-    def with_args(self, args: tuple, kwargs: dict[str, Any]) -> OpCall:
-        """Return the same operation with other arguments, and no recorded one beside it."""
-        other = object.__new__(OpCall)
-        other.mode, other.name, other.function, other.in_place = self.mode, self.name, self.function, self.in_place
-        other.args, other.kwargs, other.x = args, kwargs, args[0] if args else None
-        return other
-
-
-OpRule = Callable[[OpCall], Any]
-RuleTable = Mapping[str, OpRule]
 
 
 def keep_gradient(call: OpCall) -> Any:
@@ -132,13 +70,11 @@ def keep_gradient(call: OpCall) -> Any:
     return call()
 
 
+@dataclass(eq=False)
 class SavedTensor:
     """A tensor kept for the backward pass, see :meth:`RuleMode.save_for_backward`."""
 
-    __slots__ = ("__weakref__", "value")
-
-    def __init__(self, value: Tensor) -> None:
-        self.value = value
+    value: Tensor
 
 
 def has_rule(name: str) -> bool:
@@ -222,7 +158,7 @@ class RuleMode(TorchFunctionMode):
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
         rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
-        if in_place and args:
+        if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
         if rule is None or rule is keep_gradient or not (self.always or carries_signal(args, kwargs)):
             out = function(*args, **kwargs)
@@ -260,7 +196,7 @@ class RuleMode(TorchFunctionMode):
 
     def copy_before_overwrite(self, target: Any) -> None:
         """Copy what is saved of the memory that an in-place operation is about to overwrite."""
-        if self._saved and isinstance(target, Tensor):
+        if isinstance(target, Tensor):
             for reference in self._saved.pop(target.untyped_storage().data_ptr(), ()):
                 if (saved := reference()) is not None:
                     saved.value = saved.value.clone()
@@ -395,3 +331,39 @@ def refuse_opaque_models(model: Any) -> None:
             continue
         name = next(name for name, m in model.named_modules() if m is module)
         raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
+
+
+# ------------------------------------------------------------------------------------------- a problem under rules
+def run_with_rules(
+    problem: Problem, make: Callable[[], _RuleModeType]
+) -> tuple[Tensor, tuple[Tensor, ...], list[_RuleModeType]]:
+    """Return scores ``(N,)``, what arrives at ``problem.x`` with rules at work, and the rules of each model call.
+
+    Args:
+        problem: whose scores are differentiated.
+        make: returns the rules for one call.
+
+    Raises:
+        TypeError: a model whose operations Python does not see.
+    """
+    refuse_opaque_models(problem.model)
+    rows, run = problem.rows, problem.run
+
+    def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
+        z = [t[start:stop] for t in problem.x]
+        with make() as rules:
+            scores, signal = run.gradients(z, rows[start:stop])
+        return rules, scores, signal
+
+    used, scores, signals = zip(*run.batches(len(rows), work))
+    return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
+
+
+def count_operations(used: Iterable[RuleMode]) -> dict[str, dict[str, int]]:
+    """Return how often operations ran by a rule and, non-linear ones, without: details for the explanation."""
+    ruled: Counter[str] = Counter()
+    plain: Counter[str] = Counter()
+    for rules in used:
+        ruled |= rules.applied
+        plain |= rules.without_rule
+    return {"operations_with_rule": dict(ruled), "plain_operations": dict(plain)}

@@ -3,6 +3,8 @@
 ``F.relu``, ``torch.relu``, ``torch.relu_``, ``Tensor.relu``, ``Tensor.relu_`` and ``nn.ReLU(inplace=True)`` are all the
 operation ``"relu"``; ``a + b``, ``a += b``, ``1 + a`` and ``torch.add(a, b)`` are all ``"add"``. Torch gives the functions
 of one operation the same ``__name__``, up to underscores and a few synonyms, so that the name is read off the function.
+
+:class:`OpCall` is an operation as a model called it, with its arguments: what a rule gets.
 """
 
 from __future__ import annotations
@@ -288,7 +290,7 @@ def operation(function: Callable) -> Operation:
         bare = {"rdiv": "div"}.get(bare, bare)
     name = SYNONYMS.get(bare, bare)
     signature = OTHER_SIGNATURES.get(function) or SIGNATURES.get(name, "")
-    asks = name in NOT_DIFFERENTIABLE and not in_place
+    asks = (name in NOT_DIFFERENTIABLE or name in ("grad", "backward", "retain_grad", "register_hook")) and not in_place
     return Operation(name, in_place, swapped, asks, tuple(signature.split()))
 
 
@@ -315,3 +317,71 @@ def bind_arguments(op: Operation, args: tuple, kwargs: Mapping[str, Any]) -> tup
     first = args[:1] if args else (bound.pop(names[0]),)
     bound.pop("_stacklevel", None)
     return first, bound
+
+
+class OpCall:
+    """One operation as the model called it.
+
+    Args:
+        mode: the rules at work, of whichever kind the method made.
+        op: the operation.
+        function: a function that computes it out of place.
+        args: its arguments: the first one, and those whose names are not known.
+        kwargs: its other arguments by name.
+        in_place: whether the model wants the result in the place of the first argument, and the rule writes it by itself.
+
+    ``x`` is the first argument; ``base`` is the same call in the recorded run beside this one, where there is one (see
+    :mod:`~torchwhy.engine.rules.paired_run`).
+    """
+
+    __slots__ = ("args", "base", "function", "in_place", "kwargs", "mode", "name", "x")
+    base: OpCall
+    x: Any  # a Tensor, but for operations on lists of them
+    mode: Any
+
+    def __init__(
+        self,
+        mode: Any,
+        op: Operation,
+        function: Callable[..., Any],
+        args: tuple,
+        kwargs: Mapping[str, Any],
+        *,
+        in_place: bool = False,
+    ) -> None:
+        self.mode, self.name, self.function, self.in_place = mode, op.name, function, in_place
+        self.args, self.kwargs = bind_arguments(op, args, kwargs)
+        self.x = self.args[0] if self.args else None
+
+    def __call__(self, *args: Any) -> Any:
+        """Evaluate the operation; ``args`` stand in for its first positional arguments."""
+        return self.function(*args, *self.args[len(args) :], **self.kwargs)
+
+    def as_called(self, x: Tensor) -> Tensor:
+        """Evaluate a pointwise operation at x as the model asked for it: in place if so."""
+        if not self.in_place:
+            return self(x)
+        in_place = getattr(torch, f"{self.name}_", None)
+        return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
+
+    def value(self) -> Any:
+        """Evaluate the operation without autograd."""
+        with torch.no_grad():
+            return self.function(*self.args, **self.kwargs)
+
+    def second(self, *names: str) -> Any:
+        """Return the second argument: by its place, else by the first of these names that it has; None if it is not given."""
+        if len(self.args) > 1:
+            return self.args[1]
+        return next((self.kwargs[name] for name in names if name in self.kwargs), None)
+
+    def with_args(self, args: tuple, kwargs: dict[str, Any]) -> OpCall:
+        """Return the same operation with other arguments, and no recorded one beside it."""
+        other = object.__new__(OpCall)
+        other.mode, other.name, other.function, other.in_place = self.mode, self.name, self.function, self.in_place
+        other.args, other.kwargs, other.x = args, kwargs, args[0] if args else None
+        return other
+
+
+OpRule = Callable[[OpCall], Any]
+RuleTable = Mapping[str, OpRule]
