@@ -23,8 +23,10 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
     Its target, baselines, features and further arguments are the problem's; the model's runs are counted there too.
 
     Raises:
-        ValueError: what the method says of a row depends on the batch.
+        ValueError: there is no method, or what it says of a row depends on the batch.
     """
+    if not isinstance(method, Attribution):
+        raise ValueError(f"of={method!r}: expected a method with its settings, as tw.Saliency(model)")
     if not method.rows_are_independent:
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
     data = problem.inputs
