@@ -164,7 +164,7 @@ def method_named(name: str) -> type[Attribution]:
     raise ValueError(f"method: there is no {name!r}; {listed}")
 
 
-def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: Any) -> Attribution:
+def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: object) -> Attribution:
     """Return a method with the settings that suit a photo, some of them replaced.
 
     Args:
@@ -194,7 +194,7 @@ def explain_photos(
     target: int | list[int] | str,
     *,
     effort: float = 1.0,
-    **settings: Any,
+    **settings: object,
 ) -> list[Shown]:
     """Explain images ``x`` ``(N, C, H, W)`` by each of the named methods; further arguments as of :func:`make`."""
     shown = []

@@ -68,7 +68,7 @@ class Explanation:
         maps = self.attributions
         return maps - torch.as_tensor(neutral).to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
 
-    def plot(self, **options: Any) -> Figure:
+    def plot(self, **options: object) -> Figure:
         """Draw what the attributions are: maps of images, lines of series, bars of features.
 
         Args:

@@ -30,7 +30,7 @@ class ScoreFunction(Protocol):
     def select_rows(self, rows: Tensor) -> Any:
         """Return the target for the chosen rows, as a caller could give it."""
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: object, rows: Tensor) -> Tensor:
         """Return scores ``(M,)`` of rows ``(M,)``."""
 
 
@@ -54,7 +54,7 @@ class ModelInputs:
         """The number of rows."""
         return len(self.tensors[0])
 
-    def select(self, value: Any, rows: Tensor) -> Any:
+    def select(self, value: object, rows: Tensor) -> Any:
         """Return the chosen rows of a tensor with N rows; anything else as it is."""
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != self.n:
             return value

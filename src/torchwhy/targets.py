@@ -32,7 +32,7 @@ class Neuron:
 TargetLike = int | Sequence[Index] | Tensor | tuple | Callable[[Any], Tensor] | Neuron | str | None
 
 
-def find_logits(output: Any) -> Tensor:
+def find_logits(output: object) -> Tensor:
     """Return the logits in a model's output: the tensor itself, ``.logits``, or the only tensor of a dict, tuple or object.
 
     Raises:
@@ -51,7 +51,7 @@ def find_logits(output: Any) -> Tensor:
     )
 
 
-def logits_per_row(output: Any, m: int) -> Tensor:
+def logits_per_row(output: object, m: int) -> Tensor:
     """Return the logits in a model's output for m rows.
 
     Raises:

@@ -123,7 +123,7 @@ def rescale_product(call: OpCall) -> Tensor:
         a, b = (middles[id(s)] for s in signals)
         return custom_backward(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
 
-    def middle_of(value: Any) -> Any:
+    def middle_of(value: object) -> Any:
         return middles.get(id(value), value)
 
     at = call.with_args(map_nested(middle_of, call.args), map_nested(middle_of, call.kwargs))

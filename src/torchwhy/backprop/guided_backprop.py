@@ -38,7 +38,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx: object, m: Tensor) -> Any:
         return m.clamp(min=0), None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -112,7 +112,7 @@ class DifferenceFromClasses(DerivedTarget):
     others: Tensor
     weights: Tensor
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: object, rows: Tensor) -> Tensor:
         """Return the differences ``(M,)`` of rows ``(M,)``."""
         near = logits_per_row(output, len(rows)).gather(1, self.others[rows])
         return self.target.select(output, rows) - self.strength * (self.weights[rows].to(near) * near).sum(1)

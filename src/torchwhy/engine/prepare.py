@@ -105,11 +105,11 @@ def prepare(
 
 def prepare_for(
     asker: Asker,
-    inputs: Any,
+    inputs: object,
     target: TargetLike = None,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    additional_forward_args: Any = None,
+    baselines: object = None,
+    feature_mask: object = None,
+    additional_forward_args: object = None,
     parent: Problem | None = None,
 ) -> Problem:
     """Return the checked problem of a call.
@@ -191,7 +191,7 @@ def _resolve_baselines(
     return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(given, data.tensors)])
 
 
-def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
+def _model_inputs(inputs: object, extra: object) -> tuple[ModelInputs, Structure]:
     """Return the checked inputs and further arguments, and the structure of the inputs."""
     tensors, structure = flatten(inputs)
     if not tensors or not all(isinstance(t, Tensor) for t in tensors):
@@ -214,7 +214,7 @@ def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
     return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
 
 
-def _refuse_integers(model: Any) -> NoReturn:
+def _refuse_integers(model: object) -> NoReturn:
     """Refuse inputs that have no gradient where one is needed, and say what would do."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
@@ -254,7 +254,7 @@ def all_outputs(problem: Problem) -> Tensor:
     return problem.run.concatenated(problem.n, outputs)
 
 
-def _named_layers(model: Any, asker: Asker) -> tuple[Any, ...]:
+def _named_layers(model: object, asker: Asker) -> tuple[Any, ...]:
     """Return the layers that are named, None for ``"auto"``, which depends on the target."""
     if asker.layer is None:
         label = getattr(asker, "label", type(asker).__name__)

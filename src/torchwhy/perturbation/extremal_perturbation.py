@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -171,7 +171,7 @@ class MaskSearch:
 class Contrast(DerivedTarget):
     """A target that is an index, minus the largest of the other outputs."""
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: object, rows: Tensor) -> Tensor:
         """Return scores (M,)."""
         scores, out = self.target.select(output, rows), find_logits(output)
         index = self.target.index

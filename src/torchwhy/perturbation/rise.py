@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -98,6 +98,6 @@ def _add_scores(sums: PlainMoments | ReducedMoments, masks: RandomGridMasks, fir
 class EveryOutput(DerivedTarget):
     """All outputs of a row, whatever the target."""
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: object, rows: Tensor) -> Tensor:
         """Return scores (M, classes)."""
         return logits_per_row(output, len(rows)).reshape(len(rows), -1)

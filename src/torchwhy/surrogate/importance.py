@@ -141,7 +141,7 @@ class _Loss:
     def select_rows(self, rows: Tensor) -> Any:
         return None
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: object, rows: Tensor) -> Tensor:
         losses = self.loss(find_logits(output), self.labels[rows])
         if losses.shape != (len(rows),):
             raise ValueError(
@@ -178,7 +178,7 @@ class GradientImportance(Analysis):
         return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss)
 
 
-def _labels(inputs: Tensor, labels: Any) -> Tensor:
+def _labels(inputs: Tensor, labels: object) -> Tensor:
     """Return the labels as a tensor, one for each row.
 
     Raises:

@@ -137,7 +137,7 @@ class RuleMode(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._depth -= 1
         if self._depth == 0:
@@ -154,7 +154,9 @@ class RuleMode(TorchFunctionMode):
             return function(*args, **(kwargs or {}))
         return self.run_operation(op, function, args, kwargs or {})
 
-    def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    def run_operation(
+        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Any:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
         rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
@@ -173,7 +175,7 @@ class RuleMode(TorchFunctionMode):
         return self.apply_rule(rule, OpCall(self, op, function, args, kwargs))
 
     def _run_in_place(
-        self, rule: OpRule, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+        self, rule: OpRule, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
     ) -> Any:
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         twin = out_of_place(op.name, function) if op.in_place else function
@@ -194,14 +196,14 @@ class RuleMode(TorchFunctionMode):
         self._saved[saved.value.untyped_storage().data_ptr()].append(weakref.ref(saved))
         return saved
 
-    def copy_before_overwrite(self, target: Any) -> None:
+    def copy_before_overwrite(self, target: object) -> None:
         """Copy what is saved of the memory that an in-place operation is about to overwrite."""
         if isinstance(target, Tensor):
             for reference in self._saved.pop(target.untyped_storage().data_ptr(), ()):
                 if (saved := reference()) is not None:
                     saved.value = saved.value.clone()
 
-    def note(self, tensor: Any, **facts: Any) -> None:
+    def note(self, tensor: object, **facts: object) -> None:
         """Note what a rule found out about a tensor, for the rules that get it next: until it is written to, or dies."""
         if isinstance(tensor, Tensor):
             now = version_of(tensor)
@@ -213,7 +215,7 @@ class RuleMode(TorchFunctionMode):
         version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
         return facts.get(fact) if facts and version == version_of(tensor) else None
 
-    def count_without_rule(self, name: str, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    def count_without_rule(self, name: str, args: tuple, kwargs: Mapping[str, object]) -> None:
         """Count an operation that is not linear and keeps its plain gradient.
 
         Raises:
@@ -232,11 +234,11 @@ class RuleMode(TorchFunctionMode):
         """Yield the hooks that let a table hold inside a module."""
         thread = threading.get_ident()  # other threads may run the same model with other rules
 
-        def enter(*_: Any) -> None:
+        def enter(*_: object) -> None:
             if threading.get_ident() == thread:
                 self.tables.append({**self.tables[-1], **table})
 
-        def leave(*_: Any) -> None:
+        def leave(*_: object) -> None:
             if threading.get_ident() == thread and len(self.tables) > 1:
                 self.tables.pop()
 
@@ -244,7 +246,7 @@ class RuleMode(TorchFunctionMode):
         yield module.register_forward_hook(leave, always_call=True)
 
 
-def carries_signal(*values: Any) -> bool:
+def carries_signal(*values: object) -> bool:
     """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
     for value in values:
         if isinstance(value, Tensor):
@@ -279,7 +281,7 @@ class _CustomBackward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx: object, m: Tensor) -> Any:
         return None, None, *_backward_of_rule(ctx, m)
 
 
@@ -297,7 +299,7 @@ class _CustomInPlaceBackward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx: object, m: Tensor) -> Any:
         return *_backward_of_rule(ctx, m), None, None
 
 

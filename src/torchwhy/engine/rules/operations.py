@@ -305,7 +305,7 @@ def out_of_place(name: str, function: Callable) -> Callable:
     raise NotImplementedError(f"no out-of-place twin of torch's {original!r} is known")
 
 
-def bind_arguments(op: Operation, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def bind_arguments(op: Operation, args: tuple, kwargs: Mapping[str, object]) -> tuple[tuple, dict[str, Any]]:
     """Give the positional arguments after the first their names, where the operation's signature is known."""
     names = op.signature
     if not names:
@@ -353,7 +353,7 @@ class OpCall:
         self.args, self.kwargs = bind_arguments(op, args, kwargs)
         self.x = self.args[0] if self.args else None
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """Evaluate the operation; ``args`` stand in for its first positional arguments."""
         return self.function(*args, *self.args[len(args) :], **self.kwargs)
 
@@ -375,7 +375,7 @@ class OpCall:
             return self.args[1]
         return next((self.kwargs[name] for name in names if name in self.kwargs), None)
 
-    def with_args(self, args: tuple, kwargs: dict[str, Any]) -> OpCall:
+    def with_args(self, args: tuple, kwargs: dict[str, object]) -> OpCall:
         """Return the same operation with other arguments, and no recorded one beside it."""
         other = object.__new__(OpCall)
         other.mode, other.name, other.function, other.in_place = self.mode, self.name, self.function, self.in_place

@@ -33,7 +33,7 @@ class RecordedRun(RuleMode):
         self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
         return y
 
-    def _keep(self, value: Any) -> Any:
+    def _keep(self, value: object) -> Any:
         return self.save_for_backward(value) if isinstance(value, Tensor) else value
 
 
@@ -77,13 +77,13 @@ class PairedRules(RuleMode):
         call.base = call.with_args(args, kwargs)
         return rule(call)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         if self._depth == 0 and not any(error) and self.tape:
             raise _mismatch(f"{self.tape[0][0]!r} ran on the baseline only")
 
 
-def _unwrap(value: Any) -> Any:
+def _unwrap(value: object) -> Any:
     return value.value if isinstance(value, SavedTensor) else value
 
 
@@ -94,7 +94,7 @@ def _mismatch(what: str) -> RuntimeError:
     )
 
 
-def _shapes_of(values: Iterable[Any]) -> list[torch.Size]:
+def _shapes_of(values: Iterable[object]) -> list[torch.Size]:
     """Return the shapes of the tensors among the values, and in their lists, tuples and dicts."""
     found: list[torch.Size] = []
     for value in values:

@@ -21,7 +21,7 @@ class BlackBox:
     function: Callable[..., Any]
     arrays: bool | None = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """Return the function's output, arrays made tensors on the inputs' device."""
         device = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.device("cpu"))
         if self.arrays is None:
@@ -68,7 +68,7 @@ def as_model(model: Any, *, gradient: bool = False) -> Any:
     return BlackBox(model, arrays=False if gradient else True if estimator else None)
 
 
-def _output_to_tensor(out: Any, device: torch.device) -> Any:
+def _output_to_tensor(out: object, device: torch.device) -> Any:
     """Return an array, or a list of numbers, as a tensor; anything else as it is."""
     numbers = isinstance(out, list) and bool(out) and all(isinstance(v, (Real, list)) for v in out)
     if isinstance(out, Tensor) or not (numbers or hasattr(out, "__array__")):
@@ -81,5 +81,5 @@ def _output_to_tensor(out: Any, device: torch.device) -> Any:
         ) from None
 
 
-def _to_array(value: Any) -> Any:
+def _to_array(value: object) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else value

@@ -37,7 +37,7 @@ _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__ge
 
 
 def choose_optimizations(
-    model: Any, cost: CallCost, times: float, *, device: torch.device, graph: bool
+    model: object, cost: CallCost, times: float, *, device: torch.device, graph: bool
 ) -> ConvOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
@@ -59,7 +59,7 @@ def choose_optimizations(
     return ConvOptimizations(channels_last=device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16))
 
 
-def is_compiled(model: Any) -> bool:
+def is_compiled(model: object) -> bool:
     """Return whether a model, or a module of it, was compiled by ``torch.compile`` or is TorchScript."""
     parts = model.modules() if isinstance(model, nn.Module) else [model]
     return any(
@@ -174,7 +174,7 @@ class ConvOptimizations(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         deferred, self._deferred = self._deferred, []
         for reference in () if any(error) else deferred:
@@ -219,7 +219,7 @@ class ConvOptimizations(TorchFunctionMode):
         self._deferred.append(weakref.ref(deferred))
         return deferred
 
-    def _batch_norm(self, func: Callable, z: _DeferredConv, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    def _batch_norm(self, func: Callable, z: _DeferredConv, args: tuple, kwargs: dict[str, object]) -> Tensor:
         _, options = bind_arguments(operation(func), args, kwargs)
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
         is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
@@ -240,7 +240,7 @@ class ConvOptimizations(TorchFunctionMode):
         scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
         return channels_last(scaled) if self.channels_last else scaled, moved if shift is None else moved + shift
 
-    def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: Any) -> Any:
+    def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: object) -> Any:
         """Return ``make(weight, *others)``, made anew only where one of them was written to. One copy is kept of a weight."""
         sources = [t for t in (weight, *others) if t is not None]
         with without_torch_functions():

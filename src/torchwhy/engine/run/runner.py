@@ -223,7 +223,7 @@ class ModelRunner:
 
     # ---- as many calls as memory asks for
 
-    def batches(self, total: int, work: Callable[[int, int], Any]) -> Iterator[Any]:
+    def batches(self, total: int, work: Callable[[int, int], object]) -> Iterator[Any]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``; see :meth:`Batching.run`."""
         return self.problem.batching.run(total, work)
 
