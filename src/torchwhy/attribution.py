@@ -16,7 +16,7 @@ from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, baseline_at, sum_per_row
-from torchwhy.engine.structure import SINGLE, Structure, Tensors, flatten
+from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -167,7 +167,7 @@ class Attribution(Settings):
         """
         if not targets:
             raise ValueError("targets: expected one or more targets")
-        data: dict[str, Any] = {"baselines": baselines, "feature_mask": feature_mask}
+        data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
         data["additional_forward_args"] = additional_forward_args
         return [self.attribute(inputs, target, **data) for target in targets]
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from torch import nn
 from typing_extensions import dataclass_transform
 
+from torchwhy.engine.structure import Keywords, Model
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -63,7 +65,7 @@ class Settings(_DataclassByItself):
     annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`) and by ``_check_settings``.
     """
 
-    model: Any = field(kw_only=False)
+    model: Model = field(kw_only=False)
 
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""
@@ -96,7 +98,7 @@ class Settings(_DataclassByItself):
             return NotImplemented
         return all(_equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Keywords:
         """Return the settings that differ from their defaults."""
         found = {}
         for f in fields(self):
@@ -126,7 +128,7 @@ def _no_such_setting(cls: Any, name: str) -> str:
 
 
 @cache
-def _checked_hints(cls: Any) -> dict[str, Any]:
+def _checked_hints(cls: Any) -> Keywords:
     """Return the annotations of the settings that can be checked by them."""
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in fields(cls) if f.init and _is_plain(hints[f.name])}

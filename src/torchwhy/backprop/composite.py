@@ -15,6 +15,7 @@ from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, mat
 from torchwhy.engine.rules.decompositions import affine_batch_norm
 from torchwhy.engine.rules.mode import OpRule, RuleTable, keep_gradient
 from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, NORMS, POINTWISE, operation
+from torchwhy.engine.structure import Model, Output
 
 AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
@@ -169,7 +170,7 @@ COMPOSITES: dict[str, Composite] = {
 CompositeLike = Composite | Mapping[Any, RuleLike] | str
 
 
-def choose_composite(given: CompositeLike, model: object) -> Composite:
+def choose_composite(given: CompositeLike, model: Model) -> Composite:
     """Return the composite that is meant: one, its name, ``"auto"``, or a mapping that changes rules of ``"epsilon"``."""
     if isinstance(given, Composite):
         return given
@@ -194,7 +195,7 @@ def _has_attention(modules: Iterable[nn.Module]) -> bool:
 # -------------------------------------------------------------------------------------------- from a composite to tables
 def propagation_of(
     composite: Composite,
-    model: object,
+    model: Model,
     settings: Mapping[str, object],
     *,
     from_input: bool = True,
@@ -235,7 +236,7 @@ def propagation_of(
     )
 
 
-def make_rule(rule: RuleLike, settings: Mapping[str, object]) -> Any:
+def make_rule(rule: RuleLike, settings: Mapping[str, object]) -> Output:
     """Return the rule of a name, with the settings that it takes; a rule as it is."""
     if not isinstance(rule, str):
         return rule
@@ -271,7 +272,7 @@ def gradient_rule(name: str) -> OpRule:
     return affine_batch_norm if name == "batch_norm" else keep_gradient
 
 
-def find_modules(model: object, key: type[nn.Module] | str) -> list[nn.Module]:
+def find_modules(model: Model, key: type[nn.Module] | str) -> list[nn.Module]:
     """Return the modules of a type, or the one of a name."""
     if not isinstance(model, nn.Module):
         raise TypeError(

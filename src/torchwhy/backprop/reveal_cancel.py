@@ -48,6 +48,7 @@ from torchwhy.engine.rules.mode import (
 )
 from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, Operation
 from torchwhy.engine.rules.paired_run import PairedRules
+from torchwhy.engine.structure import Output
 
 Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
 LazyParts = Callable[[], Parts]
@@ -63,7 +64,7 @@ class RevealCancel(PairedRules):
 
     def run_operation(
         self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Any:
+    ) -> Output:
         """Run an operation; one that moves elements moves the parts of its input too, when they are asked for."""
         moves = op.name in MOVES and args and not carries_signal(args[1:], kwargs)
         parts = self.noted(args[0], "parts") if moves else None
@@ -127,7 +128,7 @@ def is_constant(value: object) -> bool:
     return not isinstance(value, Tensor) or value.grad_fn is None
 
 
-def note_parts(call: OpCall, y: object, lazy: LazyParts) -> Any:
+def note_parts(call: OpCall, y: object, lazy: LazyParts) -> Output:
     """Return ``y``, the result of a linear operation, with a note of how its parts are made."""
     call.mode.note(y, parts=cache(lazy), linear=True)
     return y

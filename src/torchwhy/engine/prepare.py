@@ -19,7 +19,7 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
-from torchwhy.engine.structure import Structure, flatten
+from torchwhy.engine.structure import Model, Structure, flatten
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets import Neuron, Target, TargetLike, logits_per_row
 
@@ -31,7 +31,7 @@ class Asker(Protocol):
     """What is asked of whoever puts a question to a model: a method has this as its settings and facts, others as a
     :class:`Question`."""
 
-    model: Any
+    model: Model
     layer: LayerLike | Sequence[LayerLike] | None
     attribute_to_layer_input: bool
     batch_size: int | None
@@ -71,7 +71,7 @@ class Asker(Protocol):
 class Question:
     """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
 
-    model: Any
+    model: Model
     layer: LayerLike | Sequence[LayerLike] | None = None
     attribute_to_layer_input: bool = False
     batch_size: int | None = None
@@ -89,7 +89,7 @@ class Question:
 
 
 def prepare(
-    model: Any,
+    model: Model,
     inputs: Any,
     target: TargetLike = None,
     *,
@@ -214,7 +214,7 @@ def _model_inputs(inputs: object, extra: object) -> tuple[ModelInputs, Structure
     return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
 
 
-def _refuse_integers(model: object) -> NoReturn:
+def _refuse_integers(model: Model) -> NoReturn:
     """Refuse inputs that have no gradient where one is needed, and say what would do."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
@@ -254,7 +254,7 @@ def all_outputs(problem: Problem) -> Tensor:
     return problem.run.concatenated(problem.n, outputs)
 
 
-def _named_layers(model: object, asker: Asker) -> tuple[Any, ...]:
+def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:
     """Return the layers that are named, None for ``"auto"``, which depends on the target."""
     if asker.layer is None:
         label = getattr(asker, "label", type(asker).__name__)

@@ -12,6 +12,9 @@ from typing import Any
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
+Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
+Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
+Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.structure import parts_by_key, replace_part
+from torchwhy.engine.structure import Output, parts_by_key, replace_part
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
     me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
 
     def keep(layer: ResolvedLayer) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: object) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Output) -> Any:
             if threading.get_ident() != me:
                 return None
             call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1

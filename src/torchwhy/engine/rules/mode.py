@@ -50,6 +50,7 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
+from torchwhy.engine.structure import Model, Output
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
     backward_keeps_graph,
@@ -65,7 +66,7 @@ _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
 
-def keep_gradient(call: OpCall) -> Any:
+def keep_gradient(call: OpCall) -> Output:
     """Run an operation whose plain gradient is what the method asks for: it runs untouched, and is not counted."""
     return call()
 
@@ -146,9 +147,7 @@ class RuleMode(TorchFunctionMode):
             for hook in self._hooks:
                 hook.remove()
 
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, function, types, args=(), kwargs=None):
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
@@ -156,7 +155,7 @@ class RuleMode(TorchFunctionMode):
 
     def run_operation(
         self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Any:
+    ) -> Output:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
         rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
@@ -176,7 +175,7 @@ class RuleMode(TorchFunctionMode):
 
     def _run_in_place(
         self, rule: OpRule, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Any:
+    ) -> Output:
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         twin = out_of_place(op.name, function) if op.in_place else function
         if getattr(rule, "in_place", False):  # the rule writes by itself
@@ -186,7 +185,7 @@ class RuleMode(TorchFunctionMode):
         self.copy_before_overwrite(args[0])  # of which another argument may be a part
         return args[0].copy_(y)
 
-    def apply_rule(self, rule: OpRule, call: OpCall) -> Any:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> Output:
         """Return what a rule makes of a call."""
         return rule(call)
 
@@ -210,7 +209,7 @@ class RuleMode(TorchFunctionMode):
             version, known = self._facts.get(tensor, (now, {}))
             self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
 
-    def noted(self, tensor: Any, fact: str) -> Any:
+    def noted(self, tensor: Any, fact: str) -> Output:
         """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
         version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
         return facts.get(fact) if facts and version == version_of(tensor) else None
@@ -281,7 +280,7 @@ class _CustomBackward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: object, m: Tensor) -> Any:
+    def backward(ctx: object, m: Tensor) -> Output:
         return None, None, *_backward_of_rule(ctx, m)
 
 
@@ -299,7 +298,7 @@ class _CustomInPlaceBackward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: object, m: Tensor) -> Any:
+    def backward(ctx: object, m: Tensor) -> Output:
         return *_backward_of_rule(ctx, m), None, None
 
 
@@ -316,7 +315,7 @@ def in_place_rule(rule: OpRule) -> OpRule:
     return rule
 
 
-def refuse_opaque_models(model: Any) -> None:
+def refuse_opaque_models(model: Model) -> None:
     """Raise for models whose operations Python does not see.
 
     Raises:

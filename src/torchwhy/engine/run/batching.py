@@ -25,6 +25,7 @@ from torch import Tensor
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.structure import Model
 
 Outcome = TypeVar("Outcome")
 
@@ -92,7 +93,7 @@ class Batching:
 
     def __init__(
         self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
-        parent: Batching | None = None, model: Any = None,
+        parent: Batching | None = None, model: Model = None,
     ) -> None:  # fmt: skip
         batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.device, self.graph, self.model = inputs[0].device, graph, model

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchwhy.engine.structure import Model
+
 
 @dataclass
 class BlackBox:
@@ -49,7 +51,7 @@ class BlackBox:
         return _output_to_tensor(out, device)
 
 
-def as_model(model: Any, *, gradient: bool = False) -> Any:
+def as_model(model: Model, *, gradient: bool = False) -> Any:
     """Return ``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
 
     With ``gradient`` it must take tensors.

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torchwhy.engine.rules.mode import rules_active
 from torchwhy.engine.rules.operations import bind_arguments, operation
 from torchwhy.engine.run.call_cost import CallCost
+from torchwhy.engine.structure import Keywords, Model
 from torchwhy.engine.torch_internals import make_wrapper, version_of, without_torch_functions
 
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
@@ -37,7 +38,7 @@ _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__ge
 
 
 def choose_optimizations(
-    model: object, cost: CallCost, times: float, *, device: torch.device, graph: bool
+    model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool
 ) -> ConvOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
@@ -59,7 +60,7 @@ def choose_optimizations(
     return ConvOptimizations(channels_last=device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16))
 
 
-def is_compiled(model: object) -> bool:
+def is_compiled(model: Model) -> bool:
     """Return whether a model, or a module of it, was compiled by ``torch.compile`` or is TorchScript."""
     parts = model.modules() if isinstance(model, nn.Module) else [model]
     return any(
@@ -126,11 +127,11 @@ class _DeferredConv(Tensor):
             )
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
         return func(*_materialize(args), **_materialize(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         raise DeferredConvError(f"{func} was asked of a convolution's output where Python functions are not seen")
 
 
@@ -181,7 +182,7 @@ class ConvOptimizations(TorchFunctionMode):
             if (kept := reference()) is not None:  # by a hook, say, for later
                 kept.materialize()
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():  # a compiler reads the model, and is to see it as it is
             return func(*args, **kwargs)
@@ -200,7 +201,7 @@ class ConvOptimizations(TorchFunctionMode):
             args = tuple(whole.setdefault(id(a), a.contiguous()) for a in args[:3]) + args[3:]
         return func(*args, **kwargs)
 
-    def _convolution(self, func: Callable, args: tuple, options: dict[str, Any]) -> Tensor:
+    def _convolution(self, func: Callable, args: tuple, options: Keywords) -> Tensor:
         x, options = _materialize(args[0]), dict(options)
         own, bias = options.pop("weight"), options.pop("bias", None)
 

@@ -32,7 +32,7 @@ from torchwhy.engine.run.autograd import (
 )
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
@@ -108,7 +108,7 @@ class ModelRunner:
 
     # ---- one call
 
-    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Return the model's output, or that of the target neuron's layer, for ``z`` ``(M, ...)`` in place of ``x``.
 
         The model runs inside the contexts of this list, and nowhere else.
@@ -131,7 +131,7 @@ class ModelRunner:
         p.tally.evaluations += len(rows)
         return output
 
-    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Call the model. The default device is the caller's meanwhile.
 
         A model may work in place: neither the caller's tensors nor rows that share memory are handed to it.
@@ -198,7 +198,7 @@ class ModelRunner:
             at = [recorded[i] for i in range(len(p.read_layers))]
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
 
-    def first_row(self) -> Any:
+    def first_row(self) -> Output:
         """Return the model's output for the first row of the inputs."""
         p = self.problem
         p.tally.evaluations += 1
@@ -257,7 +257,7 @@ class ModelRunner:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            def call() -> Any:
+            def call() -> Output:
                 return self._call_model([t[a:b] for t in z], rows[a:b])
 
             passed = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
