@@ -66,8 +66,10 @@ def as_model(model: Model, *, gradient: bool = False) -> Any:
         if named is None:
             raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
         model = getattr(model, named)
+    if gradient:
+        return BlackBox(model, arrays=False)
     estimator = hasattr(getattr(model, "__self__", None), "get_params")
-    return BlackBox(model, arrays=False if gradient else True if estimator else None)
+    return BlackBox(model, arrays=True if estimator else None)
 
 
 def _output_to_tensor(out: object, device: torch.device) -> Any:
