@@ -109,7 +109,7 @@ def test_the_budget_is_the_users(budget):
 @pytest.mark.parametrize("bytes_of_a_call", [0, -1, 1e9, "2 GiB", None])
 def test_a_budget_that_is_none_is_refused(budget, bytes_of_a_call):
     budget(cpu=bytes_of_a_call)
-    with pytest.raises(ValueError, match=r"memory_budget\['cpu'\]=.*: expected a positive number"):
+    with pytest.raises(ValueError, match=r"memory_budget\['cpu'\]=.*: expected an int of at least 1"):
         sizes_of(batching(), 400)
 
 

@@ -92,7 +92,7 @@ def test_sampled_orders_converge_to_shapley_values():
 def test_all_orders_once_are_exact(monkeypatch):
     model, x = network(4)
     half = [p for p in itertools.permutations(range(4)) if p[0] < p[-1]]  # each with its reverse
-    monkeypatch.setattr(tw.ShapleySampling, "_ranks", lambda self, count, d, g: torch.tensor(half * 6)[:count])
+    monkeypatch.setattr(tw.ShapleySampling, "random_ranks", lambda self, count, d, g: torch.tensor(half * 6)[:count])
     found = tw.ShapleySampling(model, n_samples=24).attribute(x)
     for v, values in zip(games(model, x), found):
         torch.testing.assert_close(values, reference.shapley(v, 4))

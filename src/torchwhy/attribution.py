@@ -13,7 +13,7 @@ from torch import Tensor
 from torchwhy.baselines import BaselineLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
-from torchwhy.engine.run.freeze import isolated
+from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, baseline_at, sum_per_row
 from torchwhy.engine.structure import SINGLE, Structure, Tensors, flatten

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.freeze import freeze_parameters
+from torchwhy.engine.run.autograd import freeze_parameters
 from torchwhy.engine.run.runner import ModelRunner, Tally
 from torchwhy.engine.structure import Tensors
 

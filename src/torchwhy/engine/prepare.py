@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
+from torchwhy.engine.run.autograd import freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model
-from torchwhy.engine.run.freeze import freeze_parameters
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.run.runner import Tally

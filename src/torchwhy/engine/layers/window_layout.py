@@ -25,7 +25,7 @@ from torch import Tensor
 from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad, trace_modules
-from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
+from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem

@@ -23,8 +23,13 @@ from torchwhy.engine.layers.layer import (
     replace_activations,
     trace_modules,
 )
-from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
-from torchwhy.engine.run.gradients import compute_gradients, gradients_per_target, guard_norm_backward
+from torchwhy.engine.run.autograd import (
+    compute_gradients,
+    enable_grad_for,
+    freeze_parameters,
+    gradients_per_target,
+    guard_norm_backward,
+)
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
 from torchwhy.engine.structure import Tensors
