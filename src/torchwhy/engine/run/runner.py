@@ -119,6 +119,7 @@ class ModelRunner:
                 contexts.enter_context(autocast_except_head(p.precision, z[0].device, len(rows)))
             if p.batching.plan.optimizations is not None:
                 contexts.enter_context(p.batching.plan.optimizations)
+                z = [p.batching.format(t) for t in z]
             if p.input_layers:
                 values = z if p.to_layer_layout is None else [p.to_layer_layout(t) for t in z]
                 goal = [str(p.neuron)] if p.neuron else []
