@@ -20,7 +20,7 @@ README_METHODS = ["SmoothGrad", "IntegratedGradients", "LRP", "GradCAM", "Occlus
 PEERS = ("captum", "zennit", "torchcam", "pytorch-grad-cam", "shap", "lime", "shapiq", "quantus")
 # the modules of metrics, in the order of the page
 METRIC_MODULES = [
-    "curves",
+    "removal",
     "agreement",
     "robustness",
     "localisation",

@@ -8,7 +8,7 @@ from torch import nn
 
 import torchwhy as tw
 from torchwhy.engine.layers.grid_layout import find_grid
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 
 SIDE = 2  # of a window
 X = torch.randn(5, 3, 20, 24, dtype=torch.double, generator=torch.Generator().manual_seed(4))  # 5 x 6 patches

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from nets import inputs, make
 from scipy import stats
 
 import torchwhy as tw
@@ -111,7 +112,7 @@ def test_known_orderings(table):
 
 def test_a_map_of_edges_does_not_see_the_weights(scene):
     net, x, y, _ = scene
-    from test_metrics_again import Given
+    from test_metrics_explain_again import Given
 
     blind = M.model_randomization(Given(net, says=edges), x, y)
     sees = M.model_randomization(tw.IntegratedGradients(net, n_steps=8), x, y)
@@ -269,3 +270,91 @@ def test_products_of_a_subclass():
     methods = {"theirs": tw.IntegratedGradients(f, n_steps=4), "mine": Mine(f, n_steps=4)}
     values = tw.compare(f, x, 0, methods, ["infidelity"]).values["infidelity"]
     torch.testing.assert_close(values["mine"], values["theirs"])
+
+
+def linear(*w):
+    """f(x) = w x + 1."""
+    return lambda x: x.flatten(1) @ torch.tensor(w, dtype=x.dtype) + 1
+
+
+def test_compare_tells_a_metric_what_the_attributions_are():
+    f, x = linear(4.0, 1.0, -2.0), torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.double)
+    methods = {"products": tw.InputXGradient(f), "slopes": tw.Saliency(f, signed=True)}
+    table = tw.compare(f, x, None, methods, ["infidelity"])
+    assert max(table.cell(m, "infidelity").mean for m in methods) < 1e-20
+    explained = {name: method.explain(x) for name, method in methods.items()}
+    assert tw.compare(f, x, None, explained, ["infidelity"]).values == table.values
+    told = tw.compare(f, x, None, methods, [functools.partial(M.infidelity, multiplied_by_inputs=False)])
+    assert told.cell("products", "infidelity").mean > 1e-3
+
+
+def test_road_beside_metrics_with_baselines_and_the_other_way_round():
+    net, x = make("conv"), inputs("conv")
+    maps = {"a": x.sum(1, keepdim=True), "b": -x.sum(1, keepdim=True)}
+    other = functools.partial(M.road, remove="bottom")
+    table = tw.compare(net, x, 1, maps, {"deletion": M.deletion, "road": M.road, "bottom": other}, baselines="blur")
+    torch.testing.assert_close(table.values["road"]["a"], M.road(net, x, maps["a"], 1).auc.double())
+    assert table.better == {"deletion": False, "road": False, "bottom": True}
+
+
+def test_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    net, x = make("conv"), inputs("conv")
+    table = tw.compare(net, x, 1, [tw.Saliency(net)], ["deletion"])
+    frame = table.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.loc["Saliency", "deletion"] == table.cell("Saliency", "deletion").mean
+
+
+def test_compare_with_features_of_single_channels_and_methods_of_one_name():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)).double()
+    x, channels = inputs("conv"), torch.arange(3).view(1, 3, 1, 1)
+    method, metric = tw.FeatureAblation(net), M.faithfulness_correlation
+    table = tw.compare(net, x, 0, [method], [metric], feature_mask=channels)
+    expected = metric(net, x, method.attribute(x, 0, feature_mask=channels), 0, feature_mask=channels)
+    torch.testing.assert_close(table.values["faithfulness_correlation"]["FeatureAblation"], expected)
+    with pytest.raises(ValueError, match="metrics: deletion, deletion: two of one name"):
+        tw.compare(net, x, 0, [method], ["deletion", functools.partial(M.deletion, steps=3)])
+
+
+def test_infidelity_is_told_of_products_only():
+    f, x = linear(4.0, 1.0, -2.0), torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.double)
+    methods = {
+        "slopes": tw.IntegratedGradients(f, multiply_by_inputs=False),
+        "from b": tw.IntegratedGradients(f),
+        "from 0": tw.InputXGradient(f),
+    }
+    table = tw.compare(f, x, None, methods, ["infidelity"], baselines=0.5)
+    assert max(table.cell(m, "infidelity").mean for m in methods) < 1e-20
+    g, y = linear(1.0, 0.0, 0.0), torch.tensor([[1.0, 1e-3, 1.0]], dtype=torch.double)
+    windows = tw.Occlusion(g, sliding_window_shapes=2)
+    assert tw.compare(g, y, None, [windows], ["infidelity"]).cell("Occlusion", "infidelity").mean < 0.1
+
+
+def test_compare_draws_baselines_once():
+    net, x = make("smooth"), inputs("smooth")
+    methods = {"ig": tw.IntegratedGradients(net, n_steps=60), "shapley": tw.ExactShapley(net)}
+    table = tw.compare(net, x, 1, methods, ["completeness_gap"], baselines=tw.Noise(std=0.5))
+    assert max(table.cell(m, "completeness_gap").mean for m in methods) < 1e-6
+    two, pair = make("two"), inputs("two")
+    table = tw.compare(two, pair, 1, [tw.ExactShapley(two)], ["completeness_gap"], baselines="noise")
+    assert table.cell("ExactShapley", "completeness_gap").mean < 1e-6
+
+
+def test_compare_sums_the_channels_of_images_in_a_tuple_or_dict():
+    net, x = make("conv"), inputs("conv")
+    alone = tw.compare(net, x, 1, {"a": x}, ["deletion", "complexity"])
+    for form in (lambda t: (t,), lambda t: {"x": t}):
+        found = tw.compare(lambda x: net(x), form(x), 1, {"a": form(x)}, ["deletion", "complexity"])
+        for name in found.metrics:
+            torch.testing.assert_close(found.values[name]["a"], alone.values[name]["a"])
+
+
+def test_explanations_and_arrays_in_the_place_of_methods():
+    net, x = make("conv"), inputs("conv")
+    e = tw.RISE(net, n_samples=20, generator=0).explain(x, 1)  # its maps have a neutral value
+    table = tw.compare(net, x, 1, {"explained": e, "array": e.shown.numpy()}, ["deletion", "sparseness"])
+    for name in table.metrics:
+        torch.testing.assert_close(table.values[name]["explained"], table.values[name]["array"])
+    assert table.evaluations["explained"] == e.evaluations / 3
+    assert table.seconds["explained"] == e.seconds / 3

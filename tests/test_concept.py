@@ -355,5 +355,5 @@ def test_a_concept_that_is_nowhere_has_no_overlap():
 def test_dissection_in_parts(monkeypatch):
     net, data = nn.Sequential(Units()), list(scenes())
     whole = tw.NetworkDissection(net, layer="0", quantile=0.06).measure(data)
-    monkeypatch.setattr("torchwhy.concept.dissection.ELEMENTS", 1)  # an image at a time
+    monkeypatch.setattr("torchwhy.concept.dissection.MAX_COMPARED_ELEMENTS", 1)  # an image at a time
     assert torch.equal(tw.NetworkDissection(net, layer="0", quantile=0.06).measure(data).iou, whole.iou)

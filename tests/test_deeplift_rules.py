@@ -106,7 +106,7 @@ def test_rule_is_complete(f):
     x, b = points()
     shape = f(x).shape
     m, change, rules = multipliers(f, x, b, torch.randn(shape, dtype=D))
-    assert not rules.plain
+    assert not rules.without_rule
     assert m.isfinite().all()
     torch.testing.assert_close((m * (x - b)).sum(1), change.reshape(5, -1).sum(1), rtol=1e-9, atol=1e-11)
 
@@ -175,7 +175,7 @@ def test_recurrent_layers_are_taken_apart(kind, options):
     net = Layers(kind, **options).double().requires_grad_(False)
     x, b = points()
     m, change, rules = multipliers(net, x, b)
-    assert not rules.plain
+    assert not rules.without_rule
     torch.testing.assert_close((m * (x - b)).sum(1), change.sum(1))
 
 
@@ -196,7 +196,7 @@ def test_packed_sequences_and_cells(kind):
     x, b = points()
     for f in (packed, stepped):
         m, change, rules = multipliers(f, x, b)
-        assert not rules.plain
+        assert not rules.without_rule
         torch.testing.assert_close((m * (x - b)).sum(1), change.sum(1))
 
 
@@ -247,7 +247,7 @@ def test_attention_modules(batch_first):
     ):
         x, b = points()
         m, change, rules = multipliers(f, x, b)
-        assert not rules.plain
+        assert not rules.without_rule
         torch.testing.assert_close((m * (x - b)).sum(), change.sum())
 
 
@@ -281,10 +281,10 @@ def test_norms_of_other_orders_keep_their_gradient(spelling):
     }[spelling]
     x, b = points()
     m, _, rules = multipliers(f, x, b)
-    assert rules.plain == {"vector_norm": 1}
+    assert rules.without_rule == {"vector_norm": 1}
     torch.testing.assert_close(m, x.sign())
 
 
 def test_what_has_no_rule_is_counted():
     *_, rules = multipliers(lambda v: torch.cumprod(v, 1), torch.ones(1, 2), torch.zeros(1, 2))
-    assert rules.plain == {"cumprod": 1}
+    assert rules.without_rule == {"cumprod": 1}

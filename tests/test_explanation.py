@@ -1,5 +1,7 @@
 """The result with its context: facts, saving, the notebook view; and what methods are as objects."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from nets import inputs, make
@@ -52,6 +54,23 @@ def test_save_and_load(tmp_path, kind):
         )
         assert all(torch.equal(p, q) for p, q in pairs)
     assert torch.equal(back.completeness_gap, e.completeness_gap)
+
+
+def test_a_file_of_the_first_version_loads():
+    """It is ExpectedGradients(n_samples=5, generator=0) of a linear network, two rows, saved by version 0.1.0."""
+    e = tw.Explanation.load(Path(__file__).parent / "data" / "explanation_0_1_0.safetensors")
+    weight = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, -1.0]], dtype=torch.double)  # of the targets 0 and 1
+    baselines = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [-1.0, 0.5, 2.0]], dtype=torch.double)
+    x = torch.tensor([[1.0, 2.0, -1.0], [0.5, -0.5, 4.0]], dtype=torch.double)
+    assert torch.equal(e.inputs, x)
+    found = torch.tensor([[1.2, -3.2, -1.0], [2.1, 0.0, -3.0]], dtype=torch.double)
+    torch.testing.assert_close(e.attributions, found)
+    change = (weight * x).sum(1) - (baselines @ weight.T).mean(0)
+    torch.testing.assert_close(e.completeness_gap, (e.attributions.sum(1) - change).abs())
+    error = torch.tensor([[14, 14, 5], [126, 0, 20]], dtype=torch.double).div(100).sqrt()
+    torch.testing.assert_close(e.standard_error, error)
+    assert (e.method, e.target, e.settings) == ("ExpectedGradients", [0, 1], {"n_samples": 5, "generator": 0})
+    assert (e.evaluations, round(e.seconds, 2), e.details) == (18, 2.62, {})
 
 
 def test_load_refuses_other_files(tmp_path):

@@ -222,7 +222,7 @@ def test_an_explanation_is_saved_shown_and_read(tmp_path):
 @pytest.mark.parametrize(
     "metric",
     [M.deletion, M.insertion, M.road, M.irof, M.infidelity, M.sensitivity_n, M.faithfulness_correlation,
-     M.faithfulness_estimate, M.monotonicity, M.average_drop, M.sufficiency, M.necessity, M.non_sensitivity],
+     M.faithfulness_estimate, M.monotonicity, M.average_drop, M.sufficiency, M.comprehensiveness, M.non_sensitivity],
     ids=lambda m: m.__name__,
 )  # fmt: skip
 def test_metrics_equal_the_cpu(metric, draws_of_the_cpu):

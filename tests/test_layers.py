@@ -8,8 +8,7 @@ from nets import inputs, make
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.engine.layers.hooks import record_activations, record_with_grad, replace_activations
-from torchwhy.engine.layers.resolve import resolve_layer
+from torchwhy.engine.layers.layer import record_activations, record_with_grad, replace_activations, resolve_layer
 
 
 def test_by_name_by_module_and_by_object():
@@ -168,7 +167,11 @@ def test_layers_behind_one_another_are_refused(method, layers):
 def test_layers_behind_one_another_can_be_read():
     net, x = make("conv"), inputs("conv")
     layers = ["conv1", "norm"]
-    for method in (tw.LayerActivation(net), tw.Conductance(net, n_steps=8), tw.InternalInfluence(net, n_steps=8)):
+    for method in (
+        tw.LayerActivation(net, layer=layers),
+        tw.Conductance(net, n_steps=8),
+        tw.InternalInfluence(net, n_steps=8),
+    ):
         method.layer = layers
         e = method.explain(x, 1)
         assert e.completeness_gap is None

@@ -10,9 +10,9 @@ visited_by = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "f
 # the most functions, and files, that one call may visit
 LIMITS = {
     "Saliency": (35, 12),
-    "GradCAM": (58, 17),  # to be (50, 14)
-    "LRP": (81, 18),  # to be (70, 16)
-    "KernelSHAP": (76, 22),  # to be (65, 15)
+    "GradCAM": (50, 14),
+    "LRP": (70, 16),
+    "KernelSHAP": (65, 15),
 }
 
 

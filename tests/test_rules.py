@@ -258,7 +258,7 @@ def test_fast_paths_of_attention_modules_are_not_taken():
     with RuleMode({**dict.fromkeys(RULES, lambda call: (seen.append(call.name), call())[1]), **APART}) as rules:
         layer(torch.randn(2, 3, 4).requires_grad_())
     assert {"scaled_dot_product_attention", "layer_norm", "relu"} <= set(seen)
-    assert not rules.plain
+    assert not rules.without_rule
 
 
 # ---------------------------------------------------------------------------------------------------- composites

@@ -37,9 +37,9 @@ def test_the_epsilon_rule_of_linear_layers_holds_no_input():
     seen = []
 
     class Seen(Propagation):
-        def hold(self, tensor):
+        def save_for_backward(self, tensor):
             seen.append(tuple(tensor.shape))
-            return super().hold(tensor)
+            return super().save_for_backward(tensor)
 
     x, weight = torch.randn(2, 3, requires_grad=True), torch.randn(5, 3)
     for rule, shapes in ((Epsilon(), [(2, 5)]), (Gamma(), [(2, 5), (2, 3)])):

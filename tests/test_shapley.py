@@ -9,9 +9,8 @@ from reference import perturbation as reference
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.shapley.coalitions import banzhaf_design, shapley_design, some_subsets
 from torchwhy.shapley.exact_shapley import banzhaf_values, shapley_interactions, shapley_values
-from torchwhy.shapley.paired_regression import paired_regression
+from torchwhy.shapley.paired_sampling import banzhaf_design, paired_regression, shapley_design, some_subsets
 
 
 def network(d, rows=2, seed=0):

@@ -117,7 +117,7 @@ if TYPE_CHECKING:
     )
     from torchwhy.concept.tcav import TCAV as TCAV
     from torchwhy.counterfactual.counterfactual import Counterfactual as Counterfactual
-    from torchwhy.engine.layers.resolve import Layer as Layer
+    from torchwhy.engine.layers.layer import Layer as Layer
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.surrogate.bias import BiasReport as BiasReport
@@ -142,7 +142,7 @@ _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
     "targets": ["Neuron"],
-    "engine.layers.resolve": ["Layer"],
+    "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],

@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torchwhy import metrics as known_metrics
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.explanation import Explanation
-from torchwhy.metrics.metric_function import settled_baselines
+from torchwhy.metrics import Curve, Metric
+from torchwhy.metrics.features_of_attributions import AttributionsLike
+from torchwhy.metrics.reexplain import draw_baselines_once
+from torchwhy.metrics.scoring import ModelLike
 from torchwhy.targets import TargetLike
 
-TIMES_INPUT_METRICS = ("InputXGradient", "IntegratedGradients", "DeepLIFT")
+MetricLike = str | Callable[..., object]
+MethodLike = Attribution | Explanation | AttributionsLike
+Named = Keywords  # arguments by name
+CALL_DATA = ("baselines", "feature_mask", "additional_forward_args")  # what methods and metrics are called with besides
+ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *CALL_DATA)  # what a metric may ask for by name
 
 
 def compare(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
     target: TargetLike,
-    methods: Mapping[str, Any] | Sequence[Attribution],
-    metrics: Mapping[str, Callable[..., Any]] | Sequence[str | Callable[..., Any]],
+    methods: Mapping[str, MethodLike] | Sequence[Attribution],
+    metrics: Mapping[str, MetricLike] | Sequence[MetricLike],
     *,
     mask: Tensor | None = None,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    additional_forward_args: Any = None,
+    baselines: Baselines = None,
+    feature_mask: FeatureMasks = None,
+    additional_forward_args: object = None,
     level: float = 0.95,
 ) -> Comparison:
     """Explain with every method and measure with every metric.
 
     Metrics of pixels get the sums over the channels of an image's attributions, so that methods with and without
     channels answer one question; with ``feature_mask``, those that run the model go by its features.
-    ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT (and their subclasses) are
-    ``multiplied_by_inputs``; all other attributions, tensors too, it takes for local coefficients.
+    ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT (and others whose fact
+    ``is_slope_times_input`` holds) are ``multiplied_by_inputs``; all other attributions, tensors too, it takes for local
+    coefficients.
 
     Args:
         model: what the metrics run.
         inputs, target, additional_forward_args: as for a method.
         methods: with their settings, by name or in a list; an explanation, a tensor or an array in place of a method is taken
             as its attributions.
-        metrics: names or functions of :mod:`torchwhy.metrics`, or functions by name, with settings through
-            ``functools.partial``; a :class:`torchwhy.metrics.Curve` counts as its area.
+        metrics: names of :mod:`torchwhy.metrics`, or metrics, also your own (:func:`torchwhy.metrics.metric`), by name or in
+            a list, with settings through ``functools.partial``; a :class:`torchwhy.metrics.Curve` counts as its area.
         mask: the pixels that are known to matter, for the metrics of localisation.
         baselines, feature_mask: for the metrics, and for the methods that have a use for them; baselines that are drawn are
             drawn once.
@@ -56,51 +66,133 @@ def compare(
 
     Raises:
         LookupError: an unknown metric.
-        TypeError: something that is no method.
-        ValueError: no mask for a metric that needs one, two metrics or methods of one name.
+        TypeError: something that is no method or no metric, or a metric that asks for what nobody gives.
+        ValueError: no mask for a metric that needs one, two metrics or methods of one name, a metric that does not give one
+            number for each row.
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected a share between 0 and 1")
-    chosen = _metrics_of([metrics] if isinstance(metrics, str) or callable(metrics) else metrics)
-    methods = [methods] if isinstance(methods, Attribution) else methods
-    if not isinstance(methods, (Mapping, Sequence)):
-        raise TypeError(f"methods: expected methods, by name or in a list; got {type(methods).__name__}")
-    named = dict(methods) if isinstance(methods, Mapping) else _by_name(methods)
-    if not named:
-        raise ValueError("methods: none given")
-    options = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
+    chosen = _choose_metrics(metrics)
+    for entry in chosen.values():
+        entry.check(mask)
+    named = _name_methods(methods)
+    data = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
     if baselines is not None:
-        options["baselines"] = settled_baselines(baselines, inputs)
+        data["baselines"] = draw_baselines_once(baselines, inputs)
     result = Comparison({m: {} for m in chosen}, {}, {}, {}, {}, level)
     for name, method in named.items():
-        _explain_rows(result, name, method, inputs, target, options)
-    for name, function in chosen.items():
-        facts = _facts(function)
-        result.better[name] = _better(function)
-        result.shares |= {name} if facts.yes_or_no else set()
-        if facts.needs == "mask" and mask is None:
-            raise ValueError(f"mask: {name} asks whether the map lies on the pixels that matter; give them")
+        _explain_rows(result, name, method, inputs, target, data)
+    given = {"model": model, "inputs": inputs, "target": target, "mask": mask}
+    for name, entry in chosen.items():
+        result.better[name] = entry.metric.higher_is_better_with(entry.settings)
+        result.shares |= {name} if entry.metric.is_binary else set()
         for key, method in named.items():
-            result.values[name][key] = _measure(
-                function, facts, model, inputs, target, method, result.attributions[key], mask, options
-            )
+            result.values[name][key] = entry.measure(method, {**given, "attributions": result.attributions[key]}, data)
     return result
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A metric of the table.
+
+    Args:
+        name: its name in the table.
+        metric: the metric.
+        settings: what it is called with besides.
+    """
+
+    name: str
+    metric: Metric[..., object]
+    settings: Named
+
+    def check(self, mask: Tensor | None) -> None:
+        """Refuse a metric that asks for what is not given.
+
+        Raises:
+            TypeError: a parameter that ``compare`` does not know, without a default.
+            ValueError: it needs a mask, and there is none.
+        """
+        asked = [name for name in self.metric.required if name not in self.settings]
+        unknown = [name for name in asked if name not in ASKED]
+        if unknown:
+            raise TypeError(
+                f"metrics: {self.name!r} asks for {', '.join(unknown)}; give it a default, or bind it with "
+                f"functools.partial; compare gives {', '.join(ASKED)}"
+            )
+        if "mask" in asked and mask is None:
+            raise ValueError(f"mask: {self.name} asks whether the map lies on the pixels that matter; give them")
+
+    def measure(self, method: MethodLike, given: Named, data: Named) -> Tensor:
+        """Measure a method, (N,) on the CPU; NaN for attributions where the metric asks the method again.
+
+        Args:
+            method: a method, an explanation or attributions.
+            given: what a metric may ask for by name.
+            data: what methods and metrics are called with besides; None where it was not given.
+        """
+        rows = len(_first_tensor(given["attributions"]))
+        if "method" not in self.metric.parameters:
+            told = self._data_for_metric(method, data)
+        elif isinstance(method, Attribution):
+            told = _data_for_method(method, data)
+        else:
+            return torch.full((rows,), math.nan, dtype=torch.double)
+        if self.metric.sum_channels and "feature_mask" not in told:  # which may tell channels apart
+            given = {**given, "attributions": _sum_channels(given["attributions"], given["inputs"])}
+        given = {**given, "method": method, **told}
+        asked = {
+            name: value
+            for name, value in given.items()
+            if name in self.metric.parameters or (name in told and self.metric.takes_any)
+        }
+        asked = {name: value for name, value in asked.items() if value is not None or name == "target"}
+        return self._one_per_row(self.metric(**{**asked, **self.settings}), rows)
+
+    def _data_for_metric(self, method: MethodLike, data: Named) -> Named:
+        """Return what the metric itself has a use for, and what the method's numbers are."""
+        given = {k: v for k, v in data.items() if v is not None}
+        if self.metric.needs != "model":
+            return {k: v for k, v in given.items() if k in self.metric.parameters}
+        if not self.metric.uses_baselines:
+            given.pop("baselines", None)
+        kind, settings = _method_class(method)
+        if kind is None:
+            return given
+        if "feature_mask" in given:
+            given["whole_features"] = kind.uses_feature_mask
+        if "multiplied_by_inputs" in self.metric.parameters and _are_slopes_times_inputs(kind, settings):
+            given["multiplied_by_inputs"] = True
+            if not kind.uses_baselines:  # it multiplies by x - 0
+                given.pop("baselines", None)
+        return given
+
+    def _one_per_row(self, value: object, rows: int) -> Tensor:
+        """Return what the metric gave as doubles (N,), a curve as its area.
+
+        Raises:
+            ValueError: not one number for each row.
+        """
+        value = torch.as_tensor(value.auc if isinstance(value, Curve) else value)
+        if value.shape != (rows,):
+            raise ValueError(
+                f"metrics: {self.name!r} gave shape {tuple(value.shape)}; expected one number for each of {rows} rows"
+            )
+        return value.detach().double().cpu()
+
+
 def _explain_rows(
-    result: Comparison, name: str, method: Any, inputs: Inputs, target: TargetLike, options: dict[str, Any]
+    result: Comparison, name: str, method: MethodLike, inputs: Inputs, target: TargetLike, data: Named
 ) -> None:
-    """Put a method's attributions and costs into the result."""
-    n = len(
-        next(iter(inputs.values()))
-        if isinstance(inputs, Mapping)
-        else inputs
-        if isinstance(inputs, Tensor)
-        else inputs[0]
-    )
+    """Put a method's attributions and costs into the result.
+
+    Raises:
+        TypeError: something that is no method.
+        ValueError: attributions of other rows than the inputs'.
+    """
+    n = len(_first_tensor(inputs))
     if isinstance(method, Attribution):
         begun = time.perf_counter()
-        e = method.explain(inputs, target, **_for(method, options))
+        e = method.explain(inputs, target, **_data_for_method(method, data))
         result.seconds[name], result.evaluations[name] = (time.perf_counter() - begun) / n, e.evaluations / n
         result.attributions[name] = e.shown  # of a map whose zero is not its neutral value, the difference from it
     elif isinstance(method, Explanation):
@@ -108,89 +200,44 @@ def _explain_rows(
         result.attributions[name] = method.shown
     elif isinstance(method, (Tensor, np.ndarray, tuple, Mapping)):
         result.seconds[name] = result.evaluations[name] = math.nan
-        result.attributions[name] = torch.as_tensor(method) if isinstance(method, np.ndarray) else method
+        result.attributions[name] = torch.as_tensor(method) if isinstance(method, np.ndarray) else cast(Inputs, method)
     else:
         raise TypeError(f"methods: {name!r} is a {type(method).__name__}; expected a method such as tw.Saliency(model)")
-    if len(_first_tensor(result.attributions[name])) != n:
-        raise ValueError(
-            f"methods: {name!r} has attributions of {len(_first_tensor(result.attributions[name]))} rows, the inputs have {n}"
-        )
+    rows = len(_first_tensor(result.attributions[name]))
+    if rows != n:
+        raise ValueError(f"methods: {name!r} has attributions of {rows} rows, the inputs have {n}")
 
 
-def _measure(
-    function: Callable[..., Any],
-    facts: Any,
-    model: Any,
-    inputs: Inputs,
-    target: TargetLike,
-    method: Any,
-    attributions: Any,
-    mask: Tensor | None,
-    options: dict[str, Any],
-) -> Tensor:
-    """One metric of one method, (N,) on the CPU."""
-    masked = facts.needs == "model" and options["feature_mask"] is not None  # which may tell channels apart
-    maps = attributions if facts.elements or masked else _pixels(attributions, inputs)
-    if facts.needs == "mask":
-        value = function(maps, mask)
-    elif facts.needs == "maps":
-        value = function(maps)
-    elif facts.needs == "model":
-        value = function(model, inputs, maps, target, **_about(function, method, options))
-    elif isinstance(method, Attribution):
-        value = function(method, inputs, target, **_for(method, options))
-    else:
-        return torch.full((len(_first_tensor(attributions)),), math.nan, dtype=torch.double)
-    value = value.auc if isinstance(value, known_metrics.Curve) else value
-    return value.detach().double().cpu()
+def _first_tensor(tensors: Inputs) -> Tensor:
+    """Return a tensor, or the first of a tuple or dict of them."""
+    return flatten(tensors)[0][0]
 
 
-def _first_tensor(attributions: Any) -> Tensor:
-    values = attributions.values() if isinstance(attributions, Mapping) else attributions
-    return attributions if isinstance(attributions, Tensor) else next(iter(values))
-
-
-def _pixels(attributions: Any, inputs: Inputs) -> Any:
-    """The attributions of images' pixels."""
+def _sum_channels(attributions: Inputs, inputs: Inputs) -> Inputs:
+    """Return the attributions of images' pixels, summed over the channels."""
     if isinstance(attributions, Mapping) and isinstance(inputs, Mapping) and set(attributions) == set(inputs):
-        return {name: _pixels(a, inputs[name]) for name, a in attributions.items()}
-    if (
-        isinstance(attributions, (tuple, list))
-        and isinstance(inputs, (tuple, list))
-        and len(attributions) == len(inputs)
-    ):
-        return tuple(map(_pixels, attributions, inputs))
-    both = isinstance(attributions, Tensor) and isinstance(inputs, Tensor) and inputs.dim() == 4
-    return attributions.sum(1, keepdim=True) if both and attributions.dim() == 4 else attributions
+        return {name: _sum_image_channels(a, inputs[name]) for name, a in attributions.items()}
+    sequences = isinstance(attributions, (tuple, list)) and isinstance(inputs, (tuple, list))
+    if sequences and len(attributions) == len(inputs):
+        return tuple(_sum_image_channels(a, x) for a, x in zip(attributions, inputs))
+    if isinstance(attributions, Tensor) and isinstance(inputs, Tensor):
+        return _sum_image_channels(attributions, inputs)
+    return attributions
 
 
-def _for(method: Attribution, options: dict[str, Any]) -> dict[str, Any]:
-    """What this method has a use for."""
+def _sum_image_channels(attributions: Tensor, inputs: Tensor) -> Tensor:
+    """Return attributions ``(N, 1, H, W)`` of inputs ``(N, C, H, W)``; others as they are."""
+    return attributions.sum(1, keepdim=True) if inputs.dim() == attributions.dim() == 4 else attributions
+
+
+def _data_for_method(method: Attribution, data: Named) -> Named:
+    """Return what this method has a use for."""
     unused = {"baselines": not method.uses_baselines, "feature_mask": not method.uses_feature_mask}
-    return {k: v for k, v in options.items() if v is not None and not unused.get(k)}
+    return {k: v for k, v in data.items() if v is not None and not unused.get(k)}
 
 
-def _about(function: Callable[..., Any], method: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """What a metric that runs the model is told besides: the data it has a use for, and what the method's numbers are."""
-    facts = _facts(function)
-    given = {k: v for k, v in options.items() if v is not None and (facts.uses_baselines or k != "baselines")}
-    kind, settings = _kind(method)
-    if kind is not None:
-        if "feature_mask" in given:
-            given["whole_features"] = kind.uses_feature_mask
-        # slopes times x - b
-        product = any(k.__name__ in TIMES_INPUT_METRICS for k in kind.__mro__) and settings.get(
-            "multiply_by_inputs", True
-        )
-        if "multiplied_by_inputs" in inspect.signature(facts).parameters and product:
-            given["multiplied_by_inputs"] = True
-            if not kind.uses_baselines:  # it multiplies by x - 0
-                given.pop("baselines", None)
-    return {k: v for k, v in given.items() if k not in getattr(function, "keywords", {})}
-
-
-def _kind(method: Any) -> tuple[type[Attribution] | None, dict[str, Any]]:
-    """Whose the attributions are, as far as it is known, and its settings."""
+def _method_class(method: MethodLike) -> tuple[type[Attribution] | None, Named]:
+    """Return whose the attributions are, as far as it is known, and its settings."""
     if isinstance(method, Explanation):
         from torchwhy import methods
 
@@ -198,15 +245,25 @@ def _kind(method: Any) -> tuple[type[Attribution] | None, dict[str, Any]]:
     return (type(method), method.settings()) if isinstance(method, Attribution) else (None, {})
 
 
-def _better(function: Callable[..., Any]) -> bool | None:
-    """Whether higher values are better, with the settings that the metric has."""
-    facts = _facts(function)
-    turned = facts.turned_by is not None and facts.turned_by in getattr(function, "keywords", {}).items()
-    return not facts.higher_is_better if turned else facts.higher_is_better
+def _are_slopes_times_inputs(kind: type[Attribution], settings: Mapping[str, object]) -> bool:
+    """Tell whether attributions are local coefficients times the distance of the inputs from the baselines."""
+    return kind.is_slope_times_input and bool(settings.get("multiply_by_inputs", True))
 
 
-def _by_name(methods: Sequence[Attribution]) -> dict[str, Any]:
-    """Methods by their class names; several of one class also by their settings."""
+def _name_methods(methods: Mapping[str, MethodLike] | Sequence[Attribution]) -> dict[str, MethodLike]:
+    """Return the methods by name: of a list by their class names, several of one class also by their settings.
+
+    Raises:
+        TypeError: neither a dict nor a list.
+        ValueError: none, or two that are equal.
+    """
+    methods = [methods] if isinstance(methods, Attribution) else methods
+    if not isinstance(methods, (Mapping, Sequence)):
+        raise TypeError(f"methods: expected methods, by name or in a list; got {type(methods).__name__}")
+    if not methods:
+        raise ValueError("methods: none given")
+    if isinstance(methods, Mapping):
+        return dict(methods)
     names = [type(m).__name__ for m in methods]
     long = [n if names.count(n) == 1 else repr(m) for n, m in zip(names, methods)]
     if len(set(long)) < len(long):
@@ -214,29 +271,41 @@ def _by_name(methods: Sequence[Attribution]) -> dict[str, Any]:
     return dict(zip(long, methods))
 
 
-def _metrics_of(
-    metrics: Mapping[str, Callable[..., Any]] | Sequence[str | Callable[..., Any]],
-) -> dict[str, Callable[..., Any]]:
-    if isinstance(metrics, Mapping):
-        found = dict(metrics)
-    elif not isinstance(metrics, Sequence):
-        raise TypeError(f"metrics: expected names or functions, in a list or by name; got {type(metrics).__name__}")
-    else:
-        names = [m if isinstance(m, str) else getattr(getattr(m, "func", m), "__name__", repr(m)) for m in metrics]
-        if len(set(names)) < len(names):
-            raise ValueError(f"metrics: {', '.join(names)}: two of one name; give a dict with names")
-        found = dict(zip(names, metrics))  # type: ignore[arg-type]
-    for name, m in found.items():
-        if isinstance(m, str):
-            if m not in known_metrics.__all__ or not hasattr(getattr(known_metrics, m), "needs"):
-                raise LookupError(f"metrics: {m!r} is not in torchwhy.metrics")
-            found[name] = getattr(known_metrics, m)
-        elif not hasattr(getattr(m, "func", m), "needs"):
-            raise TypeError(f"metrics: {name!r} is no metric of torchwhy.metrics, nor a functools.partial of one")
-    if not found:
+def _choose_metrics(metrics: Mapping[str, MetricLike] | Sequence[MetricLike] | MetricLike) -> dict[str, _Entry]:
+    """Return the metrics by name: of a list by the names of their functions.
+
+    Raises:
+        LookupError: a name that is no metric's.
+        TypeError: neither a dict nor a list, or something that is no metric.
+        ValueError: none, or two of one name.
+    """
+    listed: Any = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+    if not isinstance(listed, (Mapping, Sequence)):
+        raise TypeError(f"metrics: expected names or metrics, in a list or by name; got {type(metrics).__name__}")
+    if not listed:
         raise ValueError("metrics: none given")
-    return found
+    if isinstance(listed, Mapping):
+        return {name: _entry(name, m) for name, m in listed.items()}
+    names = [m if isinstance(m, str) else getattr(getattr(m, "func", m), "__name__", repr(m)) for m in listed]
+    if len(set(names)) < len(names):
+        raise ValueError(f"metrics: {', '.join(names)}: two of one name; give a dict with names")
+    return {name: _entry(name, m) for name, m in zip(names, listed)}
 
 
-def _facts(function: Callable[..., Any]) -> Any:
-    return getattr(function, "func", function)
+def _entry(name: str, metric: MetricLike) -> _Entry:
+    """Return one metric and its settings."""
+    if isinstance(metric, str):
+        found = getattr(known_metrics, metric, None)
+        if not isinstance(found, Metric):
+            raise LookupError(f"metrics: {metric!r} is not in torchwhy.metrics")
+        return _Entry(name, found, {})
+    function = metric.func if isinstance(metric, functools.partial) else metric
+    settings = dict(metric.keywords) if isinstance(metric, functools.partial) else {}
+    if not isinstance(function, Metric):
+        raise TypeError(
+            f"metrics: {name!r} is no metric: name one of torchwhy.metrics, or decorate the function with "
+            "@torchwhy.metrics.metric"
+        )
+    if isinstance(metric, functools.partial) and metric.args:
+        raise TypeError(f"metrics: {name!r} has positional arguments bound; bind settings by keyword")
+    return _Entry(name, function, settings)

@@ -7,16 +7,19 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from torchwhy.attribution import Inputs
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 class Cell(NamedTuple):
@@ -60,7 +63,7 @@ class Comparison:
     better: dict[str, bool | None]
     seconds: dict[str, float]
     evaluations: dict[str, float]
-    attributions: dict[str, Any]
+    attributions: dict[str, Inputs]
     level: float = 0.95
     shares: set[str] = field(default_factory=set)
 
@@ -75,9 +78,13 @@ class Comparison:
         return list(self.values)
 
     def cell(self, method: str, metric: str) -> Cell:
-        """The mean over the rows with a value, with the interval of Student's t; infinite for a single row.
+        """Return the mean over the rows with a value, with the interval of Student's t; infinite for a single row.
 
-        Of a metric that is 1 or 0, that of Wilson for a share: equal answers of a few rows are not certain for all.
+        For a metric that is 1 or 0, the interval is that of Wilson for a share: equal answers of a few rows are not certain
+        for all.
+
+        Raises:
+            LookupError: a method or a metric that was not compared.
         """
         from scipy.special import stdtrit
         from scipy.stats import binomtest
@@ -94,12 +101,19 @@ class Comparison:
         return Cell(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half, n)
 
     def differences(self, metric: str, against: str | None = None) -> list[Difference]:
-        """Every pair of methods, or every other method with one, tested over the rows where both have a value."""
+        """Test every pair of methods, or ``against`` and every other method, over the rows where both have a value.
+
+        Raises:
+            LookupError: a method or a metric that was not compared.
+        """
         from scipy.stats import wilcoxon
 
         found = []
-        pairs = itertools.combinations(self.methods, 2)
-        for a, b in pairs if against is None else ((against, m) for m in self.methods if m != against):
+        pairs: Iterable[tuple[str, str]] = itertools.combinations(self.methods, 2)
+        if against is not None:
+            _check_known("against", against, self.methods)
+            pairs = ((against, m) for m in self.methods if m != against)
+        for a, b in pairs:
             gap = self._of(a, metric) - self._of(b, metric)
             size = torch.maximum(self._of(a, metric).abs(), self._of(b, metric).abs())
             gap = torch.where(gap.abs() <= 1e-6 * size, 0, gap)  # rounding
@@ -115,7 +129,12 @@ class Comparison:
         return [d._replace(adjusted=done[d.first, d.second]) for d in found]
 
     def best(self, metric: str) -> set[str]:
-        """The method with the best mean, and those that cannot be told from it; none where nothing is better."""
+        """Return the method with the best mean, and those that cannot be told from it; none where nothing is better.
+
+        Raises:
+            LookupError: a metric that was not compared.
+        """
+        _check_known("metric", metric, self.metrics)
         higher = self.better[metric]
         means = {m: self.cell(m, metric).mean for m in self.methods}
         means = {m: v for m, v in means.items() if math.isfinite(v)}
@@ -124,11 +143,11 @@ class Comparison:
         first = max(means, key=lambda m: means[m] if higher else -means[m])
         return {first} | {d.second for d in self.differences(metric, first) if d.adjusted > 1 - self.level}
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a method, as ``pandas.DataFrame`` takes them."""
+    def rows(self) -> list[dict[str, str | float]]:
+        """Return one dict for each method, as ``pandas.DataFrame`` takes them."""
         found = []
         for method in self.methods:
-            row: dict[str, Any] = {"method": method}
+            row: dict[str, str | float] = {"method": method}
             for metric in self.metrics:
                 cell = self.cell(method, metric)
                 row |= {
@@ -142,8 +161,8 @@ class Comparison:
             )
         return found
 
-    def to_dataframe(self) -> Any:
-        """The rows as a ``pandas.DataFrame``, a line for each method.
+    def to_dataframe(self) -> DataFrame:
+        """Return the rows as a ``pandas.DataFrame``, a line for each method.
 
         Raises:
             ImportError: pandas is not installed.
@@ -153,7 +172,7 @@ class Comparison:
         return pandas.DataFrame(self.rows()).set_index("method")
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """The rows as CSV, also written to ``path``."""
+        """Return the rows as CSV, and write them to ``path``."""
         text = io.StringIO()
         table = self.rows()
         writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
@@ -174,7 +193,7 @@ class Comparison:
     __repr__ = __str__
 
     def to_html(self, path: str | Path | None = None) -> str:
-        """The table as HTML, also written to ``path``."""
+        """Return the table as HTML, and write it to ``path``."""
         head, *body = self._lines()
         cells = ["".join(f"<th>{html.escape(t)}</th>" for t, _ in head)]
         for line in body:
@@ -192,7 +211,7 @@ class Comparison:
         return text
 
     def to_markdown(self) -> str:
-        """The table as Markdown."""
+        """Return the table as Markdown."""
         head, *body = self._lines()
         rule = ["---"] + ["---:"] * (len(head) - 1)
         lines = [[t for t, _ in head], rule, *([f"**{t}**" if best else t for t, best in line] for line in body)]
@@ -202,7 +221,7 @@ class Comparison:
     _repr_html_ = to_html
 
     def plot(self) -> Figure:
-        """Draw a panel for each metric, a line for each method, means with their intervals."""
+        """Draw a ``matplotlib`` figure: a panel for each metric, a line for each method, means with their intervals."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(1.4 + 2.1 * len(self.metrics), 0.9 + 0.26 * len(self.methods)), layout="constrained")
@@ -225,13 +244,13 @@ class Comparison:
         return figure
 
     def _of(self, method: str, metric: str) -> Tensor:
-        for name, names in ((metric, self.metrics), (method, self.methods)):
-            if name not in names:
-                raise LookupError(f"{name!r} was not compared; known are {', '.join(names)}")
+        """Return the values (N,) of one method."""
+        _check_known("metric", metric, self.metrics)
+        _check_known("method", method, self.methods)
         return self.values[metric][method]
 
     def _lines(self) -> Iterator[list[tuple[str, bool]]]:
-        """The cells with whether they are among the best, the head first."""
+        """Yield lines of cells, each with whether it is among the best; the head first."""
         arrows = {True: " ↑", False: " ↓", None: ""}
         yield [
             (t, False)
@@ -255,6 +274,13 @@ class Comparison:
             ]
 
     def _note(self) -> str:
+        """Return what stands below the table."""
         counts = {self.cell(m, k).rows for m in self.methods for k in self.metrics}
         rows = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         return f"mean over {rows} rows ± half of the {100 * self.level:g}% interval; ↑ higher is better, ↓ lower"
+
+
+def _check_known(argument: str, name: str, names: list[str]) -> None:
+    """Refuse a name that is not in the table."""
+    if name not in names:
+        raise LookupError(f"{argument}: {name!r} was not compared; known are {', '.join(names)}")

@@ -1,5 +1,58 @@
-"""The rules of layer-wise relevance propagation, for composites of your own: ``tw.lrp.Gamma(0.25)``."""
+"""Layer-wise relevance propagation: its rules, its composites, and the base classes of rules of your own.
 
-from torchwhy.backprop.lrp_rules import AlphaBeta, Epsilon, Excitation, Flat, Gamma, Norm, Pass, WSquare, ZBox, ZPlus
+``tw.LRP(net, composite=tw.lrp.EPSILON_PLUS.replace(by_name={"layer4": tw.lrp.Gamma(0.25)}))``
+"""
 
-__all__ = ["AlphaBeta", "Epsilon", "Excitation", "Flat", "Gamma", "Norm", "Pass", "WSquare", "ZBox", "ZPlus"]
+from torchwhy.backprop.composite import (
+    ATTENTION,
+    EPSILON,
+    EPSILON_ALPHA2_BETA1,
+    EPSILON_ALPHA2_BETA1_FLAT,
+    EPSILON_GAMMA,
+    EPSILON_GAMMA_BOX,
+    EPSILON_PLUS,
+    EPSILON_PLUS_FLAT,
+    EXCITATION,
+    Composite,
+)
+from torchwhy.backprop.linear_layer import LinearLayer
+from torchwhy.backprop.lrp_rules import (
+    AlphaBeta,
+    Epsilon,
+    Excitation,
+    Flat,
+    Gamma,
+    InputRule,
+    LayerRule,
+    Norm,
+    Pass,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
+
+__all__ = [
+    "ATTENTION",
+    "EPSILON",
+    "EPSILON_ALPHA2_BETA1",
+    "EPSILON_ALPHA2_BETA1_FLAT",
+    "EPSILON_GAMMA",
+    "EPSILON_GAMMA_BOX",
+    "EPSILON_PLUS",
+    "EPSILON_PLUS_FLAT",
+    "EXCITATION",
+    "AlphaBeta",
+    "Composite",
+    "Epsilon",
+    "Excitation",
+    "Flat",
+    "Gamma",
+    "InputRule",
+    "LayerRule",
+    "LinearLayer",
+    "Norm",
+    "Pass",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+]

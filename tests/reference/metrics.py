@@ -3,6 +3,7 @@
 ``f``: one row (*) -> one number; ``x``, ``b``, ``a``: the input, the baseline and the attributions of one row, (*).
 """
 
+import copy
 import itertools
 import math
 
@@ -53,11 +54,6 @@ def irof(f, x, b, a, segments):
 def sufficiency(f, x, b, a, fractions):
     order, d = order_of(a), a.numel()
     return sum(value(f, x) - value(f, replaced(x, b, order[round(q * d) :])) for q in fractions) / len(fractions)
-
-
-def necessity(f, x, b, a, fractions):
-    order, d = order_of(a), a.numel()
-    return sum(value(f, x) - value(f, replaced(x, b, order[: round(q * d)])) for q in fractions) / len(fractions)
 
 
 def monotonicity(f, x, b, a):
@@ -163,3 +159,156 @@ def pointing_game(heat, mask, tolerance):
     """The largest pixel (no ties) is within a distance of some pixel of the mask."""
     top = divmod(int(heat.argmax()), heat.shape[1])
     return float(any(math.dist(top, at) <= tolerance for at in mask.nonzero().tolist()))
+
+
+# --- of the map alone, or of the map and a mask -----------------------------------------------------
+
+
+def effective_complexity(a, epsilon):
+    largest = float(a.abs().max())
+    return float(sum(abs(float(v)) > epsilon * largest for v in a.flatten()))
+
+
+def relevance_mass(heat, mask):
+    return float(heat[mask].sum()) / float(heat.sum())
+
+
+def largest_on_mask(heat, mask, k):
+    """The share of the k largest pixels (no ties) on the mask."""
+    return sum(bool(mask.flatten()[i]) for i in order_of(heat)[:k]) / k
+
+
+def iou(heat, mask, threshold):
+    marked = heat > threshold * heat.max()
+    return float((marked & mask).sum()) / float((marked | mask).sum())
+
+
+# --- that run the model ------------------------------------------------------------------------------
+
+
+def comprehensiveness(f, x, b, a, fractions):
+    order, d = order_of(a), a.numel()
+    return sum(value(f, x) - value(f, replaced(x, b, order[: round(q * d)])) for q in fractions) / len(fractions)
+
+
+def road(f, x, a, fractions):
+    """x (C, H, W), a (1, H, W); without noise."""
+    order = order_of(a)
+    ys = []
+    for q in fractions:
+        keep = torch.ones(a.numel(), dtype=torch.bool)
+        keep[order[: round(q * len(order))]] = False
+        ys.append(value(f, linear_imputation(x, keep.view_as(a[0]))))
+    return ys
+
+
+def completeness_gap(f, x, b, a):
+    return abs(float(a.sum()) - (value(f, x) - value(f, b)))
+
+
+def non_sensitivity(f, x, b, a, tolerance):
+    """Features one by one: has it an effect, has it an attribution?"""
+    d = a.numel()
+    effect = [abs(value(f, x) - value(f, replaced(x, b, [i]))) for i in range(d)]
+    size = [abs(float(v)) for v in a.flatten()]
+    wrong = [(e > tolerance * max(effect)) != (s > tolerance * max(size)) for e, s in zip(effect, size)]
+    return sum(wrong) / d
+
+
+# --- that explain again: ``explain``: (f, x) -> attributions (*) -------------------------------------
+
+
+def input_invariance(explain, f, x, shift):
+    before, after = explain(f, x), explain(lambda z: f(z - shift), x + shift)
+    return float((after - before).norm() / before.norm())
+
+
+def cube(generator, shape, radius, count):
+    """Uniform draws from a seed of their own, which the generator gives; in blocks of 64, in float32."""
+    own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return (radius * (2 * torch.rand(64, *shape, generator=own) - 1))[:count].double()
+
+
+def changes(explain, f, x, steps):
+    """How far the explanation moves with each step."""
+    start = explain(f, x)
+    return [float((explain(f, x + s) - start).norm()) for s in steps]
+
+
+def sensitivity(explain, f, x, steps):
+    size = float(explain(f, x).norm())
+    return [c / size for c in changes(explain, f, x, steps)]
+
+
+def local_lipschitz(explain, f, x, steps):
+    return max(c / float(s.norm()) for c, s in zip(changes(explain, f, x, steps), steps))
+
+
+def continuity(explain, f, x, shifts):
+    """x (..., W), pixel by pixel moved to the right, edges replicated."""
+    start, found = explain(f, x), []
+    for s in shifts:
+        moved, width = x.clone(), x.shape[-1]
+        for j in range(width):
+            moved[..., j] = x[..., min(max(j - s, 0), width - 1)]
+        found.append(float((explain(f, moved) - start).abs().sum() / (moved - x).norm()))
+    return max(found)
+
+
+def explanation_attack(explain, outputs, target, x, radius, steps, pairs, tolerance, generator):
+    """Projected ascent on one minus the cosine, by pairs of points to either side; back to the prediction where it is lost."""
+    f = lambda z: outputs(z)[target]  # noqa: E731
+    start, own = explain(f, x).flatten(), value(f, x)
+    with torch.no_grad():
+        label = int(outputs(x).argmax())
+    best = 0.0
+
+    def look(z):
+        nonlocal best
+        found = explain(f, z).flatten()
+        away = 1 - float(found @ start / (found.norm() * start.norm()))
+        with torch.no_grad():
+            out = outputs(z).tolist()
+        lead = out[label] - max(v for c, v in enumerate(out) if c != label)
+        margin = min(tolerance * abs(own) - abs(value(f, z) - own), lead)
+        if margin >= 0:
+            best = max(best, away)
+        return away, margin
+
+    def inside(z):
+        return torch.minimum(torch.maximum(z, x - radius), x + radius)
+
+    first = cube(generator, x.shape, radius, pairs)
+    worth = [away if margin >= 0 else margin for away, margin in (look(x + d) for d in first)]
+    here = x + first[worth.index(max(worth))]
+    for _ in range(steps):
+        probes = cube(generator, x.shape, radius, pairs) / 4
+        which = 0 if look(here)[1] >= 0 else 1  # climb the distance, or the margin
+        slopes = [look(inside(here + p))[which] - look(inside(here - p))[which] for p in probes]
+        gradient = sum(s * p for s, p in zip(slopes, probes))
+        here = inside(here + radius / 4 * gradient.sign())
+    look(here)
+    return best
+
+
+def ranks(values):
+    """From 0, rising; equal values share the mean of theirs."""
+    values = [float(v) for v in values.flatten()]
+    return [sum(w < v for w in values) + (sum(w == v for w in values) - 1) / 2 for v in values]
+
+
+def rank_correlation(u, v):
+    return correlation(ranks(u), ranks(v))
+
+
+def with_random_weights(net, layers, generator, mode):
+    """Copies of the network: the first layer is drawn anew, then the second one too ("cascading") or alone, ..."""
+    found, latest = [], net
+    for name in layers:
+        latest = copy.deepcopy(latest if mode == "cascading" else net)
+        with torch.no_grad():
+            for p in latest.get_submodule(name).parameters():
+                drawn = torch.randn(p.shape, generator=generator).to(p)
+                p.copy_(p.mean() + drawn * (p - p.mean()).square().mean().sqrt())
+        found.append(latest)
+    return found

@@ -11,11 +11,10 @@ from torch import Tensor
 from torchwhy.attention.capture import AttentionCapture
 from torchwhy.attention.selection import Indices, check_indices, index_list, select_matrices
 from torchwhy.attribution import Attribution
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import spatial_shape, token_grid
+from torchwhy.engine.layers.grid_layout import resize_maps, spatial_shape, token_grid
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
-from torchwhy.engine.run.freeze import enable_grad_for
+from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 

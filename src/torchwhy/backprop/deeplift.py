@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.deeplift_rules import APART, RULES
+from torchwhy.backprop.lookup import lookup
 from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
-from torchwhy.backprop.run_rules import count_operations, lookup
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.rules.mode import OpRule, refuse_opaque_models
+from torchwhy.engine.rules.mode import RuleTable, count_operations, refuse_opaque_models
 from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 from torchwhy.engine.run.rows import baseline_at
 from torchwhy.engine.run.warn import warn
@@ -23,7 +22,7 @@ from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 # name: rules of operations, operations taken apart, and the mode that runs them
-TABLES: dict[str, tuple[Mapping[str, OpRule], Mapping[str, OpRule], type[PairedRules]]] = {
+TABLES: dict[str, tuple[RuleTable, RuleTable, type[PairedRules]]] = {
     "rescale": (RULES, APART, PairedRules),
     "reveal_cancel": (REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel),
 }
@@ -74,6 +73,7 @@ class DeepLIFT(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
     uses_baselines: ClassVar[bool] = True
+    is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1704.02685"
 
     def _attribute(self, problem: Problem) -> Result:

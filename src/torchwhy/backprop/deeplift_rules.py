@@ -7,7 +7,7 @@ exactly, :math:`\Delta` being input minus baseline. As all operations keep this,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torchwhy.backprop.deeplift_softmax import (
     rescale_logsumexp,
     rescale_softmax,
 )
-from torchwhy.engine.rules.decompositions import DECOMPOSITIONS
+from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout
 from torchwhy.engine.rules.mode import (
     OpCall,
     OpRule,
@@ -28,22 +28,31 @@ from torchwhy.engine.rules.mode import (
     custom_backward,
     custom_pointwise_backward,
     in_place_rule,
-    pointwise_derivative,
 )
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
+from torchwhy.engine.structure import Output, map_nested
 
 
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
-    """Return Δy / Δx, or `limit`, which is asked for only then, where Δx is within rounding of nothing."""
+    """Return Δy / Δx, or ``limit``, which is asked for only then, where Δx is within rounding of nothing."""
     change = x1 - x0
     nothing = change.abs() <= (x1 + x0).abs_().mul_(8 * torch.finfo(change.dtype).eps)
     ratio = (y1 - y0).div_(change)
     return torch.where(nothing, limit(), ratio) if bool(nothing.any()) else ratio
 
 
+def pointwise_derivative(call: OpCall, x: Tensor) -> Tensor:
+    """Return f'(x) of the pointwise operation f of a call."""
+    if call.name == "relu":
+        return (x > 0).to(x)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(call(x).sum(), x)[0]
+
+
 @in_place_rule
 def rescale(call: OpCall) -> Tensor:
-    r"""Pointwise y = f(x): :math:`m_x = m_y \Delta y / \Delta x`, f'(midpoint) where x did not change (Eq. 11-13)."""
+    r"""Rescale pointwise y = f(x): :math:`m_x = m_y \Delta y / \Delta x`, f'(midpoint) where x did not change (Eq. 11-13)."""
     signals = [i for i, a in enumerate(call.args) if carries_signal(a)]
     if signals != [0] or carries_signal(*call.kwargs.values()):
         return _rescale_at(call, signals)
@@ -55,7 +64,7 @@ def rescale(call: OpCall) -> Tensor:
 def _rescale_at(call: OpCall, signals: list[int]) -> Tensor:
     """Rescale where the signal is not the first argument (2 ** x); with two signals there is no rule."""
     if len(signals) != 1:
-        call.mode._count_plain(call.name, call.args, call.kwargs)
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
     (i,) = signals
     x1, x0 = call.args[i].detach(), call.base.args[i]
@@ -72,8 +81,8 @@ def _rescale_at(call: OpCall, signals: list[int]) -> Tensor:
 
 @in_place_rule
 def rescale_power(call: OpCall) -> Tensor:
-    """x ** c: the square by its midpoint (no cancellation), other exponents by rescale."""
-    exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
+    """Rescale x ** c: the square by its midpoint (no cancellation), other exponents by rescale."""
+    exponent = call.second("exponent")
     if isinstance(exponent, (int, float)) and exponent == 2:
         return custom_pointwise_backward(call, call.value(), _times(call.x.detach() + call.base.x))
     y = rescale(call)
@@ -87,14 +96,14 @@ def _times(factor: Tensor) -> Callable[[Tensor], tuple[Tensor]]:
 
 
 def rescale_inverse(call: OpCall) -> Tensor:
-    """1/x and x^(-1/2): rescale, and a note for the product that follows (see :func:`rescale_product`)."""
+    """Rescale 1/x and x^(-1/2), with a note for the product that follows (see :func:`rescale_product`)."""
     y = rescale(call)
     call.mode.inverses[y] = True
     return y
 
 
 def rescale_product(call: OpCall) -> Tensor:
-    r"""Bilinear (or quadratic) y = ab: :math:`\Delta y = \bar b \Delta a + \bar a \Delta b`, bars the midpoints of 0 and 1.
+    r"""Share bilinear (or quadratic) y = ab: :math:`\Delta y = \bar b \Delta a + \bar a \Delta b`, bars the midpoints of 0 and 1.
 
     Each factor gets the mean of its two marginal contributions, as its Shapley value in a game of two players would be.
     If b is an inverse 1/σ, the product is the quotient a/σ and shared as such: a hand-written norm stays stable.
@@ -103,11 +112,10 @@ def rescale_product(call: OpCall) -> Tensor:
     if len(pairs) == 1 and call.name in PRODUCTS:
         return call()
     if len(pairs) > 2:
-        call.mode._count_plain(call.name, call.args, call.kwargs)
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
     middles = {id(a): (a.detach() + b) / 2 for a, b in pairs}
-    args, kwargs, y = call.args, call.kwargs, call.value()
-    signals = [a for a, _ in pairs]
+    y, signals = call.value(), [a for a, _ in pairs]
     if call.name == "mul":  # the most frequent, without a second forward
         scale = next((k for k in (0, 1) if pairs[k][0] in call.mode.inverses), None)
         if scale is not None:
@@ -115,7 +123,10 @@ def rescale_product(call: OpCall) -> Tensor:
         a, b = (middles[id(s)] for s in signals)
         return custom_backward(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
 
-    at = call.beside(_replace(args, middles), _replace(kwargs, middles))  # type: ignore[arg-type]
+    def middle_of(value: object) -> Output:
+        return middles.get(id(value), value)
+
+    at = call.with_args(map_nested(middle_of, call.args), map_nested(middle_of, call.kwargs))
 
     def backward(m: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
@@ -135,7 +146,7 @@ def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, 
     return custom_backward(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
 
 
-def _signals(new: Any, old: Any) -> Any:
+def _signals(new: Any, old: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the pairs (tensor now, tensor then) that a gradient passes through."""
     if isinstance(new, Tensor):
         if carries_signal(new):
@@ -146,14 +157,6 @@ def _signals(new: Any, old: Any) -> Any:
     elif isinstance(new, dict):
         for key in new:
             yield from _signals(new[key], old[key])
-
-
-def _replace(value: Any, by: dict[int, Tensor]) -> Any:
-    if isinstance(value, (tuple, list)):
-        return type(value)(_replace(v, by) for v in value)
-    if isinstance(value, dict):
-        return {k: _replace(v, by) for k, v in value.items()}
-    return by.get(id(value), value)
 
 
 Share = tuple[Tensor, Tensor]
@@ -172,9 +175,8 @@ def _share_of_quotient(a1: Tensor, b1: Tensor, a0: Tensor, b0: Tensor) -> Share:
 
 
 def rescale_quotient(call: OpCall) -> Tensor:
-    """a / b, see :func:`_share_of_quotient`."""
-    a1, b1 = call.args[0], _second(call)
-    a0, b0 = call.base.args[0], _second(call.base)
+    """Share a / b, see :func:`_share_of_quotient`."""
+    (a1, b1), (a0, b0) = _pair(call), _pair(call.base)
     if not carries_signal(b1):
         return call()
     y, wide = call.value(), [torch.as_tensor(t, dtype=b1.dtype, device=b1.device) for t in (a1, b1, a0, b0)]
@@ -189,135 +191,121 @@ def rescale_quotient(call: OpCall) -> Tensor:
 
 
 def rescale_norm(call: OpCall) -> Tensor:
-    r"""Layer, group, instance and RMS norm: y = c/σ (times w, plus a bias), c = x - mean(x), σ² = mean(c²) + ε.
+    r"""Share layer, group, instance and RMS norm: y = c/σ (times w, plus a bias), c = x - mean(x), σ² = mean(c²) + ε.
 
     :math:`\Delta y = (\Delta c - \bar y \Delta\sigma) / \bar\sigma` and :math:`\Delta\sigma = \mathrm{mean}(\bar c
     \Delta c) / \bar\sigma` (the midpoint rules of c = yσ and of σ²), bars the midpoints of the two runs.
     """
-    options, x1, x0, y = call.kwargs, call.x.detach(), call.base.x, call.value()
-    if call.name == "instance_norm" and not options.get("use_input_stats", True):
+    if call.name == "instance_norm" and not call.kwargs.get("use_input_stats", True):
         return call()  # running statistics: affine
-    weight, shape = options.get("weight"), x1.shape
-    if call.name in ("layer_norm", "rms_norm"):
-        dims = tuple(range(-len(options["normalized_shape"]), 0))
-        fold = lambda t: t  # noqa: E731
-    else:
-        groups = options.get("num_groups", shape[1])
-        fold = lambda t: t.reshape(shape[0], groups, -1)  # noqa: E731
-        dims = (-1,)
-        weight = None if weight is None else weight.view(1, -1, *[1] * (len(shape) - 2))
-    eps = options.get("eps", 1e-5)
-    if eps is None:
-        eps = torch.finfo(x1.dtype).eps
-    centre = call.name != "rms_norm"
+    norm, x1, x0, y = NormLayout.of(call), call.x.detach(), call.base.x, call.value()
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
-        c = fold(x)
-        c = c - c.mean(dims, keepdim=True) if centre else c
-        return c, (c.square().mean(dims, keepdim=True) + eps).sqrt()
+        c = norm.fold(x)
+        c = c - c.mean(norm.dims, keepdim=True) if norm.centred else c
+        return c, (c.square().mean(norm.dims, keepdim=True) + norm.eps).sqrt()
 
     (c1, s1), (c0, s0) = parts(x1), parts(x0)
     middle, spread, sigma = (c1 / s1 + c0 / s0) / 2, (c1 + c0) / 2, (s1 + s0) / 2
 
     def backward(m: Tensor) -> tuple[Tensor]:
-        m = fold(m if weight is None else m * weight) / sigma
-        back = m - spread / sigma * (m * middle).mean(dims, keepdim=True)
-        back = back - back.mean(dims, keepdim=True) if centre else back
-        return (back.reshape(shape),)
+        m = norm.fold(m if norm.weight is None else m * norm.weight) / sigma
+        back = m - spread / sigma * (m * middle).mean(norm.dims, keepdim=True)
+        back = back - back.mean(norm.dims, keepdim=True) if norm.centred else back
+        return (back.reshape(x1.shape),)
 
     return custom_backward(y, backward, call.x)
 
 
 def rescale_vector_norm(call: OpCall) -> Tensor:
-    r"""Euclidean norm n: :math:`\Delta n = \sum 2 \bar x \Delta x / (n_1 + n_0)`. Other orders keep their gradient."""
+    r"""Share the Euclidean norm n: :math:`\Delta n = \sum 2 \bar x \Delta x / (n_1 + n_0)`. Other orders keep their gradient."""
     order = call.kwargs.get("p", call.kwargs.get("ord", 2))
     if order not in (2, 2.0, "fro", None) or carries_signal(*call.kwargs.values()):
-        call.mode._count_plain(call.name, call.args, call.kwargs)
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
     n1, n0 = call.value(), call.base.value()
-    dim = call.kwargs.get("dim")
-    dims = tuple(range(call.x.dim())) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
-    wide = [1 if i in {d % call.x.dim() for d in dims} else n for i, n in enumerate(call.x.shape)]
+    dims = _dimensions(call.kwargs.get("dim"), call.x.dim())
+    wide = [1 if i in dims else n for i, n in enumerate(call.x.shape)]
     total = (n1 + n0).reshape(wide)
     factor = torch.where(total > 0, (call.x.detach() + call.base.x) / total, 0)
     return custom_backward(n1, lambda m: (factor * m.reshape(wide),), call.x)
 
 
 def rescale_std(call: OpCall) -> Tensor:
-    """Take the standard deviation as the square root of the variance, which is quadratic."""
+    """Take the standard deviation apart: the square root of the variance, which is quadratic."""
     with call.mode:
         return torch.sqrt(torch.var(call.x, *call.args[1:], **call.kwargs))
 
 
-def rescale_maximum(call: OpCall) -> Any:
-    r"""Max-pooling and other extremes: the change of the output goes to one input.
+def rescale_maximum(call: OpCall) -> Output:
+    r"""Give the change of what max-pooling and other extremes put out to one input.
 
     If the maximum rose, to where the input has it; if it fell, to where the baseline has it. There
     :math:`\Delta x` has the sign of :math:`\Delta y` and at least its size: the multiplier lies in [0, 1].
     """
-    if call.name in ("maximum", "minimum", "fmax", "fmin") or isinstance(_second(call), Tensor):
+    if call.name in ("maximum", "minimum", "fmax", "fmin") or isinstance(call.second("other", "dim"), Tensor):
         return _extreme_of_two(call)
     if call.name in MAX_POOLS:
         return _max_pool(call)
-    options = {k: v for k, v in call.kwargs.items() if k in ("dim", "keepdim") and v is not None}
-    dim = options.pop("dim", None)
-    low = call.name in ("amin", "min")
+    dim = call.kwargs.get("dim")
+    x1, x0, out, low = call.x.detach(), call.base.x, call.value(), call.name in ("amin", "min")
+    dims = _dimensions(dim, x1.dim())
+    order = [*(d for d in range(x1.dim()) if d not in dims), *dims]  # what the extreme goes over comes last
+    back = [order.index(d) for d in range(x1.dim())]
+
+    def flatten(x: Tensor) -> Tensor:
+        return x.permute(order).flatten(x.dim() - len(dims))
+
+    wide1, wide0 = flatten(x1), flatten(x0)
     find = torch.min if low else torch.max
-    flat = dim is None or isinstance(dim, (tuple, list))
-    x1, x0 = call.x.detach(), call.base.x
-    out = call.value()
-    if flat:
-        dims = tuple(range(x1.dim())) if dim is None else tuple(d % x1.dim() for d in dim)
-        rest = [d for d in range(x1.dim()) if d not in dims]
-        arrange = lambda t: t.permute(*rest, *dims).flatten(len(rest))  # noqa: E731
-    else:
-        arrange = lambda t: t.movedim(dim, -1)  # noqa: E731
-    wide1, wide0 = arrange(x1), arrange(x0)
     (y1, i1), (y0, i0) = find(wide1, -1, keepdim=True), find(wide0, -1, keepdim=True)
-    where = torch.where((y1 < y0) if not low else (y1 > y0), i0, i1)
+    where = torch.where((y1 > y0) if low else (y1 < y0), i0, i1)
     a, b = wide1.gather(-1, where), wide0.gather(-1, where)
     factor = difference_slope(y1, y0, a, b, lambda: torch.ones_like(y1))
 
     def backward(m: Tensor) -> tuple[Tensor]:
-        full = torch.zeros_like(x1)
-        arrange(full).scatter_(-1, where, m.reshape(factor.shape) * factor) if not flat else None
-        if flat:
-            part = torch.zeros_like(wide1).scatter_(-1, where, m.reshape(factor.shape) * factor)
-            order = [*rest, *dims]
-            full = part.reshape([x1.shape[d] for d in order]).permute(*[order.index(d) for d in range(x1.dim())])
-        return (full,)
+        part = torch.zeros_like(wide1).scatter_(-1, where, m.reshape(factor.shape) * factor)
+        return (part.reshape([x1.shape[d] for d in order]).permute(back),)
 
     if isinstance(out, Tensor):
         return custom_backward(out, backward, call.x)
     return type(out)((custom_backward(out[0], backward, call.x), out[1]))
 
 
-def _second(call: OpCall) -> Any:
-    return call.args[1] if len(call.args) > 1 else call.kwargs.get("other", call.kwargs.get("dim"))
+def _dimensions(dim: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
+    """Return the dimensions, counted from the front, that are meant of n: None is all."""
+    if dim is None:
+        return tuple(range(n))
+    return tuple(d % n for d in ([dim] if isinstance(dim, int) else dim))
+
+
+def _pair(call: OpCall) -> tuple[Any, Any]:
+    """Return the two operands of a call."""
+    return call.x, call.second("other")
 
 
 def _extreme_of_two(call: OpCall) -> Tensor:
-    """max(a, b): the same rule on the pair; one of the two may be constant."""
-    name = "maximum" if call.name in ("max", "maximum", "fmax") else "minimum"
-    a1, b1 = call.args[0], _second(call)
-    a0 = call.base.args[0]
-    b0 = _second(call.base)
-    y1, y0 = getattr(torch, name)(a1, b1).detach(), getattr(torch, name)(a0, b0)
-    rose = (y1 >= y0) if name == "maximum" else (y1 <= y0)
-    win = lambda a, b: (a >= b) if name == "maximum" else (a <= b)  # noqa: E731
-    first = torch.where(rose, win(a1, b1), win(a0, b0)).detach()
-    one = lambda: torch.ones_like(y1)  # noqa: E731
-    factors = [
-        torch.where(mask, difference_slope(y1, y0, p.detach().expand_as(y1), q.expand_as(y1), one), 0)
-        for mask, p, q in ((first, a1, a0), (~first, b1, b0))
-    ]
+    """Apply the same rule to the pair in max(a, b); one of the two may be constant."""
+    is_max = call.name in ("max", "maximum", "fmax")
+    extreme, exceeds = (torch.maximum, torch.ge) if is_max else (torch.minimum, torch.le)
+    (a1, b1), (a0, b0) = _pair(call), _pair(call.base)
+    y1, y0 = extreme(a1, b1).detach(), extreme(a0, b0)
+    # to a or to b: to the one that is the extreme in the run where the output exceeds the other's
+    first = torch.where(exceeds(y1, y0), exceeds(a1, b1), exceeds(a0, b0)).detach()
+
+    def slope(mask: Tensor, p1: Tensor, p0: Tensor) -> Tensor:
+        found = difference_slope(y1, y0, p1.detach().expand_as(y1), p0.expand_as(y1), lambda: torch.ones_like(y1))
+        return torch.where(mask, found, 0)
+
+    factors = (slope(first, a1, a0), slope(~first, b1, b0))
     signals = [(s, f) for s, f in zip((a1, b1), factors) if carries_signal(s)]
     return custom_backward(
         y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
     )
 
 
-def _max_pool(call: OpCall) -> Any:
+def _max_pool(call: OpCall) -> Output:
+    """Apply the same rule within each window."""
     function: Callable = getattr(F, call.name)
     options = {k: v for k, v in call.kwargs.items() if k != "return_indices" and v is not None}
     x1, x0 = call.x.detach(), call.base.x

@@ -1,4 +1,4 @@
-r"""DeepLIFT's rules of softmax and of what contains one. As in `deeplift_rules`, 1 is the input's run, 0 the baseline's."""
+r"""DeepLIFT's rules of softmax and of what contains one. As in ``deeplift_rules``, 1 is the input's run, 0 the baseline's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchwhy.engine.rules.mode import OpCall, carries_signal, custom_backward
 
 
 def log_mean(s1: Tensor, s0: Tensor) -> Tensor:
-    r"""The logarithmic mean of exp(s1) and exp(s0), :math:`(e^{s_1} - e^{s_0}) / (s_1 - s_0)`, without cancellation."""
+    r"""Return the logarithmic mean of exp(s1) and exp(s0), :math:`(e^{s_1} - e^{s_0}) / (s_1 - s_0)`, without cancellation."""
     half = (s1 - s0) / 2
     middle = ((s1 + s0) / 2).exp()
     mean = torch.where(half.abs() < 1e-3, middle * (1 + half**2 / 6), (s1.exp() - s0.exp()) / (2 * half))
@@ -19,6 +19,7 @@ def log_mean(s1: Tensor, s0: Tensor) -> Tensor:
 
 
 def _log_probabilities(call: OpCall) -> tuple[Tensor, Tensor, int]:
+    """Return the logarithms of the probabilities of both runs, and over which dimension they add up to 1."""
     dim = call.kwargs.get("dim")
     dim = -1 if dim is None else dim
     dtype = call.kwargs.get("dtype") or call.x.dtype
@@ -27,7 +28,7 @@ def _log_probabilities(call: OpCall) -> tuple[Tensor, Tensor, int]:
 
 
 def rescale_softmax(call: OpCall) -> Tensor:
-    r"""Softmax: :math:`m_x = L (m_y - \sum L m_y / \sum L)`, L the logarithmic mean of the two runs' probabilities.
+    r"""Rescale softmax: :math:`m_x = L (m_y - \sum L m_y / \sum L)`, L the logarithmic mean of the two runs' probabilities.
 
     :math:`y = e^s, s = x - \mathrm{lse}(x)`: the exponential is rescaled, :math:`\Delta y = L \Delta s`, and as
     :math:`\sum \Delta y = 0`, :math:`\Delta\mathrm{lse} = \sum (L / \sum L) \Delta x` exactly.
@@ -39,12 +40,13 @@ def rescale_softmax(call: OpCall) -> Tensor:
 
 
 def _through_softmax(mean: Tensor, m: Tensor, dim: int) -> Tensor:
+    """Return the multiplier below a softmax, given the logarithmic mean L of its probabilities and that above it."""
     back = mean * m
     return back - mean * (back.sum(dim, keepdim=True) / mean.sum(dim, keepdim=True))
 
 
 def rescale_log_softmax(call: OpCall) -> Tensor:
-    r"""Log-softmax x - lse(x): :math:`m_x = m_y - (L / \sum L) \sum m_y`, see :func:`rescale_softmax`."""
+    r"""Rescale log-softmax x - lse(x): :math:`m_x = m_y - (L / \sum L) \sum m_y`, see :func:`rescale_softmax`."""
     s1, s0, dim = _log_probabilities(call)
     mean, dtype = log_mean(s1, s0), call.x.dtype
     share = mean / mean.sum(dim, keepdim=True)
@@ -52,17 +54,20 @@ def rescale_log_softmax(call: OpCall) -> Tensor:
 
 
 def rescale_logsumexp(call: OpCall) -> Tensor:
-    r"""Log-sum-exp: :math:`m_x = m_y L / \sum L`, see :func:`rescale_softmax`."""
+    r"""Rescale log-sum-exp: :math:`m_x = m_y L / \sum L`, see :func:`rescale_softmax`."""
     dim, keep = call.kwargs["dim"], call.kwargs.get("keepdim", False)
     s1, s0 = (x - torch.logsumexp(x, dim, keepdim=True) for x in (call.x.detach(), call.base.x))
     mean = log_mean(s1, s0)
     share = mean / mean.sum(dim, keepdim=True)
-    widen = lambda m: m if keep else m.reshape(share.sum(dim, keepdim=True).shape)  # noqa: E731
-    return custom_backward(call.value(), lambda m: (share * widen(m),), call.x)
+
+    def backward(m: Tensor) -> tuple[Tensor]:
+        return (share * (m if keep else m.reshape(share.sum(dim, keepdim=True).shape)),)
+
+    return custom_backward(call.value(), backward, call.x)
 
 
 def rescale_attention(call: OpCall) -> Tensor:
-    r"""Fused attention :math:`y = P v`, :math:`P = \mathrm{softmax}(S)`, :math:`S = \lambda q k^\top + \mathrm{bias}`.
+    r"""Rescale fused attention :math:`y = P v`, :math:`P = \mathrm{softmax}(S)`, :math:`S = \lambda q k^\top + \mathrm{bias}`.
 
     :math:`m_v = \bar P^\top m`, :math:`m_S` by :func:`rescale_softmax` from :math:`m \bar v^\top`,
     :math:`m_q = \lambda m_S \bar k`,
@@ -71,7 +76,7 @@ def rescale_attention(call: OpCall) -> Tensor:
     """
     (q, k, v, bias, scale, dead), (q0, k0, v0, bias0, _, _) = attention_operands(call), attention_operands(call.base)
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
-    wanted, held, shapes = zip(*((carries_signal(t), call.mode.hold(t), t.shape) for t in inputs))
+    wanted, held, shapes = zip(*((carries_signal(t), call.mode.save_for_backward(t), t.shape) for t in inputs))
 
     def logs(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
         scores = torch.matmul(q * scale, k.mT)

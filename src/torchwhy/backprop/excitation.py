@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.linear_layer import LinearLayer
-from torchwhy.backprop.lrp_rules import Excitation, stabilize
+from torchwhy.backprop.lrp_rules import Excitation, LayerRule, stabilize
 from torchwhy.backprop.propagation import Propagation, rule_table
-from torchwhy.backprop.run_rules import count_operations, run_with_rules
+from torchwhy.engine.rules.mode import count_operations, run_with_rules
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 
-class _Contrast:
+class _Contrast(LayerRule):
     """The excitation rule, and at the top layer, which the backward pass meets first, its contrast with the dual."""
-
-    needs_input = True
 
     def __init__(self) -> None:
         self.rule = Excitation()
         self.top: LinearLayer | None = None
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
-        """Return m_j."""
+        """Return m_j, see :meth:`LayerRule.multiplier`."""
         found = self.rule.multiplier(layer, m)
         if self.top is None:
             self.top = layer
@@ -55,7 +53,7 @@ class ExcitationBackprop(Attribution):
 
     def _attribute(self, problem: Problem) -> Result:
         def make() -> Propagation:
-            rule: Any = _Contrast() if self.contrastive else Excitation()
+            rule = _Contrast() if self.contrastive else Excitation()
             return Propagation(rule_table(rule, rule))
 
         scores, signal, used = run_with_rules(problem, make)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from torchwhy.attribution import Attribution
-from torchwhy.backprop.run_rules import count_operations, run_with_rules, warn_if_plain
 from torchwhy.engine.rules.mode import (
     OpCall,
     OpRule,
     RuleMode,
+    count_operations,
     custom_backward,
     custom_pointwise_backward,
     in_place_rule,
+    run_with_rules,
 )
 from torchwhy.engine.rules.operations import RECTIFIERS
+from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -28,7 +31,7 @@ class _Gate(torch.autograd.Function):
     """The identity; backward, what is negative is dropped. In place, nothing is copied or moved."""
 
     @staticmethod
-    def forward(ctx, x, in_place):
+    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
         if in_place:
             ctx.mark_dirty(x)
             return x
@@ -36,25 +39,25 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, m):
+    def backward(ctx: object, m: Tensor) -> Output:
         return m.clamp(min=0), None
 
 
 @in_place_rule
 def guided_relu(call: OpCall) -> Tensor:
-    r"""m_x = max(m_y, 0) · 1[x > 0] = max(m_y · 1[x > 0], 0): the gradient, and a gate below it."""
-    return call.untouched(_Gate.apply(call.x, call.in_place))
+    r"""Let max(m_y, 0) · 1[x > 0] = max(m_y · 1[x > 0], 0) arrive at x: the gradient, and a gate below it."""
+    return call.as_called(_Gate.apply(call.x, call.in_place))
 
 
-def guided(call: OpCall) -> Tensor:
-    r"""m_x = max(m_y, 0) · max(f'(x), 0): a positive signal, through a positive slope; gates on both sides."""
+def guided_rectifier(call: OpCall) -> Tensor:
+    r"""Let max(m_y, 0) · max(f'(x), 0) arrive at x: a positive signal, through a positive slope; gates on both sides."""
     y = call(_Gate.apply(call.x, False))
     return custom_backward(y.detach(), lambda m: (m.clamp(min=0),), y)
 
 
 @in_place_rule
 def deconvolution(call: OpCall) -> Tensor:
-    r"""m_x = max(m_y, 0): a positive signal, whatever the activation did on the way up."""
+    r"""Let max(m_y, 0) arrive at x: a positive signal, whatever the activation did on the way up."""
     return custom_pointwise_backward(call, call.value(), lambda m: (m.clamp(min=0),))
 
 
@@ -65,12 +68,20 @@ class _Rectified(Attribution):
 
     @classmethod
     def rules(cls) -> RuleMode:
-        """Return the rules, for use by hand: ``with tw.GuidedBackprop.rules(): model(x)[0, k].backward()``."""
+        """Return the rules, for use by hand: ``with tw.GuidedBackprop.rules(): y = model(x)[0, k]``, then ``y.backward()``.
+
+        What arrives at an x that requires a gradient, ``x.grad``, is the attribution itself. Trainable parameters get a
+        gradient too, of no meaning: ``torch.autograd.grad(y, x)`` leaves them alone.
+        """
         return RuleMode(cls.table)
 
     def _attribute(self, problem: Problem) -> Result:
         _, signal, used = run_with_rules(problem, self.rules)
-        warn_if_plain(used, type(self).__name__, "rectifiers (ReLU, GELU, SiLU, ...)")
+        if not any(rules.applied for rules in used):
+            warn(
+                f"{type(self).__name__} changes rectifiers (ReLU, GELU, SiLU, ...), and this model runs none (above the layer "
+                "that is explained): the result is the plain gradient",
+            )
         return Result(signal, details=count_operations(used))
 
 
@@ -92,7 +103,7 @@ class GuidedBackprop(_Rectified):
     tensor([[2., 0.]])
     """
 
-    table: ClassVar[Mapping[str, OpRule]] = {**dict.fromkeys(RECTIFIERS, guided), "relu": guided_relu}
+    table: ClassVar[Mapping[str, OpRule]] = {**dict.fromkeys(RECTIFIERS, guided_rectifier), "relu": guided_relu}
     paper: ClassVar[str] = "arXiv:1412.6806"
 
 

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.rules.mode import OpCall, SavedTensor, custom_backward
+from torchwhy.engine.rules.mode import OpCall, SavedTensor
+from torchwhy.engine.structure import Keywords
 
 
 @dataclass
 class LinearLayer:
-    """y = op(x, weight) + bias for a fully connected or convolutional operation `op`. Holds what the backward needs."""
+    """y = op(x, weight) + bias for a fully connected or convolutional operation ``op``.
+
+    Args:
+        name: the operation: ``"linear"``, ``"conv2d"``, ``"conv_transpose1d"``, ...
+        weight: the weight; if a batch norm follows, with its scale multiplied in.
+        bias: the bias, or None; if a batch norm follows, with its shift added.
+        options: stride, padding and the like, by name.
+        saved_input, saved_output: x and y, kept for the backward pass; read them as ``input`` and ``output``.
+        sides: what ``padding="same"`` adds around x, as for ``F.pad``.
+        known_nonnegative: no entry of x is negative, for certain.
+    """
 
     name: str
     weight: Tensor
     bias: Tensor | None
-    options: dict[str, Any]
-    x: SavedTensor | None = None
-    y: SavedTensor | None = None
-    sides: tuple[int, ...] = ()  # what ``padding="same"`` adds around x, as for F.pad
-    nonnegative: bool = False  # no entry of x is negative, for certain
+    options: Keywords
+    saved_input: SavedTensor | None = None
+    saved_output: SavedTensor | None = None
+    sides: tuple[int, ...] = ()
+    known_nonnegative: bool = False
 
     @classmethod
     def of(cls, call: OpCall) -> LinearLayer:
@@ -37,7 +47,8 @@ class LinearLayer:
         sides: tuple[int, ...] = ()
         for key, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0)):
             value = options.get(key, default)
-            options[key] = value if isinstance(value, str) else _per_dimension(value, spatial)
+            numbers = (value,) if isinstance(value, int) else value
+            options[key] = numbers if len(numbers) == spatial or isinstance(value, str) else tuple(numbers) * spatial
         options.setdefault("groups", 1)
         if not call.name.startswith("conv_transpose"):
             options.pop("output_padding")
@@ -46,25 +57,45 @@ class LinearLayer:
             options["padding"] = (0,) * spatial
         return cls(call.name, weight, bias, options, sides=sides)
 
+    @property
+    def input(self) -> Tensor:
+        """The input x of the layer."""
+        return self._kept(self.saved_input)
+
+    @property
+    def output(self) -> Tensor:
+        """The output y of the layer, bias included."""
+        return self._kept(self.saved_output)
+
+    def _kept(self, saved: SavedTensor | None) -> Tensor:
+        if saved is None:
+            raise RuntimeError("the layer has not run, or its rule said needs_input = False")
+        return saved.value.to(self.weight.dtype)  # another one under autocast
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """op(x, weight) + bias."""
+        """Return op(x, weight) + bias."""
         x = F.pad(x, self.sides) if self.sides else x
         return getattr(F, self.name)(x, weight, bias, **self.options)
 
     def transpose(self, g: Tensor, weight: Tensor) -> Tensor:
-        """Return the gradient of ⟨g, op(x, weight)⟩ for x, without running op."""
+        """Return the gradient of ⟨g, op(x, weight)⟩ for x, without running ``op``."""
         if self.name == "linear":
             return torch.matmul(g, weight) if weight.dim() == 2 else g.unsqueeze(-1) * weight
         o = self.options
-        x = F.pad(self.values[0], self.sides) if self.sides else self.values[0]
+        x = F.pad(self.input, self.sides) if self.sides else self.input
         back = torch.ops.aten.convolution_backward(
             g, x, weight, None, o["stride"], o["padding"], o["dilation"], self.name.startswith("conv_transpose"),
             o.get("output_padding", (0,) * (weight.dim() - 2)), o["groups"], [True, False, False],
         )[0]  # fmt: skip
         return F.pad(back, [-n for n in self.sides]) if self.sides else back
 
+    # ------------------------------------------------------------------------------ the same layer, changed
     def folded(self, scale: Tensor, shift: Tensor) -> LinearLayer:
-        """Return the layer that computes ``scale · y + shift`` per channel: the one with batch norm folded in."""
+        """Return the layer that computes ``scale · y + shift`` per channel: the one with batch norm folded in.
+
+        A rule then sees one linear layer in place of two, with its terms ``x (scale w)`` and all offsets in the bias, so that
+        relevance is shared by what each input does to what comes out of the batch norm.
+        """
         weight, groups = self.weight, self.options.get("groups", 1)
         tail = [1] * (weight.dim() - 2)
         if self.name.startswith("conv_transpose"):  # weight (in, out / groups, ...), the inputs in groups
@@ -80,44 +111,33 @@ class LinearLayer:
 
     # ------------------------------------------------------------------------------ contributions by their sign
     @property
-    def values(self) -> tuple[Tensor, Tensor]:
-        """The input and the output (bias included) of the layer."""
-        return self._kept(self.x), self.output
-
-    @property
-    def output(self) -> Tensor:
-        """The output, bias included."""
-        return self._kept(self.y)
-
-    def _kept(self, held: SavedTensor | None) -> Tensor:
-        if held is None:
-            raise RuntimeError("the layer has not run, or its rule said that it needs no input")
-        return held.value.to(self.weight.dtype)  # another one under autocast
-
-    @property
-    def unsigned(self) -> bool:
+    def input_is_nonnegative(self) -> bool:
         """Whether no entry of the input is negative: known from what made it, else looked up."""
-        return self.nonnegative or not bool((self.values[0] < 0).any())
+        return self.known_nonnegative or not bool((self.input < 0).any())
 
-    def part(self, sign: int, factor: float = 1.0) -> Tensor:
-        """Return factor times the weights of one sign (+1 or -1), zero for the others."""
+    def signed_weight(self, sign: int, factor: float = 1.0) -> Tensor:
+        """Return ``factor`` times the weights of one sign (+1 or -1), zero for the others."""
         found = _signed_part(self.weight, sign)
         return found if factor == 1 else found.mul_(factor)
 
-    def contributions(self, sign: int, epsilon: float, *, unsigned: bool) -> Tensor:
-        """Return the sum of the terms x·w of one sign (+1 or -1), and of the bias where it has that sign, moved by epsilon."""
-        x, _ = self.values
+    def contributions(self, sign: int, epsilon: float, *, nonnegative: bool) -> Tensor:
+        """Return the sum of the terms x·w of one sign (+1 or -1), and of the bias where it has that sign, moved by epsilon.
+
+        ``nonnegative``: whether no entry of the input is negative.
+        """
+        x = self.input
         epsilon = self._at_least(epsilon)
         bias = self._offset(sign * epsilon, lambda b: _signed_part(b, sign))
-        if unsigned:
-            z = self.forward(x, self.part(sign), bias)
+        if nonnegative:
+            z = self.forward(x, self.signed_weight(sign), bias)
         else:
-            z = self.forward(x.clamp(min=0), self.part(sign), bias).add_(self.forward(x.clamp(max=0), self.part(-sign)))
+            z = self.forward(x.clamp(min=0), self.signed_weight(sign), bias)
+            z = z.add_(self.forward(x.clamp(max=0), self.signed_weight(-sign)))
         return z.clamp_(min=epsilon) if sign > 0 else z.clamp_(max=-epsilon)  # not the other sign by rounding
 
-    def sizes(self, factor: float, epsilon: float) -> Tensor:
-        """Return factor times the sum of the absolute terms :math:`|x w|` and of the bias's, plus epsilon."""
-        x = self.values[0] if self.nonnegative else self.values[0].abs()
+    def absolute_sum(self, factor: float, epsilon: float) -> Tensor:
+        """Return ``factor`` times the sum of the absolute terms :math:`|x w|` and of the bias's, plus epsilon."""
+        x = self.input if self.known_nonnegative else self.input.abs()
         bias = self._offset(self._at_least(epsilon), lambda b: b.abs() * factor)
         return self.forward(x, self.weight.abs().mul_(factor), bias)
 
@@ -136,19 +156,7 @@ def _signed_part(tensor: Tensor, sign: int) -> Tensor:
     return tensor.clamp(min=0) if sign > 0 else tensor.clamp(max=0)
 
 
-def _per_dimension(value: Any, n: int) -> tuple[int, ...]:
-    return (value,) * n if isinstance(value, int) else tuple(value) if len(value) == n else tuple(value) * n
-
-
-def _same_padding(weight: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
+def _same_padding(weight: Tensor, options: Keywords) -> tuple[int, ...]:
     """Return what ``padding="same"`` adds on each side, the last dimension first."""
     total = [step * (size - 1) for size, step in zip(reversed(weight.shape[2:]), reversed(options["dilation"]))]
     return tuple(side for n in total for side in (n // 2, n - n // 2))
-
-
-def apply_rule(layer: LinearLayer, call: OpCall, x: Tensor, y: Tensor, rule: Any) -> Tensor:
-    """Return the value `y` with `rule`'s backward for x."""
-    layer.y = call.mode.hold(y)
-    if layer.name != "linear" or rule.needs_input:  # a convolution is transposed for inputs of a certain size
-        layer.x = call.mode.hold(x)
-    return custom_backward(y, lambda m: (rule.multiplier(layer, m.to(layer.weight.dtype)),), x)

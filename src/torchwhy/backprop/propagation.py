@@ -4,24 +4,34 @@ Relevance is x m throughout. Pointwise functions pass it on unchanged (m_x = m_y
 or gives all of it to the signal where the other is a gate (a sigmoid); norms and denominators count as constants. Attention
 weights are gates too (Ali et al. 2022, arXiv:2202.07304, which conserves relevance), or signals: then softmax keeps its
 gradient, its deep Taylor decomposition, and they share (Achtibat et al. 2024, arXiv:2402.05602, Eq. 13-16).
+
+Some rules need to know where a tensor comes from, which no single operation says. So :class:`Propagation` notes facts about
+the tensors that pass (``note`` and ``noted`` of :class:`~torchwhy.engine.rules.mode.RuleMode`), under these names:
+
+* ``nonnegative``: no entry is negative, as after a ReLU and the pooling that follows it: rules of layers take a shorter way.
+* ``gate``: 1 or 2 for what a tanh or a sigmoid made; a factor of the higher rank is the gate of a product.
+* ``input``: the model's input, rearranged at most: a layer that gets it is one that sees the input.
+* ``producer``: ``(layer, x, rule)`` of the linear layer that made it. A batch norm that follows is folded into that layer: its
+  rule then starts at the batch norm's output and hands relevance straight to x, past the layer's own node in the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchwhy.backprop.linear_layer import LinearLayer, apply_rule
-from torchwhy.backprop.lrp_rules import FIRST_ONLY, Norm, Pass, stabilize
-from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, batch_norm_scale
-from torchwhy.engine.rules.decompositions import affine_batch_norm as affine
+from torchwhy.backprop.linear_layer import LinearLayer
+from torchwhy.backprop.lrp_rules import InputRule, LinearRule, stabilize
+from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout, affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.mode import (
     OpCall,
     OpRule,
     RuleMode,
+    RuleTable,
     carries_signal,
     custom_backward,
     custom_pointwise_backward,
@@ -40,11 +50,10 @@ from torchwhy.engine.rules.operations import (
     PRODUCTS,
     RECTIFIERS,
     STRUCTURAL,
-    operation,
+    Operation,
     out_of_place,
 )
-from torchwhy.engine.rules.tensor_metadata import TensorMetadata
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.structure import Keywords, Output, map_nested
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -52,6 +61,7 @@ THROUGH_ORIGIN = frozenset((*RECTIFIERS, "tanh", "softsign", "tanhshrink", "hard
                             "square", "sin", "tan", "asin", "atan", "sinh", "asinh", "atanh", "erf")) - {
     "softplus", "threshold"}  # fmt: skip
 KEEPS_GATE = frozenset(("add", "sub", "rsub", "mul", "div", "neg", *STRUCTURAL))
+NOTED = NONNEGATIVE | KEEPS_SIGN | KEEPS_GATE | {*GATES, "softmax"}  # operations that say something of their result
 
 # the first layer, or what holds it
 MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *(set(DECOMPOSITIONS) - {"batch_norm"})))
@@ -60,157 +70,179 @@ MAY_SEE_INPUT = frozenset((*LINEAR_LAYERS, *MATMULS, *(set(DECOMPOSITIONS) - {"b
 class Propagation(RuleMode):
     """Rules with what LRP has to know about tensors: no negative entries, a gate, the model's input, from which layer.
 
-    `first` is the rule of the linear layers that see the input, if of the kinds `first_of`. With it, or with a rule of its
-    kind in a table, what arrives at the input is relevance, not a multiplier (``reads_relevance``). ``met`` has whether a
-    linear layer saw the input, for those that ran.
+    Args:
+        table: rules by the name of their operation, see :func:`rule_table`.
+        first: the rule of the linear layers that see the input, in place of the table's; None for no other.
+        first_at: the kinds of layers that ``first`` is for.
+        returns_relevance: whether what arrives at the input is relevance, not a multiplier: where ``first``, or a rule in a
+            table, is an :class:`InputRule`.
+        softmax_gates: whether attention weights are gates, which get no relevance.
+        options: of :class:`RuleMode`.
+
+    ``linear_layer_seen`` and ``first_layer_seen`` say whether a linear layer ran, and whether one that sees the input did.
     """
 
     def __init__(
         self,
-        table: Mapping[str, OpRule],
+        table: RuleTable,
         *,
-        first: Any = None,
-        first_of: tuple[str, ...] = LINEAR_LAYERS,
-        reads_relevance: bool = False,
+        first: LinearRule | None = None,
+        first_at: tuple[str, ...] = LINEAR_LAYERS,
+        returns_relevance: bool = False,
         softmax_gates: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(table, **options)
         self.gates = {**GATES, "softmax": 2} if softmax_gates else GATES
-        self.first, self.reads_relevance = first, reads_relevance or first is not None
-        self.first_of = first_of
-        self.met: set[bool] = set()
-        self.facts = TensorMetadata()
-        self.fact, self.learn = self.facts.get, self.facts.learn
+        self.first, self.first_at = first, first_at
+        self.returns_relevance = returns_relevance or first is not None
+        self.linear_layer_seen = self.first_layer_seen = False
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        op = operation(function)
-        written = 1 if op.in_place or op.name == "set" else 0  # arguments that must be themselves
-        args, kwargs = (
-            (*args[:written], *map_nested(detach_parameter, args[written:])),
-            map_nested(detach_parameter, dict(kwargs or {})),
-        )
-        if self.reads_relevance and op.name not in STRUCTURAL and not self._may_see_input(op.name):
-            given = args
+    def run_operation(
+        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Output:
+        """Run an operation without the gradients of trainable parameters, and note what it says of its result."""
+        written = args[:1] if op.in_place else ()  # which must be itself
+        args = (*written, *map(detach_parameter, args[len(written) :]))
+        kwargs = {name: detach_parameter(value) for name, value in kwargs.items()}
+        if self.returns_relevance and op.name not in STRUCTURAL and not self._may_see_input(op.name):
             args, kwargs = map_nested(self.leave_input, args), map_nested(self.leave_input, kwargs)
-            if op.in_place and given and args[0] is not given[0]:
-                return given[0].copy_(out_of_place(op.name, function)(*args, **kwargs))
-        out = super().__torch_function__(function, types, args, kwargs)
-        if isinstance(out, (Tensor, tuple, list)):
+            if written and args[0] is not written[0]:
+                return written[0].copy_(out_of_place(op.name, function)(*args, **kwargs))
+        out = super().run_operation(op, function, args, kwargs)
+        if op.name in NOTED and isinstance(out, (Tensor, tuple, list)):
             self._note(op.name, args, out)
         return out
 
     def _may_see_input(self, name: str) -> bool:
-        return name in MAY_SEE_INPUT and self._rule(name) not in (keep_gradient, pass_rule)  # these know no relevance
+        return name in MAY_SEE_INPUT and self.tables[-1].get(name) not in (keep_gradient, pass_rule)  # these know none
 
-    def is_input(self, tensor: Any) -> bool:
-        """Whether a tensor is the model's input, or that rearranged."""
+    def is_input(self, tensor: object) -> bool:
+        """Return whether a tensor is the model's input, or that rearranged."""
         return isinstance(tensor, Tensor) and (
-            (tensor.requires_grad and tensor.is_leaf) or bool(self.fact(tensor, "input"))
+            (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
         )
 
-    def leave_input(self, value: Any) -> Any:
+    def leave_input(self, value: Any) -> Output:
         """Turn the multiplier that arrives at the input into relevance, for operations other than the first layer."""
-        if not (torch.is_grad_enabled() and self.is_input(value) and value.requires_grad):
+        if not (carries_signal(value) and self.is_input(value)):
             return value
         x = value.detach()
         return custom_backward(x, lambda m: (x * m,), value)
 
-    def _note(self, name: str, args: tuple, out: Any) -> None:
-        tensors = [
-            a for a in (args[0] if args and isinstance(args[0], (tuple, list)) else args) if isinstance(a, Tensor)
-        ]
-        others = [a for a in args[1:] if isinstance(a, (int, float))]
-        facts: dict[str, Any] = {}
+    def _note(self, name: str, args: tuple, out: object) -> None:
+        """Note what an operation says of its result, see above."""
+        operands = args[0] if args and isinstance(args[0], (tuple, list)) else args
+        tensors = [a for a in operands if isinstance(a, Tensor)]
+        facts: Keywords = {}
         if name in NONNEGATIVE:
             facts["nonnegative"] = True
-        elif name in KEEPS_SIGN and tensors and (name in STRUCTURAL or not others or name not in ("add", "mul")):
-            facts["nonnegative"] = all(self.fact(t, "nonnegative") for t in tensors)
+        elif name in KEEPS_SIGN and tensors and not (name in ("add", "mul") and _has_number(args[1:])):
+            facts["nonnegative"] = all(self.noted(t, "nonnegative") for t in tensors)
         if name in self.gates:
             facts["gate"] = self.gates[name]
         elif name in KEEPS_GATE and sum(t.requires_grad for t in tensors) == 1:
-            facts["gate"] = max(self.fact(t, "gate") or 0 for t in tensors)
-        if self.reads_relevance and name in STRUCTURAL and tensors:
+            facts["gate"] = max(self.noted(t, "gate") or 0 for t in tensors)
+        if self.returns_relevance and name in STRUCTURAL and tensors:
             facts["input"] = self.is_input(tensors[0])
         if any(facts.values()):
             for tensor in out if isinstance(out, (tuple, list)) else (out,):
-                self.learn(tensor, **facts)
+                self.note(tensor, **facts)
 
 
-def detach_parameter(value: Any) -> Any:
-    """A trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
-    return value.detach() if isinstance(value, nn.Parameter) and value.requires_grad else value
+def _has_number(values: tuple) -> bool:
+    return any(isinstance(v, (int, float)) for v in values)
+
+
+def detach_parameter(value: object) -> Output:
+    """Return a trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
+    if type(value) is Tensor or value is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad and isinstance(value, nn.Parameter) else value
+    nested = isinstance(value, (tuple, list, dict)) and carries_signal(value)
+    return map_nested(detach_parameter, value) if nested else value
 
 
 # ------------------------------------------------------------------------------------------------- linear layers
-def linear_rule(rule: Any) -> OpRule:
-    """The rule of a linear layer as a rule of the engine."""
-
-    def apply(call: OpCall) -> Tensor:
-        if not carries_signal(call.x):
-            return call()  # the weight carries the signal: a hyper-network
-        return propagate(LinearLayer.of(call), call, call.x, call.value(), rule)
-
-    return apply
+def linear_rule(call: OpCall, *, rule: LinearRule) -> Tensor:
+    """Hand relevance down through a fully connected layer or a convolution."""
+    if not carries_signal(call.x):
+        return call()  # the weight carries the signal: a hyper-network
+    return propagate(LinearLayer.of(call), call, call.x, rule)
 
 
-def propagate(layer: LinearLayer, call: OpCall, x: Tensor, y: Tensor, rule: Any) -> Tensor:
-    """Return `y`, the layer's value, with the rule's backward, or that of the first layer's rule at the input."""
-    mode = call.mode
-    layer.nonnegative = bool(mode.fact(x, "nonnegative"))
-    sees_input = mode.reads_relevance and mode.is_input(x)
-    mode.met.add(sees_input)
-    chosen = mode.first if sees_input and mode.first is not None and layer.name in mode.first_of else rule
-    if isinstance(chosen, FIRST_ONLY):
-        if not sees_input:
-            raise ValueError(
-                f"the {type(chosen).__name__} rule gives relevance to inputs that are zero and can stand only at a layer "
-                f"that sees the model's input; this {layer.name!r} does not. Give it as first=, and another rule here"
-            )
-        layer.x, layer.y = mode.hold(x), mode.hold(y)
-        out = custom_backward(y, lambda m: (chosen.relevance(layer, m.to(layer.weight.dtype)),), x)
+def propagate(layer: LinearLayer, call: OpCall, x: Tensor, rule: LinearRule) -> Tensor:
+    """Return the layer's value with the rule's backward, or that of the first layer's rule at the input."""
+    mode, y = call.mode, call.value()
+    layer.known_nonnegative = bool(mode.noted(x, "nonnegative"))
+    sees_input = mode.returns_relevance and mode.is_input(x)
+    mode.linear_layer_seen, mode.first_layer_seen = True, mode.first_layer_seen or sees_input
+    first = sees_input and mode.first is not None and layer.name in mode.first_at
+    chosen: LinearRule = mode.first if first else rule
+    layer.saved_output = mode.save_for_backward(y)
+    # a convolution is transposed for inputs of a certain size
+    if layer.name != "linear" or isinstance(chosen, InputRule) or chosen.needs_input:
+        layer.saved_input = mode.save_for_backward(x)
+    if not isinstance(chosen, InputRule):
+        signal, hand_down = mode.leave_input(x) if sees_input else x, chosen.multiplier
+    elif sees_input:
+        signal, hand_down = x, chosen.relevance
     else:
-        out = apply_rule(layer, call, mode.leave_input(x) if sees_input else x, y, chosen)
-    mode.learn(out, producer=(layer, x, rule))
+        raise ValueError(
+            f"the {type(chosen).__name__} rule gives relevance to inputs that are zero and can stand only at a layer "
+            f"that sees the model's input; this {layer.name!r} does not. Give it as first=, and another rule here"
+        )
+    shape = x.shape
+
+    def backward(m: Tensor) -> tuple[Tensor]:
+        found = hand_down(layer, m.to(layer.weight.dtype))
+        if found.shape != shape:
+            raise ValueError(
+                f"the {type(chosen).__name__} rule returned the shape {tuple(found.shape)} at a {layer.name!r} whose input has "
+                f"the shape {tuple(shape)}: return a tensor of the input's shape, such as layer.transpose(m, layer.weight)"
+            )
+        return (found,)
+
+    out = custom_backward(y, backward, signal)
+    mode.note(out, producer=(layer, x, rule))
     return out
 
 
 def batch_norm_rule(call: OpCall) -> Tensor:
     """Fold batch norm into the linear layer before it, for the rule only; without one it is affine: its gradient."""
-    producer = call.mode.fact(call.x, "producer")
+    producer = call.mode.noted(call.x, "producer")
     if producer is None or (producer[0].name == "linear" and call.x.dim() != 2):
-        return affine(call)
+        return affine_batch_norm(call)
     found = batch_norm_scale(call)
     if found is None:
         return call()
     layer, x, rule = producer
-    return propagate(layer.folded(*found), call, x, call.value(), rule)
+    return propagate(layer.folded(*found), call, x, rule)
 
 
-def matmul_rule(rule: Any) -> Callable[[OpCall], Tensor]:
-    """x @ W with a constant matrix W is a linear layer; two signals share."""
-
-    def apply(call: OpCall) -> Tensor:
-        a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
-        if not carries_signal(a) or carries_signal(b) or b.dim() != 2 or a.dim() < 2:
-            leave = call.mode.leave_input if call.mode.reads_relevance else lambda v: v
-            return split_rule(call.beside(map_nested(leave, call.args), map_nested(leave, call.kwargs)))
-        return propagate(LinearLayer("linear", b.mT, None, {}), call, a, call.value(), rule)
-
-    return apply
+def matmul_rule(call: OpCall, *, rule: LinearRule) -> Tensor:
+    """Hand relevance down through a product: x @ W with a constant matrix W is a linear layer; two signals share."""
+    a, b = call.x, call.second("other", "mat2", "tensor2")
+    if carries_signal(a) and not carries_signal(b) and b.dim() == 2 and a.dim() >= 2:
+        return propagate(LinearLayer("linear", b.mT, None, {}), call, a, rule)
+    if call.mode.returns_relevance:
+        leave = call.mode.leave_input
+        call = call.with_args(map_nested(leave, call.args), map_nested(leave, call.kwargs))
+    return split_rule(call)
 
 
 # ------------------------------------------------------------------------------------------------- everything else
 def scaled_gradient(x: Tensor, factor: float) -> Tensor:
-    """X, with its gradient times a factor."""
-    return custom_backward(x.detach(), lambda m: (m * factor,), x)
+    """Return x with its gradient times a factor."""
+    return custom_backward(x.detach(), lambda m: (m * factor,), x) if carries_signal(x) else x
 
 
 @in_place_rule
 def pass_rule(call: OpCall) -> Tensor:
-    r"""Identity rule :math:`R_x = R_y`, that is :math:`m_x = m_y y / x`."""
+    r"""Apply the identity rule :math:`R_x = R_y`, that is :math:`m_x = m_y y / x`."""
     if len(call.args) > 1 and carries_signal(call.args[1:]):
-        call.mode._count_plain(call.name, call.args, call.kwargs)
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
     y = call.value()
     if y.shape != call.x.shape:
@@ -221,82 +253,78 @@ def pass_rule(call: OpCall) -> Tensor:
 
 
 def split_rule(call: OpCall) -> Tensor:
-    """Products of several signals: each gets an equal share (Achtibat et al. 2024, Eq. 16); a gate gets nothing."""
+    """Give each factor of a product an equal share (Achtibat et al. 2024, Eq. 16); a gate gets nothing."""
     signals: list[Tensor] = []
-    map_nested(
-        lambda v: signals.append(v) if isinstance(v, Tensor) and carries_signal(v) else None, (call.args, call.kwargs)
-    )
+
+    def collect(value: object) -> None:
+        if isinstance(value, Tensor) and carries_signal(value):
+            signals.append(value)
+
+    map_nested(collect, (call.args, call.kwargs))
     if len(signals) < 2:
         return call()
-    ranks = [call.mode.fact(s, "gate") or 0 for s in signals]
-    if len(set(ranks)) > 1:
-        gate = signals[ranks.index(max(ranks))]
-        change = lambda v: v.detach() if v is gate else v  # noqa: E731
-    else:
-        part = 1 / len(signals)
-        change = lambda v: scaled_gradient(v, part) if isinstance(v, Tensor) and carries_signal(v) else v  # noqa: E731
-    return call.beside(map_nested(change, call.args), map_nested(change, call.kwargs))()
+    ranks = [call.mode.noted(s, "gate") or 0 for s in signals]
+    gate = signals[ranks.index(max(ranks))] if len(set(ranks)) > 1 else None
+
+    def change(value: object) -> Output:
+        if not isinstance(value, Tensor):
+            return value
+        if gate is None:
+            return scaled_gradient(value, 1 / len(signals))
+        return value.detach() if value is gate else value
+
+    return call.with_args(map_nested(change, call.args), map_nested(change, call.kwargs))()
 
 
 def attention_rule(call: OpCall) -> Tensor:
-    """Fused attention: all to the values, or half, and half to the weights, which queries and keys share."""
-    q, k, v = call.args[0], call.kwargs["key"], call.kwargs["value"]
+    """Give what fused attention gets to the values, or half of it, and half to the weights, which queries and keys share."""
+    q, k, v = call.x, call.kwargs["key"], call.kwargs["value"]
     if "softmax" in call.mode.gates and carries_signal(v):
-        return call.beside((q.detach(),), {**call.kwargs, "key": k.detach()})()
-    both = carries_signal(q) or carries_signal(k)
-    half = 0.5 if both and carries_signal(v) else 1.0
+        return call.with_args((q.detach(),), {**call.kwargs, "key": k.detach()})()
+    half = 0.5 if carries_signal(q, k) and carries_signal(v) else 1.0
     inner = half * (0.5 if carries_signal(q) and carries_signal(k) else 1.0)
-    take = lambda t, f: scaled_gradient(t, f) if carries_signal(t) else t  # noqa: E731
-    kwargs = {**call.kwargs, "key": take(k, inner), "value": take(v, half)}
-    return call.beside((take(q, inner),), kwargs)()
+    kwargs = {**call.kwargs, "key": scaled_gradient(k, inner), "value": scaled_gradient(v, half)}
+    return call.with_args((scaled_gradient(q, inner),), kwargs)()
 
 
 def quotient_rule(call: OpCall) -> Tensor:
-    """a / b: the denominator counts as a constant; 1 / b with a constant numerator stops here."""
-    other = call.args[1] if len(call.args) > 1 else call.kwargs["other"]
+    """Take the denominator of a / b as a constant; 1 / b with a constant numerator stops here."""
+    other = call.second("other")
     other = other.detach() if isinstance(other, Tensor) else other
-    return call.function(call.args[0], other, **{k: v for k, v in call.kwargs.items() if k != "other"})
+    return call.function(call.x, other, **{k: v for k, v in call.kwargs.items() if k != "other"})
 
 
 def block_rule(call: OpCall) -> Tensor:
-    """1/x, 1/√x: a scale, which gets no relevance."""
+    """Give no relevance to 1/x and 1/√x, which are scales."""
     return call.value()
 
 
 def power_rule(call: OpCall) -> Tensor:
-    """x ** c passes relevance on; with c < 0 it is a scale."""
-    exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
+    """Pass relevance through x ** c; with c < 0 it is a scale."""
+    exponent = call.second("exponent")
     if isinstance(exponent, (int, float)) and exponent < 0:
         return call.value()
     if not isinstance(call.x, Tensor) or not carries_signal(call.x):
-        call.mode._count_plain(call.name, call.args, call.kwargs)
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
     return pass_rule(call)
 
 
 def norm_rule(call: OpCall) -> Tensor:
-    r"""Layer, group, instance and RMS norm with the scale σ a constant: y = w (x - mean(x)) / σ + bias."""
-    options, x = call.kwargs, call.x.detach()
-    if call.name == "instance_norm" and not options.get("use_input_stats", True):
+    r"""Take layer, group, instance and RMS norm with the scale σ a constant: y = w (x - mean(x)) / σ + bias."""
+    if call.name == "instance_norm" and not call.kwargs.get("use_input_stats", True):
         return call()
-    weight, shape, eps = options.get("weight"), x.shape, options.get("eps", 1e-5)
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    if call.name in ("layer_norm", "rms_norm"):
-        dims, fold = tuple(range(-len(options["normalized_shape"]), 0)), lambda t: t
-    else:
-        groups = options.get("num_groups", shape[1])
-        dims, fold = (-1,), lambda t: t.reshape(shape[0], groups, -1)
-        weight = None if weight is None else weight.view(1, -1, *[1] * (len(shape) - 2))
-    folded = fold(x)
-    if call.name == "rms_norm":
-        sigma = (folded.square().mean(dims, keepdim=True) + eps).sqrt()
-    else:
-        sigma = (folded.var(dims, correction=0, keepdim=True) + eps).sqrt()
+    norm, x = NormLayout.of(call), call.x.detach()
+    folded = norm.fold(x)
+    spread = (
+        folded.var(norm.dims, correction=0, keepdim=True) if norm.centred else folded.square().mean(norm.dims, True)
+    )
+    sigma = (spread + norm.eps).sqrt()
 
     def backward(m: Tensor) -> tuple[Tensor]:
-        back = fold(m if weight is None else m * weight) / sigma
-        back = back if call.name == "rms_norm" else back - back.mean(dims, keepdim=True)
-        return (back.reshape(shape),)
+        back = norm.fold(m if norm.weight is None else m * norm.weight) / sigma
+        back = back - back.mean(norm.dims, keepdim=True) if norm.centred else back
+        return (back.reshape(x.shape),)
 
     return custom_backward(call.value(), backward, call.x)
 
@@ -318,27 +346,11 @@ BASE_RULES: dict[str, OpRule] = {
 }
 
 
-def rule_table(convolution: Any, linear: Any) -> dict[str, OpRule]:
-    """All rules, given those of the convolutions and of the fully connected layers."""
+def rule_table(convolution: LinearRule, linear: LinearRule) -> dict[str, OpRule]:
+    """Return the rules of all operations, given those of the convolutions and of the fully connected layers."""
     return {
         **BASE_RULES,
-        **dict.fromkeys(CONVOLUTIONS, linear_rule(convolution)),
-        "linear": linear_rule(linear),
-        **dict.fromkeys(MATMULS, matmul_rule(linear)),
+        **dict.fromkeys(CONVOLUTIONS, partial(linear_rule, rule=convolution)),
+        "linear": partial(linear_rule, rule=linear),
+        **dict.fromkeys(MATMULS, partial(matmul_rule, rule=linear)),
     }
-
-
-def gradient_rule(name: str) -> OpRule:
-    """The rule of an operation that keeps its gradient: that of batch norm is computed here, see :func:`affine`."""
-    return affine if name == "batch_norm" else keep_gradient
-
-
-def module_rules(rule: Any) -> dict[str, OpRule]:
-    """What `rule` changes inside a module that it was chosen for."""
-    if isinstance(rule, Pass):
-        return dict.fromkeys((*POINTWISE, *NORMS, *LINEAR_LAYERS, "batch_norm"), pass_rule)
-    if isinstance(rule, Norm):
-        return {name: gradient_rule(name) for name in (*POINTWISE, *NORMS, "batch_norm")}
-    if callable(rule):
-        raise TypeError(f"{rule!r} is a function: choose it by operation, not by module")
-    return {**dict.fromkeys(LINEAR_LAYERS, linear_rule(rule)), **dict.fromkeys(MATMULS, matmul_rule(rule))}

@@ -3,23 +3,41 @@ r"""DeepLIFT's RevealCancel rule: positive and negative contributions to a nonli
 The input of a nonlinearity changes by :math:`\Delta x = \Delta x^+ + \Delta x^-`. The linear rule (section 3.5.1 of the paper)
 says how much of either comes from where: of a linear operation, :math:`\Delta x^\pm` is the sum of the terms
 :math:`w_i \Delta z_i` of that sign. What lies between it and the nonlinearity and is linear (batch norm, reshaping, pooling by
-the mean) is folded into it. Here the two are tensors of their own, beside the value: a *pair*, made only when a nonlinearity
-asks for it. Whatever else uses the value gets its ordinary multiplier, which is the same for both.
+the mean) is folded into it.
+
+How that is done. Beside the value of a tensor there may be its *parts* :math:`(\Delta x^+, \Delta x^-)`, two tensors of their
+own, through which a multiplier for each flows back. Most tensors never need them, and they cost a second forward pass of their
+operation. So a linear operation computes nothing: it leaves a recipe, :data:`LazyParts`, a function that makes the parts when a
+nonlinearity asks (:func:`note_parts`, which notes it of the tensor as ``parts``). The recipe of a sum asks for those of its
+terms in turn (:func:`parts_of_term`), down to the tensors that no linear operation made: there all of the change is on the
+side of its sign. The nonlinearity (:func:`reveal_cancel`) then gives each part its own multiplier, and its output has parts
+too. Whatever else uses a value gets its ordinary multiplier, which is the same for both parts.
+
+Between the recipe and its use the model may write to the tensor that the recipe is about. :func:`link` therefore takes, while
+the value is as it is, an identity of the tensor, through which the multipliers of the parts return to it, and a saved copy of
+its value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchwhy.backprop.deeplift_rules import APART, RULES, difference_slope, rescale, rescale_product, rescale_quotient
+from torchwhy.backprop.deeplift_rules import (
+    APART,
+    RULES,
+    difference_slope,
+    pointwise_derivative,
+    rescale,
+    rescale_product,
+    rescale_quotient,
+)
 from torchwhy.backprop.linear_layer import LinearLayer
-from torchwhy.engine.rules.decompositions import affine_batch_norm as affine
-from torchwhy.engine.rules.decompositions import batch_norm_scale
+from torchwhy.engine.rules.decompositions import affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.mode import (
     OpCall,
     OpRule,
@@ -27,106 +45,115 @@ from torchwhy.engine.rules.mode import (
     carries_signal,
     custom_backward,
     in_place_rule,
-    pointwise_derivative,
 )
-from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, operation
+from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, Operation
 from torchwhy.engine.rules.paired_run import PairedRules
-from torchwhy.engine.rules.tensor_metadata import TensorMetadata
+from torchwhy.engine.structure import Output
 
-Pair = tuple[Tensor, Tensor]
-Lazy = Callable[[], Pair]
+Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
+LazyParts = Callable[[], Parts]
 POOLS = tuple(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3))
 MOVES = STRUCTURAL - {"cat", "stack", "hstack", "vstack", "dstack", "column_stack", "pad", "masked_fill", "where", "setitem",
-                      "embedding", "detach", "meshgrid", "broadcast_tensors", "grad", "backward", "fold", "col2im"}  # fmt: skip
+                      "embedding", "detach", "meshgrid", "broadcast_tensors", "grad", "backward", "fold", "col2im",
+                      "as_strided_scatter", "block_diag", "cartesian_prod", "combinations", "detach_copy", "diagonal_scatter",
+                      "select_scatter", "slice_scatter", "resize", "resize_as", "sparse_mask"}  # fmt: skip
 
 
 class RevealCancel(PairedRules):
-    """The rules of RevealCancel, and what they know of tensors: their pair, and whether a linear operation made it."""
+    """The rules of RevealCancel, and what they know of tensors: their parts, and whether a linear operation made it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.facts = TensorMetadata()
+    def run_operation(
+        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Output:
+        """Run an operation; one that moves elements moves the parts of its input too, when they are asked for."""
+        moves = op.name in MOVES and args and not carries_signal(args[1:], kwargs)
+        parts = self.noted(args[0], "parts") if moves else None
+        linear = parts is not None and self.noted(args[0], "linear")
+        out = super().run_operation(op, function, args, kwargs)
+        if parts is None:
+            return out
+        in_place = op.in_place or kwargs.get("inplace")  # of these only dropout, which does nothing
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        op = operation(function)
-        moved = op.name in MOVES and args and not carries_signal(args[1:], kwargs)
-        pair, linear = self.facts.get(args[0], "pair") if moved else None, moved and self.facts.get(args[0], "linear")
-        out = super().__torch_function__(function, types, args, kwargs)
-        if pair is not None:
-            in_place = op.in_place or (kwargs or {}).get("inplace")  # of these only dropout, which does nothing
-            move = cache(lambda: [s if in_place else function(s, *args[1:], **(kwargs or {})) for s in pair()])
-            if isinstance(out, Tensor):
-                self.facts.learn(out, pair=move, linear=linear)
-            elif isinstance(out, (tuple, list)):
-                for i, part in enumerate(out):
-                    self.facts.learn(part, pair=lambda i=i: tuple(s[i] for s in move()), linear=linear)
+        @cache
+        def move() -> list[Any]:
+            return [part if in_place else function(part, *args[1:], **kwargs) for part in parts()]
+
+        if isinstance(out, Tensor):
+            self.note(out, parts=move, linear=linear)
+        elif isinstance(out, (tuple, list)):
+            for i, piece in enumerate(out):
+                self.note(piece, parts=partial(_piece, move, i), linear=linear)
         return out
 
 
+def _piece(move: Callable[[], list[Any]], i: int) -> Parts:
+    """Return the parts of the i-th of several tensors that an operation made of one."""
+    up, down = move()
+    return up[i], down[i]
+
+
 def link(call: OpCall, x: Tensor) -> tuple[Tensor, SavedTensor]:
-    """What takes signals to `x` as it is now, and its value: the model may write to it before they are asked for."""
-    return custom_backward(x.detach(), lambda m: (m,), x), call.mode.hold(x)
+    """Return an identity of ``x``, through which multipliers return to it as it is now, and its value, saved."""
+    return custom_backward(x.detach(), lambda m: (m,), x), call.mode.save_for_backward(x)
 
 
-def terms(call: OpCall, x: Tensor, x0: Tensor) -> Lazy:
-    """The pair of `x` as a term of a sum: what linear operations made it of, else all of it on the side of its sign."""
-    if call.mode.facts.get(x, "linear"):
-        return call.mode.facts.get(x, "pair")
-    at, held = link(call, x)
+def parts_of_term(call: OpCall, x: Tensor, x0: Tensor) -> LazyParts:
+    """Return the parts of ``x`` as a term of a sum: what linear operations made it of, else all on the side of its sign."""
+    if call.mode.noted(x, "linear"):
+        return call.mode.noted(x, "parts")
+    at, saved = link(call, x)
 
-    def split() -> Pair:
-        change = held.value - x0
-        up = (change.sign() + 1) / 2  # both halves where nothing changes, as the parts of `x` may cancel
+    @cache
+    def split() -> Parts:
+        change = saved.value - x0
+        up = (change.sign() + 1) / 2  # both halves where nothing changes, as the parts of ``x`` may cancel
         return (
             custom_backward(change.clamp(min=0), lambda m: (m * up,), at),
             custom_backward(change.clamp(max=0), lambda m: (m * (1 - up),), at),
         )
 
-    return cache(split)
+    return split
 
 
-def scaled(pair: Pair, by: Any) -> Pair:
-    """The pair of what is multiplied by a constant, which may be negative."""
+def scaled(parts: Parts, by: Any) -> Parts:
+    """Return the parts of what is multiplied by a constant, which may be negative."""
     if not isinstance(by, Tensor):
-        return (pair[0] * by, pair[1] * by) if by >= 0 else (pair[1] * by, pair[0] * by)
+        return (parts[0] * by, parts[1] * by) if by >= 0 else (parts[1] * by, parts[0] * by)
     up, down = by.clamp(min=0), by.clamp(max=0)
-    return pair[0] * up + pair[1] * down, pair[1] * up + pair[0] * down
+    return parts[0] * up + parts[1] * down, parts[1] * up + parts[0] * down
 
 
-def constant(value: Any) -> bool:
-    """Whether nothing of the input reaches a value: a number, a parameter."""
+def is_constant(value: object) -> bool:
+    """Return whether nothing of the input reaches a value: a number, a parameter."""
     return not isinstance(value, Tensor) or value.grad_fn is None
 
 
-def evaluate_terms(call: OpCall) -> Tensor:
-    """The operation as the model called it, with its own gradient."""
-    return call.untouched(call.x) if call.in_place else call()
-
-
-def note_terms(call: OpCall, y: Any, lazy: Lazy | None) -> Any:
-    """Return `y`, whose pair is `lazy`'s."""
-    if lazy is not None:
-        call.mode.facts.learn(y, pair=cache(lazy), linear=True)
+def note_parts(call: OpCall, y: object, lazy: LazyParts) -> Output:
+    """Return ``y``, the result of a linear operation, with a note of how its parts are made."""
+    call.mode.note(y, parts=cache(lazy), linear=True)
     return y
 
 
 # ------------------------------------------------------------------------------------------------- linear operations
-def through(layer: LinearLayer, call: OpCall, x: Tensor, x0: Tensor, y: Tensor) -> Lazy:
-    r"""The linear rule: :math:`m_{\Delta x_i} = \sum_\pm 1[\pm w_i \Delta x_i > 0] w_i m^\pm`, half of w_i where Δx_i = 0."""
-    at, held = link(call, x)
-    layer.y = SavedTensor(y.new_empty(0, *y.shape[1:]))  # its shape is all that is needed
+def through_layer(layer: LinearLayer, call: OpCall, x: Tensor, x0: Tensor, y: Tensor) -> LazyParts:
+    r"""Return the parts of a layer's output, by the linear rule.
 
-    def work() -> Pair:
-        layer.x = SavedTensor(held.value - x0)
-        change = layer.x.value
+    :math:`m_{\Delta x_i} = \sum_\pm 1[\pm w_i \Delta x_i > 0] w_i m^\pm`, and half of :math:`w_i` where :math:`\Delta x_i = 0`.
+    """
+    at, saved = link(call, x)
+    layer.saved_output = SavedTensor(y.new_empty(0, *y.shape[1:]))  # its shape is all that is needed
+
+    def work() -> Parts:
+        change = saved.value - x0
+        layer.saved_input = SavedTensor(change)
 
         def side(sign: int) -> Tensor:
             def backward(m: Tensor) -> tuple[Tensor]:
                 m = m.to(layer.weight.dtype)  # they differ under autocast
-                same, other = layer.transpose(m, layer.part(sign)), layer.transpose(m, layer.part(-sign))
+                same, other = (layer.transpose(m, layer.signed_weight(s)) for s in (sign, -sign))
                 return (torch.where(change > 0, same, torch.where(change < 0, other, (same + other) / 2)),)
 
-            return custom_backward(layer.contributions(sign, 0.0, unsigned=False), backward, at)
+            return custom_backward(layer.contributions(sign, 0.0, nonnegative=False), backward, at)
 
         return side(+1), side(-1)
 
@@ -134,106 +161,111 @@ def through(layer: LinearLayer, call: OpCall, x: Tensor, x0: Tensor, y: Tensor) 
 
 
 def reveal_linear(call: OpCall) -> Tensor:
-    """Fully connected layers and convolutions."""
+    """Note the parts of fully connected layers and convolutions."""
     y = call()
-    if constant(call.x) or not all(map(constant, call.kwargs.values())):
+    if is_constant(call.x) or not all(map(is_constant, call.kwargs.values())):
         return y
     layer = LinearLayer.of(call)
     layer.bias = None
-    return note_terms(call, y, through(layer, call, call.x, call.base.x, y))
+    return note_parts(call, y, through_layer(layer, call, call.x, call.base.x, y))
 
 
 def reveal_matmul(call: OpCall) -> Tensor:
-    """x @ W with a constant matrix W is a linear layer; products of two signals are shared as ever."""
+    """Take x @ W with a constant matrix W as a linear layer; products of two signals are shared as ever."""
     y = rescale_product(call)
-    a, b = call.args[0], call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
-    if constant(a) or not constant(b) or b.dim() != 2 or a.dim() < 2:
+    a, b = call.x, call.second("other", "mat2", "tensor2")
+    if is_constant(a) or not is_constant(b) or b.dim() != 2 or a.dim() < 2:
         return y
-    return note_terms(call, y, through(LinearLayer("linear", b.mT, None, {}), call, a, call.base.args[0], y))
+    return note_parts(call, y, through_layer(LinearLayer("linear", b.mT, None, {}), call, a, call.base.args[0], y))
 
 
 def reveal_batch_norm(call: OpCall) -> Tensor:
-    """Batch norm scales each channel."""
-    pair, y = call.mode.facts.get(call.x, "pair"), affine(call)
-    found = batch_norm_scale(call) if pair is not None and call.mode.facts.get(call.x, "linear") else None
+    """Note the parts of batch norm, which scales each channel."""
+    parts, y = call.mode.noted(call.x, "parts"), affine_batch_norm(call)
+    found = batch_norm_scale(call) if parts is not None and call.mode.noted(call.x, "linear") else None
     if found is None:
         return y
     by = found[0].view(-1, *[1] * (call.x.dim() - 2)).to(call.x.dtype)
-    return note_terms(call, y, lambda: scaled(pair(), by))
+    return note_parts(call, y, lambda: scaled(parts(), by))
 
 
 @in_place_rule
 def reveal_addition(call: OpCall) -> Tensor:
-    """a + c b, a - c b, c b - a: the terms of both."""
-    b, b0 = (c.args[1] if len(c.args) > 1 else c.kwargs["other"] for c in (call, call.base))
+    """Note the parts of a + c b, a - c b, c b - a: the sums of those of both terms."""
+    b, b0 = call.second("other"), call.base.second("other")
     alpha = call.kwargs.get("alpha", 1)
     weights = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[call.name]
-    signals = [
-        (terms(call, v, v0), w)
-        for v, v0, w in ((call.x, call.base.x, weights[0]), (b, b0, weights[1]))
-        if not constant(v)
-    ]
+    operands = ((call.x, call.base.x, weights[0]), (b, b0, weights[1]))
+    terms = [(parts_of_term(call, v, v0), weight) for v, v0, weight in operands if not is_constant(v)]
     if call.in_place:
-        call.mode._rescue(call.x)  # what the terms hold of it
-    y = evaluate_terms(call)
+        call.mode.copy_before_overwrite(call.x)  # what the terms saved of it
+    y = call.as_called(call.x)
     shape = y.shape
 
-    def work() -> Pair:
-        parts = [scaled(pair(), w) for pair, w in signals]
-        up, down = (sum(p[i] for p in parts) for i in (0, 1))
-        return up.expand(shape), down.expand(shape)  # type: ignore[union-attr]
+    def work() -> Parts:
+        ups, downs = zip(*(scaled(parts(), weight) for parts, weight in terms))
+        return sum(ups).expand(shape), sum(downs).expand(shape)  # type: ignore[union-attr]
 
-    return note_terms(call, y, work)
+    return note_parts(call, y, work)
 
 
 @in_place_rule
 def reveal_multiple(call: OpCall) -> Tensor:
-    """A multiple of one signal by a constant; products and quotients of signals are shared as ever."""
-    by = -1 if call.name == "neg" else call.args[1] if len(call.args) > 1 else call.kwargs["other"]
-    signal, factor = (by, call.x) if call.name == "mul" and constant(call.x) else (call.x, by)
-    known = call.mode.facts.get(signal, "linear") and constant(factor)
-    pair = call.mode.facts.get(signal, "pair") if known else None
+    """Note the parts of a multiple of one signal by a constant; products and quotients of signals are shared as ever."""
+    by = -1 if call.name == "neg" else call.second("other")
+    signal, factor = (by, call.x) if call.name == "mul" and is_constant(call.x) else (call.x, by)
+    is_known = call.mode.noted(signal, "linear") and is_constant(factor)
+    parts = call.mode.noted(signal, "parts") if is_known else None
     if call.in_place:
-        aside = call.beside((call.x.clone(), *call.args[1:]), call.kwargs)
+        aside = call.with_args((call.x.clone(), *call.args[1:]), call.kwargs)
         aside.base = call.base
-        y = call.x.copy_(_shared(aside))
+        y = call.x.copy_(_rescale_multiple(aside))
     else:
-        y = _shared(call)
-    if pair is None:
+        y = _rescale_multiple(call)
+    if parts is None:
         return y
     factor, shape = 1 / factor if call.name == "div" else factor, y.shape
-    return note_terms(call, y, lambda: tuple(s.expand(shape) for s in scaled(pair(), factor)))  # type: ignore[arg-type, return-value]
+
+    def work() -> Parts:
+        up, down = scaled(parts(), factor)
+        return up.expand(shape), down.expand(shape)
+
+    return note_parts(call, y, work)
 
 
-def _shared(call: OpCall) -> Tensor:
-    return call() if call.name == "neg" else rescale_quotient(call) if call.name == "div" else rescale_product(call)
+def _rescale_multiple(call: OpCall) -> Tensor:
+    """Return the value with the rescale rule's backward."""
+    if call.name == "neg":
+        return call()
+    return rescale_quotient(call) if call.name == "div" else rescale_product(call)
 
 
 def reveal_sums(call: OpCall) -> Tensor:
-    """Sums, means and what puts tensors together: their weights are not negative."""
+    """Note the parts of sums, means and what puts tensors together: their weights are not negative."""
     y = call()
-    many = isinstance(call.x, (tuple, list))
     if carries_signal(call.args[1:], call.kwargs) or not isinstance(y, Tensor):
         return y
-    pairs = [terms(call, v, v0) for v, v0 in zip(call.x, call.base.x)] if many else [terms(call, call.x, call.base.x)]
+    many = isinstance(call.x, (tuple, list))
+    tensors, bases = (call.x, call.base.x) if many else ([call.x], [call.base.x])
+    terms = [parts_of_term(call, v, v0) for v, v0 in zip(tensors, bases)]
 
-    def work() -> Pair:
-        parts = [pair() for pair in pairs]
-        up, down = (call([p[i] for p in parts] if many else parts[0][i]) for i in (0, 1))
-        return up, down
+    def work() -> Parts:
+        ups, downs = zip(*(parts() for parts in terms))
+        return (call(list(ups)), call(list(downs))) if many else (call(ups[0]), call(downs[0]))
 
-    return note_terms(call, y, work)
+    return note_parts(call, y, work)
 
 
 # ----------------------------------------------------------------------------------------------------- nonlinearities
 @in_place_rule
 def reveal_cancel(call: OpCall) -> Tensor:
-    r"""Pointwise y = f(x): :math:`m_{x^\pm} = m_{y^\pm} \Delta y^\pm / \Delta x^\pm`, the mean of the two orders.
+    r"""Give the parts of x multipliers of their own, at pointwise y = f(x).
 
+    :math:`m_{x^\pm} = m_{y^\pm} \Delta y^\pm / \Delta x^\pm`, with the mean of the two orders in which the parts may come,
     :math:`\Delta y^+ = \tfrac12 [f(x_0 + \Delta x^+) - f(x_0) + f(x_1) - f(x_0 + \Delta x^-)]`, and the other way round. Where
     all of Δx has one sign, or nothing is known of its parts, that is the rescale rule.
     """
-    lazy = call.mode.facts.get(call.x, "pair")
+    lazy = call.mode.noted(call.x, "parts")
     if lazy is None or carries_signal(call.args[1:], call.kwargs):
         return rescale(call)
     up, down = lazy()
@@ -243,20 +275,23 @@ def reveal_cancel(call: OpCall) -> Tensor:
         values = call(x0), call(points[1]), call(points[2]), call.value()
 
     def secant(b: int, a: int) -> Tensor:
-        middle = lambda: pointwise_derivative(call, (points[a] + points[b]) / 2)  # noqa: E731
-        return difference_slope(values[b], values[a], points[b], points[a], middle)
+        def at_middle() -> Tensor:
+            return pointwise_derivative(call, (points[a] + points[b]) / 2)
+
+        return difference_slope(values[b], values[a], points[b], points[a], at_middle)
 
     of_up, of_down = (secant(1, 0) + secant(3, 2)) / 2, (secant(2, 0) + secant(3, 1)) / 2
     y = custom_backward(values[3], lambda m: (m * of_up, m * of_down), up, down)
     y = call.x.copy_(y) if call.in_place else y
 
-    def parts() -> Pair:
+    @cache
+    def parts_of_output() -> Parts:
         return (
             custom_backward(of_up * up.detach(), lambda m: (m * of_up,), up),
             custom_backward(of_down * down.detach(), lambda m: (m * of_down,), down),
         )
 
-    call.mode.facts.learn(y, pair=cache(parts), linear=False)
+    call.mode.note(y, parts=parts_of_output, linear=False)
     return y
 
 

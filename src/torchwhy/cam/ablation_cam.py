@@ -11,7 +11,7 @@ from torch import Tensor
 from torchwhy.cam.channels import top_channels
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.engine.layers.grid_layout import ToGrid
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, find_batch_axis
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.run.runner import skip_model_below

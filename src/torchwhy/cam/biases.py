@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 
 BATCH_NORM_MODULES = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.problem import Problem
 
 

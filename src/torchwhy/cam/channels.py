@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.run.rows import expand_like
 
 

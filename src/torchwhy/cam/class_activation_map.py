@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, image_input_index, spatial_shape
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, resize_maps, spatial_shape
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.run.autograd import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction
 from torchwhy.engine.structure import Tensors, flatten
@@ -68,21 +67,22 @@ class ClassActivationMap(Attribution):
         """Return one map ``(N, *grid)`` for each layer, with its negative part."""
 
         def work(start: int, stop: int) -> list[Tensor]:
-            rows = problem.rows[start:stop]
-            _, gradients, activations = problem.run.gradients_and_activations(
-                [x[start:stop] for x in problem.x], rows, self.layer_gradient
-            )
-            layouts = self.grid_layouts(problem, activations, len(rows))
-            return [
-                self.combine(at_least_float32(layout(a)), at_least_float32(_gradients_on_grid(layout, g)))
-                for layout, a, g in zip(layouts, activations, gradients)
-            ]
+            z = [x[start:stop] for x in problem.x]
+            _, slopes, activations = problem.run.gradients_and_activations(z, rows[start:stop], self.layer_gradient)
+            found = []
+            for layout, a, g in zip(self.grid_layouts(problem, activations, stop - start), activations, slopes):
+                cells = layout(g)
+                if isinstance(layout, GridLayout) and layout.extra:
+                    _check_cells(g, cells)
+                found.append(self.combine(at_least_float32(layout(a)), at_least_float32(cells)))
+            return found
 
-        return problem.run.concatenated(problem.n, work)
+        rows = problem.rows
+        return problem.run.concatenated(len(rows), work)
 
     def grid_layouts(self, problem: Problem, tensors: Tensors, m: int) -> list[ToGrid]:
         """Return what turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
-        size = spatial_shape(problem.x[image_input_index(problem.x)])
+        size = spatial_shape(max(problem.x, key=Tensor.dim))
         return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.read_layers, tensors)]
 
     def activations(self, problem: Problem) -> list[Tensor]:
@@ -112,7 +112,7 @@ class ClassActivationMap(Attribution):
         details = {"layer": ", ".join(layer.name for layer in problem.read_layers)}
         if not self.upsample:
             return Result((maps[0][:, None],), details=details)
-        size = spatial_shape(problem.x[image_input_index(problem.x)])
+        size = spatial_shape(max(problem.x, key=Tensor.dim))
         if len(maps) > 1:
             peaks = [expand_like(m.flatten(1).abs().amax(1), m) for m in maps]
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
@@ -136,16 +136,14 @@ def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
     return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
 
 
-def _gradients_on_grid(layout: ToGrid, g: Tensor) -> Tensor:
-    """Return the gradients of the grid's cells, ``(M, C, *grid)``.
+def _check_cells(g: Tensor, cells: Tensor) -> None:
+    """Refuse gradients that are zero on all cells, but not on the other tokens.
 
     Raises:
-        ValueError: they are zero on all cells, but not on the other tokens.
+        ValueError: they are.
     """
-    cells = layout(g)
-    if isinstance(layout, GridLayout) and layout.extra and bool(g.any() & ~cells.any()):
+    if bool(g.any() & ~cells.any()):
         raise ValueError(
             "layer: the target depends on this layer through its class or register tokens only, not through the cells of "
             "the picture; choose one below the last attention (such as the last block's first norm), or layer='auto'"
         )
-    return cells

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.cam.biases import adds_constant, constant_of, result_layer
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, spatial_shape
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, resize_maps, spatial_shape
+from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.run.autograd import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem

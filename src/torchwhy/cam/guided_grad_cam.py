@@ -9,7 +9,7 @@ from torchwhy.backprop.guided_backprop import GuidedBackprop
 from torchwhy.cam.class_activation_map import ClassActivationMap
 from torchwhy.cam.grad_cam import GradCAM
 from torchwhy.engine.layers.grid_layout import ToGrid, image_input_index, spatial_shape
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import Structure
 from torchwhy.problem import Problem
 from torchwhy.result import Result

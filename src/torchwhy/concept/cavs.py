@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -49,21 +48,28 @@ class Examples:
         return cls(values[order[k:]].numpy(), values[order[:k]].numpy())
 
 
-def train(
+def learn_vectors(
     concepts: Mapping[str, Tensor],
     random: Sequence[Tensor],
-    classifier: Any,
+    classifier: object,
     held_out: float,
     generator: torch.Generator,
 ) -> Cavs:
-    """The vectors that tell each concept's activations ``(M, d)`` from each random set's, or from all other concepts'."""
+    """Learn the vectors that tell each concept's activations ``(M, d)`` from each random set's, or from all other concepts'.
+
+    Args:
+        concepts: activations of each concept's examples, by name.
+        random: those of each random set; without any, each concept is told from all others.
+        classifier: a linear scikit-learn classifier, cloned for each vector.
+        held_out: the share of the examples on which the classifiers are tested.
+        generator: of the held-out split.
+    """
     sets = [Examples.split(a, held_out, generator, f"concepts[{c!r}]") for c, a in concepts.items()]
     others = [Examples.split(a, held_out, generator, f"random[{i}]") for i, a in enumerate(random)]
-    runs = (
-        [[_direction(s, o, classifier) for o in others] for s in sets]
-        if others
-        else [[_direction(s, _joined([o for o in sets if o is not s]), classifier)] for s in sets]
-    )
+    if others:
+        runs = [[_direction(s, o, classifier) for o in others] for s in sets]
+    else:
+        runs = [[_direction(s, _joined([o for o in sets if o is not s]), classifier)] for s in sets]
     null = [_direction(a, b, classifier)[0] for i, a in enumerate(others) for b in others[i + 1 :]]
     like = next(iter(concepts.values()))
     return Cavs(
@@ -74,11 +80,12 @@ def train(
 
 
 def _joined(sets: Sequence[Examples]) -> Examples:
+    """Return all examples as one set."""
     return Examples(np.concatenate([s.train for s in sets]), np.concatenate([s.held_out for s in sets]))
 
 
-def _direction(positive: Examples, negative: Examples, classifier: Any) -> tuple[np.ndarray, float]:
-    """The unit normal of the classifier's boundary, towards ``positive``, and its accuracy on held-out rows.
+def _direction(positive: Examples, negative: Examples, classifier: object) -> tuple[np.ndarray, float]:
+    """Return the unit normal of the classifier's boundary, towards ``positive``, and its accuracy on held-out rows.
 
     Raises:
         TypeError: a classifier without ``coef_``.

@@ -1,26 +1,27 @@
-"""Network dissection: which unit sees which concept."""
+"""Network dissection: which unit of a layer responds to which concept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.resolve import LayerLike
+from torchwhy.engine.layers.grid_layout import resize_maps
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.device import cpu_default_device
 
 HISTOGRAM_BINS = 2**16
-ELEMENTS = 2**24  # of maps in the size of the masks, compared at once
+AnnotatedImages = Iterable[tuple[Tensor, Mapping[str, Tensor | np.ndarray]]]
+MAX_COMPARED_ELEMENTS = 2**24  # of maps in the size of the masks, compared at once
 
 
 @dataclass(frozen=True)
 class Dissection:
-    """What the units of a layer respond to.
+    """The overlap of the units of a layer with concepts.
 
     Args:
         concepts: the concepts' names.
@@ -36,16 +37,16 @@ class Dissection:
     layer: str
 
     def detectors(self, threshold: float = 0.04) -> list[tuple[int, str, float]]:
-        """The units whose best concept has more than this IoU: (unit, concept, IoU), the best first."""
+        """Return the units whose best concept has more than this IoU: (unit, concept, IoU), the best first."""
         best, which = self.iou.nan_to_num(0.0).max(1)
         order = best.argsort(descending=True).tolist()
         return [(u, self.concepts[int(which[u])], float(best[u])) for u in order if best[u] > threshold]
 
 
 class NetworkDissection(Analysis):
-    r"""The overlap of a unit's high activations with a concept's masks over a data set:
-    :math:`\mathrm{IoU}_{kc} = \sum |M_k \cap L_c| / \sum |M_k \cup L_c|`, the sums over images.
+    r"""The overlap of a unit's high activations with a concept's masks over a data set.
 
+    :math:`\mathrm{IoU}_{kc} = \sum |M_k \cap L_c| / \sum |M_k \cup L_c|`, the sums over images.
     :math:`M_k` is where the activation map of unit (channel) k, resized to the masks' size, exceeds :math:`T_k`, the value
     that the share ``quantile`` of all its activations exceeds; :math:`L_c` is the concept's mask.
 
@@ -61,7 +62,7 @@ class NetworkDissection(Analysis):
     quantile: float = 0.005
 
     @cpu_default_device()
-    def measure(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Dissection:
+    def measure(self, data: AnnotatedImages) -> Dissection:
         """Go through ``data`` twice: for the thresholds, and for the overlaps.
 
         Args:
@@ -78,16 +79,7 @@ class NetworkDissection(Analysis):
             raise TypeError(
                 "data: an iterator can be gone through only once, and it takes two; give a list or a DataLoader"
             )
-        histogram: Tensor | None = None
-        for maps, _ in self._maps(data):
-            bins = _bin(maps).movedim(1, 0).flatten(1)
-            if histogram is None:
-                histogram = bins.new_zeros(len(bins), HISTOGRAM_BINS)
-            histogram.scatter_add_(1, bins, torch.ones_like(bins))
-        if histogram is None:
-            raise ValueError("data: no batches in it")
-        # of 64 units at a time
-        thresholds = torch.cat([_threshold(part, self.quantile) for part in histogram.split(64)])
+        thresholds = self._thresholds(data)
         both: dict[str, Tensor] = {}
         either: dict[str, Tensor] = {}
         seen: dict[str, Tensor] = {}
@@ -95,7 +87,7 @@ class NetworkDissection(Analysis):
             for name, mask in masks.items():
                 where = self._mask(name, mask, maps)
                 seen[name] = seen.get(name, 0) + where.sum()
-                images = max(1, ELEMENTS // (maps.shape[1] * where[0].numel()))
+                images = max(1, MAX_COMPARED_ELEMENTS // (maps.shape[1] * where[0].numel()))
                 for part, there in zip(maps.split(images), where.split(images)):
                     high = resize_maps(part, tuple(there.shape[2:])) > thresholds[:, None, None].to(maps)
                     both[name] = both.get(name, 0) + (high & there).sum((0, 2, 3))
@@ -106,7 +98,30 @@ class NetworkDissection(Analysis):
         present = torch.stack([seen[c] > 0 for c in both])
         return Dissection(tuple(both), iou.where(present, torch.nan), thresholds, str(self.layer))
 
-    def _maps(self, data: Iterable[tuple[Any, Mapping[str, Tensor]]]) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def _thresholds(self, data: AnnotatedImages) -> Tensor:
+        """Return the value of each unit that the share ``quantile`` of its activations exceeds, ``(units,)``.
+
+        Raises:
+            ValueError: no data.
+        """
+        histogram: Tensor | None = None
+        for maps, _ in self._maps(data):
+            bins = _bin(maps).movedim(1, 0).flatten(1)
+            if histogram is None:
+                histogram = bins.new_zeros(len(bins), HISTOGRAM_BINS)
+            histogram.scatter_add_(1, bins, torch.ones_like(bins))
+        if histogram is None:
+            raise ValueError("data: no batches in it")
+        # of 64 units at a time
+        return torch.cat([_threshold(part, self.quantile) for part in histogram.split(64)])
+
+    def _maps(self, data: AnnotatedImages) -> Iterator[tuple[Tensor, Mapping[str, Tensor | np.ndarray]]]:
+        """Yield the layer's maps ``(N, units, h, w)`` and the masks, batch by batch.
+
+        Raises:
+            TypeError: no pairs of images and masks.
+            ValueError: the layer passes no maps.
+        """
         for batch in data:
             if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Mapping)):
                 got = type(batch).__name__ + (
@@ -125,7 +140,12 @@ class NetworkDissection(Analysis):
             yield maps, masks
 
     @staticmethod
-    def _mask(name: str, mask: Any, maps: Tensor) -> Tensor:
+    def _mask(name: str, mask: Tensor | np.ndarray, maps: Tensor) -> Tensor:
+        """Return a mask ``(N, 1, H, W)``, True where the concept is.
+
+        Raises:
+            ValueError: not one mask for each image.
+        """
         mask = torch.as_tensor(mask)
         if mask.dim() != 3 or len(mask) != len(maps):
             raise ValueError(
@@ -135,13 +155,13 @@ class NetworkDissection(Analysis):
 
 
 def _bin(values: Tensor) -> Tensor:
-    """The bin of each float32: its upper 16 bits, made to rise with the value."""
+    """Return the bin of each float32: its upper 16 bits, made to rise with the value."""
     bits = values.contiguous().view(torch.int32) >> 16
     return torch.where(bits < 0, -(bits & 0x7FFF), bits).long() + HISTOGRAM_BINS // 2
 
 
 def _threshold(histogram: Tensor, quantile: float) -> Tensor:
-    """For each unit the bin that holds its quantile, by the end nearer to zero, ``(units,)``."""
+    """Return for each unit the bin that holds its quantile, by the end nearer to zero, ``(units,)``."""
     above = histogram.flip(1).cumsum(1).flip(1)  # how many lie in a bin or above it
     enough = above >= quantile * histogram.sum(1, keepdim=True)
     at = enough.sum(1) - 1 - HISTOGRAM_BINS // 2  # the last bin for which that holds

@@ -11,12 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.analysis import Analysis
-from torchwhy.concept.image_parameters import Jitter, Parameterization, Transform, image_of, start, total_variation
-from torchwhy.engine.images.filters import resize_maps
-from torchwhy.engine.layers.resolve import LayerLike, resolve_layer
+from torchwhy.concept.image_parameters import (
+    Jitter,
+    Parameterization,
+    Transform,
+    image_of,
+    initial_parameters,
+    total_variation,
+)
+from torchwhy.engine.layers.grid_layout import resize_maps
+from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.structure import Model, Output
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.targets import Target, find_logits
@@ -42,12 +50,12 @@ class _Excitation:
     """Scores at a layer, in the place of a problem's target: one unit of each row, or the mean of its channel."""
 
     target: Target
-    given: Any = None
+    given: None = None
 
     def select_rows(self, rows: Tensor) -> Any:
         return self.target.select_rows(rows)
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         values = find_logits(output)
         if values.dim() > 2 and len(self.target.largest) == 1:
             values = values.flatten(2).mean(2)
@@ -58,19 +66,19 @@ class _Excitation:
 class _Energy:
     """The mean square of what passes a layer, in the place of a problem's target."""
 
-    given: Any = None
+    given: None = None
 
-    def select_rows(self, rows: Tensor) -> Any:
+    def select_rows(self, rows: Tensor) -> None:
         return None
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         return find_logits(output).flatten(1).square().mean(1)
 
 
 class FeatureVisualization(Analysis):
-    r"""Images that excite a class, a channel or a unit: :math:`\arg\max_x \mathbb{E}_\tau f_t(\tau(x)) - \lambda R(x)`,
-    over random small transformations :math:`\tau`, by Adam.
+    r"""Images that excite a class, a channel or a unit.
 
+    :math:`\arg\max_x \mathbb{E}_\tau f_t(\tau(x)) - \lambda R(x)`, over random small transformations :math:`\tau`, by Adam.
     What is seen is one of many such images: it shows what suffices to excite the target, not what the model needs.
 
     Args:
@@ -106,7 +114,7 @@ class FeatureVisualization(Analysis):
 
     @cpu_default_device()
     def generate(self, target: int | tuple[int, ...] | Sequence[int | tuple[int, ...]]) -> Visualization:
-        """An image for each target.
+        """Make an image for each target.
 
         Args:
             target: a class, or at a layer a channel (the mean of its map) or a unit (channel, row, column); a list of them
@@ -131,11 +139,11 @@ class FeatureVisualization(Analysis):
         jitter = Jitter(self.shift, self.degrees, self.zoom, generator)
         history = []
         with self._excited(like.new_zeros(shape), targets) as problem, torch.enable_grad():
-            numbers = start(self.parameterization, shape, size, generator, like).requires_grad_()
+            numbers = initial_parameters(self.parameterization, shape, size, generator, like).requires_grad_()
             optimiser = torch.optim.Adam([numbers], self.learning_rate)
             for _ in self.steps(self.n_steps):
                 images = image_of(self.parameterization, numbers, self.size)
-                shown = normalized(jitter(images), self.normalize)
+                shown = normalize_images(jitter(images), self.normalize)
                 for transform in self.transforms:
                     shown = transform(shown)
                 scores, gradients = _climb(problem, shown)
@@ -147,7 +155,7 @@ class FeatureVisualization(Analysis):
                 optimiser.step()
                 history.append(scores)
             images = image_of(self.parameterization, numbers, self.size).detach()
-            scores = problem.run.all_scores([normalized(images, self.normalize)])
+            scores = problem.run.all_scores([normalize_images(images, self.normalize)])
         return Visualization(images, scores, torch.stack(history))
 
     @contextmanager
@@ -161,8 +169,9 @@ class FeatureVisualization(Analysis):
 
 
 class DeepDream(Analysis):
-    r"""An image changed to excite all of a layer: :math:`\arg\max_x \, \mathrm{mean}(y(x)^2)`, by steps of one mean size, from
-    coarse to fine.
+    r"""An image changed to excite all of a layer: :math:`\arg\max_x \, \mathrm{mean}(y(x)^2)`.
+
+    By steps of one mean size, from coarse to fine.
 
     Args:
         layer: the layer.
@@ -187,7 +196,7 @@ class DeepDream(Analysis):
 
     @cpu_default_device()
     def generate(self, images: Tensor) -> Tensor:
-        """Images ``(N, C, H, W)`` in [0, 1] dreamt on, of the same shape.
+        """Dream on images ``(N, C, H, W)`` in [0, 1]; of the same shape.
 
         Raises:
             ValueError: not images in [0, 1], settings that leave no step.
@@ -215,7 +224,7 @@ class DeepDream(Analysis):
                 for _ in range(self.n_steps):
                     next(steps)
                     image = (base + dreamt).clamp(0, 1).requires_grad_()
-                    shown = normalized(jitter(image), self.normalize)
+                    shown = normalize_images(jitter(image), self.normalize)
                     _, gradients = _climb(problem, shown)
                     (up,) = torch.autograd.grad(shown, image, gradients)
                     mean = up.abs().mean((1, 2, 3), keepdim=True)
@@ -223,8 +232,8 @@ class DeepDream(Analysis):
         return (images + dreamt).clamp(0, 1).detach()
 
 
-def normalized(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
-    """Images in [0, 1] as the model takes them.
+def normalize_images(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
+    """Return images in [0, 1] as the model takes them.
 
     Raises:
         ValueError: not a mean and a deviation for each channel.
@@ -238,13 +247,13 @@ def normalized(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | Non
 
 
 def _climb(problem: Problem, shown: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores ``(N,)`` and their gradients with respect to images ``(N, C, H, W)``."""
+    """Return scores ``(N,)`` and their gradients with respect to images ``(N, C, H, W)``."""
     z = shown.detach()
     parts = list(problem.run.batches(len(z), lambda a, b: problem.run.gradients([z[a:b]], problem.rows[a:b])))
     return torch.cat([s for s, _ in parts]), torch.cat([g[0] for _, g in parts])
 
 
-def _floats(model: Any) -> Tensor:
-    """A tensor of the model's type and device."""
+def _floats(model: Model) -> Tensor:
+    """Return a tensor of the model's type and device."""
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((p.detach() for p in parameters if p.is_floating_point()), torch.zeros(()))

@@ -12,10 +12,10 @@ from torch import Tensor
 Parameterization = Literal["fourier", "pixel"]
 
 
-def start(
+def initial_parameters(
     kind: Parameterization, shape: tuple[int, int, int, int], spread: float, generator: torch.Generator, like: Tensor
 ) -> Tensor:
-    """The numbers to begin with, the same draw for all images ``(N, C, H, W)``."""
+    """Draw the numbers to begin with, the same for all images ``(N, C, H, W)``."""
     n, *row = shape
     if kind == "fourier":
         row = [row[0], row[1], row[2] // 2 + 1, 2]
@@ -24,7 +24,7 @@ def start(
 
 
 def image_of(kind: Parameterization, numbers: Tensor, size: tuple[int, int]) -> Tensor:
-    r"""The image, in [0, 1]: the logistic function of the numbers, or of :math:`F^{-1}(\theta / |f|)`.
+    r"""Return the image, in [0, 1]: the logistic function of the numbers, or of :math:`F^{-1}(\theta / |f|)`.
 
     In the Fourier form a step of one length moves low frequencies more, as they are stronger in natural images.
     """
@@ -52,7 +52,7 @@ class Jitter:
         self.shift, self.degrees, self.zoom, self.generator = shift, degrees, zoom, generator
 
     def __call__(self, images: Tensor) -> Tensor:
-        """``images`` ``(N, C, H, W)``, transformed, the edges reflected."""
+        """Return ``images`` ``(N, C, H, W)``, transformed, the edges reflected."""
         if not (self.shift or self.degrees or self.zoom):
             return images
         dx, dy, turn, zoom = (2 * torch.rand(4, generator=self.generator, dtype=torch.double) - 1).unbind()
@@ -67,7 +67,7 @@ class Jitter:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    r"""The mean square difference of neighbouring pixels, ``(N,)``."""
+    r"""Return the mean square difference of neighbouring pixels, ``(N,)``."""
     return images.diff(dim=2).square().flatten(1).mean(1) + images.diff(dim=3).square().flatten(1).mean(1)
 
 

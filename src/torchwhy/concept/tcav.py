@@ -1,10 +1,10 @@
-"""Testing with concept activation vectors."""
+"""Testing with concept activation vectors (TCAV)."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
-from torchwhy.concept.cavs import Cavs, train
-from torchwhy.engine.layers.resolve import ResolvedLayer, resolve_layer
+from torchwhy.concept.cavs import Cavs, learn_vectors
+from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
 
 @dataclass(frozen=True)
 class ConceptScore:
-    """What a class owes to a concept.
+    """The influence of a concept on a class.
 
     Args:
         score: the TCAV score in [0, 1]: the share of the inputs whose score rises in the concept's direction, the mean
@@ -48,9 +48,9 @@ class ConceptScore:
 
 
 class TCAV(Attribution):
-    r"""The sensitivity of a class to a concept given by examples: :math:`S_{nc} = \nabla h(y(x_n)) \cdot v_c`, and the
-    share of a class's inputs for which it is positive, :math:`\mathrm{TCAV}_c = |\{n : S_{nc} > 0\}| / N`.
+    r"""The sensitivity of a class to a concept given by examples: :math:`S_{nc} = \nabla h(y(x_n)) \cdot v_c`.
 
+    The TCAV score is the share of a class's inputs for which it is positive, :math:`|\{n : S_{nc} > 0\}| / N`.
     h is the model from the layer's output y to the score, :math:`v_c` the unit normal, towards the concept, of the boundary
     of a linear classifier between the concept's examples and a random set. With R random sets there are R runs, and
     ``attribute`` gives the mean of S over these, ``(N, concepts)``. Without random sets each concept is told from all the
@@ -107,7 +107,7 @@ class TCAV(Attribution):
             found = {name: self._activations(x) for name, x in concepts.items()}
             others = [self._activations(x) for x in sets]
         self.cavs = {
-            place: train(
+            place: learn_vectors(
                 {name: a[place] for name, a in found.items()},
                 [a[place] for a in others],
                 self._classifier(),
@@ -121,10 +121,11 @@ class TCAV(Attribution):
 
     @cpu_default_device()
     def score(
-        self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None
-    ) -> dict[str, Any]:
-        """For each concept the :class:`ConceptScore` of a class, with several layers by the layer's name, ``"layer3"`` (with
-        a choice of :class:`torchwhy.Layer` ``"lstm (call=1)"``).
+        self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None
+    ) -> dict[str, ConceptScore] | dict[str, dict[str, ConceptScore]]:
+        """Return for each concept the :class:`ConceptScore` of a class.
+
+        With several layers, by the layer's name, ``"layer3"`` (with a choice of :class:`torchwhy.Layer` ``"lstm (call=1)"``).
 
         Args:
             inputs: examples of the class.
@@ -165,7 +166,7 @@ class TCAV(Attribution):
             facts = json.loads((file.metadata() or {}).get("tcav", "null"))
             if facts is None:
                 raise ValueError(f"{path}: not a file written by TCAV.save()")
-            layers: Sequence[Any] = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+            layers = flatten(self.layer)[0]
             places = [_name(resolve_layer(self.model, layer, input=self.attribute_to_layer_input)) for layer in layers]
             if facts["layers"] != places or facts["pool"] != self.pool:
                 theirs, ours = (", ".join(map(repr, names)) for names in (facts["layers"], places))
@@ -181,7 +182,7 @@ class TCAV(Attribution):
         return tuple(s.mean(2) for s, *_ in self._derivatives(problem).values())
 
     def _derivatives(self, problem: Problem) -> dict[str, tuple[Tensor, Tensor, Cavs]]:
-        """By layer: derivatives ``(N, concepts, runs)`` along the vectors and ``(N, pairs)`` along the random ones."""
+        """Return by layer: derivatives ``(N, concepts, runs)`` along the vectors and ``(N, pairs)`` along the random ones."""
         self._check_fitted()
         places = [_name(p) for p in problem.read_layers]
         found: dict[str, list[tuple[Tensor, Tensor]]] = {p: [] for p in places}
@@ -201,6 +202,7 @@ class TCAV(Attribution):
         return {p: (torch.cat([s for s, _ in f]), torch.cat([z for _, z in f]), self.cavs[p]) for p, f in found.items()}
 
     def _score(self, derivatives: Tensor, null: Tensor, cavs: Cavs, c: int) -> ConceptScore:
+        """Return the score of concept c from what :meth:`_derivatives` gives for a layer."""
         s = derivatives[:, c]
         runs = (s > 0).double().mean(0)
         return ConceptScore(
@@ -208,24 +210,33 @@ class TCAV(Attribution):
             magnitude=float(s.clamp(min=0).sum() / s.abs().sum().clamp(min=torch.finfo(s.dtype).tiny)),
             derivative=float(s.mean()),
             accuracy=float(cavs.accuracy[c].mean()),
-            p_value=None if not len(cavs.null) else _exchange(s, null) if self.test == "exchange" else _t(s, null),
+            p_value=self._p_value(s, null) if len(cavs.null) else None,
             runs=tuple(runs.tolist()),
         )
 
+    def _p_value(self, derivatives: Tensor, null: Tensor) -> float:
+        """Return the p-value of the chosen test."""
+        return _exchange(derivatives, null) if self.test == "exchange" else _t(derivatives, null)
+
     def _activations(self, inputs: Inputs) -> dict[str, Tensor]:
-        """What passes each layer, ``(M, d)``, by the layer's name."""
+        """Return what passes each layer, ``(M, d)``, by the layer's name."""
         problem = prepare_for(self, inputs, None)
         with problem.open():
             values = problem.run.activations(problem.read_layers, problem.x, problem.rows)
             return {_name(place): self._flat(t, torch.mean) for place, t in zip(problem.read_layers, values)}
 
-    def _flat(self, values: Tensor, pooled: Any) -> Tensor:
-        """Rows ``(M, d)``; with ``pool``, ``pooled`` over positions."""
+    def _flat(self, values: Tensor, pooled: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Return rows ``(M, d)``; with ``pool``, ``pooled`` over positions."""
         if self.pool and values.dim() > 2:
             return pooled(values.flatten(2), 2)
         return values.flatten(1)
 
     def _classifier(self) -> Any:
+        """Return the classifier to clone.
+
+        Raises:
+            TypeError: no scikit-learn classifier.
+        """
         if self.classifier is not None:
             if isinstance(self.classifier, type) or not hasattr(self.classifier, "get_params"):
                 raise TypeError(
@@ -237,12 +248,13 @@ class TCAV(Attribution):
         return LogisticRegression(max_iter=1000)
 
     def _check(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs], with_random: bool) -> None:
+        """Refuse settings and examples from which nothing can be learnt."""
         if self.test not in ("exchange", "t"):
             raise ValueError(f"test={self.test!r}: expected 'exchange' or 't'")
         for name in ("level", "held_out"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share between 0 and 1")
-        if "auto" in (self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]):
+        if "auto" in flatten(self.layer)[0]:
             raise ValueError(
                 "layer='auto' depends on the target, and the vectors are learnt before there is one: name it"
             )
@@ -261,12 +273,13 @@ class TCAV(Attribution):
             )
 
     def _check_fitted(self) -> None:
+        """Refuse to answer before there are vectors."""
         if not self.cavs:
             raise RuntimeError("TCAV: no concepts yet; call fit(concepts, random) or load(path) first")
 
 
 def _name(place: ResolvedLayer) -> str:
-    """The layer's name, and what else was chosen of it."""
+    """Return the layer's name, and what else was chosen of it."""
     chosen = [f"{k}={v!r}" for k in ("call", "output") if (v := getattr(place, k)) is not None]
     chosen += ["input=True"] if place.input else []
     return place.name + (f" ({', '.join(chosen)})" if chosen else "")
@@ -276,7 +289,7 @@ _PARTS = ("vectors", "accuracy", "null")
 
 
 def _exchange(derivatives: Tensor, null: Tensor) -> float:
-    """The rank p-value of a concept among the random sets.
+    """Return the rank p-value of a concept among the random sets.
 
     Args:
         derivatives: ``(N, R)`` of the concept against each random set.
@@ -293,7 +306,7 @@ def _exchange(derivatives: Tensor, null: Tensor) -> float:
 
 
 def _t(derivatives: Tensor, null: Tensor) -> float:
-    """The p-value of the t-test between the scores of the runs and of random against random."""
+    """Return the p-value of the t-test between the scores of the runs and of random against random."""
     from scipy.stats import ttest_ind
 
     a, b = ((d > 0).double().mean(0).cpu().numpy() for d in (derivatives, null))

@@ -1,1 +1,1 @@
-"""What would have to change for another answer."""
+"""Counterfactuals: what would have to change for another answer."""

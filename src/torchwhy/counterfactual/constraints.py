@@ -1,14 +1,15 @@
-"""Rows as vectors: what of them may change, between which bounds, and to which values."""
+"""Rows as vectors, and their constraints: what of them may change, between which bounds, and to which values."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
+
+BoundLike = bool | float | Tensor | Sequence[float | Tensor]
 
 
 @dataclass
@@ -37,16 +38,16 @@ class RowVectors:
         return torch.where(width.isfinite() & (width > 0), width, torch.ones_like(width))
 
     def of(self, value: Tensor, rows: Tensor) -> Tensor:
-        """The part of a bound or mask that belongs to ``rows``."""
+        """Return the part of a bound or mask that belongs to ``rows``."""
         return value if len(value) == 1 else value[rows]
 
     def tensors(self, z: Tensor) -> list[Tensor]:
-        """Vectors ``(M, D)`` in the shapes of the inputs."""
-        parts = z.split([prod(s) for s in self.shapes], 1)
+        """Return vectors ``(M, D)`` in the shapes of the inputs."""
+        parts = z.split([math.prod(s) for s in self.shapes], 1)
         return [p.reshape(len(z), *s) for p, s in zip(parts, self.shapes)]
 
     def valid(self, z: Tensor) -> Tensor:
-        """``z`` with integers rounded, and each group's largest column 1 and the others 0."""
+        """Return ``z`` with integers rounded, and each group's largest column 1 and the others 0."""
         if not (self.integers or self.groups):
             return z
         z = z.clone()
@@ -57,18 +58,18 @@ class RowVectors:
 
 
 def vectors(tensors: Sequence[Tensor]) -> Tensor:
-    """Input tensors ``(N, ...)`` as one matrix ``(N, D)``."""
+    """Return input tensors ``(N, ...)`` as one matrix ``(N, D)``."""
     return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
 
 
 def constraints_per_row(
     tensors: Sequence[Tensor],
-    bounds: tuple[Any, Any] | None,
-    changeable: Any,
+    bounds: tuple[BoundLike, BoundLike] | None,
+    changeable: BoundLike | None,
     integers: Sequence[int],
     one_hot: Sequence[Sequence[int]],
 ) -> RowVectors:
-    """The checked description of the inputs ``(N, ...)``.
+    """Return the checked description of the inputs ``(N, ...)``.
 
     Raises:
         ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
@@ -113,8 +114,12 @@ def constraints_per_row(
     return rows
 
 
-def _broadcast_constraint(value: Any, tensors: Sequence[Tensor], name: str) -> Tensor:
-    """``value`` as ``(1, D)``, or ``(N, D)`` if it differs from row to row."""
+def _broadcast_constraint(value: BoundLike, tensors: Sequence[Tensor], name: str) -> Tensor:
+    """Return ``value`` as ``(1, D)``, or ``(N, D)`` if it differs from row to row.
+
+    Raises:
+        ValueError: a shape that does not broadcast.
+    """
     values = value if len(tensors) > 1 and isinstance(value, (tuple, list)) else [value] * len(tensors)
     parts = []
     for v, t in zip(values, tensors):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
-from torchwhy.counterfactual.constraints import RowVectors, constraints_per_row, vectors
+from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
 from torchwhy.engine.run.device import cpu_default_device
@@ -25,7 +25,7 @@ from torchwhy.targets import TargetLike
 
 @dataclass(frozen=True)
 class Found:
-    """What a search for counterfactuals found.
+    """The outcome of a search for counterfactuals.
 
     Args:
         counterfactuals: in the inputs' form; ``(N, n_diverse, ...)`` where several were asked for. Where none was found, the
@@ -37,7 +37,7 @@ class Found:
             flipped.
     """
 
-    counterfactuals: Any
+    counterfactuals: Inputs
     found: Tensor
     distance: Tensor
     steps: Tensor
@@ -76,12 +76,12 @@ class Counterfactual(Attribution):
     distance keeps rows from flipping unless its weight is tuned for each.
     """
 
-    distance: Literal["l2", "l1"] | Callable[[Any, Any], Tensor] = "l2"
-    bounds: tuple[Any, Any] | None = (0.0, 1.0)
+    distance: Literal["l2", "l1"] | Callable[..., Tensor] = "l2"
+    bounds: tuple[BoundLike, BoundLike] | None = (0.0, 1.0)
     margin: float = 0.0
     n_diverse: Count = 1
     diversity: Literal["determinant", "distance"] = "determinant"
-    changeable: Any = None
+    changeable: BoundLike | None = None
     integers: Sequence[int] = ()
     one_hot: Sequence[Sequence[int]] = ()
     plausible: Tensor | Callable[[Tensor], Tensor] | None = None
@@ -95,8 +95,8 @@ class Counterfactual(Attribution):
     paper: ClassVar[str] = "arXiv:1711.00399"
 
     @cpu_default_device()
-    def generate(self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: Any = None) -> Found:
-        """Counterfactuals of each row.
+    def generate(self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None) -> Found:
+        """Find counterfactuals of each row.
 
         Args:
             inputs: the rows.
@@ -135,7 +135,7 @@ class Counterfactual(Attribution):
         return Result(tuple(t[best] - x for t, x in zip(z, problem.x)), details=details)
 
     def _search(self, problem: Problem) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-        """Candidates ``(N · n_diverse, ...)``, and whether, how far and after how many steps each flipped; the gaps."""
+        """Return candidates ``(N · n_diverse, ...)``, whether, how far and after how many steps each flipped, and the gaps."""
         problem.batching.progress = False  # the bar here is that of the steps
         rows = constraints_per_row(problem.x, self.bounds, self.changeable, self.integers, self.one_hot)
         problem = self._aim(problem)
@@ -168,36 +168,56 @@ class Counterfactual(Attribution):
         return problem
 
     def _start(self, search: Search, problem: Problem) -> Tensor:
-        """The rows; of diverse ones a step away from them, each in a direction of its own, the same for all rows."""
+        """Return the rows; of diverse ones a step away from them, each in a direction of its own, the same for all rows."""
         if self.n_diverse == 1:
             return search.x
         draws = torch.randn(self.n_diverse, search.x.shape[1], generator=problem.generator, dtype=torch.double)
         draws = draws.to(search.x).repeat(problem.n, 1)
-        return search._moved(search.x, draws, torch.arange(len(draws), device=draws.device), self.step_size)
+        return search.moved(search.x, draws, torch.arange(len(draws), device=draws.device), self.step_size)
 
     def _terms(self, search: Search) -> list[tuple[float, Term]]:
+        """Return what is lowered besides the gap, each with its weight."""
         rows, k = search.rows, self.n_diverse
-        terms: list[tuple[float, Term]] = [(self.distance_weight, lambda z, _: self._distance(rows, search.x, z))]
+        width = rows.of(rows.scale, search.of).mean(1, keepdim=True)
+
+        def distance(z: Tensor, which: Tensor) -> Tensor:
+            return self._distance(rows, search.x, z)
+
+        def likeness(z: Tensor, which: Tensor) -> Tensor:
+            return _likeness(z / width, k, self.diversity)
+
+        def implausibility(z: Tensor, which: Tensor) -> Tensor:
+            return self._implausibility(rows, z, which)
+
+        terms: list[tuple[float, Term]] = [(self.distance_weight, distance)]
         if k > 1:
-            width = rows.of(rows.scale, search.of).mean(1, keepdim=True)
-            terms.append((self.diversity_weight, lambda z, _: _alike(z / width, k, self.diversity)))
+            terms.append((self.diversity_weight, likeness))
         if self.plausible is not None:
-            terms.append((self.plausible_weight, lambda z, which: self._implausible(rows, z, which)))
+            terms.append((self.plausible_weight, implausibility))
         return terms
 
     def _distance(self, rows: RowVectors, x: Tensor, z: Tensor) -> Tensor:
+        """Return the distance of vectors z from x, ``(M,)``.
+
+        Raises:
+            ValueError: a callable that does not give one number for each row.
+        """
         if self.distance == "l1":
             return (z - x).abs().sum(1)
         if self.distance == "l2":
             return torch.linalg.vector_norm(z - x, dim=1)
-        form = lambda v: v[0] if len(v) == 1 else tuple(v)  # noqa: E731
-        found = self.distance(form(rows.tensors(x)), form(rows.tensors(z)))  # type: ignore[operator]
+        found = self.distance(_one_or_tuple(rows.tensors(x)), _one_or_tuple(rows.tensors(z)))
         if not isinstance(found, Tensor) or found.shape != (len(z),):
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(f"distance: the callable must return one distance per row, shape ({len(z)},), not {got}")
         return found
 
-    def _implausible(self, rows: RowVectors, z: Tensor, which: Tensor) -> Tensor:
+    def _implausibility(self, rows: RowVectors, z: Tensor, which: Tensor) -> Tensor:
+        """Return the squared distance of candidates from the nearest real row, or from what the autoencoder makes of them.
+
+        Raises:
+            ValueError: real rows, or an autoencoder, of another size than the inputs.
+        """
         z = z[which]
         if isinstance(self.plausible, Tensor):
             near = self.plausible.flatten(1).to(z)
@@ -212,6 +232,7 @@ class Counterfactual(Attribution):
         return (z - near).square().sum(1)
 
     def _steps(self) -> Iterable[int]:
+        """Return the steps, with a bar if asked for."""
         if not self.progress:
             return range(self.n_steps)
         from tqdm.auto import tqdm
@@ -240,10 +261,15 @@ class Counterfactual(Attribution):
             )
 
 
-def _alike(z: Tensor, k: int, how: str) -> Tensor:
-    """How alike the k candidates of each row are, to be lowered."""
+def _likeness(z: Tensor, k: int, how: str) -> Tensor:
+    """Return how alike the k candidates of each row are, to be lowered."""
     between = torch.cdist(z.unflatten(0, (-1, k)), z.unflatten(0, (-1, k)))
     if how == "distance":
         return -between.mean((1, 2))
     kernel = 1 / (1 + between) + 1e-4 * torch.eye(k, device=z.device, dtype=z.dtype)
     return -torch.logdet(kernel)
+
+
+def _one_or_tuple(tensors: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """Return a single tensor as it is, several as a tuple."""
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)

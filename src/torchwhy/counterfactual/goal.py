@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchwhy.engine.structure import Output
 from torchwhy.targets import DerivedTarget, find_logits
 
 ROUNDING = 8  # units in the last place of the larger score
@@ -27,8 +27,8 @@ class Goal(DerivedTarget):
     margin: float
     present: Tensor | None = None
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
-        """Gaps ``(M,)``: how much the wanted class is behind the best other one, plus the margin.
+    def select(self, output: Output, rows: Tensor) -> Tensor:
+        """Return gaps ``(M,)``: how much the wanted class is behind the best other one, plus the margin.
 
         Raises:
             ValueError: an output that is neither ``(M, classes)`` nor one score per row.
@@ -56,17 +56,17 @@ class Goal(DerivedTarget):
         return _gap(out.gather(1, classes[:, None])[:, 0], _best_other(out, classes)) + self.margin
 
     def classes(self, rows: Tensor) -> Tensor:
-        """The wanted class of rows ``(M,)``."""
+        """Return the wanted class of rows ``(M,)``."""
         index = self.target.index
         return index[rows, 0] if isinstance(index, Tensor) else torch.full_like(rows, (index or (0,))[0])
 
 
 def _gap(ahead: Tensor, behind: Tensor) -> Tensor:
-    """``ahead - behind``, and what rounding may make of it in another batch: who has overtaken has done so in all."""
+    """Return ``ahead - behind``, plus what rounding may make of it in another batch: who has overtaken has done so in all."""
     size = torch.maximum(ahead.detach().abs(), behind.detach().abs()).nan_to_num(posinf=0.0)
     return ahead - behind + ROUNDING * torch.finfo(ahead.dtype).eps * size
 
 
 def _best_other(out: Tensor, classes: Tensor) -> Tensor:
-    """The largest output of each row but that of its class, ``(M,)``."""
+    """Return the largest output of each row but that of its class, ``(M,)``."""
     return out.scatter(1, classes[:, None], -torch.inf).max(1).values

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.counterfactual.constraints import RowVectors, vectors
+from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 
 Term = Callable[[Tensor, Tensor], Tensor]  # z (M, D) and which of the candidates they are (M,) -> what to lower, (M,)
@@ -35,9 +36,12 @@ class Search:
     sparse: bool
 
     def gaps(self, z: Tensor, which: Tensor) -> Tensor:
-        """Gaps ``(M,)`` of ``z`` ``(M, D)``, without a graph."""
+        """Return gaps ``(M,)`` of ``z`` ``(M, D)``, without a graph."""
         z, rows = self.rows.valid(z), self.of[which]
-        work = lambda a, b: self.problem.run.scores(self.rows.tensors(z[a:b]), rows[a:b])  # noqa: E731
+
+        def work(a: int, b: int) -> Tensor:
+            return self.problem.run.scores(self.rows.tensors(z[a:b]), rows[a:b])
+
         return self.problem.run.concatenated(len(z), work)
 
     def downhill(
@@ -67,14 +71,14 @@ class Search:
             for weight, term in self.terms:
                 pull = pull + weight * _unit(self._gradient(term, z, active))
             speed[active] = momentum * speed[active] + (1 - momentum) * pull
-            z[active] = self._moved(z[active], speed[active], active, size)
+            z[active] = self.moved(z[active], speed[active], active, size)
             taken[active] += 1
         else:
             gap[active] = self.gaps(z[active], active)
         return z, gap < 0, taken, torch.stack(history)
 
     def back(self, z: Tensor, found: Tensor, scan: int = 16, halvings: int = 14) -> Tensor:
-        """The point nearest to the row, on the line to each flipped candidate, at which it is flipped.
+        """Return the point nearest to the row, on the line to each flipped candidate, at which it is flipped.
 
         The line is scanned first, for it may cross the boundary more than once, and its first crossing is bisected, to
         4e-6 of the way.
@@ -95,13 +99,17 @@ class Search:
         return z.index_copy(0, which, x + high[:, None] * way)
 
     def _gradients(self, z: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gaps ``(M,)`` and their gradients ``(M, D)``."""
         valid, rows = self.rows.valid(z[which]), self.of[which]
-        work = lambda a, b: self.problem.run.gradients(self.rows.tensors(valid[a:b]), rows[a:b])  # noqa: E731
+
+        def work(a: int, b: int) -> tuple[Tensor, Tensors]:
+            return self.problem.run.gradients(self.rows.tensors(valid[a:b]), rows[a:b])
+
         parts = list(self.problem.run.batches(len(which), work))
         return torch.cat([s for s, _ in parts]), torch.cat([vectors(g) for _, g in parts])
 
     def _gradient(self, term: Term, z: Tensor, which: Tensor) -> Tensor:
-        """The gradient of a term, in units of the bounds' width."""
+        """Return the gradient of a term, in units of the bounds' width."""
         with torch.enable_grad():
             leaf = z.detach().clone().requires_grad_()
             total = term(leaf, which).sum()
@@ -109,8 +117,8 @@ class Search:
         found = torch.zeros_like(leaf) if found is None else found.nan_to_num(0.0)
         return found[which] * self.rows.of(self.rows.scale, self.of[which])
 
-    def _moved(self, z: Tensor, direction: Tensor, which: Tensor, size: float) -> Tensor:
-        """``z`` one step of length ``size``, in units of the bounds' width, against ``direction``."""
+    def moved(self, z: Tensor, direction: Tensor, which: Tensor, size: float) -> Tensor:
+        """Return ``z`` one step of length ``size``, in units of the bounds' width, against ``direction``."""
         of = self.of[which]
         low, high, scale, free = (
             self.rows.of(v, of) for v in (self.rows.low, self.rows.high, self.rows.scale, self.rows.free)
@@ -127,6 +135,6 @@ class Search:
 
 
 def _unit(v: Tensor) -> Tensor:
-    """Rows of length 1; rows of zeros stay."""
+    """Return rows of length 1; rows of zeros stay."""
     length = v.norm(dim=1, keepdim=True)
     return v / torch.where(length > 0, length, torch.ones_like(length))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.layers.hooks import check_rows_first
+from torchwhy.engine.layers.layer import check_rows_first
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.gradient.integration_rules import IntegrationRule, nodes_and_weights

@@ -19,6 +19,7 @@ class InputXGradient(GradientBased):
     """
 
     multiplies_by_input: ClassVar[bool] = True
+    is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1605.01713"
 
     def from_gradients(self, problem: Problem, gradients: Tensors) -> Tensors:

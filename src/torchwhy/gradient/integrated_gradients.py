@@ -49,6 +49,7 @@ class IntegratedGradients(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
     uses_baselines: ClassVar[bool] = True
+    is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1703.01365"
 
     def path(self, problem: Problem) -> StraightPath:

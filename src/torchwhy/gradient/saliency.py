@@ -46,13 +46,14 @@ class Saliency(GradientBased):
 
 def postprocess_gradient(gradients: Iterable[Tensor], signed: bool, channels: Channels) -> Tensors:
     """Return gradients ``(N, C, ...)`` without their sign and with their channels made one, as asked for."""
-    return tuple(_join_channels(g if signed else g.abs(), channels) for g in gradients)
+    found = tuple(g if signed else g.abs() for g in gradients)
+    return found if channels is None else tuple(_join_channels(g, channels) for g in found)
 
 
 def _join_channels(g: Tensor, channels: Channels) -> Tensor:
-    """Return one map ``(N, 1, ...)`` of the channels of ``g`` ``(N, C, ...)``, or all of them."""
+    """Return one map ``(N, 1, ...)`` of the channels of ``g`` ``(N, C, ...)``."""
     if channels == "max":
         return g.gather(1, g.abs().argmax(1, keepdim=True))
     if channels == "norm":
         return g.norm(dim=1, keepdim=True)
-    return g if channels is None else g.sum(1, keepdim=True)
+    return g.sum(1, keepdim=True)

@@ -1,30 +1,24 @@
-"""Is an explanation true? Pure functions, each with one value (or one curve) for each row.
+"""Is an explanation true? Functions with one value, or one :class:`Curve`, for each row.
 
 - They are called with what they need: ``metric(model, inputs, attributions, target)``, ``metric(attributions)``,
   ``metric(attributions, mask)``, or, where the method must explain again, ``metric(method, inputs, target)``.
 - Attributions are what a method gives, an :class:`torchwhy.Explanation`, or arrays of NumPy; maps ``(N, H, W)`` of images are
   maps of one channel.
-- ``metric.higher_is_better``, ``metric.range``, ``metric.needs`` and ``metric.paper`` say what they are.
+- ``metric.higher_is_better``, ``metric.range``, ``metric.needs`` and ``metric.paper`` say what they are: each is a
+  :class:`Metric`. The decorator :func:`metric` makes one of a function of your own.
 - What cannot be said is NaN (a correlation with what does not vary, a share of nothing), never a silent 0; maps with
   NaN or infinite numbers are refused.
 - Those that run the model share :class:`Options`.
 - A method that must explain again draws the same samples each time, also where it was given no ``generator``.
 """
 
+import warnings
+
 from torchwhy.metrics.agreement import faithfulness_correlation, faithfulness_estimate, infidelity, sensitivity_n
 from torchwhy.metrics.axioms import completeness_gap, input_invariance, non_sensitivity
 from torchwhy.metrics.complexity_metrics import complexity, effective_complexity, sparseness
-from torchwhy.metrics.curves import (
-    average_drop,
-    average_increase,
-    deletion,
-    insertion,
-    irof,
-    monotonicity,
-    necessity,
-    road,
-    sufficiency,
-)
+from torchwhy.metrics.curve import Curve
+from torchwhy.metrics.definition import Metric, metric
 from torchwhy.metrics.localisation import (
     auc,
     energy_pointing_game,
@@ -34,9 +28,19 @@ from torchwhy.metrics.localisation import (
     relevance_rank,
     top_k_intersection,
 )
-from torchwhy.metrics.metric_function import Curve, Options
 from torchwhy.metrics.randomization import model_randomization, random_logit
 from torchwhy.metrics.reexplain import Data
+from torchwhy.metrics.removal import (
+    average_drop,
+    average_increase,
+    comprehensiveness,
+    deletion,
+    insertion,
+    irof,
+    monotonicity,
+    road,
+    sufficiency,
+)
 from torchwhy.metrics.robustness import (
     continuity,
     explanation_attack,
@@ -44,16 +48,19 @@ from torchwhy.metrics.robustness import (
     sensitivity_avg,
     sensitivity_max,
 )
+from torchwhy.metrics.scoring import Options
 
 __all__ = [
     "Curve",
     "Data",
+    "Metric",
     "Options",
     "auc",
     "average_drop",
     "average_increase",
     "completeness_gap",
     "complexity",
+    "comprehensiveness",
     "continuity",
     "deletion",
     "effective_complexity",
@@ -67,9 +74,9 @@ __all__ = [
     "iou",
     "irof",
     "local_lipschitz",
+    "metric",
     "model_randomization",
     "monotonicity",
-    "necessity",
     "non_sensitivity",
     "pointing_game",
     "random_logit",
@@ -83,3 +90,13 @@ __all__ = [
     "sufficiency",
     "top_k_intersection",
 ]
+
+_RENAMED = {"necessity": "comprehensiveness"}  # old name: new name, kept for one version
+
+
+def __getattr__(name: str) -> object:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"torchwhy.metrics.{name} is now called {_RENAMED[name]}; the old name will go with version 0.3"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

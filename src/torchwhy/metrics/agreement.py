@@ -1,7 +1,7 @@
 """Faithfulness by agreement: do the attributions of changed features say how far the score moves?
 
-All take Options (see :class:`torchwhy.metrics.Options`). With ``feature_mask`` a feature's attribution is the sum over its
-elements, or, with ``whole_features``, what each of them has.
+All take :class:`torchwhy.metrics.Options`. With ``feature_mask`` a feature's attribution is the sum over its elements, or,
+with ``whole_features``, what each of them has.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,45 +17,40 @@ from torch import Tensor
 from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Draws, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
-from torchwhy.metrics.metric_function import (
-    Curve,
-    FeatureScores,
-    Options,
-    as_scores,
-    metric,
-    pearson,
-    problem_of,
-    reduction,
-    rounding,
-    to_features,
-)
+from torchwhy.metrics.correlation import pearson
+from torchwhy.metrics.curve import Curve
+from torchwhy.metrics.definition import metric
+from torchwhy.metrics.feature_sets import FeatureSets, choose_sets
+from torchwhy.metrics.features_of_attributions import AttributionsLike, FeatureScores, to_features
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-inf = float("inf")
-LARGE = 10  # features of a set whose attribution is about normal
+MIN_SET_TO_OVERSAMPLE = 10  # features of a set whose attribution is about normal
 
 
-@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1901.09392", elements=True)
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392", sum_channels=False)
+@cpu_default_device()
 def infidelity(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    perturb: Callable[[int, torch.Generator], Any] | None = None,
+    perturb: Callable[[int, torch.Generator], Tensor | Sequence[Tensor]] | None = None,
     stdev: float = 0.1,
     n_samples: int = 100,
     multiplied_by_inputs: bool = False,
     normalize: bool = False,
     **options: Unpack[Options],
 ) -> Tensor:
-    r"""How badly the attributions, as local coefficients, foretell the change of the score, shape (N,).
+    r"""Compute how badly the attributions, as local coefficients, foretell the change of the score, shape (N,).
 
     :math:`\frac1S \sum_k \big(\beta\, I_k^T \phi_n - (f(x_n) - f(x_n - I_k))\big)^2`, in squared units of the score, β = 1.
 
@@ -81,8 +75,7 @@ def infidelity(
         raise ValueError(f"stdev={stdev}: expected a positive number, in the units of the inputs")
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain by an embedding layer's output")
-    rated = to_features(problem, attributions, reduce=reduction(options))
-    coefficients = _at_elements(rated, problem)
+    coefficients = _at_elements(to_features(problem, attributions, reduce=reduction(options)), problem)
     if multiplied_by_inputs:
         steps = [x - b.mean(0) for x, b in zip(problem.x, problem.baselines)]
         coefficients = tuple(torch.where(s == 0, 0, c / s) for c, s in zip(coefficients, steps))
@@ -91,9 +84,9 @@ def infidelity(
     def noise(count: int, g: torch.Generator) -> Tensor:
         return stdev * torch.randn(count, sum(s.numel() for s in shapes), generator=g, device=g.device)
 
-    def given(count: int, g: torch.Generator) -> Tensor:
-        made = perturb(count, g) if perturb is not None else ()
-        made = tuple(made) if isinstance(made, (tuple, list)) else (made,)
+    def perturbations(count: int, g: torch.Generator) -> Tensor:
+        given = perturb(count, g) if perturb is not None else ()
+        made = tuple(given) if isinstance(given, (tuple, list)) else (given,)
         if [tuple(t.shape) for t in made] != [(count, *s) for s in shapes]:
             raise ValueError(
                 f"perturb: gave shapes {[tuple(t.shape) for t in made]}, expected {[(count, *s) for s in shapes]}"
@@ -101,7 +94,7 @@ def infidelity(
         return torch.cat([t.flatten(1) for t in made], 1)
 
     elements = sum(s.numel() for s in shapes)
-    draw, device = (noise, problem.x[0].device) if perturb is None else (given, None)
+    draw, device = (noise, problem.x[0].device) if perturb is None else (perturbations, None)
     draws = Draws(draw, problem.generator, min(samples, draws_per_block(elements)), device)
     forecast, change = _forecasts(problem, coefficients, draws, samples)
     size = forecast.square().sum(0)
@@ -109,11 +102,12 @@ def infidelity(
     return as_scores((beta * forecast - change).square().mean(0), problem)
 
 
-@metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:2005.00631")
+@metric(higher_is_better=True, range=(-1, 1), paper="arXiv:2005.00631")
+@cpu_default_device()
 def faithfulness_correlation(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     subset_size: int | None = None,
@@ -121,7 +115,7 @@ def faithfulness_correlation(
     oversample: int = 1,
     **options: Unpack[Options],
 ) -> Tensor:
-    r"""The correlation between the attributions of random sets of features and what the score loses without them, (N,).
+    r"""Correlate the attributions of random sets of features with what the score loses without them, (N,).
 
     :math:`\operatorname{corr}_S\big(\sum_{i \in S} a_{ni},\; f(x_n) - f(x_n \setminus S)\big)` over ``n_samples`` sets S of one
     size, the same for all rows. NaN where either side does not vary, as for a constant map. If no more sets exist, each is
@@ -142,25 +136,28 @@ def faithfulness_correlation(
     Paper: Bhatt et al. 2020, arXiv:2005.00631, definition 3.
     """
     problem = problem_of(model, inputs, target, **options)
-    rated = _summed(problem, attributions, options)
-    size = max(1, rated.d // 10) if subset_size is None else subset_size
-    if check_count("oversample", oversample) > 1 and size < LARGE:
-        raise ValueError(f"oversample={oversample}: takes sets of at least {LARGE} features, these have {size}")
-    return _subsets(problem, rated, [size], n_samples, oversample)[:, 0]
+    by_feature = _shared_features(problem, attributions, options)
+    size = max(1, by_feature.d // 10) if subset_size is None else subset_size
+    if check_count("oversample", oversample) > 1 and size < MIN_SET_TO_OVERSAMPLE:
+        raise ValueError(
+            f"oversample={oversample}: takes sets of at least {MIN_SET_TO_OVERSAMPLE} features, these have {size}"
+        )
+    return _set_correlations(problem, by_feature, [size], n_samples, oversample)[:, 0]
 
 
-@metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:1711.06104")
+@metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1711.06104")
+@cpu_default_device()
 def sensitivity_n(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     sizes: Sequence[int] | None = None,
     n_samples: int = 100,
     **options: Unpack[Options],
 ) -> Curve:
-    """The correlation of :func:`faithfulness_correlation` for sets of several sizes.
+    """Compute the correlation of :func:`faithfulness_correlation` for sets of several sizes.
 
     Args:
         model, inputs, attributions, target, n_samples, options: as there.
@@ -173,28 +170,28 @@ def sensitivity_n(
     Paper: Ancona et al. 2018, arXiv:1711.06104, section 4.
     """
     problem = problem_of(model, inputs, target, **options)
-    rated = _summed(problem, attributions, options)
+    by_feature = _shared_features(problem, attributions, options)
     if sizes is None:
-        sizes = (
-            torch.logspace(0, torch.tensor(max(2.0, 0.8 * rated.d)).log10().item(), 10).round().int().unique().tolist()
-        )
+        largest = torch.tensor(max(2.0, 0.8 * by_feature.d)).log10().item()
+        sizes = torch.logspace(0, largest, 10).round().int().unique().tolist()
     if len(sizes) < 2 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"sizes={list(sizes)!r}: expected at least two ascending sizes")
-    scores = _subsets(problem, rated, sizes, n_samples, name="sizes")
-    return Curve(torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / rated.d, scores)
+    scores = _set_correlations(problem, by_feature, sizes, n_samples, name="sizes")
+    return Curve(torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / by_feature.d, scores)
 
 
-@metric(better="higher", span=(-1, 1), needs="model", paper="arXiv:1806.07538")
+@metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1806.07538")
+@cpu_default_device()
 def faithfulness_estimate(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
     **options: Unpack[Options],
 ) -> Tensor:
-    """The correlation between the attributions of groups of features and what the score loses without each, (N,).
+    """Correlate the attributions of groups of features with what the score loses without each, (N,).
 
     The features, in the order of their attributions, are cut into ``steps`` groups, as equal as can be; each is replaced
     alone. With as many steps as features each is a group, as in the paper. NaN where either side does not vary.
@@ -206,127 +203,86 @@ def faithfulness_estimate(
     Paper: Alvarez-Melis and Jaakkola 2018, arXiv:1806.07538, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    rated = _summed(problem, attributions, options)
-    groups = min(check_count("steps", steps, 3), rated.d)
-    group = rated.ranks(problem.generator) * groups // rated.d
+    by_feature = _shared_features(problem, attributions, options)
+    groups = min(check_count("steps", steps, 3), by_feature.d)
+    group = by_feature.ranks(problem.generator) * groups // by_feature.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        return rated.features.element_masks(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
+        return by_feature.features.element_masks(group[rows] != to_device(index - 1, rows.device)[:, None], rows)
 
     with problem.open():
         scores = evaluate_all(problem, masks, (0, groups + 1))
-    sums = rated.values.new_zeros(problem.n, groups, dtype=torch.double)
-    sums.scatter_add_(1, group, rated.values.double())
+    sums = by_feature.values.new_zeros(problem.n, groups, dtype=torch.double)
+    sums.scatter_add_(1, group, by_feature.values.double())
     return as_scores(_correlation(sums, scores[0], scores[1:], problem), problem)
 
 
-def _summed(problem: Problem, attributions: Any, options: Options) -> FeatureScores:
-    rated = to_features(problem, attributions, reduce=reduction(options))
-    if not rated.features.shared:
+def _shared_features(problem: Problem, attributions: AttributionsLike, options: Options) -> FeatureScores:
+    """Return the attributions of features that are the same for all rows.
+
+    Raises:
+        ValueError: a feature mask with rows of its own, or fewer than 3 features.
+    """
+    by_feature = to_features(problem, attributions, reduce=reduction(options))
+    if not by_feature.features.shared:
         raise ValueError(
             "feature_mask: has rows of its own; sets of features are drawn for all rows at once, so give one (1, ...) for all"
         )
-    if rated.d < 3:
-        raise ValueError(f"attributions: {rated.d} features are too few for a correlation")
-    return rated
+    if by_feature.d < 3:
+        raise ValueError(f"attributions: {by_feature.d} features are too few for a correlation")
+    return by_feature
 
 
-def _subsets(
+def _set_correlations(
     problem: Problem,
-    rated: FeatureScores,
+    by_feature: FeatureScores,
     sizes: Sequence[int],
     n_samples: int,
     oversample: int = 1,
     name: str = "subset_size",
 ) -> Tensor:
-    """Correlations (N, len(sizes)) over sets of features."""
+    """Return correlations (N, len(sizes)) over sets of features."""
     samples = check_count("n_samples", n_samples, 3)
     for size in sizes:
-        if check_count(name, size) >= rated.d:
-            raise ValueError(f"{name}={size}: a set needs fewer than all {rated.d} features")
-    values = rated.values.double()
+        if check_count(name, size) >= by_feature.d:
+            raise ValueError(f"{name}={size}: a set needs fewer than all {by_feature.d} features")
+    values = by_feature.values.double()
     with problem.open():
         whole = problem.run.all_scores(problem.x).double()
-        found = [_agreement(problem, rated, whole, _sets(values, s, samples, oversample, problem)) for s in sizes]
+        chosen = (choose_sets(values, size, samples, oversample, problem.generator) for size in sizes)
+        found = [_agreement(problem, by_feature, whole, sets) for sets in chosen]
     return as_scores(torch.stack(found, 1), problem)
 
 
-@dataclass(frozen=True)
-class Sets:
-    """Sets of features of one size.
+def _agreement(problem: Problem, by_feature: FeatureScores, whole: Tensor, sets: FeatureSets) -> Tensor:
+    """Correlate (N,) the attributions of sets with what the score ``whole`` (N,) loses without them."""
 
-    ``keep``: ``(index, rows)`` → the features (M, d) that are not in set number ``index`` of row ``rows``. ``said`` (S, N) are
-    the attributions of the sets, known of those that were asked for. ``spread`` (N,) is their standard deviation over all
-    sets, where the chosen ones have another.
-    """
+    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        return by_feature.features.element_masks(sets.keep(index, rows), rows)
 
-    said: Tensor
-    keep: Callable[[Tensor, Tensor], Tensor]
-    spread: Tensor | None = None
-
-
-def _sets(values: Tensor, size: int, samples: int, oversample: int, problem: Problem) -> Sets:
-    """The sets to evaluate: all of them if there are no more, else random ones or, of more random ones, the extremes."""
-    d, device = values.shape[1], values.device
-    if math.comb(d, size) <= samples:
-        members = torch.tensor(list(itertools.combinations(range(d), size)))
-        every = torch.zeros(len(members), d, dtype=torch.bool).scatter_(1, members, True).to(device)
-        return Sets(every.to(values) @ values.T, lambda index, rows: ~every[to_device(index, device)])
-    shuffled = lambda count, g: torch.stack([torch.randperm(d, generator=g) for _ in range(count)])  # noqa: E731
-    orders = Draws(shuffled, problem.generator, min(samples, draws_per_block(d)))  # not sorted: a seventh of the time
-    if oversample == 1:
-        sums = values.new_zeros(samples, len(values))
-
-        def random(index: Tensor, rows: Tensor) -> Tensor:
-            first = int(index[0])  # the rows share a set: it is made once
-            made = torch.arange(first, int(index[-1]) + 1)
-            members = (orders[made] < size).to(device)
-            sums[made.to(device)] = members.to(values) @ values.T
-            return ~members[to_device(index - first, device)]
-
-        return Sets(sums, random)
-    groups = d // size  # an order of the features cut into pieces is so many sets
-    kind = torch.int16 if groups < 2**15 else torch.int32
-    parts = [orders[k[None]][0].to(device) // size for k in torch.arange(-(-samples * oversample // groups))]
-    said = torch.stack([values.new_zeros(len(values), groups + 1).index_add_(1, p, values)[:, :-1] for p in parts])
-    ranked = said.transpose(1, 2).flatten(0, 1).argsort(0)  # (candidates, N)
-    low = samples // 2
-    chosen, part = torch.cat([ranked[:low], ranked[low - samples :]]), torch.stack([p.to(kind) for p in parts])
-
-    def keep(index: Tensor, rows: Tensor) -> Tensor:
-        which = chosen[to_device(index, device), rows]
-        return part[which // groups] != (which % groups)[:, None]
-
-    sums = said.transpose(1, 2).flatten(0, 1).gather(0, chosen)
-    return Sets(sums, keep, (size * (d - size) / d * values.var(1)).sqrt())
-
-
-def _agreement(problem: Problem, rated: FeatureScores, whole: Tensor, sets: Sets) -> Tensor:
-    """The correlation (N,) of the attributions of sets with what the score ``whole`` (N,) loses without them."""
-    masks = lambda index, rows: rated.features.element_masks(sets.keep(index, rows), rows)  # noqa: E731
-    r = _correlation(sets.said.T, whole, evaluate_all(problem, masks, (0, len(sets.said))), problem)
+    r = _correlation(sets.sums.T, whole, evaluate_all(problem, masks, (0, len(sets.sums))), problem)
     if sets.spread is None:
         return r
-    ratio = sets.spread / sets.said.std(0)  # Thorndike 1949, case 2: from the chosen sets' range to that of all
+    ratio = sets.spread / sets.sums.std(0)  # Thorndike 1949, case 2: from the chosen sets' range to that of all
     return r * ratio / (1 + r.square() * (ratio.square() - 1)).sqrt()
 
 
-def _correlation(said: Tensor, whole: Tensor, without: Tensor, problem: Problem) -> Tensor:
-    """Of what is said (N, S) with what the score ``whole`` (N,) loses, given the scores ``without`` (S, N)."""
+def _correlation(sums: Tensor, whole: Tensor, without: Tensor, problem: Problem) -> Tensor:
+    """Correlate the attributions (N, S) of sets with what the score ``whole`` (N,) loses, given the scores ``without`` (S, N)."""
     floor = rounding(torch.cat([whole[None], without]).T, problem)
-    return pearson(said, (whole - without).T, floor=floor)
+    return pearson(sums, (whole - without).T, floor=floor)
 
 
 def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n: int) -> tuple[Tensor, Tensor]:
-    """What the coefficients say of the change of the score under perturbations, and that change, (n, N) each."""
+    """Return what the coefficients say of the change of the score under perturbations, and that change, (n, N) each."""
     sizes = [x[0].numel() for x in problem.x]
 
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.run.rows_and_samples(start, stop)
         moves = [m.to(x).view(-1, *x.shape[1:]) for m, x in zip(draws[k].to(rows.device).split(sizes, 1), problem.x)]
-        said = [(m.double() * index_rows(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
+        terms = [(m.double() * index_rows(c, rows).double()).flatten(1).sum(1) for m, c in zip(moves, coefficients)]
         scores = problem.run.scores([index_rows(x, rows) - m for x, m in zip(problem.x, moves)], rows)
-        return torch.stack([torch.stack(said).sum(0), scores.double()])
+        return torch.stack([torch.stack(terms).sum(0), scores.double()])
 
     with problem.open():
         whole = problem.run.all_scores(problem.x).double()
@@ -334,11 +290,11 @@ def _forecasts(problem: Problem, coefficients: Sequence[Tensor], draws: Draws, n
     return forecast, whole - scores
 
 
-def _at_elements(rated: FeatureScores, problem: Problem) -> tuple[Tensor, ...]:
-    """The attributions on every element of the inputs, a feature's shared equally among its elements."""
-    number = torch.zeros_like(rated.values)
-    for ids, x in zip(rated.features.ids, problem.x):
+def _at_elements(by_feature: FeatureScores, problem: Problem) -> tuple[Tensor, ...]:
+    """Return the attributions on every element of the inputs, a feature's shared equally among its elements."""
+    number = torch.zeros_like(by_feature.values)
+    for ids, x in zip(by_feature.features.ids, problem.x):
         index = ids.expand(x.shape).flatten(1)
         number.scatter_add_(1, index, torch.ones_like(index, dtype=number.dtype))
-    each = rated.features.element_masks(rated.values / number.clamp(min=1), problem.rows)
+    each = by_feature.features.element_masks(by_feature.values / number.clamp(min=1), problem.rows)
     return tuple(e.expand(x.shape) for e, x in zip(each, problem.x))

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torchwhy import attribution
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution, Inputs, measure_completeness_gap
 from torchwhy.engine.features.masks import evaluate_all
-from torchwhy.metrics.metric_function import (
-    Options,
-    as_scores,
-    metric,
-    problem_of,
-    reduction,
-    rounding,
-    tensors_of,
-    to_features,
-)
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.metrics.definition import metric
+from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_of, to_features
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-inf = float("inf")
 
-
-@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1703.01365", elements=True)
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1703.01365", sum_channels=False)
+@cpu_default_device()
 def completeness_gap(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
-    r"""How far the attributions are from adding up: :math:`|\sum_i a_{ni} - (f(x_n) - f(b_n))|`, (N,), in units of the score.
+    r"""Compute how far the attributions are from adding up: :math:`|\sum_i a_{ni} - (f(x_n) - f(b_n))|`, (N,).
 
-    The mean of f(b) for several baselines. Only methods whose fact ``is_complete`` holds promise a small one.
+    In units of the score; the mean of f(b) for several baselines. Only methods whose fact ``is_complete`` holds promise a
+    small one.
 
     Args:
         model, inputs, target: as for a method.
@@ -51,20 +49,21 @@ def completeness_gap(
     if len(found[0]) != problem.n:
         raise ValueError(f"attributions: {len(found[0])} rows for {problem.n} rows of inputs")
     with problem.open():
-        return as_scores(attribution.measure_completeness_gap(problem, found), problem)
+        return as_scores(measure_completeness_gap(problem, found), problem)
 
 
-@metric(better="lower", span=(0, 1), needs="model", paper="arXiv:2007.07584")
+@metric(higher_is_better=False, range=(0, 1), paper="arXiv:2007.07584")
+@cpu_default_device()
 def non_sensitivity(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     tolerance: float = 1e-3,
     **options: Unpack[Options],
 ) -> Tensor:
-    """The share of the features that have an attribution but no effect, or an effect but no attribution, (N,).
+    """Compute the share of the features that have an attribution but no effect, or an effect but no attribution, (N,).
 
     The effect is how far the score moves when the feature alone is replaced by the baseline. Nothing is what is at most
     ``tolerance`` times the row's largest.
@@ -79,24 +78,26 @@ def non_sensitivity(
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance={tolerance}: expected a share of the largest, from 0 to below 1")
     problem = problem_of(model, inputs, target, **options)
-    rated = to_features(problem, attributions, reduce=reduction(options))
+    by_feature = to_features(problem, attributions, reduce=reduction(options))
     with problem.open():
-        scores = evaluate_all(problem, rated.features.leave_one_out_masks, (0, rated.d + 1))
-    effect, said = (scores[0] - scores[1:]).T.abs(), rated.values.abs().double()
+        scores = evaluate_all(problem, by_feature.features.leave_one_out_masks, (0, by_feature.d + 1))
+    effect, size = (scores[0] - scores[1:]).T.abs(), by_feature.values.abs().double()
     effect = torch.where(effect > rounding(scores.T, problem)[:, None], effect, 0)
-    exists = torch.arange(rated.d, device=said.device) < rated.features.count[:, None]
-    wrong = [v > tolerance * v.amax(1, keepdim=True) for v in (effect, said)]
-    return as_scores(((wrong[0] ^ wrong[1]) & exists).sum(1).double() / rated.features.count, problem)
+    exists = torch.arange(by_feature.d, device=size.device) < by_feature.features.count[:, None]
+    has_effect, has_size = (v > tolerance * v.amax(1, keepdim=True) for v in (effect, size))
+    return as_scores(((has_effect ^ has_size) & exists).sum(1).double() / by_feature.features.count, problem)
 
 
-@metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1711.00867")
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1711.00867")
+@cpu_default_device()
 def input_invariance(
     method: Attribution, inputs: Inputs, target: TargetLike = None, *, shift: float | Tensor = 1.0, **data: Unpack[Data]
 ) -> Tensor:
-    r"""How far the explanation changes when inputs and network are shifted against each other, so that nothing changes, (N,).
+    r"""Compute how far the explanation changes when inputs and network are shifted against each other, (N,).
 
-    :math:`\|A'(x_n + s) - A(x_n)\| / \|A(x_n)\|`, A' the explanation of :math:`f'(x) = f(x - s)`: the same scores and
-    gradients. NaN where A(x) is all zero. Methods with a fixed baseline change, as its meaning does.
+    :math:`\|A'(x_n + s) - A(x_n)\| / \|A(x_n)\|`, A' the explanation of :math:`f'(x) = f(x - s)`, which has the same
+    scores and gradients: nothing has changed. NaN where A(x) is all zero. Methods with a fixed baseline change, as its
+    meaning does.
 
     Args:
         method, inputs, target, data: as for :func:`torchwhy.metrics.sensitivity_max`.
@@ -107,19 +108,25 @@ def input_invariance(
     method, data = make_deterministic(method, inputs, data)
     other, aim = copy_method(method, target)
     tensors = make_problem(method, inputs, target, 0, data).x
-    s = torch.as_tensor(shift, device=tensors[0].device)
+    s = torch.as_tensor(shift, dtype=None if isinstance(shift, Tensor) else torch.double, device=tensors[0].device)
     sizes = [(s.shape, (1,) * (s.dim() - x.dim()) + x[:1].shape) for x in tensors]
     if any(s.dim() > len(row) or any(a not in (1, b) for a, b in zip(own[::-1], row[::-1])) for own, row in sizes):
         raise ValueError(f"shift: shape {tuple(s.shape)} does not broadcast to a row of each input")
     plain, n = other.model.forward, len(tensors)
     names = list(inputs) if isinstance(inputs, Mapping) else []
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def forward(*args: Tensor, **kwargs: Tensor) -> object:
         moved = (t - s.to(t) for t in args[:n]) if not names else args[:n]
         return plain(*moved, *args[n:], **{k: v - s.to(v) if k in names else v for k, v in kwargs.items()})
 
     other.model.forward = forward
-    there: Any = tuple(x + s.to(x) for x in tensors)
-    there = dict(zip(names, there)) if names else there[0] if isinstance(inputs, Tensor) else there
-    a, b = explain_again(method, inputs, target, data), explain_again(other, there, aim, data)
+    shifted = _in_the_form_of(inputs, [x + s.to(x) for x in tensors])
+    a, b = explain_again(method, inputs, target, data), explain_again(other, shifted, aim, data)
     return relative((b - a).norm(dim=1), a.norm(dim=1))
+
+
+def _in_the_form_of(inputs: Inputs, tensors: Sequence[Tensor]) -> Inputs:
+    """Return tensors as a tensor, a tuple or a dict, as the inputs are."""
+    if isinstance(inputs, Mapping):
+        return dict(zip(inputs, tensors))
+    return tensors[0] if isinstance(inputs, Tensor) else tuple(tensors)

@@ -1,23 +1,24 @@
-"""Complexity: is the explanation short? Of the attributions alone, their signs aside; no model is run.
+"""Complexity: is the explanation short? Read from the absolute attributions alone; no model is run.
 
 A map of zeros has no complexity: NaN.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
-from torchwhy.metrics.metric_function import flat, metric
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.metrics.definition import metric
+from torchwhy.metrics.features_of_attributions import AttributionsLike, flatten_attributions
 
-inf = float("inf")
 
-
-@metric(better="higher", span=(0, 1), needs="maps", paper="arXiv:1810.06583")
-def sparseness(attributions: Any) -> Tensor:
-    r"""The Gini index of the absolute attributions, (N,): 0 where all are equal, near 1 where one has everything.
+@metric(higher_is_better=True, range=(0, 1), paper="arXiv:1810.06583")
+@cpu_default_device()
+def sparseness(attributions: AttributionsLike) -> Tensor:
+    r"""Compute the Gini index of the absolute attributions, (N,): 0 where all are equal, near 1 where one has everything.
 
     :math:`\sum_k (2k - d - 1) a_{(k)} / (d \sum_k a_{(k)})`, in ascending order, k = 1, ..., d; at most 1 − 1/d.
 
@@ -32,9 +33,10 @@ def sparseness(attributions: Any) -> Tensor:
     return (a * weights).sum(1) / (d * a.sum(1))
 
 
-@metric(better="lower", span=(0, inf), needs="maps", paper="arXiv:2005.00631")
-def complexity(attributions: Any) -> Tensor:
-    r"""The entropy of the shares of the absolute attributions, (N,), in nats: 0 for one feature, ln d for d equal ones.
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2005.00631")
+@cpu_default_device()
+def complexity(attributions: AttributionsLike) -> Tensor:
+    r"""Compute the entropy of the shares of the absolute attributions, (N,), in nats: 0 for one feature, ln d for d equal ones.
 
     :math:`-\sum_i p_i \ln p_i,\; p_i = |a_i| / \sum_j |a_j|`.
 
@@ -45,21 +47,22 @@ def complexity(attributions: Any) -> Tensor:
     return torch.special.entr(p).sum(1)
 
 
-@metric(better="lower", span=(0, inf), needs="maps", paper="arXiv:2007.07584")
-def effective_complexity(attributions: Any, *, epsilon: float = 0.01) -> Tensor:
-    """How many features have an absolute attribution above ``epsilon`` times the row's largest, (N,).
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2007.07584")
+@cpu_default_device()
+def effective_complexity(attributions: AttributionsLike, *, epsilon: float = 0.01) -> Tensor:
+    """Count the features with an absolute attribution above ``epsilon`` times the row's largest, (N,).
 
     Paper: after Nguyen and Martinez 2020, arXiv:2007.07584, section 3.3, who ask how many features keep the score within a
     tolerance (for which see :func:`torchwhy.metrics.sufficiency`); the count does not depend on the scale.
     """
     if not 0 <= epsilon < 1:
         raise ValueError(f"epsilon={epsilon}: expected a share of the largest attribution, from 0 to below 1")
-    a = flat(attributions).abs()
+    a = flatten_attributions(attributions).abs()
     largest = a.amax(1, keepdim=True)
     return torch.where(largest[:, 0] > 0, (a > epsilon * largest).sum(1).to(a), torch.nan)
 
 
-def _sizes(attributions: Any) -> Tensor:
-    """The absolute attributions over the row's largest, so that their sum is finite."""
-    a = flat(attributions).abs()
+def _sizes(attributions: AttributionsLike) -> Tensor:
+    """Return the absolute attributions (N, d) over the row's largest, so that their sum is finite."""
+    a = flatten_attributions(attributions).abs()
     return a / a.amax(1, keepdim=True)

@@ -1,8 +1,8 @@
 """Localisation: does the map lie on the pixels that are known to matter?
 
 All take maps ``(N, H, W)`` or ``(N, C, H, W)``, whose channels are summed, and a mask of the known pixels, ``(N, H, W)`` or
-``(N, 1, H, W)``, of which each row has at least one; no model is run. ``sign`` says what is made of negative numbers:
-"positive" takes the positive part of the sum over the channels, "absolute" the sum of the absolute values.
+``(N, 1, H, W)``, of which each row has at least one; no model is run. ``sign`` says how negative attributions count:
+``"positive"`` takes the positive part of the sum over the channels, ``"absolute"`` the sum of the absolute values.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchwhy.engine.run.checks import check_count
-from torchwhy.metrics.metric_function import average_ranks, metric, tensors_of
+from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.metrics.correlation import average_ranks
+from torchwhy.metrics.definition import metric
+from torchwhy.metrics.features_of_attributions import tensors_of
 
 Sign = Literal["positive", "absolute"]
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1608.00507", yes_or_no=True)
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1608.00507", is_binary=True)
+@cpu_default_device()
 def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0, sign: Sign = "positive") -> Tensor:
-    """1 where the largest attribution lies on the mask, else 0, (N,).
+    """Return 1 where the largest attribution lies on the mask, else 0, (N,).
 
     Where several pixels share the largest attribution, the share of them that lie on it: for a constant map the area.
 
@@ -46,9 +50,12 @@ def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0,
     return (largest & mask).sum((1, 2)).to(maps) / largest.sum((1, 2))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2003.07258")
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2003.07258")
+@cpu_default_device()
 def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
-    r"""The share of the map that lies on the mask: :math:`\sum_{u \in M} a_{nu} / \sum_u a_{nu}`, (N,); NaN where all is 0.
+    r"""Compute the share of the map that lies on the mask: :math:`\sum_{u \in M} a_{nu} / \sum_u a_{nu}`, (N,).
+
+    NaN where all is 0.
 
     Paper: Arras et al. 2022, arXiv:2003.07258, equation 1.
     """
@@ -56,18 +63,20 @@ def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
     return (maps * mask).sum((1, 2)) / maps.sum((1, 2))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1910.01279")
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1910.01279")
+@cpu_default_device()
 def energy_pointing_game(attributions: Tensor, mask: Tensor) -> Tensor:
-    """The share of the positive part of the map on the mask, (N,): :func:`relevance_mass` with ``sign="positive"``.
+    """Compute the share of the positive part of the map on the mask, (N,): :func:`relevance_mass` with ``sign="positive"``.
 
     Paper: Wang et al. 2020 (Score-CAM), arXiv:1910.01279, section 4.3, with a box for the mask.
     """
     return relevance_mass(attributions, mask, sign="positive")
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2003.07258")
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2003.07258")
+@cpu_default_device()
 def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
-    r"""The share of the \|M\| largest attributions that lie on the mask, \|M\| being its size, (N,).
+    r"""Compute the share of the \|M\| largest attributions that lie on the mask, \|M\| being its size, (N,).
 
     Pixels that tie for the last places count by their share: a constant map scores as much as the area of the mask.
 
@@ -77,9 +86,10 @@ def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
     return _on_mask(maps, mask, mask.sum((1, 2)))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:2104.14995")
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2104.14995")
+@cpu_default_device()
 def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign: Sign = "positive") -> Tensor:
-    """The share of the k largest attributions that lie on the mask, (N,); ties as for :func:`relevance_rank`.
+    """Compute the share of the k largest attributions that lie on the mask, (N,); ties as for :func:`relevance_rank`.
 
     At most 1 only where the mask has k pixels.
 
@@ -91,9 +101,10 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign
     return _on_mask(maps, mask, torch.full((len(maps),), k, device=maps.device))
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="doi:10.1016/j.patrec.2005.10.010")
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="doi:10.1016/j.patrec.2005.10.010")
+@cpu_default_device()
 def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
-    """The chance that a random pixel on the mask has a larger attribution than one off it, ties counting half, (N,).
+    """Compute the chance that a pixel on the mask has a larger attribution than one off it, ties counting half, (N,).
 
     The area under the receiver operating characteristic; 0.5 for a constant map. The mask may not cover a whole row.
 
@@ -108,9 +119,10 @@ def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tenso
     return (wins / (number * (~on).sum(1))).to(maps)
 
 
-@metric(better="higher", span=(0, 1), needs="mask", elements=True, paper="arXiv:1512.04150")
+@metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1512.04150")
+@cpu_default_device()
 def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sign = "positive") -> Tensor:
-    """Intersection over union of the mask and the pixels above ``threshold`` times the row's largest, (N,).
+    """Compute the intersection over union of the mask and the pixels above ``threshold`` times the row's largest, (N,).
 
     NaN where all is 0.
 
@@ -126,7 +138,11 @@ def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sig
 
 
 def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tensor]:
-    """Maps (N, H, W), none negative, and masks (N, H, W)."""
+    """Return maps (N, H, W), none negative, and masks (N, H, W).
+
+    Raises:
+        ValueError: no maps, or a mask of another shape, of other numbers than 0 and 1, or with an empty row.
+    """
     if sign not in ("positive", "absolute"):
         raise ValueError(f"sign={sign!r}: expected 'positive' or 'absolute'")
     found = tensors_of(attributions)
@@ -150,10 +166,9 @@ def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tenso
 
 
 def _on_mask(maps: Tensor, mask: Tensor, k: Tensor) -> Tensor:
-    """The share of the k (N,) largest pixels of each map on the mask, ties shared."""
+    """Return the share of the k (N,) largest pixels of each map on the mask, ties shared."""
     flat, on = maps.flatten(1), mask.flatten(1)
     last = flat.sort(1, descending=True).values.gather(1, k[:, None] - 1)
     above, level = flat > last, flat == last
-    sure = (above & on).sum(1)
-    places = k - above.sum(1)
+    sure, places = (above & on).sum(1).double(), (k - above.sum(1)).double()
     return ((sure + places * (level & on).sum(1) / level.sum(1)) / k).to(maps)

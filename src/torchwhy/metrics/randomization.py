@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution, Inputs
+from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.metrics.metric_function import Curve, metric, problem_of
-from torchwhy.metrics.reexplain import Data, copy_method, explain_again, likeness, make_deterministic
+from torchwhy.metrics.correlation import rank_similarity
+from torchwhy.metrics.curve import Curve
+from torchwhy.metrics.definition import metric
+from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic
+from torchwhy.metrics.scoring import problem_of
 from torchwhy.targets import Target, TargetLike, find_logits
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@metric(better="lower", span=(-1, 1), needs="method", paper="arXiv:1810.03292")
+@metric(higher_is_better=False, range=(-1, 1), paper="arXiv:1810.03292")
+@cpu_default_device()
 def model_randomization(
     method: Attribution,
     inputs: Inputs,
@@ -30,10 +35,11 @@ def model_randomization(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Curve:
-    r"""How like the explanation stays as the network's weights are replaced by random ones, layer by layer from the output.
+    r"""Measure how similar the explanation stays as the network's weights are replaced by random ones, from the output downwards.
 
-    The rank correlation of the absolute attributions with those of the untouched network. A method that shows what the
-    network has learnt falls to 0; one that stays near 1 (an edge detector is the extreme) does not look at the weights.
+    The similarity is the rank correlation of the absolute attributions with those of the untouched network. A method that
+    shows what the network has learnt falls to 0; one that stays near 1 (an edge detector is the extreme) does not look at
+    the weights.
 
     Weights are drawn from the normal distribution with each parameter's own mean and standard deviation; running
     statistics are kept. All this happens on a copy of the network.
@@ -59,26 +65,28 @@ def model_randomization(
         raise ValueError(f"target={target!r}: would change with the weights; give the classes")
     method, data = make_deterministic(method, inputs, data)
     draws, (other, there) = make_generator(generator), copy_method(method, target)
-    names = _stages(other.model) if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    names = [layers] if isinstance(layers, str) else layers
+    names = _layers_with_weights(other.model) if names is None else list(names)
     if not names:
         raise ValueError("layers: none given")
-    modules = [_layer_names(other.model, name) for name in names]
-    bare = [name or "the model" for name, m in zip(names, modules) if not _varied(m)]
+    modules = [_find_layer(other.model, name) for name in names]
+    bare = [name or "the model" for name, m in zip(names, modules) if not _has_varied_weights(m)]
     if bare:
         raise ValueError(f"layers: {', '.join(bare)}: no weights that could be made random (none, or all alike)")
     start = explain_again(method, inputs, target, data)
-    found = [likeness(start, start, absolute=absolute)]
+    found = [rank_similarity(start, start, absolute=absolute)]
     with torch.inference_mode(False):
         whole = {k: v.clone() for k, v in other.model.state_dict().items()}
         for module in modules:
             if mode == "independent":
                 other.model.load_state_dict(whole)
             randomize(module, draws)
-            found.append(likeness(start, explain_again(other, inputs, there, data), absolute=absolute))
+            found.append(rank_similarity(start, explain_again(other, inputs, there, data), absolute=absolute))
     return Curve(torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device), torch.stack(found, 1))
 
 
-@metric(better="lower", span=(-1, 1), needs="method", paper="arXiv:1912.09818")
+@metric(higher_is_better=False, range=(-1, 1), paper="arXiv:1912.09818")
+@cpu_default_device()
 def random_logit(
     method: Attribution,
     inputs: Inputs,
@@ -88,10 +96,11 @@ def random_logit(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
-    """How like the explanation of the target is to that of another class, as many numbers further on for all rows, (N,).
+    """Compute the similarity between the explanations of the target and of another class, target + offset, (N,).
 
-    How many, is drawn at random. The rank correlation of the absolute attributions; a method that cannot tell classes apart
-    stays at 1. NaN where the target's attributions are constant; 0 where only the other's are.
+    The offset is drawn at random, one for all rows. The similarity is the rank correlation of the absolute attributions; a
+    method that cannot tell classes apart stays at 1. NaN where the target's attributions are constant; 0 where only the
+    other's are.
 
     Args:
         method, inputs, target, absolute, generator, data: as for :func:`model_randomization`; the target is a class.
@@ -114,7 +123,7 @@ def random_logit(
     step = torch.randint(1, out.shape[1], (1,), generator=problem.generator)
     others = ((own + step) % out.shape[1]).tolist()
     a, b = explain_again(method, inputs, own.tolist(), data), explain_again(method, inputs, others, data)
-    return likeness(a, b, absolute=absolute)
+    return rank_similarity(a, b, absolute=absolute)
 
 
 def randomize(module: nn.Module, generator: torch.Generator) -> None:
@@ -126,16 +135,16 @@ def randomize(module: nn.Module, generator: torch.Generator) -> None:
                 p.copy_(p.mean() + noise * p.std(correction=0))
 
 
-def _varied(module: nn.Module) -> bool:
-    """Whether drawing the parameters anew changes any: not those of a batch norm that was never trained."""
+def _has_varied_weights(module: nn.Module) -> bool:
+    """Tell whether drawing the parameters anew changes any: not those of a batch norm that was never trained."""
     return any(p.is_floating_point() and bool((p != p.flatten()[:1]).any()) for p in module.parameters())
 
 
-def _stages(model: nn.Module) -> list[str]:
-    """The children that have weights to draw, the last first; those of an only child in its place."""
+def _layers_with_weights(model: nn.Module) -> list[str]:
+    """Return the names of the children that have weights to draw, the last first; those of an only child in its place."""
     prefix = ""
     while True:
-        found = [(name, m) for name, m in model.named_children() if _varied(m)]
+        found = [(name, m) for name, m in model.named_children() if _has_varied_weights(m)]
         if len(found) != 1 or not list(found[0][1].children()):
             break
         prefix, model = f"{prefix}{found[0][0]}.", found[0][1]
@@ -143,7 +152,12 @@ def _stages(model: nn.Module) -> list[str]:
     return names or [prefix.rstrip(".")]
 
 
-def _layer_names(model: nn.Module, name: str) -> Any:
+def _find_layer(model: nn.Module, name: str) -> nn.Module:
+    """Return the layer of that name.
+
+    Raises:
+        LookupError: there is none.
+    """
     try:
         return model.get_submodule(name)
     except AttributeError:

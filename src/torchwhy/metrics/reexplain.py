@@ -1,19 +1,21 @@
-"""Explaining again: changed inputs or networks, and how alike two explanations are."""
+"""Explaining again, at changed inputs or with a changed network: what the metrics that ask the method share."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.baselines import is_fixed
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
 from torchwhy.engine.run.rows import index_rows
-from torchwhy.engine.structure import Tensors
-from torchwhy.metrics.metric_function import flat, problem_of, settled_baselines, spearman
+from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.metrics.features_of_attributions import flatten_attributions
+from torchwhy.metrics.scoring import problem_of
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 from torchwhy.wrapper import attribute_at
@@ -22,20 +24,20 @@ from torchwhy.wrapper import attribute_at
 class Data(TypedDict, total=False):
     """What a method is called with besides inputs and target: see :meth:`torchwhy.Attribution.attribute`."""
 
-    baselines: Any
-    feature_mask: Any
-    additional_forward_args: Any
+    baselines: Baselines
+    feature_mask: FeatureMasks
+    additional_forward_args: object
 
 
 def explain_again(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
-    """The attributions as (N, d)."""
-    return flat(method.attribute(inputs, target, **data))
+    """Return the attributions as (N, d)."""
+    return flatten_attributions(method.attribute(inputs, target, **data))
 
 
 def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple[Attribution, Data]:
-    """The method, and what it is called with besides inputs and target, so that it draws the same at every call.
+    """Return the method, and what it is called with besides inputs and target, such that it draws the same at every call.
 
-    Otherwise the noise of its own samples would be taken for what the metric asks for.
+    Otherwise the noise of its own samples would be taken for what the metric asks about.
 
     Raises:
         TypeError: no method, or data that are no :class:`Data`, or that the method has no use for.
@@ -43,16 +45,23 @@ def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple
     unknown = sorted(set(data) - set(Data.__annotations__))
     if unknown:
         raise TypeError(f"{', '.join(unknown)}: unknown; a method is called with {', '.join(Data.__annotations__)}")
-    method, told = with_fixed_seed(method), {k: v for k, v in data.items() if v is not None}
+    method, told = with_fixed_seed(method), cast(Data, {k: v for k, v in data.items() if v is not None})
     if "baselines" in told:
         if not method.uses_baselines:
             raise TypeError(f"baselines: {type(method).__name__} has no use for them")
-        told["baselines"] = settled_baselines(told["baselines"], inputs)
-    return method, cast(Data, told)
+        told["baselines"] = draw_baselines_once(told["baselines"], inputs)
+    return method, told
 
 
-def checked(method: Any) -> Attribution:
-    """The method.
+def draw_baselines_once(baselines: Baselines, inputs: Inputs) -> Baselines:
+    """Return the baselines, those that are drawn with a seed of their own: the same ones wherever they are used."""
+    structure = flatten(inputs)[1]
+    given = structure.match(baselines, "baselines")
+    return structure.restore([is_fixed(b, seed) for seed, b in enumerate(given)])
+
+
+def check_method(method: object) -> Attribution:
+    """Return the method.
 
     Raises:
         TypeError: something else.
@@ -65,8 +74,8 @@ def checked(method: Any) -> Attribution:
 
 
 def with_fixed_seed(method: Attribution) -> Attribution:
-    """The method, and those it has as settings, with a seed in place of a generator, or of none."""
-    found = copy.copy(checked(method))
+    """Return the method, and those it has as settings, with a seed in place of a generator, or of none."""
+    found = copy.copy(check_method(method))
     for name, value in vars(found).items():
         if isinstance(value, Attribution):
             setattr(found, name, with_fixed_seed(value))
@@ -77,7 +86,11 @@ def with_fixed_seed(method: Attribution) -> Attribution:
 
 
 def make_problem(method: Attribution, inputs: Inputs, target: TargetLike, generator: Seed, data: Data) -> Problem:
-    """The problem of asking ``method`` about changed inputs; they must be real numbers."""
+    """Return the problem of asking ``method`` about changed inputs.
+
+    Raises:
+        TypeError: inputs that are no real numbers.
+    """
     problem = problem_of(
         method.model, inputs, target, like=method, generator=generator, batch_size=method.batch_size, **data
     )
@@ -93,42 +106,60 @@ def attribute_points(
     problem: Problem,
     n: int,
     point: Callable[[Tensor, Tensor], Tensors],
-    of: Callable[[Tensor, Tensor], Tensor] = lambda found, rows: found,
+    reduce: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """What ``of(attributions (M, d), rows (M,))`` makes of n points of every row, ``point(rows, k)``: (n, N, ...)."""
+    """Explain n points of every row.
+
+    Args:
+        method: what explains.
+        problem: the question, open.
+        n: how many points.
+        point: ``(rows (M,), k (M,))`` → the points, a tensor for each input.
+        reduce: ``(attributions (M, d), rows (M,))`` → what is kept of them, (M, ...); None keeps them.
+
+    Returns:
+        (n, N, ...).
+    """
 
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.run.rows_and_samples(start, stop)
-        return of(flat(attribute_at(method, problem, point(rows, k), rows).attributions), rows)
+        found = flatten_attributions(attribute_at(method, problem, point(rows, k), rows).attributions)
+        return found if reduce is None else reduce(found, rows)
 
     found = problem.run.concatenated(n * problem.n, work)
     return found.view(n, problem.n, *found.shape[1:])
 
 
 def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
-    """Uniform draws of [-radius, radius] for every element, the same for all rows."""
+    """Return uniform draws of [-radius, radius] for every element, the same for all rows.
+
+    Raises:
+        ValueError: a radius that is not positive.
+    """
     if not radius > 0:
         raise ValueError(f"radius={radius}: expected a positive number, in the units of the inputs")
 
     def draws(shape: torch.Size) -> Draws:
-        draw = lambda count, g: radius * (2 * torch.rand(count, *shape, generator=g, device=g.device) - 1)  # noqa: E731
+        def draw(count: int, g: torch.Generator) -> Tensor:
+            return radius * (2 * torch.rand(count, *shape, generator=g, device=g.device) - 1)
+
         return Draws(draw, problem.generator, draws_per_block(shape.numel()), problem.x[0].device)
 
     return tuple(draws(x.shape[1:]) for x in problem.x)
 
 
 def perturb(problem: Problem, draws: tuple[Draws | Tensor, ...], rows: Tensor, k: Tensor) -> Tensors:
-    """The inputs of rows (M,) plus draws k (M,)."""
+    """Return the inputs of rows (M,) plus draws k (M,)."""
     return tuple(index_rows(x, rows) + d[k].to(x) for x, d in zip(problem.x, draws))
 
 
 def copy_method(method: Attribution, target: TargetLike) -> tuple[Attribution, TargetLike]:
-    """Copies of the method on a copy of its network (and of the layers that its settings name), and of the target.
+    """Copy the method with its network (and the layers that its settings name), and the target.
 
     Raises:
         TypeError: the model is no module, or one that cannot be copied.
     """
-    if not isinstance(checked(method).model, nn.Module):
+    if not isinstance(check_method(method).model, nn.Module):
         raise TypeError("method: its model is a plain callable, which has no weights to change; give a torch.nn.Module")
     try:
         with torch.inference_mode(False):  # else the copy's weights could not be changed
@@ -138,16 +169,5 @@ def copy_method(method: Attribution, target: TargetLike) -> tuple[Attribution, T
 
 
 def relative(change: Tensor, size: Tensor) -> Tensor:
-    """``change / size``; NaN where there is nothing that it could be relative to."""
+    """Return ``change / size``; NaN where there is nothing that it could be relative to."""
     return torch.where(size > 0, change / size, torch.nan)
-
-
-def likeness(a: Tensor, b: Tensor, *, absolute: bool) -> Tensor:
-    """The rank correlation of two explanations (N, d), (N,): NaN where the first is constant, 0 where only the second is."""
-    if absolute:
-        a, b = a.abs(), b.abs()
-    alone = spearman(a, a)
-    return torch.where(alone.isnan(), alone, spearman(a, b).nan_to_num(0.0)).to(a.dtype)
-
-
-__all__ = ["Data"]

@@ -1,11 +1,12 @@
 """Robustness: does the explanation stay when the input hardly changes? The method explains again at changed inputs.
 
-All take the method, and what it is called with (see :class:`torchwhy.metrics.Data`) by keyword.
+All take the method, and by keyword what it is called with (:class:`torchwhy.metrics.Data`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.rows import expand_like, index_rows, to_device
+from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.engine.structure import Tensors
-from torchwhy.metrics.metric_function import metric
+from torchwhy.metrics.adversary import Adversary, ascend, points_around
+from torchwhy.metrics.definition import metric
 from torchwhy.metrics.reexplain import (
     Data,
     attribute_points,
@@ -26,16 +29,14 @@ from torchwhy.metrics.reexplain import (
     relative,
     steps_in_ball,
 )
-from torchwhy.problem import Problem
-from torchwhy.targets import TargetLike, find_logits
+from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-inf = float("inf")
 
-
-@metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1901.09392")
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392")
+@cpu_default_device()
 def sensitivity_max(
     method: Attribution,
     inputs: Inputs,
@@ -46,7 +47,7 @@ def sensitivity_max(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
-    r"""The largest relative change of the explanation within a small cube, (N,).
+    r"""Compute the largest relative change of the explanation within a small cube, (N,).
 
     :math:`\max_k \|A(x_n + \delta_k) - A(x_n)\| / \|A(x_n)\|`, :math:`\delta_k` uniform in [−r, r], the same for all rows; a
     lower bound of the maximum, which more samples raise. NaN where A(x) is all zero.
@@ -65,7 +66,8 @@ def sensitivity_max(
     return relative(change, size).amax(0)
 
 
-@metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1901.09392")
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392")
+@cpu_default_device()
 def sensitivity_avg(
     method: Attribution,
     inputs: Inputs,
@@ -76,12 +78,13 @@ def sensitivity_avg(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
-    """The mean over the samples of which :func:`sensitivity_max` takes the maximum, (N,). Arguments as there."""
+    """Compute the mean over the samples of which :func:`sensitivity_max` takes the maximum, (N,). Arguments as there."""
     change, _, size = _changes(method, inputs, target, radius, n_samples, generator, data)
     return relative(change, size).mean(0)
 
 
-@metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1806.08049")
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1806.08049")
+@cpu_default_device()
 def local_lipschitz(
     method: Attribution,
     inputs: Inputs,
@@ -92,7 +95,7 @@ def local_lipschitz(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
-    r"""The largest change of the explanation for the change of the input, (N,).
+    r"""Compute the largest change of the explanation for the change of the input, (N,).
 
     :math:`\max_k \|A(x_n + \delta_k) - A(x_n)\|_2 / \|\delta_k\|_2`, in units of attribution per unit of input, so only to
     be compared between methods of one scale. Arguments as for :func:`sensitivity_max`.
@@ -103,7 +106,8 @@ def local_lipschitz(
     return torch.where(step > 0, change / step, 0).amax(0)
 
 
-@metric(better="lower", span=(0, inf), needs="method", paper="arXiv:1706.07979")
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1706.07979")
+@cpu_default_device()
 def continuity(
     method: Attribution,
     inputs: Inputs,
@@ -112,7 +116,7 @@ def continuity(
     shifts: Sequence[int] = (1, 2, 4),
     **data: Unpack[Data],
 ) -> Tensor:
-    r"""The largest change of the explanation for the change of the image, as the image is shifted sideways, (N,).
+    r"""Compute the largest change of the explanation for the change of the image, as the image is shifted sideways, (N,).
 
     :math:`\max_s \|A(x_n) - A(x_n^s)\|_1 / \|x_n - x_n^s\|_2`, edges replicated.
 
@@ -146,7 +150,8 @@ def continuity(
     return ((found[1:] - found[0]).abs().sum(2) / step).amax(0)
 
 
-@metric(better="lower", span=(0, 2), needs="method", paper="arXiv:1710.10547")
+@metric(higher_is_better=False, range=(0, 2), paper="arXiv:1710.10547")
+@cpu_default_device()
 def explanation_attack(
     method: Attribution,
     inputs: Inputs,
@@ -159,7 +164,7 @@ def explanation_attack(
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
-    r"""How far an adversary can move the explanation without moving the prediction, (N,): one minus the cosine.
+    r"""Measure how far an adversary can move the explanation without moving the prediction, (N,): one minus the cosine.
 
     Projected ascent on :math:`1 - \cos(A(x'), A(x_n))` in the cube :math:`|x' - x_n| \le r`, each step r/4 times the sign
     of a gradient that is estimated from pairs of explanations at :math:`x' \pm (r/4) u`, so that it takes every method,
@@ -185,88 +190,27 @@ def explanation_attack(
     first = tuple(d[torch.arange(pairs)] for d in steps_in_ball(problem, radius))
     with problem.open():
         start = attribute_points(method, problem, 1, lambda rows, k: tuple(index_rows(x, rows) for x in problem.x))[0]
-        look = _Look(method, problem, start, tolerance)
-        away, margin = look(pairs, lambda rows, k: perturb(problem, first, rows, k))
+        adversary = Adversary(method, problem, start, tolerance)
+        away, margin = adversary.look(pairs, lambda rows, k: perturb(problem, first, rows, k))
         here = perturb(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0).cpu())
         for _ in range(check_count("steps", steps)):
             probes = tuple(d[torch.arange(pairs)] / 4 for d in steps_in_ball(problem, radius))
-            away, margin = look(2 * pairs + 1, _points_around(here, problem.x, probes, radius))
+            away, margin = adversary.look(2 * pairs + 1, points_around(here, problem.x, probes, radius))
             up = torch.where(margin[0] >= 0, away, margin)  # where the prediction is lost, back to it first
             slope = (up[1::2] - up[2::2]).T  # (N, pairs)
-            here = tuple(_ascend(h, x, slope, p.to(x), radius) for h, x, p in zip(here, problem.x, probes))
-        look(1, lambda rows, k: tuple(index_rows(h, rows) for h in here))
-    return torch.where(start.norm(dim=1) > 0, look.best, torch.nan)
-
-
-class _Look:
-    """How far the explanation is from its start at some points, and by how much the prediction is kept there.
-
-    ``best`` (N,) is the largest distance seen at a point that keeps it.
-    """
-
-    def __init__(self, method: Attribution, problem: Problem, start: Tensor, tolerance: float) -> None:
-        self.method, self.problem, self.start, self.tolerance = method, problem, start, tolerance
-        self.best = start.new_zeros(problem.n)
-        given = problem.target.given
-        self.classes = problem.neuron is None and given is not None and not callable(given)
-        self.score = problem.run.all_scores(problem.x)
-        first = self._output([x[:1] for x in problem.x], problem.rows[:1]) if self.classes else None
-        self.classes = first is not None and first.dim() == 2
-        parts = problem.run.batches(
-            problem.n, lambda a, b: self._output([x[a:b] for x in problem.x], problem.rows[a:b])
-        )
-        self.label = torch.cat([part.argmax(1) for part in parts]) if self.classes else torch.zeros(0)
-
-    def _output(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            return find_logits(self.problem.run.outputs(z, rows))
-
-    def __call__(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> tuple[Tensor, Tensor]:
-        """Distances (n, N), and margins (n, N), which are not negative where the prediction is kept."""
-        found = attribute_points(self.method, self.problem, n, point)
-        away = 1 - torch.cosine_similarity(found, self.start.expand_as(found), dim=2, eps=0.0).nan_to_num(0.0)
-
-        def margins(start: int, stop: int) -> Tensor:
-            rows, k = self.problem.run.rows_and_samples(start, stop)
-            z, own = point(rows, k), self.score[rows]
-            margin = self.tolerance * own.abs() - (self.problem.run.scores(z, rows) - own).abs()
-            if not self.classes:
-                return margin
-            out, label = self._output(z, rows), self.label[rows, None]
-            others = out.scatter(1, label, -torch.inf).amax(1)
-            return torch.minimum(margin, (out.gather(1, label)[:, 0] - others).to(margin))
-
-        margin = self.problem.run.concatenated(n * self.problem.n, margins).view(n, -1).to(away)
-        self.best = torch.maximum(self.best, torch.where(margin >= 0, away, 0).amax(0))
-        return away, margin
-
-
-def _points_around(here: Tensors, x: Tensors, probes: Tensors, radius: float) -> Callable[[Tensor, Tensor], Tensors]:
-    """Points of the cube: 0 is here, 1 and 2 lie a probe to either side of it, 3 and 4 the next probe, ..."""
-
-    def point(rows: Tensor, k: Tensor) -> Tensors:
-        side = torch.where(k == 0, 0, 2 * (k % 2) - 1)
-        which = ((k - 1) // 2).clamp(min=0)
-        moves = [(p[which] * expand_like(side, p)).to(h) for h, p in zip(here, probes)]
-        return tuple(_within(index_rows(h, rows) + m, index_rows(o, rows), radius) for h, m, o in zip(here, moves, x))
-
-    return point
-
-
-def _within(z: Tensor, x: Tensor, radius: float) -> Tensor:
-    return torch.clamp(z, x - radius, x + radius)
-
-
-def _ascend(here: Tensor, x: Tensor, slope: Tensor, probes: Tensor, radius: float) -> Tensor:
-    """One step up the slope along the probes (S, ...), within the cube."""
-    gradient = (slope.to(x) @ probes.flatten(1)).view_as(x)
-    return _within(here + radius / 4 * gradient.sign(), x, radius)
+            here = tuple(ascend(h, x, slope, p.to(x), radius) for h, x, p in zip(here, problem.x, probes))
+        adversary.look(1, lambda rows, k: tuple(index_rows(h, rows) for h in here))
+    return torch.where(start.norm(dim=1) > 0, adversary.best, torch.nan)
 
 
 def _changes(
     method: Attribution, inputs: Inputs, target: TargetLike, radius: float, n_samples: int, generator: Seed, data: Data
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How far the explanation moves (S, N), how far the input was moved (S, N), and the explanation's norm (N,)."""
+    """Return how far the explanation moves (S, N), how far the input was moved (S, N), and the explanation's norm (N,).
+
+    Raises:
+        ValueError: a radius so small that rounding leaves a row where it was.
+    """
     method, data = make_deterministic(method, inputs, data)
     problem = make_problem(method, inputs, target, generator, data)
     draws, n = steps_in_ball(problem, radius), check_count("n_samples", n_samples)

@@ -23,9 +23,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchwhy.engine.features.statistics import GrowingTensor, penalty_by_cross_validation
-from torchwhy.engine.images.filters import resize_maps
+from torchwhy.engine.features.statistics import GrowingTensor
+from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.perturbation.rise_masks import RandomGridMasks, kronecker_product
+from torchwhy.shapley.paired_sampling import penalty_by_cross_validation
 
 
 class PlainMoments:

@@ -52,7 +52,7 @@ class SamplingMethod(Attribution):
         Each sample costs ``cost`` evaluations of a row, and ``spent`` are needed besides.
         """
         if self.tolerance is None:
-            return sampling_rounds(first, None)
+            return iter([(0, first)])
         most = 10 * first if self.max_evaluations is None else int((self.max_evaluations - spent) / cost)
         if most < first:
             raise ValueError(

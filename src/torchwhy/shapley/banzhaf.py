@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torchwhy.shapley.coalitions import PairedDesign, banzhaf_design
 from torchwhy.shapley.exact_shapley import banzhaf_interactions, banzhaf_values
 from torchwhy.shapley.interactions import PairWeights, banzhaf_pair_weights
 from torchwhy.shapley.kernel_shap import KernelSHAP
+from torchwhy.shapley.paired_sampling import PairedDesign, banzhaf_design
 
 
 class Banzhaf(KernelSHAP):

@@ -14,7 +14,6 @@ from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import to_device
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.shapley.coalitions import all_coalitions
 
 MAX_FEATURES = 20  # features: 1,048,576 evaluations of a row
 
@@ -59,6 +58,15 @@ class ExactShapley(Attribution):
                 pairs[rows, :d, :d] = shapley_interactions(v)
         details = {} if pairs is None else {"interactions": pairs}
         return Result(features.to_elements(values, problem.x), gap, details=details)
+
+
+def all_coalitions(index: Tensor, d: int) -> Tensor:
+    """Return coalitions by number ``index`` (M,) as masks (M, d): bit i says whether feature i is in.
+
+    >>> all_coalitions(torch.tensor([0, 1, 6]), 3).int().tolist()
+    [[0, 0, 0], [1, 0, 0], [0, 1, 1]]
+    """
+    return (index[:, None] >> torch.arange(d, device=index.device)) & 1 == 1
 
 
 def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: int, method: str) -> Tensor:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchwhy.engine.features.statistics import penalty_by_cross_validation
-from torchwhy.shapley.paired_regression import MOST_CUBIC
+from torchwhy.shapley.paired_sampling import MOST_CUBIC, penalty_by_cross_validation
 
 PairWeights = Callable[[int, int], tuple[float, float, float]]
 

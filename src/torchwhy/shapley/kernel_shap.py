@@ -11,7 +11,6 @@ from torch import Tensor
 from torchwhy.engine.features.numbering import Features
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
 from torchwhy.problem import Problem
-from torchwhy.shapley.coalitions import PairedDesign, shapley_design
 from torchwhy.shapley.exact_shapley import (
     MAX_FEATURES,
     all_coalition_scores,
@@ -19,7 +18,7 @@ from torchwhy.shapley.exact_shapley import (
     shapley_values,
 )
 from torchwhy.shapley.interactions import PairWeights, pair_interactions, shapley_pair_weights
-from torchwhy.shapley.paired_regression import paired_regression
+from torchwhy.shapley.paired_sampling import PairedDesign, paired_regression, shapley_design
 
 
 class KernelSHAP(SampledFeatureMethod):
@@ -31,8 +30,8 @@ class KernelSHAP(SampledFeatureMethod):
     v(S) is the score with the features of S from the input and the others from the baseline; with K baselines the mean over
     them (interventional SHAP). In units of the score; every element carries its feature's value. Coalitions are drawn with
     their complements, without replacement, the smallest and largest enumerated
-    (:func:`~torchwhy.shapley.coalitions.shapley_design`), and a third-order fit takes out noise
-    (:func:`~torchwhy.shapley.paired_regression.cubic_part`). The standard error is reported; it is infinite where ``n_samples``
+    (:func:`~torchwhy.shapley.paired_sampling.shapley_design`), and a third-order fit takes out noise
+    (:func:`~torchwhy.shapley.paired_sampling.cubic_part`). The standard error is reported; it is infinite where ``n_samples``
     is too small to tell.
 
     Args:

@@ -1,16 +1,16 @@
-"""How much a protected column moves the prediction."""
+"""A report on how much a protected column moves the prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis, one_tensor
 from torchwhy.attribution import Attribution
+from torchwhy.baselines import BaselineLike
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.settings import Count
@@ -20,7 +20,7 @@ from torchwhy.targets import TargetLike
 
 @dataclass(frozen=True)
 class Bias:
-    """What a protected column does, in units of the score; every figure with its confidence interval.
+    """The effect of a protected column, in units of the score; every figure with its confidence interval.
 
     Args:
         groups: the column's different values, one for each group ``(G,)`` (of several columns their combinations).
@@ -45,18 +45,18 @@ class Bias:
         for g in range(len(self.sizes)):
             name = ", ".join(f"{v:g}" for v in self.groups[g].reshape(-1).tolist())
             shown = [
-                _show_share(self.score[g]),
-                _show_share(self.set_to[g]),
-                _show_share(self.attribution[g]) if self.attribution else "-",
+                _show_interval(self.score[g]),
+                _show_interval(self.set_to[g]),
+                _show_interval(self.attribution[g]) if self.attribution else "-",
             ]
             lines.append(f"{name:>16} {self.sizes[g]:>6} " + " ".join(f"{s:>24}" for s in shown))
-        lines.append(f"largest difference due to the column: {_show_share(self.gap)}")
-        lines.append(f"mean change when it is shuffled: {_show_share(self.permutation)}")
+        lines.append(f"largest difference due to the column: {_show_interval(self.gap)}")
+        lines.append(f"mean change when it is shuffled: {_show_interval(self.permutation)}")
         return "\n".join(lines)
 
 
 class BiasReport(Analysis):
-    """How much a protected column moves the prediction: permutation, partial dependence and attribution by group.
+    """The effect of a protected column on the prediction: permutation, partial dependence and attribution by group.
 
     A column that moves nothing can still be reconstructed by the model from others: compare ``score``, the groups as they
     are, with ``set_to``. Intervals are Student's, over independent rows.
@@ -82,10 +82,10 @@ class BiasReport(Analysis):
         target: TargetLike = None,
         *,
         column: int | Sequence[int],
-        baselines: Any = None,
-        additional_forward_args: Any = None,
+        baselines: BaselineLike = None,
+        additional_forward_args: object = None,
     ) -> Bias:
-        """The report for one protected column of ``inputs`` ``(N, d)``, or for several that belong together (one-hot).
+        """Report on one protected column of ``inputs`` ``(N, d)``, or for several that belong together (one-hot).
 
         Raises:
             TypeError: inputs that are no tensor, a method that is none.
@@ -99,34 +99,45 @@ class BiasReport(Analysis):
             )
         columns = [column] if isinstance(column, int) else list(column)
         groups, member = self._groups(one_tensor(inputs), columns)
-        interval = lambda v: mean_interval(v.double(), self.confidence)  # noqa: E731
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             x = problem.x[0]
             plain = problem.run.all_scores([x])
-            given = torch.stack([problem.run.all_scores([_with(x, columns, v)]) for v in groups], 1)  # (N, G)
+            given = torch.stack([problem.run.all_scores([_set_columns(x, columns, v)]) for v in groups], 1)  # (N, G)
             generator = make_generator(self.generator)
             changes = [
-                (problem.run.all_scores([_with(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
+                (problem.run.all_scores([_set_columns(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
                 for order in (torch.randperm(len(x), generator=generator) for _ in range(self.n_repeats))
             ]
         means = given.mean(0)
         attribution = None
         if self.method is not None:
-            options = {"baselines": baselines} if self.method.uses_baselines else {}
-            values = self.method.attribute(inputs, target, additional_forward_args=additional_forward_args, **options)
-            attribution = [interval(values[member == g][:, columns].sum(1)) for g in range(len(groups))]
+            values = self.method.attribute(
+                inputs,
+                target,
+                baselines=baselines if self.method.uses_baselines else None,
+                additional_forward_args=additional_forward_args,
+            )
+            attribution = [self._interval(values[member == g][:, columns].sum(1)) for g in range(len(groups))]
         return Bias(
             groups=groups,
             sizes=[int((member == g).sum()) for g in range(len(groups))],
-            score=[interval(plain[member == g]) for g in range(len(groups))],
-            set_to=[interval(given[:, g]) for g in range(len(groups))],
-            gap=interval(given[:, means.argmax()] - given[:, means.argmin()]),
-            permutation=interval(torch.stack(changes).mean(0)),
+            score=[self._interval(plain[member == g]) for g in range(len(groups))],
+            set_to=[self._interval(given[:, g]) for g in range(len(groups))],
+            gap=self._interval(given[:, means.argmax()] - given[:, means.argmin()]),
+            permutation=self._interval(torch.stack(changes).mean(0)),
             attribution=attribution,
         )
 
+    def _interval(self, values: Tensor) -> IntervalEstimate:
+        """Return the mean of independent rows with its interval."""
+        return mean_interval(values.double(), self.confidence)
+
     def _groups(self, inputs: Tensor, columns: list[int]) -> tuple[Tensor, Tensor]:
-        """The different values ``(G, columns)`` and the group of each row ``(N,)``."""
+        """Return the different values ``(G, columns)`` and the group of each row ``(N,)``.
+
+        Raises:
+            ValueError: not a table, no such column, one group only or more than ``max_groups``.
+        """
         if inputs.dim() != 2 or not columns or not all(hasattr(c, "__index__") for c in columns):
             raise ValueError(f"column={columns}: expected columns of a table, by number, inputs {tuple(inputs.shape)}")
         if not all(0 <= c < inputs.shape[1] for c in columns):
@@ -140,13 +151,14 @@ class BiasReport(Analysis):
         return groups, member
 
 
-def _with(x: Tensor, columns: list[int], values: Tensor) -> Tensor:
-    """``x`` ``(N, d)`` with other values in the columns."""
+def _set_columns(x: Tensor, columns: list[int], values: Tensor) -> Tensor:
+    """Return ``x`` ``(N, d)`` with other values in the columns."""
     z = x.clone()
     z[:, columns] = values
     return z
 
 
-def _show_share(estimate: IntervalEstimate) -> str:
+def _show_interval(estimate: IntervalEstimate) -> str:
+    """Return ``mean (low to high)``."""
     mean, low, high = map(float, estimate)
     return f"{mean:.3g} ({low:.3g} to {high:.3g})"

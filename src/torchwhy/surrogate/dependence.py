@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torchwhy.targets import TargetLike
 
 @dataclass(frozen=True)
 class Dependence:
-    """How a score depends on features.
+    """The dependence of a score on features.
 
     Args:
         grid: the values of each feature, ``(G,)`` for each.
@@ -32,8 +31,9 @@ class Dependence:
 
 
 class PartialDependence(Analysis):
-    r"""The mean score with a feature set to each value of a grid:
-    :math:`\mathrm{PD}(v) = \frac{1}{N} \sum_n f(x_n \,|\, x_{nk} = v)`; the rows one by one are the ICE curves.
+    r"""The mean score with a feature set to each value of a grid; the rows one by one are the ICE curves.
+
+    :math:`\mathrm{PD}(v) = \frac{1}{N} \sum_n f(x_n \,|\, x_{nk} = v)`.
 
     Not what happens when the feature changes in the world: the other features stay, also where such rows do not exist. Equal to
     ``sklearn.inspection.partial_dependence`` with ``method="brute"``.
@@ -55,10 +55,10 @@ class PartialDependence(Analysis):
         target: TargetLike = None,
         *,
         feature: int | Sequence[int],
-        grid: Tensor | Sequence[Any] | None = None,
-        additional_forward_args: Any = None,
+        grid: Tensor | Sequence[float] | Sequence[Tensor | Sequence[float]] | None = None,
+        additional_forward_args: object = None,
     ) -> Dependence:
-        """The dependence of ``target`` on a feature or a pair of them.
+        """Measure the dependence of ``target`` on a feature or a pair of them.
 
         Args:
             inputs: ``(N, ...)``.
@@ -79,13 +79,19 @@ class PartialDependence(Analysis):
         axes = [self._grid(flat[:, c]) for c in columns] if grid is None else self._given(grid, flat, len(columns))
         points = torch.cartesian_prod(*axes).view(-1, len(axes))
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
-            scores = _at(problem, columns, points)
+            scores = _scores_at(problem, columns, points)
         ice = scores.view(len(points), len(inputs)).T.reshape(len(inputs), *map(len, axes))
         return Dependence(tuple(axes), ice.mean(0), ice)
 
     @staticmethod
-    def _given(grid: Any, like: Tensor, n: int) -> list[Tensor]:
-        """The caller's values, ``(G,)`` for each of n features."""
+    def _given(
+        grid: Tensor | Sequence[float] | Sequence[Tensor | Sequence[float]], like: Tensor, n: int
+    ) -> list[Tensor]:
+        """Return the caller's values, ``(G,)`` for each of n features.
+
+        Raises:
+            ValueError: no values, or not one list of them for each feature.
+        """
         numbers = isinstance(grid, Tensor) or all(isinstance(g, (int, float)) for g in grid)
         parts = (grid,) if n == 1 and numbers else tuple(grid)
         axes = [torch.as_tensor(g).to(like) for g in parts] if len(parts) == n else []
@@ -94,6 +100,7 @@ class PartialDependence(Analysis):
         return axes
 
     def _grid(self, values: Tensor) -> Tensor:
+        """Return the values of a feature, ``(G,)``: all of its own where they are few, else a grid between percentiles."""
         check_count("grid_resolution", self.grid_resolution, least=2)
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 1:
             raise ValueError(f"percentiles={self.percentiles!r}: expected (low, high), shares from 0 to 1")
@@ -106,8 +113,8 @@ class PartialDependence(Analysis):
         return torch.linspace(float(low), float(high), self.grid_resolution, dtype=torch.double).to(values)
 
 
-def _at(problem: Problem, columns: Sequence[int], points: Tensor) -> Tensor:
-    """The scores of all rows at each point ``(P, columns)``, flat, the rows of a point together."""
+def _scores_at(problem: Problem, columns: Sequence[int], points: Tensor) -> Tensor:
+    """Return the scores of all rows at each point ``(P, columns)``, flat, the rows of a point together."""
     x = problem.x[0]
 
     def work(start: int, stop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a feature is worth over a data set: by permuting it, and by the gradient of the loss."""
+"""The importance of a feature over a data set: by permuting it, and by the gradient of the loss."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
+from torchwhy.engine.structure import Output
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import find_logits
@@ -39,7 +40,8 @@ class Importance:
 
 
 class PermutationImportance(Analysis):
-    r"""How much a metric falls when a feature is shuffled among the rows:
+    r"""The loss of a score, such as the accuracy, when a feature is shuffled among the rows.
+
     :math:`I_k = s - \frac{1}{R} \sum_r s(x^{(k, r)})`, s the metric, the larger the better.
 
     It says what the model uses, on these rows; features that stand in for each other share their importance, and the rows with
@@ -61,9 +63,14 @@ class PermutationImportance(Analysis):
 
     @cpu_default_device()
     def measure(
-        self, inputs: Tensor, labels: Tensor, *, feature_mask: Tensor | None = None, additional_forward_args: Any = None
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        feature_mask: Tensor | None = None,
+        additional_forward_args: object = None,
     ) -> Importance:
-        """The importance of every feature.
+        """Measure the importance of every feature.
 
         Args:
             inputs: ``(N, ...)``.
@@ -100,7 +107,11 @@ class PermutationImportance(Analysis):
         return Importance(each.mean(1), each.std(1, correction=0), each, score)
 
     def _metric(self, labels: Tensor) -> Callable[[Tensor, Tensor], float]:
-        """The metric, as a number."""
+        """Return the metric as a function that gives a float.
+
+        Raises:
+            ValueError: no callable, or one that gives no number.
+        """
         if not (self.metric is None or callable(self.metric)):
             raise ValueError(f"metric={self.metric!r}: expected a callable (outputs, labels) → number, or None")
         metric = self.metric or _default_metric(labels)
@@ -110,19 +121,19 @@ class PermutationImportance(Analysis):
             try:
                 return float(found)
             except (TypeError, ValueError):
-                raise ValueError(f"metric: expected one number, got {_form(found)}") from None
+                raise ValueError(f"metric: expected one number, got {_kind_of(found)}") from None
 
         return number
 
     def permutations(self, n: int) -> Tensor:
-        """The permutations of n rows, ``(n_repeats, n)``."""
+        """Draw permutations of n rows, ``(n_repeats, n)``."""
         generator = make_generator(self.generator)
         return torch.stack([torch.randperm(n, generator=generator) for _ in range(self.n_repeats)])
 
 
 @dataclass
 class _Loss:
-    """Losses in the place of a problem's scores."""
+    """Losses, in the place of a problem's scores."""
 
     loss: ScoreFunctionOfData
     labels: Tensor
@@ -131,7 +142,7 @@ class _Loss:
     def select_rows(self, rows: Tensor) -> Any:
         return None
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         losses = self.loss(find_logits(output), self.labels[rows])
         if losses.shape != (len(rows),):
             raise ValueError(
@@ -141,7 +152,7 @@ class _Loss:
 
 
 class GradientImportance(Analysis):
-    r"""How strongly the loss reacts to a feature: :math:`I_k = \frac{1}{N} \sum_n |\partial \ell_n / \partial x_{nk}|`.
+    r"""The mean absolute gradient of the loss: :math:`I_k = \frac{1}{N} \sum_n |\partial \ell_n / \partial x_{nk}|`.
 
     In units of the loss per unit of the feature: compare features of one scale, or standardised ones.
 
@@ -152,8 +163,8 @@ class GradientImportance(Analysis):
     loss: ScoreFunctionOfData | None = None
 
     @cpu_default_device()
-    def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: Any = None) -> Importance:
-        """The importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
+    def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: object = None) -> Importance:
+        """Measure the importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
 
         Args:
             inputs: ``(N, ...)``.
@@ -168,7 +179,12 @@ class GradientImportance(Analysis):
         return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss)
 
 
-def _labels(inputs: Tensor, labels: Any) -> Tensor:
+def _labels(inputs: Tensor, labels: object) -> Tensor:
+    """Return the labels as a tensor, one for each row.
+
+    Raises:
+        ValueError: None, or not one for each row.
+    """
     if labels is None:
         raise ValueError(f"labels: None; expected one for each of {len(inputs)} rows")
     labels = torch.as_tensor(labels, device=inputs.device)
@@ -178,25 +194,43 @@ def _labels(inputs: Tensor, labels: Any) -> Tensor:
 
 
 def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """The feature of each element of a row."""
+    """Return the feature of each element of a row."""
     (ids,) = number_features((inputs[:1],), None if mask is None else [mask]).ids
     return ids[0].expand(inputs.shape[1:])
 
 
 def _default_metric(labels: Tensor) -> ScoreFunctionOfData:
-    if labels.is_floating_point():
-        return lambda out, y: agreement(y, _rows_like(out, y))
-    return lambda out, y: agreement(y, _classes(out).argmax(1))
+    """Return the accuracy for whole-number labels, R² for others."""
+    return _r_squared if labels.is_floating_point() else _accuracy
 
 
 def _default_loss(labels: Tensor) -> ScoreFunctionOfData:
-    if labels.is_floating_point():
-        return lambda out, y: (_rows_like(out, y) - y).square().reshape(len(y), -1).sum(1)
-    return lambda out, y: F.cross_entropy(_classes(out), y, reduction="none")
+    """Return the cross-entropy for whole-number labels, the squared error for others."""
+    return _squared_error if labels.is_floating_point() else _cross_entropy
+
+
+def _r_squared(out: Tensor, labels: Tensor) -> float:
+    return agreement(labels, _rows_like(out, labels))
+
+
+def _accuracy(out: Tensor, labels: Tensor) -> float:
+    return agreement(labels, _classes(out).argmax(1))
+
+
+def _squared_error(out: Tensor, labels: Tensor) -> Tensor:
+    return (_rows_like(out, labels) - labels).square().reshape(len(labels), -1).sum(1)
+
+
+def _cross_entropy(out: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(_classes(out), labels, reduction="none")
 
 
 def _classes(out: Tensor) -> Tensor:
-    """Outputs with a number for each class."""
+    """Return the outputs, which have a number for each class.
+
+    Raises:
+        ValueError: they have none.
+    """
     if out.dim() < 2 or out.shape[1] < 2:
         raise ValueError(
             f"labels: whole numbers, for outputs {tuple(out.shape)} that have no classes to choose from; give labels that are "
@@ -206,7 +240,11 @@ def _classes(out: Tensor) -> Tensor:
 
 
 def _rows_like(out: Tensor, labels: Tensor) -> Tensor:
-    """Outputs in the shape of their labels."""
+    """Return the outputs in the shape of their labels.
+
+    Raises:
+        ValueError: another number of them.
+    """
     if out.numel() != labels.numel():
         raise ValueError(
             f"labels: {tuple(labels.shape)} of {labels.dtype} for outputs {tuple(out.shape)}: give as many numbers, whole "
@@ -215,6 +253,6 @@ def _rows_like(out: Tensor, labels: Tensor) -> Tensor:
     return out.reshape(labels.shape)
 
 
-def _form(value: Any) -> str:
-    """What it is, in few words."""
+def _kind_of(value: object) -> str:
+    """Describe a value in few words."""
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

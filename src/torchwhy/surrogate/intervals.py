@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,17 +17,17 @@ class IntervalEstimate(NamedTuple):
 
 
 def mean_interval(values: Tensor, confidence: float) -> IntervalEstimate:
-    """The mean over the first dimension, with Student's interval for independent rows; NaN ends for a single row."""
+    """Return the mean over the first dimension, with Student's interval for independent rows; NaN ends for a single row."""
     from scipy.stats import t
 
     n = len(values)
     mean = values.mean(0)
-    width = values.std(0) / n**0.5 * float(t.ppf((1 + confidence) / 2, n - 1)) if n > 1 else mean * float("nan")
+    width = values.std(0) / n**0.5 * float(t.ppf((1 + confidence) / 2, n - 1)) if n > 1 else mean * math.nan
     return IntervalEstimate(mean, mean - width, mean + width)
 
 
 def agreement(outputs: Tensor, others: Tensor) -> float:
-    """How well ``others`` stand in for ``outputs``, both ``(N, ...)``.
+    """Measure how well ``others`` stand in for ``outputs``, both ``(N, ...)``.
 
     Returns:
         Of whole numbers (classes) the share that is equal, else the coefficient of determination
@@ -36,4 +37,4 @@ def agreement(outputs: Tensor, others: Tensor) -> float:
         return float((outputs == others).double().mean())
     outputs, others = outputs.double(), others.double()
     spread = (outputs - outputs.mean(0)).square().sum()
-    return float(1 - (outputs - others).square().sum() / spread) if spread > 0 else float("nan")
+    return float(1 - (outputs - others).square().sum() / spread) if spread > 0 else math.nan

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,14 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.surrogate.intervals import agreement
-from torchwhy.surrogate.tree import split
+from torchwhy.surrogate.tree import hold_out
 
 
 class SurrogateNetwork(Analysis):
-    r"""A small network trained to answer as the model does (distillation):
-    :math:`\mathrm{KL}(\mathrm{softmax}(f / T) \,\|\, \mathrm{softmax}(g / T)) \, T^2`, or the squared error of scores.
+    r"""A small network trained to answer as the model does (distillation).
+
+    The loss is :math:`\mathrm{KL}(\mathrm{softmax}(f / T) \,\|\, \mathrm{softmax}(g / T)) \, T^2`, or the squared error of
+    scores.
 
     Args:
         network: the small module g, from the same inputs to outputs of the same shape; a copy of it is trained.
@@ -43,11 +45,11 @@ class SurrogateNetwork(Analysis):
     rows_per_step: int = 64
     held_out: float = 0.25
     generator: Seed = 0
-    student: Any = field(default=None, init=False, compare=False)
-    fidelity: float = field(default=float("nan"), init=False, compare=False)
+    student: nn.Module | None = field(default=None, init=False, compare=False)
+    fidelity: float = field(default=math.nan, init=False, compare=False)
 
     @cpu_default_device()
-    def fit(self, inputs: Tensor, *, additional_forward_args: Any = None) -> SurrogateNetwork:
+    def fit(self, inputs: Tensor, *, additional_forward_args: object = None) -> SurrogateNetwork:
         """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
 
         Raises:
@@ -62,21 +64,22 @@ class SurrogateNetwork(Analysis):
             check_count(name, getattr(self, name))
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature!r}: expected a positive number")
-        learn, test = (i.to(inputs.device) for i in split(len(one_tensor(inputs)), self.held_out, self.generator))
+        learn, test = (i.to(inputs.device) for i in hold_out(len(one_tensor(inputs)), self.held_out, self.generator))
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             wanted = outputs(problem, problem.x, problem.rows)
         with torch.inference_mode(False), torch.random.fork_rng():
             student = deepcopy(self.network).to(inputs.device).train()
             torch.manual_seed(make_generator(self.generator).initial_seed())
             self._train(student, inputs[learn].clone(), wanted[learn].clone())
-        self.student = student.eval()
+        self.student = student = student.eval()
         with torch.no_grad():
-            found = self.student(inputs[test])
+            found = student(inputs[test])
         classes = wanted.dim() == 2 and wanted.shape[1] > 1
         self.fidelity = agreement(*((o.argmax(1) if classes else o) for o in (wanted[test], found)))
         return self
 
     def _train(self, student: nn.Module, x: Tensor, wanted: Tensor) -> None:
+        """Train the student on the model's outputs, in place."""
         loss = self._loss(wanted)
         with torch.enable_grad():
             optimiser = torch.optim.Adam(student.parameters(), self.learning_rate)
@@ -92,8 +95,11 @@ class SurrogateNetwork(Analysis):
                     optimiser.step()
 
     def _loss(self, wanted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        if wanted.dim() != 2 or wanted.shape[1] < 2:
-            return F.mse_loss
+        """Return the loss of the student's outputs and the model's: between classes, or the squared error of scores."""
+        return self._distillation if wanted.dim() == 2 and wanted.shape[1] > 1 else F.mse_loss
+
+    def _distillation(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """Return the divergence of the softened class probabilities."""
         t = self.temperature
-        soft = lambda out: F.log_softmax(out / t, 1)  # noqa: E731
-        return lambda found, out: F.kl_div(soft(found), soft(out), reduction="batchmean", log_target=True) * t * t
+        student, teacher = F.log_softmax(found / t, 1), F.log_softmax(wanted / t, 1)
+        return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * t * t

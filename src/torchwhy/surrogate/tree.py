@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import TargetLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SurrogateTree(Analysis):
@@ -37,10 +41,12 @@ class SurrogateTree(Analysis):
     held_out: float = 0.25
     generator: Seed = 0
     tree: Any = field(default=None, init=False, compare=False)
-    fidelity: float = field(default=float("nan"), init=False, compare=False)
+    fidelity: float = field(default=math.nan, init=False, compare=False)
 
     @cpu_default_device()
-    def fit(self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: Any = None) -> SurrogateTree:
+    def fit(
+        self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: object = None
+    ) -> SurrogateTree:
         """Fit the tree to the model's answers on ``inputs`` ``(N, ...)``; the features are the elements of a row.
 
         Raises:
@@ -50,7 +56,7 @@ class SurrogateTree(Analysis):
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
         check_count("max_depth", self.max_depth)
-        learn, test = split(len(one_tensor(inputs)), self.held_out, self.generator)
+        learn, test = hold_out(len(one_tensor(inputs)), self.held_out, self.generator)
         answers = self.answers(inputs, target, additional_forward_args).cpu()
         kind = DecisionTreeRegressor if answers.is_floating_point() else DecisionTreeClassifier
         x = inputs.flatten(1).cpu()
@@ -59,22 +65,22 @@ class SurrogateTree(Analysis):
         return self
 
     @cpu_default_device()
-    def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: Any = None) -> Tensor:
-        """What the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
+    def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: object = None) -> Tensor:
+        """Return what the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             if target is not None:
                 return problem.run.all_scores(problem.x)
             out = outputs(problem, problem.x, problem.rows)
         return out.argmax(1) if out.dim() == 2 and out.shape[1] > 1 else out.reshape(len(inputs))
 
-    def text(self, feature_names: Sequence[str] | None = None, **options: Any) -> str:
-        """The tree as indented rules (``sklearn.tree.export_text``)."""
+    def text(self, feature_names: Sequence[str] | None = None, **options: object) -> str:
+        """Return the tree as indented rules (``sklearn.tree.export_text``)."""
         from sklearn.tree import export_text
 
         return export_text(self._fitted(), feature_names=feature_names, **options)
 
-    def plot(self, feature_names: Sequence[str] | None = None, **options: Any) -> Any:
-        """The tree as a ``matplotlib`` figure (``sklearn.tree.plot_tree``)."""
+    def plot(self, feature_names: Sequence[str] | None = None, **options: object) -> Figure:
+        """Draw the tree as a ``matplotlib`` figure (``sklearn.tree.plot_tree``)."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from sklearn.tree import plot_tree
@@ -89,13 +95,18 @@ class SurrogateTree(Analysis):
         return figure
 
     def _fitted(self) -> Any:
+        """Return the tree.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
         if self.tree is None:
             raise RuntimeError("SurrogateTree: no tree yet; call fit(inputs) first")
         return self.tree
 
 
-def split(n: int, held_out: float, seed: Seed) -> tuple[Tensor, Tensor]:
-    """The indices of the rows to learn from, and of those held out.
+def hold_out(n: int, held_out: float, seed: Seed) -> tuple[Tensor, Tensor]:
+    """Return the indices of the rows to learn from, and of those held out.
 
     Raises:
         ValueError: too few rows for both.

@@ -70,7 +70,7 @@ class Features:
 
 
 def number_features(x: Sequence[Tensor], feature_mask: Sequence[Tensor] | None = None) -> Features:
-    """Number the features of the tensors x (each with N rows).
+    """Give the elements of the tensors x, each with N rows, the numbers of their features.
 
     Args:
         x: the tensors.

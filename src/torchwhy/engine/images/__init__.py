@@ -1,1 +1,1 @@
-"""Images: blurring, resizing and filling in, batched and on the device (``filters``)."""
+"""Images: blurring and filling in, batched and on the device (``filters``)."""

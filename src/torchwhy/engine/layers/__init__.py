@@ -1,8 +1,8 @@
 """Layers: which one is meant, what passes it, and how that lies on the picture.
 
-``resolve``        from a module or its dotted name to a :class:`ResolvedLayer`: one of its calls, one of its tensors
-``hooks``          reading what passes layers, with or without gradient, and putting something else in its place
-``grid_layout``    a layer's tensor as a grid of cells ``(N, C, *grid)``, where its shape alone says how
+``layer``          from a module or its dotted name to a :class:`ResolvedLayer` (one of its calls, one of its tensors);
+                   reading what passes layers, with or without gradient, and putting something else in its place
+``grid_layout``    a layer's tensor as a grid of cells ``(N, C, *grid)``, where its shape alone says how; maps resized
 ``window_layout``  the same by *dependence*, where shapes do not say: which token a cell of a neighbouring grid comes from
 ``auto_layer``     ``layer="auto"``: the last layer with such a grid on which the target depends
 """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, find_grid, image_input_index, spatial_shape
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem

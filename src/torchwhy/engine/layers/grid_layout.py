@@ -9,11 +9,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
+from torch.nn import functional as F
 
-from torchwhy.engine.layers.resolve import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer
+from torchwhy.engine.torch_internals import (
+    AdaptiveAvgPoolModule,
+    AdaptiveMaxPoolModule,
+    AvgPoolModule,
+    ConvModule,
+    MaxPoolModule,
+    NormModule,
+)
 
 if TYPE_CHECKING:
     pass
@@ -23,13 +29,13 @@ if TYPE_CHECKING:
 
 MAX_EXTRA_TOKENS = 9  # the most tokens that are no cells: a class token and eight registers
 MAX_SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
-ADAPTIVE_POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
+ADAPTIVE_POOLS = (AdaptiveAvgPoolModule, AdaptiveMaxPoolModule)
 CHANNELS_FIRST_MODULES = (
-    _ConvNd,
-    _NormBase,
+    ConvModule,
+    NormModule,
     nn.GroupNorm,
-    _AvgPoolNd,
-    _MaxPoolNd,
+    AvgPoolModule,
+    MaxPoolModule,
     *ADAPTIVE_POOLS,
 )  # have their channels in the second axis
 HEAD_MODULES = (nn.Linear, *ADAPTIVE_POOLS)  # a projection inside a block, and what ends a grid
@@ -209,3 +215,9 @@ def find_layout(
             f"reshape: expected a result (N, C, *grid) of {2 + len(size)} dimensions with N = {n}, it has shape {shape}"
         )
     return reshape
+
+
+def resize_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    return F.interpolate(maps, size=size, mode=mode, align_corners=False)

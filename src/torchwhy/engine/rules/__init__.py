@@ -1,1 +1,26 @@
-"""A room of the engine."""
+"""Replaced backward passes: a model runs as it is, and chosen operations get another backward.
+
+The files:
+
+* ``mode.py``: the heart. :class:`RuleMode` sees every operation and deals out the rules of a table; :class:`OpCall` is what
+  a rule gets; ``custom_backward`` and its kin are what rules return; ``note`` and ``noted`` pass on what one rule finds out
+  about a tensor to the rules that get it next (it is not negative, it is a gate, which layer made it). Begin here.
+* ``operations.py``: the functions of torch by the operation that they are, and families of operations, from which methods
+  make their tables. Nothing in it knows a method.
+* ``decompositions.py``: rules that take an operation apart into smaller ones, which then get their own: attention, recurrent
+  layers, ``addmm``.
+* ``paired_run.py``: the input's run beside a recorded one of the baseline, so that a rule sees its operation in both
+  (DeepLIFT).
+
+One operation under rules, ``F.relu(x)`` in a model, say:
+
+1. Torch hands the function to ``RuleMode.__torch_function__``. Its operation is ``relu``, and it asks for more than a size.
+2. ``run_operation`` looks for a rule of ``relu`` in the table that holds here: that of the innermost module that has one, else
+   the method's. Without a rule, or where no gradient passes, the function is called, and counted if it is not linear.
+3. The rule gets an ``OpCall``, computes the value with it, keeps what it needs with ``save_for_backward``, and returns
+   ``custom_backward(value, backward, x)``. Where the model works in place, the value is then written there.
+4. When the scores are differentiated, ``backward`` is called with the multiplier at the value and returns that at x.
+
+The methods on top of it: ``backprop/`` (LRP, DeepLIFT, guided backpropagation, excitation), and ``attention/``, whose
+rules read the attention matrices and change nothing.
+"""

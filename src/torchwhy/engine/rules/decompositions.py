@@ -6,46 +6,32 @@ Each function here is a rule: it computes the operation from smaller ones *with 
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.mode import OpCall, carries_signal, custom_backward
+from torchwhy.engine.structure import Output
+from torchwhy.engine.torch_internals import body_without_dispatch
 
 
-@cache
-def _body_without_dispatch(function: Callable) -> Callable:
-    """Return a twin of one of torch's Python functions that does not hand itself to the mode, but what it calls."""
-    blind = {name: lambda *_: False for name in function.__globals__ if name.startswith("has_torch_function")}
-    twin = types.FunctionType(
-        function.__code__,
-        {**function.__globals__, **blind},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    twin.__kwdefaults__ = function.__kwdefaults__
-    return twin
-
-
-def decompose_body(call: OpCall) -> Any:
+def decompose_body(call: OpCall) -> Output:
     """Run the Python body of a torch function, operation by operation."""
-    function = call.function
-    if not isinstance(function, types.FunctionType):
+    body = body_without_dispatch(call.function)
+    if body is None:
         raise NotImplementedError(f"{call.name} has no Python body to take apart")
     with call.mode:
-        return _body_without_dispatch(function)(*call.args, **call.kwargs)
+        return body(*call.args, **call.kwargs)
 
 
 def attention_operands(call: OpCall) -> tuple[Tensor, Tensor, Tensor, Tensor | None, float, Tensor | None]:
-    """What ``F.scaled_dot_product_attention`` works on: q, k, v, what is added to the scores, the scale of q, and `dead`.
+    """Return what ``F.scaled_dot_product_attention`` works on: q, k, v, bias, scale and dead.
 
-    A query that the mask lets look at no key, such as one of the padding, is dead: it gets 0, and its bias is 0 here.
+    The bias is added to the scores, the scale multiplies q. A query that the mask lets look at no key, such as one of the
+    padding, is dead: it gets 0, and its bias is 0 here.
 
     Raises:
         NotImplementedError: dropout is on.
@@ -69,7 +55,7 @@ def attention_operands(call: OpCall) -> tuple[Tensor, Tensor, Tensor, Tensor | N
 
 
 def decompose_attention(call: OpCall) -> Tensor:
-    r"""softmax(q kᵀ · scale + mask) v, the definition of ``F.scaled_dot_product_attention``."""
+    r"""Take ``F.scaled_dot_product_attention`` apart by its definition: softmax(q kᵀ · scale + mask) v."""
     with call.mode:
         q, k, v, bias, scale, dead = attention_operands(call)
         scores = torch.matmul(q * scale, k.transpose(-2, -1))
@@ -78,7 +64,7 @@ def decompose_attention(call: OpCall) -> Tensor:
 
 
 def decompose_glu(call: OpCall) -> Tensor:
-    """The gated linear unit: a · sigmoid(b) of the two halves of its input."""
+    """Take the gated linear unit apart: a · sigmoid(b) of the two halves of its input."""
     with call.mode:
         a, b = call.x.chunk(2, dim=call.kwargs.get("dim", -1))
         return a * torch.sigmoid(b)
@@ -91,7 +77,9 @@ def decompose_addmm(call: OpCall) -> Tensor:
     with call.mode:
         product = torch.matmul(call.kwargs[first], call.kwargs[second])
         product = product if alpha == 1 else product * alpha
-        return product if beta == 0 else (call.x if beta == 1 else call.x * beta) + product
+        if beta == 0:
+            return product
+        return (call.x if beta == 1 else call.x * beta) + product
 
 
 def decompose_addcmul(call: OpCall) -> Tensor:
@@ -106,7 +94,7 @@ def batch_norm_scale(call: OpCall) -> tuple[Tensor, Tensor] | None:
     """Return scale and shift per channel of batch norm with running statistics; None (and counted) without."""
     options = call.kwargs
     if options.get("training") or options.get("running_mean") is None:
-        call.mode._count_plain(call.name, call.args, {})
+        call.mode.count_without_rule(call.name, call.args, {})
         return None
     scale = (options["running_var"] + options.get("eps", 1e-5)).rsqrt()
     scale = scale if options.get("weight") is None else scale * options["weight"]
@@ -124,6 +112,42 @@ def affine_batch_norm(call: OpCall) -> Tensor:
         return call()
     scale = found[0].view(-1, *[1] * (call.x.dim() - 2)).to(call.x.dtype)
     return custom_backward(call.value(), lambda m: (m * scale,), call.x)
+
+
+class NormLayout(NamedTuple):
+    """Over which elements layer, group, instance and RMS norm take their mean and spread.
+
+    Args:
+        dims: the dimensions that one mean goes over, of the input as :meth:`fold` arranges it.
+        shape: of the input.
+        groups: the number of groups of channels, None where the normalized dimensions are the last ones.
+        weight: what the result is multiplied with, in a shape that broadcasts to the input, or None.
+        eps: what is added to the mean of squares.
+        centred: whether the mean is taken off.
+    """
+
+    dims: tuple[int, ...]
+    shape: torch.Size
+    groups: int | None
+    weight: Tensor | None
+    eps: float
+    centred: bool
+
+    @classmethod
+    def of(cls, call: OpCall) -> NormLayout:
+        """Return the layout of a call."""
+        options, shape, weight = call.kwargs, call.x.shape, call.kwargs.get("weight")
+        eps = options.get("eps", 1e-5)
+        eps = torch.finfo(call.x.dtype).eps if eps is None else eps
+        if call.name in ("layer_norm", "rms_norm"):
+            dims = tuple(range(-len(options["normalized_shape"]), 0))
+            return cls(dims, shape, None, weight, eps, call.name == "layer_norm")
+        weight = None if weight is None else weight.view(1, -1, *[1] * (len(shape) - 2))
+        return cls((-1,), shape, options.get("num_groups", shape[1]), weight, eps, True)
+
+    def fold(self, x: Tensor) -> Tensor:
+        """Return a tensor of the input's shape with what one mean goes over in ``dims``."""
+        return x if self.groups is None else x.reshape(self.shape[0], self.groups, -1)
 
 
 # ------------------------------------------------------------------------------------------------ recurrent layers
@@ -172,7 +196,7 @@ def _scan(step: Callable, xs: list[Tensor], state: tuple[Tensor, ...], w: list, 
 
 
 def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
-    """``nn.LSTM``, ``nn.GRU`` and ``nn.RNN``, step by step: packed or not, stacked, in both directions, projected."""
+    """Run ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` step by step: packed or not, stacked, in both directions, projected."""
     packed = isinstance(call.args[3], bool) is False
     if packed:
         data, sizes, hidden, weights, bias, layers, dropout, train, both = call.args
@@ -203,8 +227,8 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
         return y, *(torch.stack([state[k] for state in last]) for k in range(len(states)))
 
 
-def decompose_cell(call: OpCall) -> Any:
-    """``nn.LSTMCell``, ``nn.GRUCell`` and ``nn.RNNCell``."""
+def decompose_cell(call: OpCall) -> Output:
+    """Run ``nn.LSTMCell``, ``nn.GRUCell`` and ``nn.RNNCell`` as one step of their layer."""
     x, hidden, *w = call.args
     state = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
     with call.mode:

@@ -1,12 +1,24 @@
 r"""Modified backpropagation: run a model with another backward pass for chosen operations.
 
-``with Rules(table): y = f(x)`` runs ``f`` untouched; every operation that `table` names is computed by its rule instead,
+``with RuleMode(table): y = f(x)`` runs ``f`` untouched; every operation that the table names is computed by its rule instead,
 which has the same value and a backward of its own, so that ``torch.autograd.grad`` then carries the method's signal. The
 mode sees *functions*, hence ``F.relu``, ``x.relu_()`` and ``nn.ReLU`` alike, reused modules and skip connections; nothing is
 registered on the model (but for rules chosen by module) and nothing in torch is replaced. It acts on this thread only.
 
 The signal of every method is a *multiplier* m: relevance is x m (LRP), (x - b) m (DeepLIFT) or m itself (guided
 backpropagation). Linear and structural operations keep their ordinary gradient under it and need no rule.
+
+How an operation finds its rule: torch hands every function that the model calls to the mode, before it computes anything.
+The mode asks for the name of its operation (one name for all spellings, see :mod:`~torchwhy.engine.rules.operations`), looks
+the name up in the table that holds at this place of the model, and hands an :class:`OpCall` to the rule that it finds. The rule
+computes the value, mostly by calling the :class:`OpCall`, and returns it through :func:`custom_backward`, which ties the rule's
+backward pass to it. What has no rule runs as it is; if it is not linear and a gradient passes it, it is counted.
+
+Two things make this harder than it sounds. *In-place operations*: a rule is pure, it returns a new tensor. So the mode computes
+aside and writes the result to where the model expects it, but for rules that are marked with :func:`in_place_rule`, which write
+by themselves. And what a rule keeps for its backward pass may be overwritten by the model later, which autograd
+would refuse: :meth:`RuleMode.save_for_backward` keeps a tensor as it is and copies it only when an in-place operation is about
+to write to its memory.
 """
 
 from __future__ import annotations
@@ -14,95 +26,80 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from copy import copy
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
-from torchwhy.engine.rules.operations import LINEAR, PRODUCTS, Operation, bind_arguments, operation, out_of_place
+from torchwhy.engine.rules.operations import (
+    FACTORIES,
+    LINEAR,
+    NOT_DIFFERENTIABLE,
+    PRODUCTS,
+    OpCall,
+    Operation,
+    OpRule,
+    RuleTable,
+    operation,
+    out_of_place,
+)
+from torchwhy.engine.structure import Model, Output
+from torchwhy.engine.torch_internals import (
+    COMPILED_ATTRIBUTE,
+    backward_keeps_graph,
+    version_of,
+    without_torch_functions,
+)
+
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 
-
-class OpCall:
-    """One operation as the model called it: its name, its arguments by name, its value without side effects."""
-
-    __slots__ = ("args", "base", "function", "in_place", "kwargs", "mode", "name")
-    base: Any  # the same call in the recorded run beside this one (engine/rules/paired_run.py)
-    mode: Any  # the Rules at work, of whichever kind the method made
-
-    def __init__(self, mode: RuleMode, op: Operation, function: Callable, args: tuple, kwargs: dict[str, Any]):
-        self.mode, self.name, self.function, self.in_place = mode, op.name, function, False
-        self.args, self.kwargs = bind_arguments(op, args, kwargs)
-
-    @property
-    def x(self) -> Tensor:
-        """The first argument."""
-        return self.args[0]
-
-    def __call__(self, *args: Any) -> Any:
-        """Evaluate the operation; `args` stand in for its first positional arguments."""
-        return self.function(*args, *self.args[len(args) :], **self.kwargs)
-
-    def untouched(self, x: Tensor) -> Tensor:
-        """Evaluate a pointwise operation at x as the model asked for it: in place if so."""
-        if not self.in_place:
-            return self(x)
-        in_place = getattr(torch, f"{self.name}_", None)
-        return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
-
-    def value(self) -> Any:
-        """Evaluate the operation without autograd."""
-        with torch.no_grad():
-            return self()
-
-    def beside(self, args: tuple, kwargs: dict[str, Any]) -> OpCall:
-        """Return the same operation with other arguments, and nothing beside it."""
-        other = copy(self)
-        other.args, other.kwargs, other.base = args, kwargs, None
-        return other
+NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
 
-OpRule = Callable[[OpCall], Any]
-
-
-def keep_gradient(call: OpCall) -> Any:
-    """The rule of operations whose plain gradient is what the method asks for: they run untouched, and are not counted."""
+def keep_gradient(call: OpCall) -> Output:
+    """Run an operation whose plain gradient is what the method asks for: it runs untouched, and is not counted."""
     return call()
 
 
+@dataclass(eq=False)
 class SavedTensor:
-    """A tensor kept for the backward pass. `Rules.hold` makes it, and copies it before its memory is overwritten."""
+    """A tensor kept for the backward pass, see :meth:`RuleMode.save_for_backward`."""
 
-    __slots__ = ("__weakref__", "value")
-
-    def __init__(self, value: Tensor):
-        self.value = value
+    value: Tensor
 
 
 def has_rule(name: str) -> bool:
-    """Whether rules of this thread, at this moment, replace the operation of that name."""
+    """Return whether rules of this thread, at this moment, replace the operation of that name."""
     mode = state.rules.mode
     return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
 
 
 def rules_active() -> bool:
-    """Whether any rules are at work on this thread."""
+    """Return whether any rules are at work on this thread."""
     return state.rules.mode is not None
 
 
 class RuleMode(TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with RuleMode({"relu": rule}): y = f(x)``.
 
-    `table` maps an operation's name to a rule, a function of the :class:`OpCall` that returns the operation's value with
-    another backward. `modules` maps a module to a table that holds inside of it (the innermost one that names the
-    operation wins). `strict` refuses non-linear operations without a rule; they are counted in ``plain`` anyway, those
-    that had a rule in ``applied``. The surrogates cannot be differentiated twice.
+    Args:
+        table: an operation's name to its rule, a function of the :class:`OpCall` that returns the operation's value with
+            another backward.
+        modules: a module to a table that holds inside of it; the innermost one that names the operation wins.
+        strict: refuse non-linear operations without a rule.
+
+    Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``. What rules
+    return cannot be differentiated twice.
 
     >>> import torch.nn.functional as F
     >>> x = torch.ones(1, requires_grad=True)
@@ -112,132 +109,148 @@ class RuleMode(TorchFunctionMode):
     (3.0, {'relu': 1})
     """
 
-    always = False  # call rules also for operations that no gradient passes through
+    always: ClassVar[bool] = False  # call rules also for operations that no gradient passes through
 
     def __init__(
-        self,
-        table: Mapping[str, OpRule],
-        *,
-        modules: Mapping[nn.Module, Mapping[str, OpRule]] | None = None,
-        strict: bool = False,
-    ):
+        self, table: RuleTable, *, modules: Mapping[nn.Module, RuleTable] | None = None, strict: bool = False
+    ) -> None:
         super().__init__()
         self.table, self.modules, self.strict = table, dict(modules or {}), strict
         self.applied: Counter[str] = Counter()
-        self.plain: Counter[str] = Counter()
+        self.without_rule: Counter[str] = Counter()
         self._depth = 0
-        self._inside: list[Mapping[str, OpRule]] = []
-        self._hooks: list[Any] = []
-        self._held: dict[int, list[weakref.ref[SavedTensor]]] = defaultdict(list)
+        self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
+        self._hooks: list[RemovableHandle] = []
+        self._saved: dict[int, list[weakref.ref[SavedTensor]]] = defaultdict(list)
+        self._facts = WeakIdKeyDictionary()  # tensor -> (its version, what is known of it)
 
     def __enter__(self: _RuleModeType) -> _RuleModeType:
-        running = state.rules.mode
         if self._depth == 0:
-            if running is not None:
+            if state.rules.mode is not None:
                 raise RuntimeError(
                     "rules do not nest: a method with rules of its own is running on this thread already; "
                     "leave its `with` block first"
                 )
+            self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
             state.rules.mode = self
         self._depth += 1
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._depth -= 1
         if self._depth == 0:
             state.rules.mode = None
-            self._inside.clear()
-            self._held.clear()
+            self._saved.clear()
             for hook in self._hooks:
                 hook.remove()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
         op = operation(function)
+        if op.asks:
+            return function(*args, **(kwargs or {}))
+        return self.run_operation(op, function, args, kwargs or {})
+
+    def run_operation(
+        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Output:
+        """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
+        rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
-        rule = self._rule(op.name)
-        if in_place and self._held and args:
-            self._rescue(args[0])
+        if in_place and args and self._saved:
+            self.copy_before_overwrite(args[0])
         if rule is None or rule is keep_gradient or not (self.always or carries_signal(args, kwargs)):
             out = function(*args, **kwargs)
-            if rule is None and op.name not in LINEAR and carries_signal(out):
-                self._count_plain(op.name, args, kwargs)
+            if rule is None and op.name not in NO_RULE_NEEDED and carries_signal(out):
+                self.count_without_rule(op.name, args, kwargs)
             return out
         self.applied[op.name] += 1
-        if not in_place:
-            return self._run(rule, OpCall(self, op, *_unreversed(op, function, args), kwargs))
-        kwargs.pop("inplace", None)
+        if in_place:
+            return self._run_in_place(rule, op, function, args, kwargs)
+        if op.reversed:  # Tensor.__rsub__(a, b) is sub(b, a)
+            function, args = out_of_place(op.name, function), (args[1], args[0])
+        return self.apply_rule(rule, OpCall(self, op, function, args, kwargs))
+
+    def _run_in_place(
+        self, rule: OpRule, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Output:
+        kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         twin = out_of_place(op.name, function) if op.in_place else function
         if getattr(rule, "in_place", False):  # the rule writes by itself
-            call = OpCall(self, op, twin, args, kwargs)
-            call.in_place = True
-            return self._run(rule, call)
+            return self.apply_rule(rule, OpCall(self, op, twin, args, kwargs, in_place=True))
         aside = (args[0].clone(), *args[1:])  # rules are pure: compute aside, then write
-        y = self._run(rule, OpCall(self, op, twin, aside, kwargs))
-        self._rescue(args[0])  # of which another argument may be a part
+        y = self.apply_rule(rule, OpCall(self, op, twin, aside, kwargs))
+        self.copy_before_overwrite(args[0])  # of which another argument may be a part
         return args[0].copy_(y)
 
-    def hold(self, tensor: Tensor) -> SavedTensor:
-        """Keep `tensor` for the backward pass, safe from the model's own in-place operations."""
-        held = SavedTensor(tensor.detach())
-        self._held[held.value.untyped_storage().data_ptr()].append(weakref.ref(held))
-        return held
-
-    def _run(self, rule: OpRule, call: OpCall) -> Any:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> Output:
+        """Return what a rule makes of a call."""
         return rule(call)
 
-    def _rule(self, name: str) -> OpRule | None:
-        for table in reversed(self._inside):
-            if name in table:
-                return table[name]
-        return self.table.get(name)
+    def save_for_backward(self, tensor: Tensor) -> SavedTensor:
+        """Keep a tensor for the backward pass, safe from the model's own in-place operations."""
+        saved = SavedTensor(tensor.detach())
+        self._saved[saved.value.untyped_storage().data_ptr()].append(weakref.ref(saved))
+        return saved
 
-    def _rescue(self, target: Any) -> None:
-        """Copy what is held of the memory that an in-place operation is about to overwrite."""
+    def copy_before_overwrite(self, target: object) -> None:
+        """Copy what is saved of the memory that an in-place operation is about to overwrite."""
         if isinstance(target, Tensor):
-            for reference in self._held.pop(target.untyped_storage().data_ptr(), ()):
-                if (held := reference()) is not None:
-                    held.value = held.value.clone()
+            for reference in self._saved.pop(target.untyped_storage().data_ptr(), ()):
+                if (saved := reference()) is not None:
+                    saved.value = saved.value.clone()
 
-    def _count_plain(self, name: str, args: tuple, kwargs: dict[str, Any]) -> None:
+    def note(self, tensor: object, **facts: object) -> None:
+        """Note what a rule found out about a tensor, for the rules that get it next: until it is written to, or dies."""
+        if isinstance(tensor, Tensor):
+            now = version_of(tensor)
+            version, known = self._facts.get(tensor, (now, {}))
+            self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
+
+    def noted(self, tensor: Any, fact: str) -> Output:
+        """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
+        version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
+        return facts.get(fact) if facts and version == version_of(tensor) else None
+
+    def count_without_rule(self, name: str, args: tuple, kwargs: Mapping[str, object]) -> None:
+        """Count an operation that is not linear and keeps its plain gradient.
+
+        Raises:
+            NotImplementedError: with ``strict``.
+        """
         if name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2:
             return  # by a constant: linear
-        self.plain[name] += 1
+        self.without_rule[name] += 1
         if self.strict:
             raise NotImplementedError(
                 f"strict=True, and the non-linear operation {name!r} has no rule: its plain gradient would be used. "
                 "Give it a rule, or leave strict off and see the operations counted on the Explanation"
             )
 
-    def _watch(self, module: nn.Module, table: Mapping[str, OpRule]) -> Iterator[Any]:
+    def _watch(self, module: nn.Module, table: RuleTable) -> Iterator[RemovableHandle]:
+        """Yield the hooks that let a table hold inside a module."""
         thread = threading.get_ident()  # other threads may run the same model with other rules
 
-        def enter(*_: Any) -> None:
+        def enter(*_: object) -> None:
             if threading.get_ident() == thread:
-                self._inside.append(table)
+                self.tables.append({**self.tables[-1], **table})
 
-        def leave(*_: Any) -> None:
-            if threading.get_ident() == thread and self._inside:
-                self._inside.pop()
+        def leave(*_: object) -> None:
+            if threading.get_ident() == thread and len(self.tables) > 1:
+                self.tables.pop()
 
         yield module.register_forward_pre_hook(enter)
         yield module.register_forward_hook(leave, always_call=True)
 
 
-def _unreversed(op: Operation, function: Callable, args: tuple) -> tuple[Callable, tuple]:
-    """Turn ``Tensor.__rsub__(a, b)`` into sub(b, a)."""
-    return (out_of_place(op.name, function), (args[1], args[0])) if op.reversed else (function, args)
-
-
-def carries_signal(*values: Any) -> bool:
-    """Whether a gradient passes through any tensor among `values` (looked for in lists, tuples and dicts too)."""
+def carries_signal(*values: object) -> bool:
+    """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
     for value in values:
         if isinstance(value, Tensor):
-            if value.requires_grad and torch.is_grad_enabled():
-                return True
+            if value.requires_grad:
+                return torch.is_grad_enabled()
         elif isinstance(value, (tuple, list)):
             if carries_signal(*value):
                 return True
@@ -246,56 +259,54 @@ def carries_signal(*values: Any) -> bool:
     return False
 
 
-# Whether the backward pass that is running was asked to retain its graph.
-_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+# ------------------------------------------------------------------------------------------ what rules are made of
+Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 
-def _apply_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
-    """What the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
+def _backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+    """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
     if ctx.rule is None:
         raise RuntimeError("a second backward pass through rules: the first one needs retain_graph=True")
-    rule, ctx.rule = ctx.rule, ctx.rule if _keeps_graph() else None
-    with torch._C.DisableTorchFunction():  # the mode is still on if the caller differentiates inside its block
+    rule, ctx.rule = ctx.rule, ctx.rule if backward_keeps_graph() else None
+    with without_torch_functions():  # the mode is still on if the caller differentiates inside its block
         return rule(m)
 
 
 class _CustomBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y, backward, *signals):
+    def forward(ctx: Any, y: list[Tensor], backward: Backward, *signals: Tensor) -> Tensor:
         ctx.rule = backward
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, m):
-        return None, None, *_apply_rule(ctx, m)
+    def backward(ctx: object, m: Tensor) -> Output:
+        return None, None, *_backward_of_rule(ctx, m)
 
 
-def custom_backward(y: Tensor, backward: Callable[[Tensor], tuple[Tensor | None, ...]], *signals: Tensor) -> Tensor:
-    """Return the value `y`, whose gradient for each of `signals` is what `backward` makes of the multiplier at y."""
+def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
+    """Return the value ``y``, whose gradient for each of ``signals`` is what ``backward`` makes of the multiplier at y."""
     return _CustomBackward.apply([y], backward, *signals)
 
 
 class _CustomInPlaceBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, y, backward):
+    def forward(ctx: Any, x: Tensor, y: Tensor, backward: Backward) -> Tensor:
         ctx.rule = backward
         ctx.mark_dirty(x)
         return x.copy_(y)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, m):
-        return *_apply_rule(ctx, m), None, None
+    def backward(ctx: object, m: Tensor) -> Output:
+        return *_backward_of_rule(ctx, m), None, None
 
 
-def custom_pointwise_backward(call: OpCall, y: Tensor, backward: Callable[[Tensor], tuple[Tensor]]) -> Tensor:
-    """Return the value `y` of an elementwise operation, in the place of its input if the model asked for that."""
-    return (
-        _CustomInPlaceBackward.apply(call.x, y, backward)
-        if call.in_place
-        else _CustomBackward.apply([y], backward, call.x)
-    )
+def custom_pointwise_backward(call: OpCall, y: Tensor, backward: Backward) -> Tensor:
+    """Return the value ``y`` of an elementwise operation, in the place of its input if the model asked for that."""
+    if call.in_place:
+        return _CustomInPlaceBackward.apply(call.x, y, backward)
+    return _CustomBackward.apply([y], backward, call.x)
 
 
 def in_place_rule(rule: OpRule) -> OpRule:
@@ -304,28 +315,56 @@ def in_place_rule(rule: OpRule) -> OpRule:
     return rule
 
 
-def pointwise_derivative(call: OpCall, x: Tensor) -> Tensor:
-    """Return f'(x) of the pointwise operation f of `call`."""
-    if call.name == "relu":
-        return (x > 0).to(x)
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(call(x).sum(), x)[0]
+def refuse_opaque_models(model: Model) -> None:
+    """Raise for models whose operations Python does not see.
 
-
-def refuse_opaque_models(model: Any) -> None:
-    """Raise for models whose operations Python does not see: TorchScript, torch.compile, DataParallel."""
-    if not isinstance(model, nn.Module):
-        return
-    for name, module in model.named_modules():
-        where = f"module {name!r}" if name else "the model"
+    Raises:
+        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
+    """
+    for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(
-                f"{where} is TorchScript, whose operations cannot be given rules; use the nn.Module it came from"
-            )
-        if hasattr(module, "_orig_mod"):
-            raise TypeError(f"{where} is compiled, so that its operations cannot be given rules; use its `_orig_mod`")
-        if isinstance(module, nn.DataParallel):
-            raise TypeError(
-                f"{where} is DataParallel, which runs on threads that rules do not reach; use its `.module`"
-            )
+            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
+        elif hasattr(module, COMPILED_ATTRIBUTE):
+            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
+        elif isinstance(module, nn.DataParallel):
+            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
+        else:
+            continue
+        name = next(name for name, m in model.named_modules() if m is module)
+        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
+
+
+# ------------------------------------------------------------------------------------------- a problem under rules
+def run_with_rules(
+    problem: Problem, make: Callable[[], _RuleModeType]
+) -> tuple[Tensor, tuple[Tensor, ...], list[_RuleModeType]]:
+    """Return scores ``(N,)``, what arrives at ``problem.x`` with rules at work, and the rules of each model call.
+
+    Args:
+        problem: whose scores are differentiated.
+        make: returns the rules for one call.
+
+    Raises:
+        TypeError: a model whose operations Python does not see.
+    """
+    refuse_opaque_models(problem.model)
+    rows, run = problem.rows, problem.run
+
+    def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
+        z = [t[start:stop] for t in problem.x]
+        with make() as rules:
+            scores, signal = run.gradients(z, rows[start:stop])
+        return rules, scores, signal
+
+    used, scores, signals = zip(*run.batches(len(rows), work))
+    return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
+
+
+def count_operations(used: Iterable[RuleMode]) -> dict[str, dict[str, int]]:
+    """Return how often operations ran by a rule and, non-linear ones, without: details for the explanation."""
+    ruled: Counter[str] = Counter()
+    plain: Counter[str] = Counter()
+    for rules in used:
+        ruled |= rules.applied
+        plain |= rules.without_rule
+    return {"operations_with_rule": dict(ruled), "plain_operations": dict(plain)}

@@ -8,69 +8,82 @@ operations, whatever the layout of the tensors: attention heads, windows or time
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from torchwhy.engine.rules.mode import OpCall, OpRule, RuleMode, SavedTensor, carries_signal
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.rules.mode import OpCall, OpRule, RuleMode, RuleTable, SavedTensor, carries_signal
+from torchwhy.engine.structure import Keywords, Output, map_nested
 
 
 class RecordedRun(RuleMode):
-    """Record the inputs of the operations in `table`, in order; those in `decompositions` are taken apart."""
+    """Record the inputs of the operations in a table, in order; those in ``decompositions`` are taken apart."""
 
     always = True
 
-    def __init__(self, table: Mapping[str, OpRule], decompositions: Mapping[str, OpRule]):
+    def __init__(self, table: RuleTable, decompositions: RuleTable) -> None:
         super().__init__({**dict.fromkeys(table, self._record), **decompositions})
-        self.tape: deque[tuple[str, Any, Any]] = deque()
+        self.tape: deque[tuple[str, tuple, Keywords]] = deque()
 
-    def _record(self, call: OpCall) -> Any:
+    def _record(self, call: OpCall) -> Output:
         y = call.value()
-        keep = lambda v: self.hold(v) if isinstance(v, Tensor) else v  # noqa: E731
-        self.tape.append((call.name, map_nested(keep, call.args), map_nested(keep, call.kwargs)))
+        self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
         return y
+
+    def _keep(self, value: object) -> Output:
+        return self.save_for_backward(value) if isinstance(value, Tensor) else value
 
 
 class PairedRules(RuleMode):
-    """Run `table`'s rules with the recorded run at their side, in ``call.base``."""
+    """Run a table's rules with the recorded run at their side, in ``call.base``.
+
+    Args:
+        table: rules by the name of their operation, the same names as were recorded.
+        decompositions: rules that take an operation apart in both runs, so that it is not on the tape.
+        recording: the other run.
+        strict: refuse non-linear operations without a rule.
+
+    ``inverses`` holds the tensors that were computed as 1/σ, for the rule of the product that follows.
+    """
 
     always = True
 
     def __init__(
-        self,
-        table: Mapping[str, OpRule],
-        decompositions: Mapping[str, OpRule],
-        recording: RecordedRun,
-        *,
-        strict: bool = False,
-    ):
+        self, table: RuleTable, decompositions: RuleTable, recording: RecordedRun, *, strict: bool = False
+    ) -> None:
         super().__init__({**table, **decompositions}, strict=strict)
         self.decompositions, self.tape = decompositions, recording.tape
-        self.inverses = WeakIdKeyDictionary()  # what was computed as 1/σ, for the product that follows
+        self.inverses = WeakIdKeyDictionary()
 
-    def _run(self, rule: OpRule, call: OpCall) -> Any:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> Output:
+        """Return what a rule makes of a call and the recorded one that belongs to it.
+
+        Raises:
+            RuntimeError: the recorded run has another operation here, or one of other shapes.
+        """
         if call.name in self.decompositions:
             return rule(call)
         if not self.tape:
             raise _mismatch(f"{call.name!r} ran on the input only")
         name, args, kwargs = self.tape.popleft()
-        unwrap = lambda v: v.value if isinstance(v, SavedTensor) else v  # noqa: E731
-        args, kwargs = map_nested(unwrap, args), map_nested(unwrap, kwargs)
+        args, kwargs = map_nested(_unwrap, args), map_nested(_unwrap, kwargs)
         if name != call.name or _shapes_of(args) != _shapes_of(call.args):
             raise _mismatch(f"{call.name!r} of {_shapes_of(call.args)} met {name!r} of {_shapes_of(args)}")
         if not carries_signal(call.args, call.kwargs):
-            return call() if not call.in_place else call.x.copy_(call.value())
-        call.base = call.beside(args, kwargs)
+            return call.x.copy_(call.value()) if call.in_place else call()
+        call.base = call.with_args(args, kwargs)
         return rule(call)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         if self._depth == 0 and not any(error) and self.tape:
             raise _mismatch(f"{self.tape[0][0]!r} ran on the baseline only")
+
+
+def _unwrap(value: object) -> Output:
+    return value.value if isinstance(value, SavedTensor) else value
 
 
 def _mismatch(what: str) -> RuntimeError:
@@ -80,7 +93,14 @@ def _mismatch(what: str) -> RuntimeError:
     )
 
 
-def _shapes_of(value: Any) -> list[torch.Size]:
+def _shapes_of(values: Iterable[object]) -> list[torch.Size]:
+    """Return the shapes of the tensors among the values, and in their lists, tuples and dicts."""
     found: list[torch.Size] = []
-    map_nested(lambda v: found.append(v.shape) if isinstance(v, Tensor) else None, value)
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value.shape)
+        elif isinstance(value, (tuple, list)):
+            found += _shapes_of(value)
+        elif isinstance(value, dict):
+            found += _shapes_of(value.values())
     return found

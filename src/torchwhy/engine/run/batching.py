@@ -13,6 +13,7 @@ bits. The one exception is a call that runs out of memory, which is repeated wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from torch import Tensor
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.structure import Model
 
 Outcome = TypeVar("Outcome")
 
@@ -53,7 +55,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def budget_of(device: torch.device) -> int:
     """Return the bytes that one call may take on a device: :data:`memory_budget`, or half of a smaller GPU."""
     name = device.type if device.type in memory_budget else "cpu"
-    budget = check_count(f"memory_budget[{name!r}]", memory_budget[name])
+    budget = memory_budget[name]
+    if not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"memory_budget[{name!r}]={budget!r}: expected an int of at least 1, a number of bytes")
     if device.type == "cuda":
         budget = min(budget, torch.cuda.get_device_properties(device).total_memory // 2)
     return budget
@@ -89,17 +93,15 @@ class Batching:
 
     def __init__(
         self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
-        parent: Batching | None = None, model: Any = None,
+        parent: Batching | None = None, model: Model = None,
     ) -> None:  # fmt: skip
         batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
-        self._uncounted_rows = 2 * self._few_rows - 1
-        if all(t.is_floating_point() for t in inputs):
-            row = sum(t.nbytes for t in inputs) / len(inputs[0])
-            small = int(budget_of(self.device) / SMALL_WORK / max(1, row))
-            self._uncounted_rows = max(self._uncounted_rows, min(small, SMALL_ROWS))
+        # of a row of the inputs; tokens, which are integers, may become much
+        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / len(inputs[0])
+        self._row_bytes = max(row, 1.0)
         if parent is None:
             self.plan = CallPlan(batch_size)
         else:
@@ -132,7 +134,8 @@ class Batching:
         with self._bar(total) if self.progress else nullcontext(int) as advance:
             while start < total:
                 left = total - start
-                cost = CallCost() if left > self._uncounted_rows and not self.plan.is_decided else None
+                is_counted = left >= 2 * self._few_rows and not self.plan.is_decided and not self._is_small(left)
+                cost = CallCost() if is_counted else None
                 whole = cost is None and left <= (self.plan.rows or left)
                 size = left if whole else self._rows_of_call(left, is_counted=cost is not None)
                 try:
@@ -148,6 +151,10 @@ class Batching:
                 advance(size)
                 yield result
 
+    def _is_small(self, left: int) -> bool:
+        """Say whether so many rows are one call anyway, by the size of their inputs."""
+        return left <= SMALL_ROWS and left * self._row_bytes * SMALL_WORK <= budget_of(self.device)
+
     def _rows_of_call(self, left: int, *, is_counted: bool) -> int:
         """Return the rows of the next call, when so many are left."""
         most = min(left, self.plan.rows or left)
@@ -155,7 +162,7 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        return min(most, self._few_rows // 2, left // self._few_rows)  # it may take more memory than any other
+        return min(most, self._few_rows // 2, max(1, left // (2 * self._few_rows)))  # it may take more memory than any other
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""

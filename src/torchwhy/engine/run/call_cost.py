@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 
 
-class CallCost(TorchDispatchMode):
+class CallCost(DispatchMode):
     """Count what the operations make while the block lasts, forward and backward.
 
     Attributes:
@@ -27,13 +26,13 @@ class CallCost(TorchDispatchMode):
         self.total = self.largest = self.convolutions = self.multiply_adds = 0
         self.dtype: torch.dtype | None = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func is _CONVOLUTION and args[0].dim() in (4, 5):
             self.convolutions += 1
             self.multiply_adds += out.numel() * args[1][0].numel()
             self.dtype = out.dtype
-        if not any(r.alias_info for r in func._schema.returns):  # neither a view nor in place
+        if makes_new_memory(func):
             for t in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(t, Tensor):
                     size = t.numel() * t.element_size()

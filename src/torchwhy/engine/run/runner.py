@@ -16,21 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
-from torchwhy.engine.layers.hooks import (
+from torchwhy.engine.layers.layer import (
     find_dependent_pair,
     record_activations,
     record_with_grad,
     replace_activations,
     trace_modules,
 )
-from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
-from torchwhy.engine.run.gradients import compute_gradients, gradients_per_target, guard_norm_backward
+from torchwhy.engine.run.autograd import (
+    compute_gradients,
+    enable_grad_for,
+    freeze_parameters,
+    gradients_per_target,
+    guard_norm_backward,
+)
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
-    from torchwhy.engine.layers.resolve import ResolvedLayer
+    from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.problem import Problem, ScoreFunction
 
 GradientFunction = Callable[..., Tensors]
@@ -103,23 +108,23 @@ class ModelRunner:
 
     # ---- one call
 
-    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Return the model's output, or that of the target neuron's layer, for ``z`` ``(M, ...)`` in place of ``x``.
 
         The model runs inside the contexts of this list, and nowhere else.
         """
         p = self.problem
-        z = self._own_memory(z)
         with ExitStack() as contexts:
             if p.precision is not None:
                 contexts.enter_context(autocast_except_head(p.precision, z[0].device, len(rows)))
             if p.batching.plan.optimizations is not None:
                 contexts.enter_context(p.batching.plan.optimizations)
+                z = [p.batching.format(t) for t in z]
             if p.input_layers:
                 values = z if p.to_layer_layout is None else [p.to_layer_layout(t) for t in z]
                 goal = [str(p.neuron)] if p.neuron else []
                 contexts.enter_context(replace_activations(p.input_layers, values, *goal))
-                z = [p.batching.format(t[:1].clone() if p.skip_below else t[rows]) for t in p.inputs.tensors]
+                z = [t[:1] if p.skip_below else t[rows] for t in p.inputs.tensors]
             if p.neuron is None:
                 output = self._call_model(z, rows)
             else:
@@ -127,25 +132,22 @@ class ModelRunner:
         p.tally.evaluations += len(rows)
         return output
 
-    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Any:
-        """Call the model. The default device is the caller's meanwhile."""
+    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
+        """Call the model. The default device is the caller's meanwhile.
+
+        A model may work in place: neither the caller's tensors nor rows that share memory are handed to it.
+        """
         p = self.problem
+        callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
+        z = [t.clone() if 0 in t.stride() or t.untyped_storage().data_ptr() in callers else t for t in z]
+        if p.batching.plan.optimizations is not None:
+            z = [p.batching.format(t) for t in z]
         args = [p.inputs.select(a, rows) for a in p.inputs.args]
         kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
         named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
         device = state.callers_device.get()
         with nullcontext() if device is None else device:
             return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
-
-    def _own_memory(self, z: Sequence[Tensor]) -> list[Tensor]:
-        """Return tensors that a model may work on in place: not the caller's, nor such whose rows share memory."""
-        p = self.problem
-        callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
-        mine = []
-        for t in z:
-            shared = 0 in t.stride() or t.untyped_storage().data_ptr() in callers
-            mine.append(t.clone() if shared else t)
-        return mine if p.batching.plan.optimizations is None else [p.batching.format(t) for t in mine]
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built."""
@@ -197,11 +199,11 @@ class ModelRunner:
             at = [recorded[i] for i in range(len(p.read_layers))]
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
 
-    def first_row(self) -> Any:
+    def first_row(self) -> Output:
         """Return the model's output for the first row of the inputs."""
         p = self.problem
         p.tally.evaluations += 1
-        return self._call_model([t[:1].clone() for t in p.inputs.tensors], p.rows[:1])
+        return self._call_model([t[:1] for t in p.inputs.tensors], p.rows[:1])
 
     def find_dependent_pair(self, layers: Sequence[ResolvedLayer]) -> tuple[ResolvedLayer, ResolvedLayer] | None:
         """Return two of ``layers``, the second of which depends on the first; None if there are none. Runs one row."""
@@ -222,7 +224,7 @@ class ModelRunner:
 
     # ---- as many calls as memory asks for
 
-    def batches(self, total: int, work: Callable[[int, int], Any]) -> Iterator[Any]:
+    def batches(self, total: int, work: Callable[[int, int], object]) -> Iterator[Any]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``; see :meth:`Batching.run`."""
         return self.problem.batching.run(total, work)
 
@@ -256,8 +258,8 @@ class ModelRunner:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            def call() -> Any:
-                return self._call_model([t[a:b].clone() for t in z], rows[a:b])
+            def call() -> Output:
+                return self._call_model([t[a:b] for t in z], rows[a:b])
 
             passed = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
             self.problem.tally.evaluations += b - a

@@ -1,56 +1,51 @@
-"""Faithfulness by taking features away in the order of their attributions.
+"""Faithfulness by removing features in the order of their attributions.
 
-All take Options (see :class:`torchwhy.metrics.Options`) and run the model on the inputs with the features of the
-smallest rank, or of the largest, replaced. Features with equal attributions are taken in a random order (``generator``),
-so that a constant map scores as a random one does.
+All take :class:`torchwhy.metrics.Options` and run the model on the inputs with the features of the largest attributions, or
+of the smallest, replaced. Features with equal attributions are taken in a random order (``generator``), so that a constant
+map scores as a random one does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attribution import Inputs
-from torchwhy.engine.features.masks import FillFunction, evaluate_all
+from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
 from torchwhy.engine.run.checks import check_count
+from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import expand_like, index_rows, to_device
-from torchwhy.metrics.metric_function import (
-    Curve,
-    Options,
-    as_scores,
-    fractions_of,
-    metric,
-    problem_of,
-    reduction,
-    rounding,
-    to_features,
-)
-from torchwhy.problem import Problem
+from torchwhy.metrics.curve import Curve, check_fractions
+from torchwhy.metrics.definition import metric
+from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
+from torchwhy.metrics.removal_curve import removal_curve
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-inf = float("inf")
-BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
+SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
-@metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
+@metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
+@cpu_default_device()
 def deletion(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
     **options: Unpack[Options],
 ) -> Curve:
-    r"""The score as the features are replaced by the baseline, those with the largest attributions first.
+    r"""Compute the score as features are replaced by the baseline, those with the largest attributions first.
 
     :math:`s_{nk} = f(x_n \text{ without its } \lfloor k d / K \rceil \text{ top features})`, k = 0, ..., K. A map that
     names the evidence makes the curve fall at once: its area ``.auc`` (in the units of the score) is small. It is no
@@ -70,20 +65,21 @@ def deletion(
     flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, check_count("steps", steps), remove="top", reduce=reduction(options))
+    return removal_curve(problem, attributions, check_count("steps", steps), remove="top", reduce=reduction(options))
 
 
-@metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1806.07421")
+@metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
+@cpu_default_device()
 def insertion(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
     **options: Unpack[Options],
 ) -> Curve:
-    """The score as features are put back into the baseline, those with the largest attributions first.
+    """Compute the score as features are put back into the baseline, those with the largest attributions first.
 
     The curve of :func:`deletion` from the other side; a large area speaks for the map. For images the authors begin with a
     blurred one: ``baselines=tw.Blur(...)``.
@@ -91,14 +87,19 @@ def insertion(
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal(problem, attributions, check_count("steps", steps), remove="rest", reduce=reduction(options))
+    return removal_curve(problem, attributions, check_count("steps", steps), remove="rest", reduce=reduction(options))
 
 
-@metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:2003.08747")
+@metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:2003.08747")
+@cpu_default_device()
 def irof(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
-    r"""The area over the curve as whole segments are removed in the order of their mean attributions, shape (N,).
+    r"""Compute the area over the curve as whole segments are removed in the order of their mean attributions, shape (N,).
 
     :math:`1 - \frac1d \sum_k \frac{s_{n,k-1} + s_{nk}}{2 s_{n0}}`, one segment at a time: relative to the score of the
     whole input, which must be positive (``softmax=True`` makes it so).
@@ -117,18 +118,22 @@ def irof(
             "feature_mask: irof removes segments; give their numbers, integers that broadcast to the inputs"
         )
     problem = problem_of(model, inputs, target, **options)
-    curve = removal(problem, attributions, None, remove="top", reduce="mean")
+    curve = removal_curve(problem, attributions, None, remove="top", reduce="mean")
     return 1 - curve.auc / _positive(curve.scores[:, 0])
 
 
 @metric(
-    better="lower", span=(-inf, inf), needs="model", paper="arXiv:2202.00449", uses_baselines=False,
-    turned_by=("remove", "bottom"),
-)  # fmt: skip
+    higher_is_better=False,
+    range=(-math.inf, math.inf),
+    paper="arXiv:2202.00449",
+    uses_baselines=False,
+    flipped_by=("remove", "bottom"),
+)
+@cpu_default_device()
 def road(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -136,7 +141,7 @@ def road(
     noise: float = 0.01,
     **options: Unpack[Options],
 ) -> Curve:
-    r"""The score as pixels are removed and imputed from their neighbours (ROAD).
+    r"""Compute the score as pixels are removed and imputed from their neighbours (ROAD).
 
     Removed pixels take the values that solve :math:`x_i = \sum_{j \in N(i)} w_{ij} x_j / \sum_j w_{ij}` over the 8
     neighbours, weights 1/6 beside and 1/12 across, plus Gaussian noise: the model sees neither holes nor their outline,
@@ -162,28 +167,29 @@ def road(
         raise ValueError("inputs: road imputes images, one tensor (N, C, H, W)")
     if remove not in ("top", "bottom"):
         raise ValueError(f"remove={remove!r}: expected 'top' or 'bottom'")
-    shares = fractions_of(fractions, below=0.99)
+    shares = check_fractions(fractions, below=0.99)
     draws = normal_draws(x, problem.generator)
 
-    def fill(index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+    def impute(index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
         if keep.shape[1] != 1:
             raise ValueError("attributions: road removes whole pixels; sum over the channels, .sum(1, keepdim=True)")
         return inpaint_linearly(index_rows(x, rows), keep) + noise * draws[index].to(x)
 
-    return removal(problem, attributions, shares, remove=remove, reduce=reduction(options), fill=fill)
+    return removal_curve(problem, attributions, shares, remove=remove, reduce=reduction(options), impute=impute)
 
 
-@metric(better="lower", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
+@metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1911.03429")
+@cpu_default_device()
 def sufficiency(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    fractions: Sequence[float] = BINS,
+    fractions: Sequence[float] = SHARES,
     **options: Unpack[Options],
 ) -> Tensor:
-    r"""How much of the score is missing with the top features alone, shape (N,).
+    r"""Compute how much of the score is missing with the top features alone, shape (N,).
 
     :math:`\frac1K \sum_k f(x_n) - f(\text{only the top share } q_k \text{ of } x_n)`, in the units of the score; near 0,
     or below, where the top features suffice.
@@ -197,37 +203,39 @@ def sufficiency(
     return _mean_drop(model, inputs, attributions, target, fractions, "rest", options)
 
 
-@metric(better="higher", span=(-inf, inf), needs="model", paper="arXiv:1911.03429")
-def necessity(
-    model: Any,
+@metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1911.03429")
+@cpu_default_device()
+def comprehensiveness(
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    fractions: Sequence[float] = BINS,
+    fractions: Sequence[float] = SHARES,
     **options: Unpack[Options],
 ) -> Tensor:
-    r"""How much of the score is lost without the top features, shape (N,).
+    r"""Compute how much of the score is lost without the top features, shape (N,).
 
-    :math:`\frac1K \sum_k f(x_n) - f(x_n \text{ without its top share } q_k)`, in the units of the score: the authors'
-    comprehensiveness. Arguments as for :func:`sufficiency`.
+    :math:`\frac1K \sum_k f(x_n) - f(x_n \text{ without its top share } q_k)`, in the units of the score.
+    Arguments as for :func:`sufficiency`.
 
     Paper: DeYoung et al. 2020, arXiv:1911.03429, equation 1.
     """
     return _mean_drop(model, inputs, attributions, target, fractions, "top", options)
 
 
-@metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1909.03012")
+@metric(higher_is_better=True, range=(0, 1), paper="arXiv:1909.03012")
+@cpu_default_device()
 def monotonicity(
-    model: Any,
+    model: ModelLike,
     inputs: Inputs,
-    attributions: Any,
+    attributions: AttributionsLike,
     target: TargetLike = None,
     *,
     steps: int = 50,
     **options: Unpack[Options],
 ) -> Tensor:
-    """The share of the steps that do not lower the score as features are added to the baseline, the smallest first, (N,).
+    """Compute the share of the steps that do not lower the score as features are added to the baseline, smallest first, (N,).
 
     1 exactly where the paper's criterion (the score never falls, by more than rounding) holds. Arguments as for
     :func:`deletion`; give ``attributions.abs()`` to order by size alone.
@@ -236,17 +244,22 @@ def monotonicity(
     """
     problem = problem_of(model, inputs, target, **options)
     steps = check_count("steps", steps)
-    curve = removal(problem, attributions, steps, remove="top", reduce=reduction(options))  # read from its end
+    curve = removal_curve(problem, attributions, steps, remove="top", reduce=reduction(options))  # read from its end
     steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
     held = (curve.scores.diff(dim=1) <= rounding(curve.scores, problem)[:, None]) & steps_taken
     return as_scores(held.sum(1).double() / steps_taken.sum(-1), problem)
 
 
-@metric(better="lower", span=(0, inf), needs="model", paper="arXiv:1710.11063")
+@metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1710.11063")
+@cpu_default_device()
 def average_drop(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
-    r"""The share of the score that is lost when only what the map marks is shown: :math:`\max(0, y_n - o_n) / y_n`, (N,).
+    r"""Compute the share of the score that is lost when only what the map marks is shown: :math:`\max(0, y_n - o_n) / y_n`, (N,).
 
     :math:`o_n = f(b + a_n (x_n - b))` with the map's positive part brought to [0, 1] by its maximum; a map without a
     positive part shows nothing. Times 100, and averaged over rows, it is the paper's "average drop %". At most 1 where
@@ -265,11 +278,16 @@ def average_drop(
     return (whole - shown).clamp(min=0) / _positive(whole)
 
 
-@metric(better="higher", span=(0, 1), needs="model", paper="arXiv:1710.11063", yes_or_no=True)
+@metric(higher_is_better=True, range=(0, 1), paper="arXiv:1710.11063", is_binary=True)
+@cpu_default_device()
 def average_increase(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike = None, **options: Unpack[Options]
+    model: ModelLike,
+    inputs: Inputs,
+    attributions: AttributionsLike,
+    target: TargetLike = None,
+    **options: Unpack[Options],
 ) -> Tensor:
-    """1 where the score rises, by more than rounding, when only what the map marks is shown, 0 elsewhere, (N,).
+    """Return 1 where the score rises, by more than rounding, when only what the map marks is shown, 0 elsewhere, (N,).
 
     As :func:`average_drop`; its mean over rows is the paper's "increase in confidence".
     """
@@ -277,56 +295,12 @@ def average_increase(
     return (shown - whole > rounded).to(whole)
 
 
-def removal(
-    problem: Problem,
-    attributions: Any,
-    shares: Tensor | int | None,
-    *,
-    remove: Literal["top", "bottom", "rest"],
-    reduce: Literal["sum", "mean"],
-    fill: Any = None,
-) -> Curve:
-    """Scores with a share of the features replaced.
-
-    Args:
-        problem: where the model is run.
-        attributions: what orders the features.
-        shares: of the features, (S,), or in how many equal steps, at most their number; None removes them one by one.
-        remove: those with the largest attributions, those with the smallest, or all but those with the largest.
-        reduce: how the elements of a feature are put together into what orders it.
-        fill: ``(index, rows, keep)`` → what replaces them in the only input, in place of the baselines.
-
-    Returns:
-        Scores against the shares removed, to the nearest whole feature; for "rest", against those kept.
-    """
-    rated = to_features(problem, attributions, reduce=reduce)
-    ranks = rated.ranks_at_elements(problem.generator)
-    if not isinstance(shares, Tensor):
-        steps = rated.d if shares is None else min(shares, rated.d)
-        shares = torch.linspace(0, 1, steps + 1, dtype=torch.double)
-    d = rated.features.count[:, None]
-    count = (shares.to(d.device) * d.double()).round().long()  # (N, S)
-    once, back = count.unique(dim=1, return_inverse=True)  # in the same order: counts rise
-    if fill is not None:  # which goes by the share; and something must be left to fill from
-        once, back = torch.minimum(count, d - 1), torch.arange(count.shape[1])
-    cuts = d - once if remove == "bottom" else once  # keep those of small rank
-
-    def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        cut = cuts[rows, to_device(index, rows.device)]
-        shown = [index_rows(r, rows) for r in ranks]
-        return tuple(r >= expand_like(cut, r) if remove == "top" else r < expand_like(cut, r) for r in shown)
-
-    filler: FillFunction | None = (
-        None if fill is None else lambda index, rows: (fill(index, rows, masks(index, rows)[0]),)
-    )
-    with problem.open():
-        scores = evaluate_all(problem, masks, (0, once.shape[1]), fill=filler).T[:, back]
-    fractions = once[:, back] / d.double()
-    alike = bool((fractions == fractions[0]).all())
-    return Curve(fractions[0] if alike else fractions, as_scores(scores, problem))
-
-
 def _positive(scores: Tensor) -> Tensor:
+    """Return the scores (N,) of the whole inputs, to which the metric is relative.
+
+    Raises:
+        ValueError: one that is not positive.
+    """
     bad = (scores <= 0).nonzero()[:, 0].tolist()
     if bad:
         raise ValueError(
@@ -337,31 +311,32 @@ def _positive(scores: Tensor) -> Tensor:
 
 
 def _mean_drop(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike, fractions: Sequence[float],
+    model: ModelLike, inputs: Inputs, attributions: AttributionsLike, target: TargetLike, fractions: Sequence[float],
     remove: Literal["top", "rest"], options: Options,
 ) -> Tensor:  # fmt: skip
-    problem, shares = problem_of(model, inputs, target, **options), fractions_of(fractions)
+    """Return the mean loss of score (N,), over shares, without the top features, or with nothing else."""
+    problem, shares = problem_of(model, inputs, target, **options), check_fractions(fractions)
     if shares[0] == 0:
         raise ValueError(f"fractions={fractions!r}: nothing is to be learnt from the share 0")
     whole = torch.tensor([0.0 if remove == "top" else 1.0], dtype=torch.double)
     shares = torch.cat([whole, shares] if remove == "top" else [shares, whole])
-    scores = removal(problem, attributions, shares, remove=remove, reduce=reduction(options)).scores
+    scores = removal_curve(problem, attributions, shares, remove=remove, reduce=reduction(options)).scores
     if remove == "top":
         return (scores[:, :1] - scores[:, 1:]).mean(1)
     return (scores[:, -1:] - scores[:, :-1]).mean(1)
 
 
 def _visible_share(
-    model: Any, inputs: Inputs, attributions: Any, target: TargetLike, options: Options
+    model: ModelLike, inputs: Inputs, attributions: AttributionsLike, target: TargetLike, options: Options
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scores of the inputs, and of the inputs times their maps, and how far they are apart by rounding."""
+    """Return the scores of the inputs, of the inputs times their maps, and how far apart rounding may bring them, (N,) each."""
     problem = problem_of(model, inputs, target, **{"softmax": True, **options})  # type: ignore[arg-type]
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be shown in part; explain by an embedding layer's output")
-    rated = to_features(problem, attributions, reduce="mean")
-    values = rated.values.clamp(min=0)
+    by_feature = to_features(problem, attributions, reduce="mean")
+    values = by_feature.values.clamp(min=0)
     values = values / values.amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-    every = rated.features.element_masks(values, problem.rows)
+    every = by_feature.features.element_masks(values, problem.rows)
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         first = to_device(index, rows.device) == 0

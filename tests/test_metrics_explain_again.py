@@ -1,20 +1,19 @@
-"""The metrics that explain again: robustness, randomization, axioms."""
+"""What is special to the metrics that explain again: robustness, randomization, axioms."""
 
 import copy
 import types
-from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
+from metric_cases import Scene, metrics_that
 from nets import inputs, make
 
 import torchwhy as tw
 from torchwhy import metrics as M
-from torchwhy.metrics import reexplain as again
+from torchwhy.metrics import reexplain
 
 
-@dataclass(kw_only=True, repr=False)
 class Given(tw.Attribution):
     """A method that says what a function of the inputs says, blind to the model."""
 
@@ -39,8 +38,8 @@ def test_sensitivity_and_lipschitz_by_hand():
     x = torch.tensor([[3.0, 4.0, 0, 0, 0]], dtype=torch.double)
     net, settings = make("smooth"), {"radius": 0.5, "n_samples": 7, "generator": 3}
     same = Given(net, says=lambda x: x)
-    problem = again.make_problem(same, x, 1, 3, {})
-    steps = again.steps_in_ball(problem, 0.5)[0][torch.arange(7)].double()
+    problem = reexplain.make_problem(same, x, 1, 3, {})
+    steps = reexplain.steps_in_ball(problem, 0.5)[0][torch.arange(7)].double()
     assert float(steps.abs().max()) <= 0.5 < float(steps.abs().max()) * 1.2
     assert M.local_lipschitz(same, x, 1, **settings).item() == pytest.approx(1)
     assert M.sensitivity_max(same, x, 1, **settings).item() == pytest.approx(steps.norm(dim=1).max().item() / 5)
@@ -49,24 +48,6 @@ def test_sensitivity_and_lipschitz_by_hand():
     assert M.local_lipschitz(doubled, x, 1, **settings).item() == pytest.approx(2)
     generator = torch.Generator().manual_seed(3)  # a generator gives what its seed gives
     assert M.local_lipschitz(doubled, x, 1, radius=0.5, n_samples=7, generator=generator).item() == pytest.approx(2)
-
-
-@pytest.mark.parametrize("method", [tw.Saliency, tw.InputXGradient, tw.IntegratedGradients])
-def test_sensitivity_equals_captum(method):
-    net, x = make("conv"), inputs("conv")
-    ours = method(net)
-    steps = again.steps_in_ball(again.make_problem(ours, x, 1, 5, {}), 0.3)[0][torch.arange(4)].double()
-
-    def perturb(z):
-        return z + steps.repeat(3, 1, 1, 1)
-
-    from captum.metrics import sensitivity_max
-
-    theirs = sensitivity_max(
-        lambda z: (ours.attribute(z[0] if isinstance(z, tuple) else z, 1),), x, perturb, n_perturb_samples=4
-    )
-    found = M.sensitivity_max(ours, x, 1, radius=0.3, n_samples=4, generator=5)
-    torch.testing.assert_close(found, theirs.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_continuity_by_hand():
@@ -126,8 +107,8 @@ def test_randomization_tells_a_method_that_is_blind_to_the_weights(mode):
     assert float(sees.scores[:, 1:].mean()) < 0.6
     after = state(net)
     assert all(torch.equal(before[k], after[k]) for k in before)
-    again_ = M.model_randomization(tw.InputXGradient(net), x, 1, mode=mode, absolute=False)
-    assert torch.equal(sees.scores, again_.scores)
+    once_more = M.model_randomization(tw.InputXGradient(net), x, 1, mode=mode, absolute=False)
+    assert torch.equal(sees.scores, once_more.scores)
 
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
@@ -151,7 +132,7 @@ def test_randomization_by_hand(mode):
 def test_the_twin_is_cut_off_from_the_method():
     net = make("conv")
     method = tw.SmoothGrad(net, of=tw.Saliency(net, layer=net.conv2), generator=torch.Generator().manual_seed(1))
-    other, _ = again.copy_method(method, 1)
+    other, _ = reexplain.copy_method(method, 1)
     assert other.model is not net
     assert other.of.model is other.model
     assert other.of.layer is other.model.conv2
@@ -201,68 +182,6 @@ def test_axioms():
     assert float(M.input_invariance(tw.Saliency(two[0]), two[1], 1).max()) < 1e-9
 
 
-class Frozen(torch.nn.Module):
-    """A network without weights."""
-
-    def forward(self, x):
-        return x.square()
-
-
-AGAIN = [
-    M.sensitivity_max,
-    M.sensitivity_avg,
-    M.local_lipschitz,
-    M.explanation_attack,
-    M.input_invariance,
-    M.random_logit,
-    M.model_randomization,
-]
-
-
-@pytest.mark.parametrize("metric", AGAIN, ids=lambda m: m.__name__)
-def test_a_batch_equals_its_rows_and_data_reaches_the_method(metric):
-    net, x = make("smooth"), inputs("smooth")
-    b = torch.linspace(-1, 1, 5, dtype=torch.double)
-    method = tw.IntegratedGradients(net, n_steps=6)
-    told = {"absolute": False} if metric is M.random_logit else {}
-
-    def number(rows=slice(None), **data):
-        found = metric(method, x[rows], 1, **told, **data)
-        return found.scores if isinstance(found, M.Curve) else found
-
-    whole = number(baselines=b)
-    torch.testing.assert_close(whole, torch.cat([number(slice(i, i + 1), baselines=b) for i in range(3)]))
-    assert not torch.allclose(whole, number())
-    with pytest.raises(TypeError, match="method: expected a method"):
-        metric(net, x, 1)
-    zero = Given(net, says=torch.zeros_like)
-    found = metric(zero, x, 1)
-    found = found.scores if isinstance(found, M.Curve) else found
-    assert bool(found.isnan().all() if metric is not M.local_lipschitz else (found == 0).all())
-
-
-@pytest.mark.parametrize(
-    "call,error,match",
-    [
-        (lambda m, x: M.sensitivity_max(m, x, 1, radius=0), ValueError, "radius=0"),
-        (lambda m, x: M.sensitivity_max(m, x, 1, n_samples=0), ValueError, "n_samples=0"),
-        (lambda m, x: M.continuity(m, x, 1), ValueError, "images"),
-        (lambda m, x: M.model_randomization(m, x, "predicted"), ValueError, "predicted"),
-        (lambda m, x: M.model_randomization(m, x, 1, mode="up"), ValueError, "mode='up'"),
-        (lambda m, x: M.model_randomization(m, x, 1, layers=["foo"]), LookupError, "no layer 'foo'.*first"),
-        (lambda m, x: M.model_randomization(Given(lambda z: z, says=edges), x, 1), TypeError, "no weights"),
-        (lambda m, x: M.model_randomization(tw.Saliency(Frozen()), x, 1), ValueError, "the model: no weights"),
-        (lambda m, x: M.sensitivity_max(tw.FeaturePermutation(m.model), x, 1), ValueError, "depends on the batch"),
-        (lambda m, x: M.non_sensitivity(m.model, x, x, 1, tolerance=1), ValueError, "tolerance"),
-        (lambda m, x: M.completeness_gap(m.model, x, x[:2], 1), ValueError, "2 rows"),
-        (lambda m, x: M.sensitivity_max(Given(m.model, says=edges), x.long(), 1), TypeError, "integers"),
-    ],
-)
-def test_refusals_name_the_argument(call, error, match):
-    with pytest.raises(error, match=match):
-        call(tw.Saliency(make("smooth")), inputs("smooth"))
-
-
 def test_a_methods_own_samples_are_the_same_at_every_call():
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
@@ -274,7 +193,7 @@ def test_a_methods_own_samples_are_the_same_at_every_call():
         assert M.sensitivity_max(method, x, 0, radius=1e-6).max() < 1e-4
         assert method.generator is None
     kernel = tw.IntegratedGradients(twice, n_steps=4)
-    assert again.with_fixed_seed(kernel) is not kernel
+    assert reexplain.with_fixed_seed(kernel) is not kernel
 
 
 class Idle(torch.nn.Module):
@@ -355,25 +274,36 @@ def test_an_attack_keeps_the_class_only_where_there_are_classes():
     )
 
 
-@pytest.mark.parametrize(
-    "call,error,match",
-    [
-        (lambda m, x: M.sensitivity_max(m, x, 1, softmax=True), TypeError, "softmax: unknown"),
-        (lambda m, x: M.random_logit(m, x, 1, batch_size=2), TypeError, "batch_size: unknown"),
-        (lambda m, x: M.sensitivity_max(m, x, 1, baselines=0), TypeError, "baselines: Saliency has no use"),
-        (lambda m, x: M.random_logit(m, x, (1, 2)), ValueError, "target: 2 indices"),
-        (lambda m, x: M.model_randomization(m, x, 1, layers=[]), ValueError, "layers: none"),
-        (lambda m, x: M.explanation_attack(m, x, 1, tolerance=-1.0), ValueError, "tolerance=-1.0"),
-        (lambda m, x: M.input_invariance(m, x, 1, shift=torch.ones(3, 3, 8, 8)), ValueError, "shift: shape"),
-        (lambda m, x: M.input_invariance(m, x, 1, shift=torch.ones(7)), ValueError, "shift: shape"),
-        (lambda m, x: M.continuity(m, x, 1, shifts=1), TypeError, "shifts=1"),
-    ],
-)
-def test_more_refusals_name_the_argument(call, error, match):
-    with pytest.raises(error, match=match):
-        call(tw.Saliency(make("conv")), inputs("conv"))
-
-
 def test_a_shift_of_another_type():
     net, x = make("conv").float(), inputs("conv").float()
     assert float(M.input_invariance(tw.Saliency(net), x, 1, shift=torch.ones(8, dtype=torch.double)).max()) < 1e-4
+
+
+@metrics_that(need="method")
+def test_data_reach_the_method(case):
+    scene = Scene.make()
+    method = tw.IntegratedGradients(scene.net, n_steps=6)
+    plain = case.measure(scene, method=method)
+    told = case.measure(scene, method=method, baselines=scene.b)
+    assert not torch.allclose(plain, told)
+
+
+@pytest.mark.parametrize("metric", [M.sensitivity_max, M.random_logit, M.continuity], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("rows", [3, 5])
+def test_rows_of_data_as_baselines_of_the_method_that_is_asked_again(metric, rows):
+    net, x = make("conv"), inputs("conv")
+    data = torch.randn(rows, *x.shape[1:], generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    method = tw.ExpectedGradients(net, n_samples=4, generator=0)
+    found = metric(method, x, 1, baselines=data)
+    torch.testing.assert_close(found, metric(method, x, 1, baselines=tw.Distribution(data)))
+    smooth = tw.SmoothGrad(net, of=method, n_samples=2, generator=0)
+    torch.testing.assert_close(
+        smooth.attribute(x, 1, baselines=data), smooth.attribute(x, 1, baselines=tw.Distribution(data))
+    )
+
+
+def test_a_mask_of_one_row_is_not_taken_by_rows():
+    net, x = torch.nn.Linear(4, 2).double(), torch.randn(4, 4, dtype=torch.double)
+    mask = torch.tensor([0, 0, 1, 1])  # as many elements as there are rows
+    found = M.sensitivity_max(tw.FeatureAblation(net), x, 0, feature_mask=mask)
+    torch.testing.assert_close(found, M.sensitivity_max(tw.FeatureAblation(net), x, 0, feature_mask=mask[None]))

@@ -2,19 +2,98 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.layers.resolve import ResolvedLayer
-from torchwhy.engine.structure import parts_by_key, replace_part
+from torchwhy.engine.structure import Output, parts_by_key, replace_part
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in a model: one module, one of its calls, one of its tensors.
+
+    Args:
+        module: the module, or its dotted name (``"layer4.1.conv2"``).
+        call: which call of a module that runs several times in one forward pass, from 0.
+        output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``.
+        input: the tensor that goes into the module, not the one that comes out.
+    """
+
+    module: nn.Module | str
+    call: int | None = None
+    output: int | str | None = None
+    input: bool = False
+
+
+LayerLike = Layer | str | nn.Module
+
+
+@dataclass(frozen=True)
+class ResolvedLayer:
+    """A :class:`Layer` found in a model."""
+
+    name: str
+    module: nn.Module
+    call: int | None
+    output: int | str | None
+    input: bool
+
+    def __str__(self) -> str:
+        return f"{'the input of ' if self.input else ''}layer {self.name!r}"
+
+
+def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
+    """Return the place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
+
+    Raises:
+        LookupError: no such layer (with the nearest names), or a module that is not part of the model.
+    """
+    where = layer if isinstance(layer, Layer) else Layer(layer)
+    if isinstance(where.module, str):
+        name = _embedding_layer_name(model) if where.module == "embeddings" else where.module
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            names = [n for n, _ in model.named_modules() if n]
+            near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or names[-5:]
+            raise LookupError(
+                f"layer={name!r}: the model has no such layer; the nearest names are {', '.join(near)}"
+            ) from None
+    elif isinstance(where.module, nn.Module):
+        module = where.module
+        name = next((n for n, m in model.named_modules() if m is module), "")
+        if module is not model and not name:
+            raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
+    else:
+        raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
+    return ResolvedLayer(name, module, where.call, where.output, where.input or input)
+
+
+def _embedding_layer_name(model: nn.Module) -> str:
+    """Return the name of what ``layer="embeddings"`` means.
+
+    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
+    """
+    modules = dict(model.named_modules())
+    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
+    if named:
+        return named[0]
+    says = getattr(model, "get_input_embeddings", None)
+    table = says() if says is not None else None
+    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
+    if len(tables) != 1:
+        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
+        raise LookupError(f"layer='embeddings': the model has {found}")
+    return tables[0]
 
 
 @contextmanager
@@ -28,7 +107,9 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
     """
     me, calls, handles = threading.get_ident(), [0] * len(layers), []
 
-    def watch(i: int, layer: ResolvedLayer, value: Any) -> Any:
+    def watch(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, value: object) -> Any:
+        if threading.get_ident() != me:
+            return None
         calls[i] += 1
         if layer.call is None and calls[i] > 1:
             raise LookupError(
@@ -44,18 +125,15 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
         return None if new is None else replace_part(value, key, new)
 
     def before(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, kwargs: dict) -> Any:
-        new = watch(i, layer, {**dict(enumerate(args)), **kwargs}) if threading.get_ident() == me else None
+        new = watch(i, layer, module, args, {**dict(enumerate(args)), **kwargs})
         return None if new is None else (tuple(new[k] for k in range(len(args))), {k: new[k] for k in kwargs})
-
-    def after(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, output: Any) -> Any:
-        return watch(i, layer, output) if threading.get_ident() == me else None
 
     try:
         for i, layer in enumerate(layers):
             if layer.input:
                 handle = layer.module.register_forward_pre_hook(partial(before, i, layer), with_kwargs=True)
             else:
-                handle = layer.module.register_forward_hook(partial(after, i, layer))
+                handle = layer.module.register_forward_hook(partial(watch, i, layer))
             handles.append(handle)
         yield calls
     finally:
@@ -63,7 +141,7 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             handle.remove()
 
 
-def _select_tensor(layer: ResolvedLayer, value: Any) -> tuple[int | str, Tensor]:
+def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[int | str, Tensor]:
     """Return the tensor that is meant among those that a module passes, and its key there."""
     tensors = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
     if layer.output is not None:
@@ -81,7 +159,9 @@ class _StopForward(Exception):
     """All layers were passed: the rest of the forward pass is not needed."""
 
 
-def record_activations(run: Callable[[], Any], layers: Sequence[ResolvedLayer], *, stop: bool = True) -> list[Tensor]:
+def record_activations(
+    run: Callable[[], object], layers: Sequence[ResolvedLayer], *, stop: bool = True
+) -> list[Tensor]:
     """Return what passes ``layers`` while ``run()`` runs the model, which stops there (``stop=False``: runs to its end).
 
     Raises:
@@ -137,7 +217,7 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
     me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
 
     def keep(layer: ResolvedLayer) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Output) -> Any:
             if threading.get_ident() != me:
                 return None
             call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1
@@ -180,7 +260,7 @@ def record_with_grad(layers: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tens
 
 
 def find_dependent_pair(
-    run: Callable[[], Any], layers: Sequence[ResolvedLayer]
+    run: Callable[[], object], layers: Sequence[ResolvedLayer]
 ) -> tuple[ResolvedLayer, ResolvedLayer] | None:
     """Return two of ``layers``, the second of which depends on the first, by the graph of ``run()``; None without such."""
     with record_with_grad(layers) as seen:

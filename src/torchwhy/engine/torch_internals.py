@@ -1,0 +1,93 @@
+"""Every private name of torch that this package uses, in one place.
+
+What torch does not promise may change in any release. So it is used here alone, under a name that says what is relied on,
+and ``tests/test_torch_internals.py`` has a test of each: a release that changes one of them fails there first.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+TensorSubclass = TypeVar("TensorSubclass", bound=Tensor)
+
+# The classes of modules that differ in their number of dimensions only.
+BatchNormModule = _BatchNorm  # BatchNorm1d to 3d and SyncBatchNorm
+NormModule = _NormBase  # these, and InstanceNorm1d to 3d
+ConvModule = _ConvNd  # convolutions, transposed ones among them
+DropoutModule = _DropoutNd
+AdaptiveAvgPoolModule, AdaptiveMaxPoolModule = _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
+AvgPoolModule, MaxPoolModule = _AvgPoolNd, _MaxPoolNd
+
+# What a module that torch.compile made has, and no other: the module that it was made from.
+COMPILED_ATTRIBUTE = "_orig_mod"
+
+DispatchMode = TorchDispatchMode  # sees every operation that torch computes, below autograd
+NATIVE_FUNCTIONS = torch._C._nn  # where the functions of torch.nn.functional that are not written in Python are
+
+# While open, operations go to no torch function mode, and to no subclass's ``__torch_function__``.
+without_torch_functions = torch._C.DisableTorchFunction
+
+
+def _always() -> bool:
+    return True
+
+
+# Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.
+backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
+# The parameters and the modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
+own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
+# How often a tensor's memory was written to: two equal numbers mean that it was not in between.
+version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
+
+
+def make_wrapper(cls: type[TensorSubclass], like: Tensor, shape: tuple[int, ...]) -> TensorSubclass:
+    """Return a tensor of a subclass that has a shape, the type and the device of ``like``, and no memory."""
+    return Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)  # type: ignore[return-value]
+
+
+def makes_new_memory(operation: torch._ops.OpOverload) -> bool:
+    """Return whether an operation of a dispatch mode writes its result to new memory: it is no view, nor in place."""
+    return not any(result.alias_info for result in operation._schema.returns)
+
+
+def saved_input(node: torch.autograd.graph.Node) -> Tensor:
+    """Return the input that a node of the graph keeps for its backward pass; those of batch and instance norm have one."""
+    return node._saved_input  # type: ignore[attr-defined]
+
+
+def put_buffer(module: nn.Module, name: str, buffer: Tensor) -> None:
+    """Let a buffer that the module has be this tensor: persistent or not, as it was."""
+    module._buffers[name] = buffer
+
+
+@cache
+def body_without_dispatch(function: Callable[..., object]) -> Callable[..., Any] | None:
+    """Return one of torch's Python functions that does not hand itself to a mode, while what it calls does.
+
+    Functions of ``torch.nn.functional`` begin with ``if has_torch_function(...)``: in the twin's globals all functions whose
+    name begins so say no. None for functions that are not written in Python.
+    """
+    if not isinstance(function, types.FunctionType):
+        return None
+
+    def says_no(*_: object) -> bool:
+        return False
+
+    names = [name for name in function.__globals__ if name.startswith("has_torch_function")]
+    space = {**function.__globals__, **dict.fromkeys(names, says_no)}
+    twin = types.FunctionType(function.__code__, space, function.__name__, function.__defaults__, function.__closure__)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin

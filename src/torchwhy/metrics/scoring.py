@@ -1,0 +1,123 @@
+"""What the metrics that run the model share: their options, the question they put to the model, its scores and their rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import torch
+from torch import Tensor
+
+from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.engine.prepare import prepare
+from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.structure import Output
+from torchwhy.problem import Problem
+from torchwhy.targets import DerivedTarget, TargetLike, find_logits
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+ModelLike = object  # a module, a function of tensors or arrays, or a scikit-learn estimator
+
+
+class Options(TypedDict, total=False):
+    """What every metric that runs the model takes, by keyword.
+
+    Args:
+        baselines: the absence of a feature, as for :meth:`torchwhy.Attribution.attribute`; None is zero.
+        feature_mask: which elements are one feature; None makes each element of the attributions one, so that a map
+            ``(N, 1, H, W)`` of an image replaces whole pixels and one of ``(N, 3, H, W)`` single channels of pixels.
+        whole_features: with ``feature_mask``, each element has its feature's whole attribution, as ablation, Shapley
+            values and LIME give it; else a feature's attribution is the sum over its elements.
+        additional_forward_args: further arguments of the model.
+        softmax: score by the class probabilities, not by the model's output; an output that holds them is left as it
+            is.
+        batch_size: the most rows of one model call; None finds it. It does not change the numbers.
+        generator: where random numbers come from, an int or a CPU ``torch.Generator``; 0 unless told, so that a
+            metric gives the same value each time.
+    """
+
+    baselines: Baselines
+    feature_mask: FeatureMasks
+    whole_features: bool
+    additional_forward_args: object
+    softmax: bool
+    batch_size: int | None
+    generator: Seed
+
+
+def reduction(options: Options) -> Literal["sum", "mean"]:
+    """Return how the elements of a feature are put together into its attribution."""
+    return "mean" if options.get("whole_features") else "sum"
+
+
+@dataclass
+class ClassProbability(DerivedTarget):
+    """A target scored by the softmax of the classes, or by the output where the first one holds probabilities."""
+
+    holds_probabilities: bool | None = None
+
+    def select(self, output: Output, rows: Tensor) -> Tensor:
+        """Return probabilities (M,).
+
+        Raises:
+            ValueError: the target is no class, or there is only one.
+        """
+        out = find_logits(output)
+        if self.target.index is None or self.target.neuron is not None or out.dim() != 2:
+            raise ValueError(
+                f"softmax=True: needs a class as the target and an output (N, classes), this one has shape "
+                f"{tuple(out.shape)}; pass softmax=False"
+            )
+        if out.shape[1] == 1:
+            raise ValueError("softmax=True: of an output (N, 1) it is 1 everywhere; pass softmax=False")
+        if self.holds_probabilities is None:  # once: a model's answers are of one kind
+            off = (out.double().sum(1) - 1).abs()
+            near = bool((off < max(1e-3, torch.finfo(out.dtype).eps)).all())
+            self.holds_probabilities = near and bool((out >= 0).all())
+        return self.target.select(out if self.holds_probabilities else out.softmax(1), rows)
+
+
+def problem_of(
+    model: ModelLike, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
+) -> Problem:
+    """Return the checked problem; run the model within its ``open()``.
+
+    Args:
+        model, inputs, target: as for a method.
+        like: the method by whose reading of ``baselines`` it goes.
+        options: see :class:`Options`.
+
+    Raises:
+        TypeError: an unknown option.
+    """
+    unknown = set(options) - set(Options.__annotations__)
+    if unknown:
+        raise TypeError(f"{', '.join(sorted(unknown))}: unknown; the options are {', '.join(Options.__annotations__)}")
+    problem = prepare(
+        model,
+        inputs,
+        target,
+        baselines=options.get("baselines"),
+        uses_baselines=True,
+        baselines_are_rows=like is not None and like.baselines_are_rows,
+        feature_mask=options.get("feature_mask"),
+        additional_forward_args=options.get("additional_forward_args"),
+        batch_size=options.get("batch_size"),
+        generator=options.get("generator", 0),
+        label="metric",
+    )
+    return problem.replace(target=ClassProbability(problem.target)) if options.get("softmax") else problem
+
+
+def as_scores(values: Tensor, problem: Problem) -> Tensor:
+    """Return values in the type of the inputs, at least single precision."""
+    kind = problem.x[0].dtype
+    return values.to(torch.promote_types(kind, torch.float) if kind.is_floating_point else torch.float)
+
+
+def rounding(scores: Tensor, problem: Problem) -> Tensor:
+    """Return how far the scores (N, S) of a row may be apart by the rounding of the model's answers alone, (N,)."""
+    eps = problem.tally.eps * (8 if problem.tally.eps < 1e-5 else 2)  # sums inside are in single precision at least
+    return eps * scores.double().abs().amax(1)

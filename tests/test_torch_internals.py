@@ -1,0 +1,187 @@
+"""What is relied on of torch that torch does not promise: a release that changes it fails here first."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+import torchwhy
+from torchwhy.engine import torch_internals as internals
+
+# attributes of modules, tensors and operations
+PRIVATE = {
+    *("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_orig_mod"),
+    *("_version", "_make_wrapper_subclass", "_schema", "_saved_input"),
+}
+
+
+# files that still use some of these by themselves
+class Seen(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("base", "modules"),
+    [
+        (internals.BatchNormModule, [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm]),
+        (internals.NormModule, [nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm3d]),
+        (internals.ConvModule, [nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d]),
+        (internals.DropoutModule, [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout]),
+        (internals.AdaptiveAvgPoolModule, [nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d]),
+        (internals.AdaptiveMaxPoolModule, [nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d]),
+        (internals.AvgPoolModule, [nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d]),
+        (internals.MaxPoolModule, [nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d]),
+    ],
+    ids=lambda v: v.__name__ if isinstance(v, type) else "",
+)
+def test_modules_of_all_dimensions_have_one_base(base, modules):
+    assert all(issubclass(m, base) for m in modules)
+    assert not issubclass(nn.Linear, base)
+
+
+def test_batch_norm_is_told_from_instance_norm():
+    assert not issubclass(nn.InstanceNorm2d, internals.BatchNormModule)
+
+
+def test_dispatch_modes_see_what_is_computed_and_what_is_a_view():
+    found = {}
+
+    class Watch(internals.DispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found[func.__name__.split(".")[0]] = internals.makes_new_memory(func)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(2, 3)
+    with Watch():
+        x.exp().view(6).add_(1)
+    assert found == {"exp": True, "view": False, "add_": False}
+
+
+def test_functions_that_are_not_written_in_python_are_in_one_place():
+    assert internals.NATIVE_FUNCTIONS.gelu is F.gelu
+    assert callable(internals.NATIVE_FUNCTIONS.max_pool2d_with_indices)
+
+
+def test_modes_do_not_see_what_is_done_without_torch_functions():
+    x = torch.ones(2)
+    with Seen() as seen:
+        with internals.without_torch_functions():
+            x.exp()
+        assert seen.names == []
+        x.exp()
+    assert seen.names == ["exp"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_backward_pass_knows_whether_its_graph_is_kept(keep):
+    found = []
+
+    class Ask(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            found.append(internals.backward_keeps_graph())
+            return g * 2
+
+    x = torch.ones(1, requires_grad=True)
+    torch.autograd.grad(Ask.apply(x), x, retain_graph=keep)
+    assert found == [keep]
+
+
+def test_writing_to_a_tensor_or_a_view_of_it_changes_its_version():
+    x = torch.ones(4)
+    before = internals.version_of(x)
+    x.exp()
+    assert internals.version_of(x) == before
+    x[:2].add_(1)
+    assert internals.version_of(x) > before
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(3).eval(), nn.BatchNorm1d(3).train(), nn.InstanceNorm1d(3)])
+def test_the_node_of_a_norm_keeps_its_input(norm):
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    nodes = [norm(x).grad_fn]
+    while "BatchNorm" not in nodes[-1].name():
+        nodes.append(nodes[-1].next_functions[0][0])
+    torch.testing.assert_close(internals.saved_input(nodes[-1]).flatten(), x.detach().flatten())
+
+
+def test_a_wrapper_has_a_shape_and_no_memory():
+    class Wrapper(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            raise NotImplementedError
+
+    like = torch.ones(1, dtype=torch.double)
+    made = internals.make_wrapper(Wrapper, like, (2, 3))
+    assert type(made) is Wrapper
+    assert (made.shape, made.dtype, made.device) == ((2, 3), like.dtype, like.device)
+    with pytest.raises(NotImplementedError):
+        made + 1
+
+
+def test_a_module_has_its_own_parameters_and_buffers():
+    norm = nn.BatchNorm1d(3)
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), norm)
+    assert not internals.own_parameters(net)
+    assert internals.own_parameters(net[0])["weight"] is net[0].weight
+    assert internals.own_parameters(net[0])["bias"] is None
+    assert list(internals.own_modules(net).values()) == [net[0], norm]
+    keys = list(net.state_dict())
+    other = torch.full((3,), 2.0)
+    internals.put_buffer(norm, "running_var", other)
+    assert norm.running_var is other
+    assert list(net.state_dict()) == keys
+
+
+def test_a_compiled_module_says_what_it_was_made_from():
+    net = nn.Linear(2, 1)
+    made = torch.compile(net, backend="eager")
+    assert getattr(made, internals.COMPILED_ATTRIBUTE) is net
+    assert not hasattr(net, internals.COMPILED_ATTRIBUTE)
+
+
+def test_the_body_of_a_function_hands_what_it_calls_to_the_mode_but_not_itself():
+    x = torch.randn(2, 3)
+    body = internals.body_without_dispatch(F.normalize)
+    with Seen() as seen:
+        found = body(x, dim=1)
+    assert "normalize" not in seen.names
+    assert len(seen.names) > 1
+    torch.testing.assert_close(found, F.normalize(x, dim=1))
+    assert internals.body_without_dispatch(torch.relu) is None
+
+
+def private_names(tree):
+    """The private names of torch that a module imports or looks up, with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+            parts = [*node.module.split("."), *(a.name for a in node.names)]
+        elif isinstance(node, ast.Attribute):
+            parts = ast.unparse(node).split(".")
+            parts = parts if parts[0] in ("torch", "nn", "F") else parts[-1:] if node.attr in PRIVATE else []
+        else:
+            parts = []
+        yield from ((node.lineno, part) for part in parts if part.startswith("_") and not part.startswith("__"))
+
+
+def test_private_names_are_used_in_one_file_only():
+    root, found = Path(torchwhy.__file__).parent, {}
+    for path in sorted(root.rglob("*.py")):
+        names = list(private_names(ast.parse(path.read_text())))
+        if names and path != Path(internals.__file__):
+            found[path.relative_to(root).as_posix()] = names
+    assert not found, f"private names of torch belong into engine/torch_internals.py: {found}"
