@@ -93,29 +93,36 @@ class LIME(SampledFeatureMethod):
 
     def _fit(self, z: Tensor, s: Tensor) -> LinearFit:
         """Return the linear models of scores (m, N) over samples z (m, d)."""
-        w = self._weights(z)
+        w = sample_weights(z, self.distance, self.kernel_width)
         if self.n_features is not None:
             return fit_chosen(z, s, w, self.alpha, self.n_features)
         if self.regularizer == "lasso":
             return fit_lasso(z, s, w, self.alpha)
         return fit_ridge(z, s, w, self.alpha)
 
-    def _weights(self, z: Tensor) -> Tensor:
-        """Return the kernel's weights (m,) of samples z (m, d)."""
-        kept = z.mean(1)
-        if callable(self.distance):
-            w = self.distance(z)
-            if not isinstance(w, Tensor) or w.shape != kept.shape or not bool((w >= 0).all()) or not float(w.sum()) > 0:
-                raise ValueError("distance: the callable must give a non-negative weight for each sample, shape (m,)")
-            return w.to(z)
-        far = 1 - kept.sqrt() if self.distance == "cosine" else (1 - kept).sqrt()
-        width = self.kernel_width or (0.25 if self.distance == "cosine" else 0.75)
-        return (-((far / width) ** 2)).exp()
-
     def _check_settings(self) -> None:
         super()._check_settings()
         if not callable(self.distance) and self.distance not in ("cosine", "l2"):
             raise ValueError(f"distance={self.distance!r}: expected 'cosine', 'l2' or a callable")
+
+
+def sample_weights(
+    z: Tensor, distance: Literal["cosine", "l2"] | Callable[[Tensor], Tensor], width: float | None
+) -> Tensor:
+    """Return the kernel's weights (m,) of samples z (m, d): the more features are missing, the less.
+
+    Raises:
+        ValueError: a callable that gives something else.
+    """
+    kept = z.mean(1)
+    if callable(distance):
+        w = distance(z)
+        if not isinstance(w, Tensor) or w.shape != kept.shape or not bool((w >= 0).all()) or not float(w.sum()) > 0:
+            raise ValueError("distance: the callable must give a non-negative weight for each sample, shape (m,)")
+        return w.to(z)
+    if distance == "cosine":
+        return (-(((1 - kept.sqrt()) / (width or 0.25)) ** 2)).exp()
+    return (-(((1 - kept).sqrt() / (width or 0.75)) ** 2)).exp()
 
 
 def _warn_if_poor(r_squared: Tensor) -> None:

@@ -70,6 +70,10 @@ class KernelSHAP(SampledFeatureMethod):
         if d <= MAX_FEATURES and budget >= 2**d:
             self._rounds(2**d, problem.n_baselines)  # refuses more than max_evaluations
             return self._summary_of_all(all_coalition_scores(problem, features, rows, d, type(self).__name__))
+        return self._sampled(problem, features, rows, d, budget)
+
+    def _sampled(self, problem: Problem, features: Features, rows: Tensor, d: int, budget: int) -> SampledEstimate:
+        """Return the values estimated from pairs of coalitions, ``budget`` evaluations of a row to begin with."""
         ends = score_coalitions(problem, features, torch.tensor([[False], [True]]).expand(2, d), rows)
         total = ends[1] - ends[0] if self.is_complete else None
         k = problem.n_baselines
