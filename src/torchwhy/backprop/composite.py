@@ -15,6 +15,7 @@ from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, mat
 from torchwhy.engine.rules.decompositions import affine_batch_norm
 from torchwhy.engine.rules.mode import OpRule, RuleTable, keep_gradient
 from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, NORMS, POINTWISE, operation
+from torchwhy.engine.structure import Model, Output
 
 AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
@@ -90,7 +91,7 @@ class Composite:
         return replace(self, **changes)
 
     @classmethod
-    def of(cls, rules: Mapping[Any, RuleLike]) -> Composite:
+    def of(cls, rules: Mapping[object, RuleLike]) -> Composite:
         """Return ``EPSILON`` with the rules of a mapping, whose keys are operations, module types or module names."""
         groups: dict[str, dict[Any, RuleLike]] = {name: {} for name in _KEYS}
         for key, rule in _each_key(rules).items():
@@ -101,7 +102,7 @@ class Composite:
         return cls().replace(**groups)
 
 
-def _check_rule(name: str, rule: Any) -> None:
+def _check_rule(name: str, rule: object) -> None:
     """Refuse what is neither a rule nor the name of one."""
     if isinstance(rule, str):
         lookup(RULE_NAMES, rule, name)
@@ -112,20 +113,20 @@ def _check_rule(name: str, rule: Any) -> None:
         )
 
 
-def _each_key(rules: Mapping[Any, RuleLike]) -> dict[Any, RuleLike]:
+def _each_key(rules: Mapping[object, RuleLike]) -> dict[Any, RuleLike]:
     """Return a mapping with one key for each entry of the tuples among the keys."""
     return {key: rule for group, rule in rules.items() for key in (group if isinstance(group, tuple) else (group,))}
 
 
-def _is_operation(key: Any) -> bool:
+def _is_operation(key: object) -> bool:
     return callable(key) and not isinstance(key, type)
 
 
-def _is_module_type(key: Any) -> bool:
+def _is_module_type(key: object) -> bool:
     return isinstance(key, type) and issubclass(key, nn.Module)
 
 
-def _is_name(key: Any) -> bool:
+def _is_name(key: object) -> bool:
     return isinstance(key, str)
 
 
@@ -137,7 +138,7 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a setting as text, functions and classes by their names."""
     if not isinstance(value, dict):
         return repr(value)
@@ -169,7 +170,7 @@ COMPOSITES: dict[str, Composite] = {
 CompositeLike = Composite | Mapping[Any, RuleLike] | str
 
 
-def choose_composite(given: CompositeLike, model: Any) -> Composite:
+def choose_composite(given: CompositeLike, model: Model) -> Composite:
     """Return the composite that is meant: one, its name, ``"auto"``, or a mapping that changes rules of ``"epsilon"``."""
     if isinstance(given, Composite):
         return given
@@ -194,8 +195,8 @@ def _has_attention(modules: Iterable[nn.Module]) -> bool:
 # -------------------------------------------------------------------------------------------- from a composite to tables
 def propagation_of(
     composite: Composite,
-    model: Any,
-    settings: Mapping[str, Any],
+    model: Model,
+    settings: Mapping[str, object],
     *,
     from_input: bool = True,
     strict: bool = False,
@@ -235,7 +236,7 @@ def propagation_of(
     )
 
 
-def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Any:
+def make_rule(rule: RuleLike, settings: Mapping[str, object]) -> Output:
     """Return the rule of a name, with the settings that it takes; a rule as it is."""
     if not isinstance(rule, str):
         return rule
@@ -243,7 +244,7 @@ def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Any:
     return kind(**{name: settings[name] for name in names})
 
 
-def operation_rules(function: Callable[..., Any], rule: AnyRule) -> dict[str, OpRule]:
+def operation_rules(function: Callable[..., object], rule: AnyRule) -> dict[str, OpRule]:
     """Return what a rule changes that was chosen for an operation, in all its spellings."""
     name = operation(function).name
     if isinstance(rule, Pass):
@@ -271,7 +272,7 @@ def gradient_rule(name: str) -> OpRule:
     return affine_batch_norm if name == "batch_norm" else keep_gradient
 
 
-def find_modules(model: Any, key: type[nn.Module] | str) -> list[nn.Module]:
+def find_modules(model: Model, key: type[nn.Module] | str) -> list[nn.Module]:
     """Return the modules of a type, or the one of a name."""
     if not isinstance(model, nn.Module):
         raise TypeError(

@@ -30,7 +30,7 @@ from torchwhy.engine.rules.mode import (
     in_place_rule,
 )
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.structure import Output, map_nested
 
 
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
@@ -123,7 +123,7 @@ def rescale_product(call: OpCall) -> Tensor:
         a, b = (middles[id(s)] for s in signals)
         return custom_backward(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
 
-    def middle_of(value: Any) -> Any:
+    def middle_of(value: object) -> Output:
         return middles.get(id(value), value)
 
     at = call.with_args(map_nested(middle_of, call.args), map_nested(middle_of, call.kwargs))
@@ -237,7 +237,7 @@ def rescale_std(call: OpCall) -> Tensor:
         return torch.sqrt(torch.var(call.x, *call.args[1:], **call.kwargs))
 
 
-def rescale_maximum(call: OpCall) -> Any:
+def rescale_maximum(call: OpCall) -> Output:
     r"""Give the change of what max-pooling and other extremes put out to one input.
 
     If the maximum rose, to where the input has it; if it fell, to where the baseline has it. There
@@ -304,7 +304,7 @@ def _extreme_of_two(call: OpCall) -> Tensor:
     )
 
 
-def _max_pool(call: OpCall) -> Any:
+def _max_pool(call: OpCall) -> Output:
     """Apply the same rule within each window."""
     function: Callable = getattr(F, call.name)
     options = {k: v for k, v in call.kwargs.items() if k != "return_indices" and v is not None}

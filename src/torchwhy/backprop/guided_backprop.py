@@ -22,6 +22,7 @@ from torchwhy.engine.rules.mode import (
 )
 from torchwhy.engine.rules.operations import RECTIFIERS
 from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -38,7 +39,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx: object, m: Tensor) -> Output:
         return m.clamp(min=0), None
 
 

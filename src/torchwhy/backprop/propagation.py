@@ -53,7 +53,7 @@ from torchwhy.engine.rules.operations import (
     Operation,
     out_of_place,
 )
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.structure import Keywords, Output, map_nested
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -98,7 +98,9 @@ class Propagation(RuleMode):
         self.returns_relevance = returns_relevance or first is not None
         self.linear_layer_seen = self.first_layer_seen = False
 
-    def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    def run_operation(
+        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Output:
         """Run an operation without the gradients of trainable parameters, and note what it says of its result."""
         written = args[:1] if op.in_place else ()  # which must be itself
         args = (*written, *map(detach_parameter, args[len(written) :]))
@@ -115,24 +117,24 @@ class Propagation(RuleMode):
     def _may_see_input(self, name: str) -> bool:
         return name in MAY_SEE_INPUT and self.tables[-1].get(name) not in (keep_gradient, pass_rule)  # these know none
 
-    def is_input(self, tensor: Any) -> bool:
+    def is_input(self, tensor: object) -> bool:
         """Return whether a tensor is the model's input, or that rearranged."""
         return isinstance(tensor, Tensor) and (
             (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
         )
 
-    def leave_input(self, value: Any) -> Any:
+    def leave_input(self, value: Any) -> Output:
         """Turn the multiplier that arrives at the input into relevance, for operations other than the first layer."""
         if not (carries_signal(value) and self.is_input(value)):
             return value
         x = value.detach()
         return custom_backward(x, lambda m: (x * m,), value)
 
-    def _note(self, name: str, args: tuple, out: Any) -> None:
+    def _note(self, name: str, args: tuple, out: object) -> None:
         """Note what an operation says of its result, see above."""
         operands = args[0] if args and isinstance(args[0], (tuple, list)) else args
         tensors = [a for a in operands if isinstance(a, Tensor)]
-        facts: dict[str, Any] = {}
+        facts: Keywords = {}
         if name in NONNEGATIVE:
             facts["nonnegative"] = True
         elif name in KEEPS_SIGN and tensors and not (name in ("add", "mul") and _has_number(args[1:])):
@@ -152,7 +154,7 @@ def _has_number(values: tuple) -> bool:
     return any(isinstance(v, (int, float)) for v in values)
 
 
-def detach_parameter(value: Any) -> Any:
+def detach_parameter(value: object) -> Output:
     """Return a trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
     if type(value) is Tensor or value is None:
         return value
@@ -254,7 +256,7 @@ def split_rule(call: OpCall) -> Tensor:
     """Give each factor of a product an equal share (Achtibat et al. 2024, Eq. 16); a gate gets nothing."""
     signals: list[Tensor] = []
 
-    def collect(value: Any) -> None:
+    def collect(value: object) -> None:
         if isinstance(value, Tensor) and carries_signal(value):
             signals.append(value)
 
@@ -264,7 +266,7 @@ def split_rule(call: OpCall) -> Tensor:
     ranks = [call.mode.noted(s, "gate") or 0 for s in signals]
     gate = signals[ranks.index(max(ranks))] if len(set(ranks)) > 1 else None
 
-    def change(value: Any) -> Any:
+    def change(value: object) -> Output:
         if not isinstance(value, Tensor):
             return value
         if gate is None:

@@ -48,6 +48,7 @@ from torchwhy.engine.rules.mode import (
 )
 from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, Operation
 from torchwhy.engine.rules.paired_run import PairedRules
+from torchwhy.engine.structure import Output
 
 Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
 LazyParts = Callable[[], Parts]
@@ -61,7 +62,9 @@ MOVES = STRUCTURAL - {"cat", "stack", "hstack", "vstack", "dstack", "column_stac
 class RevealCancel(PairedRules):
     """The rules of RevealCancel, and what they know of tensors: their parts, and whether a linear operation made it."""
 
-    def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    def run_operation(
+        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
+    ) -> Output:
         """Run an operation; one that moves elements moves the parts of its input too, when they are asked for."""
         moves = op.name in MOVES and args and not carries_signal(args[1:], kwargs)
         parts = self.noted(args[0], "parts") if moves else None
@@ -120,12 +123,12 @@ def scaled(parts: Parts, by: Any) -> Parts:
     return parts[0] * up + parts[1] * down, parts[1] * up + parts[0] * down
 
 
-def is_constant(value: Any) -> bool:
+def is_constant(value: object) -> bool:
     """Return whether nothing of the input reaches a value: a number, a parameter."""
     return not isinstance(value, Tensor) or value.grad_fn is None
 
 
-def note_parts(call: OpCall, y: Any, lazy: LazyParts) -> Any:
+def note_parts(call: OpCall, y: object, lazy: LazyParts) -> Output:
     """Return ``y``, the result of a linear operation, with a note of how its parts are made."""
     call.mode.note(y, parts=cache(lazy), linear=True)
     return y

@@ -32,7 +32,7 @@ class GradientBased(Attribution):
         *,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
-        additional_forward_args: Any = None,
+        additional_forward_args: object = None,
     ) -> list[Any]:
         """Return what :meth:`attribute` gives for each of several targets, from one forward pass of the model.
 

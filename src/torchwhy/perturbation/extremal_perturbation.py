@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
+from torchwhy.engine.structure import Output
 from torchwhy.perturbation.smooth_masks import SmoothMasks, blend_levels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -171,7 +172,7 @@ class MaskSearch:
 class Contrast(DerivedTarget):
     """A target that is an index, minus the largest of the other outputs."""
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return scores (M,)."""
         scores, out = self.target.select(output, rows), find_logits(output)
         index = self.target.index

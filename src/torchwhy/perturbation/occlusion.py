@@ -63,7 +63,7 @@ class Occlusion(Attribution):
             _check_sizes(name, getattr(self, name))
 
 
-def _is_per_input(setting: Any) -> bool:
+def _is_per_input(setting: object) -> bool:
     """Say whether a setting is a tuple with one setting for each input."""
     return isinstance(setting, (tuple, list)) and any(isinstance(s, (tuple, list)) or s is None for s in setting)
 
@@ -87,7 +87,7 @@ def _per_input(name: str, setting: Any, n: int) -> Sequence[Any]:
     return setting
 
 
-def _sliding_windows(shape: tuple[int, ...], size: Any, step: Any) -> SlidingWindows:
+def _sliding_windows(shape: tuple[int, ...], size: object, step: object) -> SlidingWindows:
     """Return the checked windows over an input with rows of this shape."""
     size = _full("sliding_window_shapes", size, shape, shape)
     step = (1,) * len(shape) if step is None else _full("strides", step, shape, size)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.engine.features.masks import evaluate_masks
+from torchwhy.engine.structure import Output
 from torchwhy.perturbation.rise_masks import RandomGridMasks
 from torchwhy.perturbation.rise_moments import PlainMoments, ReducedMoments
 from torchwhy.perturbation.sampling import SamplingMethod
@@ -98,6 +99,6 @@ def _add_scores(sums: PlainMoments | ReducedMoments, masks: RandomGridMasks, fir
 class EveryOutput(DerivedTarget):
     """All outputs of a row, whatever the target."""
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return scores (M, classes)."""
         return logits_per_row(output, len(rows)).reshape(len(rows), -1)

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.mode import OpCall, carries_signal, custom_backward
+from torchwhy.engine.structure import Output
 from torchwhy.engine.torch_internals import body_without_dispatch
 
 
-def decompose_body(call: OpCall) -> Any:
+def decompose_body(call: OpCall) -> Output:
     """Run the Python body of a torch function, operation by operation."""
     body = body_without_dispatch(call.function)
     if body is None:
@@ -226,7 +227,7 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
         return y, *(torch.stack([state[k] for state in last]) for k in range(len(states)))
 
 
-def decompose_cell(call: OpCall) -> Any:
+def decompose_cell(call: OpCall) -> Output:
     """Run ``nn.LSTMCell``, ``nn.GRUCell`` and ``nn.RNNCell`` as one step of their layer."""
     x, hidden, *w = call.args
     state = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchwhy.engine.structure import Keywords, Output
 from torchwhy.engine.torch_internals import NATIVE_FUNCTIONS
 
 SYNONYMS = {
@@ -305,7 +306,7 @@ def out_of_place(name: str, function: Callable) -> Callable:
     raise NotImplementedError(f"no out-of-place twin of torch's {original!r} is known")
 
 
-def bind_arguments(op: Operation, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def bind_arguments(op: Operation, args: tuple, kwargs: Mapping[str, object]) -> tuple[tuple, Keywords]:
     """Give the positional arguments after the first their names, where the operation's signature is known."""
     names = op.signature
     if not names:
@@ -343,7 +344,7 @@ class OpCall:
         self,
         mode: Any,
         op: Operation,
-        function: Callable[..., Any],
+        function: Callable[..., Output],
         args: tuple,
         kwargs: Mapping[str, Any],
         *,
@@ -353,7 +354,7 @@ class OpCall:
         self.args, self.kwargs = bind_arguments(op, args, kwargs)
         self.x = self.args[0] if self.args else None
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Output:
         """Evaluate the operation; ``args`` stand in for its first positional arguments."""
         return self.function(*args, *self.args[len(args) :], **self.kwargs)
 
@@ -364,18 +365,18 @@ class OpCall:
         in_place = getattr(torch, f"{self.name}_", None)
         return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
 
-    def value(self) -> Any:
+    def value(self) -> Output:
         """Evaluate the operation without autograd."""
         with torch.no_grad():
             return self.function(*self.args, **self.kwargs)
 
-    def second(self, *names: str) -> Any:
+    def second(self, *names: str) -> Output:
         """Return the second argument: by its place, else by the first of these names that it has; None if it is not given."""
         if len(self.args) > 1:
             return self.args[1]
         return next((self.kwargs[name] for name in names if name in self.kwargs), None)
 
-    def with_args(self, args: tuple, kwargs: dict[str, Any]) -> OpCall:
+    def with_args(self, args: tuple, kwargs: dict[str, object]) -> OpCall:
         """Return the same operation with other arguments, and no recorded one beside it."""
         other = object.__new__(OpCall)
         other.mode, other.name, other.function, other.in_place = self.mode, self.name, self.function, self.in_place
@@ -383,5 +384,5 @@ class OpCall:
         return other
 
 
-OpRule = Callable[[OpCall], Any]
+OpRule = Callable[[OpCall], Output]
 RuleTable = Mapping[str, OpRule]

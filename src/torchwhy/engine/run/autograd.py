@@ -13,6 +13,7 @@ from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
     BatchNormModule,
     DropoutModule,
@@ -25,7 +26,7 @@ from torchwhy.engine.torch_internals import (
 What = str | Sequence[object]
 
 
-def _acquire(thing: Any, switch: Callable[[bool], Any], during: bool) -> int:
+def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
     """Hold a thing, under the lock: the first holder switches it, the last one switches it back."""
     held = state.held.get(id(thing))
     if held is None:
@@ -59,7 +60,7 @@ class HeldModel:
 
     __slots__ = ("device", "mine", "noisy", "recurrent")
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.recurrent = False
@@ -93,7 +94,7 @@ class HeldModel:
 
 
 @contextmanager
-def freeze_parameters(model: Any) -> Iterator[HeldModel]:
+def freeze_parameters(model: Model) -> Iterator[HeldModel]:
     """Compute no gradient for the parameters while open, in any thread; the last one out restores them.
 
     With them the buffers of modules in training mode are put back: a batch norm counts what passes it.
@@ -147,7 +148,7 @@ def _without_cudnn() -> Iterator[None]:
 
 
 @contextmanager
-def isolated(model: Any) -> Iterator[HeldModel]:
+def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with mode, torch.no_grad(), freeze_parameters(model) as held:
@@ -159,7 +160,7 @@ def isolated(model: Any) -> Iterator[HeldModel]:
 
 
 @contextmanager
-def enable_grad_for(model: Any, device: torch.device) -> Iterator[None]:
+def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with mode, torch.enable_grad():

@@ -25,6 +25,7 @@ from torch import Tensor
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.structure import Model
 
 Outcome = TypeVar("Outcome")
 
@@ -92,7 +93,7 @@ class Batching:
 
     def __init__(
         self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
-        parent: Batching | None = None, model: Any = None,
+        parent: Batching | None = None, model: Model = None,
     ) -> None:  # fmt: skip
         batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.device, self.graph, self.model = inputs[0].device, graph, model
@@ -161,7 +162,7 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        return min(most, self._few_rows // 2, left // self._few_rows)  # it may take more memory than any other
+        return min(most, self._few_rows // 2, max(1, left // (2 * self._few_rows)))  # it may take more memory than any other
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
