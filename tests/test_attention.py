@@ -9,7 +9,8 @@ from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 import torchwhy as tw
-from torchwhy.attention.capture import Attentions, by_head
+from torchwhy.attention.capture import AttentionCapture
+from torchwhy.attention.selection import by_head
 from torchwhy.models import shapes, shapes_vit
 
 TOKENS, HEADS, WIDTH = 6, 2, 8
@@ -156,14 +157,14 @@ def test_rollout_on_torchvision_vit():
 def test_relevance_on_torchvision_vit_by_finite_differences():
     """The gradient by one entry of a matrix: a change of that entry, made inside the softmax's result."""
     net, x = vit().double(), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.double)
-    with Attentions(graph=True) as seen:
+    with AttentionCapture(graph=True) as captured:
         score = net(x)[0, 3]
-    gradients = torch.autograd.grad(score, seen.found)
+    gradients = torch.autograd.grad(score, captured.matrices)
 
-    class Nudged(Attentions):
+    class Nudged(AttentionCapture):
         def _softmax(self, call):
             a = super()._softmax(call)
-            if len(self.found) == self.layer:
+            if len(self.matrices) == self.layer:
                 a.data[0, 1, 2, 5] += self.by
             return a
 
@@ -175,7 +176,9 @@ def test_relevance_on_torchvision_vit_by_finite_differences():
             with torch.no_grad(), nudged:
                 scores.append(net(x)[0, 3].item())
         assert gradients[layer][0, 1, 2, 5].item() == pytest.approx((scores[0] - scores[1]) / 2e-6, rel=1e-4, abs=1e-9)
-    expected = reference.relevance([a[0].detach() for a in seen.found], [g[0] for g in gradients]) - torch.eye(17)
+    expected = reference.relevance([a[0].detach() for a in captured.matrices], [g[0] for g in gradients]) - torch.eye(
+        17
+    )
     got = tw.AttentionRelevance(net, upsample=False).attribute(x, 3)
     assert torch.allclose(got[0, 0], expected[0, 1:].view(4, 4))
 
@@ -255,10 +258,10 @@ def test_models_without_usable_attention_are_refused():
     with pytest.raises(IndexError, match="heads: there is no 2"):
         tw.AttentionRollout(net, heads=[2]).attribute(rows())
     for bad in ([], ["blocks.0"], 1.5):
-        with pytest.raises(ValueError, match=r"layers=.* expected numbers from 0 to 2"):
-            tw.AttentionRollout(net, layers=bad).attribute(rows())
-        with pytest.raises(ValueError, match=r"heads=.* expected numbers from 0 to 1"):
-            tw.RawAttention(net, heads=bad).attribute(rows())
+        with pytest.raises(ValueError, match=r"layers=.* expected a number from 0 on, or a list of them"):
+            tw.AttentionRollout(net, layers=bad)
+        with pytest.raises(ValueError, match=r"heads=.* expected a number from 0 on"):
+            tw.RawAttention(net, heads=bad)
     with pytest.raises(ValueError, match="index 77 is out of range"):
         tw.AttentionRollout(net).attribute(rows(), 77)
     with pytest.raises(IndexError, match="token=6"):
@@ -299,10 +302,10 @@ def test_the_model_is_left_as_it_was_and_other_softmaxes_are_no_attention():
 
     net = Sharp()
     before = [p.clone() for p in net.parameters()]
-    with Attentions() as seen:
+    with AttentionCapture() as captured:
         net(rows())
-    assert len(seen.found) == 3
-    assert by_head(seen.found[0], 3).shape == (3, HEADS, TOKENS, TOKENS)
+    assert len(captured.matrices) == 3
+    assert by_head(captured.matrices[0], 3).shape == (3, HEADS, TOKENS, TOKENS)
     tw.AttentionRelevance(net).attribute(rows(), 0)
     assert all(torch.equal(a, b) and b.grad is None and b.requires_grad for a, b in zip(before, net.parameters()))
     with pytest.raises(ValueError, match="out of range"):

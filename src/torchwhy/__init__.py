@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from torchwhy.shapley.owen_values import OwenValues as OwenValues
     from torchwhy.shapley.linear_shap import LinearSHAP as LinearSHAP
     from torchwhy.attention.rollout import AttentionRollout as AttentionRollout
-    from torchwhy.attention.rollout import RawAttention as RawAttention
+    from torchwhy.attention.raw_attention import RawAttention as RawAttention
     from torchwhy.attention.flow import AttentionFlow as AttentionFlow
     from torchwhy.attention.relevance import AttentionRelevance as AttentionRelevance
     from torchwhy.attention.alti import ALTI as ALTI
@@ -193,7 +193,8 @@ _HOME = {
     "backprop.excitation": ["ExcitationBackprop"],
     "backprop.linear_approximation": ["LinearApproximation"],
     "counterfactual.counterfactual": ["Counterfactual"],
-    "attention.rollout": ["AttentionRollout", "RawAttention"],
+    "attention.rollout": ["AttentionRollout"],
+    "attention.raw_attention": ["RawAttention"],
     "attention.flow": ["AttentionFlow"],
     "attention.relevance": ["AttentionRelevance"],
     "attention.alti": ["ALTI"],

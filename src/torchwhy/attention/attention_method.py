@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from torchwhy.attention.capture import Attentions, Which, select
+from torchwhy.attention.capture import AttentionCapture
+from torchwhy.attention.selection import Indices, check_indices, index_list, select_matrices
 from torchwhy.attribution import Attribution
 from torchwhy.engine.layers.grid_layout import resize_maps, spatial_shape, token_grid
 from torchwhy.engine.prepare import LayerRole
@@ -16,6 +17,8 @@ from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
+
+Fusion = Literal["mean", "max", "min"]
 
 
 class AttentionMethod(Attribution):
@@ -39,8 +42,8 @@ class AttentionMethod(Attribution):
         IndexError: no such layer, head or token.
     """
 
-    layers: Which = None
-    heads: Which = None
+    layers: Indices = None
+    heads: Indices = None
     token: int | Sequence[int] | None = None
     upsample: bool = True
     grid: tuple[int, int] | None = None
@@ -49,24 +52,28 @@ class AttentionMethod(Attribution):
     needs_float_inputs: ClassVar[bool] = False  # token ids are as good as any input
     gives_one_map: ClassVar[bool] = True
     layer_role: ClassVar[LayerRole] = "own"
-    capture: ClassVar[type[Attentions]] = Attentions
+    capture: ClassVar[type[AttentionCapture]] = AttentionCapture
 
-    def matrices(self, seen: Any, n: int) -> list[Tensor]:
-        """The matrices ``(n, heads, T, T)`` of the chosen layers and heads, from a run of n rows."""
-        return select([m.detach() for m in seen.found], self.layers, self.heads, n)
+    def matrices(self, captured: AttentionCapture, n: int) -> list[Tensor]:
+        """Return the matrices ``(n, heads, T, T)`` of the chosen layers and heads, from a run of n rows."""
+        return select_matrices([m.detach() for m in captured.matrices], self.layers, self.heads, n)
 
-    def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:
-        """What the output tokens ``tokens`` owe to each input token, ``(n, T)``, from matrices ``(n, heads, T, T)``."""
+    def mix(self, attentions: list[Tensor], gradients: list[Tensor], tokens: Tensor) -> Tensor:
+        """Return what the output tokens ``tokens`` owe to each input token, ``(n, T)``.
+
+        Args:
+            attentions: matrices ``(n, heads, T, T)`` of the chosen layers.
+            gradients: the gradients of the score by these, for methods that need them.
+            tokens: the output tokens that are explained.
+        """
         raise NotImplementedError
 
     def _attribute(self, problem: Problem) -> Tensors:
-        if self.layer is not None:
-            raise ValueError("layer: attention methods choose the model's attentions by their order, layers=[...]")
         refuse_opaque_models(problem.model)
 
         def work(a: int, b: int) -> Tensor:
-            attentions, slopes = self._run(problem, a, b)
-            return self.mix(attentions, slopes, self._tokens(problem, attentions[0]))
+            attentions, gradients = self._run(problem, a, b)
+            return self.mix(attentions, gradients, self._output_tokens(problem, attentions[0]))
 
         with enable_grad_for(problem.model, problem.x[0].device) if self.needs_gradient else torch.no_grad():
             values = problem.run.concatenated(problem.n, work).detach()
@@ -78,31 +85,31 @@ class AttentionMethod(Attribution):
         return (resize_maps(maps, size) if self.upsample else maps,)
 
     def _run(self, problem: Problem, a: int, b: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The chosen matrices of rows a to b, and the derivatives of their scores by them if the method needs these."""
+        """Return the chosen matrices of rows a to b - 1, and the gradients of the scores by them if the method needs these."""
         z, rows = [t[a:b] for t in problem.x], problem.rows[a:b]
         scores = None
-        with self.capture(graph=self.needs_gradient) as seen:
+        with self.capture(graph=self.needs_gradient) as captured:
             if self.needs_gradient or problem.target.given is not None:  # a wrong target is refused by all methods
                 scores = problem.run.scores_with_graph(z, rows)
             else:
                 problem.run.outputs(z, rows)
-        attentions = self.matrices(seen, len(rows))
+        attentions = self.matrices(captured, len(rows))
         if scores is None or not self.needs_gradient:
             return attentions, []
         if not scores.requires_grad:
             raise ValueError(
                 "the target does not depend on the attention in a differentiable way: choose another target"
             )
-        gradients = torch.autograd.grad(scores.sum(), seen.found, allow_unused=True)
-        slopes = [torch.zeros_like(m) if g is None else g for m, g in zip(seen.found, gradients)]
-        return attentions, select(slopes, self.layers, self.heads, len(rows))
+        found = torch.autograd.grad(scores.sum(), captured.matrices, allow_unused=True)
+        gradients = [torch.zeros_like(m) if g is None else g for m, g in zip(captured.matrices, found)]
+        return attentions, select_matrices(gradients, self.layers, self.heads, len(rows))
 
-    def _tokens(self, problem: Problem, attention: Tensor) -> Tensor:
-        """The output tokens that are explained."""
+    def _output_tokens(self, problem: Problem, attention: Tensor) -> Tensor:
+        """Return the output tokens that are explained."""
         count = attention.shape[-1]
         if self.token is not None:
-            tokens = [self.token] if isinstance(self.token, int) else list(self.token)
-            if not tokens or not all(-count <= t < count for t in tokens):
+            tokens = index_list(self.token)
+            if not all(-count <= t < count for t in tokens):
                 raise IndexError(f"token={self.token!r}: the model has {count} tokens (0 to {count - 1})")
         elif problem.x[0].dim() == 4:
             extra = self._grid(count, spatial_shape(problem.x[0]))[2]
@@ -113,7 +120,7 @@ class AttentionMethod(Attribution):
         return torch.tensor(tokens, device=attention.device) % count
 
     def _grid(self, count: int, size: tuple[int, ...]) -> tuple[int, int, int]:
-        """The grid's height and width, and how many tokens come before it."""
+        """Return the grid's height and width, and how many tokens come before it."""
         if self.grid is not None:
             h, w = self.grid
             if not 0 <= count - h * w < count:
@@ -126,17 +133,24 @@ class AttentionMethod(Attribution):
             )
         return found.size[0], found.size[1], found.extra
 
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.layer is not None:
+            raise ValueError("layer: attention methods choose the model's attentions by their order, layers=[...]")
+        for name in ("layers", "heads", "token"):
+            check_indices(name, getattr(self, name))
+        if self.grid is not None and not (len(self.grid) == 2 and all(n > 0 for n in self.grid)):
+            raise ValueError(f"grid={self.grid!r}: expected the height and the width of the grid of patches, or None")
 
-def fuse(attention: Tensor, how: str) -> Tensor:
-    """One matrix ``(n, T, T)`` from the heads' ``(n, heads, T, T)``."""
+
+def fuse_heads(attention: Tensor, how: Fusion) -> Tensor:
+    """Return one matrix ``(n, T, T)`` from the heads' ``(n, heads, T, T)``."""
     if how == "mean":
         return attention.mean(1)
-    if how not in ("max", "min"):
-        raise ValueError(f"head_fusion={how!r}: expected 'mean', 'max' or 'min'")
     return attention.amax(1) if how == "max" else attention.amin(1)
 
 
 def with_residual(matrix: Tensor) -> Tensor:
-    """(A + I) / 2, its rows divided by their sums, ``(n, T, T)``."""
+    """Return (A + I) / 2, its rows divided by their sums, ``(n, T, T)``."""
     matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     return matrix / matrix.sum(-1, keepdim=True)

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.attention.attention_method import AttentionMethod, fuse, with_residual
-from torchwhy.attention.rollout import Fusion
+from torchwhy.attention.attention_method import AttentionMethod, Fusion, fuse_heads, with_residual
 
 WHOLE = 2**30  # scipy's flows are whole numbers
 
@@ -32,15 +31,15 @@ class AttentionFlow(AttentionMethod):
 
     paper: ClassVar[str] = "arXiv:2005.00928"
 
-    def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:
-        """The flows of each row."""
-        layers = torch.stack([with_residual(fuse(a, self.head_fusion)) for a in attentions], 1)
-        flows = [_flows(row, tokens.tolist()) for row in layers.double().cpu().numpy()]
+    def mix(self, attentions: list[Tensor], gradients: list[Tensor], tokens: Tensor) -> Tensor:
+        """Return the largest flows of each row."""
+        layers = torch.stack([with_residual(fuse_heads(a, self.head_fusion)) for a in attentions], 1)
+        flows = [_largest_flows(row, tokens.tolist()) for row in layers.double().cpu().numpy()]
         return torch.from_numpy(np.array(flows)).to(attentions[0])
 
 
-def _flows(layers: np.ndarray, tokens: list[int]) -> list[float]:
-    """The flow to each input token, from matrices ``(L, T, T)``, first layer first."""
+def _largest_flows(layers: np.ndarray, tokens: list[int]) -> list[float]:
+    """Return the flow to each input token, from matrices ``(L, T, T)``, first layer first."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import maximum_flow
 

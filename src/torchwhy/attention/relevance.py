@@ -23,11 +23,11 @@ class AttentionRelevance(AttentionMethod):
     needs_gradient: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2103.15679"
 
-    def mix(self, attentions: list[Tensor], slopes: list[Tensor], tokens: Tensor) -> Tensor:
-        """The chosen rows of R − I: row · (I + A_L) ⋯ (I + A_1), from the last layer down."""
+    def mix(self, attentions: list[Tensor], gradients: list[Tensor], tokens: Tensor) -> Tensor:
+        """Return the chosen rows of R − I: row · (I + A_L) ⋯ (I + A_1), from the last layer down."""
         size = attentions[0].shape[-1]
         start = torch.eye(size, dtype=attentions[0].dtype, device=attentions[0].device)[tokens]
         rows = start.expand(len(attentions[0]), -1, -1)
-        for a, g in zip(reversed(attentions), reversed(slopes)):
+        for a, g in zip(reversed(attentions), reversed(gradients)):
             rows = rows + rows @ (g * a).clamp(min=0).mean(1)
         return (rows - start).mean(1)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from torchwhy.engine.layers.layer import ResolvedLayer
 
-BATCH_STATISTICS = (
+BATCH_NORM_MODULES = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
-NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, *BATCH_STATISTICS)
+NORM_MODULES = (nn.LayerNorm, nn.GroupNorm, *BATCH_NORM_MODULES)
 CONVOLUTION_MODULES = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -53,4 +53,4 @@ def result_layer(layer: ResolvedLayer) -> ResolvedLayer:
 
 def _has_fixed_statistics(module: nn.Module) -> bool:
     """Say whether a module is a norm whose mean and variance do not depend on what comes in."""
-    return isinstance(module, BATCH_STATISTICS) and module.running_mean is not None and not module.training
+    return isinstance(module, BATCH_NORM_MODULES) and module.running_mean is not None and not module.training

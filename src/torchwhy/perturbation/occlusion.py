@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import SlidingWindows, score_drops
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
+
+Size = int | Sequence[int]  # of a window or a step: of all dimensions but the first, or of the last ones
+SizePerInput = Size | Sequence[Size | None] | None
 
 
 class Occlusion(Attribution):
@@ -36,8 +39,8 @@ class Occlusion(Attribution):
     Paper: Zeiler & Fergus 2014, arXiv:1311.2901, section 4.2.
     """
 
-    sliding_window_shapes: Any
-    strides: Any = None
+    sliding_window_shapes: SizePerInput
+    strides: SizePerInput = None
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True
@@ -63,50 +66,53 @@ class Occlusion(Attribution):
             _check_sizes(name, getattr(self, name))
 
 
-def _is_per_input(setting: object) -> bool:
+def _is_per_input(setting: SizePerInput) -> bool:
     """Say whether a setting is a tuple with one setting for each input."""
     return isinstance(setting, (tuple, list)) and any(isinstance(s, (tuple, list)) or s is None for s in setting)
 
 
-def _check_sizes(name: str, setting: Any) -> None:
-    """Refuse what is no size: a positive int, or a tuple of them, None where there is a default."""
-    for given in setting if _is_per_input(setting) else (setting,):
+def _per_input(name: str, setting: SizePerInput, n: int) -> list[Size | None]:
+    """Return a setting for each of n inputs, from one for all or a tuple of them."""
+    if not _is_per_input(setting):
+        return [cast("Size | None", setting)] * n
+    each = list(cast("Sequence[Size | None]", setting))
+    if len(each) != n:
+        raise ValueError(f"{name}: {len(each)} given for {n} input tensors")
+    return each
+
+
+def _check_sizes(name: str, setting: SizePerInput) -> None:
+    """Refuse what is no size: a positive int or a tuple of them; None is one where there is a default."""
+    n = len(cast("Sequence[Size]", setting)) if _is_per_input(setting) else 1
+    for given in _per_input(name, setting, n):
         sizes = given if isinstance(given, (tuple, list)) else (given,)
-        if given is None and name == "strides":
-            continue
-        if not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in sizes):
+        default = given is None and name == "strides"
+        if not default and not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in sizes):
             raise ValueError(f"{name}={given!r}: expected a positive int, or a tuple of them, one for each dimension")
 
 
-def _per_input(name: str, setting: Any, n: int) -> Sequence[Any]:
-    """Return a setting for each of n inputs, from one for all or a tuple of them."""
-    if not _is_per_input(setting):
-        return [setting] * n
-    if len(setting) != n:
-        raise ValueError(f"{name}: {len(setting)} given for {n} input tensors")
-    return setting
-
-
-def _sliding_windows(shape: tuple[int, ...], size: object, step: object) -> SlidingWindows:
+def _sliding_windows(shape: tuple[int, ...], size: Size | None, step: Size | None) -> SlidingWindows:
     """Return the checked windows over an input with rows of this shape."""
-    size = _full("sliding_window_shapes", size, shape, shape)
-    step = (1,) * len(shape) if step is None else _full("strides", step, shape, size)
-    for dim, (n, w, s) in enumerate(zip(shape, size, step)):
-        if not 1 <= w <= n:
+    sizes = _size_per_dimension("sliding_window_shapes", size, shape, shape)
+    steps = (1,) * len(shape) if step is None else _size_per_dimension("strides", step, shape, sizes)
+    for dim, (n, w, s) in enumerate(zip(shape, sizes, steps)):
+        if w > n:
             raise ValueError(
-                f"sliding_window_shapes={size}: dimension {dim} of a row of shape {shape} has {n} elements, "
+                f"sliding_window_shapes={sizes}: dimension {dim} of a row of shape {shape} has {n} elements, "
                 f"a window over it 1 to {n}"
             )
-        if not 1 <= s <= w:
+        if s > w:
             raise ValueError(
-                f"strides={step}: dimension {dim} has a window of {w}; steps of 1 to {w} cover every element"
+                f"strides={steps}: dimension {dim} has a window of {w}; steps of 1 to {w} cover every element"
             )
-    return SlidingWindows(shape, size, step)
+    return SlidingWindows(shape, sizes, steps)
 
 
-def _full(name: str, given: Any, shape: tuple[int, ...], rest: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a setting for every dimension, ``rest`` where none is given."""
-    sizes = (given,) * max(1, len(shape) - 1) if isinstance(given, Integral) else given
+def _size_per_dimension(
+    name: str, given: Size | None, shape: tuple[int, ...], rest: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return a size for every dimension: ``rest`` where none is given."""
+    sizes = given if isinstance(given, Sequence) else (given,) * max(1, len(shape) - 1)
     if len(sizes) > len(shape):
         raise ValueError(f"{name}={given!r}: expected an int or up to {len(shape)} ints, a row has shape {shape}")
-    return (*rest[: len(shape) - len(sizes)], *map(int, sizes))
+    return (*rest[: len(shape) - len(sizes)], *(int(v) for v in sizes if v is not None))

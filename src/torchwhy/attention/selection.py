@@ -1,0 +1,86 @@
+"""The layers and heads that are chosen of a model's attention matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+Indices = int | Iterable[int] | None  # of the layers or heads; None is all
+
+
+def by_head(weights: Tensor, n: int) -> Tensor:
+    """Return matrices ``(n, heads, T, S)`` of n rows.
+
+    Raises:
+        ValueError: another number of rows, as of attention within windows.
+    """
+    if weights.dim() == 3 and len(weights) % n == 0:
+        return weights.unflatten(0, (n, -1))
+    if weights.dim() != 4 or len(weights) != n:
+        raise ValueError(
+            f"the model's attention has the shape {tuple(weights.shape)} for {n} rows: it is within windows or "
+            "groups of tokens, and no matrix from all tokens to all tokens; use a gradient method, LRP or a CAM"
+        )
+    return weights
+
+
+def select_matrices(matrices: list[Tensor], layers: Indices, heads: Indices, n: int) -> list[Tensor]:
+    """Return the matrices of the chosen layers and heads, each ``(n, heads, T, T)``.
+
+    Raises:
+        ValueError: no attention at all, between different sequences, or of different lengths.
+        IndexError: no such layer or head.
+    """
+    if not matrices:
+        raise ValueError(
+            "the model computes no attention, softmax(q kᵀ) v, that can be seen; use a gradient method, LRP or a CAM"
+        )
+    count, matrices = len(matrices), select_items(matrices, layers, "layers")
+    dtype = reduce(torch.promote_types, (m.dtype for m in matrices), torch.float)  # they may differ from layer to layer
+    found = [by_head(m.to(dtype), n) for m in matrices]
+    shapes = sorted({tuple(m.shape[2:]) for m in found})
+    if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
+        raise ValueError(
+            f"layers: the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}; they must be square and of "
+            f"one size: choose layers= of one sequence, from 0 to {count - 1}"
+        )
+    if heads is None:
+        return found
+    return [torch.stack(select_items(m.unbind(1), heads, "heads"), 1) for m in found]
+
+
+def select_items(items: Sequence[Item], which: Indices, name: str) -> list[Item]:
+    """Return the items of the chosen layers or heads, as ``name`` says.
+
+    Raises:
+        IndexError: no such layer or head.
+    """
+    count = len(items)
+    numbers = range(count) if which is None else index_list(which)
+    for i in numbers:
+        if not -count <= i < count:
+            raise IndexError(f"{name}: there is no {i}; the model has {count} (0 to {count - 1})")
+    return [items[i] for i in numbers]
+
+
+def index_list(which: int | Iterable[int]) -> list[int]:
+    """Return one number or several as a list."""
+    return list(which) if isinstance(which, Iterable) else [which]
+
+
+def check_indices(name: str, which: Indices) -> None:
+    """Refuse a setting that is no number and not several.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if which is None:
+        return
+    numbers = [] if isinstance(which, Iterator) else index_list(which)
+    if not numbers or not all(hasattr(i, "__index__") for i in numbers):
+        raise ValueError(f"{name}={which!r}: expected a number from 0 on, or a list of them; None is all")
