@@ -7,17 +7,28 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchwhy.backprop.lookup import lookup
 from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, InputRule, LayerRule, Norm, Pass
 from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, matmul_rule, pass_rule, rule_table
 from torchwhy.engine.rules.decompositions import affine_batch_norm
-from torchwhy.engine.rules.mode import OpRule, RuleTable, keep_gradient
-from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, NORMS, POINTWISE, operation
+from torchwhy.engine.rules.mode import keep_gradient
+from torchwhy.engine.rules.operations import (
+    CONVOLUTIONS,
+    LINEAR_LAYERS,
+    NORMS,
+    POINTWISE,
+    OpRule,
+    RuleTable,
+    TorchFunction,
+    operation,
+)
 
 AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
+RulesByKey = Mapping[Any, RuleLike]
+RuleSettings = Mapping[str, float | Tensor | None]  # epsilon, gamma, low, high
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,9 @@ class Composite:
     convolution: RuleLike = "epsilon"
     linear: RuleLike = "epsilon"
     first: RuleLike | None = None
-    by_operation: Mapping[Any, RuleLike] = field(default_factory=dict)
-    by_type: Mapping[Any, RuleLike] = field(default_factory=dict)
-    by_name: Mapping[Any, RuleLike] = field(default_factory=dict)
+    by_operation: RulesByKey = field(default_factory=dict)
+    by_type: RulesByKey = field(default_factory=dict)
+    by_name: RulesByKey = field(default_factory=dict)
     softmax_gates: bool = True
     first_at_linear: bool = True
 
@@ -90,9 +101,9 @@ class Composite:
         return replace(self, **changes)
 
     @classmethod
-    def of(cls, rules: Mapping[Any, RuleLike]) -> Composite:
+    def of(cls, rules: RulesByKey) -> Composite:
         """Return ``EPSILON`` with the rules of a mapping, whose keys are operations, module types or module names."""
-        groups: dict[str, dict[Any, RuleLike]] = {name: {} for name in _KEYS}
+        groups: dict[str, dict[object, RuleLike]] = {name: {} for name in _KEYS}
         for key, rule in _each_key(rules).items():
             name = next((name for name, (is_key, _) in _KEYS.items() if is_key(key)), None)
             if name is None:
@@ -101,7 +112,7 @@ class Composite:
         return cls().replace(**groups)
 
 
-def _check_rule(name: str, rule: Any) -> None:
+def _check_rule(name: str, rule: object) -> None:
     """Refuse what is neither a rule nor the name of one."""
     if isinstance(rule, str):
         lookup(RULE_NAMES, rule, name)
@@ -112,32 +123,32 @@ def _check_rule(name: str, rule: Any) -> None:
         )
 
 
-def _each_key(rules: Mapping[Any, RuleLike]) -> dict[Any, RuleLike]:
+def _each_key(rules: RulesByKey) -> dict[object, RuleLike]:
     """Return a mapping with one key for each entry of the tuples among the keys."""
     return {key: rule for group, rule in rules.items() for key in (group if isinstance(group, tuple) else (group,))}
 
 
-def _is_operation(key: Any) -> bool:
+def _is_operation(key: object) -> bool:
     return callable(key) and not isinstance(key, type)
 
 
-def _is_module_type(key: Any) -> bool:
+def _is_module_type(key: object) -> bool:
     return isinstance(key, type) and issubclass(key, nn.Module)
 
 
-def _is_name(key: Any) -> bool:
+def _is_name(key: object) -> bool:
     return isinstance(key, str)
 
 
 # field: what its keys are, as a test and in words
-_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+_KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "by_operation": (_is_operation, "operation, such as F.conv2d"),
     "by_type": (_is_module_type, "module type, such as nn.Conv2d"),
     "by_name": (_is_name, "module name"),
 }
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a setting as text, functions and classes by their names."""
     if not isinstance(value, dict):
         return repr(value)
@@ -166,10 +177,10 @@ COMPOSITES: dict[str, Composite] = {
     "excitation": EXCITATION,
     "attention": ATTENTION,
 }
-CompositeLike = Composite | Mapping[Any, RuleLike] | str
+CompositeLike = Composite | RulesByKey | str
 
 
-def choose_composite(given: CompositeLike, model: Any) -> Composite:
+def choose_composite(given: CompositeLike, model: object) -> Composite:
     """Return the composite that is meant: one, its name, ``"auto"``, or a mapping that changes rules of ``"epsilon"``."""
     if isinstance(given, Composite):
         return given
@@ -194,8 +205,8 @@ def _has_attention(modules: Iterable[nn.Module]) -> bool:
 # -------------------------------------------------------------------------------------------- from a composite to tables
 def propagation_of(
     composite: Composite,
-    model: Any,
-    settings: Mapping[str, Any],
+    model: object,
+    settings: RuleSettings,
     *,
     from_input: bool = True,
     strict: bool = False,
@@ -235,7 +246,7 @@ def propagation_of(
     )
 
 
-def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Any:
+def make_rule(rule: RuleLike, settings: RuleSettings) -> Any:
     """Return the rule of a name, with the settings that it takes; a rule as it is."""
     if not isinstance(rule, str):
         return rule
@@ -243,7 +254,7 @@ def make_rule(rule: RuleLike, settings: Mapping[str, Any]) -> Any:
     return kind(**{name: settings[name] for name in names})
 
 
-def operation_rules(function: Callable[..., Any], rule: AnyRule) -> dict[str, OpRule]:
+def operation_rules(function: TorchFunction, rule: AnyRule) -> dict[str, OpRule]:
     """Return what a rule changes that was chosen for an operation, in all its spellings."""
     name = operation(function).name
     if isinstance(rule, Pass):
@@ -271,7 +282,7 @@ def gradient_rule(name: str) -> OpRule:
     return affine_batch_norm if name == "batch_norm" else keep_gradient
 
 
-def find_modules(model: Any, key: type[nn.Module] | str) -> list[nn.Module]:
+def find_modules(model: object, key: type[nn.Module] | str) -> list[nn.Module]:
     """Return the modules of a type, or the one of a name."""
     if not isinstance(model, nn.Module):
         raise TypeError(

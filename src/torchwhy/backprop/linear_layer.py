@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.rules.mode import OpCall, SavedTensor
+from torchwhy.engine.rules.mode import SavedTensor
+from torchwhy.engine.rules.operations import Keywords, OpCall
 
 
 @dataclass
@@ -30,7 +30,7 @@ class LinearLayer:
     name: str
     weight: Tensor
     bias: Tensor | None
-    options: dict[str, Any]
+    options: Keywords
     saved_input: SavedTensor | None = None
     saved_output: SavedTensor | None = None
     sides: tuple[int, ...] = ()
@@ -156,7 +156,7 @@ def _signed_part(tensor: Tensor, sign: int) -> Tensor:
     return tensor.clamp(min=0) if sign > 0 else tensor.clamp(max=0)
 
 
-def _same_padding(weight: Tensor, options: dict[str, Any]) -> tuple[int, ...]:
+def _same_padding(weight: Tensor, options: Keywords) -> tuple[int, ...]:
     """Return what ``padding="same"`` adds on each side, the last dimension first."""
     total = [step * (size - 1) for size, step in zip(reversed(weight.shape[2:]), reversed(options["dilation"]))]
     return tuple(side for n in total for side in (n // 2, n - n // 2))

@@ -118,7 +118,7 @@ class LRP(Attribution):
             values = tuple(v / expand_like(scores, v) for v in values)
         return Result(values, gap, details=count_operations(used))
 
-    def _make_rules(self, model: Any) -> Callable[[], Propagation]:
+    def _make_rules(self, model: object) -> Callable[[], Propagation]:
         """Return what makes the rules of one model call."""
         composite = choose_composite(self.composite, model)
         if self.first is not None:

@@ -17,7 +17,6 @@ the tensors that pass (``note`` and ``noted`` of :class:`~torchwhy.engine.rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,10 +27,7 @@ from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import InputRule, LinearRule, stabilize
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout, affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.mode import (
-    OpCall,
-    OpRule,
     RuleMode,
-    RuleTable,
     carries_signal,
     custom_backward,
     custom_pointwise_backward,
@@ -50,7 +46,12 @@ from torchwhy.engine.rules.operations import (
     PRODUCTS,
     RECTIFIERS,
     STRUCTURAL,
+    Keywords,
+    OpCall,
     Operation,
+    OpRule,
+    RuleTable,
+    TorchFunction,
     out_of_place,
 )
 from torchwhy.engine.structure import map_nested
@@ -98,7 +99,7 @@ class Propagation(RuleMode):
         self.returns_relevance = returns_relevance or first is not None
         self.linear_layer_seen = self.first_layer_seen = False
 
-    def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation without the gradients of trainable parameters, and note what it says of its result."""
         written = args[:1] if op.in_place else ()  # which must be itself
         args = (*written, *map(detach_parameter, args[len(written) :]))
@@ -115,7 +116,7 @@ class Propagation(RuleMode):
     def _may_see_input(self, name: str) -> bool:
         return name in MAY_SEE_INPUT and self.tables[-1].get(name) not in (keep_gradient, pass_rule)  # these know none
 
-    def is_input(self, tensor: Any) -> bool:
+    def is_input(self, tensor: object) -> bool:
         """Return whether a tensor is the model's input, or that rearranged."""
         return isinstance(tensor, Tensor) and (
             (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
@@ -128,11 +129,11 @@ class Propagation(RuleMode):
         x = value.detach()
         return custom_backward(x, lambda m: (x * m,), value)
 
-    def _note(self, name: str, args: tuple, out: Any) -> None:
+    def _note(self, name: str, args: tuple, out: object) -> None:
         """Note what an operation says of its result, see above."""
         operands = args[0] if args and isinstance(args[0], (tuple, list)) else args
         tensors = [a for a in operands if isinstance(a, Tensor)]
-        facts: dict[str, Any] = {}
+        facts: dict[str, int] = {}
         if name in NONNEGATIVE:
             facts["nonnegative"] = True
         elif name in KEEPS_SIGN and tensors and not (name in ("add", "mul") and _has_number(args[1:])):
@@ -254,7 +255,7 @@ def split_rule(call: OpCall) -> Tensor:
     """Give each factor of a product an equal share (Achtibat et al. 2024, Eq. 16); a gate gets nothing."""
     signals: list[Tensor] = []
 
-    def collect(value: Any) -> None:
+    def collect(value: object) -> None:
         if isinstance(value, Tensor) and carries_signal(value):
             signals.append(value)
 
@@ -264,7 +265,7 @@ def split_rule(call: OpCall) -> Tensor:
     ranks = [call.mode.noted(s, "gate") or 0 for s in signals]
     gate = signals[ranks.index(max(ranks))] if len(set(ranks)) > 1 else None
 
-    def change(value: Any) -> Any:
+    def change(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
         if gate is None:

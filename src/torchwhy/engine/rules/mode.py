@@ -43,10 +43,12 @@ from torchwhy.engine.rules.operations import (
     LINEAR,
     NOT_DIFFERENTIABLE,
     PRODUCTS,
+    Keywords,
     OpCall,
     Operation,
     OpRule,
     RuleTable,
+    TorchFunction,
     operation,
     out_of_place,
 )
@@ -61,11 +63,12 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
+_RuleType = TypeVar("_RuleType", bound=OpRule)
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
 
-def keep_gradient(call: OpCall) -> Any:
+def keep_gradient(call: OpCall) -> object:
     """Run an operation whose plain gradient is what the method asks for: it runs untouched, and is not counted."""
     return call()
 
@@ -137,7 +140,7 @@ class RuleMode(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._depth -= 1
         if self._depth == 0:
@@ -147,14 +150,14 @@ class RuleMode(TorchFunctionMode):
                 hook.remove()
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
+    ) -> object:
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
         return self.run_operation(op, function, args, kwargs or {})
 
-    def run_operation(self, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
         rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
@@ -173,8 +176,8 @@ class RuleMode(TorchFunctionMode):
         return self.apply_rule(rule, OpCall(self, op, function, args, kwargs))
 
     def _run_in_place(
-        self, rule: OpRule, op: Operation, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
-    ) -> Any:
+        self, rule: OpRule, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords
+    ) -> object:
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         twin = out_of_place(op.name, function) if op.in_place else function
         if getattr(rule, "in_place", False):  # the rule writes by itself
@@ -184,7 +187,7 @@ class RuleMode(TorchFunctionMode):
         self.copy_before_overwrite(args[0])  # of which another argument may be a part
         return args[0].copy_(y)
 
-    def apply_rule(self, rule: OpRule, call: OpCall) -> Any:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call."""
         return rule(call)
 
@@ -194,26 +197,28 @@ class RuleMode(TorchFunctionMode):
         self._saved[saved.value.untyped_storage().data_ptr()].append(weakref.ref(saved))
         return saved
 
-    def copy_before_overwrite(self, target: Any) -> None:
+    def copy_before_overwrite(self, target: object) -> None:
         """Copy what is saved of the memory that an in-place operation is about to overwrite."""
         if isinstance(target, Tensor):
             for reference in self._saved.pop(target.untyped_storage().data_ptr(), ()):
                 if (saved := reference()) is not None:
                     saved.value = saved.value.clone()
 
-    def note(self, tensor: Any, **facts: Any) -> None:
+    def note(self, tensor: object, **facts: object) -> None:
         """Note what a rule found out about a tensor, for the rules that get it next: until it is written to, or dies."""
         if isinstance(tensor, Tensor):
             now = version_of(tensor)
             version, known = self._facts.get(tensor, (now, {}))
             self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
 
-    def noted(self, tensor: Any, fact: str) -> Any:
+    def noted(self, tensor: object, fact: str) -> Any:
         """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
-        version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
+        if not isinstance(tensor, Tensor):
+            return None
+        version, facts = self._facts.get(tensor, (0, {}))
         return facts.get(fact) if facts and version == version_of(tensor) else None
 
-    def count_without_rule(self, name: str, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    def count_without_rule(self, name: str, args: tuple, kwargs: Keywords) -> None:
         """Count an operation that is not linear and keeps its plain gradient.
 
         Raises:
@@ -232,11 +237,11 @@ class RuleMode(TorchFunctionMode):
         """Yield the hooks that let a table hold inside a module."""
         thread = threading.get_ident()  # other threads may run the same model with other rules
 
-        def enter(*_: Any) -> None:
+        def enter(*_: object) -> None:
             if threading.get_ident() == thread:
                 self.tables.append({**self.tables[-1], **table})
 
-        def leave(*_: Any) -> None:
+        def leave(*_: object) -> None:
             if threading.get_ident() == thread and len(self.tables) > 1:
                 self.tables.pop()
 
@@ -244,7 +249,7 @@ class RuleMode(TorchFunctionMode):
         yield module.register_forward_hook(leave, always_call=True)
 
 
-def carries_signal(*values: Any) -> bool:
+def carries_signal(*values: object) -> bool:
     """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
     for value in values:
         if isinstance(value, Tensor):
@@ -273,13 +278,13 @@ def _backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
 
 class _CustomBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y: list[Tensor], backward: Backward, *signals: Tensor) -> Tensor:
+    def forward(ctx, y, backward, *signals):
         ctx.rule = backward
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx, m):
         return None, None, *_backward_of_rule(ctx, m)
 
 
@@ -290,14 +295,14 @@ def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
 
 class _CustomInPlaceBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, backward: Backward) -> Tensor:
+    def forward(ctx, x, y, backward):
         ctx.rule = backward
         ctx.mark_dirty(x)
         return x.copy_(y)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, m: Tensor) -> Any:
+    def backward(ctx, m):
         return *_backward_of_rule(ctx, m), None, None
 
 
@@ -308,19 +313,21 @@ def custom_pointwise_backward(call: OpCall, y: Tensor, backward: Backward) -> Te
     return _CustomBackward.apply([y], backward, call.x)
 
 
-def in_place_rule(rule: OpRule) -> OpRule:
+def in_place_rule(rule: _RuleType) -> _RuleType:
     """Mark a rule that ends in :func:`custom_pointwise_backward` and keeps nothing of its input for the backward pass."""
     rule.in_place = True  # type: ignore[attr-defined]
     return rule
 
 
-def refuse_opaque_models(model: Any) -> None:
+def refuse_opaque_models(model: object) -> None:
     """Raise for models whose operations Python does not see.
 
     Raises:
         TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
     """
-    for module in model.modules() if isinstance(model, nn.Module) else ():
+    if not isinstance(model, nn.Module):
+        return
+    for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
         elif hasattr(module, COMPILED_ATTRIBUTE):

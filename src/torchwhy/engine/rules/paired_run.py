@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from torchwhy.engine.rules.mode import OpCall, OpRule, RuleMode, RuleTable, SavedTensor, carries_signal
+from torchwhy.engine.rules.mode import RuleMode, SavedTensor, carries_signal
+from torchwhy.engine.rules.operations import Keywords, OpCall, OpRule, RuleTable
 from torchwhy.engine.structure import map_nested
 
 
@@ -26,14 +26,14 @@ class RecordedRun(RuleMode):
 
     def __init__(self, table: RuleTable, decompositions: RuleTable) -> None:
         super().__init__({**dict.fromkeys(table, self._record), **decompositions})
-        self.tape: deque[tuple[str, tuple, dict[str, Any]]] = deque()
+        self.tape: deque[tuple[str, tuple, Keywords]] = deque()
 
-    def _record(self, call: OpCall) -> Any:
+    def _record(self, call: OpCall) -> object:
         y = call.value()
         self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
         return y
 
-    def _keep(self, value: Any) -> Any:
+    def _keep(self, value: object) -> object:
         return self.save_for_backward(value) if isinstance(value, Tensor) else value
 
 
@@ -58,7 +58,7 @@ class PairedRules(RuleMode):
         self.decompositions, self.tape = decompositions, recording.tape
         self.inverses = WeakIdKeyDictionary()
 
-    def apply_rule(self, rule: OpRule, call: OpCall) -> Any:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call and the recorded one that belongs to it.
 
         Raises:
@@ -77,13 +77,13 @@ class PairedRules(RuleMode):
         call.base = call.with_args(args, kwargs)
         return rule(call)
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         if self._depth == 0 and not any(error) and self.tape:
             raise _mismatch(f"{self.tape[0][0]!r} ran on the baseline only")
 
 
-def _unwrap(value: Any) -> Any:
+def _unwrap(value: object) -> object:
     return value.value if isinstance(value, SavedTensor) else value
 
 
@@ -94,7 +94,7 @@ def _mismatch(what: str) -> RuntimeError:
     )
 
 
-def _shapes_of(values: Iterable[Any]) -> list[torch.Size]:
+def _shapes_of(values: Iterable[object]) -> list[torch.Size]:
     """Return the shapes of the tensors among the values, and in their lists, tuples and dicts."""
     found: list[torch.Size] = []
     for value in values:
