@@ -1,4 +1,6 @@
-"""Methods that change the backward pass: tables of rules over the model's operations, run by ``engine/rules/``.
+"""Methods that change the backward pass: tables of rules over the model's operations.
+
+The rules are dealt out by ``engine/rules/``; begin there.
 
 * LRP: ``lrp.py`` is the method, ``composite.py`` says which rule stands where, ``lrp_rules.py`` has the rules of linear layers
   and ``linear_layer.py`` what they are given, ``propagation.py`` the rules of all other operations.
