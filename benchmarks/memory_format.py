@@ -33,7 +33,7 @@ MODELS = (
     "timm poolformer_s12",
     "timm hrnet_w18_small",
 )
-SIZES = {224: 8, 64: 32, 32: 64}  # pixels: rows of a call
+SIZES = {224: 4, 64: 16, 32: 32}  # pixels: rows of a call
 FORMS: dict[str, dict[str, bool]] = {
     "channels-last": {"channels_last": True, "fold": False},
     "folded": {"channels_last": False, "fold": True},
@@ -80,8 +80,8 @@ def seconds(run: Callable[[], Any]) -> Callable[[], float]:
 def chosen(model: Any, x: torch.Tensor, graph: bool) -> ConvOptimizations | None:
     """Return what the rule chooses for calls of as many rows as x has."""
     with CallCost() as cost:
-        call(model, x[:4], None, graph)
-    return choose_optimizations(model, cost, len(x) / 4, device=x.device, graph=graph)
+        call(model, x[:2], None, graph)
+    return choose_optimizations(model, cost, len(x) / 2, device=x.device, graph=graph)
 
 
 def name_of(optimizations: ConvOptimizations | None) -> str:

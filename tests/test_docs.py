@@ -1,5 +1,8 @@
 """The README, the docs and the notebooks say what is so."""
 
+import ast
+import functools
+import importlib
 import json
 import re
 import runpy
@@ -8,7 +11,11 @@ from pathlib import Path
 import pytest
 
 import torchwhy as tw
+from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.cli import methods_table, metrics_table
+from torchwhy.engine import state
+from torchwhy.engine.run.runner import ModelRunner
+from torchwhy.problem import Problem
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -64,6 +71,87 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     scope: dict = {}
     for block in blocks:  # one after the other, like the cells of a notebook
         exec(compile(block, page.name, "exec"), scope)
+
+
+@pytest.mark.parametrize("word,most", [("(tw.Attribution)", 4), ("(tw.lrp.LayerRule)", 10), ("@tw.metrics.metric", 8)])
+def test_what_users_add_takes_few_lines(word, most):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "extending.md").read_text(), re.M | re.S)
+    block = next(block for block in blocks if word in block)
+    assert len([line for line in block.splitlines() if line.strip()]) <= most
+    assert word != "(tw.lrp.LayerRule)" or "tw.lrp.EPSILON_PLUS.replace(" in block  # the rule and its composite
+
+
+PACKAGE = ROOT / "src" / "torchwhy"
+HEADS = {
+    "tw": tw,
+    "functools": functools,
+    "state": state,
+    "method": tw.Attribution,
+    "problem": Problem,
+    "layer": LinearLayer,
+}
+
+
+@functools.cache
+def definitions():
+    """What the package's files define: module-level names with their modules, and all names of functions and arguments."""
+    modules, names = {}, set()
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            names |= {getattr(node, key) for key in ("name", "arg", "id", "attr") if getattr(node, key, None)}
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        modules |= {node.name: module for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    return modules, names
+
+
+def exists(dotted):
+    """Whether there is ``Class.attribute``, ``module.name`` or ``problem.field``."""
+    head, *rest = dotted.split(".")
+    modules, _ = definitions()
+    if head not in HEADS and head not in modules:
+        return False
+    found = HEADS[head] if head in HEADS else getattr(importlib.import_module(modules[head]), head)
+    for part in rest:
+        if found is Problem and part == "run":
+            found = ModelRunner
+        elif part in getattr(found, "__dataclass_fields__", ()):
+            return True
+        elif hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "extending.md"])
+def test_the_files_and_names_of_a_page_exist(page):
+    text = re.sub(r"^```python\n.*?^```", "", (ROOT / "docs" / page).read_text(), flags=re.M | re.S)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    files = set(re.findall(r"(?<![\w./])(?:\w+/)+(?:\w+\.\w+)?|(?<![\w./])\w+\.(?:py|md)\b", text))
+    for file in files:
+        assert any((folder / file).exists() for folder in (ROOT, PACKAGE, ROOT / "docs")), file
+    dotted = set(re.findall(r"(?<![\w./])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", text)) - files
+    for name in dotted:
+        assert exists(name), name
+    bare = set(re.findall(r"`(\w+)`", text)) | set(re.findall(r"(?<![\w.`])(\w+)\((?!\))", text))
+    unknown = {name for name in bare if not name.isdigit()} - definitions()[1]
+    assert not unknown, unknown
+    assert files or page != "architecture.md"
+
+
+def test_every_file_of_the_engine_has_a_line():
+    rows = re.findall(r"`(engine/[\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    code = {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "engine").rglob("*.py")}
+    assert set(rows) == {file for file in code if not file.endswith("__init__.py")}
+
+
+def test_grad_cams_weights_are_where_the_pages_say():
+    tree = ast.parse((PACKAGE / "cam" / "grad_cam.py").read_text())
+    (of_class,) = [node for node in tree.body if getattr(node, "name", "") == "GradCAM"]
+    (weights,) = [node for node in of_class.body if getattr(node, "name", "") == "weights"]
+    assert len([node for node in weights.body if not isinstance(node, ast.Expr)]) == 1
+    assert re.search(r"^  cam/ +class activation maps$", README, re.M)
 
 
 TIMED = [p for p in sorted((ROOT / "docs" / "benchmarks").glob("*.json")) if '"seconds"' in p.read_text()]

@@ -1,4 +1,4 @@
-"""What users add from outside the package is accepted like what is there: rules and composites of LRP."""
+"""What users add from outside the package is accepted like what is there: rules and composites of LRP, methods of methods."""
 
 import copy
 import pickle
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchwhy as tw
+from torchwhy.wrapper import attribute_at
 
 D = torch.double
 
@@ -222,3 +223,26 @@ def test_rules_by_hand_give_what_the_method_gives(name):
     expected = tw.LRP(net, composite=COMPOSITES[name], **settings).attribute(x, 1)
     torch.testing.assert_close(found, expected)
     assert all(p.grad is None for p in net.parameters())
+
+
+# ------------------------------------------------------------------------------------------------ methods of methods
+class Asked(tw.Wrapper):
+    """What the other method says."""
+
+    def _attribute(self, problem):
+        return attribute_at(self.of, problem, problem.x, problem.rows)
+
+
+def test_a_wrapper_of_ones_own_says_what_the_other_method_says():
+    net, x = mlp(), torch.randn(3, 5, dtype=D)
+    ig = tw.IntegratedGradients(net, n_steps=5)
+    torch.testing.assert_close(Asked(net, of=ig).attribute(x, 1), ig.attribute(x, 1))
+    assert Asked(net, of=ig).explain(x, 1).evaluations == ig.explain(x, 1).evaluations - 6  # those of the gap
+
+
+def test_a_wrapper_without_a_method_is_refused():
+    net, x = mlp(), torch.randn(3, 5, dtype=D)
+    with pytest.raises(ValueError, match="of=None: expected a method"):
+        Asked(net).attribute(x, 1)
+    with pytest.raises(TypeError, match="of=3: expected a method"):
+        Asked(net, of=3)

@@ -5,7 +5,7 @@ import torch
 from reference import perturbation as reference
 
 import torchwhy as tw
-from torchwhy.perturbation.extremal_perturbation import SmoothMasks, _blend_pyramid
+from torchwhy.perturbation.smooth_masks import SmoothMasks, blend_levels
 
 
 def planted():
@@ -51,7 +51,7 @@ def test_the_area_error_by_hand():
 def test_mixing_goes_from_sharp_to_hidden():
     levels = torch.tensor([0.0, 10.0, 40.0]).view(1, 3, 1, 1, 1).expand(1, 3, 2, 1, 4)
     m = torch.tensor([1.0, 0.75, 0.5, 0.0]).view(1, 1, 1, 4)
-    assert _blend_pyramid(levels, m)[0, 0, 0].tolist() == [0, 5, 10, 40]
+    assert blend_levels(levels, m)[0, 0, 0].tolist() == [0, 5, 10, 40]
 
 
 def test_contrast_is_with_the_largest_other_output():

@@ -13,7 +13,7 @@ from torch import nn
 from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
-from torchwhy.engine.run.freeze import freeze_parameters
+from torchwhy.engine.run.autograd import freeze_parameters
 
 
 def state(net, x):

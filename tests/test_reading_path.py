@@ -11,8 +11,8 @@ visited_by = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "f
 LIMITS = {
     "Saliency": (35, 12),
     "GradCAM": (50, 14),
-    "LRP": (79, 18),
-    "KernelSHAP": (65, 18),
+    "LRP": (70, 16),
+    "KernelSHAP": (65, 15),
 }
 
 

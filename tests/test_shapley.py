@@ -9,9 +9,8 @@ from reference import perturbation as reference
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.shapley.coalitions import banzhaf_design, shapley_design, some_subsets
 from torchwhy.shapley.exact_shapley import banzhaf_values, shapley_interactions, shapley_values
-from torchwhy.shapley.paired_regression import paired_regression
+from torchwhy.shapley.paired_sampling import banzhaf_design, paired_regression, shapley_design, some_subsets
 
 
 def network(d, rows=2, seed=0):
@@ -93,7 +92,7 @@ def test_sampled_orders_converge_to_shapley_values():
 def test_all_orders_once_are_exact(monkeypatch):
     model, x = network(4)
     half = [p for p in itertools.permutations(range(4)) if p[0] < p[-1]]  # each with its reverse
-    monkeypatch.setattr(tw.ShapleySampling, "_ranks", lambda self, count, d, g: torch.tensor(half * 6)[:count])
+    monkeypatch.setattr(tw.ShapleySampling, "random_ranks", lambda self, count, d, g: torch.tensor(half * 6)[:count])
     found = tw.ShapleySampling(model, n_samples=24).attribute(x)
     for v, values in zip(games(model, x), found):
         torch.testing.assert_close(values, reference.shapley(v, 4))
@@ -253,7 +252,8 @@ def test_features_up_to_the_most_and_samples_down_to_the_least():
 
 
 @pytest.mark.parametrize(
-    ("groups", "message"), [([0, 1], "shape .2,"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")]
+    ("groups", "message"),
+    [([0, 1], "one integer for each of 3 features, got 2"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")],
 )
 def test_bad_groups(groups, message):
     with pytest.raises(ValueError, match=f"groups.*{message}"):

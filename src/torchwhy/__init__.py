@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from torchwhy.cam.fullgrad import FullGrad as FullGrad
     from torchwhy.cam.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
     from torchwhy.perturbation.feature_ablation import FeatureAblation as FeatureAblation
-    from torchwhy.perturbation.feature_ablation import FeaturePermutation as FeaturePermutation
+    from torchwhy.perturbation.feature_permutation import FeaturePermutation as FeaturePermutation
     from torchwhy.perturbation.occlusion import Occlusion as Occlusion
     from torchwhy.perturbation.rise import RISE as RISE
     from torchwhy.perturbation.lime import LIME as LIME
@@ -79,9 +79,9 @@ if TYPE_CHECKING:
     from torchwhy.perturbation.segments import superpixels as superpixels
     from torchwhy.shapley.exact_shapley import ExactShapley as ExactShapley
     from torchwhy.shapley.kernel_shap import KernelSHAP as KernelSHAP
-    from torchwhy.shapley.kernel_shap import Banzhaf as Banzhaf
+    from torchwhy.shapley.banzhaf import Banzhaf as Banzhaf
     from torchwhy.shapley.shapley_sampling import ShapleySampling as ShapleySampling
-    from torchwhy.shapley.shapley_sampling import OwenValues as OwenValues
+    from torchwhy.shapley.owen_values import OwenValues as OwenValues
     from torchwhy.shapley.linear_shap import LinearSHAP as LinearSHAP
     from torchwhy.attention.rollout import AttentionRollout as AttentionRollout
     from torchwhy.attention.rollout import RawAttention as RawAttention
@@ -174,15 +174,18 @@ _HOME = {
     "cam.finer_cam": ["FinerCAM"],
     "cam.fullgrad": ["FullGrad"],
     "cam.guided_grad_cam": ["GuidedGradCAM"],
-    "perturbation.feature_ablation": ["FeatureAblation", "FeaturePermutation"],
+    "perturbation.feature_ablation": ["FeatureAblation"],
+    "perturbation.feature_permutation": ["FeaturePermutation"],
     "perturbation.occlusion": ["Occlusion"],
     "perturbation.rise": ["RISE"],
     "perturbation.lime": ["LIME"],
     "perturbation.extremal_perturbation": ["ExtremalPerturbation"],
     "perturbation.segments": ["patches", "superpixels"],
     "shapley.exact_shapley": ["ExactShapley"],
-    "shapley.kernel_shap": ["KernelSHAP", "Banzhaf"],
-    "shapley.shapley_sampling": ["ShapleySampling", "OwenValues"],
+    "shapley.kernel_shap": ["KernelSHAP"],
+    "shapley.banzhaf": ["Banzhaf"],
+    "shapley.shapley_sampling": ["ShapleySampling"],
+    "shapley.owen_values": ["OwenValues"],
     "shapley.linear_shap": ["LinearSHAP"],
     "backprop.guided_backprop": ["GuidedBackprop", "DeconvNet"],
     "backprop.lrp": ["LRP"],

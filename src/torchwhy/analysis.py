@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ class Analysis(Settings):
         *,
         layer: LayerLike | None = None,
         gradient: bool = False,
-        additional_forward_args: Any = None,
+        additional_forward_args: object = None,
     ) -> Iterator[Problem]:
         """Return the checked problem, open while the block lasts; with ``layer`` what passes that is read."""
         with torch.inference_mode(False):
@@ -67,7 +66,7 @@ class Analysis(Settings):
                 yield problem
 
 
-def one_tensor(inputs: Any) -> Tensor:
+def one_tensor(inputs: object) -> Tensor:
     """Return ``inputs``, where only a tensor will do.
 
     Raises:

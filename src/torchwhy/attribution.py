@@ -13,10 +13,10 @@ from torch import Tensor
 from torchwhy.baselines import BaselineLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
-from torchwhy.engine.run.freeze import isolated
+from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, baseline_at, sum_per_row
-from torchwhy.engine.structure import SINGLE, Structure, Tensors, flatten
+from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -73,17 +73,17 @@ class Attribution(Settings):
     @overload
     def attribute(
         self, inputs: Tensor, target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: Any = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: Any = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: Any = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
     def attribute(
         self,
@@ -92,7 +92,7 @@ class Attribution(Settings):
         *,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
-        additional_forward_args: Any = None,
+        additional_forward_args: object = None,
     ) -> Any:
         """Return the attributions: how much each input element had to do with the target.
 
@@ -125,7 +125,7 @@ class Attribution(Settings):
         *,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
-        additional_forward_args: Any = None,
+        additional_forward_args: object = None,
     ) -> Explanation:
         """Return what :meth:`attribute` does, with what it took and how far it can be trusted: see :class:`Explanation`."""
         begun = time.perf_counter()
@@ -154,7 +154,7 @@ class Attribution(Settings):
         *,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
-        additional_forward_args: Any = None,
+        additional_forward_args: object = None,
     ) -> list[Any]:
         """Return what :meth:`attribute` gives for each of several targets, one after the other.
 
@@ -167,7 +167,7 @@ class Attribution(Settings):
         """
         if not targets:
             raise ValueError("targets: expected one or more targets")
-        data: dict[str, Any] = {"baselines": baselines, "feature_mask": feature_mask}
+        data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
         data["additional_forward_args"] = additional_forward_args
         return [self.attribute(inputs, target, **data) for target in targets]
 
@@ -188,7 +188,7 @@ def solve(
     target: TargetLike,
     baselines: Baselines = None,
     feature_mask: FeatureMasks = None,
-    additional_forward_args: Any = None,
+    additional_forward_args: object = None,
     *,
     measure_gap: bool = False,
     parent: Problem | None = None,

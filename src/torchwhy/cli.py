@@ -132,7 +132,7 @@ def _show_figure(
     target: int | str,
     names: Sequence[str],
     out: Path,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     effort: float = 1.0,
 ) -> None:
     """Explain the images by the methods, print a line for each, and write the figure.

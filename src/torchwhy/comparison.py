@@ -16,7 +16,7 @@ from torch import Tensor
 from torchwhy import metrics as known_metrics
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
-from torchwhy.engine.structure import flatten
+from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike
@@ -26,7 +26,7 @@ from torchwhy.targets import TargetLike
 
 MetricLike = str | Callable[..., object]
 MethodLike = Attribution | Explanation | AttributionsLike
-Named = dict[str, Any]  # arguments by name
+Named = Keywords  # arguments by name
 CALL_DATA = ("baselines", "feature_mask", "additional_forward_args")  # what methods and metrics are called with besides
 ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *CALL_DATA)  # what a metric may ask for by name
 

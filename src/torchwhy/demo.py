@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
 
 from torch import Tensor, nn
 
 import torchwhy
 from torchwhy.attribution import Attribution
+from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.spelling import nearest_names
 
 # for each method, its settings on a photo; a method that is not named has none
-SETTINGS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, Keywords] = {
     "Saliency": {"channels": "max"},
     "SmoothGrad": {"channels": "max"},
     "SquareGrad": {"channels": "sum"},
@@ -85,7 +85,7 @@ def _scaled(count: int, effort: float) -> int:
     return max(2, round(count * effort))
 
 
-def _settings_for(method: type[Attribution], model: nn.Module, effort: float) -> dict[str, Any]:
+def _settings_for(method: type[Attribution], model: nn.Module, effort: float) -> Keywords:
     """Return the settings that suit a photo, for the share ``effort`` of the work."""
     name = method.__name__
     settings = dict(SETTINGS.get(name, {}))
@@ -121,7 +121,7 @@ def _patches_along(name: str, effort: float) -> int:
     return quick if effort < 0.5 else full
 
 
-def _data_for(name: str, x: Tensor, effort: float) -> dict[str, Any]:
+def _data_for(name: str, x: Tensor, effort: float) -> Keywords:
     """Return what a method is given besides the images and the target."""
     if name in ("ExpectedGradients", "GradientSHAP"):
         return {"baselines": "noise"}
@@ -164,7 +164,7 @@ def method_named(name: str) -> type[Attribution]:
     raise ValueError(f"method: there is no {name!r}; {listed}")
 
 
-def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: Any) -> Attribution:
+def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: object) -> Attribution:
     """Return a method with the settings that suit a photo, some of them replaced.
 
     Args:
@@ -194,7 +194,7 @@ def explain_photos(
     target: int | list[int] | str,
     *,
     effort: float = 1.0,
-    **settings: Any,
+    **settings: object,
 ) -> list[Shown]:
     """Explain images ``x`` ``(N, C, H, W)`` by each of the named methods; further arguments as of :func:`make`."""
     shown = []

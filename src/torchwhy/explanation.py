@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchwhy.engine.structure import Keywords
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -40,19 +42,19 @@ class Explanation:
     inputs: Any
     target: Any = None
     method: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Keywords = field(default_factory=dict)
     evaluations: int = 0
     seconds: float = 0.0
     completeness_gap: Tensor | None = None
     standard_error: Any = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Keywords = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Explanation({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Keywords:
         """Return the facts on one line each: method, target, shapes, evaluations, seconds, gap."""
-        facts: dict[str, Any] = {"method": self.method, **self.settings, "target": _short(self.target)}
+        facts: Keywords = {"method": self.method, **self.settings, "target": _short(self.target)}
         facts["shape"] = ", ".join(str(tuple(t.shape)) for t in _tensors(self.attributions).values())
         facts["evaluations"], facts["seconds"] = self.evaluations, round(self.seconds, 3)
         if self.completeness_gap is not None:
@@ -68,7 +70,7 @@ class Explanation:
         maps = self.attributions
         return maps - torch.as_tensor(neutral).to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
 
-    def plot(self, **options: Any) -> Figure:
+    def plot(self, **options: object) -> Figure:
         """Draw what the attributions are: maps of images, lines of series, bars of features.
 
         Args:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.freeze import freeze_parameters
+from torchwhy.engine.run.autograd import freeze_parameters
 from torchwhy.engine.run.runner import ModelRunner, Tally
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Keywords, Model, Output, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
@@ -30,7 +30,7 @@ class ScoreFunction(Protocol):
     def select_rows(self, rows: Tensor) -> Any:
         """Return the target for the chosen rows, as a caller could give it."""
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return scores ``(M,)`` of rows ``(M,)``."""
 
 
@@ -47,14 +47,14 @@ class ModelInputs:
     tensors: Tensors
     names: tuple[str, ...] | None
     args: tuple
-    kwargs: dict[str, Any]
+    kwargs: Keywords
 
     @property
     def n(self) -> int:
         """The number of rows."""
         return len(self.tensors[0])
 
-    def select(self, value: Any, rows: Tensor) -> Any:
+    def select(self, value: object, rows: Tensor) -> Any:
         """Return the chosen rows of a tensor with N rows; anything else as it is."""
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != self.n:
             return value
@@ -91,7 +91,7 @@ class Problem:
         tally: what is counted while the model runs; shared by all problems that are made of this one.
     """
 
-    model: Any
+    model: Model
     inputs: ModelInputs
     target: ScoreFunction
     batching: Batching

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Keywords, Tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +26,6 @@ class Result:
     attributions: Tensors
     completeness_gap: Tensor | None = None
     standard_error: Tensors | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Keywords = field(default_factory=dict)
     has_gap: bool = True
     baselines: Tensors | None = None

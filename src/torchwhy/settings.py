@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from torch import nn
 from typing_extensions import dataclass_transform
 
+from torchwhy.engine.structure import Keywords, Model
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -51,7 +53,7 @@ Fraction = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
 class _DataclassByItself:
     """The base of classes whose subclasses are dataclasses without a decorator, which type checkers know by this one."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         dataclass(kw_only=True, repr=False, eq=False)(cls)
 
@@ -63,9 +65,9 @@ class Settings(_DataclassByItself):
     annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`) and by ``_check_settings``.
     """
 
-    model: Any = field(kw_only=False)
+    model: Model = field(kw_only=False)
 
-    def __new__(cls, *args: Any, **settings: Any) -> Any:
+    def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""
         kind: Any = cls
         for name in settings:
@@ -84,7 +86,7 @@ class Settings(_DataclassByItself):
     def _check_settings(self) -> None:
         """Refuse settings that make no sense together; called when they are all there."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         kind: Any = type(self)
         known = _setting_names(kind)
         if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
@@ -96,7 +98,7 @@ class Settings(_DataclassByItself):
             return NotImplemented
         return all(_equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Keywords:
         """Return the settings that differ from their defaults."""
         found = {}
         for f in fields(self):
@@ -126,13 +128,13 @@ def _no_such_setting(cls: Any, name: str) -> str:
 
 
 @cache
-def _checked_hints(cls: Any) -> dict[str, Any]:
+def _checked_hints(cls: Any) -> Keywords:
     """Return the annotations of the settings that can be checked by them."""
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in fields(cls) if f.init and _is_plain(hints[f.name])}
 
 
-def _is_plain(hint: Any) -> bool:
+def _is_plain(hint: object) -> bool:
     """Say whether all that a hint allows is plain: flags, numbers, words, None."""
     if get_origin(hint) is Annotated:
         return True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.structure import named_parts
+from torchwhy.engine.structure import Output, named_parts
 
 Index = int | tuple[int, ...]
 
@@ -29,10 +29,10 @@ class Neuron:
     index: Index | Callable[[Tensor], Tensor]
 
 
-TargetLike = int | Sequence[Index] | Tensor | tuple | Callable[[Any], Tensor] | Neuron | str | None
+TargetLike = int | Sequence[Index] | Tensor | tuple | Callable[[Output], Tensor] | Neuron | str | None
 
 
-def find_logits(output: Any) -> Tensor:
+def find_logits(output: Output) -> Tensor:
     """Return the logits in a model's output: the tensor itself, ``.logits``, or the only tensor of a dict, tuple or object.
 
     Raises:
@@ -51,7 +51,7 @@ def find_logits(output: Any) -> Tensor:
     )
 
 
-def logits_per_row(output: Any, m: int) -> Tensor:
+def logits_per_row(output: Output, m: int) -> Tensor:
     """Return the logits in a model's output for m rows.
 
     Raises:
@@ -77,7 +77,7 @@ class Target:
 
     index: tuple[int, ...] | Tensor | None = None
     largest: tuple[int, ...] = ()
-    function: Callable[[Any], Tensor] | None = None
+    function: Callable[[Output], Tensor] | None = None
     neuron: Neuron | None = None
     given: Any = None
 
@@ -126,7 +126,7 @@ class Target:
         chosen = self.index[rows].tolist()
         return [t[0] if len(t) == 1 else tuple(t) for t in chosen]
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return one score per row.
 
         Args:

@@ -12,7 +12,7 @@ from torchwhy.attribution import Attribution, solve
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.rows import expand_like
-from torchwhy.engine.structure import Structure, Tensors
+from torchwhy.engine.structure import Keywords, Structure, Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -23,8 +23,10 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
     Its target, baselines, features and further arguments are the problem's; the model's runs are counted there too.
 
     Raises:
-        ValueError: what the method says of a row depends on the batch.
+        ValueError: there is no method, or what it says of a row depends on the batch.
     """
+    if not isinstance(method, Attribution):
+        raise ValueError(f"of={method!r}: expected a method with its settings, as tw.Saliency(model)")
     if not method.rows_are_independent:
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
     data = problem.inputs
@@ -55,7 +57,7 @@ class InnerFacts:
         self.n = n
         self.sums: dict[str, list[Tensor]] = {}
         self.calls = torch.zeros(n)
-        self.details: dict[str, Any] = {}
+        self.details: Keywords = {}
 
     def add(self, rows: Tensor, result: Result) -> None:
         """Take in the result for rows ``(M,)``."""
@@ -69,9 +71,9 @@ class InnerFacts:
             for total, t in zip(sums, tensors):
                 total.index_add_(0, rows, t)
 
-    def as_details(self) -> dict[str, Any]:
+    def as_details(self) -> Keywords:
         """Return the mean completeness gap ``(N,)`` and standard error of the inner method, and what else it said first."""
-        found: dict[str, Any] = dict(self.details)
+        found: Keywords = dict(self.details)
         for name, sums in self.sums.items():
             means = [t / expand_like(self.calls, t) for t in sums]
             found[name] = means[0] if len(means) == 1 else tuple(means)

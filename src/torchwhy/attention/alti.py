@@ -29,7 +29,7 @@ class Transformations(Attentions):
         self._results = WeakIdKeyDictionary()  # tensor -> of which attention it is the result
         self._after = WeakIdKeyDictionary()  # tensor -> how many attentions ran before it was computed
 
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, function, types, args=(), kwargs=None):
         op, tensors = operation(function), self._tensors((*args, *(kwargs or {}).values()))
         index = self._added(tensors) if op.name == "add" and "alpha" not in (kwargs or {}) else None
         after = max((self._after.get(t, 0) for t in tensors), default=0)

@@ -79,7 +79,7 @@ class Attentions(RuleMode):
         return call()
 
     @staticmethod
-    def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    def _tensors(values: Iterable[object]) -> list[Tensor]:
         flat = [v for value in values for v in (value if isinstance(value, (tuple, list)) else [value])]
         return [v for v in flat if isinstance(v, Tensor)]
 

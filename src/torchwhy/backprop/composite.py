@@ -24,6 +24,7 @@ from torchwhy.engine.rules.operations import (
     TorchFunction,
     operation,
 )
+from torchwhy.engine.structure import Model
 
 AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
@@ -180,7 +181,7 @@ COMPOSITES: dict[str, Composite] = {
 CompositeLike = Composite | RulesByKey | str
 
 
-def choose_composite(given: CompositeLike, model: object) -> Composite:
+def choose_composite(given: CompositeLike, model: Model) -> Composite:
     """Return the composite that is meant: one, its name, ``"auto"``, or a mapping that changes rules of ``"epsilon"``."""
     if isinstance(given, Composite):
         return given
@@ -205,7 +206,7 @@ def _has_attention(modules: Iterable[nn.Module]) -> bool:
 # -------------------------------------------------------------------------------------------- from a composite to tables
 def propagation_of(
     composite: Composite,
-    model: object,
+    model: Model,
     settings: RuleSettings,
     *,
     from_input: bool = True,
@@ -282,7 +283,7 @@ def gradient_rule(name: str) -> OpRule:
     return affine_batch_norm if name == "batch_norm" else keep_gradient
 
 
-def find_modules(model: object, key: type[nn.Module] | str) -> list[nn.Module]:
+def find_modules(model: Model, key: type[nn.Module] | str) -> list[nn.Module]:
     """Return the modules of a type, or the one of a name."""
     if not isinstance(model, nn.Module):
         raise TypeError(

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.mode import SavedTensor
-from torchwhy.engine.rules.operations import Keywords, OpCall
+from torchwhy.engine.rules.operations import OpCall
+from torchwhy.engine.structure import Keywords
 
 
 @dataclass

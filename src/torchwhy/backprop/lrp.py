@@ -14,6 +14,7 @@ from torchwhy.backprop.propagation import Propagation
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
 from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Keywords, Model
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -105,7 +106,7 @@ class LRP(Attribution):
             choose_composite(self.composite, None)
         Composite(first=self.first)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Keywords:
         """Return the settings that differ from their defaults; a mapping of rules as the composite that it makes."""
         found = super().settings()
         if isinstance(found.get("composite"), Mapping):
@@ -124,7 +125,7 @@ class LRP(Attribution):
             values = tuple(v / expand_like(scores, v) for v in values)
         return Result(values, gap, details=count_operations(used))
 
-    def _make_rules(self, model: object) -> Callable[[], Propagation]:
+    def _make_rules(self, model: Model) -> Callable[[], Propagation]:
         """Return what makes the rules of one model call."""
         composite = choose_composite(self.composite, model)
         if self.first is not None:

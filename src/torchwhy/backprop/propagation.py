@@ -46,7 +46,6 @@ from torchwhy.engine.rules.operations import (
     PRODUCTS,
     RECTIFIERS,
     STRUCTURAL,
-    Keywords,
     OpCall,
     Operation,
     OpRule,
@@ -54,7 +53,7 @@ from torchwhy.engine.rules.operations import (
     TorchFunction,
     out_of_place,
 )
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.structure import Keywords, map_nested
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate

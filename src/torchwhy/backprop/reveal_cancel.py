@@ -43,13 +43,13 @@ from torchwhy.engine.rules.operations import (
     ACTIVATIONS,
     LINEAR_LAYERS,
     STRUCTURAL,
-    Keywords,
     OpCall,
     Operation,
     OpRule,
     TorchFunction,
 )
 from torchwhy.engine.rules.paired_run import PairedRules
+from torchwhy.engine.structure import Keywords
 
 Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
 LazyParts = Callable[[], Parts]

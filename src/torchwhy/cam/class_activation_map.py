@@ -16,7 +16,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, resize_maps, spatial_shape
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.run.autograd import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction
 from torchwhy.engine.structure import Tensors, flatten

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torchwhy.cam.grad_cam import GradCAM
 from torchwhy.engine.prepare import all_outputs
 from torchwhy.engine.run.randomness import make_generator
 from torchwhy.engine.run.rows import at_least_float32
+from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.targets import DerivedTarget, logits_per_row
@@ -112,7 +113,7 @@ class DifferenceFromClasses(DerivedTarget):
     others: Tensor
     weights: Tensor
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return the differences ``(M,)`` of rows ``(M,)``."""
         near = logits_per_row(output, len(rows)).gather(1, self.others[rows])
         return self.target.select(output, rows) - self.strength * (self.weights[rows].to(near) * near).sum(1)

@@ -16,7 +16,7 @@ from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_
 from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.run.autograd import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem

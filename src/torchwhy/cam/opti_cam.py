@@ -11,8 +11,7 @@ from torch import Tensor
 from torchwhy.cam.channels import broadcast_to_picture, unit_range_masks
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
-from torchwhy.engine.run.freeze import enable_grad_for
-from torchwhy.engine.run.gradients import compute_gradients
+from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Positive
 

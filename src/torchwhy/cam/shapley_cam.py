@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from torchwhy.cam.grad_cam import GradCAM
-from torchwhy.engine.run.gradients import second_order_gradient
+from torchwhy.engine.run.autograd import second_order_gradient
 from torchwhy.engine.run.runner import GradientFunction
 from torchwhy.problem import Problem
 

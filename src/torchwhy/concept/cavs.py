@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class Examples:
 def learn_vectors(
     concepts: Mapping[str, Tensor],
     random: Sequence[Tensor],
-    classifier: Any,
+    classifier: object,
     held_out: float,
     generator: torch.Generator,
 ) -> Cavs:
@@ -85,7 +84,7 @@ def _joined(sets: Sequence[Examples]) -> Examples:
     return Examples(np.concatenate([s.train for s in sets]), np.concatenate([s.held_out for s in sets]))
 
 
-def _direction(positive: Examples, negative: Examples, classifier: Any) -> tuple[np.ndarray, float]:
+def _direction(positive: Examples, negative: Examples, classifier: object) -> tuple[np.ndarray, float]:
     """Return the unit normal of the classifier's boundary, towards ``positive``, and its accuracy on held-out rows.
 
     Raises:

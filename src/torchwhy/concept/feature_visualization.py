@@ -24,6 +24,7 @@ from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.structure import Model, Output
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.targets import Target, find_logits
@@ -54,7 +55,7 @@ class _Excitation:
     def select_rows(self, rows: Tensor) -> Any:
         return self.target.select_rows(rows)
 
-    def select(self, output: object, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         values = find_logits(output)
         if values.dim() > 2 and len(self.target.largest) == 1:
             values = values.flatten(2).mean(2)
@@ -70,7 +71,7 @@ class _Energy:
     def select_rows(self, rows: Tensor) -> None:
         return None
 
-    def select(self, output: object, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         return find_logits(output).flatten(1).square().mean(1)
 
 
@@ -252,7 +253,7 @@ def _climb(problem: Problem, shown: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([s for s, _ in parts]), torch.cat([g[0] for _, g in parts])
 
 
-def _floats(model: object) -> Tensor:
+def _floats(model: Model) -> Tensor:
     """Return a tensor of the model's type and device."""
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return next((p.detach() for p in parameters if p.is_floating_point()), torch.zeros(()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchwhy.engine.structure import Output
 from torchwhy.targets import DerivedTarget, find_logits
 
 ROUNDING = 8  # units in the last place of the larger score
@@ -26,7 +27,7 @@ class Goal(DerivedTarget):
     margin: float
     present: Tensor | None = None
 
-    def select(self, output: object, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return gaps ``(M,)``: how much the wanted class is behind the best other one, plus the margin.
 
         Raises:

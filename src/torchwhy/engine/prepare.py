@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
+from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model
-from torchwhy.engine.run.freeze import freeze_parameters
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
-from torchwhy.engine.structure import Structure, flatten
+from torchwhy.engine.structure import Model, Structure, flatten
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets import Neuron, Target, TargetLike, logits_per_row
 
@@ -31,7 +31,7 @@ class Asker(Protocol):
     """What is asked of whoever puts a question to a model: a method has this as its settings and facts, others as a
     :class:`Question`."""
 
-    model: Any
+    model: Model
     layer: LayerLike | Sequence[LayerLike] | None
     attribute_to_layer_input: bool
     batch_size: int | None
@@ -71,7 +71,7 @@ class Asker(Protocol):
 class Question:
     """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
 
-    model: Any
+    model: Model
     layer: LayerLike | Sequence[LayerLike] | None = None
     attribute_to_layer_input: bool = False
     batch_size: int | None = None
@@ -89,7 +89,7 @@ class Question:
 
 
 def prepare(
-    model: Any,
+    model: Model,
     inputs: Any,
     target: TargetLike = None,
     *,
@@ -105,11 +105,11 @@ def prepare(
 
 def prepare_for(
     asker: Asker,
-    inputs: Any,
+    inputs: object,
     target: TargetLike = None,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    additional_forward_args: Any = None,
+    baselines: object = None,
+    feature_mask: object = None,
+    additional_forward_args: object = None,
     parent: Problem | None = None,
 ) -> Problem:
     """Return the checked problem of a call.
@@ -136,31 +136,20 @@ def prepare_for(
         _refuse_integers(model)
     drawn = make_generator(asker.generator) if hasattr(asker, "generator") else None
     if feature_mask is not None:
-        explained = flatten(layer)[1] if layer is not None and asker.layer_role == "input" else structure
-        feature_mask = explained.match(feature_mask, "feature_mask")
-    absent: tuple[Tensor, ...] = ()
-    if asker.uses_baselines and baselines is None:
-        absent = tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
-    elif asker.uses_baselines:
-        absent = _resolve_baselines(asker, data, structure.match(baselines, "baselines"), drawn)
+        at_layer = layer is not None and asker.layer_role == "input"
+        feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
     layers = _named_layers(model, asker) if needs_layer else ()
     runs = isinstance(target, (str, Neuron))  # targets that are found by running the model
+    how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
+    outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
-        batching=Batching(
-            asker.batch_size,
-            data.tensors,
-            graph=asker.needs_gradient,
-            progress=asker.progress,
-            label=getattr(asker, "label", type(asker).__name__),
-            parent=None if parent is None else parent.batching,
-            model=asker.model,
-        ),
+        batching=Batching(asker.batch_size, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
-        baselines=absent,
+        baselines=_resolve_baselines(asker, data, structure, baselines, drawn) if asker.uses_baselines else (),
         feature_mask=feature_mask,
         read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
@@ -168,30 +157,46 @@ def prepare_for(
         tally=Tally() if parent is None else parent.tally,
     )
     with freeze_parameters(model) as held:
-        if held.device is not None and held.device != first.device:
-            raise ValueError(f"inputs: on {first.device}, but the model is on {held.device}")
-        if held.noisy:
-            warn_of_training(held.noisy)
-        if runs:
-            problem = with_target(problem, target)
-        if None in layers:
-            auto = last_grid_layer(problem, input=asker.attribute_to_layer_input)
-            layers = tuple(layer or auto for layer in layers)
-            problem = problem.replace(read_layers=layers if asker.layer_role == "read" else ())
-        if layers and asker.layer_role == "input":
-            return _explain_by_layers(problem, layers, asker.layers_may_depend)
+        if held.noisy or held.device not in (None, first.device):
+            _check_held(held, first.device)
+        if runs or None in layers or (layers and asker.layer_role == "input"):
+            return _resolve_by_running(problem, asker, target, layers)
         return problem
 
 
+def _check_held(held: HeldModel, device: torch.device) -> None:
+    """Refuse a model on another device than the inputs', and warn of one in training mode."""
+    if held.device not in (None, device):
+        raise ValueError(f"inputs: on {device}, but the model is on {held.device}")
+    warn_of_training(held.noisy)
+
+
+def _resolve_by_running(
+    problem: Problem, asker: Asker, target: TargetLike, layers: tuple[ResolvedLayer | None, ...]
+) -> Problem:
+    """Return the problem with its target and layers, where it takes the model's run to know them."""
+    if isinstance(target, (str, Neuron)):
+        problem = with_target(problem, target)
+    if None in layers:
+        auto = last_grid_layer(problem, input=asker.attribute_to_layer_input)
+        layers = tuple(layer or auto for layer in layers)
+    found = tuple(layer for layer in layers if layer is not None)
+    if found and asker.layer_role == "input":
+        return _explain_by_layers(problem, found, asker.layers_may_depend)
+    return problem.replace(read_layers=found)
+
+
 def _resolve_baselines(
-    asker: Asker, data: ModelInputs, given: Sequence[Any], generator: torch.Generator | None
+    asker: Asker, data: ModelInputs, structure: Structure, given: object, generator: torch.Generator | None
 ) -> tuple[Tensor, ...]:
-    """Return baselines ``(K, N or 1, ...)`` for each input."""
-    rows = asker.baselines_are_rows
-    return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(given, data.tensors)])
+    """Return baselines ``(K, N or 1, ...)`` for each input; zero, if none are given."""
+    if given is None:
+        return tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
+    rows, each = asker.baselines_are_rows, structure.match(given, "baselines")
+    return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, data.tensors)])
 
 
-def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
+def _model_inputs(inputs: object, extra: object) -> tuple[ModelInputs, Structure]:
     """Return the checked inputs and further arguments, and the structure of the inputs."""
     tensors, structure = flatten(inputs)
     if not tensors or not all(isinstance(t, Tensor) for t in tensors):
@@ -214,7 +219,7 @@ def _model_inputs(inputs: Any, extra: Any) -> tuple[ModelInputs, Structure]:
     return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
 
 
-def _refuse_integers(model: Any) -> NoReturn:
+def _refuse_integers(model: Model) -> NoReturn:
     """Refuse inputs that have no gradient where one is needed, and say what would do."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
@@ -254,7 +259,7 @@ def all_outputs(problem: Problem) -> Tensor:
     return problem.run.concatenated(problem.n, outputs)
 
 
-def _named_layers(model: Any, asker: Asker) -> tuple[Any, ...]:
+def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:
     """Return the layers that are named, None for ``"auto"``, which depends on the target."""
     if asker.layer is None:
         label = getattr(asker, "label", type(asker).__name__)

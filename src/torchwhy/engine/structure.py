@@ -12,6 +12,9 @@ from typing import Any
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
+Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
+Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
+Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,13 @@ class Structure:
     names: tuple[str, ...] | None = None
     n: int = 1
 
-    def restore(self, parts: Sequence[Any]) -> Any:
+    def restore(self, parts: Sequence[object]) -> Any:
         """Return parts put together in this way."""
         if self.kind == "single":
             return parts[0]
         return dict(zip(self.names, parts)) if self.names is not None else tuple(parts)
 
-    def match(self, value: Any, name: str) -> tuple[Any, ...]:
+    def match(self, value: object, name: str) -> tuple[Any, ...]:
         """Return one value for each part; a single one stands for all, and a dict may leave some out (None).
 
         Args:
@@ -61,7 +64,7 @@ class Structure:
 SINGLE = Structure("single")
 
 
-def flatten(value: Any) -> tuple[tuple[Any, ...], Structure]:
+def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
     if isinstance(value, Mapping):
         return tuple(value.values()), Structure("dict", tuple(value), len(value))
@@ -77,7 +80,7 @@ def parts_by_key(value: Any) -> dict[int | str, Any]:
     return dict(enumerate(value)) if isinstance(value, (tuple, list)) else {}
 
 
-def named_parts(value: Any) -> dict[int | str, Any]:
+def named_parts(value: object) -> dict[int | str, Any]:
     """Return the parts of a model's output by name: also of named tuples and of objects with attributes."""
     if hasattr(value, "_asdict"):
         return value._asdict()
@@ -93,7 +96,7 @@ def replace_part(value: Any, key: int | str, new: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+def map_nested(function: Callable[[object], object], value: object) -> Any:
     """Return ``value`` with the function applied to everything in its tuples, lists and dicts."""
     if isinstance(value, (tuple, list)):
         return type(value)(map_nested(function, v) for v in value)
@@ -102,7 +105,7 @@ def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
-def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+def tensors_in(values: Iterable[object]) -> list[Tensor]:
     """Return the tensors among values, and in the tuples and lists among them."""
     found = []
     for value in values:

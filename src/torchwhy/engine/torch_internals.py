@@ -74,7 +74,7 @@ def put_buffer(module: nn.Module, name: str, buffer: Tensor) -> None:
 
 
 @cache
-def body_without_dispatch(function: Callable[..., Any]) -> Callable[..., Any] | None:
+def body_without_dispatch(function: Callable[..., object]) -> Callable[..., Any] | None:
     """Return one of torch's Python functions that does not hand itself to a mode, while what it calls does.
 
     Functions of ``torch.nn.functional`` begin with ``if has_torch_function(...)``: in the twin's globals all functions whose
@@ -83,7 +83,7 @@ def body_without_dispatch(function: Callable[..., Any]) -> Callable[..., Any] | 
     if not isinstance(function, types.FunctionType):
         return None
 
-    def says_no(*_: Any) -> bool:
+    def says_no(*_: object) -> bool:
         return False
 
     names = [name for name in function.__globals__ if name.startswith("has_torch_function")]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs, checked_values, prepare_for
 from torchwhy.engine.prepare import with_target
-from torchwhy.engine.run.freeze import isolated
+from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.targets import Neuron, TargetLike
@@ -32,7 +32,7 @@ class GradientBased(Attribution):
         *,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
-        additional_forward_args: Any = None,
+        additional_forward_args: object = None,
     ) -> list[Any]:
         """Return what :meth:`attribute` gives for each of several targets, from one forward pass of the model.
 

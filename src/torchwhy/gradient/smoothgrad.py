@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Keywords, Tensors
 from torchwhy.gradient.noisy_points import NoisyPoints, check_stdevs
 from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
 from torchwhy.problem import Problem
@@ -60,7 +60,7 @@ class SmoothGrad(Wrapper):
         """Return the mean gradient in the form asked for; another method's mean as it is."""
         return postprocess_gradient(values, self.signed, self.channels) if self.of is None else values
 
-    def moments(self, problem: Problem) -> tuple[RunningMoments, dict[str, Any]]:
+    def moments(self, problem: Problem) -> tuple[RunningMoments, Keywords]:
         """Return sums over the noisy inputs' maps and their squares, and what the other method found out."""
         of, around = self.of or self._gradient(), NoisyPoints(problem, self.noise_level, self.stdevs)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
 from torchwhy.targets import DerivedTarget, TargetLike, find_logits
 
@@ -57,7 +58,7 @@ class ClassProbability(DerivedTarget):
 
     holds_probabilities: bool | None = None
 
-    def select(self, output: object, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         """Return probabilities (M,).
 
         Raises:

@@ -18,7 +18,7 @@ from torchwhy.models.shapes import SHAPES
 
 __all__ = ["ShapesResNet", "ShapesViT", "shapes_resnet", "shapes_vit"]
 
-Model = TypeVar("Model", bound=nn.Module)
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class BasicBlock(nn.Module):
@@ -138,7 +138,7 @@ def shapes_vit() -> ShapesViT:
     return _trained(ShapesViT, "shapes-vit")
 
 
-def _trained(architecture: type[Model], name: str) -> Model:
+def _trained(architecture: type[Trained], name: str) -> Trained:
     from safetensors.torch import load_file
 
     with torch.device("meta"):  # no numbers are drawn for weights that the file replaces

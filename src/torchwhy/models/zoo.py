@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from torchwhy.engine.structure import Keywords
 from torchwhy.models.files import is_file, load_state, read_model
 from torchwhy.models.labels import imagenet_labels
 from torchwhy.models.photos import Preprocess
@@ -156,7 +156,7 @@ def _timm(name: str, weights: str | Path, num_classes: int | None) -> LoadedMode
     if short not in names:
         raise ValueError(f"name: timm has no model {short!r}{did_you_mean(short, names)}")
     download = _wants_download(weights, ("DEFAULT",))
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    options: Keywords = {} if num_classes is None else {"num_classes": num_classes}
     with seeded():
         model = _download(name, weights, partial(timm.create_model, short, pretrained=download, **options))
     config = timm.data.resolve_model_data_config(model)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features
-from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import Tensors
-from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable
+from torchwhy.perturbation.linear_fit import LinearFit, fit_chosen, fit_lasso, fit_ridge
+from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
 from torchwhy.perturbation.segments import superpixels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Bounds, Count, Fraction, NotNegative, Positive
 
 POOR = 0.1  # the share of variance below which a linear model says little
 
@@ -55,11 +53,12 @@ class LIME(SampledFeatureMethod):
     Paper: Ribeiro et al. 2016, arXiv:1602.04938, equation 2 and algorithm 1.
     """
 
+    n_samples: Annotated[int, Bounds(3)] | None = None
     distance: Literal["cosine", "l2"] | Callable[[Tensor], Tensor] = "cosine"
-    kernel_width: float | None = None
-    keep_probability: float = 0.5
+    kernel_width: Positive | None = None
+    keep_probability: Fraction = 0.5
     regularizer: Literal["ridge", "lasso"] = "ridge"
-    alpha: float = 1e-3
+    alpha: NotNegative = 1e-3
     n_features: Count | None = None
     n_segments: Count = 50
 
@@ -74,63 +73,35 @@ class LIME(SampledFeatureMethod):
         return super()._attribute(problem)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
-        z = torch.ones(1, d, dtype=torch.bool)
-        s = torch.empty(0, len(rows), dtype=torch.double, device=rows.device)
-
-        def masks(index: Tensor, rows: Tensor) -> Tensors:
-            return features.element_masks(to_device(z[index], rows.device), rows)
-
         if self.regularizer == "ridge" and self.n_features is None:
             check_solvable(self, d)
+        z = torch.zeros(0, d, dtype=torch.bool)
+        s = torch.zeros(0, len(rows), dtype=torch.double, device=rows.device)
         for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, problem.n_baselines):
-            flips = torch.rand(stop - max(start, 1), d, generator=problem.generator) < self.keep_probability
-            z = torch.cat([z, flips])
-            s = torch.cat([s, evaluate_all(problem, masks, (start, stop), rows=rows)])
-            found = self._fit(z.to(s), s)
-            if self._enough(found.values, found.error.nan_to_num(0.0)):
+            new = self._draw(start, stop, d, problem.generator)
+            z, s = torch.cat([z, new]), torch.cat([s, score_coalitions(problem, features, new, rows)])
+            fit = self._fit(z.to(s), s)
+            if self._enough(fit.values, fit.error.nan_to_num(0.0)):
                 break
-        poor = int((found.r_squared < POOR).sum()) if found.r_squared is not None else 0
-        if poor:
-            warn(
-                f"LIME: the linear model explains less than {POOR:.0%} of the score's variance for {poor} of {len(rows)} rows "
-                "(details['r_squared']): its coefficients say little; take fewer or other features, another kernel_width, "
-                "or KernelSHAP",
-            )
-        return found
+        _warn_if_poor(fit.r_squared)
+        return SampledEstimate(fit.values, fit.error, None, fit.r_squared)
 
-    def _fit(self, z: Tensor, s: Tensor) -> SampledEstimate:
-        """The linear models of scores (m, N) over samples z (m, d)."""
+    def _draw(self, start: int, stop: int, d: int, generator: torch.Generator) -> Tensor:
+        """Return samples ``start`` to ``stop - 1`` as masks (m, d): coin flips, but for the first, the input itself."""
+        flips = torch.rand(stop - max(start, 1), d, generator=generator) < self.keep_probability
+        return flips if start else torch.cat([torch.ones(1, d, dtype=torch.bool), flips])
+
+    def _fit(self, z: Tensor, s: Tensor) -> LinearFit:
+        """Return the linear models of scores (m, N) over samples z (m, d)."""
         w = self._weights(z)
-        if self.regularizer == "ridge" and self.n_features is None:
-            values, error = ridge(z, s, w, self.alpha)
-        else:
-            values = s.new_zeros(s.shape[1], z.shape[1])
-            error = torch.full_like(values, torch.nan)
-            for n, score in enumerate(s.unbind(1)):
-                chosen, path = self._select(z, score, w)
-                own, error[n, chosen] = ridge(z[:, chosen], score[:, None], w, self.alpha if self.n_features else 0.0)
-                values[n, chosen] = own[0] if path is None else path[chosen]
-        return SampledEstimate(values, error, None, explained(z, s, w, values, (~error.isnan()).sum(1)))
-
-    def _select(self, z: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The features that stay in the model of one row, and their lasso coefficients where these are wanted."""
-        from sklearn.linear_model import Lasso, lars_path
-
-        root = (w / w.sum()).sqrt()
-        flat = (z - w @ z / w.sum()) * root[:, None], (s - w @ s / w.sum()) * root
-        x, y = (t.cpu().numpy() for t in flat)
-        if float(y @ y) <= 1e-24 * float(s.square().max()):  # rounding alone: nothing to explain
-            return torch.zeros(0, dtype=torch.long, device=z.device), None
         if self.n_features is not None:
-            active = lars_path(x, y, method="lasso")[1][: self.n_features]
-            return torch.as_tensor(sorted(active), dtype=torch.long, device=z.device), None
-        most = float(abs(x.T @ y).max()) / len(y)
-        path = Lasso(alpha=max(self.alpha * most, 1e-300), fit_intercept=False).fit(x, y).coef_
-        path = torch.as_tensor(path, dtype=z.dtype, device=z.device)
-        return path.nonzero()[:, 0], path
+            return fit_chosen(z, s, w, self.alpha, self.n_features)
+        if self.regularizer == "lasso":
+            return fit_lasso(z, s, w, self.alpha)
+        return fit_ridge(z, s, w, self.alpha)
 
     def _weights(self, z: Tensor) -> Tensor:
-        """The kernel's weights (m,) of samples z (m, d)."""
+        """Return the kernel's weights (m,) of samples z (m, d)."""
         kept = z.mean(1)
         if callable(self.distance):
             w = self.distance(z)
@@ -145,47 +116,14 @@ class LIME(SampledFeatureMethod):
         super()._check_settings()
         if not callable(self.distance) and self.distance not in ("cosine", "l2"):
             raise ValueError(f"distance={self.distance!r}: expected 'cosine', 'l2' or a callable")
-        if (self.kernel_width is not None and not self.kernel_width > 0) or not 0 < self.keep_probability < 1:
-            raise ValueError(
-                f"kernel_width={self.kernel_width!r}, keep_probability={self.keep_probability!r}: expected a positive number "
-                "and one between 0 and 1"
-            )
-        if self.regularizer not in ("ridge", "lasso") or self.alpha < 0:
-            raise ValueError(
-                f"regularizer={self.regularizer!r}, alpha={self.alpha!r}: expected 'ridge' or 'lasso', and >= 0"
-            )
-        if self.n_samples is not None and self.n_samples < 3:
-            raise ValueError(f"n_samples={self.n_samples!r}: a linear model takes at least 3 samples")
 
 
-def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Weighted ridge regression with an intercept of scores (m, N) on z (m, d), weights (m,).
-
-    Returns the coefficients and their standard errors (N, d), sandwich estimates on leave-one-out residuals.
-    """
-    x = torch.cat([torch.ones_like(w)[:, None], z], 1)
-    shift = w @ z / w.sum()
-    spread = (w @ (z - shift).square()).mean() if z.shape[1] else w.sum()
-    penalty = alpha * spread * torch.ones_like(x[0])
-    penalty[0] = 0
-    inverse = torch.linalg.pinv((x * w[:, None]).T @ x + penalty.diag(), hermitian=True)
-    solve = inverse @ (x * w[:, None]).T
-    beta = solve @ s
-    rest = s - x @ beta
-    leverage = (solve * x.T).sum(0)
-    error = (solve.square() @ (rest / (1 - leverage).clamp(min=1e-3)[:, None]).square()).sqrt()
-    return beta[1:].T, error[1:].T
-
-
-def explained(z: Tensor, s: Tensor, w: Tensor, values: Tensor, count: Tensor) -> Tensor:
-    """The adjusted share of the variance of scores (m, N) on z (m, d), weights (m,), that coefficients (N, d) explain, (N,).
-
-    ``check_count`` (N,) says how many of a row's coefficients were fitted.
-    """
-    share, rest = w / w.sum(), s - z @ values.T
-    around, left = (share @ (t - share @ t).square() for t in (s, rest))
-    varies = around > 1e-24 * (share @ s.square())  # beyond rounding
-    unexplained = torch.where(varies, left / around.clamp(min=1e-300), 1.0)
-    effective = float(1 / share.square().sum())
-    spare = effective - 1 - count.to(s)
-    return torch.where(spare > 0, 1 - unexplained * (effective - 1) / spare, 0.0).clamp(min=0)
+def _warn_if_poor(r_squared: Tensor) -> None:
+    """Warn of rows whose linear model explains little."""
+    poor = int((r_squared < POOR).sum())
+    if poor:
+        warn(
+            f"LIME: the linear model explains less than {POOR:.0%} of the score's variance for {poor} of {len(r_squared)} rows "
+            "(details['r_squared']): its coefficients say little; take fewer or other features, another kernel_width, "
+            "or KernelSHAP",
+        )

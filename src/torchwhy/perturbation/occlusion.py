@@ -57,18 +57,38 @@ class Occlusion(Attribution):
         gains = score_drops(problem, masks, sum(numbers)).split(numbers, dim=1)
         return tuple(w.mean_over(g) for w, g in zip(windows, gains))
 
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        for name in ("sliding_window_shapes", "strides"):
+            _check_sizes(name, getattr(self, name))
+
+
+def _is_per_input(setting: object) -> bool:
+    """Say whether a setting is a tuple with one setting for each input."""
+    return isinstance(setting, (tuple, list)) and any(isinstance(s, (tuple, list)) or s is None for s in setting)
+
+
+def _check_sizes(name: str, setting: Any) -> None:
+    """Refuse what is no size: a positive int, or a tuple of them, None where there is a default."""
+    for given in setting if _is_per_input(setting) else (setting,):
+        sizes = given if isinstance(given, (tuple, list)) else (given,)
+        if given is None and name == "strides":
+            continue
+        if not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in sizes):
+            raise ValueError(f"{name}={given!r}: expected a positive int, or a tuple of them, one for each dimension")
+
 
 def _per_input(name: str, setting: Any, n: int) -> Sequence[Any]:
-    """A setting for each of n inputs, from one for all or a tuple of them."""
-    if not isinstance(setting, (tuple, list)) or not any(isinstance(s, (tuple, list)) or s is None for s in setting):
+    """Return a setting for each of n inputs, from one for all or a tuple of them."""
+    if not _is_per_input(setting):
         return [setting] * n
     if len(setting) != n:
         raise ValueError(f"{name}: {len(setting)} given for {n} input tensors")
     return setting
 
 
-def _sliding_windows(shape: tuple[int, ...], size: Any, step: Any) -> SlidingWindows:
-    """The checked windows over an input with rows of this shape."""
+def _sliding_windows(shape: tuple[int, ...], size: object, step: object) -> SlidingWindows:
+    """Return the checked windows over an input with rows of this shape."""
     size = _full("sliding_window_shapes", size, shape, shape)
     step = (1,) * len(shape) if step is None else _full("strides", step, shape, size)
     for dim, (n, w, s) in enumerate(zip(shape, size, step)):
@@ -85,12 +105,8 @@ def _sliding_windows(shape: tuple[int, ...], size: Any, step: Any) -> SlidingWin
 
 
 def _full(name: str, given: Any, shape: tuple[int, ...], rest: tuple[int, ...]) -> tuple[int, ...]:
-    """A setting for every dimension, ``rest`` where none is given."""
+    """Return a setting for every dimension, ``rest`` where none is given."""
     sizes = (given,) * max(1, len(shape) - 1) if isinstance(given, Integral) else given
-    if (
-        not isinstance(sizes, (tuple, list))
-        or any(isinstance(v, bool) or not isinstance(v, Integral) for v in sizes)
-        or len(sizes) > len(shape)
-    ):
+    if len(sizes) > len(shape):
         raise ValueError(f"{name}={given!r}: expected an int or up to {len(shape)} ints, a row has shape {shape}")
     return (*rest[: len(shape) - len(sizes)], *map(int, sizes))

@@ -1,4 +1,4 @@
-"""What the methods that sample have in common: how much, and when it is enough."""
+"""What the methods that sample have in common: how much, when it is enough, and a value for each feature."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.features.statistics import relative_error, sampling_rounds
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.run.rows import to_device
+from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, Positive
@@ -44,12 +47,12 @@ class SamplingMethod(Attribution):
             raise ValueError("max_evaluations: bounds the sampling until a tolerance; give tolerance= or n_samples=")
 
     def _rounds(self, first: int, cost: float, spent: int = 0) -> Iterator[tuple[int, int]]:
-        """Spans of samples to take, ``first`` to begin with.
+        """Return the spans of samples to take, ``first`` to begin with.
 
         Each sample costs ``cost`` evaluations of a row, and ``spent`` are needed besides.
         """
         if self.tolerance is None:
-            return sampling_rounds(first, None)
+            return iter([(0, first)])
         most = 10 * first if self.max_evaluations is None else int((self.max_evaluations - spent) / cost)
         if most < first:
             raise ValueError(
@@ -59,7 +62,7 @@ class SamplingMethod(Attribution):
         return sampling_rounds(first, most)
 
     def _enough(self, values: Tensor, standard_error: Tensor) -> bool:
-        """Whether the error of values (N, ...) is within the tolerance."""
+        """Say whether the error of values (N, ...) is within the tolerance."""
         return self.tolerance is not None and relative_error(values, standard_error) <= self.tolerance
 
 
@@ -88,27 +91,39 @@ class SampledFeatureMethod(SamplingMethod):
 
     def _attribute(self, problem: Problem) -> Result:
         features = number_features(problem.x, problem.feature_mask)
-        values = torch.zeros(problem.n, features.d, dtype=torch.double, device=problem.x[0].device)
-        error, total, r_squared = torch.zeros_like(values), values.new_zeros(problem.n), values.new_zeros(problem.n)
-        pairs: dict[str, Tensor] = {}
+        like = problem.x[0].new_empty(0, dtype=torch.double)
+        whole: dict[str, Tensor] = {}  # of all rows; features that a row lacks have 0
         state = problem.generator.get_state()
         for rows, d in features.groups():
             problem.generator.set_state(state)  # a row gets the draws that it gets alone
-            found = self._estimate(problem, features, rows, d)
-            values[rows, :d], error[rows, :d] = found.values, found.error
-            total[rows] = 0 if found.total is None else found.total
-            r_squared[rows] = 0 if found.r_squared is None else found.r_squared
-            for name, value in (("interactions", found.pairs), ("interactions_error", found.pairs_error)):
+            for name, value in self._estimate(problem, features, rows, d)._asdict().items():
                 if value is not None:
-                    pairs.setdefault(name, values.new_zeros(*values.shape, features.d))[rows, :d, :d] = value
-        gap = None if found.total is None else (values.sum(1) - total).abs()
-        details = pairs if found.r_squared is None else {"r_squared": r_squared, **pairs}
-        error_of_elements = features.to_elements(error, problem.x)
-        return Result(features.to_elements(values, problem.x), gap, error_of_elements, details)
+                    if name not in whole:
+                        whole[name] = like.new_zeros(problem.n, *(features.d for _ in value.shape[1:]))
+                    place: tuple[Tensor | slice, ...] = (rows, *(slice(d) for _ in value.shape[1:]))
+                    whole[name][place] = value
+        found = SampledEstimate(**whole)
+        gap = None if found.total is None else (found.values.sum(1) - found.total).abs()
+        named = {"r_squared": found.r_squared, "interactions": found.pairs, "interactions_error": found.pairs_error}
+        return Result(
+            features.to_elements(found.values, problem.x),
+            gap,
+            features.to_elements(found.error, problem.x),
+            {name: value for name, value in named.items() if value is not None},
+        )
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
-        """What is found for the rows (N,), which have d features."""
+        """Return what is found for the rows (N,), which have d features."""
         raise NotImplementedError
+
+
+def score_coalitions(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
+    """Return scores (m, N) of rows (N,) in which only the features of each coalition z (m, d) come from the input."""
+
+    def masks(index: Tensor, rows: Tensor) -> Tensors:
+        return features.element_masks(to_device(z[index], rows.device), rows)
+
+    return evaluate_all(problem, masks, (0, len(z)), rows=rows)
 
 
 def check_solvable(method: Attribution, d: int) -> None:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.rows import expand_like
 
 
 @cpu_default_device()
 def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, sigma: float = 1.0) -> Tensor:
-    """A feature mask of SLIC superpixels, (N, 1, H, W), for images (N, 1 or 3, H, W) in any range of values.
+    """Return a feature mask of SLIC superpixels, (N, 1, H, W), for images (N, 1 or 3, H, W) in any range of values.
 
     Args:
         x: the images.
@@ -29,9 +30,9 @@ def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, s
         raise ValueError(
             f"x: expected images (N, 1 or 3, H, W), got {tuple(x.shape)}; use patches, or a mask of your own"
         )
-    flat = x.detach().float().flatten(1)
-    low, high = flat.amin(1), flat.amax(1)
-    scaled = (x.detach().float() - low.view(-1, 1, 1, 1)) / (high - low).clamp(min=1e-12).view(-1, 1, 1, 1)
+    pixels = x.detach().float()
+    low, high = pixels.flatten(1).amin(1), pixels.flatten(1).amax(1)
+    scaled = (pixels - expand_like(low, pixels)) / expand_like((high - low).clamp(min=1e-12), pixels)
     masks = []
     for image in scaled.permute(0, 2, 3, 1).cpu().numpy():
         gray = image.shape[2] == 1
@@ -48,7 +49,7 @@ def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, s
 
 
 def patches(x: Tensor, grid: int = 7) -> Tensor:
-    """A feature mask of ``grid`` patches along each spatial dimension, (1, 1, *spatial), for inputs (N, C, *spatial).
+    """Return a feature mask of ``grid`` patches along each spatial dimension, (1, 1, *spatial), for inputs (N, C, *spatial).
 
     >>> patches(torch.zeros(1, 3, 4, 4), 2)[0, 0].tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]

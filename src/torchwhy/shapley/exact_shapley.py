@@ -14,7 +14,6 @@ from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import to_device
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.shapley.coalitions import all_coalitions
 
 MAX_FEATURES = 20  # features: 1,048,576 evaluations of a row
 
@@ -61,8 +60,21 @@ class ExactShapley(Attribution):
         return Result(features.to_elements(values, problem.x), gap, details=details)
 
 
+def all_coalitions(index: Tensor, d: int) -> Tensor:
+    """Return coalitions by number ``index`` (M,) as masks (M, d): bit i says whether feature i is in.
+
+    >>> all_coalitions(torch.tensor([0, 1, 6]), 3).int().tolist()
+    [[0, 0, 0], [1, 0, 0], [0, 1, 1]]
+    """
+    return (index[:, None] >> torch.arange(d, device=index.device)) & 1 == 1
+
+
 def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: int, method: str) -> Tensor:
-    """The scores of all coalitions of d features, (2^d, N); coalition S has the number whose bits are its members."""
+    """Return the scores of all coalitions of d features, (2^d, N); the bits of a coalition's number are its members.
+
+    Raises:
+        ValueError: more than 20 features.
+    """
     if d > MAX_FEATURES:
         raise ValueError(
             f"feature_mask: {method} evaluates all 2^{d} coalitions of {d} features, at most {MAX_FEATURES} are possible; "
@@ -76,24 +88,24 @@ def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: 
 
 
 def shapley_values(v: Tensor) -> Tensor:
-    r"""Shapley values (N, d) of the games v (2^d, N).
+    r"""Return Shapley values (N, d) of the games v (2^d, N).
 
     >>> shapley_values(torch.tensor([[0.0], [1.0], [2.0], [7.0]]))
     tensor([[3., 4.]])
     """
     d = (len(v) - 1).bit_length()
-    size = _coalition_sizes(d - 1, v)
-    factor = torch.tensor([1 / (d * math.comb(d - 1, s)) for s in range(d)], dtype=v.dtype, device=v.device)[size]
+    by_size = v.new_tensor([1 / (d * math.comb(d - 1, s)) for s in range(d)])
+    factor = by_size[_coalition_sizes(d - 1, v)]
     return torch.stack([(factor[:, None] * gain(v, i)).sum(0) for i in range(d)], 1)
 
 
 def banzhaf_values(v: Tensor) -> Tensor:
-    """Banzhaf values (N, d) of the games v (2^d, N): the mean gain over all coalitions."""
+    """Return Banzhaf values (N, d) of the games v (2^d, N): the mean gain over all coalitions."""
     return torch.stack([gain(v, i).mean(0) for i in range((len(v) - 1).bit_length())], 1)
 
 
 def shapley_interactions(v: Tensor) -> Tensor:
-    r"""Pairwise Shapley interactions (N, d, d) of the games v (2^d, N), zero on the diagonal.
+    r"""Return pairwise Shapley interactions (N, d, d) of the games v (2^d, N), zero on the diagonal.
 
     :math:`I_{ij} = \sum_{S \not\ni i, j} \frac{|S|! (d - |S| - 2)!}{(d - 1)!} [v(S \cup ij) - v(S \cup i) - v(S \cup j) + v(S)]`
     (Grabisch & Roubens 1999, equation 3).
@@ -106,10 +118,8 @@ def shapley_interactions(v: Tensor) -> Tensor:
     out = v.new_zeros(v.shape[1], d, d)
     if d < 2:
         return out
-    size = _coalition_sizes(d - 2, v)
-    factor = torch.tensor([1 / ((d - 1) * math.comb(d - 2, s)) for s in range(d - 1)], dtype=v.dtype, device=v.device)[
-        size
-    ]
+    by_size = v.new_tensor([1 / ((d - 1) * math.comb(d - 2, s)) for s in range(d - 1)])
+    factor = by_size[_coalition_sizes(d - 2, v)]
     for i in range(d):
         without = gain(v, i)  # a game of the other d - 1 features
         for j in range(i):  # those below i keep their number
@@ -118,7 +128,10 @@ def shapley_interactions(v: Tensor) -> Tensor:
 
 
 def banzhaf_interactions(v: Tensor) -> Tensor:
-    """Pairwise Banzhaf interactions (N, d, d) of the games v (2^d, N): the mean of the same over all S, zero on the diagonal."""
+    """Return pairwise Banzhaf interactions (N, d, d) of the games v (2^d, N), zero on the diagonal.
+
+    They are the mean over all S of what :func:`shapley_interactions` weighs by size.
+    """
     d = (len(v) - 1).bit_length()
     out = v.new_zeros(v.shape[1], d, d)
     for i in range(d):
@@ -129,11 +142,11 @@ def banzhaf_interactions(v: Tensor) -> Tensor:
 
 
 def gain(v: Tensor, i: int) -> Tensor:
-    """What feature i adds to each coalition of the others: (2^d, N) to (2^(d-1), N)."""
+    """Return what feature i adds to each coalition of the others, (2^(d-1), N), from scores v (2^d, N)."""
     split = v.view(-1, 2, 2**i, v.shape[1])
     return (split[:, 1] - split[:, 0]).flatten(0, 1)
 
 
 def _coalition_sizes(d: int, like: Tensor) -> Tensor:
-    """The number of members of each of the 2^d coalitions."""
+    """Return the number of members of each of the 2^d coalitions."""
     return all_coalitions(torch.arange(2**d, device=like.device), d).sum(1)

@@ -8,23 +8,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchwhy.engine.features.statistics import penalty_by_cross_validation
-from torchwhy.shapley.paired_regression import MOST_CUBIC
+from torchwhy.shapley.paired_sampling import MOST_CUBIC, penalty_by_cross_validation
 
 PairWeights = Callable[[int, int], tuple[float, float, float]]
 
 
 def shapley_pair_weights(d: int, size: int) -> tuple[float, float, float]:
-    r"""How a coalition's score enters the interaction of two features of which both, one or none are in it.
+    r"""Return how a coalition's score enters the interaction of two features of which both, one or none are in it.
 
     The weights of the Shapley interaction index times the number :math:`\binom{d}{s}` of coalitions of that size.
     """
     s, r = size, d - size
-    return (d / (s * (s - 1)) if s > 1 else 0.0, -d / (s * r) if s and r else 0.0, d / (r * (r - 1)) if r > 1 else 0.0)
+    both = d / (s * (s - 1)) if s > 1 else 0.0
+    one = -d / (s * r) if s and r else 0.0
+    none = d / (r * (r - 1)) if r > 1 else 0.0
+    return both, one, none
 
 
 def banzhaf_pair_weights(d: int, size: int) -> tuple[float, float, float]:
-    """The same for the Banzhaf interaction index, in which all coalitions count alike."""
+    """Return the same for the Banzhaf interaction index, in which all coalitions count alike."""
     w = math.comb(d, size) / 2 ** (d - 2)
     return w, -w, w
 
@@ -32,18 +34,22 @@ def banzhaf_pair_weights(d: int, size: int) -> tuple[float, float, float]:
 def pair_interactions(
     z: Tensor, even: Tensor, ends: Tensor, left_out: Tensor, weights: PairWeights
 ) -> tuple[Tensor, Tensor]:
-    r"""Interactions :math:`I_{ij}` (N, d, d) and their standard errors, zero on the diagonal.
+    r"""Return interactions :math:`I_{ij}` (N, d, d) and their standard errors, zero on the diagonal.
 
     Both indices are linear in :math:`e_p = v(S_p) + v(\bar S_p)`, with weights that depend on the size of S and on whether
     both, one or none of i and j are in it. A ridge regression first takes out what products of two features explain, whose
     interactions are known; what it leaves is averaged size by size, so the limit does not depend on the fit.
     The error is infinite where a size has no pair.
 
-    Shape: z (m, d), even (m, N), ends (N,) the score of everything plus that of nothing, left_out (m,) the share of the
-    pairs of a size that was not drawn.
+    Args:
+        z: coalitions S, (m, d).
+        even: the sums :math:`e_p`, (m, N).
+        ends: the score of everything plus that of nothing, (N,).
+        left_out: the share of the pairs of a size that was not drawn, (m,).
+        weights: d and the size of S → the weights with which both, one or none of two features in S count.
     """
     d, x = z.shape[1], 2 * z.to(even) - 1
-    b, constant, residual = _products(x, even / 2)
+    b, constant, residual = _fit_products(x, even / 2)
     product = torch.einsum("pi,nij,pj->pn", x, b, x) / 2
     rest = even - 2 * (constant + product)
     values = 4 * b + weights(d, 0)[2] * (ends - 2 * constant - b.sum((1, 2)))[:, None, None]
@@ -63,15 +69,16 @@ def pair_interactions(
 
 
 def _by_membership(z: Tensor, values: Tensor, w: list[float]) -> Tensor:
-    """The sum of values (m, N), weighed for each two features by whether both, one or none are in z (m, d): (N, d, d)."""
+    """Return sums of values (m, N), weighed for each two features by whether both, one or none are in z (m, d): (N, d, d)."""
     both, none = (torch.einsum("pi,pn,pj->nij", t, values, t) for t in (z, 1 - z))
     return w[0] * both + w[1] * (values.sum(0)[:, None, None] - both - none) + w[2] * none
 
 
-def _products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The ridge fit :math:`y = a + \sum_{i<j} b_{ij} x_i x_j` through the kernel :math:`((x \cdot x')^2 - d) / 2`.
+def _fit_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return the ridge fit :math:`y = a + \sum_{i<j} b_{ij} x_i x_j`, through the kernel :math:`((x \cdot x')^2 - d) / 2`.
 
-    Returns b (N, d, d), a (N,) and leave-one-out residuals (m, N).
+    Returns:
+        b (N, d, d), a (N,) and leave-one-out residuals (m, N).
     """
     m, d = x.shape
     use = torch.arange(m, device=x.device)[:: max(1, -(-m // MOST_CUBIC))]
@@ -85,11 +92,11 @@ def _products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     s, basis = torch.linalg.eigh(centred + (2 * centred.trace() + 1) / k)
     s, basis = s[:-1].clamp(min=0), basis[:, :-1]
     target = basis.T @ (y[use] - mean)
-    lam = penalty_by_cross_validation(s, target, torch.zeros_like(mean), len(s))
-    coefficients = basis @ (target / (s[:, None] + lam))
+    penalty = penalty_by_cross_validation(s, target, torch.zeros_like(mean), len(s))
+    coefficients = basis @ (target / (s[:, None] + penalty))
     b = torch.einsum("pi,pn,pj->nij", own, coefficients, own)
     b = b * (1 - torch.eye(d, dtype=b.dtype, device=b.device))
     constant = mean - (kernel @ coefficients).mean(0)
     residual = y - constant - torch.einsum("pi,nij,pj->pn", x, b, x) / 2
-    residual[use] = coefficients / (basis.square() @ (1 / (s[:, None] + lam)))
+    residual[use] = coefficients / (basis.square() @ (1 / (s[:, None] + penalty)))
     return b, constant, residual

@@ -13,6 +13,7 @@ from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.settings import NotNegative
 
 
 class LinearSHAP(Attribution):
@@ -32,7 +33,7 @@ class LinearSHAP(Attribution):
     Paper: Lundberg & Lee 2017, arXiv:1705.07874, corollary 1.
     """
 
-    rtol: float = 1e-3
+    rtol: NotNegative = 1e-3
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True

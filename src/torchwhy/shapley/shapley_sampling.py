@@ -1,20 +1,19 @@
-"""Shapley and Owen values by sampled orders."""
+"""Shapley values by sampled orders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from torchwhy.engine.features.masks import evaluate_all, evaluate_masks
+from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.features.statistics import RunningMean
 from torchwhy.engine.run.randomness import Draws, draws_per_block
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors
-from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod
+from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, score_coalitions
 from torchwhy.problem import Problem
 
 
@@ -38,18 +37,19 @@ class ShapleySampling(SampledFeatureMethod):
     paper: ClassVar[str] = "arXiv:2104.12199"
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
-        ranks = Draws(lambda count, g: self._ranks(count, d, g), problem.generator, draws_per_block(d))
-        unit = 2 * (d - 1)  # the coalitions strictly between none and all, of an order and of its reverse
 
-        def ends(index: Tensor, rows: Tensor) -> Tensors:
-            return features.element_masks(to_device((index == 1)[:, None].expand(-1, d), rows.device), rows)
+        def draw(count: int, generator: torch.Generator) -> Tensor:
+            return self.random_ranks(count, d, generator)
+
+        ranks = Draws(draw, problem.generator, draws_per_block(d))
+        unit = 2 * (d - 1)  # the coalitions strictly between none and all, of an order and of its reverse
 
         def masks(index: Tensor, rows: Tensor) -> Tensors:
             rank, step = ranks[index // unit], index % unit
             rank = torch.where((step < d - 1)[:, None], rank, d - 1 - rank)
             return features.element_masks(to_device(rank <= (step % (d - 1))[:, None], rows.device), rows)
 
-        none, full = evaluate_all(problem, ends, (0, 2), rows=rows)
+        none, full = score_coalitions(problem, features, torch.tensor([[False], [True]]).expand(2, d), rows)
         if d == 1:
             return SampledEstimate((full - none)[:, None], torch.zeros_like(none)[:, None], full - none)
         mean = RunningMean()
@@ -63,43 +63,19 @@ class ShapleySampling(SampledFeatureMethod):
                 break
         return SampledEstimate(mean.mean, mean.standard_error, full - none)
 
-    def _ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
-        """The position of each feature in random orders, (count, d)."""
+    def random_ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
+        """Return the position of each feature in random orders, (count, d)."""
         return torch.rand(count, d, generator=generator).argsort(1)
 
 
-class OwenValues(ShapleySampling):
-    r"""Shapley values of features that come in groups: only the orders that keep each group together count.
-
-    The values of a group sum to its Shapley value in the game of groups, and are shared in it by what its features add when
-    some of the other groups are in whole and the others out. One group, or every feature a group, gives Shapley values.
-    The rest is as in :class:`ShapleySampling`.
+def _gains(none: Tensor, chains: Tensor, full: Tensor, rank: Tensor) -> Tensor:
+    """Return what each feature adds, (pairs, N, d).
 
     Args:
-        groups: the number of the group of each feature, 0, 1, ...
-
-    Raises:
-        ValueError: not one group for each feature, or gaps in their numbers.
-
-    Paper: Owen 1977, "Values of games with a priori unions".
+        none, full: the scores of nothing and of everything, (N,).
+        chains: the scores along an order and along its reverse, (pairs, 2, d - 1, N).
+        rank: the position of each feature in the order, (pairs, d).
     """
-
-    groups: Sequence[int] | Tensor
-
-    paper: ClassVar[str] = "doi:10.1007/978-3-642-45494-3_7"
-
-    def _ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
-        group = torch.as_tensor(self.groups).cpu()
-        if group.shape != (d,) or group.is_floating_point():
-            raise ValueError(f"groups: expected one integer for each of {d} features, got shape {tuple(group.shape)}")
-        if not torch.equal(group.unique(), torch.arange(int(group.max()) + 1)):
-            raise ValueError(f"groups: number them 0, 1, 2, ... without gaps; got {group.unique().tolist()}")
-        turn = torch.rand(count, int(group.max()) + 1, generator=generator).argsort(1)
-        return (turn[:, group] + torch.rand(count, d, generator=generator)).argsort(1).argsort(1)
-
-
-def _gains(none: Tensor, chains: Tensor, full: Tensor, rank: Tensor) -> Tensor:
-    """What each feature adds, (pairs, N, d), from the scores along an order and its reverse, (pairs, 2, d - 1, N)."""
     ends = [end.expand(len(chains), 2, 1, -1) for end in (none, full)]
     gains = torch.cat([ends[0], chains, ends[1]], 2).diff(dim=2)  # by position
     at = torch.stack([rank, rank.shape[1] - 1 - rank], 1)[..., None].expand_as(gains)

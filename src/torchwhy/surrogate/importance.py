@@ -15,6 +15,7 @@ from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
+from torchwhy.engine.structure import Output
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import find_logits
@@ -141,7 +142,7 @@ class _Loss:
     def select_rows(self, rows: Tensor) -> Any:
         return None
 
-    def select(self, output: Any, rows: Tensor) -> Tensor:
+    def select(self, output: Output, rows: Tensor) -> Tensor:
         losses = self.loss(find_logits(output), self.labels[rows])
         if losses.shape != (len(rows),):
             raise ValueError(
@@ -178,7 +179,7 @@ class GradientImportance(Analysis):
         return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss)
 
 
-def _labels(inputs: Tensor, labels: Any) -> Tensor:
+def _labels(inputs: Tensor, labels: object) -> Tensor:
     """Return the labels as a tensor, one for each row.
 
     Raises:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from torchwhy.engine.structure import Keywords
 from torchwhy.visualize.export import screen_size, to_png
 
 DPI = 160
@@ -144,7 +145,7 @@ def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, f
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 
 
-def line_style(index: int) -> dict[str, Any]:
+def line_style(index: int) -> Keywords:
     """Return colour and dashes of a line: another colour each, then the same colours dashed."""
     return {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", ":")[index // len(LINES) % 3]}
 

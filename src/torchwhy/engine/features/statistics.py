@@ -85,18 +85,3 @@ def sampling_rounds(first: int, most: int | None) -> Iterator[tuple[int, int]]:
     while start < stop:
         yield start, stop
         start, stop = stop, min(most, stop + -(-stop // 2))
-
-
-def penalty_by_cross_validation(s: Tensor, y: Tensor, rest: Tensor, n: int) -> Tensor:
-    """Return the ridge penalty with the least generalised cross-validation error, (N,).
-
-    Args:
-        s: eigenvalues (k,) of the Gram matrix of n samples.
-        y: the N targets in its eigenvectors, (k, N).
-        rest: the squares of the targets outside of these, (N,).
-        n: the number of samples.
-    """
-    grid = s.max().clamp(min=1e-300) * torch.logspace(-7, 3, 41, dtype=s.dtype, device=s.device)
-    shrink = grid[:, None] / (s + grid[:, None])
-    left = [((h[:, None] * y).square().sum(0) + rest) / (h.sum() + n - len(s)).square() for h in shrink]
-    return grid[torch.stack(left).argmin(0)]

@@ -59,15 +59,23 @@ def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: 
     """
     given, x = x, x.to(torch.promote_types(x.dtype, torch.float))  # the squared residual is below what half can say
     kernel = x.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]).div(12)[None, None]
-    around = lambda t: F.conv2d(t.flatten(0, 1)[:, None], kernel, padding=1).view_as(t)  # noqa: E731
+
+    def around(t: Tensor) -> Tensor:
+        return F.conv2d(t.flatten(0, 1)[:, None], kernel, padding=1).view_as(t)
+
+    def inner(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum((2, 3), keepdim=True)
+
+    def apply(t: Tensor) -> Tensor:
+        return gap * (total * t - around(t))
+
     total = around(torch.ones_like(x[:1, :1]))
     gap = (~keep).to(x)
-    inner = lambda a, b: (a * b).sum((2, 3), keepdim=True)  # noqa: E731
-    apply = lambda t: gap * (total * t - around(t))  # noqa: E731
     found = gap * x.mean((2, 3), keepdim=True)
     residual = gap * around(x * keep) - apply(found)
     direction, size = residual, inner(residual, residual)
-    goal = tolerance**2 * inner(*[gap * around(x * keep)] * 2)
+    right = gap * around(x * keep)
+    goal = tolerance**2 * inner(right, right)
     for step in range(most):
         if step % 16 == 0 and not bool((size > goal).any()):
             break

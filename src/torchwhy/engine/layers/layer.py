@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.structure import parts_by_key, replace_part
+from torchwhy.engine.structure import Output, parts_by_key, replace_part
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
     """
     me, calls, handles = threading.get_ident(), [0] * len(layers), []
 
-    def watch(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, value: Any) -> Any:
+    def watch(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, value: object) -> Any:
         if threading.get_ident() != me:
             return None
         calls[i] += 1
@@ -141,7 +141,7 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             handle.remove()
 
 
-def _select_tensor(layer: ResolvedLayer, value: Any) -> tuple[int | str, Tensor]:
+def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[int | str, Tensor]:
     """Return the tensor that is meant among those that a module passes, and its key there."""
     tensors = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
     if layer.output is not None:
@@ -159,7 +159,9 @@ class _StopForward(Exception):
     """All layers were passed: the rest of the forward pass is not needed."""
 
 
-def record_activations(run: Callable[[], Any], layers: Sequence[ResolvedLayer], *, stop: bool = True) -> list[Tensor]:
+def record_activations(
+    run: Callable[[], object], layers: Sequence[ResolvedLayer], *, stop: bool = True
+) -> list[Tensor]:
     """Return what passes ``layers`` while ``run()`` runs the model, which stops there (``stop=False``: runs to its end).
 
     Raises:
@@ -215,7 +217,7 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
     me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
 
     def keep(layer: ResolvedLayer) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Output) -> Any:
             if threading.get_ident() != me:
                 return None
             call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1
@@ -258,7 +260,7 @@ def record_with_grad(layers: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tens
 
 
 def find_dependent_pair(
-    run: Callable[[], Any], layers: Sequence[ResolvedLayer]
+    run: Callable[[], object], layers: Sequence[ResolvedLayer]
 ) -> tuple[ResolvedLayer, ResolvedLayer] | None:
     """Return two of ``layers``, the second of which depends on the first, by the graph of ``run()``; None without such."""
     with record_with_grad(layers) as seen:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad, trace_modules
-from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
+from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -90,7 +90,9 @@ def find_batch_axis(view: ToGrid, tensor: Tensor, n: int) -> BatchAxis:
 
 def batch_axis_of_one_row(shape: tuple[int, ...]) -> BatchAxis:
     """Return where a layer's tensor has its rows, told by its shape for a single row."""
-    return BatchAxis(0 if shape[0] == 1 else 1 if shape[1:2] == (1,) else None)
+    if shape[0] == 1:
+        return BatchAxis(0)
+    return BatchAxis(1 if shape[1:2] == (1,) else None)
 
 
 def layout_by_dependence(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:

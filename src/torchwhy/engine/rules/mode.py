@@ -43,7 +43,6 @@ from torchwhy.engine.rules.operations import (
     LINEAR,
     NOT_DIFFERENTIABLE,
     PRODUCTS,
-    Keywords,
     OpCall,
     Operation,
     OpRule,
@@ -52,6 +51,7 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
+from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
     backward_keeps_graph,
@@ -211,7 +211,7 @@ class RuleMode(TorchFunctionMode):
             version, known = self._facts.get(tensor, (now, {}))
             self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
 
-    def noted(self, tensor: object, fact: str) -> Any:
+    def noted(self, tensor: object, fact: str) -> Output:
         """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
         if not isinstance(tensor, Tensor):
             return None
@@ -319,7 +319,7 @@ def in_place_rule(rule: _RuleType) -> _RuleType:
     return rule
 
 
-def refuse_opaque_models(model: object) -> None:
+def refuse_opaque_models(model: Model) -> None:
     """Raise for models whose operations Python does not see.
 
     Raises:

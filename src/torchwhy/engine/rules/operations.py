@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchwhy.engine.structure import Keywords, Output
 from torchwhy.engine.torch_internals import NATIVE_FUNCTIONS
 
-TorchFunction = Callable[..., Any]
-Keywords = dict[str, Any]  # arguments by name
+TorchFunction = Callable[..., Output]
 
 SYNONYMS = {
     "truediv": "div", "divide": "div", "true_divide": "div", "subtract": "sub", "multiply": "mul", "negative": "neg",
@@ -356,7 +356,7 @@ class OpCall:
         self.args, self.kwargs = bind_arguments(op, args, kwargs)
         self.x = self.args[0] if self.args else None
 
-    def __call__(self, *args: object) -> Any:
+    def __call__(self, *args: object) -> Output:
         """Evaluate the operation; ``args`` stand in for its first positional arguments."""
         return self.function(*args, *self.args[len(args) :], **self.kwargs)
 
@@ -367,12 +367,12 @@ class OpCall:
         in_place = getattr(torch, f"{self.name}_", None)
         return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
 
-    def value(self) -> Any:
+    def value(self) -> Output:
         """Evaluate the operation without autograd."""
         with torch.no_grad():
             return self.function(*self.args, **self.kwargs)
 
-    def second(self, *names: str) -> Any:
+    def second(self, *names: str) -> Output:
         """Return the second argument: by its place, else by the first of these names that it has; None if it is not given."""
         if len(self.args) > 1:
             return self.args[1]

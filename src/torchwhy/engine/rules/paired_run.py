@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine.rules.mode import RuleMode, SavedTensor, carries_signal
-from torchwhy.engine.rules.operations import Keywords, OpCall, OpRule, RuleTable
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.rules.operations import OpCall, OpRule, RuleTable
+from torchwhy.engine.structure import Keywords, map_nested
 
 
 class RecordedRun(RuleMode):

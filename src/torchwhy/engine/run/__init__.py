@@ -3,10 +3,9 @@
 ``runner``     the only place that calls the model: outputs, scores, gradients, activations; its tally
 ``batching``   cuts long work into calls of a number of rows that follows from shapes and a fixed budget
 ``optimizations``  the same values with less work: batch norms folded, channels last
-``freeze``     parameters without gradients, buffers put back, autograd switched on
-``gradients``  gradients of scores, with a correction of torch's for norms of a single row
-``precision``  autocast, all but the head;  ``device``  the caller's default device, moving tensors
-``randomness`` every draw, from one generator;  ``rows``  picking, shaping and summing rows
+``autograd``   parameters without gradients, buffers put back, graphs switched on; gradients of scores
+``precision``  autocast, all but the head;  ``device``  the caller's default device
+``randomness`` every draw, from one generator;  ``rows``  picking, shaping, moving and summing rows
 ``black_box``  models that are no modules;  ``checks``, ``warn``
 
 One call: ``ModelRunner.gradients(z, rows)`` makes leaves of ``z``, has ``outputs`` run the model inside the listed contexts

@@ -25,6 +25,7 @@ from torch import Tensor
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.structure import Model
 
 Outcome = TypeVar("Outcome")
 
@@ -54,7 +55,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def budget_of(device: torch.device) -> int:
     """Return the bytes that one call may take on a device: :data:`memory_budget`, or half of a smaller GPU."""
     name = device.type if device.type in memory_budget else "cpu"
-    budget = check_count(f"memory_budget[{name!r}]", memory_budget[name])
+    budget = memory_budget[name]
+    if not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"memory_budget[{name!r}]={budget!r}: expected an int of at least 1, a number of bytes")
     if device.type == "cuda":
         budget = min(budget, torch.cuda.get_device_properties(device).total_memory // 2)
     return budget
@@ -90,7 +93,7 @@ class Batching:
 
     def __init__(
         self, batch_size: int | None, inputs: Sequence[Tensor], *, graph: bool, progress: bool, label: str,
-        parent: Batching | None = None, model: Any = None,
+        parent: Batching | None = None, model: Model = None,
     ) -> None:  # fmt: skip
         batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.device, self.graph, self.model = inputs[0].device, graph, model
@@ -159,7 +162,9 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        return min(most, self._few_rows // 2, left // self._few_rows)  # it may take more memory than any other
+        return min(
+            most, self._few_rows // 2, max(1, left // (2 * self._few_rows))
+        )  # it may take more memory than any other
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchwhy.engine.structure import Model
+
 
 @dataclass
 class BlackBox:
@@ -21,7 +23,7 @@ class BlackBox:
     function: Callable[..., Any]
     arrays: bool | None = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """Return the function's output, arrays made tensors on the inputs' device."""
         device = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), torch.device("cpu"))
         if self.arrays is None:
@@ -49,7 +51,7 @@ class BlackBox:
         return _output_to_tensor(out, device)
 
 
-def as_model(model: Any, *, gradient: bool = False) -> Any:
+def as_model(model: Model, *, gradient: bool = False) -> Any:
     """Return ``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
 
     With ``gradient`` it must take tensors.
@@ -64,11 +66,13 @@ def as_model(model: Any, *, gradient: bool = False) -> Any:
         if named is None:
             raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
         model = getattr(model, named)
+    if gradient:
+        return BlackBox(model, arrays=False)
     estimator = hasattr(getattr(model, "__self__", None), "get_params")
-    return BlackBox(model, arrays=False if gradient else True if estimator else None)
+    return BlackBox(model, arrays=True if estimator else None)
 
 
-def _output_to_tensor(out: Any, device: torch.device) -> Any:
+def _output_to_tensor(out: object, device: torch.device) -> Any:
     """Return an array, or a list of numbers, as a tensor; anything else as it is."""
     numbers = isinstance(out, list) and bool(out) and all(isinstance(v, (Real, list)) for v in out)
     if isinstance(out, Tensor) or not (numbers or hasattr(out, "__array__")):
@@ -81,5 +85,5 @@ def _output_to_tensor(out: Any, device: torch.device) -> Any:
         ) from None
 
 
-def _to_array(value: Any) -> Any:
+def _to_array(value: object) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else value

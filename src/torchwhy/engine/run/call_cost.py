@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ class CallCost(DispatchMode):
         self.total = self.largest = self.convolutions = self.multiply_adds = 0
         self.dtype: torch.dtype | None = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func is _CONVOLUTION and args[0].dim() in (4, 5):
             self.convolutions += 1

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torchwhy.engine.rules.mode import rules_active
 from torchwhy.engine.rules.operations import bind_arguments, operation
 from torchwhy.engine.run.call_cost import CallCost
+from torchwhy.engine.structure import Keywords, Model
 from torchwhy.engine.torch_internals import make_wrapper, version_of, without_torch_functions
 
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
@@ -37,7 +38,7 @@ _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__ge
 
 
 def choose_optimizations(
-    model: Any, cost: CallCost, times: float, *, device: torch.device, graph: bool
+    model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool
 ) -> ConvOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
@@ -59,7 +60,7 @@ def choose_optimizations(
     return ConvOptimizations(channels_last=device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16))
 
 
-def is_compiled(model: Any) -> bool:
+def is_compiled(model: Model) -> bool:
     """Return whether a model, or a module of it, was compiled by ``torch.compile`` or is TorchScript."""
     parts = model.modules() if isinstance(model, nn.Module) else [model]
     return any(
@@ -126,11 +127,11 @@ class _DeferredConv(Tensor):
             )
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
         return func(*_materialize(args), **_materialize(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         raise DeferredConvError(f"{func} was asked of a convolution's output where Python functions are not seen")
 
 
@@ -174,14 +175,14 @@ class ConvOptimizations(TorchFunctionMode):
         super().__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         deferred, self._deferred = self._deferred, []
         for reference in () if any(error) else deferred:
             if (kept := reference()) is not None:  # by a hook, say, for later
                 kept.materialize()
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():  # a compiler reads the model, and is to see it as it is
             return func(*args, **kwargs)
@@ -200,7 +201,7 @@ class ConvOptimizations(TorchFunctionMode):
             args = tuple(whole.setdefault(id(a), a.contiguous()) for a in args[:3]) + args[3:]
         return func(*args, **kwargs)
 
-    def _convolution(self, func: Callable, args: tuple, options: dict[str, Any]) -> Tensor:
+    def _convolution(self, func: Callable, args: tuple, options: Keywords) -> Tensor:
         x, options = _materialize(args[0]), dict(options)
         own, bias = options.pop("weight"), options.pop("bias", None)
 
@@ -219,7 +220,7 @@ class ConvOptimizations(TorchFunctionMode):
         self._deferred.append(weakref.ref(deferred))
         return deferred
 
-    def _batch_norm(self, func: Callable, z: _DeferredConv, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    def _batch_norm(self, func: Callable, z: _DeferredConv, args: tuple, kwargs: dict[str, object]) -> Tensor:
         _, options = bind_arguments(operation(func), args, kwargs)
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
         is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
@@ -240,7 +241,7 @@ class ConvOptimizations(TorchFunctionMode):
         scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
         return channels_last(scaled) if self.channels_last else scaled, moved if shift is None else moved + shift
 
-    def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: Any) -> Any:
+    def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: object) -> Any:
         """Return ``make(weight, *others)``, made anew only where one of them was written to. One copy is kept of a weight."""
         sources = [t for t in (weight, *others) if t is not None]
         with without_torch_functions():

@@ -23,11 +23,16 @@ from torchwhy.engine.layers.layer import (
     replace_activations,
     trace_modules,
 )
-from torchwhy.engine.run.freeze import enable_grad_for, freeze_parameters
-from torchwhy.engine.run.gradients import compute_gradients, gradients_per_target, guard_norm_backward
+from torchwhy.engine.run.autograd import (
+    compute_gradients,
+    enable_grad_for,
+    freeze_parameters,
+    gradients_per_target,
+    guard_norm_backward,
+)
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
@@ -103,7 +108,7 @@ class ModelRunner:
 
     # ---- one call
 
-    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Return the model's output, or that of the target neuron's layer, for ``z`` ``(M, ...)`` in place of ``x``.
 
         The model runs inside the contexts of this list, and nowhere else.
@@ -114,6 +119,7 @@ class ModelRunner:
                 contexts.enter_context(autocast_except_head(p.precision, z[0].device, len(rows)))
             if p.batching.plan.optimizations is not None:
                 contexts.enter_context(p.batching.plan.optimizations)
+                z = [p.batching.format(t) for t in z]
             if p.input_layers:
                 values = z if p.to_layer_layout is None else [p.to_layer_layout(t) for t in z]
                 goal = [str(p.neuron)] if p.neuron else []
@@ -126,7 +132,7 @@ class ModelRunner:
         p.tally.evaluations += len(rows)
         return output
 
-    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Any:
+    def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Call the model. The default device is the caller's meanwhile.
 
         A model may work in place: neither the caller's tensors nor rows that share memory are handed to it.
@@ -193,7 +199,7 @@ class ModelRunner:
             at = [recorded[i] for i in range(len(p.read_layers))]
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
 
-    def first_row(self) -> Any:
+    def first_row(self) -> Output:
         """Return the model's output for the first row of the inputs."""
         p = self.problem
         p.tally.evaluations += 1
@@ -218,7 +224,7 @@ class ModelRunner:
 
     # ---- as many calls as memory asks for
 
-    def batches(self, total: int, work: Callable[[int, int], Any]) -> Iterator[Any]:
+    def batches(self, total: int, work: Callable[[int, int], object]) -> Iterator[Any]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``; see :meth:`Batching.run`."""
         return self.problem.batching.run(total, work)
 
@@ -252,7 +258,7 @@ class ModelRunner:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            def call() -> Any:
+            def call() -> Output:
                 return self._call_model([t[a:b] for t in z], rows[a:b])
 
             passed = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer

@@ -1,4 +1,4 @@
-"""Holding a model as it is: parameters without gradients, buffers put back, cuDNN off where it has no backward pass."""
+"""Autograd: holding a model as it is meanwhile, switching graphs on, and the gradients of scores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.engine.torch_internals import BatchNormModule, DropoutModule, own_modules, own_parameters, put_buffer
+from torchwhy.engine.structure import Model
+from torchwhy.engine.torch_internals import (
+    BatchNormModule,
+    DropoutModule,
+    own_modules,
+    own_parameters,
+    put_buffer,
+    saved_input,
+)
+
+What = str | Sequence[object]
 
 
-def _acquire(thing: Any, switch: Callable[[bool], Any], during: bool) -> int:
+def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
     """Hold a thing, under the lock: the first holder switches it, the last one switches it back."""
     held = state.held.get(id(thing))
     if held is None:
@@ -50,7 +60,7 @@ class HeldModel:
 
     __slots__ = ("device", "mine", "noisy", "recurrent")
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.recurrent = False
@@ -84,7 +94,7 @@ class HeldModel:
 
 
 @contextmanager
-def freeze_parameters(model: Any) -> Iterator[HeldModel]:
+def freeze_parameters(model: Model) -> Iterator[HeldModel]:
     """Compute no gradient for the parameters while open, in any thread; the last one out restores them.
 
     With them the buffers of modules in training mode are put back: a batch norm counts what passes it.
@@ -138,7 +148,7 @@ def _without_cudnn() -> Iterator[None]:
 
 
 @contextmanager
-def isolated(model: Any) -> Iterator[HeldModel]:
+def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with mode, torch.no_grad(), freeze_parameters(model) as held:
@@ -150,7 +160,7 @@ def isolated(model: Any) -> Iterator[HeldModel]:
 
 
 @contextmanager
-def enable_grad_for(model: Any, device: torch.device) -> Iterator[None]:
+def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
     with mode, torch.enable_grad():
@@ -159,3 +169,83 @@ def enable_grad_for(model: Any, device: torch.device) -> Iterator[None]:
             return
         with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else nullcontext():
             yield  # cuDNN has no backward pass of recurrent layers in eval mode
+
+
+def _in_words(what: What) -> str:
+    """Return what is differentiated by, in words."""
+    return what if isinstance(what, str) else ", ".join(map(str, what))
+
+
+def compute_gradients(
+    scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs", keep: bool = False, build: bool = False
+) -> tuple[Tensor, ...]:
+    r"""Return the gradients :math:`\partial s_n / \partial z_n` of each row's score with respect to its own row.
+
+    Args:
+        scores: ``(M,)``.
+        wrt: tensors ``(M, ...)``; one that the scores do not depend on has gradient zero.
+        what: what ``wrt`` is, for the error: a word or layers.
+        keep: keep the graph for another call.
+        build: let the gradients be differentiated again.
+
+    Raises:
+        ValueError: the scores depend on none of them, or were computed without a graph.
+    """
+    if not scores.requires_grad:
+        raise ValueError(
+            f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
+            "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
+        )
+    ones = torch.ones_like(scores)  # no sum: it would be one operation more for rules that are at work
+    found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
+    if all(g is None for g in found):
+        raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")
+    return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
+
+
+def gradients_per_target(scores: Sequence[Tensor], wrt: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, ...]]:
+    """Return the gradients of each of several scores ``(M,)`` of one forward pass."""
+    return [compute_gradients(s, wrt, keep=i + 1 < len(scores), **options) for i, s in enumerate(scores)]
+
+
+def second_order_gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs") -> tuple[Tensor, ...]:
+    r"""Return gradients with half the curvature towards zero taken off, :math:`g - \tfrac12 H z`, for each of ``wrt`` by itself.
+
+    Arguments and errors as for :func:`compute_gradients`.
+    """
+    slopes = compute_gradients(scores, wrt, what=what, build=True)
+    found = []
+    for z, g in zip(wrt, slopes):
+        bend = None
+        if g.requires_grad:
+            (bend,) = torch.autograd.grad((g * z.detach()).sum(), z, allow_unused=True, retain_graph=True)
+        found.append(g.detach() if bend is None else g.detach() - bend / 2)
+    return tuple(found)
+
+
+def guard_norm_backward(scores: Tensor) -> None:
+    """Give the batch norms in the graph of the score of a single row gradients in the layout of their inputs.
+
+    Torch's backward pass of batch and instance norm for a single row on the CPU reads a gradient whose memory is transposed, or
+    has its channels last, as if it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the
+    model called them, so their incoming gradients are laid out anew by hooks on its nodes.
+    """
+    if scores.grad_fn is None:
+        return
+    waiting, seen = [scores.grad_fn], {scores.grad_fn}
+    while waiting:
+        node = waiting.pop()
+        if "BatchNorm" in type(node).__name__:
+            node.register_prehook(partial(_like_input, node))
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def _like_input(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Return gradients in the memory format of a node's input: contiguous, or with the channels last."""
+    x = saved_input(node)
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return tuple(None if g is None else g.contiguous(memory_format=layout) for g in gradients)

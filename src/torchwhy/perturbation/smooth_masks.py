@@ -1,0 +1,58 @@
+"""Smooth masks from few parameters, and images between sharp and hidden that they choose from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
+
+
+class SmoothMasks:
+    """Masks (M, 1, H, W) from parameters (M, rows, columns) on a grid of points, one in the middle of each cell.
+
+    Args:
+        size: height and width.
+        step: pixels between the points.
+        sigma: the radius, in pixels, within which a point's parameter holds.
+        like: a tensor of the masks' type and device.
+    """
+
+    def __init__(self, size: Sequence[int], step: int, sigma: float, like: Tensor) -> None:
+        self.size, self.step = tuple(size), step
+        self.grid = tuple(math.ceil(n / step) for n in size)
+        self.reach = math.ceil(2 * sigma / step)  # beyond two radii the kernel has fallen below 0.78
+        at = torch.arange(step, device=like.device, dtype=like.dtype) - (step - 1) / 2
+        cells = torch.arange(-self.reach, self.reach + 1, device=like.device, dtype=like.dtype) * step
+        line = (at[None, :] - cells[:, None]).square()  # (neighbours, pixels of a cell) along one side
+        distance = (line[:, None, :, None] + line[None, :, None, :]).flatten(2).flatten(0, 1).sqrt()
+        self.kernel = torch.exp(-(distance / sigma - 1).clamp(min=0).square() / 4)
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """Return the masks of parameters p (M, rows, columns)."""
+        side = 2 * self.reach + 1
+        near = F.unfold(p[:, None], side, padding=self.reach)  # (M, neighbours, cells)
+        v = near[:, :, None] * self.kernel[None, :, :, None]
+        m = (torch.softmax(SHARPNESS * v, 1) * v).sum(1)  # (M, pixels of a cell, cells)
+        m = F.pixel_shuffle(m.unflatten(2, self.grid), self.step)
+        return m[..., : self.size[0], : self.size[1]]
+
+    @staticmethod
+    def area_error(m: Tensor, areas: Tensor) -> Tensor:
+        """Return how far the sorted pixels of each mask are from 1 for a share of them and 0 for the rest, (M,)."""
+        pixels = m.flatten(1).sort(1).values
+        place = torch.arange(pixels.shape[1], device=m.device) + 0.5
+        ones = (place[None] >= (1 - areas[:, None]) * pixels.shape[1]).to(m)
+        return (pixels - ones).square().mean(1)
+
+
+def blend_levels(levels: Tensor, m: Tensor) -> Tensor:
+    """Return images (M, C, H, W) between levels (M, L, C, H, W): the first where m (M, 1, H, W) is 1, the last where it is 0."""
+    at = (1 - m) * (levels.shape[1] - 1)
+    number = torch.arange(levels.shape[1], device=m.device, dtype=m.dtype).view(-1, 1, 1)
+    weights = (1 - (at - number).abs()).clamp(min=0)
+    return torch.einsum("mlchw,mlhw->mchw", levels, weights)
