@@ -9,7 +9,7 @@ from torchwhy.models import shapes, shapes_resnet
 
 
 def edges(images: torch.Tensor) -> torch.Tensor:
-    """A map that looks like an explanation and knows nothing of the network."""
+    """Return a map that looks like an explanation and knows nothing of the network."""
     grey = images.mean(1, keepdim=True)
     return (grey - grey.roll(1, 3)).abs() + (grey - grey.roll(1, 2)).abs()
 

@@ -22,7 +22,7 @@ REGION = torch.tensor([[16.0, 16.0, 80.0, 80.0]])  # x1, y1, x2, y2 in the image
 
 
 def score_of_region(output: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """The sum over the boxes of score times overlap with the region, one number a row."""
+    """Return the sum over the boxes of score times overlap with the region, one number a row."""
     return torch.stack([(box["scores"] * box_iou(box["boxes"].detach(), REGION)[:, 0]).sum() for box in output])
 
 

@@ -20,7 +20,7 @@ CLASS = 8  # of 21; the weights here are random, so no class has a meaning
 
 
 def region_score(output: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The mean score of CLASS over the pixels where it scores above its mean, one number a row."""
+    """Return the mean score of CLASS over the pixels where it scores above its mean, one number a row."""
     scores = output["out"][:, CLASS]  # (N, H, W)
     inside = (scores > scores.mean((1, 2), keepdim=True)).detach().to(scores)
     return (scores * inside).sum((1, 2)) / inside.sum((1, 2))

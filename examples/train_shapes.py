@@ -39,7 +39,7 @@ RECIPES = {
 
 
 def train(recipe: Recipe, progress: bool = True) -> nn.Module:
-    """A network trained by AdamW with a one-cycle learning rate; images are turned and flipped at random."""
+    """Return a network trained by AdamW with a one-cycle learning rate; images are turned and flipped at random."""
     torch.manual_seed(TRAIN_SEED)
     data = shapes(recipe.images, seed=TRAIN_SEED)
     model = recipe.model().train()
@@ -57,14 +57,14 @@ def train(recipe: Recipe, progress: bool = True) -> nn.Module:
 
 
 def turned(images: Tensor) -> Tensor:
-    """The batch in one of its 8 orientations, which leave a shape what it is."""
+    """Return the batch in one of its 8 orientations, which leave a shape what it is."""
     quarter_turns, mirrored = torch.randint(4, ()), torch.randint(2, ())
     return torch.rot90(images.flip(3) if mirrored else images, int(quarter_turns), (2, 3))
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, n: int = 2_000, seed: int = TEST_SEED) -> float:
-    """The share of n images, drawn by a seed never trained on, whose shape the network names."""
+    """Return the share of n images, drawn by a seed never trained on, whose shape the network names."""
     data = shapes(n, seed=seed)
     scores = torch.cat([model(images) for images in data.images.split(100)])
     return (scores.argmax(1) == data.labels).float().mean().item()

@@ -140,6 +140,14 @@ def test_the_files_and_names_of_a_page_exist(page):
     assert files or page != "architecture.md"
 
 
+def test_imports_go_one_way():
+    families = {method.__module__.split(".")[1] for method in tw.methods().values()} | {"surrogate"}
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("engine", "metrics", "visualize"):
+            imported = set(re.findall(r"^ *from torchwhy\.(\w+)", path.read_text(), re.M))
+            assert not imported & families, path
+
+
 def test_every_file_of_the_engine_has_a_line():
     rows = re.findall(r"`(engine/[\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
     code = {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "engine").rglob("*.py")}

@@ -200,6 +200,9 @@ def test_explanations_by_composites_are_saved(composite, tmp_path):
         (lambda: tw.lrp.Composite(by_type={nn.Linear: Mixed}), ValueError, "expected a rule of tw.lrp"),
         (lambda: tw.lrp.EPSILON.replace(by_nmae={}), TypeError, "by_nmae"),
         (lambda: tw.LRP.rules({"fc": "gamma"}), TypeError, "need a model that is a module"),
+        (lambda: tw.LRP(mlp, composite="epsilon_pluss"), ValueError, "composite='epsilon_pluss'.*epsilon_plus"),
+        (lambda: tw.LRP(mlp, composite={"fc": "gama"}), ValueError, "'gama'.*gamma"),
+        (lambda: tw.LRP(mlp, first=Mixed), ValueError, "first=.*expected a rule of tw.lrp"),
     ],
 )
 def test_composites_that_make_no_sense_are_refused(make, error, match):

@@ -7,18 +7,29 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchwhy.backprop.lookup import lookup
 from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, InputRule, LayerRule, Norm, Pass
 from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, matmul_rule, pass_rule, rule_table
 from torchwhy.engine.rules.decompositions import affine_batch_norm
-from torchwhy.engine.rules.mode import OpRule, RuleTable, keep_gradient
-from torchwhy.engine.rules.operations import CONVOLUTIONS, LINEAR_LAYERS, NORMS, POINTWISE, operation
-from torchwhy.engine.structure import Model, Output
+from torchwhy.engine.rules.mode import keep_gradient
+from torchwhy.engine.rules.operations import (
+    CONVOLUTIONS,
+    LINEAR_LAYERS,
+    NORMS,
+    POINTWISE,
+    OpRule,
+    RuleTable,
+    TorchFunction,
+    operation,
+)
+from torchwhy.engine.structure import Model
 
 AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
+RulesByKey = Mapping[Any, RuleLike]
+RuleSettings = Mapping[str, float | Tensor | None]  # epsilon, gamma, low, high
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,9 @@ class Composite:
     convolution: RuleLike = "epsilon"
     linear: RuleLike = "epsilon"
     first: RuleLike | None = None
-    by_operation: Mapping[Any, RuleLike] = field(default_factory=dict)
-    by_type: Mapping[Any, RuleLike] = field(default_factory=dict)
-    by_name: Mapping[Any, RuleLike] = field(default_factory=dict)
+    by_operation: RulesByKey = field(default_factory=dict)
+    by_type: RulesByKey = field(default_factory=dict)
+    by_name: RulesByKey = field(default_factory=dict)
     softmax_gates: bool = True
     first_at_linear: bool = True
 
@@ -91,9 +102,9 @@ class Composite:
         return replace(self, **changes)
 
     @classmethod
-    def of(cls, rules: Mapping[object, RuleLike]) -> Composite:
+    def of(cls, rules: RulesByKey) -> Composite:
         """Return ``EPSILON`` with the rules of a mapping, whose keys are operations, module types or module names."""
-        groups: dict[str, dict[Any, RuleLike]] = {name: {} for name in _KEYS}
+        groups: dict[str, dict[object, RuleLike]] = {name: {} for name in _KEYS}
         for key, rule in _each_key(rules).items():
             name = next((name for name, (is_key, _) in _KEYS.items() if is_key(key)), None)
             if name is None:
@@ -113,7 +124,7 @@ def _check_rule(name: str, rule: object) -> None:
         )
 
 
-def _each_key(rules: Mapping[object, RuleLike]) -> dict[Any, RuleLike]:
+def _each_key(rules: RulesByKey) -> dict[object, RuleLike]:
     """Return a mapping with one key for each entry of the tuples among the keys."""
     return {key: rule for group, rule in rules.items() for key in (group if isinstance(group, tuple) else (group,))}
 
@@ -131,7 +142,7 @@ def _is_name(key: object) -> bool:
 
 
 # field: what its keys are, as a test and in words
-_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+_KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "by_operation": (_is_operation, "operation, such as F.conv2d"),
     "by_type": (_is_module_type, "module type, such as nn.Conv2d"),
     "by_name": (_is_name, "module name"),
@@ -167,7 +178,7 @@ COMPOSITES: dict[str, Composite] = {
     "excitation": EXCITATION,
     "attention": ATTENTION,
 }
-CompositeLike = Composite | Mapping[Any, RuleLike] | str
+CompositeLike = Composite | RulesByKey | str
 
 
 def choose_composite(given: CompositeLike, model: Model) -> Composite:
@@ -196,7 +207,7 @@ def _has_attention(modules: Iterable[nn.Module]) -> bool:
 def propagation_of(
     composite: Composite,
     model: Model,
-    settings: Mapping[str, object],
+    settings: RuleSettings,
     *,
     from_input: bool = True,
     strict: bool = False,
@@ -236,7 +247,7 @@ def propagation_of(
     )
 
 
-def make_rule(rule: RuleLike, settings: Mapping[str, object]) -> Output:
+def make_rule(rule: RuleLike, settings: RuleSettings) -> Any:
     """Return the rule of a name, with the settings that it takes; a rule as it is."""
     if not isinstance(rule, str):
         return rule
@@ -244,7 +255,7 @@ def make_rule(rule: RuleLike, settings: Mapping[str, object]) -> Output:
     return kind(**{name: settings[name] for name in names})
 
 
-def operation_rules(function: Callable[..., object], rule: AnyRule) -> dict[str, OpRule]:
+def operation_rules(function: TorchFunction, rule: AnyRule) -> dict[str, OpRule]:
     """Return what a rule changes that was chosen for an operation, in all its spellings."""
     name = operation(function).name
     if isinstance(rule, Pass):

@@ -21,16 +21,9 @@ from torchwhy.backprop.deeplift_softmax import (
     rescale_softmax,
 )
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout
-from torchwhy.engine.rules.mode import (
-    OpCall,
-    OpRule,
-    carries_signal,
-    custom_backward,
-    custom_pointwise_backward,
-    in_place_rule,
-)
-from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS
-from torchwhy.engine.structure import Output, map_nested
+from torchwhy.engine.rules.mode import carries_signal, custom_backward, custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS, OpCall, OpRule
+from torchwhy.engine.structure import map_nested
 
 
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
@@ -123,7 +116,7 @@ def rescale_product(call: OpCall) -> Tensor:
         a, b = (middles[id(s)] for s in signals)
         return custom_backward(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
 
-    def middle_of(value: object) -> Output:
+    def middle_of(value: object) -> object:
         return middles.get(id(value), value)
 
     at = call.with_args(map_nested(middle_of, call.args), map_nested(middle_of, call.kwargs))
@@ -146,7 +139,7 @@ def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, 
     return custom_backward(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
 
 
-def _signals(new: Any, old: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def _signals(new: object, old: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the pairs (tensor now, tensor then) that a gradient passes through."""
     if isinstance(new, Tensor):
         if carries_signal(new):
@@ -237,7 +230,7 @@ def rescale_std(call: OpCall) -> Tensor:
         return torch.sqrt(torch.var(call.x, *call.args[1:], **call.kwargs))
 
 
-def rescale_maximum(call: OpCall) -> Output:
+def rescale_maximum(call: OpCall) -> object:
     r"""Give the change of what max-pooling and other extremes put out to one input.
 
     If the maximum rose, to where the input has it; if it fell, to where the baseline has it. There
@@ -304,7 +297,7 @@ def _extreme_of_two(call: OpCall) -> Tensor:
     )
 
 
-def _max_pool(call: OpCall) -> Output:
+def _max_pool(call: OpCall) -> object:
     """Apply the same rule within each window."""
     function: Callable = getattr(F, call.name)
     options = {k: v for k, v in call.kwargs.items() if k != "return_indices" and v is not None}

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.decompositions import attention_operands
-from torchwhy.engine.rules.mode import OpCall, carries_signal, custom_backward
+from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.operations import OpCall
 
 
 def log_mean(s1: Tensor, s0: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,8 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.rules.mode import (
-    OpCall,
-    OpRule,
     RuleMode,
     count_operations,
     custom_backward,
@@ -20,9 +18,8 @@ from torchwhy.engine.rules.mode import (
     in_place_rule,
     run_with_rules,
 )
-from torchwhy.engine.rules.operations import RECTIFIERS
+from torchwhy.engine.rules.operations import RECTIFIERS, OpCall, OpRule
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -31,7 +28,7 @@ class _Gate(torch.autograd.Function):
     """The identity; backward, what is negative is dropped. In place, nothing is copied or moved."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
+    def forward(ctx, x, in_place):
         if in_place:
             ctx.mark_dirty(x)
             return x
@@ -39,7 +36,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: object, m: Tensor) -> Output:
+    def backward(ctx, m):
         return m.clamp(min=0), None
 
 

@@ -100,6 +100,12 @@ class LRP(Attribution):
         refuse_opaque_models(model)
         return cls(model, composite=composite, **settings)._make_rules(model)()
 
+    def _check_settings(self) -> None:
+        """Refuse a composite or a first rule that there is not."""
+        if self.composite != "auto":
+            choose_composite(self.composite, None)
+        Composite(first=self.first)
+
     def settings(self) -> Keywords:
         """Return the settings that differ from their defaults; a mapping of rules as the composite that it makes."""
         found = super().settings()

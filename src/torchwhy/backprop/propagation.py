@@ -17,7 +17,6 @@ the tensors that pass (``note`` and ``noted`` of :class:`~torchwhy.engine.rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,10 +27,7 @@ from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import InputRule, LinearRule, stabilize
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout, affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.mode import (
-    OpCall,
-    OpRule,
     RuleMode,
-    RuleTable,
     carries_signal,
     custom_backward,
     custom_pointwise_backward,
@@ -50,10 +46,14 @@ from torchwhy.engine.rules.operations import (
     PRODUCTS,
     RECTIFIERS,
     STRUCTURAL,
+    OpCall,
     Operation,
+    OpRule,
+    RuleTable,
+    TorchFunction,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Output, map_nested
+from torchwhy.engine.structure import Keywords, map_nested
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -98,9 +98,7 @@ class Propagation(RuleMode):
         self.returns_relevance = returns_relevance or first is not None
         self.linear_layer_seen = self.first_layer_seen = False
 
-    def run_operation(
-        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Output:
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation without the gradients of trainable parameters, and note what it says of its result."""
         written = args[:1] if op.in_place else ()  # which must be itself
         args = (*written, *map(detach_parameter, args[len(written) :]))
@@ -123,7 +121,7 @@ class Propagation(RuleMode):
             (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
         )
 
-    def leave_input(self, value: Any) -> Output:
+    def leave_input(self, value: Any) -> Any:
         """Turn the multiplier that arrives at the input into relevance, for operations other than the first layer."""
         if not (carries_signal(value) and self.is_input(value)):
             return value
@@ -134,7 +132,7 @@ class Propagation(RuleMode):
         """Note what an operation says of its result, see above."""
         operands = args[0] if args and isinstance(args[0], (tuple, list)) else args
         tensors = [a for a in operands if isinstance(a, Tensor)]
-        facts: Keywords = {}
+        facts: dict[str, int] = {}
         if name in NONNEGATIVE:
             facts["nonnegative"] = True
         elif name in KEEPS_SIGN and tensors and not (name in ("add", "mul") and _has_number(args[1:])):
@@ -154,7 +152,7 @@ def _has_number(values: tuple) -> bool:
     return any(isinstance(v, (int, float)) for v in values)
 
 
-def detach_parameter(value: object) -> Output:
+def detach_parameter(value: Any) -> Any:
     """Return a trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
     if type(value) is Tensor or value is None:
         return value
@@ -266,7 +264,7 @@ def split_rule(call: OpCall) -> Tensor:
     ranks = [call.mode.noted(s, "gate") or 0 for s in signals]
     gate = signals[ranks.index(max(ranks))] if len(set(ranks)) > 1 else None
 
-    def change(value: object) -> Output:
+    def change(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
         if gate is None:

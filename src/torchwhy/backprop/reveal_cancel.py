@@ -38,17 +38,18 @@ from torchwhy.backprop.deeplift_rules import (
 )
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.engine.rules.decompositions import affine_batch_norm, batch_norm_scale
-from torchwhy.engine.rules.mode import (
+from torchwhy.engine.rules.mode import SavedTensor, carries_signal, custom_backward, in_place_rule
+from torchwhy.engine.rules.operations import (
+    ACTIVATIONS,
+    LINEAR_LAYERS,
+    STRUCTURAL,
     OpCall,
+    Operation,
     OpRule,
-    SavedTensor,
-    carries_signal,
-    custom_backward,
-    in_place_rule,
+    TorchFunction,
 )
-from torchwhy.engine.rules.operations import ACTIVATIONS, LINEAR_LAYERS, STRUCTURAL, Operation
 from torchwhy.engine.rules.paired_run import PairedRules
-from torchwhy.engine.structure import Output
+from torchwhy.engine.structure import Keywords
 
 Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
 LazyParts = Callable[[], Parts]
@@ -62,9 +63,7 @@ MOVES = STRUCTURAL - {"cat", "stack", "hstack", "vstack", "dstack", "column_stac
 class RevealCancel(PairedRules):
     """The rules of RevealCancel, and what they know of tensors: their parts, and whether a linear operation made it."""
 
-    def run_operation(
-        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Output:
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation; one that moves elements moves the parts of its input too, when they are asked for."""
         moves = op.name in MOVES and args and not carries_signal(args[1:], kwargs)
         parts = self.noted(args[0], "parts") if moves else None
@@ -115,7 +114,7 @@ def parts_of_term(call: OpCall, x: Tensor, x0: Tensor) -> LazyParts:
     return split
 
 
-def scaled(parts: Parts, by: Any) -> Parts:
+def scaled(parts: Parts, by: float | Tensor) -> Parts:
     """Return the parts of what is multiplied by a constant, which may be negative."""
     if not isinstance(by, Tensor):
         return (parts[0] * by, parts[1] * by) if by >= 0 else (parts[1] * by, parts[0] * by)
@@ -128,7 +127,7 @@ def is_constant(value: object) -> bool:
     return not isinstance(value, Tensor) or value.grad_fn is None
 
 
-def note_parts(call: OpCall, y: object, lazy: LazyParts) -> Output:
+def note_parts(call: OpCall, y: Tensor, lazy: LazyParts) -> Tensor:
     """Return ``y``, the result of a linear operation, with a note of how its parts are made."""
     call.mode.note(y, parts=cache(lazy), linear=True)
     return y

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.rules.mode import OpCall, carries_signal, custom_backward
-from torchwhy.engine.structure import Output
+from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.operations import OpCall
 from torchwhy.engine.torch_internals import body_without_dispatch
 
 
-def decompose_body(call: OpCall) -> Output:
+def decompose_body(call: OpCall) -> object:
     """Run the Python body of a torch function, operation by operation."""
     body = body_without_dispatch(call.function)
     if body is None:
@@ -151,7 +151,10 @@ class NormLayout(NamedTuple):
 
 
 # ------------------------------------------------------------------------------------------------ recurrent layers
-def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
+Weights = list  # of the input, of the state, their biases, which may be None
+
+
+def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: Weights) -> tuple[Tensor, ...]:
     h, c = state
     gates = F.linear(x, w[0], w[2]) + F.linear(h, w[1], w[3])
     i, f, g, o = gates.chunk(4, dim=-1)
@@ -160,7 +163,7 @@ def _lstm_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tens
     return (h if len(w) < 5 else F.linear(h, w[4])), c
 
 
-def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
+def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: Weights) -> tuple[Tensor, ...]:
     (h,) = state
     xr, xz, xn = F.linear(x, w[0], w[2]).chunk(3, dim=-1)
     hr, hz, hn = F.linear(h, w[1], w[3]).chunk(3, dim=-1)
@@ -170,7 +173,7 @@ def _gru_step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tenso
 
 
 def _simple_step(activation: Callable) -> Callable:
-    def step(x: Tensor, state: tuple[Tensor, ...], w: list[Any]) -> tuple[Tensor, ...]:
+    def step(x: Tensor, state: tuple[Tensor, ...], w: Weights) -> tuple[Tensor, ...]:
         return (activation(F.linear(x, w[0], w[2]) + F.linear(state[0], w[1], w[3])),)
 
     return step
@@ -185,8 +188,8 @@ STEPS = {
 
 
 def _scan(step: Callable, xs: list[Tensor], state: tuple[Tensor, ...], w: list, back: bool) -> tuple[list, tuple]:
-    """Run `step` over time. Steps may hold fewer rows than the state (packed sequences): the first ones are meant."""
-    out: list[Any] = [None] * len(xs)
+    """Run ``step`` over time. Steps may hold fewer rows than the state (packed sequences): the first ones are meant."""
+    out = list(xs)
     for t in reversed(range(len(xs))) if back else range(len(xs)):
         rows = len(xs[t])
         new = step(xs[t], tuple(s[:rows] for s in state), w)
@@ -227,7 +230,7 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
         return y, *(torch.stack([state[k] for state in last]) for k in range(len(states)))
 
 
-def decompose_cell(call: OpCall) -> Output:
+def decompose_cell(call: OpCall) -> object:
     """Run ``nn.LSTMCell``, ``nn.GRUCell`` and ``nn.RNNCell`` as one step of their layer."""
     x, hidden, *w = call.args
     state = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)

@@ -47,10 +47,11 @@ from torchwhy.engine.rules.operations import (
     Operation,
     OpRule,
     RuleTable,
+    TorchFunction,
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Model, Output
+from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
     backward_keeps_graph,
@@ -62,11 +63,12 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
+_RuleType = TypeVar("_RuleType", bound=OpRule)
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
 
-def keep_gradient(call: OpCall) -> Output:
+def keep_gradient(call: OpCall) -> object:
     """Run an operation whose plain gradient is what the method asks for: it runs untouched, and is not counted."""
     return call()
 
@@ -147,15 +149,15 @@ class RuleMode(TorchFunctionMode):
             for hook in self._hooks:
                 hook.remove()
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
+    ) -> object:
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
         return self.run_operation(op, function, args, kwargs or {})
 
-    def run_operation(
-        self, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Output:
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
         rule = self.tables[-1].get(op.name)
         in_place = op.in_place or kwargs.get("inplace") is True
@@ -174,8 +176,8 @@ class RuleMode(TorchFunctionMode):
         return self.apply_rule(rule, OpCall(self, op, function, args, kwargs))
 
     def _run_in_place(
-        self, rule: OpRule, op: Operation, function: Callable[..., object], args: tuple, kwargs: dict[str, object]
-    ) -> Output:
+        self, rule: OpRule, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords
+    ) -> object:
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         twin = out_of_place(op.name, function) if op.in_place else function
         if getattr(rule, "in_place", False):  # the rule writes by itself
@@ -185,7 +187,7 @@ class RuleMode(TorchFunctionMode):
         self.copy_before_overwrite(args[0])  # of which another argument may be a part
         return args[0].copy_(y)
 
-    def apply_rule(self, rule: OpRule, call: OpCall) -> Output:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call."""
         return rule(call)
 
@@ -209,12 +211,14 @@ class RuleMode(TorchFunctionMode):
             version, known = self._facts.get(tensor, (now, {}))
             self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
 
-    def noted(self, tensor: Any, fact: str) -> Output:
+    def noted(self, tensor: object, fact: str) -> Output:
         """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
-        version, facts = self._facts.get(tensor, (0, {})) if isinstance(tensor, Tensor) else (0, {})
+        if not isinstance(tensor, Tensor):
+            return None
+        version, facts = self._facts.get(tensor, (0, {}))
         return facts.get(fact) if facts and version == version_of(tensor) else None
 
-    def count_without_rule(self, name: str, args: tuple, kwargs: Mapping[str, object]) -> None:
+    def count_without_rule(self, name: str, args: tuple, kwargs: Keywords) -> None:
         """Count an operation that is not linear and keeps its plain gradient.
 
         Raises:
@@ -274,13 +278,13 @@ def _backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
 
 class _CustomBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y: list[Tensor], backward: Backward, *signals: Tensor) -> Tensor:
+    def forward(ctx, y, backward, *signals):
         ctx.rule = backward
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: object, m: Tensor) -> Output:
+    def backward(ctx, m):
         return None, None, *_backward_of_rule(ctx, m)
 
 
@@ -291,14 +295,14 @@ def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
 
 class _CustomInPlaceBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, backward: Backward) -> Tensor:
+    def forward(ctx, x, y, backward):
         ctx.rule = backward
         ctx.mark_dirty(x)
         return x.copy_(y)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: object, m: Tensor) -> Output:
+    def backward(ctx, m):
         return *_backward_of_rule(ctx, m), None, None
 
 
@@ -309,7 +313,7 @@ def custom_pointwise_backward(call: OpCall, y: Tensor, backward: Backward) -> Te
     return _CustomBackward.apply([y], backward, call.x)
 
 
-def in_place_rule(rule: OpRule) -> OpRule:
+def in_place_rule(rule: _RuleType) -> _RuleType:
     """Mark a rule that ends in :func:`custom_pointwise_backward` and keeps nothing of its input for the backward pass."""
     rule.in_place = True  # type: ignore[attr-defined]
     return rule
@@ -321,7 +325,9 @@ def refuse_opaque_models(model: Model) -> None:
     Raises:
         TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
     """
-    for module in model.modules() if isinstance(model, nn.Module) else ():
+    if not isinstance(model, nn.Module):
+        return
+    for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
         elif hasattr(module, COMPILED_ATTRIBUTE):

@@ -21,6 +21,8 @@ from torch import Tensor
 from torchwhy.engine.structure import Keywords, Output
 from torchwhy.engine.torch_internals import NATIVE_FUNCTIONS
 
+TorchFunction = Callable[..., Output]
+
 SYNONYMS = {
     "truediv": "div", "divide": "div", "true_divide": "div", "subtract": "sub", "multiply": "mul", "negative": "neg",
     "absolute": "abs", "clip": "clamp", "concat": "cat", "concatenate": "cat", "swapaxes": "transpose",
@@ -264,7 +266,7 @@ class Operation:
 
 
 @cache
-def operation(function: Callable) -> Operation:
+def operation(function: TorchFunction) -> Operation:
     """Return the operation that a torch function is one spelling of.
 
     >>> operation(torch.relu_).name, operation(torch.relu_).in_place
@@ -296,8 +298,8 @@ def operation(function: Callable) -> Operation:
 
 
 @cache
-def out_of_place(name: str, function: Callable) -> Callable:
-    """Return the out-of-place function of the operation `name`, of which `function` is one spelling."""
+def out_of_place(name: str, function: TorchFunction) -> TorchFunction:
+    """Return the out-of-place function of the operation ``name``, of which ``function`` is one spelling."""
     original = getattr(function, "__name__", "")
     for space in (torch, F, Tensor, NATIVE_FUNCTIONS):
         found = getattr(space, name, None)
@@ -342,11 +344,11 @@ class OpCall:
 
     def __init__(
         self,
-        mode: Any,
+        mode: object,
         op: Operation,
-        function: Callable[..., Output],
+        function: TorchFunction,
         args: tuple,
-        kwargs: Mapping[str, Any],
+        kwargs: Keywords,
         *,
         in_place: bool = False,
     ) -> None:
@@ -376,7 +378,7 @@ class OpCall:
             return self.args[1]
         return next((self.kwargs[name] for name in names if name in self.kwargs), None)
 
-    def with_args(self, args: tuple, kwargs: dict[str, object]) -> OpCall:
+    def with_args(self, args: tuple, kwargs: Keywords) -> OpCall:
         """Return the same operation with other arguments, and no recorded one beside it."""
         other = object.__new__(OpCall)
         other.mode, other.name, other.function, other.in_place = self.mode, self.name, self.function, self.in_place
@@ -384,5 +386,5 @@ class OpCall:
         return other
 
 
-OpRule = Callable[[OpCall], Output]
+OpRule = Callable[[OpCall], object]
 RuleTable = Mapping[str, OpRule]

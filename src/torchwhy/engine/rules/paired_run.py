@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from torchwhy.engine.rules.mode import OpCall, OpRule, RuleMode, RuleTable, SavedTensor, carries_signal
-from torchwhy.engine.structure import Keywords, Output, map_nested
+from torchwhy.engine.rules.mode import RuleMode, SavedTensor, carries_signal
+from torchwhy.engine.rules.operations import OpCall, OpRule, RuleTable
+from torchwhy.engine.structure import Keywords, map_nested
 
 
 class RecordedRun(RuleMode):
@@ -27,12 +28,12 @@ class RecordedRun(RuleMode):
         super().__init__({**dict.fromkeys(table, self._record), **decompositions})
         self.tape: deque[tuple[str, tuple, Keywords]] = deque()
 
-    def _record(self, call: OpCall) -> Output:
+    def _record(self, call: OpCall) -> object:
         y = call.value()
         self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
         return y
 
-    def _keep(self, value: object) -> Output:
+    def _keep(self, value: object) -> object:
         return self.save_for_backward(value) if isinstance(value, Tensor) else value
 
 
@@ -57,7 +58,7 @@ class PairedRules(RuleMode):
         self.decompositions, self.tape = decompositions, recording.tape
         self.inverses = WeakIdKeyDictionary()
 
-    def apply_rule(self, rule: OpRule, call: OpCall) -> Output:
+    def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call and the recorded one that belongs to it.
 
         Raises:
@@ -82,7 +83,7 @@ class PairedRules(RuleMode):
             raise _mismatch(f"{self.tape[0][0]!r} ran on the baseline only")
 
 
-def _unwrap(value: object) -> Output:
+def _unwrap(value: object) -> object:
     return value.value if isinstance(value, SavedTensor) else value
 
 
