@@ -34,8 +34,8 @@ class ExtremalPerturbation(Attribution):
 
     :math:`r_a` being 1 for a share a of the pixels and 0 for the others; :math:`m \otimes x` blurs what is masked.
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-\max(0, z - 1)^2 / 4}`, of
-    parameters p on a coarse grid, found by gradient ascent with momentum. Maps are (N, 1, H, W), in [0, 1]: where a pixel
-    is kept. They rank pixels; they are no parts of the score. The masks (N, areas, 1, H, W) and their scores (N, areas)
+    parameters p on a coarse grid, found by gradient ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel
+    is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)``
     are in the explanation's ``details``. Takes n_steps forward and backward passes for each row and area, twice as many
     for ``"hybrid"``.
 
@@ -53,7 +53,7 @@ class ExtremalPerturbation(Attribution):
             the area decides.
 
     Raises:
-        ValueError: not one image tensor (N, C, H, W), or settings out of range.
+        ValueError: not one image tensor ``(N, C, H, W)``, or settings out of range.
 
     Paper: Fong, Patrick & Vedaldi 2019, arXiv:1910.08485, equations 2 to 7.
     """
@@ -89,7 +89,7 @@ class ExtremalPerturbation(Attribution):
         return Result((found.mean(1),), details={"masks": found, "scores": scores.view(problem.n, -1)})
 
     def _levels(self, problem: Problem) -> Tensor:
-        """Return each image from sharp to wholly hidden, (N, levels, C, H, W)."""
+        """Return each image from sharp to wholly hidden, ``(N, levels, C, H, W)``."""
         x = problem.x[0]
         if self.max_blur is None:
             return torch.stack([x, index_rows(problem.baselines[0].mean(0), problem.rows)], 1)
@@ -109,11 +109,11 @@ class MaskSearch:
 
     Args:
         problem: of one image tensor.
-        masks: parameters (M, rows, columns) → masks (M, 1, H, W).
-        levels: each image from sharp to hidden, (N, L, C, H, W).
+        masks: parameters ``(M, rows, columns)`` → masks ``(M, 1, H, W)``.
+        levels: each image from sharp to hidden, ``(N, L, C, H, W)``.
         reward: whether the score is to be high with the mask, low without it, or both.
-        rows, areas: (M,), the row and the area of each mask, the areas of one row together.
-        scale: (N,), the score's change s from sharp to hidden.
+        rows, areas: ``(M,)``, the row and the area of each mask, the areas of one row together.
+        scale: ``(N,)``, the score's change s from sharp to hidden.
     """
 
     problem: Problem
@@ -136,7 +136,7 @@ class MaskSearch:
         return cls(problem, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)
 
     def loss_gradients(self, p: Tensor, weight: float) -> Tensor:
-        """Return the gradients of the loss by the parameters p (M, rows, columns); the area's error counts ``weight``."""
+        """Return the gradients of the loss by the parameters p ``(M, rows, columns)``; the area's error counts ``weight``."""
 
         def work(start: int, stop: int) -> Tensor:
             rows = self.rows[start:stop]
@@ -153,7 +153,7 @@ class MaskSearch:
         return self.problem.run.concatenated(len(self.rows), work)
 
     def masks_and_scores(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the masks (M, 1, H, W) of parameters, and the scores (M,) with them, or without for ``"delete"``."""
+        """Return the masks ``(M, 1, H, W)`` of parameters, and the scores ``(M,)`` with them, or without for ``"delete"``."""
 
         def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
             m, rows = self.masks(p[start:stop]), self.rows[start:stop]
@@ -173,7 +173,7 @@ class Contrast(DerivedTarget):
     """A target that is an index, minus the largest of the other outputs."""
 
     def select(self, output: Output, rows: Tensor) -> Tensor:
-        """Return scores (M,)."""
+        """Return scores ``(M,)``."""
         scores, out = self.target.select(output, rows), find_logits(output)
         index = self.target.index
         if index is None or out.dim() != 2 or out.shape[1] < 2:

@@ -68,7 +68,7 @@ class FeaturePermutation(Attribution):
 
 
 def row_orders(generator: torch.Generator, n: int) -> Draws:
-    """Return random permutations of n rows by number: (M, n)."""
+    """Return random permutations of n rows by number: ``(M, n)``."""
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
         return torch.rand(count, n, generator=generator).argsort(1)

@@ -35,13 +35,13 @@ class LIME(SampledFeatureMethod):
     The standard errors are those of the ridge regression; for the lasso, of least squares on the features that it keeps. Where
     features are chosen they hold given the choice, and those left out have none (NaN; ``tolerance`` passes over them).
 
-    Features are the given ``feature_mask``; without one, superpixels for images (N, 1 or 3, H, W), and otherwise every
+    Features are the given ``feature_mask``; without one, superpixels for images ``(N, 1 or 3, H, W)``, and otherwise every
     element (a column, a token).
 
     Args:
         n_samples: the number of samples; None is 1000.
         distance: D: ``"cosine"``, :math:`1 - \sqrt{\text{share kept}}`; ``"l2"``, :math:`\sqrt{\text{share dropped}}`; or a
-            callable that takes z (m, d) to the weights w (m,) themselves.
+            callable that takes z ``(m, d)`` to the weights w ``(m,)`` themselves.
         kernel_width: :math:`\sigma`; None is 0.25 for ``"cosine"`` and 0.75 for ``"l2"``, the original's values.
         keep_probability: the chance of a feature to be kept.
         regularizer: ``"ridge"`` shrinks coefficients by about 1 / (1 + alpha); ``"lasso"`` sets small ones to zero, all of
@@ -87,12 +87,12 @@ class LIME(SampledFeatureMethod):
         return SampledEstimate(fit.values, fit.error, None, fit.r_squared)
 
     def _draw(self, start: int, stop: int, d: int, generator: torch.Generator) -> Tensor:
-        """Return samples ``start`` to ``stop - 1`` as masks (m, d): coin flips, but for the first, the input itself."""
+        """Return samples ``start`` to ``stop - 1`` as masks ``(m, d)``: coin flips, but for the first, the input itself."""
         flips = torch.rand(stop - max(start, 1), d, generator=generator) < self.keep_probability
         return flips if start else torch.cat([torch.ones(1, d, dtype=torch.bool), flips])
 
     def _fit(self, z: Tensor, s: Tensor) -> LinearFit:
-        """Return the linear models of scores (m, N) over samples z (m, d)."""
+        """Return the linear models of scores ``(m, N)`` over samples z ``(m, d)``."""
         w = sample_weights(z, self.distance, self.kernel_width)
         if self.n_features is not None:
             return fit_chosen(z, s, w, self.alpha, self.n_features)
@@ -109,7 +109,7 @@ class LIME(SampledFeatureMethod):
 def sample_weights(
     z: Tensor, distance: Literal["cosine", "l2"] | Callable[[Tensor], Tensor], width: float | None
 ) -> Tensor:
-    """Return the kernel's weights (m,) of samples z (m, d): the more features are missing, the less.
+    """Return the kernel's weights ``(m,)`` of samples z ``(m, d)``: the more features are missing, the less.
 
     Raises:
         ValueError: a callable that gives something else.

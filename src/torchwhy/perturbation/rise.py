@@ -28,8 +28,8 @@ class RISE(SamplingMethod):
 
     M is a coarse grid of random cells, enlarged bilinearly and shifted by a random part of a cell; what it hides takes the
     baseline. In units of the score; only differences within a map mean anything, as an element without influence gets the
-    mean score of all masks, (N, maps) in ``details["neutral"]``: pictures show the difference from it. Maps are
-    (N, 1, \*spatial). The standard error is reported; ``tolerance`` is its share of the difference from the neutral value.
+    mean score of all masks, ``(N, maps)`` in ``details["neutral"]``: pictures show the difference from it. Maps are
+    ``(N, 1, *spatial)``. The standard error is reported; ``tolerance`` is its share of the difference from the neutral value.
     Takes K n_samples evaluations of a row; reduced variance makes an odd ``n_samples`` even.
 
     Args:
@@ -40,10 +40,10 @@ class RISE(SamplingMethod):
             out the noise of what is linear in the mask (:class:`ReducedMoments`): the same limit with far less noise.
             False is the estimator of the paper,
             :math:`\frac{1}{p m} \sum_k f(x \odot M_k) M_{ku}`.
-        targets: ``"all"`` gives a map for every output (N, classes, \*spatial) from one run, whatever the target.
+        targets: ``"all"`` gives a map for every output ``(N, classes, *spatial)`` from one run, whatever the target.
 
     Raises:
-        ValueError: several inputs, or one without spatial dimensions (N, C, ...).
+        ValueError: several inputs, or one without spatial dimensions ``(N, C, ...)``.
 
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, equations 5 and 6.
     """
@@ -89,7 +89,7 @@ class RISE(SamplingMethod):
 
 
 def _add_scores(sums: PlainMoments | ReducedMoments, masks: RandomGridMasks, first: int, s: Tensor) -> None:
-    """Add the scores (m, N, ...) of masks ``first`` to ``first + m - 1``, which are made again, some at a time."""
+    """Add the scores ``(m, N, ...)`` of masks ``first`` to ``first + m - 1``, which are made again, some at a time."""
     for a in range(0, len(s), MASKS_AT_ONCE):
         part = s[a : a + MASKS_AT_ONCE]
         sums.add(part.flatten(1), masks.make(torch.arange(first + a, first + a + len(part)), s.device))
@@ -100,5 +100,5 @@ class EveryOutput(DerivedTarget):
     """All outputs of a row, whatever the target."""
 
     def select(self, output: Output, rows: Tensor) -> Tensor:
-        """Return scores (M, classes)."""
+        """Return scores ``(M, classes)``."""
         return logits_per_row(output, len(rows)).reshape(len(rows), -1)

@@ -19,7 +19,7 @@ MOST_WEIGHTS = 2**22  # of the elements of a line, made together for a mean over
 
 @dataclass
 class RandomGridMasks:
-    """Masks (M, \\*spatial) by number: random grids, enlarged and shifted.
+    """Masks ``(M, *spatial)`` by number: random grids, enlarged and shifted.
 
     Args:
         problem: of which the spatial shape and the generator are taken.
@@ -44,14 +44,14 @@ class RandomGridMasks:
         self.shifts = _uniform_draws(dims, self.problem.generator, draws_per_block(number))
 
     def make(self, index: Tensor, device: torch.device) -> Tensor:
-        """Return the masks with these numbers (M,)."""
+        """Return the masks with these numbers ``(M,)``."""
         chance = self.chances[index // self.unit]
         chance = torch.where((index % self.unit == 1)[:, None], 1 - chance, chance)
         on = (chance < self.p).to(torch.get_default_dtype()).view(-1, *[self.cells] * len(self.shape))
         return enlarge_grids(to_device(on, device), to_device(self.shifts[index // self.unit], device), self.shape)
 
     def for_rows(self, index: Tensor, rows: Tensor) -> Tensors:
-        """Return the masks with the numbers (M,), which rise, for the engine: (M, 1, \\*spatial)."""
+        """Return the masks with the numbers ``(M,)``, which rise, for the engine: ``(M, 1, *spatial)``."""
         low = int(index[0])  # one mask serves several rows and baselines: it is made once
         made = self.make(torch.arange(low, int(index[-1]) + 1), rows.device)
         return (made[to_device(index - low, rows.device)][:, None],)
@@ -59,7 +59,7 @@ class RandomGridMasks:
     def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Return the covariance of the mask at the knots, what carries knots to all elements, and the variance this leaves out.
 
-        The first two as their factors along each dimension, the last (elements,).
+        The first two as their factors along each dimension, the last ``(elements,)``.
         Given the shifts a mask is linear in its cells, which are independent; so the factors are those of a mean over all
         shifts, and the best linear prediction of the mask from its knots.
         """
@@ -75,7 +75,7 @@ class RandomGridMasks:
         return known, carry, (kronecker_product(whole) - kronecker_product(told))[0].clamp(min=0)
 
     def _line_covariance(self, n: int, knots: Tensor, like: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Return along one side of n elements their covariance with the knots (n, knots) and their variance (n,)."""
+        """Return along one side of n elements their covariance with the knots ``(n, knots)`` and their variance ``(n,)``."""
         cell = -(-n // self.cells)
         near, own = like.new_zeros(n, len(knots)), like.new_zeros(n)
         for start in torch.arange(cell).split(max(1, MOST_WEIGHTS // (n * self.cells))):
@@ -86,7 +86,7 @@ class RandomGridMasks:
 
 
 def _uniform_draws(size: int, generator: torch.Generator, per_block: int) -> Draws:
-    """Return uniform draws (M, size) in [0, 1] by number."""
+    """Return uniform draws ``(M, size)`` in [0, 1] by number."""
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
         return torch.rand(count, size, generator=generator)
@@ -106,9 +106,9 @@ def enlarge_grids(grid: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
     """Enlarge grids bilinearly to one cell more than the shape, and cut the shape out of them.
 
     Args:
-        grid: (M, g, ..., g).
-        shift: (M, D), where the cut begins, in cells from 0 to 1.
-        shape: of the D spatial dimensions; the result is (M, \\*shape).
+        grid: ``(M, g, ..., g)``.
+        shift: ``(M, D)``, where the cut begins, in cells from 0 to 1.
+        shape: of the D spatial dimensions; the result is ``(M, *shape)``.
     """
     out = grid
     for dim, n in enumerate(shape):
@@ -122,7 +122,7 @@ def enlarge_grids(grid: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def line_weights(n: int, g: int, start: Tensor) -> Tensor:
-    """Return how n elements, cut from ``start`` (M, 1) on out of an enlarged line of g cells, weigh these: (M, n, g)."""
+    """Return how n elements, cut from ``start`` ``(M, 1)`` on out of an enlarged line of g cells, weigh these: ``(M, n, g)``."""
     cell = -(-n // g)
     at = ((torch.arange(n, device=start.device) + start + 0.5) * (g / ((g + 1) * cell)) - 0.5).clamp(0, g - 1)
     return (1 - (at[..., None] - torch.arange(g, device=start.device)).abs()).clamp(min=0)

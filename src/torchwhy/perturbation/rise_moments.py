@@ -41,7 +41,7 @@ class PlainMoments:
         self.total = self.product = self.squares = torch.zeros(())
 
     def add(self, s: Tensor, masks: Tensor) -> None:
-        """Take in scores (m, N) and their masks (m, \\*spatial)."""
+        """Take in scores ``(m, N)`` and their masks ``(m, *spatial)``."""
         z = masks.flatten(1).double()
         self.product = self.product + s.T @ z
         self.squares = self.squares + s.square().T @ z.square()
@@ -49,11 +49,11 @@ class PlainMoments:
         self.m += len(s)
 
     def mean_score(self) -> Tensor:
-        """Return the mean score of all masks, (N,)."""
+        """Return the mean score of all masks, ``(N,)``."""
         return self.total / self.m
 
     def summary(self) -> tuple[Tensor, Tensor]:
-        """Return the map and its standard error, (N, elements)."""
+        """Return the map and its standard error, ``(N, elements)``."""
         mean = self.product / self.m
         if self.m < 2:
             return mean / self.p, torch.full_like(mean, torch.inf)
@@ -77,7 +77,7 @@ class ReducedMoments:
         self.scores, self.knots = GrowingTensor(), GrowingTensor()
 
     def add(self, s: Tensor, masks: Tensor) -> None:
-        """Take in scores (m, N) and their masks (m, \\*spatial)."""
+        """Take in scores ``(m, N)`` and their masks ``(m, *spatial)``."""
         u = masks.flatten(1).double().sub_(self.p)
         self.product, self.mean = self.product + s.T @ u, self.mean + u.sum(0)
         at = masks
@@ -88,11 +88,11 @@ class ReducedMoments:
         self.m += len(s)
 
     def mean_score(self) -> Tensor:
-        """Return the mean score of all masks, (N,)."""
+        """Return the mean score of all masks, ``(N,)``."""
         return self.scores.rows.mean(0)
 
     def summary(self) -> tuple[Tensor, Tensor]:
-        """Return the map and its standard error, (N, elements)."""
+        """Return the map and its standard error, ``(N, elements)``."""
         s, h = self.scores.rows, self.knots.rows.double() - self.p
         beta, inflate = _fit_linear_part((h[0::2] - h[1::2]) / 2, (s[0::2] - s[1::2]) / 2)
         linear = h @ beta
@@ -109,7 +109,7 @@ class ReducedMoments:
         return values, (variance / (self.m // 2)).sqrt()
 
     def _variance_of_rest(self, rest: Tensor, h: Tensor, inflate: Tensor) -> Tensor:
-        """Return the variance (N, elements) of a pair's part in the map, from what the fit leaves of the scores (m, N)."""
+        """Return the variance ``(N, elements)`` of a pair's part in the map, from the scores less the fit, ``(m, N)``."""
         rest = rest.view(-1, 2, rest.shape[1])
         odd = (rest[:, 0] - rest[:, 1]) / 2 * inflate  # what was fitted
         rest = (rest.mean(1)[:, None] + torch.stack([odd, -odd], 1)).flatten(0, 1)
@@ -119,7 +119,15 @@ class ReducedMoments:
 
 
 def _fit_linear_part(v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ridge coefficients (knots, N) of t (J, N) on v (J, knots), and what makes residuals leave-one-out ones (J, N)."""
+    """Return a ridge regression without an intercept, whose penalty cross-validation chooses.
+
+    Args:
+        v: what it regresses on, ``(J, knots)``.
+        t: the targets, ``(J, N)``.
+
+    Returns:
+        The coefficients ``(knots, N)``, and factors ``(J, N)`` that make residuals leave-one-out ones.
+    """
     s, axes = torch.linalg.eigh(v.T @ v)  # squares are precise enough: the least penalty is 1e-7 of the largest
     there = s >= 1e-13 * s[-1:]
     s, axes = s[there].clamp(min=1e-300), axes[:, there]
@@ -133,7 +141,7 @@ def _fit_linear_part(v: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interpolation_along(factors: Sequence[Tensor], values: Tensor) -> Tensor:
-    """Return values (N, k * k * ...) with a matrix (n, k) applied along each dimension: (N, n * n * ...)."""
+    """Return values ``(N, k * k * ...)`` with a matrix ``(n, k)`` applied along each dimension: ``(N, n * n * ...)``."""
     out = values.view(-1, *(f.shape[1] for f in factors))
     for f in factors:
         out = torch.tensordot(out, f, ([1], [1]))

@@ -62,7 +62,7 @@ class SamplingMethod(Attribution):
         return sampling_rounds(first, most)
 
     def _enough(self, values: Tensor, standard_error: Tensor) -> bool:
-        """Say whether the error of values (N, ...) is within the tolerance."""
+        """Say whether the error of values ``(N, ...)`` is within the tolerance."""
         return self.tolerance is not None and relative_error(values, standard_error) <= self.tolerance
 
 
@@ -70,10 +70,10 @@ class SampledEstimate(NamedTuple):
     """What sampling found for N rows of d features.
 
     Args:
-        values, error: the values and their standard errors, (N, d).
-        total: what the values should sum to, (N,), where they should.
-        r_squared: the share of the scores' variance that a fit explains, (N,), where there is one.
-        pairs, pairs_error: pairwise interactions and their standard errors, (N, d, d), where they were asked for.
+        values, error: the values and their standard errors, ``(N, d)``.
+        total: what the values should sum to, ``(N,)``, where they should.
+        r_squared: the share of the scores' variance that a fit explains, ``(N,)``, where there is one.
+        pairs, pairs_error: pairwise interactions and their standard errors, ``(N, d, d)``, where they were asked for.
     """
 
     values: Tensor
@@ -113,12 +113,12 @@ class SampledFeatureMethod(SamplingMethod):
         )
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
-        """Return what is found for the rows (N,), which have d features."""
+        """Return what is found for the rows ``(N,)``, which have d features."""
         raise NotImplementedError
 
 
 def score_coalitions(problem: Problem, features: Features, z: Tensor, rows: Tensor) -> Tensor:
-    """Return scores (m, N) of rows (N,) in which only the features of each coalition z (m, d) come from the input."""
+    """Return scores ``(m, N)`` of rows ``(N,)`` in which only the features of each coalition z ``(m, d)`` come from the input."""
 
     def masks(index: Tensor, rows: Tensor) -> Tensors:
         return features.element_masks(to_device(z[index], rows.device), rows)

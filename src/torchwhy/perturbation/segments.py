@@ -11,7 +11,7 @@ from torchwhy.engine.run.rows import expand_like
 
 @cpu_default_device()
 def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, sigma: float = 1.0) -> Tensor:
-    """Return a feature mask of SLIC superpixels, (N, 1, H, W), for images (N, 1 or 3, H, W) in any range of values.
+    """Return a feature mask of SLIC superpixels, ``(N, 1, H, W)``, for images ``(N, 1 or 3, H, W)`` in any range of values.
 
     Args:
         x: the images.
@@ -49,7 +49,7 @@ def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, s
 
 
 def patches(x: Tensor, grid: int = 7) -> Tensor:
-    """Return a feature mask of ``grid`` patches along each spatial dimension, (1, 1, *spatial), for inputs (N, C, *spatial).
+    """Return a feature mask ``(1, 1, *spatial)`` of ``grid`` patches along each spatial dimension, for inputs ``(N, C, *spatial)``.
 
     >>> patches(torch.zeros(1, 3, 4, 4), 2)[0, 0].tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]

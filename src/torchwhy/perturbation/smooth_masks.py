@@ -13,7 +13,7 @@ SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
 
 
 class SmoothMasks:
-    """Masks (M, 1, H, W) from parameters (M, rows, columns) on a grid of points, one in the middle of each cell.
+    """Masks ``(M, 1, H, W)`` from parameters ``(M, rows, columns)`` on a grid of points, one in the middle of each cell.
 
     Args:
         size: height and width.
@@ -33,7 +33,7 @@ class SmoothMasks:
         self.kernel = torch.exp(-(distance / sigma - 1).clamp(min=0).square() / 4)
 
     def __call__(self, p: Tensor) -> Tensor:
-        """Return the masks of parameters p (M, rows, columns)."""
+        """Return the masks of parameters p ``(M, rows, columns)``."""
         side = 2 * self.reach + 1
         near = F.unfold(p[:, None], side, padding=self.reach)  # (M, neighbours, cells)
         v = near[:, :, None] * self.kernel[None, :, :, None]
@@ -43,7 +43,7 @@ class SmoothMasks:
 
     @staticmethod
     def area_error(m: Tensor, areas: Tensor) -> Tensor:
-        """Return how far the sorted pixels of each mask are from 1 for a share of them and 0 for the rest, (M,)."""
+        """Return how far the sorted pixels of each mask are from 1 for a share of them and 0 for the rest, ``(M,)``."""
         pixels = m.flatten(1).sort(1).values
         place = torch.arange(pixels.shape[1], device=m.device) + 0.5
         ones = (place[None] >= (1 - areas[:, None]) * pixels.shape[1]).to(m)
@@ -51,7 +51,12 @@ class SmoothMasks:
 
 
 def blend_levels(levels: Tensor, m: Tensor) -> Tensor:
-    """Return images (M, C, H, W) between levels (M, L, C, H, W): the first where m (M, 1, H, W) is 1, the last where it is 0."""
+    """Return images ``(M, C, H, W)`` between levels.
+
+    Args:
+        levels: each image, from sharp to hidden, ``(M, L, C, H, W)``.
+        m: ``(M, 1, H, W)``, 1 where the first level is taken, 0 where the last is.
+    """
     at = (1 - m) * (levels.shape[1] - 1)
     number = torch.arange(levels.shape[1], device=m.device, dtype=m.dtype).view(-1, 1, 1)
     weights = (1 - (at - number).abs()).clamp(min=0)

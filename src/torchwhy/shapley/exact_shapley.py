@@ -27,7 +27,7 @@ class ExactShapley(Attribution):
     value. Takes :math:`K 2^d` evaluations of a row.
 
     Args:
-        interactions: also put the pairwise Shapley interactions (N, d, d) into the explanation's ``details``
+        interactions: also put the pairwise Shapley interactions ``(N, d, d)`` into the explanation's ``details``
             (:func:`shapley_interactions`).
 
     Raises:
@@ -61,7 +61,7 @@ class ExactShapley(Attribution):
 
 
 def all_coalitions(index: Tensor, d: int) -> Tensor:
-    """Return coalitions by number ``index`` (M,) as masks (M, d): bit i says whether feature i is in.
+    """Return coalitions by number ``index`` ``(M,)`` as masks ``(M, d)``: bit i says whether feature i is in.
 
     >>> all_coalitions(torch.tensor([0, 1, 6]), 3).int().tolist()
     [[0, 0, 0], [1, 0, 0], [0, 1, 1]]
@@ -70,7 +70,7 @@ def all_coalitions(index: Tensor, d: int) -> Tensor:
 
 
 def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: int, method: str) -> Tensor:
-    """Return the scores of all coalitions of d features, (2^d, N); the bits of a coalition's number are its members.
+    """Return the scores of all coalitions of d features, ``(2^d, N)``; the bits of a coalition's number are its members.
 
     Raises:
         ValueError: more than 20 features.
@@ -88,7 +88,7 @@ def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: 
 
 
 def shapley_values(v: Tensor) -> Tensor:
-    r"""Return Shapley values (N, d) of the games v (2^d, N).
+    r"""Return Shapley values ``(N, d)`` of the games v ``(2^d, N)``.
 
     >>> shapley_values(torch.tensor([[0.0], [1.0], [2.0], [7.0]]))
     tensor([[3., 4.]])
@@ -100,12 +100,12 @@ def shapley_values(v: Tensor) -> Tensor:
 
 
 def banzhaf_values(v: Tensor) -> Tensor:
-    """Return Banzhaf values (N, d) of the games v (2^d, N): the mean gain over all coalitions."""
+    """Return Banzhaf values ``(N, d)`` of the games v ``(2^d, N)``: the mean gain over all coalitions."""
     return torch.stack([gain(v, i).mean(0) for i in range((len(v) - 1).bit_length())], 1)
 
 
 def shapley_interactions(v: Tensor) -> Tensor:
-    r"""Return pairwise Shapley interactions (N, d, d) of the games v (2^d, N), zero on the diagonal.
+    r"""Return pairwise Shapley interactions ``(N, d, d)`` of the games v ``(2^d, N)``, zero on the diagonal.
 
     :math:`I_{ij} = \sum_{S \not\ni i, j} \frac{|S|! (d - |S| - 2)!}{(d - 1)!} [v(S \cup ij) - v(S \cup i) - v(S \cup j) + v(S)]`
     (Grabisch & Roubens 1999, equation 3).
@@ -128,7 +128,7 @@ def shapley_interactions(v: Tensor) -> Tensor:
 
 
 def banzhaf_interactions(v: Tensor) -> Tensor:
-    """Return pairwise Banzhaf interactions (N, d, d) of the games v (2^d, N), zero on the diagonal.
+    """Return pairwise Banzhaf interactions ``(N, d, d)`` of the games v ``(2^d, N)``, zero on the diagonal.
 
     They are the mean over all S of what :func:`shapley_interactions` weighs by size.
     """
@@ -142,7 +142,7 @@ def banzhaf_interactions(v: Tensor) -> Tensor:
 
 
 def gain(v: Tensor, i: int) -> Tensor:
-    """Return what feature i adds to each coalition of the others, (2^(d-1), N), from scores v (2^d, N)."""
+    """Return what feature i adds to each coalition of the others, ``(2^(d-1), N)``, from scores v ``(2^d, N)``."""
     split = v.view(-1, 2, 2**i, v.shape[1])
     return (split[:, 1] - split[:, 0]).flatten(0, 1)
 

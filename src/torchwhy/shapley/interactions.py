@@ -34,7 +34,7 @@ def banzhaf_pair_weights(d: int, size: int) -> tuple[float, float, float]:
 def pair_interactions(
     z: Tensor, even: Tensor, ends: Tensor, left_out: Tensor, weights: PairWeights
 ) -> tuple[Tensor, Tensor]:
-    r"""Return interactions :math:`I_{ij}` (N, d, d) and their standard errors, zero on the diagonal.
+    r"""Return interactions :math:`I_{ij}` ``(N, d, d)`` and their standard errors, zero on the diagonal.
 
     Both indices are linear in :math:`e_p = v(S_p) + v(\bar S_p)`, with weights that depend on the size of S and on whether
     both, one or none of i and j are in it. A ridge regression first takes out what products of two features explain, whose
@@ -42,10 +42,10 @@ def pair_interactions(
     The error is infinite where a size has no pair.
 
     Args:
-        z: coalitions S, (m, d).
-        even: the sums :math:`e_p`, (m, N).
-        ends: the score of everything plus that of nothing, (N,).
-        left_out: the share of the pairs of a size that was not drawn, (m,).
+        z: coalitions S, ``(m, d)``.
+        even: the sums :math:`e_p`, ``(m, N)``.
+        ends: the score of everything plus that of nothing, ``(N,)``.
+        left_out: the share of the pairs of a size that was not drawn, ``(m,)``.
         weights: d and the size of S → the weights with which both, one or none of two features in S count.
     """
     d, x = z.shape[1], 2 * z.to(even) - 1
@@ -69,7 +69,13 @@ def pair_interactions(
 
 
 def _by_membership(z: Tensor, values: Tensor, w: list[float]) -> Tensor:
-    """Return sums of values (m, N), weighed for each two features by whether both, one or none are in z (m, d): (N, d, d)."""
+    """Return sums of values, weighed for each two features by whether both, one or none are in a coalition, ``(N, d, d)``.
+
+    Args:
+        z: the coalitions, ``(m, d)``.
+        values: ``(m, N)``.
+        w: the weights of both, one and none.
+    """
     both, none = (torch.einsum("pi,pn,pj->nij", t, values, t) for t in (z, 1 - z))
     return w[0] * both + w[1] * (values.sum(0)[:, None, None] - both - none) + w[2] * none
 
@@ -78,7 +84,7 @@ def _fit_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return the ridge fit :math:`y = a + \sum_{i<j} b_{ij} x_i x_j`, through the kernel :math:`((x \cdot x')^2 - d) / 2`.
 
     Returns:
-        b (N, d, d), a (N,) and leave-one-out residuals (m, N).
+        b ``(N, d, d)``, a ``(N,)`` and leave-one-out residuals ``(m, N)``.
     """
     m, d = x.shape
     use = torch.arange(m, device=x.device)[:: max(1, -(-m // MOST_CUBIC))]

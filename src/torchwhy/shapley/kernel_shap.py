@@ -37,7 +37,7 @@ class KernelSHAP(SampledFeatureMethod):
     Args:
         n_samples: evaluations of a row and baseline; None is 2 d + 512. From :math:`2^d` on the values are exact.
         cubic: take third-order interactions out of the noise. It does not change the limit.
-        interactions: also put the pairwise interactions (N, d, d) of the same coalitions, and their standard errors, into the
+        interactions: also put the pairwise interactions ``(N, d, d)`` of the same coalitions, and their standard errors, into the
             explanation's ``details``, as ``interactions`` and ``interactions_error``
             (:func:`~torchwhy.shapley.interactions.pair_interactions`): no further evaluations.
 
@@ -98,7 +98,7 @@ class KernelSHAP(SampledFeatureMethod):
         return SampledEstimate(values, error, total, pairs=both, pairs_error=unsure)
 
     def _summary_of_all(self, v: Tensor) -> SampledEstimate:
-        """Return the exact values, from the scores v (2^d, N) of all coalitions."""
+        """Return the exact values, from the scores v ``(2^d, N)`` of all coalitions."""
         values, total = type(self)._exact(v), v[-1] - v[0] if self.is_complete else None
         error = torch.zeros_like(values)
         if not self.interactions:

@@ -32,7 +32,7 @@ class OwenValues(ShapleySampling):
     paper: ClassVar[str] = "doi:10.1007/978-3-642-45494-3_7"
 
     def random_ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
-        """Return the position of each feature in random orders of the groups, and of the features of each: (count, d)."""
+        """Return the position of each feature in random orders of the groups, and of the features of each: ``(count, d)``."""
         group = torch.as_tensor(self.groups).cpu()
         if len(group) != d:
             raise ValueError(f"groups: expected one integer for each of {d} features, got {len(group)}")

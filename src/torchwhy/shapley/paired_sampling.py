@@ -33,7 +33,7 @@ MOST_CUBIC = 1024
 
 
 def some_subsets(d: int, size: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return ``count`` different subsets of a size out of d, drawn uniformly without replacement: masks (count, d).
+    """Return ``count`` different subsets of a size out of d, drawn uniformly without replacement: masks ``(count, d)``.
 
     For ``2 * size == d`` a subset and its complement count as one, and the one with feature 0 is given.
     """
@@ -67,8 +67,8 @@ class PairedDesign:
 
     Args:
         d: the number of features.
-        mass: (d // 2 + 1,), the weight of all pairs of size 0, 1, ..., d // 2 together, with their complements.
-        share: (d // 2 + 1,), how the pairs are spread over these sizes.
+        mass: ``(d // 2 + 1,)``, the weight of all pairs of size 0, 1, ..., d // 2 together, with their complements.
+        share: ``(d // 2 + 1,)``, how the pairs are spread over these sizes.
         spans: the numbers of pairs that it will be asked for, in ascending order; a larger one extends a smaller.
         generator: where the draws come from.
     """
@@ -105,7 +105,7 @@ class PairedDesign:
         return torch.minimum(edges.floor().diff().clamp(min=0), self.cap).long()
 
     def take(self, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return coalitions z (m, d), their weights (m,) and the share of their size that was left out (m,).
+        """Return coalitions z ``(m, d)``, their weights ``(m,)`` and the share of their size that was left out ``(m,)``.
 
         With so few pairs that a size goes without, nothing counts as complete.
         """
@@ -144,16 +144,16 @@ def paired_regression(
     left_out: Tensor | None = None,
     cubic: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    r"""Return values from score differences :math:`o_p = v(S_p) - v(\bar S_p)`, and their standard errors, both (N, d).
+    r"""Return values from score differences :math:`o_p = v(S_p) - v(\bar S_p)`, and their standard errors, both ``(N, d)``.
 
     The errors are those of sampling (a sandwich estimate on leave-one-out residuals), zero where nothing was left out.
 
     Args:
-        z: coalitions S, (m, d).
-        odd: the differences, (m, N).
-        weight: of each pair, (m,).
-        total: what the values of each row sum to, (N,), solved exactly; None for Banzhaf values, which sum to nothing.
-        left_out: the share of each pair's stratum that was not drawn, (m,); None where nothing is enumerated.
+        z: coalitions S, ``(m, d)``.
+        odd: the differences, ``(m, N)``.
+        weight: of each pair, ``(m,)``.
+        total: what the values of each row sum to, ``(N,)``, solved exactly; None for Banzhaf values, which sum to nothing.
+        left_out: the share of each pair's stratum that was not drawn, ``(m,)``; None where nothing is enumerated.
         cubic: take out what third-order interactions explain. The limit is the same, the noise smaller.
     """
     x, weight = 2 * z.to(odd) - 1, weight.to(odd)
@@ -181,7 +181,7 @@ def paired_regression(
 
 
 def leverage(x: Tensor) -> Tensor:
-    """Return how far each row of x (m, d) determines its own fitted value in least squares, (m,), between 0 and 1."""
+    """Return how far each row of x ``(m, d)`` determines its own fitted value in least squares, ``(m,)``, between 0 and 1."""
     return _orthonormal_basis(x).square().sum(1)
 
 
@@ -189,10 +189,10 @@ class CubicPart(NamedTuple):
     """What third-order interactions say.
 
     Args:
-        values: their Shapley values, (N, d); for Banzhaf values 0.
-        explained: their part of the score differences, (m, N).
-        total: what their values sum to, (N,).
-        residuals: leave-one-out residuals of the whole fit, (m, N).
+        values: their Shapley values, ``(N, d)``; for Banzhaf values 0.
+        explained: their part of the score differences, ``(m, N)``.
+        total: what their values sum to, ``(N,)``.
+        residuals: leave-one-out residuals of the whole fit, ``(m, N)``.
     """
 
     values: Tensor
@@ -211,9 +211,9 @@ def cubic_part(x: Tensor, odd: Tensor, total: Tensor | None) -> CubicPart:
     ``total``, it counts nothing.
 
     Args:
-        x: the signs of the coalitions, (m, d).
-        odd: the score differences, (m, N).
-        total: the difference of everything and nothing, (N,), a pair like the others; None for Banzhaf values.
+        x: the signs of the coalitions, ``(m, d)``.
+        odd: the score differences, ``(m, N)``.
+        total: the difference of everything and nothing, ``(N,)``, a pair like the others; None for Banzhaf values.
     """
     m, d = x.shape
     use = torch.arange(m, device=x.device)
@@ -247,7 +247,7 @@ def cubic_part(x: Tensor, odd: Tensor, total: Tensor | None) -> CubicPart:
 
 
 def _orthonormal_basis(x: Tensor) -> Tensor:
-    """Return an orthonormal basis of the columns of x (m, d), (m, rank)."""
+    """Return an orthonormal basis of the columns of x ``(m, d)``, ``(m, rank)``."""
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
     return u[:, s > 1e-9 * s.max()]
 
@@ -258,12 +258,12 @@ def _cubic_kernel(t: Tensor, d: int) -> Tensor:
 
 
 def penalty_by_cross_validation(s: Tensor, y: Tensor, rest: Tensor, n: int) -> Tensor:
-    """Return the ridge penalty with the least generalised cross-validation error, (N,).
+    """Return the ridge penalty with the least generalised cross-validation error, ``(N,)``.
 
     Args:
         s: eigenvalues (k,) of the Gram matrix of n samples.
         y: the N targets in its eigenvectors, (k, N).
-        rest: the squares of the targets outside of these, (N,).
+        rest: the squares of the targets outside of these, ``(N,)``.
         n: the number of samples.
     """
     grid = s.max().clamp(min=1e-300) * torch.logspace(-7, 3, 41, dtype=s.dtype, device=s.device)

@@ -64,17 +64,17 @@ class ShapleySampling(SampledFeatureMethod):
         return SampledEstimate(mean.mean, mean.standard_error, full - none)
 
     def random_ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
-        """Return the position of each feature in random orders, (count, d)."""
+        """Return the position of each feature in random orders, ``(count, d)``."""
         return torch.rand(count, d, generator=generator).argsort(1)
 
 
 def _gains(none: Tensor, chains: Tensor, full: Tensor, rank: Tensor) -> Tensor:
-    """Return what each feature adds, (pairs, N, d).
+    """Return what each feature adds, ``(pairs, N, d)``.
 
     Args:
-        none, full: the scores of nothing and of everything, (N,).
-        chains: the scores along an order and along its reverse, (pairs, 2, d - 1, N).
-        rank: the position of each feature in the order, (pairs, d).
+        none, full: the scores of nothing and of everything, ``(N,)``.
+        chains: the scores along an order and along its reverse, ``(pairs, 2, d - 1, N)``.
+        rank: the position of each feature in the order, ``(pairs, d)``.
     """
     ends = [end.expand(len(chains), 2, 1, -1) for end in (none, full)]
     gains = torch.cat([ends[0], chains, ends[1]], 2).diff(dim=2)  # by position
