@@ -49,7 +49,7 @@ def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, s
 
 
 def patches(x: Tensor, grid: int = 7) -> Tensor:
-    """Return a feature mask ``(1, 1, *spatial)`` of ``grid`` patches along each spatial dimension, for inputs ``(N, C, *spatial)``.
+    """Return a feature mask ``(1, 1, *spatial)`` of ``grid`` patches along each dimension, for inputs ``(N, C, *spatial)``.
 
     >>> patches(torch.zeros(1, 3, 4, 4), 2)[0, 0].tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
