@@ -20,7 +20,7 @@ from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
 
 # the rule was made on resnet18, resnet50, mobilenet_v2, efficientnet_b0, vgg11, vit_b_16, squeezenet1_1, densenet121,
-# convnext_tiny, shufflenet_v2_x1_0, mnasnet1_0 and regnet_y_400mf
+# convnext_tiny, shufflenet_v2_x1_0, mnasnet1_0, regnet_y_400mf and ghostnet_100
 MODELS = (
     "resnext50_32x4d",
     "mobilenet_v3_large",
@@ -28,7 +28,7 @@ MODELS = (
     "regnet_x_400mf",
     "efficientnet_v2_s",
     "swin_t",
-    "timm ghostnet_100",
+    "timm dla34",
     "timm mobilevit_s",
     "timm poolformer_s12",
     "timm hrnet_w18_small",

@@ -286,9 +286,10 @@ def test_attention_gets_contiguous_inputs(same):
     assert (args[0] is args[1]) == same
 
 
-def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float):
+def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float, rearranged=0):
     found = CallCost()
     found.convolutions, found.multiply_adds, found.dtype = convolutions, multiply_adds, dtype
+    found.convolved, found.rearranged = 300, rearranged
     return found
 
 
@@ -302,6 +303,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         (cost(), 1, CPU, False, (True, True)),
         (cost(convolutions=1), 1, CPU, False, None),  # the tokens of a transformer
         (cost(convolutions=0, dtype=None), 1, CPU, False, None),
+        (cost(rearranged=250), 1, CPU, False, None),  # joined or shuffled channels everywhere
+        (cost(rearranged=150), 1, CPU, False, (True, True)),
         (cost(multiply_adds=2**20), 1, CPU, False, None),  # too little work
         (cost(multiply_adds=2**20), 1000, CPU, False, (True, True)),  # but not for so many rows
         (cost(), 1, CUDA, True, None),
@@ -321,9 +324,11 @@ def test_what_a_call_costs_is_counted():
         y = torch.conv2d(x, torch.ones(4, 3, 3, 3))  # 2 × 4 × 6 × 6 numbers of 27 products each
         z = y.view(-1)[:5].relu() + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]
         z.sum().backward()
+        torch.cat([x, x], 1).view(2, 2, 3, 8, 8).transpose(1, 2).contiguous()
     assert (found.convolutions, found.multiply_adds, found.dtype) == (1, 288 * 27, torch.float)
-    assert found.largest == x.numel() * 4  # its gradient
-    assert found.total > 4 * (288 + x.numel())
+    assert (found.convolved, found.rearranged) == (4 * 288, 4 * 4 * x.numel())
+    assert found.largest == 2 * x.numel() * 4
+    assert found.total > 4 * (288 + 5 * x.numel())  # with the gradient of x
 
 
 def compiled(net):

@@ -8,6 +8,8 @@ from torch import Tensor
 from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory
 
 _CONVOLUTION = torch.ops.aten.convolution.default
+_JOIN = torch.ops.aten.cat.default
+_COPY = torch.ops.aten.clone.default
 
 
 class CallCost(DispatchMode):
@@ -18,12 +20,14 @@ class CallCost(DispatchMode):
         largest: bytes of the largest one.
         convolutions: number of convolutions of images, without their backward pass.
         multiply_adds: of these.
-        dtype: of the last of these; None without any.
+        convolved: bytes of their outputs.
+        rearranged: bytes of images that are others joined, or a copy with the channels in groups, as to shuffle them.
+        dtype: of the last convolution; None without any.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = self.largest = self.convolutions = self.multiply_adds = 0
+        self.total = self.largest = self.convolutions = self.multiply_adds = self.convolved = self.rearranged = 0
         self.dtype: torch.dtype | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -31,7 +35,10 @@ class CallCost(DispatchMode):
         if func is _CONVOLUTION and args[0].dim() in (4, 5):
             self.convolutions += 1
             self.multiply_adds += out.numel() * args[1][0].numel()
+            self.convolved += out.numel() * out.element_size()
             self.dtype = out.dtype
+        elif (func is _JOIN and out.dim() in (4, 5)) or (func is _COPY and out.dim() in (5, 6)):
+            self.rearranged += out.numel() * out.element_size()
         if makes_new_memory(func):
             for t in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(t, Tensor):

@@ -33,6 +33,7 @@ _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.c
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
 MANY_CONVOLUTIONS = 4  # a network with fewer is none of convolutions: one, say, makes the tokens of a transformer
 LONG_CONVOLUTION = 2**22  # multiply-adds in a call; a shorter one is faster than what decides over it
+REARRANGED = 2 / 3  # of what convolutions make: in networks that join or shuffle more, channels-last pays no more
 # what a batch norm asks of its input before it runs: a deferred convolution knows the answers
 _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
@@ -42,8 +43,9 @@ def choose_optimizations(
 ) -> ConvOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
-    A convolutional network, seen by its many convolutions, takes both on a CPU if these are long enough. On a GPU gradients
-    are no faster by either, evaluations by folding; images with their channels last are for half precision there, which the
+    A convolutional network, seen by its many convolutions, takes both on a CPU if these are long enough, and if it does not
+    join or shuffle channels all the time: these lie apart where channels are last. On a GPU gradients are no faster by
+    either, evaluations by folding; images with their channels last are for half precision there, which the
     units for it read in that format. A compiled model is left as its compiler made it.
 
     Args:
@@ -54,6 +56,8 @@ def choose_optimizations(
         graph: whether gradients are computed.
     """
     if cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions:
+        return None
+    if cost.rearranged > REARRANGED * cost.convolved:
         return None
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
