@@ -20,10 +20,11 @@ from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flat
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
 Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
 FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 
@@ -72,7 +73,7 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
@@ -136,7 +137,7 @@ class Attribution(Settings):
         error = result.standard_error
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs,
+            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -145,6 +146,7 @@ class Attribution(Settings):
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
             details=result.details,
+            names=None if problem.sample is None else problem.sample.names,
         )
 
     def attribute_each(
@@ -177,7 +179,7 @@ class Attribution(Settings):
 
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
-        if self.gives_one_map:
+        if self.gives_one_map or inputs.kind == "sample":
             return SINGLE
         return inputs if self.layer is None else flatten(self.layer)[1]
 
@@ -211,7 +213,10 @@ def solve(
         if problem.tally.not_finite is not False:
             problem.tally.check_finite()
         values = checked_values(method, problem, result.attributions)
-        return replace(result, attributions=values, completeness_gap=gap), problem
+        result = replace(result, attributions=values, completeness_gap=gap)
+        if problem.sample is not None:
+            result = problem.sample.condense(result, mean=method.uses_feature_mask)
+        return result, problem
 
 
 def _adds_up(method: Attribution) -> bool:

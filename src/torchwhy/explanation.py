@@ -36,6 +36,7 @@ class Explanation:
             known.
         details: further facts that a method reports; ``neutral`` is the value (N, maps) that stands for no influence in
             maps where that is not zero.
+        names: of the features of a sample, a list for each row.
     """
 
     attributions: Any
@@ -48,6 +49,7 @@ class Explanation:
     completeness_gap: Tensor | None = None
     standard_error: Any = None
     details: Keywords = field(default_factory=dict)
+    names: list[list[str]] | None = None
 
     def __repr__(self) -> str:
         return f"Explanation({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
@@ -69,6 +71,12 @@ class Explanation:
             return self.attributions
         maps = self.attributions
         return maps - torch.as_tensor(neutral).to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+
+    def features(self) -> list[Tensor]:
+        """Return for each row one number for each feature: of a sample those of its names, else all elements of the row."""
+        if self.names is None:
+            return list(torch.cat([t.flatten(1) for t in _tensors(self.attributions).values()], 1))
+        return [row[..., : len(names)] for row, names in zip(self.attributions, self.names)]
 
     def plot(self, **options: object) -> Figure:
         """Draw what the attributions are: maps of images, lines of series, bars of features.
