@@ -26,9 +26,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,11 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
+from torchwhy.engine.rules.opaque import autograd_functions, outside_transforms
 from torchwhy.engine.rules.operations import (
     FACTORIES,
     LINEAR,
+    LINEAR_LAYERS,
     NOT_DIFFERENTIABLE,
     PRODUCTS,
     OpCall,
@@ -51,16 +53,13 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Model, Output
+from torchwhy.engine.structure import Keywords, Output, map_nested
 from torchwhy.engine.torch_internals import (
-    COMPILED_ATTRIBUTE,
     backward_keeps_graph,
+    transforms_are_active,
     version_of,
     without_torch_functions,
 )
-
-if TYPE_CHECKING:
-    from torchwhy.problem import Problem
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 _RuleType = TypeVar("_RuleType", bound=OpRule)
@@ -100,8 +99,9 @@ class RuleMode(TorchFunctionMode):
         modules: a module to a table that holds inside of it; the innermost one that names the operation wins.
         strict: refuse non-linear operations without a rule.
 
-    Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``. What rules
-    return cannot be differentiated twice.
+    Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``; those of them that
+    no rule reaches, autograd Functions and what runs under ``torch.func.vmap`` and its kin, are in ``unreached`` too. What
+    rules return cannot be differentiated twice.
 
     >>> import torch.nn.functional as F
     >>> x = torch.ones(1, requires_grad=True)
@@ -120,6 +120,7 @@ class RuleMode(TorchFunctionMode):
         self.table, self.modules, self.strict = table, dict(modules or {}), strict
         self.applied: Counter[str] = Counter()
         self.without_rule: Counter[str] = Counter()
+        self.unreached: set[str] = set()  # those of them that no rule can reach
         self._depth = 0
         self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
         self._hooks: list[RemovableHandle] = []
@@ -155,7 +156,38 @@ class RuleMode(TorchFunctionMode):
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
+        if transforms_are_active():
+            return self._run_in_transform(op, function, args, kwargs or {})
         return self.run_operation(op, function, args, kwargs or {})
+
+    def _run_in_transform(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
+        """Run an operation as it is inside a transform of ``torch.func``, such as ``vmap``, where no rule can stand.
+
+        One that has a rule elsewhere, or is not linear, is counted.
+        """
+        rule = self.tables[-1].get(op.name)
+        outside = map_nested(outside_transforms, (args, kwargs))
+        if (op.in_place or kwargs.get("inplace") is True) and args and self._saved:
+            self.copy_before_overwrite(outside[0][0])
+        is_linear = op.name in NO_RULE_NEEDED and (rule is None or op.name not in LINEAR_LAYERS)
+        is_known = is_linear or rule is keep_gradient
+        if not is_known and carries_signal(*outside) and not is_linear_call(op.name, *outside):
+            self._count_unreached(op.name, 1, "in a transform of torch.func")
+        return function(*args, **kwargs)
+
+    def count_functions(self, scores: Tensor) -> None:
+        """Count the autograd Functions that the graph of some scores goes through: no rule reaches what is inside."""
+        for name, times in autograd_functions(scores).items():
+            self._count_unreached(name, times, "an autograd Function")
+
+    def _count_unreached(self, name: str, times: int, what: str) -> None:
+        self.without_rule[name] += times
+        self.unreached.add(name)
+        if self.strict:
+            raise NotImplementedError(
+                f"strict=True, and rules do not reach what is inside {name!r} ({what}): its plain gradient would be used. "
+                "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
+            )
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
@@ -163,12 +195,14 @@ class RuleMode(TorchFunctionMode):
         in_place = op.in_place or kwargs.get("inplace") is True
         if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
-        if rule is None or rule is keep_gradient or not (self.always or carries_signal(args, kwargs)):
+        signal = carries_signal(args, kwargs)
+        if rule is None or rule is keep_gradient or not (self.always or signal):
             out = function(*args, **kwargs)
             if rule is None and op.name not in NO_RULE_NEEDED and carries_signal(out):
                 self.count_without_rule(op.name, args, kwargs)
             return out
-        self.applied[op.name] += 1
+        if signal:
+            self.applied[op.name] += 1
         if in_place:
             return self._run_in_place(rule, op, function, args, kwargs)
         if op.reversed:  # Tensor.__rsub__(a, b) is sub(b, a)
@@ -224,8 +258,8 @@ class RuleMode(TorchFunctionMode):
         Raises:
             NotImplementedError: with ``strict``.
         """
-        if name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2:
-            return  # by a constant: linear
+        if is_linear_call(name, args, kwargs):
+            return
         self.without_rule[name] += 1
         if self.strict:
             raise NotImplementedError(
@@ -261,6 +295,11 @@ def carries_signal(*values: object) -> bool:
         elif isinstance(value, dict) and carries_signal(*value.values()):
             return True
     return False
+
+
+def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:
+    """Return whether an operation is linear in the one signal that it gets: a product with a constant."""
+    return name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2
 
 
 # ------------------------------------------------------------------------------------------ what rules are made of
@@ -317,60 +356,3 @@ def in_place_rule(rule: _RuleType) -> _RuleType:
     """Mark a rule that ends in :func:`custom_pointwise_backward` and keeps nothing of its input for the backward pass."""
     rule.in_place = True  # type: ignore[attr-defined]
     return rule
-
-
-def refuse_opaque_models(model: Model) -> None:
-    """Raise for models whose operations Python does not see.
-
-    Raises:
-        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
-    """
-    if not isinstance(model, nn.Module):
-        return
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif hasattr(module, COMPILED_ATTRIBUTE):
-            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
-        elif isinstance(module, nn.DataParallel):
-            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
-        else:
-            continue
-        name = next(name for name, m in model.named_modules() if m is module)
-        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
-
-
-# ------------------------------------------------------------------------------------------- a problem under rules
-def run_with_rules(
-    problem: Problem, make: Callable[[], _RuleModeType]
-) -> tuple[Tensor, tuple[Tensor, ...], list[_RuleModeType]]:
-    """Return scores ``(N,)``, what arrives at ``problem.x`` with rules at work, and the rules of each model call.
-
-    Args:
-        problem: whose scores are differentiated.
-        make: returns the rules for one call.
-
-    Raises:
-        TypeError: a model whose operations Python does not see.
-    """
-    refuse_opaque_models(problem.model)
-    rows, run = problem.rows, problem.run
-
-    def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
-        z = [t[start:stop] for t in problem.x]
-        with make() as rules:
-            scores, signal = run.gradients(z, rows[start:stop])
-        return rules, scores, signal
-
-    used, scores, signals = zip(*run.batches(len(rows), work))
-    return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
-
-
-def count_operations(used: Iterable[RuleMode]) -> dict[str, dict[str, int]]:
-    """Return how often operations ran by a rule and, non-linear ones, without: details for the explanation."""
-    ruled: Counter[str] = Counter()
-    plain: Counter[str] = Counter()
-    for rules in used:
-        ruled |= rules.applied
-        plain |= rules.without_rule
-    return {"operations_with_rule": dict(ruled), "plain_operations": dict(plain)}

@@ -155,6 +155,8 @@ class ModelRunner:
         scores = p.tally.see(p.target.select(self.outputs(z, rows), rows), check_finite=p.check_finite)
         if scores.requires_grad and len(scores) == 1 and scores.device.type == "cpu":
             guard_norm_backward(scores)
+        if state.rules.mode is not None:
+            state.rules.mode.count_functions(scores)
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
