@@ -52,6 +52,8 @@ backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_cur
 # The parameters and the modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
+# The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
+function_of_node: Callable[[object], type] = attrgetter("_forward_cls")
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
@@ -65,11 +67,6 @@ def unwrap_transformed(tensor: Tensor) -> Tensor:
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
-
-
-def class_of_function_node(node: torch.autograd.graph.Node) -> type | None:
-    """Return the ``torch.autograd.Function`` that a node of the graph is the backward pass of; None for torch's operations."""
-    return getattr(type(node), "_forward_cls", None)
 
 
 def make_wrapper(cls: type[TensorSubclass], like: Tensor, shape: tuple[int, ...]) -> TensorSubclass:

@@ -26,9 +26,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
-from torchwhy.engine.rules.opaque import autograd_functions, outside_transforms
+from torchwhy.engine.rules.opaque import outside_transforms, warn_of_unreached
 from torchwhy.engine.rules.operations import (
     FACTORIES,
     LINEAR,
@@ -53,16 +53,19 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Output, map_nested
+from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
+    COMPILED_ATTRIBUTE,
     backward_keeps_graph,
     transforms_are_active,
     version_of,
     without_torch_functions,
 )
 
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
-_RuleType = TypeVar("_RuleType", bound=OpRule)
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
@@ -165,29 +168,19 @@ class RuleMode(TorchFunctionMode):
 
         One that has a rule elsewhere, or is not linear, is counted.
         """
-        rule = self.tables[-1].get(op.name)
-        outside = map_nested(outside_transforms, (args, kwargs))
-        if (op.in_place or kwargs.get("inplace") is True) and args and self._saved:
+        rule, outside = self.tables[-1].get(op.name), map_nested(outside_transforms, (args, kwargs))
+        if (op.in_place or kwargs.get("inplace") is True) and args:
             self.copy_before_overwrite(outside[0][0])
         is_linear = op.name in NO_RULE_NEEDED and (rule is None or op.name not in LINEAR_LAYERS)
-        is_known = is_linear or rule is keep_gradient
-        if not is_known and carries_signal(*outside) and not is_linear_call(op.name, *outside):
-            self._count_unreached(op.name, 1, "in a transform of torch.func")
+        needs_rule = not (is_linear or rule is keep_gradient) and carries_signal(*outside)
+        if needs_rule and not is_linear_call(op.name, *outside):
+            self.count_unreached(op.name, "in a transform of torch.func")
         return function(*args, **kwargs)
 
-    def count_functions(self, scores: Tensor) -> None:
-        """Count the autograd Functions that the graph of some scores goes through: no rule reaches what is inside."""
-        for name, times in autograd_functions(scores).items():
-            self._count_unreached(name, times, "an autograd Function")
-
-    def _count_unreached(self, name: str, times: int, what: str) -> None:
-        self.without_rule[name] += times
-        self.unreached.add(name)
-        if self.strict:
-            raise NotImplementedError(
-                f"strict=True, and rules do not reach what is inside {name!r} ({what}): its plain gradient would be used. "
-                "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
-            )
+    def count_functions(self, functions: Iterable[type]) -> None:
+        """Count the autograd Functions that the scores go through: no rule reaches what is inside."""
+        for function in functions:
+            self.count_unreached(function.__name__, "an autograd Function")
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
@@ -267,6 +260,20 @@ class RuleMode(TorchFunctionMode):
                 "Give it a rule, or leave strict off and see the operations counted on the Explanation"
             )
 
+    def count_unreached(self, name: str, where: str) -> None:
+        """Count what keeps its plain gradient because no rule reaches it.
+
+        Raises:
+            NotImplementedError: with ``strict``.
+        """
+        self.without_rule[name] += 1
+        self.unreached.add(name)
+        if self.strict:
+            raise NotImplementedError(
+                f"strict=True, and rules do not reach what is inside {name!r} ({where}): its plain gradient would be used. "
+                "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
+            )
+
     def _watch(self, module: nn.Module, table: RuleTable) -> Iterator[RemovableHandle]:
         """Yield the hooks that let a table hold inside a module."""
         thread = threading.get_ident()  # other threads may run the same model with other rules
@@ -306,25 +313,25 @@ def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 
-def _backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+@once_differentiable
+def backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
     """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
     if ctx.rule is None:
         raise RuntimeError("a second backward pass through rules: the first one needs retain_graph=True")
     rule, ctx.rule = ctx.rule, ctx.rule if backward_keeps_graph() else None
     with without_torch_functions():  # the mode is still on if the caller differentiates inside its block
-        return rule(m)
+        found = rule(m)
+    before, after = ctx.others
+    return (*(None,) * before, *found, *(None,) * after)
 
 
 class _CustomBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, backward, *signals):
-        ctx.rule = backward
+        ctx.rule, ctx.others = backward, (2, 0)
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, m):
-        return None, None, *_backward_of_rule(ctx, m)
+    backward = staticmethod(backward_of_rule)  # type: ignore[assignment]
 
 
 def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
@@ -332,27 +339,60 @@ def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
     return _CustomBackward.apply([y], backward, *signals)
 
 
-class _CustomInPlaceBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, y, backward):
-        ctx.rule = backward
-        ctx.mark_dirty(x)
-        return x.copy_(y)
+def refuse_opaque_models(model: Model) -> None:
+    """Raise for models whose operations Python does not see.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, m):
-        return *_backward_of_rule(ctx, m), None, None
+    Raises:
+        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
+        elif hasattr(module, COMPILED_ATTRIBUTE):
+            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
+        elif isinstance(module, nn.DataParallel):
+            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
+        else:
+            continue
+        name = next(name for name, m in model.named_modules() if m is module)
+        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
 
 
-def custom_pointwise_backward(call: OpCall, y: Tensor, backward: Backward) -> Tensor:
-    """Return the value ``y`` of an elementwise operation, in the place of its input if the model asked for that."""
-    if call.in_place:
-        return _CustomInPlaceBackward.apply(call.x, y, backward)
-    return _CustomBackward.apply([y], backward, call.x)
+# ------------------------------------------------------------------------------------------- a problem under rules
+def run_with_rules(
+    problem: Problem, make: Callable[[], _RuleModeType]
+) -> tuple[Tensor, tuple[Tensor, ...], list[_RuleModeType]]:
+    """Return scores ``(N,)``, what arrives at ``problem.x`` with rules at work, and the rules of each model call.
+
+    Args:
+        problem: whose scores are differentiated.
+        make: returns the rules for one call.
+
+    Raises:
+        TypeError: a model whose operations Python does not see.
+    """
+    refuse_opaque_models(problem.model)
+    rows, run = problem.rows, problem.run
+
+    def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
+        z = [t[start:stop] for t in problem.x]
+        with make() as rules:
+            scores, signal = run.gradients(z, rows[start:stop])
+        return rules, scores, signal
+
+    used, scores, signals = zip(*problem.batching.run(len(rows), work))
+    if any(rules.unreached for rules in used):
+        warn_of_unreached(problem.batching.label, frozenset().union(*(rules.unreached for rules in used)))
+    return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
 
 
-def in_place_rule(rule: _RuleType) -> _RuleType:
-    """Mark a rule that ends in :func:`custom_pointwise_backward` and keeps nothing of its input for the backward pass."""
-    rule.in_place = True  # type: ignore[attr-defined]
-    return rule
+def count_operations(used: Iterable[RuleMode]) -> dict[str, dict[str, int]]:
+    """Return how often operations ran by a rule and, non-linear ones, without: details for the explanation."""
+    ruled: Counter[str] = Counter()
+    plain: Counter[str] = Counter()
+    for rules in used:
+        ruled |= rules.applied
+        plain |= rules.without_rule
+    return {"operations_with_rule": dict(ruled), "plain_operations": dict(plain)}
