@@ -1,6 +1,6 @@
 """The caller's default device and autocast, which are for the model and not for what a method computes itself.
 
-Inside :func:`torch_defaults` there are none of them; around each call of the model, :func:`callers_state` puts them back. What
+Inside :func:`torch_defaults` there are none of them; around each call of the model, :func:`as_the_caller` puts them back. What
 a method makes has its type named, so that ``torch.set_default_dtype``, which holds for all threads, need not be touched.
 """
 
@@ -54,7 +54,7 @@ def torch_defaults() -> Iterator[None]:
 
 
 @contextmanager
-def callers_state(found: CallersState) -> Iterator[None]:
+def as_the_caller(found: CallersState) -> Iterator[None]:
     """Let what the caller switched on hold while open: around each call of the model."""
     with ExitStack() as contexts:
         if found.device is not None:

@@ -30,7 +30,7 @@ from torchwhy.engine.run.autograd import (
     gradients_per_target,
     scan_graph,
 )
-from torchwhy.engine.run.defaults import callers_state
+from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
 from torchwhy.engine.structure import Output, Tensors
@@ -150,7 +150,7 @@ class ModelRunner:
         if held is not None and held.buffers:
             held.restore_buffers()
         callers = state.callers_state.get()
-        with nullcontext() if callers is None else callers_state(callers):
+        with nullcontext() if callers is None else as_the_caller(callers):
             return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
