@@ -15,7 +15,7 @@ from torch.backends import cudnn
 from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
-from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
@@ -217,7 +217,8 @@ def _without_cudnn() -> Iterator[None]:
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with mode, torch.no_grad(), freeze_parameters(model) as held, torch_defaults():
+    is_usual = torch.get_default_device().type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
+    with mode, torch.no_grad(), freeze_parameters(model) as held, nullcontext() if is_usual else torch_defaults():
         yield held
 
 

@@ -14,7 +14,7 @@ import torch
 
 from torchwhy.engine import state
 
-_AUTOCASTING = ("cpu", "cuda", "mps", "xpu")  # types of devices
+AUTOCASTING = ("cpu", "cuda", "mps", "xpu")  # types of devices
 
 
 class CallersState(NamedTuple):
@@ -34,7 +34,7 @@ class CallersState(NamedTuple):
 @contextmanager
 def torch_defaults() -> Iterator[None]:
     """Compute without autocast while open, and make tensors for which no device is named on the CPU."""
-    lower = [kind for kind in _AUTOCASTING if torch.is_autocast_enabled(kind)]
+    lower = [kind for kind in AUTOCASTING if torch.is_autocast_enabled(kind)]
     device = torch.get_default_device()
     if device.type == "cpu" and not lower:
         yield
