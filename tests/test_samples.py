@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from language import WordTokenizer, ids_of, make
 from torch import nn
 
 import torchwhy as tw
-from tests.language import WordTokenizer, ids_of, make
 
 
 def shapley(value, d):
