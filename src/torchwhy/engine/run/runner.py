@@ -28,7 +28,7 @@ from torchwhy.engine.run.autograd import (
     enable_grad_for,
     freeze_parameters,
     gradients_per_target,
-    guard_norm_backward,
+    scan_graph,
 )
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
@@ -153,8 +153,11 @@ class ModelRunner:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built."""
         p = self.problem
         scores = p.tally.see(p.target.select(self.outputs(z, rows), rows), check_finite=p.check_finite)
-        if scores.requires_grad and len(scores) == 1 and scores.device.type == "cpu":
-            guard_norm_backward(scores)
+        rules, is_single = state.rules.mode, len(scores) == 1 and scores.device.type == "cpu"
+        if scores.requires_grad and (is_single or rules is not None):
+            functions = scan_graph(scores, guard_norms=is_single)
+            if rules is not None:
+                rules.count_functions(functions)
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
@@ -182,7 +185,7 @@ class ModelRunner:
             output = self.outputs([leaf.clone() for leaf in leaves], rows)
             scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
             if len(rows) == 1 and x[0].device.type == "cpu":
-                guard_norm_backward(torch.stack(scores).sum(0))
+                scan_graph(torch.stack(scores).sum(0), guard_norms=True)
             return gradients_per_target(scores, leaves, what=p.input_layers or "inputs")
 
     def gradients_and_activations(
