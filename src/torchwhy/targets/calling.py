@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -101,10 +101,9 @@ class OnePerRow:
         places = {row: [i for i, r in enumerate(which) if r == row] for row in dict.fromkeys(which)}
         if len(places) == 1:
             return self.each[which[0]].select(output, rows)
-        scores: list[Any] = [None] * m
+        scores: dict[int, Tensor] = {}
         for row, at in places.items():
             index = torch.tensor(at, device=rows.device)
             found = self.each[row].select(index_output(output, index, m), rows[index])
-            for i, score in zip(at, found.unbind()):
-                scores[i] = score
-        return torch.stack(scores)
+            scores |= dict(zip(at, found.unbind()))
+        return torch.stack([scores[i] for i in range(m)])

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import Output
-from torchwhy.targets.score_target import Numbers, RowScorer, ScoreTarget, check_numbers, numbers_of_rows
+from torchwhy.targets.score_target import Numbers, RowScorer, ScoreTarget, Tokenizer, check_numbers, numbers_of_rows
 from torchwhy.targets.target import logits_per_row
 
 Tokens = Numbers | str | Sequence[str]  # numbers of classes or tokens, or texts that a tokenizer has numbers for
 
 SUMS_TO_ONE = 1e-3  # how far the probabilities of a row may be from that, by rounding
-
-
-class Tokenizer(Protocol):
-    """What is asked of a tokenizer here."""
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:
-        """Return the tokens of a text, under ``"input_ids"``."""
-
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of tokens."""
 
 
 class OutputKind:
@@ -220,7 +209,7 @@ class Contrast(ClassTarget):
 
     def resolve(self, tokenizer: Tokenizer) -> Contrast:
         """Return the target with numbers in the place of texts."""
-        return replace(self, **{name: token_numbers(name, getattr(self, name), tokenizer) for name in ("a", "b")})
+        return replace(self, a=token_numbers("a", self.a, tokenizer), b=token_numbers("b", self.b, tokenizer))
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,15 +234,14 @@ class Entropy(ClassTarget):
         return -(p * torch.where(p > 0, log_p, 0)).sum(1)
 
 
-def take_class(name: str, values: Tensor, number: Any, rows: Tensor) -> Tensor:
+def take_class(name: str, values: Tensor, number: Tokens, rows: Tensor) -> Tensor:
     """Return the values ``(M,)`` of the classes that are meant, one for all rows or one for each, from ``(M, classes)``.
 
     Raises:
         TypeError: still a text.
         ValueError: a class that the output has not.
     """
-    check_tokens(name, number, None)
-    at = numbers_of_rows(number, rows, values)
+    at = numbers_of_rows(check_tokens(name, number, None), rows, values)
     if bool(((at < 0) | (at >= values.shape[1])).any()):
         wrong = int(at[(at < 0) | (at >= values.shape[1])][0])
         raise ValueError(
@@ -262,8 +250,8 @@ def take_class(name: str, values: Tensor, number: Any, rows: Tensor) -> Tensor:
     return values.gather(1, at[:, None])[:, 0]
 
 
-def check_tokens(name: str, tokens: Tokens, n: int | None) -> None:
-    """Refuse tokens that are no numbers, or that do not fit n rows.
+def check_tokens(name: str, tokens: Tokens, n: int | None) -> Numbers:
+    """Return tokens that are numbers, one for all or one for each of n rows (None: of any number).
 
     Raises:
         ValueError: a text, for which a tokenizer is needed.
@@ -274,10 +262,10 @@ def check_tokens(name: str, tokens: Tokens, n: int | None) -> None:
             f"{name}={tokens!r}: a text needs a tokenizer; give the number of the token, or inputs that have one (tw.Prompt, "
             "tw.Text), or LogProb(...).resolve(tokenizer)"
         )
-    check_numbers(name, tokens, n)
+    return check_numbers(name, tokens, n)
 
 
-def token_numbers(name: str, tokens: Any, tokenizer: Tokenizer) -> Numbers:
+def token_numbers(name: str, tokens: Tokens, tokenizer: Tokenizer) -> Tokens:
     """Return the numbers that a tokenizer has for tokens that are given as text; numbers as they are.
 
     Raises:

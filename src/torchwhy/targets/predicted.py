@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import Output
+from torchwhy.targets.calling import Scorer
 from torchwhy.targets.score_target import ScoreTarget
-from torchwhy.targets.target import Neuron, Place, TargetLike, logits_per_row
+from torchwhy.targets.target import Index, Neuron, Place, TargetLike, logits_per_row
 
 Look = Callable[[Callable[[Output, Tensor], Tensor]], Tensor]  # what to read of a call's output → that of all rows
 
@@ -27,7 +27,7 @@ def needs_outputs(target: object) -> bool:
     return isinstance(target, str) or (isinstance(target, ScoreTarget) and target.needs_outputs)
 
 
-def fill_in_predicted(target: Any, look: Look) -> TargetLike:
+def fill_in_predicted(target: object, look: Look) -> TargetLike:
     """Return the target with what the model predicts in the place of the word.
 
     Args:
@@ -41,20 +41,21 @@ def fill_in_predicted(target: Any, look: Look) -> TargetLike:
         return target.with_predicted(look(target.predicted).tolist())
     if isinstance(target, list):
         return [_of_row(t, i, look) for i, t in enumerate(target)]
+    places = tuple(target) if isinstance(target, tuple) else (target,)
+    found = look(lambda output, rows: largest_at(logits_per_row(output, len(rows)), places))
     if isinstance(target, str):
-        return look(lambda output, rows: largest_at(logits_per_row(output, len(rows)), (target,)))[:, 0].tolist()
-    found = look(lambda output, rows: largest_at(logits_per_row(output, len(rows)), target))
+        return found[:, 0].tolist()
     return [tuple(index) for index in found.tolist()]
 
 
-def _of_row(target: Any, row: int, look: Look) -> Any:
+def _of_row(target: Index | Scorer, row: int, look: Look) -> Index | Scorer:
     """Return the target of one row of a list of them."""
     if not needs_outputs(target):
         return target
     if isinstance(target, ScoreTarget):
         return target.with_predicted(look(target.predicted)[row : row + 1].tolist())
-    filled: Any = fill_in_predicted(target, look)
-    return filled[row]
+    filled = fill_in_predicted(target, look)
+    return filled[row] if isinstance(filled, list) else target
 
 
 def largest_at(out: Tensor, places: tuple[Place, ...]) -> Tensor:

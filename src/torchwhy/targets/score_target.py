@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,16 @@ from torchwhy.engine.structure import Output
 
 RowScorer = Callable[[Output, Tensor], Tensor]
 Numbers = int | Sequence[int] | Tensor
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer here."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping:
+        """Return the tokens of a text, under ``"input_ids"``."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of tokens."""
 
 
 class ScoreTarget:
@@ -41,13 +51,13 @@ class ScoreTarget:
         """Return the target that is meant where this is predicted for the N rows."""
         return self
 
-    def resolve(self, tokenizer: Any) -> ScoreTarget:
+    def resolve(self, tokenizer: Tokenizer) -> ScoreTarget:
         """Return the target with texts replaced by the numbers that a tokenizer has for them."""
         return self
 
 
-def check_numbers(name: str, value: object, n: int | None = None) -> None:
-    """Refuse what is neither an int nor one int for each of n rows (None: of any number).
+def check_numbers(name: str, value: object, n: int | None = None) -> Numbers:
+    """Return what is an int, or one int for each of n rows (None: of any number).
 
     Raises:
         TypeError: no whole numbers.
@@ -64,6 +74,7 @@ def check_numbers(name: str, value: object, n: int | None = None) -> None:
             f"{name}: expected an int, or one for each row; got {numbers.dtype} of shape {tuple(numbers.shape)}"
         )
     check_row_count(name, numbers, n)
+    return numbers
 
 
 def check_row_count(name: str, values: Tensor | Sequence, n: int | None, dims: int = 1) -> None:

@@ -211,16 +211,16 @@ class DerivedTarget:
     target: Any
 
     @property
-    def given(self) -> Any:
+    def given(self) -> TargetLike:
         """The target as the caller gave it."""
         return self.target.given
 
-    def select_rows(self, rows: Tensor) -> Any:
+    def select_rows(self, rows: Tensor) -> TargetLike:
         """Return the target for the chosen rows, as a caller could give it."""
         return self.target.select_rows(rows)
 
 
-def _as_index(value: Any) -> tuple[int, ...]:
+def _as_index(value: object) -> tuple[int, ...]:
     """Return a tuple of ints; only outputs of more dimensions are counted from the end too."""
     index = _flat_index(value)
     if len(index) == 1 and index[0] < 0:
@@ -228,7 +228,7 @@ def _as_index(value: Any) -> tuple[int, ...]:
     return index
 
 
-def _flat_index(value: Any) -> tuple[int, ...]:
+def _flat_index(value: object) -> tuple[int, ...]:
     """Return a tuple of ints."""
     if isinstance(value, (tuple, list)):
         return tuple(i for v in value for i in _flat_index(v))
@@ -238,6 +238,6 @@ def _flat_index(value: Any) -> tuple[int, ...]:
             "'predicted' or None"
         )
     try:
-        return (operator.index(value),)
+        return (operator.index(value),)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"target: an index must be an int, got {type(value).__name__}") from None
