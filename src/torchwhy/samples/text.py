@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torchwhy.engine.structure import Model
 from torchwhy.samples.sample import Sample
 from torchwhy.samples.token_sample import ABSENT, TextUnits, TokenSample, check_absent, is_text_function
-from torchwhy.samples.tokens import Tokenizer, encode, token_row
+from torchwhy.samples.tokens import TokenizerLike, encode, token_row
 from torchwhy.samples.units import check_skip
 
 
@@ -37,7 +37,7 @@ class Text(TokenSample):
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, texts: str | Sequence[str], pair: str | Sequence[str] | None = None, units: str = "word",
+        self, tokenizer: TokenizerLike, texts: str | Sequence[str], pair: str | Sequence[str] | None = None, units: str = "word",
         absent: str | int = "mask", *, skip: str | Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(tokenizer, absent, pad_left=False)

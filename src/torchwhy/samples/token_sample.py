@@ -12,7 +12,7 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors
 from torchwhy.samples.sample import Given, Sample, device_of, moved_to
-from torchwhy.samples.tokens import Tokenizer, TokenRow, as_batch, parameters_of, remove_absent, special_id
+from torchwhy.samples.tokens import TokenizerLike, TokenRow, as_batch, parameters_of, remove_absent, special_id
 from torchwhy.samples.units import CharSpan, cut_text, find_skipped, find_units, unit_at
 
 ABSENT = ("mask", "pad", "remove")
@@ -30,7 +30,7 @@ class TokenSample(Sample):
 
     ids_name = "input_ids"
 
-    def __init__(self, tokenizer: Tokenizer, absent: str | int, *, pad_left: bool) -> None:
+    def __init__(self, tokenizer: TokenizerLike, absent: str | int, *, pad_left: bool) -> None:
         super().__init__()
         self.tokenizer, self.absent, self.pad_left = tokenizer, absent, pad_left
         self.positional = False  # the model takes the ids as its first argument, under another name

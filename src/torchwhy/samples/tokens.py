@@ -18,7 +18,7 @@ from torchwhy.engine.structure import Keywords, Model
 from torchwhy.samples.sample import Given
 from torchwhy.samples.units import CharSpan, find_skipped, find_units, shorten, unit_at
 
-Tokenizer: TypeAlias = Any  # as those of Hugging Face: see the top of this page
+TokenizerLike: TypeAlias = Any  # as those of Hugging Face: see the top of this page
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Encoding:
     extra: dict[str, list[int]]
 
 
-def encode(tokenizer: Tokenizer, text: str, pair: str | None = None, *, special: bool = True) -> Encoding:
+def encode(tokenizer: TokenizerLike, text: str, pair: str | None = None, *, special: bool = True) -> Encoding:
     """Return the tokens of a text, or of a pair, and the characters that they stand for.
 
     Args:
@@ -93,7 +93,7 @@ def _flat(value: Given, depth: int = 1) -> list:
     return value[0] if isinstance(first, (list, tuple)) else value
 
 
-def _spans_by_decoding(tokenizer: Tokenizer, text: str | None, ids: Sequence[int]) -> list[CharSpan]:
+def _spans_by_decoding(tokenizer: TokenizerLike, text: str | None, ids: Sequence[int]) -> list[CharSpan]:
     """Return the characters of each token of a tokenizer that does not say, by decoding one token more each time."""
     special = {int(i) for i in getattr(tokenizer, "all_special_ids", ())}
     ends, plain = [0], [i for i in ids if i not in special]
@@ -209,7 +209,7 @@ def parameters_of(model: Model) -> tuple[set[str], bool]:
     return {p.name for p in found}, any(p.kind is p.VAR_KEYWORD for p in found)
 
 
-def special_id(tokenizer: Tokenizer, *names: str) -> int | None:
+def special_id(tokenizer: TokenizerLike, *names: str) -> int | None:
     """Return the id of the first of several special tokens that a tokenizer has: ``"mask"``, ``"pad"``, ``"eos"``, ..."""
     found = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
     return next((int(i) for i in found if i is not None), None)
