@@ -68,8 +68,7 @@ class RectifierRules(RuleMode):
             found = self._selected(op.name, args, kwargs) if op.name in SELECTIONS else None
         if found is not None:
             x, *bounds = found
-            function = F.hardtanh if bounds else (torch.relu_ if op.in_place else torch.relu)
-            options = {"inplace": True} if bounds and op.in_place else {}
+            function, options = F.hardtanh if bounds else F.relu, {"inplace": op.in_place}
             out = super().run_operation(operation(function), function, (x, *bounds), options)
             return None if op.name == "setitem" else out
         copied = self._value_of(args[0]) if op.name in COPIES and args else None
@@ -121,14 +120,18 @@ def _bounded(name: str, args: tuple, kwargs: Keywords) -> tuple[Any, ...] | None
     if name in MAXIMA:
         a, b = _bind(args, kwargs, "input", "other")[:2]
         for x, other in ((a, b), (b, a)):
-            if isinstance(other, Tensor) and carries_signal(x) and _is_zero(other) and _fits(other, x):
+            if isinstance(other, Tensor) and carries_signal(x) and _is_zero(other) and _broadcasts_to(other, x):
                 return (x,)
         return None
     x, low, high = _bind(args, kwargs, "input", "min", "max")
     if not carries_signal(x):
         return None
     if high is None:
-        return (x,) if low is not None and _is_zero(low) and (not isinstance(low, Tensor) or _fits(low, x)) else None
+        return (
+            (x,)
+            if low is not None and _is_zero(low) and (not isinstance(low, Tensor) or _broadcasts_to(low, x))
+            else None
+        )
     are_numbers = all(isinstance(bound, (int, float)) for bound in (low, high))
     return (x, float(low), float(high)) if are_numbers and low <= high else None
 
@@ -145,7 +148,7 @@ def _is_zero(value: object) -> bool:
     return isinstance(value, (int, float)) and value == 0
 
 
-def _fits(bound: Tensor, x: Tensor) -> bool:
+def _broadcasts_to(bound: Tensor, x: Tensor) -> bool:
     """Return whether a bound has the type of x, and broadcasts to it without making it larger."""
     is_alike = bound.dtype == x.dtype or bound.dim() == 0
     return is_alike and torch.broadcast_shapes(bound.shape, x.shape) == x.shape
