@@ -8,7 +8,7 @@ Four verbs, each for rows ``z`` ``(M, ...)`` that stand in for what is explained
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem, ScoreFunction
 
 GradientFunction = Callable[..., Tensors]
+NO_RULES = nullcontext()
 
 
 @dataclass
@@ -135,11 +136,11 @@ class ModelRunner:
     def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Call the model. The default device is the caller's meanwhile.
 
-        A model may work in place: neither the caller's tensors nor rows that share memory are handed to it.
+        A model may work in place: neither the caller's tensors, nor what gets a gradient, nor rows that share memory are
+        handed to it.
         """
         p = self.problem
-        callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
-        z = [t.clone() if 0 in t.stride() or t.untyped_storage().data_ptr() in callers else t for t in z]
+        z = [t.clone() if t.requires_grad or 0 in t.stride() or self._is_callers(t) else t for t in z]
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
         args = [p.inputs.select(a, rows) for a in p.inputs.args]
@@ -149,28 +150,42 @@ class ModelRunner:
         with nullcontext() if device is None else device:
             return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
 
-    def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
-        """Return scores ``(M,)``, in single precision at least, with a graph where one is being built."""
+    def _is_callers(self, t: Tensor) -> bool:
+        """Say whether a tensor lies in the memory of the caller's inputs or baselines."""
         p = self.problem
-        scores = p.tally.see(p.target.select(self.outputs(z, rows), rows), check_finite=p.check_finite)
+        return _storage(t) in map(_storage, (*p.inputs.tensors, *p.baselines))
+
+    def scores_with_graph(
+        self, z: Sequence[Tensor], rows: Tensor, rules: AbstractContextManager[object] = NO_RULES
+    ) -> Tensor:
+        """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
+
+        ``rules`` are at work while the model runs and its score is picked, and not on our own arithmetic.
+        """
+        p = self.problem
+        with rules:
+            picked = p.target.select(self.outputs(z, rows), rows)
+        scores = p.tally.see(picked, check_finite=p.check_finite)
         if scores.requires_grad and len(scores) == 1 and scores.device.type == "cpu":
             guard_norm_backward(scores)
         return scores
 
-    def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+    def scores(self, z: Sequence[Tensor], rows: Tensor, rules: AbstractContextManager[object] = NO_RULES) -> Tensor:
         """Return scores ``(M,)`` of ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
         with torch.no_grad():
-            return self.scores_with_graph(z, rows)
+            return self.scores_with_graph(z, rows, rules)
 
-    def gradients(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensors]:
-        """Return scores ``(M,)`` and their gradients with respect to ``z`` ``(M, ...)``."""
+    def gradients(
+        self, z: Sequence[Tensor], rows: Tensor, rules: AbstractContextManager[object] = NO_RULES
+    ) -> tuple[Tensor, Tensors]:
+        """Return scores ``(M,)`` and their gradients, by the rules if any, with respect to ``z`` ``(M, ...)``."""
         p = self.problem
         with enable_grad_for(p.model, z[0].device):
             leaves = [t.detach() for t in z]
             if p.batching.plan.optimizations is not None:
                 leaves = [p.batching.format(leaf) for leaf in leaves]
             leaves = [leaf.requires_grad_() for leaf in leaves]
-            scores = self.scores_with_graph([leaf.clone() for leaf in leaves], rows)  # the model may work in place
+            scores = self.scores_with_graph(leaves, rows, rules)
             return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs")
 
     def gradients_per_target(self, targets: Sequence[ScoreFunction], start: int, stop: int) -> list[Tensors]:
@@ -179,7 +194,7 @@ class ModelRunner:
         rows, x = p.rows[start:stop], [t[start:stop] for t in p.x]
         with enable_grad_for(p.model, x[0].device):
             leaves = [p.batching.format(t.detach()).requires_grad_() for t in x]
-            output = self.outputs([leaf.clone() for leaf in leaves], rows)
+            output = self.outputs(leaves, rows)
             scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
             if len(rows) == 1 and x[0].device.type == "cpu":
                 guard_norm_backward(torch.stack(scores).sum(0))
