@@ -136,14 +136,14 @@ class Target:
         Raises:
             ValueError: a wrong number of rows, an index out of range, or no single score per row.
         """
-        m = len(rows)
+        m = rows.shape[0]
         if self.function is not None:
             scores = self.function(output)
             if not isinstance(scores, Tensor) or scores.shape != (m,):
                 got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
                 raise ValueError(f"target: the callable must return one score per row, shape ({m},); it returned {got}")
             return scores
-        plain = isinstance(output, Tensor) and output.dim() > 0 and len(output) == m
+        plain = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == m
         out = output if plain else logits_per_row(output, m)
         what = "target" if self.neuron is None else f"target=Neuron({self.neuron.layer!r})"
         if self.index is None:

@@ -55,6 +55,7 @@ from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
     backward_keeps_graph,
+    own_modules,
     version_of,
     without_torch_functions,
 )
@@ -330,7 +331,7 @@ def refuse_opaque_models(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif hasattr(module, COMPILED_ATTRIBUTE):
+        elif COMPILED_ATTRIBUTE in own_modules(module):
             what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
         elif isinstance(module, nn.DataParallel):
             what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from torchwhy.engine.torch_internals import (
 )
 
 What = str | Sequence[object]
+UNCHANGED = nullcontext()
 
 
 def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
@@ -72,7 +73,8 @@ class HeldModel:
             for p in own_parameters(module).values():
                 if p is None:
                     continue
-                self.device = self.device or p.device
+                if self.device is None:
+                    self.device = p.device
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
@@ -147,27 +149,26 @@ def _without_cudnn() -> Iterator[None]:
         _release_all(mine)
 
 
+def _no_inference_mode() -> AbstractContextManager[object]:
+    """Return what ends the caller's inference mode while open."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
+
+
 @contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with mode, torch.no_grad(), freeze_parameters(model) as held:
-        if torch.get_default_device().type == "cpu":
-            yield held
-            return
-        with cpu_default_device():
-            yield held
+    with _no_inference_mode(), torch.no_grad(), freeze_parameters(model) as held, cpu_default_device():
+        yield held
 
 
 @contextmanager
 def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with mode, torch.enable_grad():
+    with _no_inference_mode(), torch.enable_grad():
         if device.type != "cuda":
             yield
             return
-        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else nullcontext():
+        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else UNCHANGED:
             yield  # cuDNN has no backward pass of recurrent layers in eval mode
 
 
@@ -196,7 +197,7 @@ def compute_gradients(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
             "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
         )
-    ones = torch.ones_like(scores)  # no sum: it would be one operation more for rules that are at work
+    ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")

@@ -16,7 +16,7 @@ def cpu_default_device() -> Iterator[None]:
 
     That default is for the model, which the runner calls with it, and not for what a method makes for itself.
     """
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # in less time than torch.get_default_device() takes
     if device.type == "cpu":
         yield
         return

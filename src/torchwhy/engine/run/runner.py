@@ -130,7 +130,7 @@ class ModelRunner:
                 output = self._call_model(z, rows)
             else:
                 output = record_activations(lambda: self._call_model(z, rows), [p.neuron])[0]
-        p.tally.evaluations += len(rows)
+        p.tally.evaluations += rows.shape[0]
         return output
 
     def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
@@ -166,7 +166,7 @@ class ModelRunner:
         with rules:
             picked = p.target.select(self.outputs(z, rows), rows)
         scores = p.tally.see(picked, check_finite=p.check_finite)
-        if scores.requires_grad and len(scores) == 1 and scores.device.type == "cpu":
+        if scores.requires_grad and scores.shape[0] == 1 and scores.device.type == "cpu":
             guard_norm_backward(scores)
         return scores
 
@@ -257,8 +257,8 @@ class ModelRunner:
 
     def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
         """Return gradients with respect to ``z`` ``(N, ...)``."""
-        rows = self.problem.rows
-        return self.concatenated(len(rows), lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
+        rows, n = self.problem.rows, self.problem.n
+        return self.concatenated(n, lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
 
     def activations(
         self,
