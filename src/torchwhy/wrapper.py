@@ -114,6 +114,11 @@ class Wrapper(Attribution):
         """Whether the other method does."""
         return self.of is not None and self.of.uses_feature_mask
 
+    @property
+    def gives_whole_features(self) -> bool:
+        """Whether the other method does."""
+        return self.of is not None and self.of.gives_whole_features
+
     def _check_settings(self) -> None:
         super()._check_settings()
         if self.of is None:

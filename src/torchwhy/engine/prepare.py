@@ -134,7 +134,8 @@ def prepare_for(
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         _refuse_integers(model)
-    drawn = make_generator(asker.generator) if hasattr(asker, "generator") else None
+    draws = hasattr(asker, "generator") or baselines is not None
+    drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:
         at_layer = layer is not None and asker.layer_role == "input"
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")

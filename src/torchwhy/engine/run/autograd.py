@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.device import cpu_default_device
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
+    BackwardHookFunction,
     BatchNormModule,
     DropoutModule,
+    function_of_node,
     own_modules,
     own_parameters,
     put_buffer,
@@ -25,6 +28,7 @@ from torchwhy.engine.torch_internals import (
 
 What = str | Sequence[object]
 UNCHANGED = nullcontext()
+OURS = __name__.partition(".")[0]
 
 
 def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
@@ -224,24 +228,30 @@ def second_order_gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: What =
     return tuple(found)
 
 
-def guard_norm_backward(scores: Tensor) -> None:
-    """Give the batch norms in the graph of the score of a single row gradients in the layout of their inputs.
+def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
+    """Return the autograd Functions that the graph of some scores goes through, in one walk over all its nodes.
 
-    Torch's backward pass of batch and instance norm for a single row on the CPU reads a gradient whose memory is transposed, or
-    has its channels last, as if it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the
-    model called them, so their incoming gradients are laid out anew by hooks on its nodes.
+    Those of this package are left out, and those of torch that the hooks of modules put there, which change nothing.
+    With ``guard_norms`` its batch norms get their gradients in the layout of their inputs: torch's backward pass of batch
+    and instance norm for a single row on the CPU reads a gradient whose memory is transposed, or has its channels last, as if
+    it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the model called them, so this is
+    done by hooks on its nodes.
     """
-    if scores.grad_fn is None:
-        return
-    waiting, seen = [scores.grad_fn], {scores.grad_fn}
+    waiting: list[Any] = [] if scores.grad_fn is None else [scores.grad_fn]
+    functions, seen = [], set(waiting)
     while waiting:
         node = waiting.pop()
-        if "BatchNorm" in type(node).__name__:
+        if isinstance(node, BackwardCFunction):
+            kind = function_of_node(node)
+            if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
+                functions.append(kind)
+        elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+    return functions
 
 
 def _like_input(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

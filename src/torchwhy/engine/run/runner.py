@@ -28,7 +28,7 @@ from torchwhy.engine.run.autograd import (
     enable_grad_for,
     freeze_parameters,
     gradients_per_target,
-    guard_norm_backward,
+    scan_graph,
 )
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
@@ -36,10 +36,11 @@ from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
+    from torchwhy.engine.rules.mode import RuleMode
     from torchwhy.problem import Problem, ScoreFunction
 
 GradientFunction = Callable[..., Tensors]
-NO_RULES = nullcontext()
+NO_RULES: AbstractContextManager[object] = nullcontext()
 
 
 @dataclass
@@ -155,29 +156,28 @@ class ModelRunner:
         p = self.problem
         return _storage(t) in map(_storage, (*p.inputs.tensors, *p.baselines))
 
-    def scores_with_graph(
-        self, z: Sequence[Tensor], rows: Tensor, rules: AbstractContextManager[object] = NO_RULES
-    ) -> Tensor:
+    def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
 
         ``rules`` are at work while the model runs and its score is picked, and not on our own arithmetic.
         """
         p = self.problem
-        with rules:
+        with NO_RULES if rules is None else rules:
             picked = p.target.select(self.outputs(z, rows), rows)
         scores = p.tally.see(picked, check_finite=p.check_finite)
-        if scores.requires_grad and scores.shape[0] == 1 and scores.device.type == "cpu":
-            guard_norm_backward(scores)
+        is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
+        if scores.requires_grad and (is_single or rules is not None):
+            functions = scan_graph(scores, guard_norms=is_single)
+            if rules is not None:
+                rules.count_functions(functions)
         return scores
 
-    def scores(self, z: Sequence[Tensor], rows: Tensor, rules: AbstractContextManager[object] = NO_RULES) -> Tensor:
+    def scores(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)`` of ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
         with torch.no_grad():
             return self.scores_with_graph(z, rows, rules)
 
-    def gradients(
-        self, z: Sequence[Tensor], rows: Tensor, rules: AbstractContextManager[object] = NO_RULES
-    ) -> tuple[Tensor, Tensors]:
+    def gradients(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> tuple[Tensor, Tensors]:
         """Return scores ``(M,)`` and their gradients, by the rules if any, with respect to ``z`` ``(M, ...)``."""
         p = self.problem
         with enable_grad_for(p.model, z[0].device):
@@ -197,7 +197,7 @@ class ModelRunner:
             output = self.outputs(leaves, rows)
             scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
             if len(rows) == 1 and x[0].device.type == "cpu":
-                guard_norm_backward(torch.stack(scores).sum(0))
+                scan_graph(torch.stack(scores).sum(0), guard_norms=True)
             return gradients_per_target(scores, leaves, what=p.input_layers or "inputs")
 
     def gradients_and_activations(
