@@ -93,7 +93,7 @@ class ExtremalPerturbation(Attribution):
         x = problem.x[0]
         if self.max_blur is None:
             return torch.stack([x, index_rows(problem.baselines[0].mean(0), problem.rows)], 1)
-        widths = torch.linspace(0, self.max_blur, LEVELS).tolist()
+        widths = torch.linspace(0, self.max_blur, LEVELS, dtype=torch.double).tolist()
         return torch.stack([gaussian_blur(x, x.new_full((len(x),), w)) for w in widths], 1)
 
     def _check_settings(self) -> None:

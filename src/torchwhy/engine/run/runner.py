@@ -30,6 +30,7 @@ from torchwhy.engine.run.autograd import (
     gradients_per_target,
     scan_graph,
 )
+from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
 from torchwhy.engine.structure import Output, Tensors
@@ -135,7 +136,7 @@ class ModelRunner:
         return output
 
     def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
-        """Call the model. The default device is the caller's meanwhile.
+        """Call the model. Default device and autocast are the caller's meanwhile.
 
         A model may work in place: neither the caller's tensors, nor what gets a gradient, nor rows that share memory are
         handed to it.
@@ -147,8 +148,11 @@ class ModelRunner:
         args = [p.inputs.select(a, rows) for a in p.inputs.args]
         kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
         named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
-        device = state.callers_device.get()
-        with nullcontext() if device is None else device:
+        held = state.held_here.models.get(id(p.model))
+        if held is not None and held.buffers:
+            held.restore_buffers()
+        callers = state.callers_state.get()
+        with nullcontext() if callers is None else as_the_caller(callers):
             return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
 
     def _is_callers(self, t: Tensor) -> bool:
