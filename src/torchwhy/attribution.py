@@ -100,8 +100,10 @@ class Attribution(Settings):
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
                 arguments). Rows are independent.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
-                dimensions), a callable that takes the model's whole output to ``(N,)``, :class:`torchwhy.Neuron`,
-                ``"predicted"`` (each row's largest output), or None if the model gives one number per row.
+                dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
+                the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
+                of these per row, :class:`torchwhy.Neuron`, ``"predicted"`` (each row's largest output), or None if the
+                model gives one number per row.
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
