@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from operator import is_
 from typing import Any
@@ -215,25 +215,22 @@ def _without_cudnn() -> Iterator[None]:
         _release_all(mine)
 
 
-def _no_inference_mode() -> AbstractContextManager[object]:
-    """Return what ends the caller's inference mode while open."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
-
-
 @contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
     # an empty tensor tells the default device in less time than torch.get_default_device()
     is_usual = torch.empty(0).device.type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
     usual = UNCHANGED if is_usual else torch_defaults()
-    with _no_inference_mode(), torch.no_grad(), freeze_parameters(model) as held, usual:
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
+    with mode, torch.no_grad(), freeze_parameters(model) as held, usual:
         yield held
 
 
 @contextmanager
 def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    with _no_inference_mode(), torch.enable_grad():
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
+    with mode, torch.enable_grad():
         if device.type != "cuda":
             yield
             return

@@ -142,7 +142,10 @@ class ModelRunner:
         handed to it.
         """
         p = self.problem
-        z = [t.clone() if t.requires_grad or 0 in t.stride() or self._is_callers(t) else t for t in z]
+        if not all(t.requires_grad for t in z):
+            callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
+            z = [t.clone() if 0 in t.stride() or t.untyped_storage().data_ptr() in callers else t for t in z]
+        z = [t.clone() if t.requires_grad else t for t in z]
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
         args = [p.inputs.select(a, rows) for a in p.inputs.args]
@@ -154,11 +157,6 @@ class ModelRunner:
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
             return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
-
-    def _is_callers(self, t: Tensor) -> bool:
-        """Say whether a tensor lies in the memory of the caller's inputs or baselines."""
-        p = self.problem
-        return _storage(t) in map(_storage, (*p.inputs.tensors, *p.baselines))
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
@@ -329,7 +327,3 @@ def skip_model_below(problem: Problem) -> Problem:
         except Exception:  # the model relies on as many rows as its input has
             same = False
     return problem.replace(skip_below=True) if same else problem
-
-
-def _storage(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()
