@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from torchwhy.backprop.propagation import Propagation, rule_table
-from torchwhy.engine.rules.mode import RuleMode, custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.mode import RuleMode
 from torchwhy.lrp import Epsilon, Gamma
 
 

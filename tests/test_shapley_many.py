@@ -34,7 +34,9 @@ def test_additive_games_have_exact_values(method, d, n_samples):
     found = getattr(tw, method)(lambda z: z @ w, n_samples=n_samples, generator=0).explain(x)
     torch.testing.assert_close(found.attributions, x * w, rtol=1e-7, atol=1e-7)
     error = found.standard_error
-    assert bool((error < 1e-5).all()) or bool((error == torch.inf).all())  # unknown where every pair is needed for the fit
+    assert bool((error < 1e-5).all()) or bool(
+        (error == torch.inf).all()
+    )  # unknown where every pair is needed for the fit
 
 
 @pytest.mark.parametrize(

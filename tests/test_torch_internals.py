@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.autograd.function import BackwardCFunction
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -142,7 +143,7 @@ def test_a_module_has_its_own_parameters_and_buffers():
     assert list(internals.own_modules(net).values()) == [net[0], norm]
     keys = list(net.state_dict())
     other = torch.full((3,), 2.0)
-    internals.put_buffer(norm, "running_var", other)
+    internals.own_buffers(norm)["running_var"] = other
     assert norm.running_var is other
     assert list(net.state_dict()) == keys
 
@@ -185,3 +186,42 @@ def test_private_names_are_used_in_one_file_only():
         if names and path != Path(internals.__file__):
             found[path.relative_to(root).as_posix()] = names
     assert not found, f"private names of torch belong into engine/torch_internals.py: {found}"
+
+
+def test_a_node_of_the_graph_knows_its_function():
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2
+
+    x = torch.ones(1, requires_grad=True)
+    node = Twice.apply(x).grad_fn
+    assert isinstance(node, BackwardCFunction)
+    assert internals.function_of_node(node) is Twice
+    assert not isinstance(x.exp().grad_fn, BackwardCFunction)
+
+
+def test_full_backward_hooks_are_a_function_in_the_graph():
+    layer = nn.Linear(2, 2)
+    layer.register_full_backward_hook(lambda *_: None)
+    node = layer(torch.ones(1, 2, requires_grad=True)).grad_fn
+    assert internals.function_of_node(node) is internals.BackwardHookFunction
+
+
+def test_tensors_in_transforms_stand_for_others():
+    x, seen = torch.ones(2, 3, requires_grad=True), []
+
+    def row(t):
+        outside = internals.unwrap_transformed(t)
+        seen.append((t.requires_grad, outside is x or outside.data_ptr() == x.data_ptr(), outside.requires_grad))
+        assert internals.transforms_are_active()
+        return t.exp()
+
+    torch.func.vmap(row)(x)
+    assert seen == [(False, True, True)]
+    assert internals.unwrap_transformed(x) is x
+    assert not internals.transforms_are_active()

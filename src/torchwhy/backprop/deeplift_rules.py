@@ -21,7 +21,8 @@ from torchwhy.backprop.deeplift_softmax import (
     rescale_softmax,
 )
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout
-from torchwhy.engine.rules.mode import carries_signal, custom_backward, custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.mode import carries_signal, custom_backward
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS, OpCall, OpRule
 from torchwhy.engine.structure import map_nested
 

@@ -11,6 +11,7 @@ from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import Excitation, LayerRule, stabilize
 from torchwhy.backprop.propagation import Propagation, rule_table
 from torchwhy.engine.rules.mode import count_operations, run_with_rules
+from torchwhy.engine.rules.opaque import warn_if_without_rules
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -57,6 +58,9 @@ class ExcitationBackprop(Attribution):
             return Propagation(rule_table(rule, rule))
 
         scores, signal, used = run_with_rules(problem, make)
+        details = count_operations(used)
+        if details["plain_operations"]:
+            warn_if_without_rules(type(self).__name__, details, [rules.unreached for rules in used])
         start = 1 / stabilize(scores, 1e-12)
         values = tuple(x * m * expand_like(start, m) for x, m in zip(problem.x, signal))
-        return Result(values, details=count_operations(used))
+        return Result(values, details=details)

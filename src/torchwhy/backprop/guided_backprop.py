@@ -10,14 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.rules.mode import (
-    RuleMode,
-    count_operations,
-    custom_backward,
-    custom_pointwise_backward,
-    in_place_rule,
-    run_with_rules,
-)
+from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.mode import RuleMode, count_operations, custom_backward, run_with_rules
 from torchwhy.engine.rules.operations import RECTIFIERS, OpCall, OpRule
 from torchwhy.engine.run.warn import warn
 from torchwhy.problem import Problem

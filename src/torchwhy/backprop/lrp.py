@@ -12,6 +12,7 @@ from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choo
 from torchwhy.backprop.lrp_rules import stabilize
 from torchwhy.backprop.propagation import Propagation
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
+from torchwhy.engine.rules.opaque import warn_if_without_rules
 from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords, Model
@@ -116,6 +117,9 @@ class LRP(Attribution):
     def _attribute(self, problem: Problem) -> Result:
         make = self._make_rules(problem.model)
         scores, signal, used = run_with_rules(problem, make)
+        details = count_operations(used)
+        if details["plain_operations"]:
+            warn_if_without_rules(type(self).__name__, details, [rules.unreached for rules in used])
         if used[0].first is not None:
             self._warn_if_not_first(used)
         values = signal if used[0].returns_relevance else tuple(x * m for x, m in zip(problem.x, signal))
@@ -123,7 +127,7 @@ class LRP(Attribution):
         if self.unit:
             scores = stabilize(scores, 1e-12)
             values = tuple(v / expand_like(scores, v) for v in values)
-        return Result(values, gap, details=count_operations(used))
+        return Result(values, gap, details=details)
 
     def _make_rules(self, model: Model) -> Callable[[], Propagation]:
         """Return what makes the rules of one model call."""

@@ -26,14 +26,8 @@ from torch import Tensor, nn
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import InputRule, LinearRule, stabilize
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout, affine_batch_norm, batch_norm_scale
-from torchwhy.engine.rules.mode import (
-    RuleMode,
-    carries_signal,
-    custom_backward,
-    custom_pointwise_backward,
-    in_place_rule,
-    keep_gradient,
-)
+from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
+from torchwhy.engine.rules.mode import RuleMode, carries_signal, custom_backward, keep_gradient
 from torchwhy.engine.rules.operations import (
     CONVOLUTIONS,
     EXTREMES,

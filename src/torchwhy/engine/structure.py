@@ -5,6 +5,7 @@ This is the one place that asks what a container is: everywhere else there is a 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,31 @@ def replace_part(value: Any, key: int | str, new: Any) -> Any:
         return named if type(value) is dict else type(value)(**named)
     items = [new if k == key else v for k, v in enumerate(value)]
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def index_output(output: Any, at: Tensor, m: int) -> Any:
+    """Return the part of a model's output for m rows that belongs to the rows ``at``: of every tensor with m rows.
+
+    A list of m things that are no tensors holds one for each row, as detectors give it. Objects are copied, not changed.
+    """
+    if isinstance(output, Tensor):
+        return output[at.to(output.device)] if output.dim() and len(output) == m else output
+    if isinstance(output, list) and len(output) == m and not any(isinstance(v, Tensor) for v in output):
+        return [output[i] for i in at.tolist()]
+    if isinstance(output, (tuple, list)):
+        items = [index_output(v, at, m) for v in output]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    parts = {k: v for k, v in named_parts(output).items() if isinstance(v, (Tensor, tuple, list, Mapping))}
+    changed = {k: new for k, v in parts.items() if (new := index_output(v, at, m)) is not v}
+    if not changed:
+        return output
+    found = copy.copy(output)
+    if isinstance(output, Mapping):
+        for key, value in changed.items():
+            found[key] = value
+    else:
+        vars(found).update({str(key): value for key, value in changed.items()})
+    return found
 
 
 def map_nested(function: Callable[[object], object], value: object) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import _functions
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
@@ -29,6 +30,8 @@ ConvModule = _ConvNd  # convolutions, transposed ones among them
 DropoutModule = _DropoutNd
 AdaptiveAvgPoolModule, AdaptiveMaxPoolModule = _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 AvgPoolModule, MaxPoolModule = _AvgPoolNd, _MaxPoolNd
+
+BackwardHookFunction = _functions.BackwardHookFunction  # the identity, that full backward hooks put into the graph
 
 # What a module that torch.compile made has, and no other: the module that it was made from.
 COMPILED_ATTRIBUTE = "_orig_mod"
@@ -46,11 +49,25 @@ def _always() -> bool:
 
 # Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.
 backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
-# The parameters and the modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
+# The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
+# The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
+function_of_node: Callable[[object], type] = attrgetter("_forward_cls")
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
+
+
+# Whether a transform of torch.func (vmap, grad, jvp) is running on this thread: its tensors stand for others.
+transforms_are_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+
+def unwrap_transformed(tensor: Tensor) -> Tensor:
+    """Return the tensor that one in transforms of ``torch.func`` stands for, outside of them all."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def make_wrapper(cls: type[TensorSubclass], like: Tensor, shape: tuple[int, ...]) -> TensorSubclass:
@@ -66,11 +83,6 @@ def makes_new_memory(operation: torch._ops.OpOverload) -> bool:
 def saved_input(node: torch.autograd.graph.Node) -> Tensor:
     """Return the input that a node of the graph keeps for its backward pass; those of batch and instance norm have one."""
     return node._saved_input  # type: ignore[attr-defined]
-
-
-def put_buffer(module: nn.Module, name: str, buffer: Tensor) -> None:
-    """Let a buffer that the module has be this tensor: persistent or not, as it was."""
-    module._buffers[name] = buffer
 
 
 @cache

@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchwhy.engine.run.randomness import draw_uniform
+
 # pairs the third-order part is fitted on: its memory grows with their square, its time with their cube
 MOST_CUBIC = 1024
 # pairs beyond the number of features that it takes: with fewer nothing is left to choose its penalty by
@@ -52,7 +54,7 @@ def some_subsets(d: int, size: int, count: int, generator: torch.Generator) -> T
         return z[torch.randperm(total, generator=generator)[:count]]
     seen: dict[bytes, Tensor] = {}
     while len(seen) < count:
-        members = torch.rand(count - len(seen), d, generator=generator).argsort(1)[:, :size]
+        members = draw_uniform(count - len(seen), d, generator=generator).argsort(1)[:, :size]
         z = torch.zeros(len(members), d, dtype=torch.bool).scatter_(1, members, True)
         if half:
             z = torch.where(z[:, :1], z, ~z)
@@ -82,7 +84,7 @@ class PairedDesign:
         self.mass, self.share = mass * halved, share * halved.sqrt()
         # with few pairs a random design may be singular: leaving one out identifies every feature, if it weighs anything
         self.small = spans[0] < 2 * d and bool(mass[1] > 1e-3 * mass.sum())
-        self.jitter = torch.rand((), generator=generator, dtype=torch.float64)
+        self.jitter = draw_uniform(generator=generator, dtype=torch.float64)
         seed = int(torch.randint(2**62, (), generator=generator))
         most = torch.stack([self.counts(m) for m in spans]).amax(0).tolist()
         self.drawn = [some_subsets(d, s, m, torch.Generator().manual_seed(seed + s)) for s, m in enumerate(most)]

@@ -5,6 +5,8 @@ The files:
 * ``mode.py``: the heart. ``RuleMode`` sees every operation and deals out the rules of a table; ``custom_backward`` and its kin
   are what rules return; ``note`` and ``noted`` pass on what one rule finds out about a tensor to the rules that get it next
   (it is not negative, it is a gate, which layer made it); ``run_with_rules`` has the model runner work under rules. Begin here.
+* ``in_place.py``: what rules that write in the place of their input end in.
+* ``opaque.py``: what rules do not reach: autograd Functions, transforms of ``torch.func``.
 * ``operations.py``: the functions of torch by the operation that they are; families of operations, from which methods make
   their tables; and ``OpCall``, what a rule gets. Nothing in it knows a method.
 * ``decompositions.py``: rules that take an operation apart into smaller ones, which then get their own: attention, recurrent

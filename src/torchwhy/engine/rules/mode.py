@@ -38,9 +38,11 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
+from torchwhy.engine.rules.opaque import outside_transforms, warn_of_unreached
 from torchwhy.engine.rules.operations import (
     FACTORIES,
     LINEAR,
+    LINEAR_LAYERS,
     NOT_DIFFERENTIABLE,
     PRODUCTS,
     OpCall,
@@ -51,10 +53,11 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Model, Output
+from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
     backward_keeps_graph,
+    transforms_are_active,
     version_of,
     without_torch_functions,
 )
@@ -63,7 +66,6 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
-_RuleType = TypeVar("_RuleType", bound=OpRule)
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 
@@ -100,8 +102,9 @@ class RuleMode(TorchFunctionMode):
         modules: a module to a table that holds inside of it; the innermost one that names the operation wins.
         strict: refuse non-linear operations without a rule.
 
-    Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``. What rules
-    return cannot be differentiated twice.
+    Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``; those of them that
+    no rule reaches, autograd Functions and what runs under ``torch.func.vmap`` and its kin, are in ``unreached`` too. What
+    rules return cannot be differentiated twice.
 
     >>> import torch.nn.functional as F
     >>> x = torch.ones(1, requires_grad=True)
@@ -120,6 +123,7 @@ class RuleMode(TorchFunctionMode):
         self.table, self.modules, self.strict = table, dict(modules or {}), strict
         self.applied: Counter[str] = Counter()
         self.without_rule: Counter[str] = Counter()
+        self.unreached: set[str] = set()  # those of them that no rule can reach
         self._depth = 0
         self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
         self._hooks: list[RemovableHandle] = []
@@ -155,7 +159,28 @@ class RuleMode(TorchFunctionMode):
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
+        if transforms_are_active():
+            return self._run_in_transform(op, function, args, kwargs or {})
         return self.run_operation(op, function, args, kwargs or {})
+
+    def _run_in_transform(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
+        """Run an operation as it is inside a transform of ``torch.func``, such as ``vmap``, where no rule can stand.
+
+        One that has a rule elsewhere, or is not linear, is counted.
+        """
+        rule, outside = self.tables[-1].get(op.name), map_nested(outside_transforms, (args, kwargs))
+        if (op.in_place or kwargs.get("inplace") is True) and args:
+            self.copy_before_overwrite(outside[0][0])
+        is_linear = op.name in NO_RULE_NEEDED and (rule is None or op.name not in LINEAR_LAYERS)
+        needs_rule = not (is_linear or rule is keep_gradient) and carries_signal(*outside)
+        if needs_rule and not is_linear_call(op.name, *outside):
+            self.count_unreached(op.name, "in a transform of torch.func")
+        return function(*args, **kwargs)
+
+    def count_functions(self, functions: Iterable[type]) -> None:
+        """Count the autograd Functions that the scores go through: no rule reaches what is inside."""
+        for function in functions:
+            self.count_unreached(function.__name__, "an autograd Function")
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
@@ -163,12 +188,14 @@ class RuleMode(TorchFunctionMode):
         in_place = op.in_place or kwargs.get("inplace") is True
         if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
-        if rule is None or rule is keep_gradient or not (self.always or carries_signal(args, kwargs)):
+        signal = carries_signal(args, kwargs)
+        if rule is None or rule is keep_gradient or not (self.always or signal):
             out = function(*args, **kwargs)
             if rule is None and op.name not in NO_RULE_NEEDED and carries_signal(out):
                 self.count_without_rule(op.name, args, kwargs)
             return out
-        self.applied[op.name] += 1
+        if signal:
+            self.applied[op.name] += 1
         if in_place:
             return self._run_in_place(rule, op, function, args, kwargs)
         if op.reversed:  # Tensor.__rsub__(a, b) is sub(b, a)
@@ -224,13 +251,27 @@ class RuleMode(TorchFunctionMode):
         Raises:
             NotImplementedError: with ``strict``.
         """
-        if name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2:
-            return  # by a constant: linear
+        if is_linear_call(name, args, kwargs):
+            return
         self.without_rule[name] += 1
         if self.strict:
             raise NotImplementedError(
                 f"strict=True, and the non-linear operation {name!r} has no rule: its plain gradient would be used. "
                 "Give it a rule, or leave strict off and see the operations counted on the Explanation"
+            )
+
+    def count_unreached(self, name: str, where: str) -> None:
+        """Count what keeps its plain gradient because no rule reaches it.
+
+        Raises:
+            NotImplementedError: with ``strict``.
+        """
+        self.without_rule[name] += 1
+        self.unreached.add(name)
+        if self.strict:
+            raise NotImplementedError(
+                f"strict=True, and rules do not reach what is inside {name!r} ({where}): its plain gradient would be used. "
+                "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
             )
 
     def _watch(self, module: nn.Module, table: RuleTable) -> Iterator[RemovableHandle]:
@@ -263,60 +304,39 @@ def carries_signal(*values: object) -> bool:
     return False
 
 
+def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:
+    """Return whether an operation is linear in the one signal that it gets: a product with a constant."""
+    return name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2
+
+
 # ------------------------------------------------------------------------------------------ what rules are made of
 Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 
-def _backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
+@once_differentiable
+def backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
     """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
     if ctx.rule is None:
         raise RuntimeError("a second backward pass through rules: the first one needs retain_graph=True")
     rule, ctx.rule = ctx.rule, ctx.rule if backward_keeps_graph() else None
     with without_torch_functions():  # the mode is still on if the caller differentiates inside its block
-        return rule(m)
+        found = rule(m)
+    before, after = ctx.others
+    return (*(None,) * before, *found, *(None,) * after)
 
 
 class _CustomBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, backward, *signals):
-        ctx.rule = backward
+        ctx.rule, ctx.others = backward, (2, 0)
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, m):
-        return None, None, *_backward_of_rule(ctx, m)
+    backward = staticmethod(backward_of_rule)  # type: ignore[assignment]
 
 
 def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
     """Return the value ``y``, whose gradient for each of ``signals`` is what ``backward`` makes of the multiplier at y."""
     return _CustomBackward.apply([y], backward, *signals)
-
-
-class _CustomInPlaceBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, y, backward):
-        ctx.rule = backward
-        ctx.mark_dirty(x)
-        return x.copy_(y)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, m):
-        return *_backward_of_rule(ctx, m), None, None
-
-
-def custom_pointwise_backward(call: OpCall, y: Tensor, backward: Backward) -> Tensor:
-    """Return the value ``y`` of an elementwise operation, in the place of its input if the model asked for that."""
-    if call.in_place:
-        return _CustomInPlaceBackward.apply(call.x, y, backward)
-    return _CustomBackward.apply([y], backward, call.x)
-
-
-def in_place_rule(rule: _RuleType) -> _RuleType:
-    """Mark a rule that ends in :func:`custom_pointwise_backward` and keeps nothing of its input for the backward pass."""
-    rule.in_place = True  # type: ignore[attr-defined]
-    return rule
 
 
 def refuse_opaque_models(model: Model) -> None:
@@ -362,7 +382,9 @@ def run_with_rules(
             scores, signal = run.gradients(z, rows[start:stop])
         return rules, scores, signal
 
-    used, scores, signals = zip(*run.batches(len(rows), work))
+    used, scores, signals = zip(*problem.batching.run(len(rows), work))
+    if any(rules.unreached for rules in used):
+        warn_of_unreached(problem.batching.label, frozenset().union(*(rules.unreached for rules in used)))
     return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
 
 

@@ -5,25 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.backends import cudnn
+from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
+    BackwardHookFunction,
     BatchNormModule,
     DropoutModule,
+    function_of_node,
+    own_buffers,
     own_modules,
     own_parameters,
-    put_buffer,
     saved_input,
+    version_of,
 )
 
 What = str | Sequence[object]
+OURS = __name__.partition(".")[0]
+
+LARGE_BUFFER = 2**27  # bytes
 
 
 def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
@@ -46,6 +56,64 @@ def _release_all(held: Sequence[int]) -> None:
                 switch(before)
 
 
+class HeldBuffers:
+    """A module's buffers, to be put back: the tensors that they were, with the values that they had.
+
+    Of one larger than ``LARGE_BUFFER``, weights in all but their name, no copy is made, and a warning says if it was written to.
+
+    Args:
+        name: the module's name.
+        module: whose own buffers are held; inference tensors, which nobody can write to outside of inference mode, as they are.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.module = name, module
+        self.before = dict(self._now())
+        self.values: list[tuple[str, Tensor, int, Tensor | None]] = []
+        for key, b in self.before.items():
+            if b is not None and not b.is_inference() and not is_lazy(b):
+                value = b.detach().clone() if b.nbytes <= LARGE_BUFFER else None
+                self.values.append((key, b, version_of(b), value))
+
+    def _now(self) -> dict[str, Tensor | None]:
+        scripted = isinstance(self.module, torch.jit.ScriptModule)
+        return dict(self.module.named_buffers(recurse=False)) if scripted else own_buffers(self.module)
+
+    def is_changed(self) -> bool:
+        """Say whether a buffer was written to, as far as its version says, replaced, added or taken away."""
+        now = self._now()
+        same = len(now) == len(self.before) and all(map(is_, now.values(), self.before.values()))
+        return not same or any(version_of(b) != version for _, b, version, _ in self.values)
+
+    def _is_rewritten(self) -> bool:
+        """Say whether a buffer has other values: torch's batch norm writes without a new version."""
+        looked_at = (v for v in self.values if v[1].device.type == "cpu" or getattr(self.module, "training", False))
+        return any(value is not None and not b.equal(value) for _, b, _, value in looked_at)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the buffers back."""
+        for i, (key, b, version, value) in enumerate(self.values):
+            if value is None:
+                if version_of(b) != version:
+                    warn(f"the model writes to its buffer {key!r} of {self.name!r}, which is too large to be put back")
+            elif version_of(b) != version or not b.equal(value):
+                b.copy_(value)
+            self.values[i] = (key, b, version_of(b), value)
+        if isinstance(self.module, torch.jit.ScriptModule):
+            for key, buffer in self.before.items():
+                setattr(self.module, key, buffer)
+        else:
+            now = own_buffers(self.module)
+            now.clear()
+            now.update(self.before)
+
+    def __call__(self, back: bool) -> None:
+        """Put the buffers back when the last one lets go, see :func:`_acquire`."""
+        if back and (self.is_changed() or self._is_rewritten()):
+            self.restore()
+
+
 class HeldModel:
     """What one walk over a model's modules found, while the model is held.
 
@@ -54,15 +122,17 @@ class HeldModel:
 
     Attributes:
         device: of its first parameter, None without any.
+        buffers: those of each module that has some.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
         recurrent: whether it has recurrent layers.
     """
 
-    __slots__ = ("device", "mine", "noisy", "recurrent")
+    __slots__ = ("buffers", "device", "mine", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
+        self.buffers: list[HeldBuffers] = []
         self.recurrent = False
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
@@ -76,28 +146,35 @@ class HeldModel:
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
-            if module.training:
-                self._hold_training(name, module)
+            if getattr(module, "training", False) and is_random_in_training(module):  # frozen TorchScript has no mode
+                self.noisy.append(name)
+            if own_buffers(module):
+                self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
 
-    def _hold_training(self, name: str, module: nn.Module) -> None:
-        """Note a module in training mode, and hold its buffers."""
-        if is_random_in_training(module):
-            self.noisy.append(name)
-        buffers = {k: b for k, b in module.named_buffers(recurse=False) if not b.is_inference()}
-        if buffers:
-            values = {k: (b, b.clone()) for k, b in buffers.items()}
-            self.mine.append(_acquire(module, partial(_restore_buffers, module, values), False))
+    def _hold_buffers(self, name: str, module: nn.Module) -> None:
+        """Hold a module's buffers, with the values that they had for the first that came."""
+        first = id(module) not in state.held
+        found = HeldBuffers(name, module) if first else state.held[id(module)][1]
+        self.mine.append(_acquire(module, found, False))
+        self.buffers.append(found)
+
+    def restore_buffers(self) -> None:
+        """Let all buffers be what they were, so that no call of the model depends on those before."""
+        for held in self.buffers:
+            if held.is_changed():
+                held.restore()
 
 
 @contextmanager
 def freeze_parameters(model: Model) -> Iterator[HeldModel]:
     """Compute no gradient for the parameters while open, in any thread; the last one out restores them.
 
-    With them the buffers of modules in training mode are put back: a batch norm counts what passes it.
+    With them the buffers are put back: a batch norm in training mode counts what passes it, other modules keep running means
+    or caches in any mode.
     """
     here = state.held_here.models
     if id(model) in here:  # held by a block around this one
@@ -124,17 +201,6 @@ def is_random_in_training(module: nn.Module) -> bool:
     return isinstance(share, (int, float)) and not isinstance(share, bool) and share > 0 and between
 
 
-@torch.no_grad()
-def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]], back: bool) -> None:
-    """Let each buffer be the tensor that it was, with the value that it had, when the module is let go."""
-    if not back:
-        return
-    for name, (buffer, value) in buffers.items():
-        if not buffer.equal(value):
-            buffer.copy_(value)
-        put_buffer(module, name, buffer)
-
-
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
     """Switch cuDNN off while open, in any thread; the last one out restores it."""
@@ -149,14 +215,11 @@ def _without_cudnn() -> Iterator[None]:
 
 @contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
-    """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
+    """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with mode, torch.no_grad(), freeze_parameters(model) as held:
-        if torch.get_default_device().type == "cpu":
-            yield held
-            return
-        with cpu_default_device():
-            yield held
+    is_usual = torch.get_default_device().type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
+    with mode, torch.no_grad(), freeze_parameters(model) as held, nullcontext() if is_usual else torch_defaults():
+        yield held
 
 
 @contextmanager
@@ -223,24 +286,30 @@ def second_order_gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: What =
     return tuple(found)
 
 
-def guard_norm_backward(scores: Tensor) -> None:
-    """Give the batch norms in the graph of the score of a single row gradients in the layout of their inputs.
+def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
+    """Return the autograd Functions that the graph of some scores goes through, in one walk over all its nodes.
 
-    Torch's backward pass of batch and instance norm for a single row on the CPU reads a gradient whose memory is transposed, or
-    has its channels last, as if it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the
-    model called them, so their incoming gradients are laid out anew by hooks on its nodes.
+    Those of this package are left out, and those of torch that the hooks of modules put there, which change nothing.
+    With ``guard_norms`` its batch norms get their gradients in the layout of their inputs: torch's backward pass of batch
+    and instance norm for a single row on the CPU reads a gradient whose memory is transposed, or has its channels last, as if
+    it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the model called them, so this is
+    done by hooks on its nodes.
     """
-    if scores.grad_fn is None:
-        return
-    waiting, seen = [scores.grad_fn], {scores.grad_fn}
+    waiting: list[Any] = [] if scores.grad_fn is None else [scores.grad_fn]
+    functions, seen = [], set(waiting)
     while waiting:
         node = waiting.pop()
-        if "BatchNorm" in type(node).__name__:
+        if isinstance(node, BackwardCFunction):
+            kind = function_of_node(node)
+            if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
+                functions.append(kind)
+        elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+    return functions
 
 
 def _like_input(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

@@ -28,8 +28,9 @@ from torchwhy.engine.run.autograd import (
     enable_grad_for,
     freeze_parameters,
     gradients_per_target,
-    guard_norm_backward,
+    scan_graph,
 )
+from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, to_device
 from torchwhy.engine.structure import Output, Tensors
@@ -133,7 +134,7 @@ class ModelRunner:
         return output
 
     def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
-        """Call the model. The default device is the caller's meanwhile.
+        """Call the model. Default device and autocast are the caller's meanwhile.
 
         A model may work in place: neither the caller's tensors nor rows that share memory are handed to it.
         """
@@ -145,16 +146,22 @@ class ModelRunner:
         args = [p.inputs.select(a, rows) for a in p.inputs.args]
         kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
         named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
-        device = state.callers_device.get()
-        with nullcontext() if device is None else device:
+        held = state.held_here.models.get(id(p.model))
+        if held is not None and held.buffers:
+            held.restore_buffers()
+        callers = state.callers_state.get()
+        with nullcontext() if callers is None else as_the_caller(callers):
             return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built."""
         p = self.problem
         scores = p.tally.see(p.target.select(self.outputs(z, rows), rows), check_finite=p.check_finite)
-        if scores.requires_grad and len(scores) == 1 and scores.device.type == "cpu":
-            guard_norm_backward(scores)
+        rules, is_single = state.rules.mode, len(scores) == 1 and scores.device.type == "cpu"
+        if scores.requires_grad and (is_single or rules is not None):
+            functions = scan_graph(scores, guard_norms=is_single)
+            if rules is not None:
+                rules.count_functions(functions)
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
@@ -182,7 +189,7 @@ class ModelRunner:
             output = self.outputs([leaf.clone() for leaf in leaves], rows)
             scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
             if len(rows) == 1 and x[0].device.type == "cpu":
-                guard_norm_backward(torch.stack(scores).sum(0))
+                scan_graph(torch.stack(scores).sum(0), guard_norms=True)
             return gradients_per_target(scores, leaves, what=p.input_layers or "inputs")
 
     def gradients_and_activations(
