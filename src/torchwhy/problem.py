@@ -18,6 +18,7 @@ from torchwhy.engine.structure import Keywords, Model, Output, Tensors
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
+    from torchwhy.engine.samples import FeaturesOfSample
 
 
 class ScoreFunction(Protocol):
@@ -89,6 +90,7 @@ class Problem:
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
+        sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
     model: Model
@@ -107,6 +109,7 @@ class Problem:
     skip_below: bool = False
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
+    sample: FeaturesOfSample | None = None
 
     @property
     def n(self) -> int:
