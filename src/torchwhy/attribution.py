@@ -20,10 +20,11 @@ from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
+from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
 Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
 FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 
@@ -72,7 +73,7 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
@@ -151,7 +152,7 @@ class Attribution(Settings):
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs,
+            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -163,8 +164,8 @@ class Attribution(Settings):
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
-            names=names,
-            feature_mask=None if problem.feature_mask is None else structure.restore(problem.feature_mask),
+            names=names if names is not None or problem.sample is None else problem.sample.names,
+            feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
             parameters=ModelHash(self.model),
@@ -203,9 +204,15 @@ class Attribution(Settings):
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
 
+    def _explained_features(self, problem: Problem, structure: Structure) -> Any:
+        """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
+        if problem.feature_mask is None or problem.sample is not None:
+            return None
+        return structure.restore(problem.feature_mask)
+
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
-        if self.gives_one_map:
+        if self.gives_one_map or inputs.kind == "sample":
             return SINGLE
         return inputs if self.layer is None else flatten(self.layer)[1]
 
@@ -242,7 +249,10 @@ def solve(
         if problem.tally.not_finite is not False:
             problem.tally.check_finite()
         values = checked_values(method, problem, result.attributions)
-        return replace(result, attributions=values, completeness_gap=gap, ends=ends), problem
+        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
+        if problem.sample is not None:
+            result = problem.sample.condense(result, mean=method.uses_feature_mask)
+        return result, problem
 
 
 def _adds_up(method: Attribution) -> bool:

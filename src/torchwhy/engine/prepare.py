@@ -20,6 +20,7 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
+from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -125,6 +126,10 @@ def prepare_for(
     Raises:
         TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
     """
+    if hasattr(inputs, "masked"):  # a sample
+        _refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=additional_forward_args)
+        asked = ask_about(asker, inputs, target)
+        return prepare_for(*asked[:-1], parent).replace(sample=asked.features)
     if baselines is not None and not asker.uses_baselines:
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
@@ -165,6 +170,18 @@ def prepare_for(
         if runs or None in layers or (layers and asker.layer_role == "input"):
             return _resolve_by_running(problem, asker, target, layers)
         return problem
+
+
+def _refuse_besides_sample(**given: object) -> None:
+    """Refuse what a sample knows by itself.
+
+    Raises:
+        TypeError: it is given besides.
+    """
+    for name, value in given.items():
+        if value is not None:
+            name = "additional_forward_args" if name == "arguments" else name
+            raise TypeError(f"{name}: the sample has its own; leave them out, or give them to the sample")
 
 
 def _check_held(held: HeldModel, device: torch.device) -> None:

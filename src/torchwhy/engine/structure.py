@@ -23,7 +23,7 @@ class Structure:
     """How parts were put together.
 
     Args:
-        kind: ``"single"`` part, ``"tuple"`` or ``"dict"``.
+        kind: ``"single"`` part, ``"tuple"``, ``"dict"``, or a ``"sample"``, which is one part.
         names: the keys of a dict.
         n: how many parts there are.
     """
@@ -34,7 +34,7 @@ class Structure:
 
     def restore(self, parts: Sequence[object]) -> Any:
         """Return parts put together in this way."""
-        if self.kind == "single":
+        if self.kind in ("single", "sample"):
             return parts[0]
         return dict(zip(self.names, parts)) if self.names is not None else tuple(parts)
 
@@ -67,11 +67,13 @@ SINGLE = Structure("single")
 
 def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
-    if isinstance(value, Mapping):
-        return tuple(value.values()), Structure("dict", tuple(value), len(value))
+    if isinstance(value, Tensor):  # by far the most, and quickly told
+        return (value,), SINGLE
     if isinstance(value, (tuple, list)):
         return tuple(value), Structure("tuple", n=len(value))
-    return (value,), SINGLE
+    if isinstance(value, Mapping):
+        return tuple(value.values()), Structure("dict", tuple(value), len(value))
+    return (value,), Structure("sample") if hasattr(value, "masked") else SINGLE
 
 
 def parts_by_key(value: Any) -> dict[int | str, Any]:
