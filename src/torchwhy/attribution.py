@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, overload
 
-import torch
 from torch import Tensor
 
 from torchwhy.baselines import BaselineLike
@@ -15,15 +14,17 @@ from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.rows import all_finite, baseline_at, sum_per_row
+from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
-from torchwhy.explanation import Explanation
+from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
-from torchwhy.result import Result
+from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
+from torchwhy.result import Result, ScoreEnds
+from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
 Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
 FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 
@@ -72,7 +73,7 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
@@ -100,8 +101,10 @@ class Attribution(Settings):
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
                 arguments). Rows are independent.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
-                dimensions), a callable that takes the model's whole output to ``(N,)``, :class:`torchwhy.Neuron`,
-                ``"predicted"`` (each row's largest output), or None if the model gives one number per row.
+                dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
+                the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
+                of these per row, :class:`torchwhy.Neuron`, ``"predicted"`` (each row's largest output), or None if the
+                model gives one number per row.
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
@@ -126,17 +129,30 @@ class Attribution(Settings):
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        names: Names = None,
     ) -> Explanation:
-        """Return what :meth:`attribute` does, with what it took and how far it can be trusted: see :class:`Explanation`."""
+        """Return what :meth:`attribute` does, with what it took and how far it can be trusted: see :class:`Explanation`.
+
+        The scores in it take one more evaluation of each row, and of each baseline, where the completeness gap has not
+        taken them already; these are not counted in ``evaluations``.
+
+        Args:
+            inputs, target, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
+            names: what the features are called: a string for each feature of ``feature_mask``, or for each element of a
+                row; or a list of such for each row.
+
+        Raises:
+            ValueError: another number of names than of features; and what :meth:`attribute` raises.
+        """
         begun = time.perf_counter()
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
         structure = self.result_structure(flatten(inputs)[1])
-        error = result.standard_error
+        error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs,
+            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -145,6 +161,14 @@ class Attribution(Settings):
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
             details=result.details,
+            scores=ends.scores,
+            base_scores=ends.base_scores,
+            probabilities=ends.probabilities,
+            names=names if names is not None or problem.sample is None else problem.sample.names,
+            feature_mask=self._explained_features(problem, structure),
+            whole_features=self.gives_whole_features,
+            provenance=provenance(self, problem, baselines),
+            parameters=ModelHash(self.model),
         )
 
     def attribute_each(
@@ -175,9 +199,20 @@ class Attribution(Settings):
         """Return attributions for ``problem.x``, tensor by tensor, or a :class:`Result` with what was measured: the method."""
         raise NotImplementedError
 
+    @property
+    def gives_whole_features(self) -> bool:
+        """Whether every element has the whole value of its feature, not a share of it."""
+        return self.uses_feature_mask
+
+    def _explained_features(self, problem: Problem, structure: Structure) -> Any:
+        """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
+        if problem.feature_mask is None or problem.sample is not None:
+            return None
+        return structure.restore(problem.feature_mask)
+
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
-        if self.gives_one_map:
+        if self.gives_one_map or inputs.kind == "sample":
             return SINGLE
         return inputs if self.layer is None else flatten(self.layer)[1]
 
@@ -197,21 +232,27 @@ def solve(
 
     Args:
         method, inputs, target, baselines, feature_mask, additional_forward_args: see :meth:`Attribution.attribute`.
-        measure_gap: also measure the completeness gap of methods that are complete, which evaluates the baselines.
+        measure_gap: also measure the scores at the inputs and the baselines, and with them the completeness gap of methods
+            that are complete.
         parent: the problem of which this is a part, see :func:`prepare`.
     """
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
         found = method._attribute(problem)
         result = found if isinstance(found, Result) else Result(tuple(found))
-        gap = result.completeness_gap
-        if measure_gap and gap is None and result.has_gap and _adds_up(method):
+        gap, ends = result.completeness_gap, ScoreEnds()
+        if measure_gap:
             begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
-            gap = measure_completeness_gap(begin, result.attributions)
+            measured = gap is None and result.has_gap and _adds_up(method)
+            ends = measure_ends(begin) if measured else measure_ends_besides(begin)
+            gap = gap_of(ends, result.attributions) if measured else gap
         if problem.tally.not_finite is not False:
             problem.tally.check_finite()
         values = checked_values(method, problem, result.attributions)
-        return replace(result, attributions=values, completeness_gap=gap), problem
+        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
+        if problem.sample is not None:
+            result = problem.sample.condense(result, mean=method.uses_feature_mask)
+        return result, problem
 
 
 def _adds_up(method: Attribution) -> bool:
@@ -230,22 +271,16 @@ def checked_values(method: Attribution, problem: Problem, values: Tensors) -> Te
     return tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
 
 
-def measure_completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
+def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:
     """Return how far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
-    return (sum_per_row(values) - score_change(problem)).abs()
+    if ends.scores is None or ends.base_scores is None:
+        raise ValueError("attributions that add up to a change of the score need the scores at both ends")
+    return (sum_per_row(values) - (ends.scores - ends.base_scores)).abs()
 
 
-def score_change(problem: Problem) -> Tensor:
-    """Return the scores at x minus those at the baselines, averaged over these, shape ``(N,)``."""
-    k, n = problem.n_baselines, problem.n
-    rows = problem.rows.repeat(k)
-
-    def scores(a: int, b: int) -> Tensor:
-        at = [baseline_at(t, torch.arange(a, b) // n, rows[a:b]) for t in problem.baselines]
-        return problem.run.scores(at, rows[a:b])
-
-    at_baselines = problem.run.concatenated(k * n, scores).view(k, n).mean(0)
-    return problem.run.all_scores(problem.x) - at_baselines
+def measure_completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
+    """Return the :func:`gap_of` a problem, whose scores are evaluated, shape ``(N,)``."""
+    return gap_of(measure_ends(problem), values)
 
 
 __all__ = [
@@ -255,6 +290,5 @@ __all__ = [
     "Seed",
     "measure_completeness_gap",
     "prepare_for",
-    "score_change",
     "solve",
 ]

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import Keywords
+from torchwhy.engine.structure import Keywords, flatten, map_nested
+from torchwhy.explanation_features import Names, check_names, feature_values
+from torchwhy.explanation_rows import RowIndex, select_rows
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
+
+    from torchwhy.provenance import ModelHash
+
+SAVED_TENSORS = (
+    *("attributions", "inputs", "completeness_gap", "standard_error"),
+    *("scores", "base_scores", "probabilities", "feature_mask"),
+)
+SAVED_FACTS = (
+    *("target", "method", "settings", "evaluations", "seconds", "details"),
+    *("names", "classes", "whole_features", "provenance"),
+)
 
 
 @dataclass(kw_only=True, eq=False)
 class Explanation:
     """Attributions, and what can be said about them.
 
+    ``len(e)`` is the number of rows; ``e[3]``, ``e[3:7]``, ``e[[0, 4]]`` are explanations of these rows, and iterating gives
+    one for each row; :func:`torchwhy.concat` puts them together. Counts and seconds stay those of the whole call.
+
     Args:
         attributions: tensors in the form of the inputs, or of the layer.
-        inputs: what was explained.
+        inputs: what was explained; None where it was saved without.
         target: the target as it was resolved.
         method: the method's name.
         settings: its settings that differ from the defaults.
@@ -36,10 +53,25 @@ class Explanation:
             known.
         details: further facts that a method reports; ``neutral`` is the value (N, maps) that stands for no influence in
             maps where that is not zero.
+        scores: ``(N,)``, what is explained: the model's score of each row.
+        base_scores: ``(N,)``, the score at the baseline, the mean over several; None where a method takes no baselines.
+        probabilities: ``(N,)``, of the class that is explained, by softmax over the outputs; None where the target is no
+            class.
+        names: of the features: a list for all rows, or one for each row; see :meth:`with_names`.
+        classes: names of the model's outputs.
+        feature_mask: which elements are one feature, as it was given.
+        whole_features: whether every element has the whole value of its feature, as in perturbation and Shapley methods,
+            rather than a share of it, as in gradients.
+        provenance: where this comes from: the versions of ``torchwhy`` and ``torch``, ``date`` (UTC), the class of the
+            ``model``, ``baselines`` as given, in words, and the ``seed``: the one that was drawn, where none was given.
+        parameters: what makes :attr:`model_hash`.
+
+    Raises:
+        ValueError: another number of names than of features.
     """
 
     attributions: Any
-    inputs: Any
+    inputs: Any = None
     target: Any = None
     method: str = ""
     settings: Keywords = field(default_factory=dict)
@@ -48,6 +80,29 @@ class Explanation:
     completeness_gap: Tensor | None = None
     standard_error: Any = None
     details: Keywords = field(default_factory=dict)
+    scores: Tensor | None = None
+    base_scores: Tensor | None = None
+    probabilities: Tensor | None = None
+    names: Names = None
+    classes: Sequence[str] | None = None
+    feature_mask: Any = None
+    whole_features: bool = False
+    provenance: Keywords = field(default_factory=dict)
+    parameters: ModelHash | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.feature_mask is not None:
+            self.feature_mask = map_nested(torch.as_tensor, self.feature_mask)
+        check_names(self)
+
+    def __len__(self) -> int:
+        return len(flatten(self.attributions)[0][0])
+
+    def __getitem__(self, rows: RowIndex) -> Explanation:
+        return select_rows(self, rows)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         return f"Explanation({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
@@ -65,10 +120,87 @@ class Explanation:
     def shown(self) -> Any:
         """The attributions as pictures show them: less the neutral value, where that is not zero."""
         neutral = self.details.get("neutral")
-        if not isinstance(self.attributions, Tensor) or not isinstance(neutral, (Tensor, list)):
+        if not isinstance(self.attributions, Tensor) or not isinstance(neutral, Tensor):
             return self.attributions
         maps = self.attributions
-        return maps - torch.as_tensor(neutral).to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+        return maps - neutral.to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+
+    @property
+    def model_hash(self) -> str | None:
+        """The SHA-256 of the model's parameters and buffers, made when it is first asked for, or saved.
+
+        None for models that are no modules, and where the parameters were changed, or the model is gone, before that.
+        """
+        if "parameters" not in self.provenance and self.parameters is not None:
+            self.provenance["parameters"] = self.parameters.value()
+        return self.provenance.get("parameters")
+
+    def features(self) -> list[Tensor]:
+        """Return one number for each feature: for each row a tensor ``(d,)``, d being its number of features.
+
+        With a feature mask, a feature's value is taken once, where all its elements have it (``whole_features``), else the
+        shares of its elements are added up. Without, every element of the attributions is a feature; of tokens, whose
+        embeddings are explained, every token. Less the neutral value, as :attr:`shown`.
+        """
+        return feature_values(self)
+
+    def with_names(self, names: Names = None, classes: Sequence[str] | None = None) -> Explanation:
+        """Return the explanation with names for its features, for the model's outputs, or both.
+
+        Args:
+            names: a string for each feature, or for each element where a feature mask groups them; or such a list for each
+                row. None keeps those that there are.
+            classes: a string for each output. None keeps those that there are.
+
+        Raises:
+            ValueError: another number of names than of features.
+        """
+        return replace(self, names=self.names if names is None else names, classes=classes or self.classes)
+
+    def to(self, device: torch.device | str | int) -> Explanation:
+        """Return the explanation with all its tensors on a device."""
+
+        def move(value: object) -> object:
+            return value.to(device) if isinstance(value, Tensor) else value
+
+        moved = {name: _mapped(move, getattr(self, name)) for name in (*SAVED_TENSORS, "details", "target")}
+        return replace(self, **moved)
+
+    def numpy(self) -> Any:
+        """Return the attributions as NumPy arrays, in their form: an array, a tuple or a dict of them."""
+        from torchwhy.explanation_table import as_arrays
+
+        return _mapped(as_arrays, self.attributions)
+
+    def to_dataframe(self, names: Names = None, *, long: bool = False, facts: bool = False) -> pandas.DataFrame:
+        """Return the attributions of all :meth:`features` as a table of pandas, one line a row, the columns by name.
+
+        Args:
+            names: of the features; None takes :attr:`names`, and where there are none, their numbers. Where rows have
+                names of their own, columns are numbered, and a row with fewer features ends in NaN.
+            long: one line for each row and feature instead: ``row``, ``feature``, ``value`` (that of the input, where a
+                feature is one number), ``attribution`` and ``standard_error`` (where there is one).
+            facts: also ``target``, ``score``, ``base_score``, ``probability`` and ``gap`` (the completeness gap), where
+                they are known.
+
+        Raises:
+            ImportError: there is no pandas; :meth:`to_csv` does without.
+            ValueError: another number of names than of features.
+        """
+        from torchwhy.explanation_table import to_dataframe
+
+        return to_dataframe(self.with_names(names), long=long, facts=facts)
+
+    def to_csv(self, path: str | Path, names: Names = None, *, long: bool = False, facts: bool = False) -> None:
+        """Write what :meth:`to_dataframe` returns to a file of comma-separated values.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: another number of names than of features.
+        """
+        from torchwhy.explanation_table import write_csv
+
+        write_csv(self.with_names(names), path, long=long, facts=facts)
 
     def plot(self, **options: object) -> Figure:
         """Draw what the attributions are: maps of images, lines of series, bars of features.
@@ -109,30 +241,30 @@ class Explanation:
         except (TypeError, ValueError):  # no picture for this shape: the facts alone
             return table
 
-    def save(self, path: str | Path) -> None:
-        """Write everything to a ``safetensors`` file.
+    def save(self, path: str | Path, *, inputs: bool = True) -> None:
+        """Write everything to a ``safetensors`` file, the model's hash too.
 
         Targets and settings that are not plain data are kept as text.
+
+        Args:
+            path: of the file.
+            inputs: also write what was explained; False keeps it out, as for data of patients.
         """
         from safetensors.torch import save_file
 
         tensors: dict[str, Tensor] = {}
         forms = {}
-        for name in ("attributions", "inputs", "completeness_gap", "standard_error"):
-            value = getattr(self, name)
+        for name in SAVED_TENSORS:
+            value = getattr(self, name) if inputs or name != "inputs" else None
             kinds = {"dict": Mapping, "Tensor": Tensor}  # subclasses too, such as parameters
             forms[name] = next((k for k, kind in kinds.items() if isinstance(value, kind)), type(value).__name__)
             tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in _tensors(value).items()}
-        facts = {
-            "target": self.target,
-            "method": self.method,
-            "settings": self.settings,
-            "evaluations": self.evaluations,
-            "seconds": self.seconds,
-            "details": self.details,
-            "forms": forms,
-        }
-        save_file(tensors, str(path), metadata={"torchwhy": json.dumps(facts, default=_plain)})
+        self.provenance["parameters"] = self.model_hash
+        facts = {name: getattr(self, name) for name in SAVED_FACTS} | {"forms": forms}
+        measured = {k: v for k, v in self.details.items() if isinstance(v, Tensor)}
+        tensors |= {f"details.{k}": t.detach().contiguous().clone() for k, t in measured.items()}
+        facts["details"] = {k: v for k, v in self.details.items() if k not in measured}
+        save_file(tensors, str(path), metadata={"torchwhy": json.dumps(facts, default=plain_data)})
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
@@ -155,6 +287,9 @@ class Explanation:
         for name, form in forms.items():
             parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}
             facts[name] = _in_form(form, parts)
+        facts["details"] |= {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith("details.")}
+        if isinstance(neutral := facts["details"].get("neutral"), list):  # as version 0.1 wrote it
+            facts["details"]["neutral"] = torch.tensor(neutral, dtype=facts["attributions"].dtype)
         return cls(**facts)
 
 
@@ -178,6 +313,11 @@ def _in_form(form: str, parts: dict[str, Tensor]) -> Tensor | tuple[Tensor, ...]
     return tuple(parts[str(i)] for i in range(len(parts)))
 
 
+def _mapped(function: Callable[[object], object], value: object) -> Any:
+    """Return a result with the function applied to its tensors."""
+    return map_nested(function, dict(value) if isinstance(value, Mapping) else value)
+
+
 def _only(value: Any) -> Any:
     """Return the only tensor of a result, or None where there is none.
 
@@ -190,7 +330,7 @@ def _only(value: Any) -> Any:
     return next(iter(tensors.values()), None)
 
 
-def _plain(value: object) -> object:
+def plain_data(value: object) -> object:
     """Return what JSON has no form for as numbers, if it is a small tensor, else as text."""
     return value.tolist() if isinstance(value, Tensor) and value.numel() < 1000 else repr(value)
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
 from torchwhy.engine.structure import Keywords, Tensors
+
+
+class ScoreEnds(NamedTuple):
+    """The scores of each row, ``(N,)``: at the inputs, and at the baselines, averaged over these; None where there is none.
+
+    ``probabilities``: of the class that is explained, where the target is one.
+    """
+
+    scores: Tensor | None = None
+    base_scores: Tensor | None = None
+    probabilities: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +33,7 @@ class Result:
         details: further facts by name.
         baselines: from where the attributions add up to the score, where that is not the problem's baselines.
         has_gap: False where the attributions add up to nothing, although the method is complete elsewhere.
+        ends: the scores at the inputs and the baselines, which the base class measures.
     """
 
     attributions: Tensors
@@ -29,3 +42,4 @@ class Result:
     details: Keywords = field(default_factory=dict)
     has_gap: bool = True
     baselines: Tensors | None = None
+    ends: ScoreEnds | None = None

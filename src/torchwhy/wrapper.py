@@ -56,13 +56,13 @@ class InnerFacts:
     def __init__(self, n: int) -> None:
         self.n = n
         self.sums: dict[str, list[Tensor]] = {}
-        self.calls = torch.zeros(n)
+        self.calls = torch.zeros(n, dtype=torch.float)
         self.details: Keywords = {}
 
     def add(self, rows: Tensor, result: Result) -> None:
         """Take in the result for rows ``(M,)``."""
         self.details = self.details or result.details
-        self.calls.index_add_(0, rows.cpu(), torch.ones(len(rows)))
+        self.calls.index_add_(0, rows.cpu(), torch.ones(len(rows), dtype=torch.float))
         gap = None if result.completeness_gap is None else (result.completeness_gap,)
         for name, tensors in (("completeness_gap", gap), ("standard_error", result.standard_error)):
             if tensors is None:
@@ -113,6 +113,11 @@ class Wrapper(Attribution):
     def uses_feature_mask(self) -> bool:  # type: ignore[override]
         """Whether the other method does."""
         return self.of is not None and self.of.uses_feature_mask
+
+    @property
+    def gives_whole_features(self) -> bool:
+        """Whether the other method does."""
+        return self.of is not None and self.of.gives_whole_features
 
     def _check_settings(self) -> None:
         super()._check_settings()

@@ -13,6 +13,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import SlidingWindows, score_drops
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 Size = int | Sequence[int]  # of a window or a step: of all dimensions but the first, or of the last ones
 SizePerInput = Size | Sequence[Size | None] | None
@@ -47,7 +48,12 @@ class Occlusion(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1311.2901"
 
-    def _attribute(self, problem: Problem) -> Tensors:
+    @property
+    def gives_whole_features(self) -> bool:
+        """Whether every element has the whole value of its windows: it has."""
+        return True
+
+    def _attribute(self, problem: Problem) -> Result:
         sizes = _per_input("sliding_window_shapes", self.sliding_window_shapes, len(problem.x))
         steps = _per_input("strides", self.strides, len(problem.x))
         windows = [_sliding_windows(tuple(t.shape[1:]), w, s) for t, w, s in zip(problem.x, sizes, steps)]
@@ -58,7 +64,8 @@ class Occlusion(Attribution):
             return tuple(w.keep(index - f, rows.device) for w, f in zip(windows, first))
 
         gains = score_drops(problem, masks, sum(numbers)).split(numbers, dim=1)
-        return tuple(w.mean_over(g) for w, g in zip(windows, gains))
+        found = tuple(w.mean_over(g) for w, g in zip(windows, gains))
+        return Result(found, details={"window_shapes": [list(w.size) for w in windows]})
 
     def _check_settings(self) -> None:
         super()._check_settings()

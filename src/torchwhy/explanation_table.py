@@ -1,0 +1,111 @@
+"""Explanations as tables: a line for each row, or for each row and feature."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.structure import Keywords
+from torchwhy.explanation_features import feature_names, feature_values
+
+if TYPE_CHECKING:
+    import pandas
+
+    from torchwhy.explanation import Explanation
+
+FACTS = {"score": "scores", "base_score": "base_scores", "probability": "probabilities", "gap": "completeness_gap"}
+
+
+def table_of(e: Explanation, *, long: bool, facts: bool) -> tuple[list[str], list[list[object]]]:
+    """Return the names of the columns, and the lines."""
+    return _long_table(e, facts) if long else _wide_table(e, facts)
+
+
+def _wide_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[object]]]:
+    values = [v.tolist() for v in feature_values(e)]
+    known = [feature_names(e, i) for i in range(len(e))]
+    width = max(map(len, values))
+    names = known[0] if all(n == known[0] for n in known) else [f"feature {j}" for j in range(width)]
+    each = [facts_of(e, i) if facts else {} for i in range(len(e))]
+    lines: list[list[object]] = [
+        [*fact.values(), *row, *[float("nan")] * (width - len(row))] for fact, row in zip(each, values)
+    ]
+    return [*each[0], *names], lines
+
+
+def _long_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[object]]]:
+    lines = list(_long_lines(e, facts))
+    return list(lines[0]), [list(line.values()) for line in lines]
+
+
+def _long_lines(e: Explanation, facts: bool) -> Iterator[Keywords]:
+    values, inputs, errors = feature_values(e), _input_values(e), _errors(e)
+    for i, row in enumerate(values):
+        fact = facts_of(e, i) if facts else {}
+        for j, name in enumerate(feature_names(e, i)[: len(row)]):
+            line: Keywords = {"row": i, **fact, "feature": name}
+            line |= {} if inputs is None else {"value": inputs[i][j].item()}
+            line["attribution"] = row[j].item()
+            yield line | ({} if errors is None else {"standard_error": errors[i][j].item()})
+
+
+def facts_of(e: Explanation, row: int) -> Keywords:
+    """Return what is known of a row besides its attributions, by name."""
+    per_row = isinstance(e.target, (list, Tensor)) and len(e.target) == len(e)
+    target = e.target[row] if per_row else e.target
+    found: Keywords = {"target": target.item() if isinstance(target, Tensor) else target}
+    for name, field in FACTS.items():
+        value = getattr(e, field)
+        if isinstance(value, Tensor) and value.dim() == 1:
+            found[name] = value[row].item()
+    return found
+
+
+def _input_values(e: Explanation) -> list[Tensor] | None:
+    """Return the inputs of each row as a row of features, where every feature is one number of them."""
+    if e.feature_mask is not None or not isinstance(e.inputs, Tensor) or not isinstance(e.attributions, Tensor):
+        return None
+    width = feature_values(e)[0].numel()
+    return list(e.inputs.reshape(len(e), -1)) if e.inputs[0].numel() == width else None
+
+
+def _errors(e: Explanation) -> list[Tensor] | None:
+    """Return the standard errors of the features, where each has one."""
+    if e.standard_error is None or (e.feature_mask is not None and not e.whole_features):
+        return None
+    shape = [t.shape for t in (e.attributions, e.standard_error) if isinstance(t, Tensor)]
+    if len(shape) == 2 and shape[0] != shape[1]:
+        return None
+    return feature_values(e, e.standard_error)
+
+
+def to_dataframe(e: Explanation, *, long: bool, facts: bool) -> pandas.DataFrame:
+    """Return the table as a DataFrame, see :meth:`torchwhy.Explanation.to_dataframe`."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_dataframe() needs pandas: pip install pandas; to_csv() does without") from error
+    columns, lines = table_of(e, long=long, facts=facts)
+    return pandas.DataFrame(lines, columns=columns)
+
+
+def write_csv(e: Explanation, path: str | Path, *, long: bool, facts: bool) -> None:
+    """Write the table as comma-separated values, see :meth:`torchwhy.Explanation.to_csv`."""
+    columns, lines = table_of(e, long=long, facts=facts)
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(lines)
+
+
+def as_arrays(value: object) -> object:
+    """Return a tensor as an array of NumPy, on the CPU; half precision as single, which NumPy has."""
+    if not isinstance(value, Tensor):
+        return value
+    t = value.detach().cpu()
+    return (t.float() if t.dtype == torch.bfloat16 else t).numpy()
