@@ -121,7 +121,7 @@ class DeepLIFT(Attribution):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
             named = ", ".join(f"{name} ({n} times)" for name, n in Counter(plain).most_common())
             fault = named or (
-                "none; the rest is the model's rounding, or what no gradient passes (`detach`, a count) where it differs from the baseline's"
+                "none; the rest is rounding, or what no gradient passes (`detach`, a count) and the baseline changes"
             )
             warn(
                 f"{type(self).__name__}: the attributions of row {worst} sum to {float(flat[worst].sum()):.4g}, but the score "
