@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchwhy.engine.rules.operations import OpCall
+from torchwhy.engine.rules.operations import OpCall, OpRule
+from torchwhy.engine.structure import Output
 
 
-def definition(*names: str, **defaults: object) -> Callable[[Callable[..., Tensor]], Callable[[OpCall], Any]]:
+def definition(*names: str, **defaults: object) -> Callable[[Callable[..., Tensor]], OpRule]:
     """Make a rule of a function that has the arguments of an operation, by these names, and computes its definition.
 
     With others, torch's older ``size_average`` or weights of rows, an operation keeps the plain gradient, and is counted.
     """
     every = (*names, *defaults)
 
-    def rule_of(function: Callable[..., Tensor]) -> Callable[[OpCall], Any]:
+    def rule_of(function: Callable[..., Tensor]) -> OpRule:
         @wraps(function)
-        def rule(call: OpCall) -> Any:
+        def rule(call: OpCall) -> Output:
             given = {**dict(zip(every, call.args)), **{k: v for k, v in call.kwargs.items() if v is not None}}
             if len(call.args) > len(every) or not given.keys() <= set(every):
                 call.mode.count_without_rule(call.name, call.args, call.kwargs)
@@ -188,7 +188,7 @@ def prod(input: Tensor, dim: int | None, keepdim: bool, dtype: torch.dtype | Non
     return factors[0].unsqueeze(dim) if keepdim else factors[0]
 
 
-DISTANCES: dict[str, Callable[[OpCall], Any]] = {
+DISTANCES: dict[str, OpRule] = {
     "cosine_similarity": cosine_similarity,
     "pairwise_distance": pairwise_distance,
     "cdist": cdist,
