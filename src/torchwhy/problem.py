@@ -53,7 +53,7 @@ class ModelInputs:
     @property
     def n(self) -> int:
         """The number of rows."""
-        return len(self.tensors[0])
+        return self.tensors[0].shape[0]
 
     def select(self, value: object, rows: Tensor) -> Any:
         """Return the chosen rows of a tensor with N rows; anything else as it is."""
@@ -114,7 +114,7 @@ class Problem:
     @property
     def n(self) -> int:
         """The number of rows N."""
-        return len(self.inputs.tensors[0])
+        return self.inputs.tensors[0].shape[0]
 
     @property
     def n_baselines(self) -> int:
@@ -125,7 +125,7 @@ class Problem:
     def rows(self) -> Tensor:
         """All rows, LongTensor ``(N,)``."""
         first = self.inputs.tensors[0]
-        return torch.arange(len(first), device=first.device)
+        return torch.arange(first.shape[0], device=first.device)
 
     @property
     def input_name(self) -> str:

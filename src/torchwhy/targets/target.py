@@ -167,10 +167,10 @@ class Target:
         Raises:
             ValueError: a wrong number of rows, an index out of range, or no single score per row.
         """
-        m = len(rows)
+        m = rows.shape[0]
         if self.function is not None:
             return call_scorer(self.function, output, rows, with_rows=self.with_rows)
-        plain = isinstance(output, Tensor) and output.dim() > 0 and len(output) == m
+        plain = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == m
         out = output if plain else logits_per_row(output, m)
         if self.index is None:
             if out.numel() != m:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.backends import cudnn
+from torch.backends import cudnn, mha
 from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
@@ -31,6 +31,7 @@ from torchwhy.engine.torch_internals import (
 )
 
 What = str | Sequence[object]
+UNCHANGED = nullcontext()
 OURS = __name__.partition(".")[0]
 
 LARGE_BUFFER = 2**27  # bytes
@@ -125,15 +126,16 @@ class HeldModel:
         buffers: those of each module that has some.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
         recurrent: whether it has recurrent layers.
+        nests: whether it has encoders that may pack padded sequences into nested tensors, which no hook of a layer can use.
     """
 
-    __slots__ = ("buffers", "device", "mine", "noisy", "recurrent")
+    __slots__ = ("buffers", "device", "mine", "nests", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
-        self.recurrent = False
+        self.recurrent = self.nests = False
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
         seen: set[nn.Module] = set()
@@ -142,7 +144,8 @@ class HeldModel:
             for p in own_parameters(module).values():
                 if p is None:
                     continue
-                self.device = self.device or p.device
+                if self.device is None:
+                    self.device = p.device
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
@@ -151,6 +154,7 @@ class HeldModel:
             if own_buffers(module):
                 self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
+            self.nests = self.nests or isinstance(module, nn.TransformerEncoder)
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
@@ -214,23 +218,40 @@ def _without_cudnn() -> Iterator[None]:
 
 
 @contextmanager
+def without_nested_tensors() -> Iterator[None]:
+    """Let ``nn.TransformerEncoder`` run padded sequences as they are while open, in any thread; the last one out restores it.
+
+    Its fast path, which it takes where no parameter asks for a gradient, hands nested tensors to its layers.
+    """
+    with state.lock:
+        on = mha.get_fastpath_enabled() or id(mha) in state.held
+        mine = [_acquire(mha, mha.set_fastpath_enabled, False)] if on else []
+    try:
+        yield
+    finally:
+        _release_all(mine)
+
+
+@contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    is_usual = torch.get_default_device().type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
-    with mode, torch.no_grad(), freeze_parameters(model) as held, nullcontext() if is_usual else torch_defaults():
+    # an empty tensor tells the default device in less time than torch.get_default_device()
+    is_usual = torch.empty(0).device.type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
+    usual = UNCHANGED if is_usual else torch_defaults()
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
+    with mode, torch.no_grad(), freeze_parameters(model) as held, usual:
         yield held
 
 
 @contextmanager
 def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
     with mode, torch.enable_grad():
         if device.type != "cuda":
             yield
             return
-        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else nullcontext():
+        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else UNCHANGED:
             yield  # cuDNN has no backward pass of recurrent layers in eval mode
 
 
@@ -259,7 +280,7 @@ def compute_gradients(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
             "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
         )
-    ones = torch.ones_like(scores)  # no sum: it would be one operation more for rules that are at work
+    ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")
@@ -295,10 +316,12 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the model called them, so this is
     done by hooks on its nodes.
     """
-    waiting: list[Any] = [] if scores.grad_fn is None else [scores.grad_fn]
-    functions, seen = [], set(waiting)
+    waiting: list[torch.autograd.graph.Node | None] = [scores.grad_fn]
+    functions: list[type] = []
+    seen = {None, scores.grad_fn}
     while waiting:
-        node = waiting.pop()
+        if (node := waiting.pop()) is None:
+            continue
         if isinstance(node, BackwardCFunction):
             kind = function_of_node(node)
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
@@ -306,7 +329,7 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
         elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
-            if following is not None and following not in seen:
+            if following not in seen:
                 seen.add(following)
                 waiting.append(following)
     return functions
