@@ -130,8 +130,8 @@ def render_chat(tokenizer: TokenizerLike, messages: Sequence[Message], skip: Seq
         raise TypeError(f"prompt: a chat, and {type(tokenizer).__name__} has no chat template; give a text")
     contents = [check_message(m) for m in messages]
     marks = [f"zqx{i}xqz" for i in range(len(messages))]
-    text = _render(tokenizer, messages)
-    marked = _render(tokenizer, [{**m, "content": mark} for m, mark in zip(messages, marks)])
+    text = _render_messages(tokenizer, messages)
+    marked = _render_messages(tokenizer, [{**m, "content": mark} for m, mark in zip(messages, marks)])
     pieces, places = [], []
     for mark in marks:
         before, found, marked = marked.partition(mark)
@@ -152,7 +152,7 @@ def render_chat(tokenizer: TokenizerLike, messages: Sequence[Message], skip: Seq
     return PromptText(text, tuple(kept), special=False)
 
 
-def _render(tokenizer: TokenizerLike, messages: Sequence[Message]) -> str:
+def _render_messages(tokenizer: TokenizerLike, messages: Sequence[Message]) -> str:
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
 
 
