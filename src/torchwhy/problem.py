@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchwhy.engine.run.autograd import freeze_parameters
 from torchwhy.engine.run.runner import ModelRunner, Tally
-from torchwhy.engine.structure import Keywords, Model, Output, Tensors
+from torchwhy.engine.structure import Keywords, Model, Output, Structure, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
@@ -90,6 +90,7 @@ class Problem:
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
+        form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -109,6 +110,7 @@ class Problem:
     skip_below: bool = False
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
+    form: Structure | None = None
     sample: FeaturesOfSample | None = None
 
     @property
