@@ -7,10 +7,13 @@ Beside indices, callables and :class:`torchwhy.Neuron` there are targets with a 
 """
 
 from torchwhy.targets.of_classes import ClassTarget, Contrast, Entropy, LogProb, Probability
+from torchwhy.targets.of_pictures import Box, Region
+from torchwhy.targets.of_text import Similarity, Span
 from torchwhy.targets.score_target import ScoreTarget
 from torchwhy.targets.target import DerivedTarget, Neuron, Target, TargetLike, find_logits, logits_per_row
 
 __all__ = [
+    "Box",
     "ClassTarget",
     "Contrast",
     "DerivedTarget",
@@ -18,7 +21,10 @@ __all__ = [
     "LogProb",
     "Neuron",
     "Probability",
+    "Region",
     "ScoreTarget",
+    "Similarity",
+    "Span",
     "Target",
     "TargetLike",
     "find_logits",
