@@ -48,6 +48,9 @@ class Attribution(Settings):
             as a classifier's head, whose rounding would be the score's; sums are kept in float32. Maps of gradients follow
             each rectifier that rounding switches, and change far more than maps of scores.
         progress: show a bar.
+        check: try on the first rows whether further arguments with as many rows as the inputs follow them, and whether a row's
+            score depends on the rows beside it. That takes up to a few evaluations, which are not counted, once for a model
+            where the outcome follows from it; it changes no number.
     """
 
     layer: LayerLike | Sequence[LayerLike] | None = None
@@ -55,6 +58,7 @@ class Attribution(Settings):
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
     progress: bool = False
+    check: bool = True
 
     # facts about the method, for the tables of methods and for the checks
     multiplies_by_input: ClassVar[bool] = False
@@ -108,8 +112,9 @@ class Attribution(Settings):
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
-            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one; tensors
-                with N rows follow the rows.
+            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one:
+                :class:`torchwhy.Shared`, :class:`torchwhy.PerRow`, :class:`torchwhy.Ragged`, or anything else. Tensors with N
+                rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
 
         Returns:
             Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
