@@ -161,6 +161,7 @@ class Attribution(Settings):
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
+            rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
             names=names,
             feature_mask=None if problem.feature_mask is None else structure.restore(problem.feature_mask),
             whole_features=self.gives_whole_features,

@@ -32,7 +32,8 @@ def measure_ends(problem: Problem) -> ScoreEnds:
 
     scores, probabilities = problem.run.concatenated(problem.n, work)
     known = None if bool(probabilities.isnan().any()) else probabilities
-    return ScoreEnds(scores, base_scores(problem) if problem.baselines else None, known)
+    base = base_scores(problem) if problem.baselines else None
+    return ScoreEnds(scores, base, known, problem.tally.eps)
 
 
 def measure_ends_besides(problem: Problem) -> ScoreEnds:

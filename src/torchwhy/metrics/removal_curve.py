@@ -12,7 +12,7 @@ from torchwhy.engine.features.masks import FillFunction, evaluate_all
 from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
-from torchwhy.metrics.scoring import as_scores
+from torchwhy.metrics.scoring import ClassProbability, as_scores
 from torchwhy.problem import Problem
 
 Impute = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -61,7 +61,9 @@ def removal_curve(
         scores = evaluate_all(problem, masks, (0, different.shape[1]), fill=_as_fill(impute, masks)).T[:, back]
     fractions = different[:, back] / d.double()
     alike = bool((fractions == fractions[0]).all())
-    return Curve(fractions[0] if alike else fractions, as_scores(scores, problem))
+    xlabel = f"fraction of the input {'shown' if remove == 'rest' else 'replaced'}"
+    bounds = (0.0, 1.0) if isinstance(problem.target, ClassProbability) else None
+    return Curve(fractions[0] if alike else fractions, as_scores(scores, problem), xlabel, bounds)
 
 
 def _as_fill(impute: Impute | None, masks: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> FillFunction | None:
