@@ -104,6 +104,15 @@ def assignments_to_a_problem():
             yield place
 
 
+def draws_of_the_default_type():
+    """``torch.rand(...)``, ``torch.randn(...)`` and their kind, whose type is that of ``torch.set_default_dtype``."""
+    home = "engine/run/randomness.py"  # where the type is named
+    for place, node in nodes(ast.Attribute):
+        of_torch = isinstance(node.value, ast.Name) and node.value.id == "torch"
+        if of_torch and node.attr in ("rand", "randn", "normal") and not place.startswith(home):
+            yield place
+
+
 LIMITS = {
     nested_conditional_expressions: 0,
     lambdas_with_names: 0,
@@ -111,6 +120,7 @@ LIMITS = {
     long_files: 0,
     names_with_two_meanings: 0,
     assignments_to_a_problem: 0,
+    draws_of_the_default_type: 0,
 }
 
 

@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
+from torchwhy.engine.run import autograd
 from torchwhy.engine.run.autograd import freeze_parameters
 
 
@@ -161,6 +163,100 @@ def test_the_last_run_restores_the_buffers():
         assert net.seen == 5
     assert net.seen is seen
     assert seen == 0
+
+
+class WritesInPlace(nn.Module):
+    """A counter and a running mean, in eval mode too, on which its output depends."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros((), dtype=torch.double))
+        self.register_buffer("mean", torch.zeros(5, dtype=torch.double), persistent=False)
+        self.head = nn.Linear(5, 2).double()
+
+    def forward(self, x):
+        self.seen += 1
+        self.mean.mul_(0.9).add_(1)
+        return self.head(torch.tanh(x - self.mean) * self.seen)
+
+
+class PutsNewOnes(WritesInPlace):
+    def forward(self, x):
+        self.seen = self.seen + 1
+        self.mean = 0.9 * self.mean + 1
+        return self.head(torch.tanh(x - self.mean) * self.seen)
+
+
+class MakesOnes(WritesInPlace):
+    """A cache that is not there before the first call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("first", None)
+
+    def forward(self, x):
+        if self.first is None:
+            self.first = x.detach().mean(0)
+            self.register_buffer("count", torch.zeros(()))
+        self.count += 1
+        return self.head(torch.tanh(x - self.first) * self.count)
+
+
+class BatchStatistics(WritesInPlace):
+    """Batch norm as a function, which counts in eval mode: torch writes without a new version of the tensor."""
+
+    def forward(self, x):
+        torch.nn.functional.batch_norm(x.detach(), self.mean, torch.ones_like(self.mean), training=True)
+        return self.head(torch.tanh(x))
+
+
+def nested(net):
+    return nn.Sequential(nn.Identity(), nn.Sequential(net))
+
+
+WRITERS = [WritesInPlace, PutsNewOnes, MakesOnes, BatchStatistics, lambda: nested(WritesInPlace()),
+           lambda: torch.jit.script(WritesInPlace()), lambda: torch.jit.script(PutsNewOnes())]  # fmt: skip
+
+
+def values_of_buffers(net):
+    return {name: b.clone() for name, b in net.named_buffers()}
+
+
+@pytest.mark.filterwarnings("ignore:.*jit:FutureWarning")
+@pytest.mark.parametrize("make_net", WRITERS)
+@pytest.mark.parametrize(
+    "method",
+    [tw.Saliency, partial(tw.IntegratedGradients, batch_size=2), partial(tw.KernelSHAP, n_samples=30, generator=0)],
+)
+def test_buffers_written_in_eval_mode(method, make_net):
+    net, x = make_net().eval(), inputs("smooth")
+    before = values_of_buffers(net)
+    there = dict(net.named_buffers()) if not isinstance(net, torch.jit.ScriptModule) else {}
+    found = method(net).attribute(x, 1)
+    assert same(before, values_of_buffers(net))
+    assert all(there[name] is b for name, b in net.named_buffers() if there)
+    torch.testing.assert_close(method(net).attribute(x, 1), found)  # nothing was left that would change it
+
+
+@pytest.mark.parametrize("make_net", [WritesInPlace, PutsNewOnes, lambda: nested(WritesInPlace())])
+def test_no_call_of_the_model_depends_on_those_before(make_net):
+    net, x = make_net().eval(), inputs("smooth")
+    one, many = (tw.KernelSHAP(net, n_samples=30, generator=0, batch_size=b).attribute(x, 1) for b in (1, 1000))
+    torch.testing.assert_close(one, many)
+    z = (x - 1).requires_grad_()
+    (right,) = torch.autograd.grad(net.head(torch.tanh(z))[:, 1].sum(), z) if hasattr(net, "head") else (None,)
+    if right is not None:
+        torch.testing.assert_close(tw.Saliency(net, signed=True, batch_size=1).attribute(x, 1), right)
+
+
+def test_a_large_buffer_that_is_written_to_is_said(monkeypatch):
+    monkeypatch.setattr(autograd, "LARGE_BUFFER", 16)
+    net = WritesInPlace().eval()
+    with pytest.warns(
+        UserWarning, match="the model writes to its buffer 'mean' of '', which is too large to be put back"
+    ):
+        tw.Saliency(net).attribute(inputs("smooth"), 1)
+    assert net.seen == 0
 
 
 def test_several_targets_of_a_model_in_training_mode():

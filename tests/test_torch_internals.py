@@ -143,7 +143,7 @@ def test_a_module_has_its_own_parameters_and_buffers():
     assert list(internals.own_modules(net).values()) == [net[0], norm]
     keys = list(net.state_dict())
     other = torch.full((3,), 2.0)
-    internals.put_buffer(norm, "running_var", other)
+    internals.own_buffers(norm)["running_var"] = other
     assert norm.running_var is other
     assert list(net.state_dict()) == keys
 

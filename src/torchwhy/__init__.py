@@ -121,6 +121,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.explanation_rows import concat as concat
+    from torchwhy.samples.sample import Sample as Sample
+    from torchwhy.samples.text import Text as Text
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -143,6 +145,8 @@ _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
     "explanation_rows": ["concat"],
+    "samples.sample": ["Sample"],
+    "samples.text": ["Text"],
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],

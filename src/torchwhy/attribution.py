@@ -20,10 +20,11 @@ from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
+from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
 Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
 FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 
@@ -72,7 +73,7 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
@@ -100,8 +101,10 @@ class Attribution(Settings):
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
                 arguments). Rows are independent.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
-                dimensions), a callable that takes the model's whole output to ``(N,)``, :class:`torchwhy.Neuron`,
-                ``"predicted"`` (each row's largest output), or None if the model gives one number per row.
+                dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
+                the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
+                of these per row, :class:`torchwhy.Neuron`, ``"predicted"`` (each row's largest output), or None if the
+                model gives one number per row.
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
@@ -149,7 +152,7 @@ class Attribution(Settings):
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs,
+            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -162,8 +165,8 @@ class Attribution(Settings):
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=names,
-            feature_mask=None if problem.feature_mask is None else structure.restore(problem.feature_mask),
+            names=names if names is not None or problem.sample is None else problem.sample.names,
+            feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
             parameters=ModelHash(self.model),
@@ -202,9 +205,15 @@ class Attribution(Settings):
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
 
+    def _explained_features(self, problem: Problem, structure: Structure) -> Any:
+        """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
+        if problem.feature_mask is None or problem.sample is not None:
+            return None
+        return structure.restore(problem.feature_mask)
+
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
-        if self.gives_one_map:
+        if self.gives_one_map or inputs.kind == "sample":
             return SINGLE
         return inputs if self.layer is None else flatten(self.layer)[1]
 
@@ -241,7 +250,10 @@ def solve(
         if problem.tally.not_finite is not False:
             problem.tally.check_finite()
         values = checked_values(method, problem, result.attributions)
-        return replace(result, attributions=values, completeness_gap=gap, ends=ends), problem
+        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
+        if problem.sample is not None:
+            result = problem.sample.condense(result, mean=method.uses_feature_mask)
+        return result, problem
 
 
 def _adds_up(method: Attribution) -> bool:

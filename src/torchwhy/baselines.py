@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.images.filters import gaussian_blur
-from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
+from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
+from torchwhy.engine.run.rows import exact_tensor
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Noise(Random):
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, 1, ...)``, the same for all rows."""
-        return (torch.randn(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
+        return (draw_normal(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Uniform(Random):
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, N, ...)``, the same draws for all rows."""
-        u = torch.rand(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
+        u = draw_uniform(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
         flat = x.reshape(len(x), -1)
         low, high = (m.reshape(-1, *[1] * (x.dim() - 1)) for m in (flat.amin(1), flat.amax(1)))
         low = low if self.low is None else torch.full_like(low, self.low)
@@ -201,7 +202,7 @@ def resolve_baseline(
             f"baselines: expected a number, a tensor, one of {', '.join(NAMED)} or an object such as tw.Blur(); "
             f"got {type(baseline).__name__}"
         )
-    tensor = torch.as_tensor(baseline).to(x)
+    tensor = exact_tensor(baseline).to(x)
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError("baselines: NaN or infinite values")
     shape = (1,) * (x.dim() - tensor.dim()) + tuple(tensor.shape)

@@ -18,6 +18,7 @@ from torchwhy.engine.structure import Keywords, Model, Output, Tensors
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
+    from torchwhy.engine.samples import FeaturesOfSample
 
 
 class ScoreFunction(Protocol):
@@ -52,7 +53,7 @@ class ModelInputs:
     @property
     def n(self) -> int:
         """The number of rows."""
-        return len(self.tensors[0])
+        return self.tensors[0].shape[0]
 
     def select(self, value: object, rows: Tensor) -> Any:
         """Return the chosen rows of a tensor with N rows; anything else as it is."""
@@ -89,6 +90,7 @@ class Problem:
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
+        sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
     model: Model
@@ -107,11 +109,12 @@ class Problem:
     skip_below: bool = False
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
+    sample: FeaturesOfSample | None = None
 
     @property
     def n(self) -> int:
         """The number of rows N."""
-        return len(self.inputs.tensors[0])
+        return self.inputs.tensors[0].shape[0]
 
     @property
     def n_baselines(self) -> int:
@@ -122,7 +125,7 @@ class Problem:
     def rows(self) -> Tensor:
         """All rows, LongTensor ``(N,)``."""
         first = self.inputs.tensors[0]
-        return torch.arange(len(first), device=first.device)
+        return torch.arange(first.shape[0], device=first.device)
 
     @property
     def input_name(self) -> str:

@@ -56,13 +56,13 @@ class InnerFacts:
     def __init__(self, n: int) -> None:
         self.n = n
         self.sums: dict[str, list[Tensor]] = {}
-        self.calls = torch.zeros(n)
+        self.calls = torch.zeros(n, dtype=torch.float)
         self.details: Keywords = {}
 
     def add(self, rows: Tensor, result: Result) -> None:
         """Take in the result for rows ``(M,)``."""
         self.details = self.details or result.details
-        self.calls.index_add_(0, rows.cpu(), torch.ones(len(rows)))
+        self.calls.index_add_(0, rows.cpu(), torch.ones(len(rows), dtype=torch.float))
         gap = None if result.completeness_gap is None else (result.completeness_gap,)
         for name, tensors in (("completeness_gap", gap), ("standard_error", result.standard_error)):
             if tensors is None:

@@ -33,4 +33,4 @@ class ISCAM(ScoreCAM):
 
     def apply_mask(self, x: Tensor, mask: Tensor, sample: Tensor, noise: Tensor | float) -> Tensor:
         """Return masked pictures, scaled."""
-        return expand_like(((sample + 1) / self.n_steps).to(x.device), x) * x * mask
+        return expand_like((sample + 1).to(x) / self.n_steps, x) * x * mask

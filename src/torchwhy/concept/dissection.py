@@ -12,7 +12,7 @@ from torch import Tensor
 from torchwhy.analysis import Analysis
 from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 
 HISTOGRAM_BINS = 2**16
 AnnotatedImages = Iterable[tuple[Tensor, Mapping[str, Tensor | np.ndarray]]]
@@ -61,7 +61,7 @@ class NetworkDissection(Analysis):
     layer: LayerLike
     quantile: float = 0.005
 
-    @cpu_default_device()
+    @torch_defaults()
     def measure(self, data: AnnotatedImages) -> Dissection:
         """Go through ``data`` twice: for the thresholds, and for the overlaps.
 

@@ -22,7 +22,7 @@ from torchwhy.concept.image_parameters import (
 from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Model, Output
 from torchwhy.problem import Problem
@@ -112,7 +112,7 @@ class FeatureVisualization(Analysis):
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     generator: Seed = 0
 
-    @cpu_default_device()
+    @torch_defaults()
     def generate(self, target: int | tuple[int, ...] | Sequence[int | tuple[int, ...]]) -> Visualization:
         """Make an image for each target.
 
@@ -194,7 +194,7 @@ class DeepDream(Analysis):
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     generator: Seed = 0
 
-    @cpu_default_device()
+    @torch_defaults()
     def generate(self, images: Tensor) -> Tensor:
         """Dream on images ``(N, C, H, W)`` in [0, 1]; of the same shape.
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchwhy.engine.run.randomness import draw_normal, draw_uniform
+
 Parameterization = Literal["fourier", "pixel"]
 
 
@@ -19,7 +21,7 @@ def initial_parameters(
     n, *row = shape
     if kind == "fourier":
         row = [row[0], row[1], row[2] // 2 + 1, 2]
-    drawn = torch.randn(row, generator=generator, dtype=torch.double) * spread
+    drawn = draw_normal(*row, generator=generator, dtype=torch.double) * spread
     return drawn.to(like).expand(n, *row).clone()
 
 
@@ -55,7 +57,7 @@ class Jitter:
         """Return ``images`` ``(N, C, H, W)``, transformed, the edges reflected."""
         if not (self.shift or self.degrees or self.zoom):
             return images
-        dx, dy, turn, zoom = (2 * torch.rand(4, generator=self.generator, dtype=torch.double) - 1).unbind()
+        dx, dy, turn, zoom = (2 * draw_uniform(4, generator=self.generator, dtype=torch.double) - 1).unbind()
         angle, size = torch.deg2rad(turn * self.degrees), 1 + zoom * self.zoom
         h, w = images.shape[2:]
         c, s = size * angle.cos(), size * angle.sin()

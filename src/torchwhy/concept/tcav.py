@@ -16,7 +16,7 @@ from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
 from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
@@ -87,7 +87,7 @@ class TCAV(Attribution):
     layer_role: ClassVar[LayerRole] = "read"
     paper: ClassVar[str] = "arXiv:1711.11279"
 
-    @cpu_default_device()
+    @torch_defaults()
     def fit(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs] | None = None) -> TCAV:
         """Learn the concepts' vectors.
 
@@ -119,7 +119,7 @@ class TCAV(Attribution):
         self.concepts = tuple(concepts)
         return self
 
-    @cpu_default_device()
+    @torch_defaults()
     def score(
         self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None
     ) -> dict[str, ConceptScore] | dict[str, dict[str, ConceptScore]]:

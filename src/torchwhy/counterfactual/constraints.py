@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchwhy.engine.run.rows import exact_tensor
+
 BoundLike = bool | float | Tensor | Sequence[float | Tensor]
 
 
@@ -123,7 +125,7 @@ def _broadcast_constraint(value: BoundLike, tensors: Sequence[Tensor], name: str
     values = value if len(tensors) > 1 and isinstance(value, (tuple, list)) else [value] * len(tensors)
     parts = []
     for v, t in zip(values, tensors):
-        v = torch.as_tensor(v, device=t.device)
+        v = exact_tensor(v, t.device)
         try:
             parts.append(v.expand_as(t).flatten(1) if v.dim() == t.dim() else v.expand(t.shape[1:]).flatten()[None])
         except RuntimeError:

@@ -13,8 +13,8 @@ from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
-from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.engine.run.randomness import Seed
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.randomness import Seed, draw_normal
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
@@ -94,7 +94,7 @@ class Counterfactual(Attribution):
 
     paper: ClassVar[str] = "arXiv:1711.00399"
 
-    @cpu_default_device()
+    @torch_defaults()
     def generate(self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None) -> Found:
         """Find counterfactuals of each row.
 
@@ -171,7 +171,7 @@ class Counterfactual(Attribution):
         """Return the rows; of diverse ones a step away from them, each in a direction of its own, the same for all rows."""
         if self.n_diverse == 1:
             return search.x
-        draws = torch.randn(self.n_diverse, search.x.shape[1], generator=problem.generator, dtype=torch.double)
+        draws = draw_normal(self.n_diverse, search.x.shape[1], generator=problem.generator, dtype=torch.double)
         draws = draws.to(search.x).repeat(problem.n, 1)
         return search.moved(search.x, draws, torch.arange(len(draws), device=draws.device), self.step_size)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NoReturn, Protocol
 
 import torch
@@ -19,9 +20,11 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
-from torchwhy.engine.structure import Model, Structure, flatten
+from torchwhy.engine.samples import ask_about
+from torchwhy.engine.structure import Model, Output, Structure, flatten
 from torchwhy.problem import ModelInputs, Problem
-from torchwhy.targets import Neuron, Target, TargetLike, logits_per_row
+from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
+from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row
 
 LayerRole = Literal["input", "read", "own"]
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -123,6 +126,10 @@ def prepare_for(
     Raises:
         TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
     """
+    if hasattr(inputs, "masked"):  # a sample
+        _refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=additional_forward_args)
+        asked = ask_about(asker, inputs, target)
+        return prepare_for(*asked[:-1], parent).replace(sample=asked.features)
     if baselines is not None and not asker.uses_baselines:
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
@@ -141,7 +148,7 @@ def prepare_for(
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
     layers = _named_layers(model, asker) if needs_layer else ()
-    runs = isinstance(target, (str, Neuron))  # targets that are found by running the model
+    runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     problem = Problem(
@@ -165,6 +172,18 @@ def prepare_for(
         return problem
 
 
+def _refuse_besides_sample(**given: object) -> None:
+    """Refuse what a sample knows by itself.
+
+    Raises:
+        TypeError: it is given besides.
+    """
+    for name, value in given.items():
+        if value is not None:
+            name = "additional_forward_args" if name == "arguments" else name
+            raise TypeError(f"{name}: the sample has its own; leave them out, or give them to the sample")
+
+
 def _check_held(held: HeldModel, device: torch.device) -> None:
     """Refuse a model on another device than the inputs', and warn of one in training mode."""
     if held.device not in (None, device):
@@ -176,7 +195,7 @@ def _resolve_by_running(
     problem: Problem, asker: Asker, target: TargetLike, layers: tuple[ResolvedLayer | None, ...]
 ) -> Problem:
     """Return the problem with its target and layers, where it takes the model's run to know them."""
-    if isinstance(target, (str, Neuron)):
+    if found_by_running(target):
         problem = with_target(problem, target)
     if None in layers:
         auto = last_grid_layer(problem, input=asker.attribute_to_layer_input)
@@ -235,29 +254,25 @@ def with_target(problem: Problem, target: TargetLike) -> Problem:
         problem = problem.replace(neuron=neuron)
         with torch.no_grad():  # one row, to its end: does the layer run once?
             record_activations(problem.run.first_row, [neuron], stop=False)
-    if isinstance(target, str):
-        target = _predicted_classes(problem, target)
+    if needs_outputs(target):
+        target = fill_in_predicted(target, partial(_read_outputs, problem))
     return problem.replace(target=Target.parse(target, problem.n, problem.inputs.tensors[0].device))
-
-
-def _predicted_classes(problem: Problem, target: str) -> list[int]:
-    """Return the largest output of each row."""
-    if target != "predicted":
-        raise ValueError(f"target={target!r}: the only word is 'predicted'")
-    with torch.no_grad():
-        out = all_outputs(problem)
-    if out.dim() != 2:
-        raise ValueError(f"target='predicted' needs an output (N, classes), this one has shape {tuple(out.shape)}")
-    return out.argmax(1).tolist()
 
 
 def all_outputs(problem: Problem) -> Tensor:
     """Return the model's outputs ``(N, ...)`` for what is explained."""
+    return _read_outputs(problem, lambda output, rows: logits_per_row(output, len(rows)))
 
-    def outputs(a: int, b: int) -> Tensor:
-        return logits_per_row(problem.run.outputs([t[a:b] for t in problem.x], problem.rows[a:b]), b - a)
 
-    return problem.run.concatenated(problem.n, outputs)
+def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) -> Tensor:
+    """Return what ``read(output, rows)`` finds in the model's outputs for what is explained, for all rows."""
+
+    def work(a: int, b: int) -> Tensor:
+        rows = problem.rows[a:b]
+        return read(problem.run.outputs([t[a:b] for t in problem.x], rows), rows)
+
+    with torch.no_grad():
+        return problem.run.concatenated(problem.n, work)
 
 
 def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:

@@ -6,8 +6,8 @@
 * ``held_here``: the models that this thread holds already, so that a run within a run does not walk their modules again.
 * ``rules``: the rules (:class:`torchwhy.engine.rules.mode.RuleMode`) that replace backward passes on this thread. Rules do not
   nest, and the engine asks whether any are active.
-* ``callers_device``: the caller's default device, while ours is the CPU. A context variable, as threads and asynchronous
-  tasks each have their own.
+* ``callers_state``: the caller's default device and autocast, which are switched off for what a method computes and on for
+  the model. A context variable, as threads and asynchronous tasks each have their own.
 * ``auto_layers`` and ``layouts``: which layer ``layer="auto"`` is, and how a layer's tokens lie on a picture. Found by running
   the model; the outcome follows from the model and the shapes, so that remembering it changes no number. Weak keys: they
   keep no model alive.
@@ -22,7 +22,6 @@ from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 
 lock = threading.Lock()
@@ -45,6 +44,6 @@ class _ActiveRules(threading.local):
 
 held_here = _HeldHere()
 rules = _ActiveRules()
-callers_device: ContextVar[torch.device | None] = ContextVar("callers_device", default=None)
+callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 auto_layers: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
 layouts: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()

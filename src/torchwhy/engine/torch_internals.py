@@ -49,8 +49,9 @@ def _always() -> bool:
 
 # Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.
 backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
-# The parameters and the modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
+# The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 # The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
 function_of_node: Callable[[object], type] = attrgetter("_forward_cls")
@@ -82,11 +83,6 @@ def makes_new_memory(operation: torch._ops.OpOverload) -> bool:
 def saved_input(node: torch.autograd.graph.Node) -> Tensor:
     """Return the input that a node of the graph keeps for its backward pass; those of batch and instance norm have one."""
     return node._saved_input  # type: ignore[attr-defined]
-
-
-def put_buffer(module: nn.Module, name: str, buffer: Tensor) -> None:
-    """Let a buffer that the module has be this tensor: persistent or not, as it was."""
-    module._buffers[name] = buffer
 
 
 @cache

@@ -136,7 +136,7 @@ def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multi
 def _add_finished_line(problem: Problem, line: AdaptiveLine, total: Sequence[Tensor], multiply: bool) -> None:
     """Add a finished line's integral to its row of ``total``."""
     line.close(0)
-    path = StraightPath(problem, torch.zeros(1), torch.full((1,), line.baseline))
+    path = StraightPath(problem, torch.zeros(1, dtype=torch.double), torch.full((1,), line.baseline))
     velocity = path.velocity(problem.rows[line.row : line.row + 1], torch.zeros(1, dtype=torch.long))
     for t, d, v in zip(total, line.done or (), velocity):
         t[line.row] += (d * v[0] if multiply else d) / problem.n_baselines

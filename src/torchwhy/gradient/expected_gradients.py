@@ -8,7 +8,7 @@ import torch
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.run.randomness import Draws, Seed
+from torchwhy.engine.run.randomness import Draws, Seed, draw_uniform
 from torchwhy.gradient.paths import StraightPath
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -47,7 +47,7 @@ class ExpectedGradients(Attribution):
 
     def _attribute(self, problem: Problem) -> Result:
         m = self.n_samples
-        alphas = torch.rand(m, generator=problem.generator, dtype=torch.double)
+        alphas = draw_uniform(m, generator=problem.generator, dtype=torch.double)
         drawn = torch.randint(problem.n_baselines, (m,), generator=problem.generator)
         path, sums = StraightPath(problem, alphas, drawn, self.noise(problem)), RunningMoments(problem.n, square=True)
         for c in problem.run.evaluate_points(m, path.point):

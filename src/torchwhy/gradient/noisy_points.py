@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.randomness import normal_draws
-from torchwhy.engine.run.rows import expand_like, index_rows
+from torchwhy.engine.run.rows import exact_tensor, expand_like, index_rows
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 
@@ -36,7 +36,7 @@ class NoisyPoints:
             self.sigmas = [noise_level * _range_of_rows(x) for x in problem.x]
         else:
             given = stdev_per_tensor(stdevs, problem.x)
-            self.sigmas = [torch.as_tensor(s).to(x).reshape(1) for s, x in zip(given, problem.x)]
+            self.sigmas = [exact_tensor(s).to(x).reshape(1) for s, x in zip(given, problem.x)]
         self.noise = [normal_draws(x, problem.generator) for x in problem.x]
 
     def point(self, rows: Tensor, k: Tensor) -> Tensors:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.randomness import Draws, draw_normal, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.metrics.correlation import pearson
 from torchwhy.metrics.curve import Curve
@@ -36,7 +36,7 @@ MIN_SET_TO_OVERSAMPLE = 10  # features of a set whose attribution is about norma
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392", sum_channels=False)
-@cpu_default_device()
+@torch_defaults()
 def infidelity(
     model: ModelLike,
     inputs: Inputs,
@@ -82,7 +82,7 @@ def infidelity(
     shapes = [x.shape[1:] for x in problem.x]
 
     def noise(count: int, g: torch.Generator) -> Tensor:
-        return stdev * torch.randn(count, sum(s.numel() for s in shapes), generator=g, device=g.device)
+        return stdev * draw_normal(count, sum(s.numel() for s in shapes), generator=g)
 
     def perturbations(count: int, g: torch.Generator) -> Tensor:
         given = perturb(count, g) if perturb is not None else ()
@@ -103,7 +103,7 @@ def infidelity(
 
 
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:2005.00631")
-@cpu_default_device()
+@torch_defaults()
 def faithfulness_correlation(
     model: ModelLike,
     inputs: Inputs,
@@ -146,7 +146,7 @@ def faithfulness_correlation(
 
 
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1711.06104")
-@cpu_default_device()
+@torch_defaults()
 def sensitivity_n(
     model: ModelLike,
     inputs: Inputs,
@@ -172,8 +172,8 @@ def sensitivity_n(
     problem = problem_of(model, inputs, target, **options)
     by_feature = _shared_features(problem, attributions, options)
     if sizes is None:
-        largest = torch.tensor(max(2.0, 0.8 * by_feature.d)).log10().item()
-        sizes = torch.logspace(0, largest, 10).round().int().unique().tolist()
+        largest = math.log10(max(2.0, 0.8 * by_feature.d))
+        sizes = torch.logspace(0, largest, 10, dtype=torch.double).round().int().unique().tolist()
     if len(sizes) < 2 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"sizes={list(sizes)!r}: expected at least two ascending sizes")
     scores = _set_correlations(problem, by_feature, sizes, n_samples, name="sizes")
@@ -182,7 +182,7 @@ def sensitivity_n(
 
 
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1806.07538")
-@cpu_default_device()
+@torch_defaults()
 def faithfulness_estimate(
     model: ModelLike,
     inputs: Inputs,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, measure_completeness_gap
 from torchwhy.engine.features.masks import evaluate_all
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.rows import exact_tensor
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_of, to_features
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1703.01365", sum_channels=False)
-@cpu_default_device()
+@torch_defaults()
 def completeness_gap(
     model: ModelLike,
     inputs: Inputs,
@@ -53,7 +54,7 @@ def completeness_gap(
 
 
 @metric(higher_is_better=False, range=(0, 1), paper="arXiv:2007.07584")
-@cpu_default_device()
+@torch_defaults()
 def non_sensitivity(
     model: ModelLike,
     inputs: Inputs,
@@ -89,7 +90,7 @@ def non_sensitivity(
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1711.00867")
-@cpu_default_device()
+@torch_defaults()
 def input_invariance(
     method: Attribution, inputs: Inputs, target: TargetLike = None, *, shift: float | Tensor = 1.0, **data: Unpack[Data]
 ) -> Tensor:
@@ -108,7 +109,7 @@ def input_invariance(
     method, data = make_deterministic(method, inputs, data)
     other, aim = copy_method(method, target)
     tensors = make_problem(method, inputs, target, 0, data).x
-    s = torch.as_tensor(shift, dtype=None if isinstance(shift, Tensor) else torch.double, device=tensors[0].device)
+    s = exact_tensor(shift, tensors[0].device)
     sizes = [(s.shape, (1,) * (s.dim() - x.dim()) + x[:1].shape) for x in tensors]
     if any(s.dim() > len(row) or any(a not in (1, b) for a, b in zip(own[::-1], row[::-1])) for own, row in sizes):
         raise ValueError(f"shift: shape {tuple(s.shape)} does not broadcast to a row of each input")

@@ -10,13 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, flatten_attributions
 
 
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1810.06583")
-@cpu_default_device()
+@torch_defaults()
 def sparseness(attributions: AttributionsLike) -> Tensor:
     r"""Compute the Gini index of the absolute attributions, (N,): 0 where all are equal, near 1 where one has everything.
 
@@ -34,7 +34,7 @@ def sparseness(attributions: AttributionsLike) -> Tensor:
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2005.00631")
-@cpu_default_device()
+@torch_defaults()
 def complexity(attributions: AttributionsLike) -> Tensor:
     r"""Compute the entropy of the shares of the absolute attributions, (N,), in nats: 0 for one feature, ln d for d equal ones.
 
@@ -48,7 +48,7 @@ def complexity(attributions: AttributionsLike) -> Tensor:
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2007.07584")
-@cpu_default_device()
+@torch_defaults()
 def effective_complexity(attributions: AttributionsLike, *, epsilon: float = 0.01) -> Tensor:
     """Count the features with an absolute attribution above ``epsilon`` times the row's largest, (N,).
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.features.numbering import Features, number_features
+from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.engine.structure import flatten
 from torchwhy.explanation import Explanation
 from torchwhy.problem import Problem
@@ -70,7 +71,7 @@ class FeatureScores:
     def ranks(self, generator: torch.Generator) -> Tensor:
         """Return ranks (N, d): 0 for the feature with the largest value, 1 for the next, ...; ties in a random order."""
         # by a number for each feature, whatever others there are: a row of few is not shuffled by the company it is in
-        shuffle = torch.rand(self.d, generator=generator, dtype=torch.double).argsort().to(self.values.device)
+        shuffle = draw_uniform(self.d, generator=generator, dtype=torch.double).argsort().to(self.values.device)
         missing = torch.arange(self.d, device=self.values.device) >= self.features.count[:, None]
         values = self.values.masked_fill(missing, -torch.inf)[:, shuffle]
         order = shuffle[values.argsort(dim=1, descending=True, stable=True)]

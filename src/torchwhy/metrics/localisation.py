@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.metrics.correlation import average_ranks
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import tensors_of
@@ -23,7 +23,7 @@ Sign = Literal["positive", "absolute"]
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1608.00507", is_binary=True)
-@cpu_default_device()
+@torch_defaults()
 def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0, sign: Sign = "positive") -> Tensor:
     """Return 1 where the largest attribution lies on the mask, else 0, (N,).
 
@@ -51,7 +51,7 @@ def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0,
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2003.07258")
-@cpu_default_device()
+@torch_defaults()
 def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
     r"""Compute the share of the map that lies on the mask: :math:`\sum_{u \in M} a_{nu} / \sum_u a_{nu}`, (N,).
 
@@ -64,7 +64,7 @@ def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1910.01279")
-@cpu_default_device()
+@torch_defaults()
 def energy_pointing_game(attributions: Tensor, mask: Tensor) -> Tensor:
     """Compute the share of the positive part of the map on the mask, (N,): :func:`relevance_mass` with ``sign="positive"``.
 
@@ -74,7 +74,7 @@ def energy_pointing_game(attributions: Tensor, mask: Tensor) -> Tensor:
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2003.07258")
-@cpu_default_device()
+@torch_defaults()
 def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
     r"""Compute the share of the \|M\| largest attributions that lie on the mask, \|M\| being its size, (N,).
 
@@ -87,7 +87,7 @@ def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2104.14995")
-@cpu_default_device()
+@torch_defaults()
 def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign: Sign = "positive") -> Tensor:
     """Compute the share of the k largest attributions that lie on the mask, (N,); ties as for :func:`relevance_rank`.
 
@@ -102,7 +102,7 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="doi:10.1016/j.patrec.2005.10.010")
-@cpu_default_device()
+@torch_defaults()
 def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tensor:
     """Compute the chance that a pixel on the mask has a larger attribution than one off it, ties counting half, (N,).
 
@@ -120,7 +120,7 @@ def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tenso
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1512.04150")
-@cpu_default_device()
+@torch_defaults()
 def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sign = "positive") -> Tensor:
     """Compute the intersection over union of the mask and the pixels above ``threshold`` times the row's largest, (N,).
 

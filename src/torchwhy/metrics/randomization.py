@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution, Inputs
-from torchwhy.engine.run.device import cpu_default_device
-from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.randomness import Seed, draw_normal, make_generator
 from torchwhy.metrics.correlation import rank_similarity
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @metric(higher_is_better=False, range=(-1, 1), paper="arXiv:1810.03292")
-@cpu_default_device()
+@torch_defaults()
 def model_randomization(
     method: Attribution,
     inputs: Inputs,
@@ -87,7 +87,7 @@ def model_randomization(
 
 
 @metric(higher_is_better=False, range=(-1, 1), paper="arXiv:1912.09818")
-@cpu_default_device()
+@torch_defaults()
 def random_logit(
     method: Attribution,
     inputs: Inputs,
@@ -132,7 +132,7 @@ def randomize(module: nn.Module, generator: torch.Generator) -> None:
     with torch.no_grad():
         for p in module.parameters():
             if p.is_floating_point():
-                noise = torch.randn(p.shape, generator=generator).to(p)
+                noise = draw_normal(*p.shape, generator=generator).to(p)
                 p.copy_(p.mean() + noise * p.std(correction=0))
 
 

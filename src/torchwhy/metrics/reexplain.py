@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.baselines import is_fixed
-from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draws_per_block
+from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.metrics.features_of_attributions import flatten_attributions
@@ -141,7 +141,7 @@ def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
 
     def draws(shape: torch.Size) -> Draws:
         def draw(count: int, g: torch.Generator) -> Tensor:
-            return radius * (2 * torch.rand(count, *shape, generator=g, device=g.device) - 1)
+            return radius * (2 * draw_uniform(count, *shape, generator=g) - 1)
 
         return Draws(draw, problem.generator, draws_per_block(shape.numel()), problem.x[0].device)
 

@@ -18,7 +18,7 @@ from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.curve import Curve, check_fractions
@@ -35,7 +35,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
 @metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
-@cpu_default_device()
+@torch_defaults()
 def deletion(
     model: ModelLike,
     inputs: Inputs,
@@ -69,7 +69,7 @@ def deletion(
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
-@cpu_default_device()
+@torch_defaults()
 def insertion(
     model: ModelLike,
     inputs: Inputs,
@@ -91,7 +91,7 @@ def insertion(
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:2003.08747")
-@cpu_default_device()
+@torch_defaults()
 def irof(
     model: ModelLike,
     inputs: Inputs,
@@ -129,7 +129,7 @@ def irof(
     uses_baselines=False,
     flipped_by=("remove", "bottom"),
 )
-@cpu_default_device()
+@torch_defaults()
 def road(
     model: ModelLike,
     inputs: Inputs,
@@ -179,7 +179,7 @@ def road(
 
 
 @metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1911.03429")
-@cpu_default_device()
+@torch_defaults()
 def sufficiency(
     model: ModelLike,
     inputs: Inputs,
@@ -204,7 +204,7 @@ def sufficiency(
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1911.03429")
-@cpu_default_device()
+@torch_defaults()
 def comprehensiveness(
     model: ModelLike,
     inputs: Inputs,
@@ -225,7 +225,7 @@ def comprehensiveness(
 
 
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1909.03012")
-@cpu_default_device()
+@torch_defaults()
 def monotonicity(
     model: ModelLike,
     inputs: Inputs,
@@ -251,7 +251,7 @@ def monotonicity(
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1710.11063")
-@cpu_default_device()
+@torch_defaults()
 def average_drop(
     model: ModelLike,
     inputs: Inputs,
@@ -279,7 +279,7 @@ def average_drop(
 
 
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1710.11063", is_binary=True)
-@cpu_default_device()
+@torch_defaults()
 def average_increase(
     model: ModelLike,
     inputs: Inputs,

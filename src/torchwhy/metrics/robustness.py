@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.engine.structure import Tensors
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392")
-@cpu_default_device()
+@torch_defaults()
 def sensitivity_max(
     method: Attribution,
     inputs: Inputs,
@@ -67,7 +67,7 @@ def sensitivity_max(
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392")
-@cpu_default_device()
+@torch_defaults()
 def sensitivity_avg(
     method: Attribution,
     inputs: Inputs,
@@ -84,7 +84,7 @@ def sensitivity_avg(
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1806.08049")
-@cpu_default_device()
+@torch_defaults()
 def local_lipschitz(
     method: Attribution,
     inputs: Inputs,
@@ -107,7 +107,7 @@ def local_lipschitz(
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1706.07979")
-@cpu_default_device()
+@torch_defaults()
 def continuity(
     method: Attribution,
     inputs: Inputs,
@@ -151,7 +151,7 @@ def continuity(
 
 
 @metric(higher_is_better=False, range=(0, 2), paper="arXiv:1710.10547")
-@cpu_default_device()
+@torch_defaults()
 def explanation_attack(
     method: Attribution,
     inputs: Inputs,

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.randomness import draw_uniform
 
 __all__ = ["SHAPES", "TEXTURES", "ShapesBatch", "shapes"]
 
@@ -42,7 +43,7 @@ class ShapesBatch(NamedTuple):
     texture: Tensor
 
 
-@cpu_default_device()
+@torch_defaults()
 def shapes(n: int, size: int = 64, seed: int = 0, label: str = "shape", without: str | None = None) -> ShapesBatch:
     r"""Draw random shapes on photos, with the pixels of the target and of the distractor.
 
@@ -77,7 +78,7 @@ def shapes(n: int, size: int = 64, seed: int = 0, label: str = "shape", without:
     if without not in (None, "target", "distractor"):
         raise ValueError(f"without: None, 'target' or 'distractor', got {without!r}")
     # One row of random numbers per image, all drawn here: what an image shows does not depend on the others.
-    draws = torch.rand(n, _Scene.draws, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    draws = draw_uniform(n, _Scene.draws, generator=torch.Generator().manual_seed(seed))
     parts = [_render(_Scene(rows), size, label, without) for rows in draws.split(_CHUNK)]
     return ShapesBatch(*(torch.cat(field) for field in zip(*parts)))
 

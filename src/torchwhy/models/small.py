@@ -115,8 +115,8 @@ class ShapesViT(nn.Module):
         self.stem = nn.Sequential()
         for c_in, c_out in pairwise(channels):
             self.stem.extend([nn.Conv2d(c_in, c_out, 3, 2, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()])
-        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.pos_embed = nn.Parameter(torch.randn(1, 65, width) * 0.02)
+        self.cls_token = nn.Parameter(nn.init.normal_(torch.empty(1, 1, width), std=0.02))
+        self.pos_embed = nn.Parameter(nn.init.normal_(torch.empty(1, 65, width), std=0.02))
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.models.seeding import seeded
 
 __all__ = ["Tabular", "breast_cancer", "digits"]
@@ -36,7 +36,7 @@ class Tabular(NamedTuple):
     classes: tuple[str, ...]
 
 
-@cpu_default_device()
+@torch_defaults()
 def digits() -> Tabular:
     """Return hand-written digits ``(N, 1, 8, 8)`` in [0, 1], and a convolutional network, 98 % right on the test rows.
 
@@ -45,7 +45,7 @@ def digits() -> Tabular:
     return _copy_of(_digits)
 
 
-@cpu_default_device()
+@torch_defaults()
 def breast_cancer() -> Tabular:
     """Return thirty measurements of a tumour, malignant or benign, and an MLP (30-32-16-2), 96 % right on the test rows.
 

@@ -75,7 +75,7 @@ class ExtremalPerturbation(Attribution):
         if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point():
             raise ValueError(f"inputs: expected one tensor (N, C, H, W), got {[tuple(t.shape) for t in problem.x]}")
         if self.contrastive:
-            problem = problem.replace(target=Contrast(problem.target))
+            problem = problem.replace(target=LeadOverOthers(problem.target))
         masks = SmoothMasks(x.shape[2:], self.step, self.sigma, x)
         search = MaskSearch.begin(problem, masks, self._levels(problem), self.areas, self.reward)
         p = x.new_full((len(search.rows), *masks.grid), FIRST_LEVEL[self.reward])
@@ -93,7 +93,7 @@ class ExtremalPerturbation(Attribution):
         x = problem.x[0]
         if self.max_blur is None:
             return torch.stack([x, index_rows(problem.baselines[0].mean(0), problem.rows)], 1)
-        widths = torch.linspace(0, self.max_blur, LEVELS).tolist()
+        widths = torch.linspace(0, self.max_blur, LEVELS, dtype=torch.double).tolist()
         return torch.stack([gaussian_blur(x, x.new_full((len(x),), w)) for w in widths], 1)
 
     def _check_settings(self) -> None:
@@ -169,7 +169,7 @@ class MaskSearch:
 
 
 @dataclass
-class Contrast(DerivedTarget):
+class LeadOverOthers(DerivedTarget):
     """A target that is an index, minus the largest of the other outputs."""
 
     def select(self, output: Output, rows: Tensor) -> Tensor:

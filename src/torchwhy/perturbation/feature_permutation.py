@@ -11,7 +11,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import score_drops
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.features.statistics import RunningMean
-from torchwhy.engine.run.randomness import Draws, Seed, draws_per_block
+from torchwhy.engine.run.randomness import Draws, Seed, draw_uniform, draws_per_block
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -71,6 +71,6 @@ def row_orders(generator: torch.Generator, n: int) -> Draws:
     """Return random permutations of n rows by number: ``(M, n)``."""
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(count, n, generator=generator).argsort(1)
+        return draw_uniform(count, n, generator=generator).argsort(1)
 
     return Draws(draw, generator, draws_per_block(n))

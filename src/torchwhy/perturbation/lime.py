@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.features.numbering import Features
+from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.engine.run.warn import warn
 from torchwhy.perturbation.linear_fit import LinearFit, fit_chosen, fit_lasso, fit_ridge
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
@@ -88,7 +89,7 @@ class LIME(SampledFeatureMethod):
 
     def _draw(self, start: int, stop: int, d: int, generator: torch.Generator) -> Tensor:
         """Return samples ``start`` to ``stop - 1`` as masks ``(m, d)``: coin flips, but for the first, the input itself."""
-        flips = torch.rand(stop - max(start, 1), d, generator=generator) < self.keep_probability
+        flips = draw_uniform(stop - max(start, 1), d, generator=generator) < self.keep_probability
         return flips if start else torch.cat([torch.ones(1, d, dtype=torch.bool), flips])
 
     def _fit(self, z: Tensor, s: Tensor) -> LinearFit:

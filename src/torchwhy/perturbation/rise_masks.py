@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.randomness import Draws, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
@@ -39,7 +39,7 @@ class RandomGridMasks:
         self.shape = self.problem.x[0].shape[2:]
         number, dims = self.cells ** len(self.shape), len(self.shape)
         each = int(MOST_KNOTS ** (1 / dims) + 1e-9)
-        self.knots = [torch.linspace(0, n - 1, min(each, n)).round().long() for n in self.shape]
+        self.knots = [torch.linspace(0, n - 1, min(each, n), dtype=torch.float).round().long() for n in self.shape]
         self.chances = _uniform_draws(number, self.problem.generator, draws_per_block(number))
         self.shifts = _uniform_draws(dims, self.problem.generator, draws_per_block(number))
 
@@ -47,7 +47,7 @@ class RandomGridMasks:
         """Return the masks with these numbers ``(M,)``."""
         chance = self.chances[index // self.unit]
         chance = torch.where((index % self.unit == 1)[:, None], 1 - chance, chance)
-        on = (chance < self.p).to(torch.get_default_dtype()).view(-1, *[self.cells] * len(self.shape))
+        on = (chance < self.p).float().view(-1, *[self.cells] * len(self.shape))
         return enlarge_grids(to_device(on, device), to_device(self.shifts[index // self.unit], device), self.shape)
 
     def for_rows(self, index: Tensor, rows: Tensor) -> Tensors:
@@ -78,7 +78,7 @@ class RandomGridMasks:
         """Return along one side of n elements their covariance with the knots ``(n, knots)`` and their variance ``(n,)``."""
         cell = -(-n // self.cells)
         near, own = like.new_zeros(n, len(knots)), like.new_zeros(n)
-        for start in torch.arange(cell).split(max(1, MOST_WEIGHTS // (n * self.cells))):
+        for start in torch.arange(cell, dtype=torch.float).split(max(1, MOST_WEIGHTS // (n * self.cells))):
             weights = line_weights(n, self.cells, start[:, None]).to(like)
             near += torch.einsum("sng,smg->nm", weights, weights[:, knots])
             own += weights.square().sum((0, 2))
@@ -89,7 +89,7 @@ def _uniform_draws(size: int, generator: torch.Generator, per_block: int) -> Dra
     """Return uniform draws ``(M, size)`` in [0, 1] by number."""
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(count, size, generator=generator)
+        return draw_uniform(count, size, generator=generator)
 
     return Draws(draw, generator, per_block)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.rows import expand_like
 
 
-@cpu_default_device()
+@torch_defaults()
 def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, sigma: float = 1.0) -> Tensor:
     """Return a feature mask of SLIC superpixels, ``(N, 1, H, W)``, for images ``(N, 1 or 3, H, W)`` in any range of values.
 

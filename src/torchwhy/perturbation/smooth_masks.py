@@ -45,7 +45,7 @@ class SmoothMasks:
     def area_error(m: Tensor, areas: Tensor) -> Tensor:
         """Return how far the sorted pixels of each mask are from 1 for a share of them and 0 for the rest, ``(M,)``."""
         pixels = m.flatten(1).sort(1).values
-        place = torch.arange(pixels.shape[1], device=m.device) + 0.5
+        place = torch.arange(pixels.shape[1], device=m.device, dtype=torch.float) + 0.5
         ones = (place[None] >= (1 - areas[:, None]) * pixels.shape[1]).to(m)
         return (pixels - ones).square().mean(1)
 

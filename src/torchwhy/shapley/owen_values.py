@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.shapley.shapley_sampling import ShapleySampling
 
 
@@ -36,8 +37,8 @@ class OwenValues(ShapleySampling):
         group = torch.as_tensor(self.groups).cpu()
         if len(group) != d:
             raise ValueError(f"groups: expected one integer for each of {d} features, got {len(group)}")
-        turn = torch.rand(count, int(group.max()) + 1, generator=generator).argsort(1)
-        return (turn[:, group] + torch.rand(count, d, generator=generator)).argsort(1).argsort(1)
+        turn = draw_uniform(count, int(group.max()) + 1, generator=generator).argsort(1)
+        return (turn[:, group] + draw_uniform(count, d, generator=generator)).argsort(1).argsort(1)
 
     def _check_settings(self) -> None:
         super()._check_settings()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.features.statistics import RunningMean
-from torchwhy.engine.run.randomness import Draws, draws_per_block
+from torchwhy.engine.run.randomness import Draws, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, score_coalitions
@@ -65,7 +65,7 @@ class ShapleySampling(SampledFeatureMethod):
 
     def random_ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
         """Return the position of each feature in random orders, ``(count, d)``."""
-        return torch.rand(count, d, generator=generator).argsort(1)
+        return draw_uniform(count, d, generator=generator).argsort(1)
 
 
 def _gains(none: Tensor, chains: Tensor, full: Tensor, rank: Tensor) -> Tensor:

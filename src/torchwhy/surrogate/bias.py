@@ -11,7 +11,7 @@ from torch import Tensor
 from torchwhy.analysis import Analysis, one_tensor
 from torchwhy.attribution import Attribution
 from torchwhy.baselines import BaselineLike
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
@@ -75,7 +75,7 @@ class BiasReport(Analysis):
     max_groups: int = 20
     generator: Seed = 0
 
-    @cpu_default_device()
+    @torch_defaults()
     def measure(
         self,
         inputs: Tensor,

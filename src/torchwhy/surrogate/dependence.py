@@ -10,7 +10,8 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis, one_tensor
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.run.rows import exact_tensor
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
 
@@ -48,7 +49,7 @@ class PartialDependence(Analysis):
     grid_resolution: int = 100
     percentiles: tuple[float, float] = (0.05, 0.95)
 
-    @cpu_default_device()
+    @torch_defaults()
     def measure(
         self,
         inputs: Tensor,
@@ -94,7 +95,7 @@ class PartialDependence(Analysis):
         """
         numbers = isinstance(grid, Tensor) or all(isinstance(g, (int, float)) for g in grid)
         parts = (grid,) if n == 1 and numbers else tuple(grid)
-        axes = [torch.as_tensor(g).to(like) for g in parts] if len(parts) == n else []
+        axes = [exact_tensor(g).to(like) for g in parts] if len(parts) == n else []
         if not axes or not all(g.dim() == 1 and len(g) for g in axes):
             raise ValueError(f"grid: expected values (G,), at least one, for each of {n} features")
         return axes

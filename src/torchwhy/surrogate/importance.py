@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis, one_tensor, outputs
 from torchwhy.engine.features.numbering import number_features
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Output
@@ -61,7 +61,7 @@ class PermutationImportance(Analysis):
     metric: ScoreFunctionOfData | None = None
     generator: Seed = 0
 
-    @cpu_default_device()
+    @torch_defaults()
     def measure(
         self,
         inputs: Tensor,
@@ -162,7 +162,7 @@ class GradientImportance(Analysis):
 
     loss: ScoreFunctionOfData | None = None
 
-    @cpu_default_device()
+    @torch_defaults()
     def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: object = None) -> Importance:
         """Measure the importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchwhy.analysis import Analysis, one_tensor, outputs
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.tree import hold_out
@@ -48,7 +48,7 @@ class SurrogateNetwork(Analysis):
     student: nn.Module | None = field(default=None, init=False, compare=False)
     fidelity: float = field(default=math.nan, init=False, compare=False)
 
-    @cpu_default_device()
+    @torch_defaults()
     def fit(self, inputs: Tensor, *, additional_forward_args: object = None) -> SurrogateNetwork:
         """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
 

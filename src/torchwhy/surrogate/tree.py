@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis, one_tensor, outputs
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import TargetLike
@@ -43,7 +43,7 @@ class SurrogateTree(Analysis):
     tree: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=math.nan, init=False, compare=False)
 
-    @cpu_default_device()
+    @torch_defaults()
     def fit(
         self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: object = None
     ) -> SurrogateTree:
@@ -64,7 +64,7 @@ class SurrogateTree(Analysis):
         self.fidelity = agreement(answers[test], torch.from_numpy(self.tree.predict(x[test].numpy())))
         return self
 
-    @cpu_default_device()
+    @torch_defaults()
     def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: object = None) -> Tensor:
         """Return what the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:

@@ -26,6 +26,7 @@ from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad, trace_modules
 from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
+from torchwhy.engine.run.randomness import draw_uniform
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -206,7 +207,7 @@ def _unique_dependency(earlier: Tensor, later: Tensor, ids: Tensor, reached: ToG
     Returns:
         LongTensor ``(units,)``; None if a unit changes several.
     """
-    weights = torch.rand(later.shape, generator=torch.Generator().manual_seed(0)).to(later) + 0.5
+    weights = draw_uniform(*later.shape, generator=torch.Generator().manual_seed(0)).to(later) + 0.5
     number = torch.zeros((), dtype=torch.long, device=later.device)
     touched = torch.ones((), dtype=torch.bool, device=later.device)
     for bit in range(int(ids.max()).bit_length() or 1):

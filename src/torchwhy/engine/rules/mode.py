@@ -57,6 +57,7 @@ from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
     backward_keeps_graph,
+    own_modules,
     transforms_are_active,
     version_of,
     without_torch_functions,
@@ -350,7 +351,7 @@ def refuse_opaque_models(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif hasattr(module, COMPILED_ATTRIBUTE):
+        elif COMPILED_ATTRIBUTE in own_modules(module):
             what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
         elif isinstance(module, nn.DataParallel):
             what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
@@ -378,8 +379,8 @@ def run_with_rules(
 
     def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
         z = [t[start:stop] for t in problem.x]
-        with make() as rules:
-            scores, signal = run.gradients(z, rows[start:stop])
+        rules = make()
+        scores, signal = run.gradients(z, rows[start:stop], rules)
         return rules, scores, signal
 
     used, scores, signals = zip(*problem.batching.run(len(rows), work))

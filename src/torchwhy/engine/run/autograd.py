@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.backends import cudnn
+from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
-from torchwhy.engine.run.device import cpu_default_device
+from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
     BackwardHookFunction,
     BatchNormModule,
     DropoutModule,
     function_of_node,
+    own_buffers,
     own_modules,
     own_parameters,
-    put_buffer,
     saved_input,
+    version_of,
 )
 
 What = str | Sequence[object]
+UNCHANGED = nullcontext()
 OURS = __name__.partition(".")[0]
+
+LARGE_BUFFER = 2**27  # bytes
 
 
 def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
@@ -50,6 +57,64 @@ def _release_all(held: Sequence[int]) -> None:
                 switch(before)
 
 
+class HeldBuffers:
+    """A module's buffers, to be put back: the tensors that they were, with the values that they had.
+
+    Of one larger than ``LARGE_BUFFER``, weights in all but their name, no copy is made, and a warning says if it was written to.
+
+    Args:
+        name: the module's name.
+        module: whose own buffers are held; inference tensors, which nobody can write to outside of inference mode, as they are.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.module = name, module
+        self.before = dict(self._now())
+        self.values: list[tuple[str, Tensor, int, Tensor | None]] = []
+        for key, b in self.before.items():
+            if b is not None and not b.is_inference() and not is_lazy(b):
+                value = b.detach().clone() if b.nbytes <= LARGE_BUFFER else None
+                self.values.append((key, b, version_of(b), value))
+
+    def _now(self) -> dict[str, Tensor | None]:
+        scripted = isinstance(self.module, torch.jit.ScriptModule)
+        return dict(self.module.named_buffers(recurse=False)) if scripted else own_buffers(self.module)
+
+    def is_changed(self) -> bool:
+        """Say whether a buffer was written to, as far as its version says, replaced, added or taken away."""
+        now = self._now()
+        same = len(now) == len(self.before) and all(map(is_, now.values(), self.before.values()))
+        return not same or any(version_of(b) != version for _, b, version, _ in self.values)
+
+    def _is_rewritten(self) -> bool:
+        """Say whether a buffer has other values: torch's batch norm writes without a new version."""
+        looked_at = (v for v in self.values if v[1].device.type == "cpu" or getattr(self.module, "training", False))
+        return any(value is not None and not b.equal(value) for _, b, _, value in looked_at)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the buffers back."""
+        for i, (key, b, version, value) in enumerate(self.values):
+            if value is None:
+                if version_of(b) != version:
+                    warn(f"the model writes to its buffer {key!r} of {self.name!r}, which is too large to be put back")
+            elif version_of(b) != version or not b.equal(value):
+                b.copy_(value)
+            self.values[i] = (key, b, version_of(b), value)
+        if isinstance(self.module, torch.jit.ScriptModule):
+            for key, buffer in self.before.items():
+                setattr(self.module, key, buffer)
+        else:
+            now = own_buffers(self.module)
+            now.clear()
+            now.update(self.before)
+
+    def __call__(self, back: bool) -> None:
+        """Put the buffers back when the last one lets go, see :func:`_acquire`."""
+        if back and (self.is_changed() or self._is_rewritten()):
+            self.restore()
+
+
 class HeldModel:
     """What one walk over a model's modules found, while the model is held.
 
@@ -58,15 +123,17 @@ class HeldModel:
 
     Attributes:
         device: of its first parameter, None without any.
+        buffers: those of each module that has some.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
         recurrent: whether it has recurrent layers.
     """
 
-    __slots__ = ("device", "mine", "noisy", "recurrent")
+    __slots__ = ("buffers", "device", "mine", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
+        self.buffers: list[HeldBuffers] = []
         self.recurrent = False
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
@@ -76,32 +143,40 @@ class HeldModel:
             for p in own_parameters(module).values():
                 if p is None:
                     continue
-                self.device = self.device or p.device
+                if self.device is None:
+                    self.device = p.device
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
-            if module.training:
-                self._hold_training(name, module)
+            if getattr(module, "training", False) and is_random_in_training(module):  # frozen TorchScript has no mode
+                self.noisy.append(name)
+            if own_buffers(module):
+                self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
 
-    def _hold_training(self, name: str, module: nn.Module) -> None:
-        """Note a module in training mode, and hold its buffers."""
-        if is_random_in_training(module):
-            self.noisy.append(name)
-        buffers = {k: b for k, b in module.named_buffers(recurse=False) if not b.is_inference()}
-        if buffers:
-            values = {k: (b, b.clone()) for k, b in buffers.items()}
-            self.mine.append(_acquire(module, partial(_restore_buffers, module, values), False))
+    def _hold_buffers(self, name: str, module: nn.Module) -> None:
+        """Hold a module's buffers, with the values that they had for the first that came."""
+        first = id(module) not in state.held
+        found = HeldBuffers(name, module) if first else state.held[id(module)][1]
+        self.mine.append(_acquire(module, found, False))
+        self.buffers.append(found)
+
+    def restore_buffers(self) -> None:
+        """Let all buffers be what they were, so that no call of the model depends on those before."""
+        for held in self.buffers:
+            if held.is_changed():
+                held.restore()
 
 
 @contextmanager
 def freeze_parameters(model: Model) -> Iterator[HeldModel]:
     """Compute no gradient for the parameters while open, in any thread; the last one out restores them.
 
-    With them the buffers of modules in training mode are put back: a batch norm counts what passes it.
+    With them the buffers are put back: a batch norm in training mode counts what passes it, other modules keep running means
+    or caches in any mode.
     """
     here = state.held_here.models
     if id(model) in here:  # held by a block around this one
@@ -128,17 +203,6 @@ def is_random_in_training(module: nn.Module) -> bool:
     return isinstance(share, (int, float)) and not isinstance(share, bool) and share > 0 and between
 
 
-@torch.no_grad()
-def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]], back: bool) -> None:
-    """Let each buffer be the tensor that it was, with the value that it had, when the module is let go."""
-    if not back:
-        return
-    for name, (buffer, value) in buffers.items():
-        if not buffer.equal(value):
-            buffer.copy_(value)
-        put_buffer(module, name, buffer)
-
-
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
     """Switch cuDNN off while open, in any thread; the last one out restores it."""
@@ -153,25 +217,24 @@ def _without_cudnn() -> Iterator[None]:
 
 @contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
-    """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, CPU by default."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with mode, torch.no_grad(), freeze_parameters(model) as held:
-        if torch.get_default_device().type == "cpu":
-            yield held
-            return
-        with cpu_default_device():
-            yield held
+    """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
+    # an empty tensor tells the default device in less time than torch.get_default_device()
+    is_usual = torch.empty(0).device.type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
+    usual = UNCHANGED if is_usual else torch_defaults()
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
+    with mode, torch.no_grad(), freeze_parameters(model) as held, usual:
+        yield held
 
 
 @contextmanager
 def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
     with mode, torch.enable_grad():
         if device.type != "cuda":
             yield
             return
-        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else nullcontext():
+        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else UNCHANGED:
             yield  # cuDNN has no backward pass of recurrent layers in eval mode
 
 
@@ -200,7 +263,7 @@ def compute_gradients(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
             "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
         )
-    ones = torch.ones_like(scores)  # no sum: it would be one operation more for rules that are at work
+    ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")

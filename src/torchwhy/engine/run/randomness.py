@@ -40,6 +40,16 @@ def draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=make_generator(generator)))
 
 
+def draw_uniform(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return numbers in [0, 1), on the generator's device, of a type that is no matter of ``torch.set_default_dtype``."""
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
+
+
+def draw_normal(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return standard normal numbers, on the generator's device, likewise."""
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+
+
 class Draws:
     """Draws ``0, 1, 2, ...`` of ``draw(count, generator)``, made in blocks that do not depend on who asks for how many.
 
@@ -90,7 +100,7 @@ def normal_draws(x: Tensor, generator: torch.Generator) -> Draws:
     """Return standard normal draws ``(count, ...)`` of the shape of a row of ``x`` ``(N, ...)``, the same for all rows."""
     shape = x.shape[1:]  # in float32 for every type of x: the same draws for all
     return Draws(
-        lambda count, g: torch.randn(count, *shape, generator=g, device=g.device).to(x.device),
+        lambda count, g: draw_normal(count, *shape, generator=g).to(x.device),
         generator,
         draws_per_block(shape.numel()),
         x.device,

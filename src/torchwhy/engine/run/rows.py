@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,14 @@ from torch import Tensor
 def expand_like(weights: Tensor, like: Tensor) -> Tensor:
     """Return ``weights`` ``(M,)`` shaped to multiply ``like`` ``(M, ...)``, in its type."""
     return weights.to(like).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def exact_tensor(value: Any, device: torch.device | None = None) -> Tensor:
+    """Return a number, or a list of them, as a float64 tensor, which then is rounded once, to the type that it is for.
+
+    A tensor keeps its type.
+    """
+    return torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.double, device=device)
 
 
 def index_rows(t: Tensor, rows: Tensor) -> Tensor:

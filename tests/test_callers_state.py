@@ -1,0 +1,116 @@
+"""What the caller switched on is for the model: no number that torchwhy computes itself depends on it."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from cases import each_case
+from metric_cases import METRIC_CASES, Scene
+from nets import inputs, make
+
+import torchwhy as tw
+
+
+@contextmanager
+def default_device():
+    """The default device is one on which nothing can be computed."""
+    torch.set_default_device("meta")
+    try:
+        yield
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+
+
+@contextmanager
+def default_type(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextmanager
+def autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        yield
+        assert torch.is_autocast_enabled("cpu")
+
+
+STATES = {
+    "device": default_device,
+    "double": lambda: default_type(torch.double),
+    "bfloat16": lambda: default_type(torch.bfloat16),
+    "autocast": autocast,
+    "inference_mode": torch.inference_mode,
+}
+
+
+def sheltered(net):
+    """The network, computing in its own type whatever the caller's autocast."""
+    forward = net.forward
+
+    def in_its_type(*args, **kwargs):
+        with torch.autocast("cpu", enabled=False):
+            return forward(*args, **kwargs)
+
+    net.forward = in_its_type
+    return net
+
+
+def check_in_all_states(measure):
+    """``measure()`` gives the same bits in all of them."""
+    usual = measure()
+    for name, state in STATES.items():
+        with state():
+            found = measure()
+        torch.testing.assert_close(found, usual, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@each_case
+def test_methods(case):
+    net, x = case.setup(torch.float)
+    method = case.make(sheltered(net))
+
+    def measure():
+        e = method.explain(x, target=1, **case.data)
+        return [t for t in (e.attributions, e.completeness_gap, e.standard_error) if t is not None]
+
+    check_in_all_states(measure)
+
+
+@pytest.mark.parametrize("case", METRIC_CASES, ids=str)
+def test_metrics(case):
+    scene = Scene.make(torch.float)
+    sheltered(scene.net)
+    check_in_all_states(lambda: case.measure(scene))
+
+
+def test_the_model_has_the_callers():
+    seen = []
+
+    def model(x):
+        seen.append(torch.zeros(1).device.type)
+        return x.square().sum(1)
+
+    images, rows = inputs("conv"), inputs("smooth")
+    with default_device():
+        tw.RISE(lambda x: model(x.flatten(1)), n_samples=8, generator=0).attribute(images)
+        tw.IntegratedGradients(model).attribute(rows)
+    assert set(seen) == {"meta"}
+
+
+def test_others():
+    with default_device():
+        data = tw.models.shapes(2)
+        assert data.images.device.type == tw.superpixels(data.images).device.type == "cpu"
+        assert not tw.models.digits().x_train.is_meta
+    net, x, conv = make("smooth"), inputs("smooth", 12), make("conv").float()
+    with default_device():
+        found = tw.Counterfactual(net, bounds=(-5.0, 5.0)).generate(x[:2])
+        tw.PartialDependence(net).measure(x, 1, feature=0)
+        tw.InputXGradient(net).attribute_each(x, [0, 1])
+        tw.DeepDream(conv, layer="conv1", n_octaves=1, n_steps=1).generate(data.images[:, :, :8, :8])
+    assert found.found.device == x.device
