@@ -396,3 +396,16 @@ def test_bands_of_probabilities_stay_within_their_bounds():
     assert (wide[:, 1].min(), wide[:, 1].max()) == (0, 1)
     with pytest.raises(ValueError, match="expected numbers, or curves in the place of fractions; got a list"):
         v.curve([0.0, 1.0])
+
+
+def test_units_of_a_text_are_a_text_and_rows_of_numbers_are_bars():
+    units = [["the", "film"], ["was", "bad"]]
+    e = tw.Explanation(
+        attributions=torch.randn(2, 2), inputs=torch.randint(9, (2, 5)), names=units, method="KernelSHAP"
+    )
+    assert [t.get_text() for t in e[1].plot().axes[0].texts] == ["was", "bad"]
+    numbers = tw.Explanation(attributions=torch.tensor([[1.0, 2.0]]), inputs=torch.rand(1, 2), names=[["age", "bmi"]])
+    assert bars_of(numbers.plot()) == {"bmi": 2.0, "age": 1.0}
+    assert bars_of(tw.Explanation(attributions=torch.ones(1, 2), inputs=torch.ones(1, 2).long()).plot()).keys() == {
+        "feature 0", "feature 1",
+    }  # fmt: skip

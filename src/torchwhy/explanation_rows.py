@@ -62,7 +62,6 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
     names: InForm = e.names
     if is_nested(names):
         names = [list(names[i]) for i in rows.tolist()]
-        names = names[0] if len(names) == 1 and _rows_have_all(e, names[0]) else names
     mask = map_nested(lambda m: pick(m) if n > 1 and _has_rows(m, e) else m, _as_dict(e.feature_mask))
     target = (
         [e.target[i] for i in rows.tolist()] if isinstance(e.target, list) and len(e.target) == n else pick(e.target)
@@ -73,12 +72,6 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
 
 def _as_dict(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value
-
-
-def _rows_have_all(e: Explanation, names: Sequence[str]) -> bool:
-    """Say whether a row has a name for every column, none being there for the length of others alone."""
-    tensors = flatten(e.attributions)[0]
-    return sum(t[0].numel() for t in tensors) == len(names)
 
 
 def _has_rows(mask: object, e: Explanation) -> bool:

@@ -12,8 +12,9 @@ from torchwhy.engine.features.masks import FillFunction, evaluate_all
 from torchwhy.engine.run.rows import expand_like, index_rows, to_device
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
-from torchwhy.metrics.scoring import ClassProbability, as_scores
+from torchwhy.metrics.scoring import as_scores
 from torchwhy.problem import Problem
+from torchwhy.provenance import is_probability
 
 Impute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -62,7 +63,7 @@ def removal_curve(
     fractions = different[:, back] / d.double()
     alike = bool((fractions == fractions[0]).all())
     xlabel = f"fraction of the input {'shown' if remove == 'rest' else 'replaced'}"
-    bounds = (0.0, 1.0) if isinstance(problem.target, ClassProbability) else None
+    bounds = (0.0, 1.0) if is_probability(problem.target) else None
     return Curve(fractions[0] if alike else fractions, as_scores(scores, problem), xlabel, bounds)
 
 

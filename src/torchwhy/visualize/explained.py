@@ -75,11 +75,13 @@ def _parts(value: Explanation) -> list[tuple[str, InForm]]:
 def _are_tokens(e: Explanation) -> bool:
     """Say whether the features of an explanation are the tokens or units of texts."""
     ids, maps = e.inputs, e.attributions
+    if not isinstance(maps, torch.Tensor):
+        return False
     if isinstance(ids, torch.Tensor) and not ids.is_floating_point() and ids.dim() == 2 and maps.dim() == 3:
         return tuple(maps.shape[:2]) == tuple(ids.shape)
     nested = e.names is not None and len(e.names) and not isinstance(e.names[0], str)
-    is_sample = e.names is not None and hasattr(ids, "masked") and hasattr(ids, "bind")
-    return bool((nested or is_sample) and maps.dim() == 2)
+    numbers = isinstance(ids, torch.Tensor) and ids.is_floating_point()
+    return bool(nested) and not numbers and maps.dim() == 2  # units of texts, each row its own
 
 
 def _title_of_row(e: Explanation, row: int, title: str) -> str:
