@@ -61,7 +61,7 @@ def base_scores(problem: Problem) -> Tensor:
 
 def is_probability(target: ScoreFunction) -> bool:
     """Say whether scores are probabilities of classes."""
-    return isinstance(getattr(target, "function", None), Probability)
+    return isinstance(target.given, Probability)
 
 
 def class_probabilities(output: Output, target: ScoreFunction, rows: Tensor) -> Tensor:

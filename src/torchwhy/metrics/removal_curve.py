@@ -14,7 +14,6 @@ from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.scoring import as_scores
 from torchwhy.problem import Problem
-from torchwhy.provenance import is_probability
 
 Impute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -27,6 +26,7 @@ def removal_curve(
     remove: Literal["top", "bottom", "rest"],
     reduce: Literal["sum", "mean"],
     impute: Impute | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> Curve:
     """Compute the scores with a share of the features replaced.
 
@@ -37,6 +37,7 @@ def removal_curve(
         remove: those with the largest attributions, those with the smallest, or all but those with the largest.
         reduce: how the elements of a feature are put together into what orders it.
         impute: ``(index, rows, keep)`` → what replaces them in the only input, in place of the baselines.
+        bounds: what a score can be, if that is known.
 
     Returns:
         Scores against the shares removed, to the nearest whole feature; for "rest", against those kept.
@@ -63,7 +64,6 @@ def removal_curve(
     fractions = different[:, back] / d.double()
     alike = bool((fractions == fractions[0]).all())
     xlabel = f"fraction of the input {'shown' if remove == 'rest' else 'replaced'}"
-    bounds = (0.0, 1.0) if is_probability(problem.target) else None
     return Curve(fractions[0] if alike else fractions, as_scores(scores, problem), xlabel, bounds)
 
 
