@@ -118,6 +118,8 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
+        if isinstance(target, str) and target == "each":
+            return self.explain(inputs, target).attributions
         result, _ = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
         return self.result_structure(flatten(inputs)[1]).restore(result.attributions)
 
@@ -144,6 +146,10 @@ class Attribution(Settings):
         Raises:
             ValueError: another number of names than of features; and what :meth:`attribute` raises.
         """
+        if isinstance(target, str) and target == "each" and isinstance(inputs, Sample):
+            from torchwhy.samples.each import explain_each_token
+
+            return explain_each_token(self, inputs)
         begun = time.perf_counter()
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
