@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from torchwhy.explanation_rows import concat as concat
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
+    from torchwhy.samples.prompt import Prompt as Prompt
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -148,6 +149,7 @@ _HOME = {
     "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
+    "samples.prompt": ["Prompt"],
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],

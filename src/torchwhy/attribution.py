@@ -123,6 +123,8 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
+        if isinstance(target, str) and target == "each":
+            return self.explain(inputs, target).attributions
         result, _ = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
         return self.result_structure(flatten(inputs)[1]).restore(result.attributions)
 
@@ -149,6 +151,10 @@ class Attribution(Settings):
         Raises:
             ValueError: another number of names than of features; and what :meth:`attribute` raises.
         """
+        if isinstance(target, str) and target == "each" and isinstance(inputs, Sample):
+            from torchwhy.samples.each import explain_each_token
+
+            return explain_each_token(self, inputs)
         begun = time.perf_counter()
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
@@ -169,6 +175,7 @@ class Attribution(Settings):
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
+            rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
             names=names if names is not None or problem.sample is None else problem.sample.names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,

@@ -110,6 +110,7 @@ class FeaturesOfSample:
         return replace(
             result,
             attributions=(self.per_feature(result.attributions, mean=mean),),
+            details={**result.details, **self.sample.details},
             standard_error=(self.per_feature(error, mean=mean),) if kept and error is not None else None,
         )
 

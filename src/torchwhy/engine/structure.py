@@ -15,6 +15,7 @@ from torch import Tensor
 Tensors = tuple[Tensor, ...]
 Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
 Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
+InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
 Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 

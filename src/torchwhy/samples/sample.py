@@ -49,6 +49,7 @@ class Sample:
     arguments: Mapping[str, object] | None = None
     names: FeatureNames | None = None
     target: Given = None  # what is explained unless the caller says
+    details: Keywords = {}  # facts for the explanation
     n_absences: int = 1  # how many ways there are to be absent, over which scores are averaged
 
     def __init__(
@@ -74,6 +75,16 @@ class Sample:
         """Return the sample, ready for a model and a target, and the target: its own one in the place of None."""
         ready = self.bind(model)
         return ready, ready.target if target is None else target
+
+    def each_target(self) -> list[Given]:
+        """Return the targets of ``target="each"``, one for each part of what is explained.
+
+        Raises:
+            ValueError: there are no parts.
+        """
+        raise ValueError(
+            f"target='each': {type(self).__name__} has no response whose tokens could be explained one by one"
+        )
 
     def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
         """Return what the model sees when only some features are there: tensors in the form of ``tensors``, and arguments.
