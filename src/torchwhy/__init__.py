@@ -111,6 +111,8 @@ if TYPE_CHECKING:
     )
     from torchwhy.comparison import compare as compare
     from torchwhy.comparison_table import Comparison as Comparison
+    from torchwhy.datasets import explain_dataset as explain_dataset
+    from torchwhy.datasets import load_dataset as load_dataset
     from torchwhy.concept.dissection import NetworkDissection as NetworkDissection
     from torchwhy.concept.feature_visualization import (
         DeepDream as DeepDream,
@@ -218,6 +220,7 @@ _HOME = {
     "surrogate.bias": ["BiasReport"],
     "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
+    "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
@@ -230,6 +233,7 @@ _ROOMS = (
     "cam",
     "concept",
     "counterfactual",
+    "datasets",
     "gradient",
     "lrp",
     "metrics",
