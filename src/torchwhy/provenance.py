@@ -17,7 +17,7 @@ from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import version_of
 from torchwhy.problem import Problem, ScoreFunction
 from torchwhy.result import ScoreEnds
-from torchwhy.targets import find_logits
+from torchwhy.targets import Probability, find_logits
 
 
 def measure_ends(problem: Problem) -> ScoreEnds:
@@ -33,12 +33,13 @@ def measure_ends_of_each(problem: Problem, targets: Sequence[ScoreFunction]) -> 
         with torch.no_grad():
             output = problem.run.outputs([t[a:b] for t in problem.x], rows)
             scores = [problem.tally.see(t.select(output, rows), check_finite=problem.check_finite) for t in targets]
-            return scores + [class_probabilities(output, t, rows) for t in targets]
+            known = [class_probabilities(output, t, rows) for t in targets]
+            return scores + [s if is_probability(t) else k for t, s, k in zip(targets, scores, known)]
 
     found = problem.run.concatenated(problem.n, work)
     known = [None if bool(p.isnan().any()) else p for p in found[len(targets) :]]
     base = base_scores(problem, targets) if problem.baselines else [None] * len(targets)
-    return [ScoreEnds(*ends) for ends in zip(found, base, known)]
+    return [ScoreEnds(*ends, problem.tally.eps) for ends in zip(found, base, known)]
 
 
 def measure_ends_besides(problem: Problem, targets: Sequence[ScoreFunction]) -> list[ScoreEnds]:
@@ -65,6 +66,11 @@ def base_scores(problem: Problem, targets: Sequence[ScoreFunction]) -> list[Tens
     return [s.view(k, n).mean(0) for s in problem.run.concatenated(k * n, scores)]
 
 
+def is_probability(target: ScoreFunction) -> bool:
+    """Say whether scores are probabilities of classes."""
+    return isinstance(target.given, Probability)
+
+
 def class_probabilities(output: Output, target: ScoreFunction, rows: Tensor) -> Tensor:
     r"""Return the probability of each row's class, ``(M,)``: :math:`\mathrm{softmax}(f(x))_c`, NaN where the target is no class.
 
@@ -81,7 +87,7 @@ def class_probabilities(output: Output, target: ScoreFunction, rows: Tensor) -> 
     ready = (logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)
     shares = torch.where(ready[:, None], logits, logits.softmax(1))
     own = index[rows.to(index.device)] if isinstance(index, Tensor) else torch.tensor([index]).expand(len(rows), 1)
-    return shares.gather(1, own.to(shares.device))[:, 0]
+    return shares.gather(1, own.to(shares.device) % shares.shape[1])[:, 0]
 
 
 class ModelHash:

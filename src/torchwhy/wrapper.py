@@ -42,8 +42,7 @@ def _call_at(
     """Return the arguments of a call of a method, about ``z`` ``(M, ...)`` in place of the inputs of rows ``(M,)``."""
     data, given = problem.inputs, problem.given_rows(rows)
     structure = Structure("tuple" if data.names is None else "dict", data.names, len(z))
-    extra: Any = {k: data.select(v, given) for k, v in data.kwargs.items()}
-    extra = extra or tuple(data.select(v, given) for v in data.args) or None
+    extra = data.take_further(given)
     baselines = masks = None
     if method.uses_baselines and problem.baselines:
         baselines = structure.restore(
