@@ -288,32 +288,41 @@ def solve(
     """
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        result = as_result(method._attribute(problem))
-        return finish_result(method, problem, result, measure_gap=measure_gap), problem
-
-
-def as_result(found: Tensors | Result) -> Result:
-    """Return what a method gave back as a result."""
-    return found if isinstance(found, Result) else Result(tuple(found))
+        return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
 
 def finish_result(
-    method: Attribution, problem: Problem, result: Result, *, measure_gap: bool, ends: ScoreEnds | None = None
+    method: Attribution,
+    problem: Problem,
+    found: Tensors | Result,
+    *,
+    measure_gap: bool,
+    ends: ScoreEnds | None = None,
 ) -> Result:
-    """Return a result checked, with the scores at both ends and the completeness gap where asked for.
+    """Return what a method found, checked, in the types of what it explains, with the scores at both ends where asked for.
 
     ``ends`` are these scores, where they are known already.
+
+    Raises:
+        FloatingPointError: attributions or scores that are NaN or infinite.
     """
-    gap = result.completeness_gap
+    result = found if isinstance(found, Result) else Result(tuple(found))
+    gap, values = result.completeness_gap, result.attributions
     if measure_gap and ends is None:
         begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
         adds_up = has_unknown_gap(method, result)
         ends = measure_ends(begin) if adds_up else measure_ends_besides(begin, [begin.target])[0]
     if ends is not None and has_unknown_gap(method, result):
-        gap = gap_of(ends, result.attributions)
+        gap = gap_of(ends, values)
     if problem.tally.not_finite is not False:
         problem.tally.check_finite()
-    values = checked_values(method, problem, result.attributions)
+    if not all(map(all_finite, values)):
+        raise FloatingPointError(
+            f"{type(method).__name__}: the attributions are NaN or infinite; the gradients overflow "
+            "or the model divides by zero"
+        )
+    like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
+    values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
     result = replace(result, attributions=values, completeness_gap=gap, ends=ends or ScoreEnds())
     if problem.sample is not None:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
@@ -328,17 +337,6 @@ def has_unknown_gap(method: Attribution, result: Result) -> bool:
 def _adds_up(method: Attribution) -> bool:
     """Say whether a method's attributions add up to the change of the score with its settings."""
     return method.is_complete and getattr(method, "multiply_by_inputs", True)
-
-
-def checked_values(method: Attribution, problem: Problem, values: Tensors) -> Tensors:
-    """Return ``values`` in the types of what they explain, after refusing any that are NaN or infinite."""
-    if not all(map(all_finite, values)):
-        raise FloatingPointError(
-            f"{type(method).__name__}: the attributions are NaN or infinite; the gradients overflow "
-            "or the model divides by zero"
-        )
-    like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
-    return tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, as_result, finish_result, has_unknown_gap
+from torchwhy.attribution import Attribution, finish_result, has_unknown_gap
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import isolated
@@ -59,16 +59,15 @@ def solve_each(
     with isolated(method.model):
         each = list_targets(targets) or all_classes(problem_of(0))
         problem = problem_of(each[0])
-        if len(each) > 1 and _shares(method, each):
+        if len(each) > 1 and _can_share(method, each):
             problems = [problem, *(with_target(problem, _of_sample(problem, t)) for t in each[1:])]
             if not _differ_in_layers(method, problems):
                 return _solve_together(method, problems, measure_gap)
         problems = [problem, *map(problem_of, each[1:])]
-        found = [as_result(method._attribute(p)) for p in problems]
-        return [(finish_result(method, p, r, measure_gap=measure_gap), p) for p, r in zip(problems, found)]
+        return [(finish_result(method, p, method._attribute(p), measure_gap=measure_gap), p) for p in problems]
 
 
-def _shares(method: Attribution, targets: Sequence[TargetLike]) -> bool:
+def _can_share(method: Attribution, targets: Sequence[TargetLike]) -> bool:
     """Say whether targets can share a run."""
     depends = not (method.rows_are_independent or method.knows_pairs)
     return not (depends or method.searches) and not any(isinstance(t, Neuron) for t in targets)
@@ -77,7 +76,8 @@ def _shares(method: Attribution, targets: Sequence[TargetLike]) -> bool:
 def _solve_together(method: Attribution, problems: Sequence[Problem], measure_gap: bool) -> list[Solved]:
     """Return what one run of a method finds for problems that differ in their targets."""
     first, t = problems[0], len(problems)
-    found = as_result(method._attribute(pair_rows(problems)))
+    given = method._attribute(pair_rows(problems))
+    found = given if isinstance(given, Result) else Result(tuple(given))
     results = [part_of_result(found, first.n, t, number) for number in range(t)]
     ends: list[ScoreEnds | None] = [None] * t
     if measure_gap and found.baselines is None:

@@ -161,7 +161,7 @@ class SharedRunner(ModelRunner):
                 derived = derive(s, at, what=p.read_layers, keep=i + 1 < len(each))
                 split = [axis.split(d.detach(), g) for axis, d in zip(axes, derived)]
                 shared.spread(number, [s.detach(), *split], [scores, *slopes])
-        return scores, _joined(axes, slopes), _joined(axes, activations)
+        return scores, _joined_rows(axes, slopes), _joined_rows(axes, activations)
 
     @cached_property
     def batch_axes(self) -> list[BatchAxis]:
@@ -209,6 +209,6 @@ def _split(z: Sequence[Tensor], sizes: list[int]) -> Iterator[Tensors]:
     return zip(*(t.split(sizes) for t in z))
 
 
-def _joined(axes: Sequence[BatchAxis], tensors: Sequence[Tensor]) -> Tensors:
+def _joined_rows(axes: Sequence[BatchAxis], tensors: Sequence[Tensor]) -> Tensors:
     """Return tensors with the rows first as the layers pass them."""
     return tuple(axis.join(t) for axis, t in zip(axes, tensors))
