@@ -126,6 +126,7 @@ class Problem:
         tally: what is counted while the model runs; shared by all problems that are made of this one.
         n_targets: how many targets each of the caller's N rows has. With T > 1 the problem has a row for each pair of a row and a
             target, pair n T + t; ``x``, ``baselines`` and ``feature_mask`` hold each row T times.
+        form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -146,6 +147,7 @@ class Problem:
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
     n_targets: int = 1
+    form: Structure | None = None
     sample: FeaturesOfSample | None = None
 
     @property
