@@ -15,7 +15,7 @@ from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
-from torchwhy.engine.structure import SINGLE, Structure, Tensors, flatten
+from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
@@ -199,8 +199,8 @@ class Attribution(Settings):
         from torchwhy.several_targets import solve_each
 
         solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
-        structure = solved[0][1].form or self.result_structure(flatten(inputs)[1])
-        return [structure.restore(result.attributions) for result, _ in solved]
+        structure = self.result_structure(flatten(inputs)[1])
+        return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
 
     def explain_each(
         self,
