@@ -38,7 +38,14 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
-from torchwhy.engine.rules.opaque import outside_transforms, warn_of_unreached
+from torchwhy.engine.rules.aten import OPERATORS, run_operator
+from torchwhy.engine.rules.opaque import (
+    below_hooks,
+    is_same_place,
+    outside_transforms,
+    refuse_opaque_models,
+    warn_of_unreached,
+)
 from torchwhy.engine.rules.operations import (
     FACTORIES,
     LINEAR,
@@ -53,9 +60,8 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Model, Output, map_nested
+from torchwhy.engine.structure import Keywords, Output, map_nested
 from torchwhy.engine.torch_internals import (
-    COMPILED_ATTRIBUTE,
     backward_keeps_graph,
     transforms_are_active,
     version_of,
@@ -115,6 +121,7 @@ class RuleMode(TorchFunctionMode):
     """
 
     always: ClassVar[bool] = False  # call rules also for operations that no gradient passes through
+    facts_of_views: ClassVar[frozenset[str]] = frozenset()  # that hold of a view where they hold of its base
 
     def __init__(
         self, table: RuleTable, *, modules: Mapping[nn.Module, RuleTable] | None = None, strict: bool = False
@@ -156,6 +163,8 @@ class RuleMode(TorchFunctionMode):
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
+        if isinstance(function, OPERATORS):
+            return run_operator(self, function, args, kwargs or {})
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
@@ -243,6 +252,8 @@ class RuleMode(TorchFunctionMode):
         if not isinstance(tensor, Tensor):
             return None
         version, facts = self._facts.get(tensor, (0, {}))
+        if not facts and (origin := below_hooks(tensor)) is not tensor:
+            return self.noted(origin, fact) if fact in self.facts_of_views or is_same_place(origin, tensor) else None
         return facts.get(fact) if facts and version == version_of(tensor) else None
 
     def count_without_rule(self, name: str, args: tuple, kwargs: Keywords) -> None:
@@ -314,14 +325,19 @@ Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 
 @once_differentiable
-def backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
-    """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
+def backward_of_rule(ctx: Any, m: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved.
+
+    Nothing arrives, None, where what comes after has no gradient, as the layers of int8 models: then nothing goes on.
+    """
     if ctx.rule is None:
         raise RuntimeError("a second backward pass through rules: the first one needs retain_graph=True")
     rule, ctx.rule = ctx.rule, ctx.rule if backward_keeps_graph() else None
+    before, after = ctx.others
+    if m is None:
+        return (None,) * len(ctx.needs_input_grad)
     with without_torch_functions():  # the mode is still on if the caller differentiates inside its block
         found = rule(m)
-    before, after = ctx.others
     return (*(None,) * before, *found, *(None,) * after)
 
 
@@ -329,6 +345,7 @@ class _CustomBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, backward, *signals):
         ctx.rule, ctx.others = backward, (2, 0)
+        ctx.set_materialize_grads(False)
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
     backward = staticmethod(backward_of_rule)  # type: ignore[assignment]
@@ -337,27 +354,6 @@ class _CustomBackward(torch.autograd.Function):
 def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
     """Return the value ``y``, whose gradient for each of ``signals`` is what ``backward`` makes of the multiplier at y."""
     return _CustomBackward.apply([y], backward, *signals)
-
-
-def refuse_opaque_models(model: Model) -> None:
-    """Raise for models whose operations Python does not see.
-
-    Raises:
-        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
-    """
-    if not isinstance(model, nn.Module):
-        return
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif hasattr(module, COMPILED_ATTRIBUTE):
-            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
-        elif isinstance(module, nn.DataParallel):
-            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
-        else:
-            continue
-        name = next(name for name, m in model.named_modules() if m is module)
-        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
 
 
 # ------------------------------------------------------------------------------------------- a problem under rules

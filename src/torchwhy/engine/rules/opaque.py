@@ -1,13 +1,62 @@
-"""What rules do not reach: the inside of autograd Functions, and what runs in a transform of ``torch.func``."""
+"""What rules do not reach: TorchScript and the like, the inside of autograd Functions, transforms of ``torch.func``.
+
+And what they look through: the identity that torch puts into the graph for the backward hooks of a module.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.torch_internals import unwrap_transformed
+from torchwhy.engine.structure import Model
+from torchwhy.engine.torch_internals import (
+    COMPILED_ATTRIBUTE,
+    BackwardHookFunction,
+    base_of_view,
+    function_of_node,
+    unwrap_transformed,
+)
+
+
+def below_hooks(tensor: Tensor) -> Tensor:
+    """Return what a tensor was before the full backward hooks of modules got it; a tensor without them as it is.
+
+    Torch hands a module with such hooks a view of its input, and gives a view of its output. Of an input that is a view itself,
+    what it is a view of is returned.
+    """
+    is_view = isinstance(tensor.grad_fn, BackwardCFunction) and function_of_node(tensor.grad_fn) is BackwardHookFunction
+    base = base_of_view(tensor) if is_view else None
+    return tensor if base is None else base
+
+
+def is_same_place(a: Tensor, b: Tensor) -> bool:
+    """Say whether of two tensors that share memory each element is at the same place."""
+    return a.shape == b.shape and a.stride() == b.stride() and int(a.storage_offset()) == int(b.storage_offset())
+
+
+def refuse_opaque_models(model: Model) -> None:
+    """Raise for models whose operations Python does not see.
+
+    Raises:
+        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
+        elif hasattr(module, COMPILED_ATTRIBUTE):
+            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
+        elif isinstance(module, nn.DataParallel):
+            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
+        else:
+            continue
+        name = next(name for name, m in model.named_modules() if m is module)
+        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
 
 
 def outside_transforms(value: object) -> object:
