@@ -200,7 +200,10 @@ def test_few_pairs_leave_every_feature_out_once():
     z, _, left_out = shapley_design(30, [40], torch.Generator().manual_seed(0)).take(40)
     assert torch.equal(z[:30].sum(0), torch.ones(30, dtype=torch.long))
     assert (z[:30].sum(1) == 1).all()
-    assert (left_out == 1).all()  # some sizes have no pair: nothing counts as complete
+    assert (left_out[:30] == 0).all()
+    assert (left_out[30:] > 0.5).all()
+    _, _, left_out = shapley_design(30, [30], torch.Generator().manual_seed(0)).take(30)
+    assert (left_out == 1).all()  # nothing was drawn and most sizes have no pair: nothing counts as complete
 
 
 @pytest.mark.parametrize("design", [shapley_design, banzhaf_design])

@@ -20,10 +20,11 @@ from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
+from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
 Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
 FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 
@@ -47,6 +48,9 @@ class Attribution(Settings):
             as a classifier's head, whose rounding would be the score's; sums are kept in float32. Maps of gradients follow
             each rectifier that rounding switches, and change far more than maps of scores.
         progress: show a bar.
+        check: try on the first rows whether further arguments with as many rows as the inputs follow them, and whether a row's
+            score depends on the rows beside it. That takes up to a few evaluations, which are not counted, once for a model
+            where the outcome follows from it; it changes no number.
     """
 
     layer: LayerLike | Sequence[LayerLike] | None = None
@@ -54,6 +58,7 @@ class Attribution(Settings):
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
     progress: bool = False
+    check: bool = True
 
     # facts about the method, for the tables of methods and for the checks
     multiplies_by_input: ClassVar[bool] = False
@@ -72,7 +77,7 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
@@ -100,13 +105,16 @@ class Attribution(Settings):
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
                 arguments). Rows are independent.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
-                dimensions), a callable that takes the model's whole output to ``(N,)``, :class:`torchwhy.Neuron`,
-                ``"predicted"`` (each row's largest output), or None if the model gives one number per row.
+                dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
+                the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
+                of these per row, :class:`torchwhy.Neuron`, ``"predicted"`` (each row's largest output), or None if the
+                model gives one number per row.
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
-            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one; tensors
-                with N rows follow the rows.
+            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one:
+                :class:`torchwhy.Shared`, :class:`torchwhy.PerRow`, :class:`torchwhy.Ragged`, or anything else. Tensors with N
+                rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
 
         Returns:
             Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
@@ -115,6 +123,8 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
+        if isinstance(target, str) and target == "each":
+            return self.explain(inputs, target).attributions
         result, _ = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
         return self.result_structure(flatten(inputs)[1]).restore(result.attributions)
 
@@ -141,6 +151,10 @@ class Attribution(Settings):
         Raises:
             ValueError: another number of names than of features; and what :meth:`attribute` raises.
         """
+        if isinstance(target, str) and target == "each" and isinstance(inputs, Sample):
+            from torchwhy.samples.each import explain_each_token
+
+            return explain_each_token(self, inputs)
         begun = time.perf_counter()
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
@@ -149,7 +163,7 @@ class Attribution(Settings):
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs,
+            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -161,8 +175,9 @@ class Attribution(Settings):
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
-            names=names,
-            feature_mask=None if problem.feature_mask is None else structure.restore(problem.feature_mask),
+            rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
+            names=names if names is not None or problem.sample is None else problem.sample.names,
+            feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
             parameters=ModelHash(self.model),
@@ -201,9 +216,15 @@ class Attribution(Settings):
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
 
+    def _explained_features(self, problem: Problem, structure: Structure) -> Any:
+        """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
+        if problem.feature_mask is None or problem.sample is not None:
+            return None
+        return structure.restore(problem.feature_mask)
+
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
-        if self.gives_one_map:
+        if self.gives_one_map or inputs.kind == "sample":
             return SINGLE
         return inputs if self.layer is None else flatten(self.layer)[1]
 
@@ -240,7 +261,10 @@ def solve(
         if problem.tally.not_finite is not False:
             problem.tally.check_finite()
         values = checked_values(method, problem, result.attributions)
-        return replace(result, attributions=values, completeness_gap=gap, ends=ends), problem
+        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
+        if problem.sample is not None:
+            result = problem.sample.condense(result, mean=method.uses_feature_mask)
+        return result, problem
 
 
 def _adds_up(method: Attribution) -> bool:

@@ -16,12 +16,14 @@ from torch import Tensor
 from torchwhy import metrics as known_metrics
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.samples import count_features
 from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike
 from torchwhy.metrics.reexplain import draw_baselines_once
 from torchwhy.metrics.scoring import ModelLike
+from torchwhy.samples.sample import Given, Sample
 from torchwhy.targets import TargetLike
 
 MetricLike = str | Callable[..., object]
@@ -77,7 +79,9 @@ def compare(
         entry.check(mask)
     named = _name_methods(methods)
     data = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
-    if baselines is not None:
+    if isinstance(inputs, Sample):
+        inputs, target = inputs.asked(model, target)
+    elif baselines is not None:
         data["baselines"] = draw_baselines_once(baselines, inputs)
     result = Comparison({m: {} for m in chosen}, {}, {}, {}, {}, level)
     for name, method in named.items():
@@ -189,7 +193,7 @@ def _explain_rows(
         TypeError: something that is no method.
         ValueError: attributions of other rows than the inputs'.
     """
-    n = len(_first_tensor(inputs))
+    n = count_features(inputs).n if isinstance(inputs, Sample) else len(_first_tensor(inputs))
     if isinstance(method, Attribution):
         begun = time.perf_counter()
         e = method.explain(inputs, target, **_data_for_method(method, data))
@@ -213,7 +217,7 @@ def _first_tensor(tensors: Inputs) -> Tensor:
     return flatten(tensors)[0][0]
 
 
-def _sum_channels(attributions: Inputs, inputs: Inputs) -> Inputs:
+def _sum_channels(attributions: Given, inputs: Given) -> Given:
     """Return the attributions of images' pixels, summed over the channels."""
     if isinstance(attributions, Mapping) and isinstance(inputs, Mapping) and set(attributions) == set(inputs):
         return {name: _sum_image_channels(a, inputs[name]) for name, a in attributions.items()}

@@ -103,10 +103,10 @@ class DeepLIFT(Attribution):
         x = [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
         table, apart, mode = lookup(TABLES, self.rule, "rule")
-        with RecordedRun(table, APART) as recording:
-            below = problem.run.scores(b, rows)
-        with mode(table, apart, recording, strict=self.strict) as rules:
-            above, m = problem.run.gradients(x, rows)
+        recording = RecordedRun(table, APART)
+        below = problem.run.scores(b, rows, recording)
+        rules = mode(table, apart, recording, strict=self.strict)
+        above, m = problem.run.gradients(x, rows, rules)
         return rows, m, [v - w for v, w in zip(x, b)], (above, below), rules
 
     def _gap(self, values: Tensors, scores: Tensors, plain: dict[str, int]) -> Tensor:

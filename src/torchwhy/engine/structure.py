@@ -5,6 +5,7 @@ This is the one place that asks what a container is: everywhere else there is a 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 Tensors = tuple[Tensor, ...]
 Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
 Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
+InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
 Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
@@ -22,7 +24,7 @@ class Structure:
     """How parts were put together.
 
     Args:
-        kind: ``"single"`` part, ``"tuple"`` or ``"dict"``.
+        kind: ``"single"`` part, ``"tuple"``, ``"dict"``, or a ``"sample"``, which is one part.
         names: the keys of a dict.
         n: how many parts there are.
     """
@@ -33,7 +35,7 @@ class Structure:
 
     def restore(self, parts: Sequence[object]) -> Any:
         """Return parts put together in this way."""
-        if self.kind == "single":
+        if self.kind in ("single", "sample"):
             return parts[0]
         return dict(zip(self.names, parts)) if self.names is not None else tuple(parts)
 
@@ -66,11 +68,13 @@ SINGLE = Structure("single")
 
 def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
-    if isinstance(value, Mapping):
-        return tuple(value.values()), Structure("dict", tuple(value), len(value))
+    if isinstance(value, Tensor):  # by far the most, and quickly told
+        return (value,), SINGLE
     if isinstance(value, (tuple, list)):
         return tuple(value), Structure("tuple", n=len(value))
-    return (value,), SINGLE
+    if isinstance(value, Mapping):
+        return tuple(value.values()), Structure("dict", tuple(value), len(value))
+    return (value,), Structure("sample") if hasattr(value, "masked") else SINGLE
 
 
 def parts_by_key(value: Any) -> dict[int | str, Any]:
@@ -96,12 +100,44 @@ def replace_part(value: Any, key: int | str, new: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
+def index_output(output: Any, at: Tensor, m: int) -> Any:
+    """Return the part of a model's output for m rows that belongs to the rows ``at``: of every tensor with m rows.
+
+    A list of m things that are no tensors holds one for each row, as detectors give it. Objects are copied, not changed.
+    """
+    if isinstance(output, Tensor):
+        return output[at.to(output.device)] if output.dim() and len(output) == m else output
+    if isinstance(output, list) and len(output) == m and not any(isinstance(v, Tensor) for v in output):
+        return [output[i] for i in at.tolist()]
+    if isinstance(output, (tuple, list)):
+        items = [index_output(v, at, m) for v in output]
+        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    parts = {k: v for k, v in named_parts(output).items() if isinstance(v, (Tensor, tuple, list, Mapping))}
+    changed = {k: new for k, v in parts.items() if (new := index_output(v, at, m)) is not v}
+    if not changed:
+        return output
+    found = copy.copy(output)
+    if isinstance(output, Mapping):
+        for key, value in changed.items():
+            found[key] = value
+    else:
+        vars(found).update({str(key): value for key, value in changed.items()})
+    return found
+
+
 def map_nested(function: Callable[[object], object], value: object) -> Any:
     """Return ``value`` with the function applied to everything in its tuples, lists and dicts."""
     if isinstance(value, (tuple, list)):
-        return type(value)(map_nested(function, v) for v in value)
+        parts = (map_nested(function, v) for v in value)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {k: map_nested(function, v) for k, v in value.items()}
+        named = {k: map_nested(function, v) for k, v in value.items()}
+        if type(value) is dict:
+            return named
+        other = copy.copy(value)  # of its own kind, such as what an encoder of transformers returns
+        for key, part in named.items():
+            other[key] = part
+        return other
     return function(value)
 
 

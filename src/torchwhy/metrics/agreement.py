@@ -177,7 +177,8 @@ def sensitivity_n(
     if len(sizes) < 2 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"sizes={list(sizes)!r}: expected at least two ascending sizes")
     scores = _set_correlations(problem, by_feature, sizes, n_samples, name="sizes")
-    return Curve(torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / by_feature.d, scores)
+    shares = torch.tensor(list(sizes), dtype=torch.double, device=scores.device) / by_feature.d
+    return Curve(shares, scores, "fraction of the features in a set", (-1.0, 1.0))
 
 
 @metric(higher_is_better=True, range=(-1, 1), paper="arXiv:1806.07538")

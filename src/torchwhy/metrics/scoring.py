@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.structure import Output
-from torchwhy.problem import Problem
-from torchwhy.targets import DerivedTarget, TargetLike, find_logits
+from torchwhy.problem import Problem, ScoreFunction
+from torchwhy.targets import Probability, Target, TargetLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -52,33 +51,6 @@ def reduction(options: Options) -> Literal["sum", "mean"]:
     return "mean" if options.get("whole_features") else "sum"
 
 
-@dataclass
-class ClassProbability(DerivedTarget):
-    """A target scored by the softmax of the classes, or by the output where the first one holds probabilities."""
-
-    holds_probabilities: bool | None = None
-
-    def select(self, output: Output, rows: Tensor) -> Tensor:
-        """Return probabilities (M,).
-
-        Raises:
-            ValueError: the target is no class, or there is only one.
-        """
-        out = find_logits(output)
-        if self.target.index is None or self.target.neuron is not None or out.dim() != 2:
-            raise ValueError(
-                f"softmax=True: needs a class as the target and an output (N, classes), this one has shape "
-                f"{tuple(out.shape)}; pass softmax=False"
-            )
-        if out.shape[1] == 1:
-            raise ValueError("softmax=True: of an output (N, 1) it is 1 everywhere; pass softmax=False")
-        if self.holds_probabilities is None:  # once: a model's answers are of one kind
-            off = (out.double().sum(1) - 1).abs()
-            near = bool((off < max(1e-3, torch.finfo(out.dtype).eps)).all())
-            self.holds_probabilities = near and bool((out >= 0).all())
-        return self.target.select(out if self.holds_probabilities else out.softmax(1), rows)
-
-
 def problem_of(
     model: ModelLike, inputs: Inputs, target: TargetLike, *, like: Attribution | None = None, **options: Unpack[Options]
 ) -> Problem:
@@ -108,7 +80,24 @@ def problem_of(
         generator=options.get("generator", 0),
         label="metric",
     )
-    return problem.replace(target=ClassProbability(problem.target)) if options.get("softmax") else problem
+    return problem.replace(target=_as_probability(problem)) if options.get("softmax") else problem
+
+
+def _as_probability(problem: Problem) -> ScoreFunction:
+    """Return the target of a problem scored by the probability of its class."""
+    target = problem.target
+    if isinstance(target.given, Probability):
+        return target
+    if not isinstance(target, Target) or target.neuron is not None or len(target.largest) != 1 or target.index is None:
+        raise ValueError("softmax=True: needs a class as the target; pass softmax=False")
+    index = target.index[:, 0] if isinstance(target.index, Tensor) else target.index[0]
+    return replace(Target.parse(Probability(index), problem.n, problem.rows.device), given=target.given)
+
+
+def bounds_of_scores(problem: Problem, options: Options) -> tuple[float, float] | None:
+    """Return 0 and 1 where the scores are probabilities, else None."""
+    known = options.get("softmax") or isinstance(problem.target.given, Probability)
+    return (0.0, 1.0) if known else None
 
 
 def as_scores(values: Tensor, problem: Problem) -> Tensor:

@@ -75,7 +75,7 @@ class ExtremalPerturbation(Attribution):
         if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point():
             raise ValueError(f"inputs: expected one tensor (N, C, H, W), got {[tuple(t.shape) for t in problem.x]}")
         if self.contrastive:
-            problem = problem.replace(target=Contrast(problem.target))
+            problem = problem.replace(target=LeadOverOthers(problem.target))
         masks = SmoothMasks(x.shape[2:], self.step, self.sigma, x)
         search = MaskSearch.begin(problem, masks, self._levels(problem), self.areas, self.reward)
         p = x.new_full((len(search.rows), *masks.grid), FIRST_LEVEL[self.reward])
@@ -169,7 +169,7 @@ class MaskSearch:
 
 
 @dataclass
-class Contrast(DerivedTarget):
+class LeadOverOthers(DerivedTarget):
     """A target that is an index, minus the largest of the other outputs."""
 
     def select(self, output: Output, rows: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class KernelSHAP(SampledFeatureMethod):
     them (interventional SHAP). In units of the score; every element carries its feature's value. Coalitions are drawn with
     their complements, without replacement, the smallest and largest enumerated
     (:func:`~torchwhy.shapley.paired_sampling.shapley_design`), and a third-order fit takes out noise
-    (:func:`~torchwhy.shapley.paired_sampling.cubic_part`). The standard error is reported; it is infinite where ``n_samples``
+    (:func:`~torchwhy.shapley.paired_sampling.fit_cubic`). The standard error is reported; it is infinite where ``n_samples``
     is too small to tell.
 
     Args:

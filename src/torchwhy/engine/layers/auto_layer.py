@@ -29,7 +29,7 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
     shapes = tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
     first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
     key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
-    if callable(given) or problem.neuron is not None:
+    if callable(first) or problem.neuron is not None:  # not known again
         found = _find_last_grid_layer(problem)
     else:
         known = state.auto_layers.setdefault(model, {})

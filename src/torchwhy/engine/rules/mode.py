@@ -374,8 +374,8 @@ def run_with_rules(
 
     def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
         z = [t[start:stop] for t in problem.x]
-        with make() as rules:
-            scores, signal = run.gradients(z, rows[start:stop])
+        rules = make()
+        scores, signal = run.gradients(z, rows[start:stop], rules)
         return rules, scores, signal
 
     used, scores, signals = zip(*problem.batching.run(len(rows), work))

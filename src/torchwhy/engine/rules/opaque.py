@@ -18,6 +18,7 @@ from torchwhy.engine.torch_internals import (
     BackwardHookFunction,
     base_of_view,
     function_of_node,
+    own_modules,
     unwrap_transformed,
 )
 
@@ -49,7 +50,7 @@ def refuse_opaque_models(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif hasattr(module, COMPILED_ATTRIBUTE):
+        elif COMPILED_ATTRIBUTE in own_modules(module):
             what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
         elif isinstance(module, nn.DataParallel):
             what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"

@@ -31,6 +31,7 @@ from torchwhy.engine.torch_internals import (
 )
 
 What = str | Sequence[object]
+UNCHANGED = nullcontext()
 OURS = __name__.partition(".")[0]
 
 LARGE_BUFFER = 2**27  # bytes
@@ -142,7 +143,8 @@ class HeldModel:
             for p in own_parameters(module).values():
                 if p is None:
                     continue
-                self.device = self.device or p.device
+                if self.device is None:
+                    self.device = p.device
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
@@ -216,21 +218,23 @@ def _without_cudnn() -> Iterator[None]:
 @contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    is_usual = torch.get_default_device().type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
-    with mode, torch.no_grad(), freeze_parameters(model) as held, nullcontext() if is_usual else torch_defaults():
+    # an empty tensor tells the default device in less time than torch.get_default_device()
+    is_usual = torch.empty(0).device.type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
+    usual = UNCHANGED if is_usual else torch_defaults()
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
+    with mode, torch.no_grad(), freeze_parameters(model) as held, usual:
         yield held
 
 
 @contextmanager
 def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
-    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
     with mode, torch.enable_grad():
         if device.type != "cuda":
             yield
             return
-        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else nullcontext():
+        with freeze_parameters(model) as held, _without_cudnn() if held.recurrent else UNCHANGED:
             yield  # cuDNN has no backward pass of recurrent layers in eval mode
 
 
@@ -259,7 +263,7 @@ def compute_gradients(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
             "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
         )
-    ones = torch.ones_like(scores)  # no sum: it would be one operation more for rules that are at work
+    ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(

@@ -100,7 +100,7 @@ class Batching:
         self.progress, self.label = progress, label
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
         # of a row of the inputs; tokens, which are integers, may become much
-        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / len(inputs[0])
+        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / inputs[0].shape[0]
         self._row_bytes = max(row, 1.0)
         if parent is None:
             self.plan = CallPlan(batch_size)

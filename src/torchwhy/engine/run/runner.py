@@ -8,7 +8,7 @@ Four verbs, each for rows ``z`` ``(M, ...)`` that stand in for what is explained
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,14 +32,16 @@ from torchwhy.engine.run.autograd import (
 )
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
-from torchwhy.engine.run.rows import all_finite, to_device
+from torchwhy.engine.run.rows import all_finite, give_rows, to_device
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
+    from torchwhy.engine.rules.mode import RuleMode
     from torchwhy.problem import Problem, ScoreFunction
 
 GradientFunction = Callable[..., Tensors]
+NO_RULES: AbstractContextManager[object] = nullcontext()
 
 
 @dataclass
@@ -130,54 +132,62 @@ class ModelRunner:
                 output = self._call_model(z, rows)
             else:
                 output = record_activations(lambda: self._call_model(z, rows), [p.neuron])[0]
-        p.tally.evaluations += len(rows)
+        p.tally.evaluations += rows.shape[0]
         return output
 
     def _call_model(self, z: Sequence[Tensor], rows: Tensor) -> Output:
         """Call the model. Default device and autocast are the caller's meanwhile.
 
-        A model may work in place: neither the caller's tensors nor rows that share memory are handed to it.
+        A model may work in place: neither the caller's tensors, nor what gets a gradient, nor rows that share memory are
+        handed to it.
         """
         p = self.problem
-        callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
-        z = [t.clone() if 0 in t.stride() or t.untyped_storage().data_ptr() in callers else t for t in z]
+        if not all(t.requires_grad for t in z):
+            callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
+            z = [t.clone() if 0 in t.stride() or t.untyped_storage().data_ptr() in callers else t for t in z]
+        z = [t.clone() if t.requires_grad else t for t in z]
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
-        args = [p.inputs.select(a, rows) for a in p.inputs.args]
-        kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
-        named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
+        args, kwargs = p.inputs.further(rows) if p.inputs.args or p.inputs.kwargs else ((), {})
+        given = list(map(give_rows, z, p.inputs.forms)) if p.inputs.forms else z
+        named = dict(zip(p.inputs.names, given)) if p.inputs.names else {}
         held = state.held_here.models.get(id(p.model))
         if held is not None and held.buffers:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
-            return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
+            return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
 
-    def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
-        """Return scores ``(M,)``, in single precision at least, with a graph where one is being built."""
+    def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
+        """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
+
+        ``rules`` are at work while the model runs and its score is picked, and not on our own arithmetic.
+        """
         p = self.problem
-        scores = p.tally.see(p.target.select(self.outputs(z, rows), rows), check_finite=p.check_finite)
-        rules, is_single = state.rules.mode, len(scores) == 1 and scores.device.type == "cpu"
+        with NO_RULES if rules is None else rules:
+            picked = p.target.select(self.outputs(z, rows), rows)
+        scores = p.tally.see(picked, check_finite=p.check_finite)
+        is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
         if scores.requires_grad and (is_single or rules is not None):
             functions = scan_graph(scores, guard_norms=is_single)
             if rules is not None:
                 rules.count_functions(functions)
         return scores
 
-    def scores(self, z: Sequence[Tensor], rows: Tensor) -> Tensor:
+    def scores(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)`` of ``z`` ``(M, ...)`` that stand for ``rows`` ``(M,)``, without a graph."""
         with torch.no_grad():
-            return self.scores_with_graph(z, rows)
+            return self.scores_with_graph(z, rows, rules)
 
-    def gradients(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensors]:
-        """Return scores ``(M,)`` and their gradients with respect to ``z`` ``(M, ...)``."""
+    def gradients(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> tuple[Tensor, Tensors]:
+        """Return scores ``(M,)`` and their gradients, by the rules if any, with respect to ``z`` ``(M, ...)``."""
         p = self.problem
         with enable_grad_for(p.model, z[0].device):
             leaves = [t.detach() for t in z]
             if p.batching.plan.optimizations is not None:
                 leaves = [p.batching.format(leaf) for leaf in leaves]
             leaves = [leaf.requires_grad_() for leaf in leaves]
-            scores = self.scores_with_graph([leaf.clone() for leaf in leaves], rows)  # the model may work in place
+            scores = self.scores_with_graph(leaves, rows, rules)
             return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs")
 
     def gradients_per_target(self, targets: Sequence[ScoreFunction], start: int, stop: int) -> list[Tensors]:
@@ -186,7 +196,7 @@ class ModelRunner:
         rows, x = p.rows[start:stop], [t[start:stop] for t in p.x]
         with enable_grad_for(p.model, x[0].device):
             leaves = [p.batching.format(t.detach()).requires_grad_() for t in x]
-            output = self.outputs([leaf.clone() for leaf in leaves], rows)
+            output = self.outputs(leaves, rows)
             scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
             if len(rows) == 1 and x[0].device.type == "cpu":
                 scan_graph(torch.stack(scores).sum(0), guard_norms=True)
@@ -249,8 +259,8 @@ class ModelRunner:
 
     def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
         """Return gradients with respect to ``z`` ``(N, ...)``."""
-        rows = self.problem.rows
-        return self.concatenated(len(rows), lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
+        rows, n = self.problem.rows, self.problem.n
+        return self.concatenated(n, lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
 
     def activations(
         self,
@@ -317,7 +327,3 @@ def skip_model_below(problem: Problem) -> Problem:
         except Exception:  # the model relies on as many rows as its input has
             same = False
     return problem.replace(skip_below=True) if same else problem
-
-
-def _storage(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()

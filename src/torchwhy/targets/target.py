@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import Output, named_parts
+from torchwhy.targets.calling import OnePerRow, RowsOf, Scorer, call_scorer, takes_rows
+from torchwhy.targets.score_target import ScoreTarget
 
-Index = int | tuple[int, ...]
+Place = int | str  # an index, or "predicted"
+Index = int | tuple[Place, ...]
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,15 @@ class Neuron:
 
     Args:
         layer: the layer, by name, as a module or as :class:`torchwhy.Layer`.
-        index: the unit: an int, a tuple (channel, row, column), or a callable activations ``(N, ...)`` → ``(N,)``.
+        index: the unit: an int, a tuple (channel, row, column), or a callable activations ``(N, ...)`` → ``(N,)``, also
+            ``(activations, rows)``.
     """
 
     layer: LayerLike
-    index: Index | Callable[[Tensor], Tensor]
+    index: Index | Scorer
 
 
-TargetLike = int | Sequence[Index] | Tensor | tuple | Callable[[Output], Tensor] | Neuron | str | None
+TargetLike = int | Sequence[Index | Scorer] | Tensor | tuple | Scorer | Neuron | str | None
 
 
 def find_logits(output: Output) -> Tensor:
@@ -71,13 +75,15 @@ def logits_per_row(output: Output, m: int) -> Tensor:
 class Target:
     """A target in its checked form; ``select(output, rows)`` gives the scores ``(M,)``.
 
-    ``index`` is None, one index for all rows, or a LongTensor ``(N, depth)`` with one per row; ``largest`` the largest of
-    each depth.
+    ``index`` is None, one index for all rows, or a LongTensor ``(N, depth)`` with one per row; ``largest`` and ``lowest`` the
+    largest and the lowest of each depth.
     """
 
     index: tuple[int, ...] | Tensor | None = None
     largest: tuple[int, ...] = ()
-    function: Callable[[Output], Tensor] | None = None
+    lowest: tuple[int, ...] = ()
+    function: Scorer | None = None
+    with_rows: bool = False
     neuron: Neuron | None = None
     given: Any = None
 
@@ -92,12 +98,11 @@ class Target:
         if target is None:
             return cls()
         if type(target) is int and target >= 0:
-            return cls((target,), (target,), given=target)
+            return cls((target,), (target,), (target,), given=target)
         if isinstance(target, Neuron):
             if callable(target.index):
-                return cls(function=target.index, neuron=target, given=target)
-            index = _as_index(target.index)
-            return cls(index, index, neuron=target, given=target)
+                return replace(cls._of_callable(target.index, n), neuron=target, given=target)
+            return replace(cls.at(_as_index(target.index)), neuron=target, given=target)
         if isinstance(target, Tensor):
             if target.is_floating_point() or target.dtype == torch.bool or target.dim() > 1:
                 raise TypeError(
@@ -106,21 +111,47 @@ class Target:
                 )
             target = target.tolist()
         if callable(target):
-            return cls(function=target, given=target)
+            return cls._of_callable(target, n)
         if isinstance(target, list) or (hasattr(target, "tolist") and hasattr(target, "__len__")):
-            items = [_as_index(t) for t in (target if isinstance(target, list) else target.tolist())]
-            if len(items) != n:
-                raise ValueError(
-                    f"target: {len(items)} indices given for {n} rows; give one int for all rows or one per row"
-                )
-            if len({len(t) for t in items}) != 1:
-                raise ValueError("target: the indices of the rows must all have the same number of dimensions")
-            return cls(torch.tensor(items, device=device), tuple(map(max, zip(*items))), given=target)
-        index = _as_index(target)
-        return cls(index, index, given=target)
+            return cls._one_per_row(target if isinstance(target, list) else target.tolist(), n, device, given=target)
+        return replace(cls.at(_as_index(target)), given=target)
+
+    @classmethod
+    def at(cls, index: tuple[int, ...]) -> Target:
+        """Return the target that is one index for all rows."""
+        return cls(index, index, index, given=index)
+
+    @classmethod
+    def _of_callable(cls, function: Scorer, n: int) -> Target:
+        """Return the checked target of a callable."""
+        known = isinstance(function, ScoreTarget)
+        scorer = function.for_rows(n) if isinstance(function, ScoreTarget) else function
+        return cls(function=scorer, with_rows=known or takes_rows(function), given=function)
+
+    @classmethod
+    def _one_per_row(cls, each: list, n: int, device: torch.device, given: TargetLike) -> Target:
+        """Return the checked target of a list with a target for each row: indices, or callables among them."""
+        called = any(map(callable, each))
+        items = each if called else [_as_index(t) for t in each]
+        if len(items) != n:
+            raise ValueError(
+                f"target: {len(items)} {'targets' if called else 'indices'} given for {n} rows; give one for all rows or one "
+                "per row"
+            )
+        if called:
+            parsed = tuple(cls.parse(t, n, device) for t in items)
+            return cls(function=OnePerRow(parsed), with_rows=True, given=given)
+        if len({len(t) for t in items}) != 1:
+            raise ValueError("target: the indices of the rows must all have the same number of dimensions")
+        by_depth = list(zip(*items))
+        bounds = tuple(map(max, by_depth)), tuple(map(min, by_depth))
+        return cls(torch.tensor(items, device=device), *bounds, given=given)
 
     def select_rows(self, rows: Tensor) -> TargetLike:
         """Return the same target, in a form that a caller could have given, for the chosen rows."""
+        if self.with_rows:
+            chosen_rows = RowsOf(replace(self, neuron=None), rows)
+            return chosen_rows if self.neuron is None else Neuron(self.neuron.layer, chosen_rows)
         if not isinstance(self.index, Tensor):
             return self.given
         chosen = self.index[rows].tolist()
@@ -136,16 +167,11 @@ class Target:
         Raises:
             ValueError: a wrong number of rows, an index out of range, or no single score per row.
         """
-        m = len(rows)
+        m = rows.shape[0]
         if self.function is not None:
-            scores = self.function(output)
-            if not isinstance(scores, Tensor) or scores.shape != (m,):
-                got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-                raise ValueError(f"target: the callable must return one score per row, shape ({m},); it returned {got}")
-            return scores
-        plain = isinstance(output, Tensor) and output.dim() > 0 and len(output) == m
+            return call_scorer(self.function, output, rows, with_rows=self.with_rows)
+        plain = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == m
         out = output if plain else logits_per_row(output, m)
-        what = "target" if self.neuron is None else f"target=Neuron({self.neuron.layer!r})"
         if self.index is None:
             if out.numel() != m:
                 raise ValueError(
@@ -153,18 +179,25 @@ class Target:
                     "an int (a class), one int per row, a tuple, a callable, or 'predicted'"
                 )
             return out.reshape(m)
+        fits = zip(self.lowest, self.largest, out.shape[1:])
+        if len(self.largest) != out.dim() - 1 or any(high >= size or low < -size for low, high, size in fits):
+            self._refuse_index(out)
+        index: tuple[Any, ...] = (slice(None), *self.index) if isinstance(self.index, tuple) else ()
+        if isinstance(self.index, Tensor):
+            index = (torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))
+        return out[index]
+
+    def _refuse_index(self, out: Tensor) -> NoReturn:
+        """Refuse an index that an output ``(M, ...)`` has not."""
+        what = "target" if self.neuron is None else f"target=Neuron({self.neuron.layer!r})"
         if len(self.largest) != out.dim() - 1:
             raise ValueError(
                 f"{what}: {len(self.largest)} indices given, but a row of the output has shape {tuple(out.shape[1:])}; "
                 f"give {out.dim() - 1 or 'no'} indices" + (" (target=None)" if out.dim() == 1 else "")
             )
-        for i, size in zip(self.largest, out.shape[1:]):
-            if i >= size:
-                raise ValueError(f"{what}: index {i} is out of range, the output has {size} (0 to {size - 1})")
-        index: tuple[Any, ...] = (slice(None), *self.index) if isinstance(self.index, tuple) else ()
-        if isinstance(self.index, Tensor):
-            index = (torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))
-        return out[index]
+        bounds = zip(self.lowest, self.largest, out.shape[1:])
+        wrong, size = next((h if h >= s else low, s) for low, h, s in bounds if h >= s or low < -s)
+        raise ValueError(f"{what}: index {wrong} is out of range, the output has {size} (0 to {size - 1})")
 
 
 @dataclass
@@ -178,28 +211,33 @@ class DerivedTarget:
     target: Any
 
     @property
-    def given(self) -> Any:
+    def given(self) -> TargetLike:
         """The target as the caller gave it."""
         return self.target.given
 
-    def select_rows(self, rows: Tensor) -> Any:
+    def select_rows(self, rows: Tensor) -> TargetLike:
         """Return the target for the chosen rows, as a caller could give it."""
         return self.target.select_rows(rows)
 
 
-def _as_index(value: Any) -> tuple[int, ...]:
-    """Return a tuple of ints, none negative."""
+def _as_index(value: object) -> tuple[int, ...]:
+    """Return a tuple of ints; only outputs of more dimensions are counted from the end too."""
+    index = _flat_index(value)
+    if len(index) == 1 and index[0] < 0:
+        raise ValueError(f"target={index[0]}: an index counts from 0 and cannot be negative")
+    return index
+
+
+def _flat_index(value: object) -> tuple[int, ...]:
+    """Return a tuple of ints."""
     if isinstance(value, (tuple, list)):
-        return tuple(i for v in value for i in _as_index(v))
+        return tuple(i for v in value for i in _flat_index(v))
     if isinstance(value, (bool, float, str)) or value is None:
         raise TypeError(
             f"target={value!r}: expected an int, one int per row, a tuple of ints, a callable, tw.Neuron, "
             "'predicted' or None"
         )
     try:
-        index = operator.index(value)
+        return (operator.index(value),)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"target: an index must be an int, got {type(value).__name__}") from None
-    if index < 0:
-        raise ValueError(f"target={index}: an index counts from 0 and cannot be negative")
-    return (index,)

@@ -1,0 +1,1 @@
+"""Samples: texts, prompts and whatever else knows its features, in the place of ``inputs``."""

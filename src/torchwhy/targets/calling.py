@@ -1,0 +1,109 @@
+"""Callables as targets: how many arguments they take, one for each row, and what is said when they go wrong."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.engine.run.batching import is_out_of_memory
+from torchwhy.engine.structure import Output, index_output
+
+if TYPE_CHECKING:
+    from torchwhy.targets.target import Target
+
+Scorer = Callable[..., Tensor]  # (output) or (output, rows) → (M,)
+
+ADVICE = (
+    "the output has the rows of one call, which may be some of the inputs or several times the same; for what belongs to a "
+    "row (masks, boxes, labels) take `target(output, rows)`, rows being which of the inputs these are"
+)
+
+
+def takes_rows(function: Scorer) -> bool:
+    """Say whether a callable target takes ``(output, rows)``: whether it has a second positional parameter without a default.
+
+    Raises:
+        TypeError: it takes neither ``(output)`` nor ``(output, rows)``.
+    """
+    try:
+        seen = function.forward if isinstance(function, nn.Module) else function
+        parameters = list(inspect.signature(seen).parameters.values())
+    except (TypeError, ValueError):  # made in C, without a signature
+        return False
+    required = [p for p in parameters if p.default is p.empty]
+    places = [p for p in required if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    room = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+    if len(places) > 2 or not room or any(p.kind is p.KEYWORD_ONLY for p in required):
+        names = ", ".join(p.name for p in required) or "nothing"
+        raise TypeError(f"target: a callable takes (output) or (output, rows); this one takes {names}")
+    return len(places) == 2
+
+
+def call_scorer(function: Scorer, output: Output, rows: Tensor, *, with_rows: bool) -> Tensor:
+    """Return the scores ``(M,)`` that a callable gives to a model's output for rows ``(M,)``.
+
+    Raises:
+        ValueError: no score per row.
+        IndexError, RuntimeError: what the callable raised, with what it may have overlooked.
+    """
+    m = len(rows)
+    try:
+        scores = function(output, rows) if with_rows else function(output)
+    except (IndexError, RuntimeError) as error:
+        if with_rows or is_out_of_memory(error):
+            raise
+        kind = IndexError if isinstance(error, IndexError) else RuntimeError
+        raise kind(
+            f"target: the callable failed on the output of a call of {m} rows: {error}. Mind: {ADVICE}"
+        ) from error
+    if not isinstance(scores, Tensor) or scores.shape != (m,):
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        mind = "" if with_rows or not isinstance(scores, Tensor) or not scores.dim() else f"; {ADVICE}"
+        raise ValueError(f"target: the callable must return one score per row, shape ({m},); it returned {got}{mind}")
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class RowsOf:
+    """A target for some of the rows that it was made for, as a callable that a caller could give.
+
+    Args:
+        target: for N rows.
+        rows: ``(M,)``, which of them are meant.
+    """
+
+    target: Target
+    rows: Tensor
+
+    def __call__(self, output: Output, rows: Tensor) -> Tensor:
+        """Return the scores of ``rows``, counted among the chosen ones."""
+        return self.target.select(output, self.rows[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class OnePerRow:
+    """A target of its own for each of N rows.
+
+    Args:
+        each: N targets, each made for N rows.
+    """
+
+    each: Sequence[Target]
+
+    def __call__(self, output: Output, rows: Tensor) -> Tensor:
+        """Return the scores of rows ``(M,)``; each target sees the part of the output that belongs to its row."""
+        m, which = len(rows), rows.tolist()
+        places = {row: [i for i, r in enumerate(which) if r == row] for row in dict.fromkeys(which)}
+        if len(places) == 1:
+            return self.each[which[0]].select(output, rows)
+        scores: dict[int, Tensor] = {}
+        for row, at in places.items():
+            index = torch.tensor(at, device=rows.device)
+            found = self.each[row].select(index_output(output, index, m), rows[index])
+            scores |= dict(zip(at, found.unbind()))
+        return torch.stack([scores[i] for i in range(m)])
