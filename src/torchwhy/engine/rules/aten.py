@@ -81,7 +81,7 @@ def _group_norm(run: Run, a: Keywords) -> Output:
     return y, a["input"].new_empty(0), a["input"].new_empty(0)
 
 
-def _max_pool(run: Run, a: Keywords) -> Output:
+def _max_pool_operator(run: Run, a: Keywords) -> Output:
     names = ("self", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
     function = getattr(F, f"max_pool{len(a['kernel_size'])}d_with_indices")
     return run(function, tuple(a[name] for name in names), {"return_indices": True})
@@ -107,7 +107,7 @@ TRANSLATIONS: dict[str, Callable[[Run, Keywords], Output]] = {
     **dict.fromkeys(
         ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"), _batch_norm
     ),
-    **dict.fromkeys(("max_pool2d_with_indices", "max_pool3d_with_indices"), _max_pool),
+    **dict.fromkeys(("max_pool2d_with_indices", "max_pool3d_with_indices"), _max_pool_operator),
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     "_softmax": _softmax,
