@@ -13,7 +13,7 @@ from torchwhy.attention.selection import Indices, check_indices, index_list, sel
 from torchwhy.attribution import Attribution
 from torchwhy.engine.layers.grid_layout import resize_maps, spatial_shape, token_grid
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.rules.opaque import refuse_opaque_models
+from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem

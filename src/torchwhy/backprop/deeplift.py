@@ -13,8 +13,7 @@ from torchwhy.backprop.deeplift_rules import APART, RULES
 from torchwhy.backprop.lookup import lookup
 from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.rules.mode import count_operations
-from torchwhy.engine.rules.opaque import refuse_opaque_models
+from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models
 from torchwhy.engine.rules.operations import RuleTable
 from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 from torchwhy.engine.run.rows import baseline_at

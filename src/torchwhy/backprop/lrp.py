@@ -11,8 +11,8 @@ from torchwhy.attribution import Attribution
 from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
 from torchwhy.backprop.lrp_rules import stabilize
 from torchwhy.backprop.propagation import Propagation
-from torchwhy.engine.rules.mode import count_operations, run_with_rules
-from torchwhy.engine.rules.opaque import refuse_opaque_models, warn_if_without_rules
+from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
+from torchwhy.engine.rules.opaque import warn_if_without_rules
 from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords, Model

@@ -49,6 +49,7 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.structure import Keywords, map_nested
+from torchwhy.engine.torch_internals import BackwardHookNode
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -116,7 +117,9 @@ class Propagation(RuleMode):
         """Return whether a tensor is the model's input, or that rearranged."""
         if not isinstance(tensor, Tensor):
             return False
-        return (tensor.requires_grad and below_hooks(tensor).is_leaf) or bool(self.noted(tensor, "input"))
+        if type(tensor.grad_fn) is BackwardHookNode:
+            tensor = below_hooks(tensor)
+        return (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
 
     def leave_input(self, value: Any) -> Any:
         """Turn the multiplier that arrives at the input into relevance, for operations other than the first layer."""

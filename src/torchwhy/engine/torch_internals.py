@@ -32,11 +32,16 @@ AdaptiveAvgPoolModule, AdaptiveMaxPoolModule = _AdaptiveAvgPoolNd, _AdaptiveMaxP
 AvgPoolModule, MaxPoolModule = _AvgPoolNd, _MaxPoolNd
 
 BackwardHookFunction = _functions.BackwardHookFunction  # the identity, that full backward hooks put into the graph
+BackwardHookNode: type = BackwardHookFunction._backward_cls  # type: ignore[attr-defined] # of its nodes in the graph
 
 # What a module that torch.compile made has, and no other: the module that it was made from.
 COMPILED_ATTRIBUTE = "_orig_mod"
 
 DispatchMode = TorchDispatchMode  # sees every operation that torch computes, below autograd
+OPERATORS = (
+    torch._ops.OpOverload,
+    torch._ops.OpOverloadPacket,
+)  # such as torch.ops.aten.relu.default, torch.ops.aten.relu
 NATIVE_FUNCTIONS = torch._C._nn  # where the functions of torch.nn.functional that are not written in Python are
 
 # While open, operations go to no torch function mode, and to no subclass's ``__torch_function__``.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torchwhy.engine.rules.mode import RuleMode
 
 Run = Callable[[TorchFunction, tuple, Keywords], Output]
-OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 
 
 def run_operator(mode: RuleMode, operator: TorchFunction, args: tuple, kwargs: Keywords) -> Output:

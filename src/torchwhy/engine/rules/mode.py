@@ -38,12 +38,13 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
-from torchwhy.engine.rules.aten import OPERATORS, run_operator
+from torchwhy.engine.rules.aten import run_operator
 from torchwhy.engine.rules.opaque import (
     below_hooks,
     is_same_place,
     outside_transforms,
-    refuse_opaque_models,
+    refuse_unreached,
+    refuse_without_rule,
     warn_of_unreached,
 )
 from torchwhy.engine.rules.operations import (
@@ -60,9 +61,13 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Output, map_nested
+from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
+    COMPILED_ATTRIBUTE,
+    OPERATORS,
+    BackwardHookNode,
     backward_keeps_graph,
+    own_modules,
     transforms_are_active,
     version_of,
     without_torch_functions,
@@ -86,17 +91,6 @@ class SavedTensor:
     """A tensor kept for the backward pass, see :meth:`RuleMode.save_for_backward`."""
 
     value: Tensor
-
-
-def has_rule(name: str) -> bool:
-    """Return whether rules of this thread, at this moment, replace the operation of that name."""
-    mode = state.rules.mode
-    return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
-
-
-def rules_active() -> bool:
-    """Return whether any rules are at work on this thread."""
-    return state.rules.mode is not None
 
 
 class RuleMode(TorchFunctionMode):
@@ -186,11 +180,6 @@ class RuleMode(TorchFunctionMode):
             self.count_unreached(op.name, "in a transform of torch.func")
         return function(*args, **kwargs)
 
-    def count_functions(self, functions: Iterable[type]) -> None:
-        """Count the autograd Functions that the scores go through: no rule reaches what is inside."""
-        for function in functions:
-            self.count_unreached(function.__name__, "an autograd Function")
-
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
         rule = self.tables[-1].get(op.name)
@@ -252,7 +241,7 @@ class RuleMode(TorchFunctionMode):
         if not isinstance(tensor, Tensor):
             return None
         version, facts = self._facts.get(tensor, (0, {}))
-        if not facts and (origin := below_hooks(tensor)) is not tensor:
+        if not facts and type(tensor.grad_fn) is BackwardHookNode and (origin := below_hooks(tensor)) is not tensor:
             return self.noted(origin, fact) if fact in self.facts_of_views or is_same_place(origin, tensor) else None
         return facts.get(fact) if facts and version == version_of(tensor) else None
 
@@ -266,10 +255,7 @@ class RuleMode(TorchFunctionMode):
             return
         self.without_rule[name] += 1
         if self.strict:
-            raise NotImplementedError(
-                f"strict=True, and the non-linear operation {name!r} has no rule: its plain gradient would be used. "
-                "Give it a rule, or leave strict off and see the operations counted on the Explanation"
-            )
+            refuse_without_rule(name)
 
     def count_unreached(self, name: str, where: str) -> None:
         """Count what keeps its plain gradient because no rule reaches it.
@@ -280,10 +266,7 @@ class RuleMode(TorchFunctionMode):
         self.without_rule[name] += 1
         self.unreached.add(name)
         if self.strict:
-            raise NotImplementedError(
-                f"strict=True, and rules do not reach what is inside {name!r} ({where}): its plain gradient would be used. "
-                "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
-            )
+            refuse_unreached(name, where)
 
     def _watch(self, module: nn.Module, table: RuleTable) -> Iterator[RemovableHandle]:
         """Yield the hooks that let a table hold inside a module."""
@@ -354,6 +337,27 @@ class _CustomBackward(torch.autograd.Function):
 def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
     """Return the value ``y``, whose gradient for each of ``signals`` is what ``backward`` makes of the multiplier at y."""
     return _CustomBackward.apply([y], backward, *signals)
+
+
+def refuse_opaque_models(model: Model) -> None:
+    """Raise for models whose operations Python does not see.
+
+    Raises:
+        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
+        elif COMPILED_ATTRIBUTE in own_modules(module):
+            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
+        elif isinstance(module, nn.DataParallel):
+            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
+        else:
+            continue
+        name = next(name for name, m in model.named_modules() if m is module)
+        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
 
 
 # ------------------------------------------------------------------------------------------- a problem under rules

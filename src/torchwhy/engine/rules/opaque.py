@@ -6,19 +6,14 @@ And what they look through: the identity that torch puts into the graph for the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
-import torch
-from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
+from torch import Tensor
 
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
-    COMPILED_ATTRIBUTE,
-    BackwardHookFunction,
+    BackwardHookNode,
     base_of_view,
-    function_of_node,
-    own_modules,
     unwrap_transformed,
 )
 
@@ -29,8 +24,7 @@ def below_hooks(tensor: Tensor) -> Tensor:
     Torch hands a module with such hooks a view of its input, and gives a view of its output. Of an input that is a view itself,
     what it is a view of is returned.
     """
-    is_view = isinstance(tensor.grad_fn, BackwardCFunction) and function_of_node(tensor.grad_fn) is BackwardHookFunction
-    base = base_of_view(tensor) if is_view else None
+    base = base_of_view(tensor) if type(tensor.grad_fn) is BackwardHookNode else None
     return tensor if base is None else base
 
 
@@ -39,30 +33,25 @@ def is_same_place(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.stride() == b.stride() and int(a.storage_offset()) == int(b.storage_offset())
 
 
-def refuse_opaque_models(model: Model) -> None:
-    """Raise for models whose operations Python does not see.
-
-    Raises:
-        TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
-    """
-    if not isinstance(model, nn.Module):
-        return
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif COMPILED_ATTRIBUTE in own_modules(module):
-            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
-        elif isinstance(module, nn.DataParallel):
-            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
-        else:
-            continue
-        name = next(name for name, m in model.named_modules() if m is module)
-        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
-
-
 def outside_transforms(value: object) -> object:
     """Return a tensor as it is outside of the transforms of ``torch.func`` that are running; anything else as it is."""
     return unwrap_transformed(value) if isinstance(value, Tensor) else value
+
+
+def refuse_without_rule(name: str) -> NoReturn:
+    """Refuse an operation without a rule, in strict mode."""
+    raise NotImplementedError(
+        f"strict=True, and the non-linear operation {name!r} has no rule: its plain gradient would be used. "
+        "Give it a rule, or leave strict off and see the operations counted on the Explanation"
+    )
+
+
+def refuse_unreached(name: str, where: str) -> NoReturn:
+    """Refuse what no rule reaches, in strict mode."""
+    raise NotImplementedError(
+        f"strict=True, and rules do not reach what is inside {name!r} ({where}): its plain gradient would be used. "
+        "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
+    )
 
 
 def warn_of_unreached(label: str, names: Iterable[str]) -> None:
