@@ -107,9 +107,9 @@ class SharedRunner(ModelRunner):
         is_single = len(rows) == 1 and rows.device.type == "cpu"
         whole = torch.stack(scores).sum(0) if is_single or rules is not None else None
         if whole is not None and whole.requires_grad:
-            functions = scan_graph(whole, guard_norms=is_single)
-            if rules is not None:
-                rules.count_functions(functions)
+            for function in scan_graph(whole, guard_norms=is_single):
+                if rules is not None:
+                    rules.count_unreached(function.__name__, "an autograd Function")
         return scores
 
     def gradients(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> tuple[Tensor, Tensors]:
