@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     )
     from torchwhy.backprop.linear_approximation import LinearApproximation as LinearApproximation
     from torchwhy.backprop.lrp import LRP as LRP
+    from torchwhy.arguments import PerRow as PerRow, Ragged as Ragged, Shared as Shared
     from torchwhy.baselines import (
         Blur as Blur,
         Constant as Constant,
@@ -152,6 +153,7 @@ _HOME = {
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],
+    "arguments": ["PerRow", "Ragged", "Shared"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.baselines import BaselineLike, resolve_baseline
 from torchwhy.engine.features.numbering import number_features
+from torchwhy.engine.further import read_further
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors, flatten
 from torchwhy.problem import ModelInputs
@@ -124,8 +125,9 @@ class Sample:
 
     def arguments_of(self, rows: Tensor) -> Keywords:
         """Return the further arguments of rows ``(M,)``: tensors with N rows follow the rows."""
-        data = ModelInputs(flatten(self.tensors)[0], None, (), dict(self.arguments or {}))
-        return {k: data.select(v, rows) for k, v in data.kwargs.items()}
+        tensors = flatten(self.tensors)[0]
+        arguments = read_further(dict(self.arguments or {}), len(tensors[0]), None, {})
+        return ModelInputs(tensors, None, *arguments).further(rows)[1]
 
 
 def numbers_of(sample: Sample) -> Tensors:
