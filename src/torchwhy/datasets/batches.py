@@ -64,14 +64,12 @@ def _as_batches(data: Any, collate: Collate | None, batch_size: int | None) -> I
         return _slices(data, size)
     if isinstance(data, torch.utils.data.DataLoader):
         _refuse_shuffling(data)
-        given = data if collate is None else map(collate, data)
-        return given if batch_size is None else _refuse_batch_size(data)
+        return _made_batches(data, collate, batch_size)
     is_dataset = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, str))
     if is_dataset or isinstance(data, torch.utils.data.IterableDataset):
         return torch.utils.data.DataLoader(data, batch_size=size, collate_fn=collate)
     if isinstance(data, Iterable) and not isinstance(data, str):
-        given = data if collate is None else map(collate, data)
-        return given if batch_size is None else _refuse_batch_size(data)
+        return _made_batches(data, collate, batch_size)
     raise TypeError(
         f"data: expected a DataLoader, a dataset, a table, tensors or an iterable, got {type(data).__name__}"
     )
@@ -88,8 +86,11 @@ def _slices(data: Any, size: int) -> Iterator[Any]:
         yield structure.restore([part[a : a + size] for part in parts])
 
 
-def _refuse_batch_size(data: object) -> Iterable[Any]:
-    raise TypeError(f"batch_size: the batches of a {type(data).__name__} are made already; leave it out")
+def _made_batches(data: Iterable[Any], collate: Collate | None, batch_size: int | None) -> Iterable[Any]:
+    """Return batches that are made already, brought into our form by ``collate``."""
+    if batch_size is not None:
+        raise TypeError(f"batch_size: the batches of a {type(data).__name__} are made already; leave it out")
+    return data if collate is None else map(collate, data)
 
 
 def _refuse_shuffling(loader: Any) -> None:
