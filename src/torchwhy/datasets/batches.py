@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import flatten
+from torchwhy.engine.structure import InForm, flatten
 
 ROWS = 32  # of a batch, where the data do not come in batches
 LABELS = ("label", "labels")  # keys of a batch that is a mapping
-Collate = Callable[[Any], Any]
+Data = InForm  # a loader, a dataset, a table, tensors or an iterable, see `batches_of`
+Collate = Callable[[InForm], InForm]
 
 
 class Batch(NamedTuple):
@@ -23,11 +24,11 @@ class Batch(NamedTuple):
     number: int
     first_row: int
     rows: int
-    inputs: Any
-    labels: Any = None
+    inputs: InForm
+    labels: InForm = None
 
 
-def batches_of(data: Any, collate: Collate | None = None, batch_size: int | None = None) -> Iterator[Batch]:
+def batches_of(data: Data, collate: Collate | None = None, batch_size: int | None = None) -> Iterator[Batch]:
     """Yield the batches of a data set, in its order.
 
     Args:
@@ -55,7 +56,7 @@ def batches_of(data: Any, collate: Collate | None = None, batch_size: int | None
         raise ValueError("data: there are no rows")
 
 
-def _as_batches(data: Any, collate: Collate | None, batch_size: int | None) -> Iterable[Any]:
+def _as_batches(data: Data, collate: Collate | None, batch_size: int | None) -> Iterable[InForm]:
     """Return what iterates over batches, in the form in which the user has them."""
     size = batch_size or ROWS
     if hasattr(data, "iloc"):
@@ -75,7 +76,7 @@ def _as_batches(data: Any, collate: Collate | None, batch_size: int | None) -> I
     )
 
 
-def _slices(data: Any, size: int) -> Iterator[Any]:
+def _slices(data: InForm, size: int) -> Iterator[InForm]:
     """Yield slices of tensors, whole rows."""
     parts, structure = flatten(data)
     parts = tuple(torch.as_tensor(part) for part in parts)
@@ -86,14 +87,14 @@ def _slices(data: Any, size: int) -> Iterator[Any]:
         yield structure.restore([part[a : a + size] for part in parts])
 
 
-def _made_batches(data: Iterable[Any], collate: Collate | None, batch_size: int | None) -> Iterable[Any]:
+def _made_batches(data: Iterable[InForm], collate: Collate | None, batch_size: int | None) -> Iterable[InForm]:
     """Return batches that are made already, brought into our form by ``collate``."""
     if batch_size is not None:
         raise TypeError(f"batch_size: the batches of a {type(data).__name__} are made already; leave it out")
     return data if collate is None else map(collate, data)
 
 
-def _refuse_shuffling(loader: Any) -> None:
+def _refuse_shuffling(loader: object) -> None:
     """Refuse a loader that gives another order each time: what is finished could not be told."""
     if isinstance(getattr(loader, "sampler", None), torch.utils.data.RandomSampler):
         raise ValueError(
@@ -101,7 +102,7 @@ def _refuse_shuffling(loader: Any) -> None:
         )
 
 
-def split_labels(batch: Any) -> tuple[Any, Any]:
+def split_labels(batch: InForm) -> tuple[InForm, InForm]:
     """Return the inputs and the labels of a batch, None without any; see :func:`batches_of`."""
     if isinstance(batch, Mapping):
         label = next((key for key in LABELS if key in batch), None)
@@ -115,7 +116,7 @@ def split_labels(batch: Any) -> tuple[Any, Any]:
     return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
 
 
-def count_rows(inputs: Any) -> int:
+def count_rows(inputs: InForm) -> int:
     """Return the number of rows of a batch's inputs: a tensor, a tuple or dict of them, a table or a sample."""
     if hasattr(inputs, "masked"):
         inputs = inputs.tensors
@@ -123,7 +124,7 @@ def count_rows(inputs: Any) -> int:
     return len(first) if getattr(first, "ndim", 1) else 0
 
 
-def take_rows(value: Any, rows: slice, n: int) -> Any:
+def take_rows(value: InForm, rows: slice, n: int) -> InForm:
     """Return some of the n rows of inputs or labels."""
     if hasattr(value, "iloc"):
         return value.iloc[rows]
@@ -135,14 +136,18 @@ def take_rows(value: Any, rows: slice, n: int) -> Any:
     return structure.restore([p[rows] if getattr(p, "ndim", 0) and len(p) == n else p for p in parts])
 
 
-def hash_of(value: Any) -> str:
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def hash_of(value: InForm) -> str:
     """Return the SHA-256 of a batch's contents, in hexadecimal digits: types, shapes and bytes of tensors, names, numbers."""
     digest = hashlib.sha256()
     _update(digest, value, 0)
     return digest.hexdigest()
 
 
-def _update(digest: Any, value: Any, depth: int) -> None:
+def _update(digest: _Digest, value: InForm, depth: int) -> None:
     if depth > 20:
         raise ValueError("data: a batch is nested more than 20 deep")
     if isinstance(value, Tensor):

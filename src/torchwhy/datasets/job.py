@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torchwhy.attribution import Attribution
-from torchwhy.datasets.batches import Batch, Collate, batches_of, hash_of, take_rows
+from torchwhy.datasets.batches import Batch, Collate, Data, batches_of, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
 from torchwhy.datasets.store import FailedRow, Finished, Store, write_whole
 from torchwhy.datasets.workers import Workers, joined_workers
-from torchwhy.engine.structure import Keywords
+from torchwhy.engine.structure import InForm, Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.explanation_rows import concat
+from torchwhy.targets import TargetLike
 
 log = logging.getLogger("torchwhy")
 
@@ -34,10 +35,10 @@ class Progress(NamedTuple):
 
 def explain_dataset(
     method: Attribution,
-    data: Any,
+    data: Data,
     path: str | Path,
     *,
-    target: Any = None,
+    target: TargetLike = None,
     collate: Collate | None = None,
     batch_size: int | None = None,
     on_error: Literal["raise", "record"] = "raise",
@@ -106,7 +107,13 @@ def explain_dataset(
 
 
 def _begin(
-    store: Store, workers: Workers, method: Attribution, target: Any, arguments: Keywords, resume: bool, **facts: Any
+    store: Store,
+    workers: Workers,
+    method: Attribution,
+    target: TargetLike,
+    arguments: Keywords,
+    resume: bool,
+    **facts: object,
 ) -> tuple[Attribution, Keywords]:
     """Return the method, with a seed, and the manifest: that of the folder if there is one, else a new one, written there."""
     before = store.manifest()
@@ -138,7 +145,7 @@ class _Job:
     method: Attribution
     store: Store
     workers: Workers
-    target: Any
+    target: TargetLike
     arguments: Keywords
     on_error: str
     inputs: bool
@@ -218,7 +225,7 @@ class _Job:
                 failed.append(FailedRow(batch.first_row + i, _in_words(error)))
         return (concat(parts) if parts else None), failed
 
-    def _call(self, inputs: Any, labels: Any) -> Explanation:
+    def _call(self, inputs: InForm, labels: InForm) -> Explanation:
         """Return the explanation of a batch, without what differs from run to run: dates and seconds are in the lines."""
         target = labels if self.target == "label" else self.target
         e = self.method.explain(inputs, target, **self.arguments)

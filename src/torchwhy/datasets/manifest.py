@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import copy
-from typing import Any
 
 import torch
 from torch import nn
@@ -50,11 +49,11 @@ def _plain(value: object) -> object:
     return _word_for(value) if callable(value) or isinstance(value, (nn.Module, Attribution)) else plain_data(value)
 
 
-def _word_for(value: Any) -> str:
+def _word_for(value: object) -> str:
     """Return a word for what has no data: the name of a function or class, without its address."""
     if isinstance(value, Attribution):
         return repr(value)
-    return getattr(value, "__qualname__", None) or type(value).__qualname__
+    return str(getattr(value, "__qualname__", None) or type(value).__qualname__)
 
 
 def check_same_job(before: Keywords, now: Keywords, path: object) -> None:
@@ -90,6 +89,7 @@ def with_seed(method: Attribution, seed: int | None) -> tuple[Attribution, int |
         )
     if given is not None or not hasattr(method, "generator"):
         return method, given
-    seeded: Any = copy(method)
-    seeded.generator = torch.Generator().seed() % 2**62 if seed is None else seed
-    return seeded, seeded.generator
+    drawn = torch.Generator().seed() % 2**62 if seed is None else seed
+    seeded = copy(method)
+    setattr(seeded, "generator", drawn)  # noqa: B010
+    return seeded, drawn

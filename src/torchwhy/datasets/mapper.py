@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 
 from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import LABELS
-from torchwhy.engine.structure import flatten
+from torchwhy.engine.structure import InForm, flatten
+from torchwhy.targets import TargetLike
 
 
 class Mapper:
@@ -33,7 +33,7 @@ class Mapper:
     """
 
     def __init__(
-        self, method: Attribution, inputs: str | tuple[str, ...] = "x", target: Any = None, **arguments: Any
+        self, method: Attribution, inputs: str | tuple[str, ...] = "x", target: TargetLike = None, **arguments: InForm
     ) -> None:
         self.method, self.target, self.arguments = method, target, arguments
         self.inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)

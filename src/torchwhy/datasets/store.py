@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from torchwhy.engine.structure import Keywords
 
@@ -207,7 +207,7 @@ class Store:
         return self.path / f"batch-{batch:08d}.safetensors"
 
 
-def _lock(file: Any) -> bool:
+def _lock(file: IO[bytes]) -> bool:
     """Lock a file for this process, without waiting; return whether it could be."""
     try:
         import fcntl
