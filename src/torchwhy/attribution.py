@@ -16,6 +16,7 @@ from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
+from torchwhy.engine.tables import explained_inputs, explained_names
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
@@ -152,7 +153,7 @@ class Attribution(Settings):
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
+            inputs=explained_inputs(inputs, problem),
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -164,7 +165,7 @@ class Attribution(Settings):
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
-            names=names if names is not None or problem.sample is None else problem.sample.names,
+            names=explained_names(inputs, problem) if names is None else names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),

@@ -223,6 +223,31 @@ def labels_of(model: Model) -> list[Any] | None:
     return None if classes is None or classes == list(range(len(classes))) else classes
 
 
+class ClassColumn(int):
+    """The number of an output, found from its label, so that it is not taken for a label again."""
+
+
+def columns_of_labels(model: Model, target: Any) -> Any:
+    """Return a target with the numbers of a classifier's outputs in the place of its labels.
+
+    Raises:
+        ValueError: a label that it does not have.
+    """
+    classes = labels_of(model)
+    if classes is None or target is None or callable(target) or isinstance(target, (tuple, ClassColumn)):
+        return target
+    values = target.tolist() if hasattr(target, "tolist") else target
+    if isinstance(values, list):
+        return [columns_of_labels(model, v) for v in values]
+    if isinstance(values, str) and values == "predicted" and "predicted" not in classes:
+        return values
+    if not isinstance(values, (str, int, float, bool)):
+        return target
+    if values not in classes:
+        raise ValueError(f"target={values!r}: the model's classes are {classes}")
+    return ClassColumn(classes.index(values))
+
+
 def _remembered(function: object) -> bool | None:
     """Return whether a function was seen to take arrays."""
     try:
