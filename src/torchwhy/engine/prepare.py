@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +11,24 @@ from typing import Any, Literal, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from torchwhy.arguments import Argument
 from torchwhy.baselines import resolve_baseline, same_number
+from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
+from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
 from torchwhy.engine.missing import check_takes_missing, refuse_missing
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.run.rows import all_finite
+from torchwhy.engine.run.rows import RowForm, Stacked, all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
 from torchwhy.engine.tables import as_tensors, holds_tables
+from torchwhy.engine.trials import try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
 from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row
@@ -43,6 +47,7 @@ class Asker(Protocol):
     batch_size: int | None
     precision: Literal["bf16", "fp16"] | None
     progress: bool
+    check: bool
 
     @property
     def needs_gradient(self) -> bool:
@@ -83,6 +88,7 @@ class Question:
     batch_size: int | None = None
     precision: Literal["bf16", "fp16"] | None = None
     progress: bool = False
+    check: bool = True
     needs_gradient: bool = False
     needs_float_inputs: bool | None = False
     uses_baselines: bool = False
@@ -96,12 +102,12 @@ class Question:
 
 def prepare(
     model: Model,
-    inputs: Any,
+    inputs: object,
     target: TargetLike = None,
     *,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    additional_forward_args: Any = None,
+    baselines: object = None,
+    feature_mask: object = None,
+    additional_forward_args: object = None,
     **how: Any,
 ) -> Problem:
     """Return the checked problem of somebody who is no method; ``how`` are the fields of :class:`Question`."""
@@ -132,7 +138,7 @@ def prepare_for(
     if hasattr(inputs, "masked"):  # a sample
         _refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=additional_forward_args)
         asked = ask_about(asker, inputs, target)
-        return prepare_for(*asked[:-1], parent).replace(sample=asked.features)
+        return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
     if not isinstance(inputs, Tensor) and holds_tables(inputs):
         asker = copy(asker)
         asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
@@ -140,7 +146,8 @@ def prepare_for(
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
         raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
-    data, structure = _model_inputs(inputs, additional_forward_args)
+    data = _model_inputs(inputs, additional_forward_args, asker.model)
+    structure = data.structure
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model = as_model(model, gradient=asker.needs_gradient)
@@ -156,15 +163,18 @@ def prepare_for(
         at_layer = layer is not None and asker.layer_role == "input"
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
-    layers = _named_layers(model, asker) if needs_layer else ()
+    several = len(data.tensors) > 1 and sum(not t.is_floating_point() for t in data.tensors) > 1
+    layers = _named_layers(model, asker, several_ids=several) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
+    has_further = bool(data.args or data.kwargs)
+    most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
-        batching=Batching(asker.batch_size, data.tensors, label=label, parent=outer, **how),
+        batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
         baselines=_resolve_baselines(asker, data, structure, baselines, drawn) if asker.uses_baselines else (),
         feature_mask=feature_mask,
@@ -178,6 +188,8 @@ def prepare_for(
             _check_held(held, first.device)
         if not asker.needs_gradient and not all(map(all_finite, (*data.tensors, *problem.baselines))):
             check_takes_missing(problem)
+        if asker.check and parent is None and (len(first) > 1 or has_further) and not held.noisy:
+            problem = try_rows(problem, getattr(asker, "owner", asker.model), target)
         if runs or None in layers or (layers and asker.layer_role == "input"):
             return _resolve_by_running(problem, asker, target, layers)
         return problem
@@ -209,11 +221,11 @@ def _resolve_by_running(
     if found_by_running(target):
         problem = with_target(problem, target)
     if None in layers:
-        auto = last_grid_layer(problem, input=asker.attribute_to_layer_input)
-        layers = tuple(layer or auto for layer in layers)
+        problem = _layers_by_running(problem, asker, layers)
+        layers = problem.read_layers
     found = tuple(layer for layer in layers if layer is not None)
     if found and asker.layer_role == "input":
-        return _explain_by_layers(problem, found, asker.layers_may_depend)
+        return _explain_by_layers(problem.replace(read_layers=()), found, asker.layers_may_depend)
     return problem.replace(read_layers=found)
 
 
@@ -230,28 +242,35 @@ def _resolve_baselines(
     return found
 
 
-def _model_inputs(inputs: object, extra: object) -> tuple[ModelInputs, Structure]:
-    """Return the checked inputs and further arguments, and the structure of the inputs."""
-    tensors, structure = flatten(inputs)
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(
-            "inputs: expected a tensor (N, ...), or a tuple or dict of them; got "
-            + (", ".join(type(t).__name__ for t in tensors) or "nothing")
-        )
-    sizes = {len(t) if t.dim() else None for t in tensors}
+def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
+    """Return the checked inputs and further arguments."""
+    given, structure = flatten(inputs)
+    forms: tuple[RowForm, ...] = ()
+    if any(isinstance(part, Stacked) for part in given):
+        forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
+        given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
+    if not given or not all(isinstance(t, Tensor) for t in given):
+        _refuse_inputs(given)
+    sizes = {len(t) if t.dim() else None for t in given}
     if len(sizes) != 1 or None in sizes or 0 in sizes:
         raise ValueError(
             "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
-            f"shapes {', '.join(str(tuple(t.shape)) for t in tensors)}"
+            f"shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    if not all(t[0].numel() for t in tensors):
+    if not all(t[0].numel() for t in given):
         raise ValueError(
-            f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in tensors)}"
+            f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in tensors)
-    if extra is None or isinstance(extra, Mapping):
-        return ModelInputs(tensors, structure.names, (), dict(extra or {})), structure
-    return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
+    tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in given)
+    args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), model, {}, len(tensors))
+    return ModelInputs(tensors, structure.names, args, kwargs, forms, structure)
+
+
+def _refuse_inputs(given: Sequence[object]) -> NoReturn:
+    """Refuse inputs that are no tensors."""
+    kinds = ", ".join(f"tw.{type(t).__name__}" if isinstance(t, Argument) else type(t).__name__ for t in given)
+    hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in given) else ""
+    raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds or 'nothing'}{hint}")
 
 
 def _refuse_integers(model: Model) -> NoReturn:
@@ -290,8 +309,8 @@ def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) ->
         return problem.run.concatenated(problem.n, work)
 
 
-def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:
-    """Return the layers that are named, None for ``"auto"``, which depends on the target."""
+def _named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any, ...]:
+    """Return the layers that are named, None for what is found by running the model: ``"auto"``, and some ``"embeddings"``."""
     if asker.layer is None:
         label = getattr(asker, "label", type(asker).__name__)
         raise ValueError(f"layer: {label} explains by a layer; give layer=")
@@ -302,9 +321,40 @@ def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
     found: list[ResolvedLayer | None] = []
     for layer in named:
+        if isinstance(layer, str) and layer == "embeddings":
+            tables = find_embeddings(model)
+            runs = len(tables) > 1 or several_ids
+            found.append(None if runs else resolve_layer(model, tables[0].layer, input=asker.attribute_to_layer_input))
+            continue
         auto = isinstance(layer, str) and layer == "auto"
         found.append(None if auto else resolve_layer(model, layer, input=asker.attribute_to_layer_input))
     return tuple(found)
+
+
+def _layers_by_running(problem: Problem, asker: Asker, layers: tuple[ResolvedLayer | None, ...]) -> Problem:
+    """Return the problem with the layers that are found by running the model as ``read_layers``; others as they are.
+
+    ``"embeddings"`` of several inputs are as many layers, and what is found has the form of the inputs.
+    """
+    found: list[ResolvedLayer] = []
+    for given, layer in zip(flatten(asker.layer)[0], layers):
+        if layer is not None:
+            found.append(layer)
+        elif given == "auto":
+            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
+        else:
+            tables, inputs = embeddings_of_inputs(problem, find_embeddings(problem.model))
+            found += tables
+            if len(tables) > 1:
+                names, masks = problem.inputs.names, problem.feature_mask
+                keys = None if names is None else tuple(names[i] for i in inputs if i is not None)
+                form = Structure("tuple" if keys is None else "dict", keys, len(tables))
+                problem = problem.replace(form=form)
+                if masks is not None and len(masks) == 1:
+                    problem = problem.replace(feature_mask=form.match(masks[0], "feature_mask"))
+    if len(found) > len(layers) > 1:
+        raise LookupError("layer: 'embeddings' is several layers here; name each of them, or give 'embeddings' alone")
+    return problem.replace(read_layers=tuple(found))
 
 
 def _explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], may_depend: bool) -> Problem:

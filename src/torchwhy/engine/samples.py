@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchwhy.arguments import PerRow
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.layers.layer import Layer
 from torchwhy.engine.run.black_box import as_model
@@ -109,6 +110,7 @@ class FeaturesOfSample:
         return replace(
             result,
             attributions=(self.per_feature(result.attributions, mean=mean),),
+            details={**result.details, **self.sample.details},
             standard_error=(self.per_feature(error, mean=mean),) if kept and error is not None else None,
         )
 
@@ -228,9 +230,11 @@ def _as_game(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:
     absent = -torch.arange(features.sample.n_absences, device=device)
     baselines = ResolvedBaseline(absent.view(-1, 1, 1).expand(-1, 1, d))
     mask = features.numbers() if asker.uses_feature_mask else None
-    rows = (torch.arange(n, device=device),)
+    rows = (PerRow(torch.arange(n, device=device)),)
     model = MaskedModel(asker.model, features.sample)
-    return Asked(AskerAboutSample(asker, model=model), present, target, baselines, mask, rows, features)
+    return Asked(
+        AskerAboutSample(asker, model=model, owner=asker.model), present, target, baselines, mask, rows, features
+    )
 
 
 def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:
@@ -248,10 +252,17 @@ def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) ->
     masks: Given = None
     if asker.uses_feature_mask:
         masks = tuple(i[..., None] if layer is not None else i for i in features.element_numbers())
-        one = layer is not None and not isinstance(layer, (tuple, list))
-        masks = masks[0] if one else (flatten(layer)[1] if layer is not None else structure).restore(masks)
+        each = isinstance(layer, (tuple, list))  # a layer of its own for each tensor
+        if not each:
+            masks = masks[0] if len(masks) == 1 else structure.restore(masks)
     changed = AskerAboutSample(asker, layer=layer)
-    return Asked(changed, sample.tensors, target, baselines, masks, sample.arguments, features)
+    arguments = {k: _following_rows(v, features.n) for k, v in (sample.arguments or {}).items()}
+    return Asked(changed, sample.tensors, target, baselines, masks, arguments or None, features)
+
+
+def _following_rows(value: object, n: int) -> object:
+    """Return a tensor with n rows as one that follows the rows, anything else as it is."""
+    return PerRow(value) if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n else value
 
 
 def _absent(sample: Sample) -> list[ResolvedBaseline]:
@@ -265,7 +276,7 @@ def _layers_of_tensors(model: Model, tensors: Tensors, names: tuple[str, ...] | 
     """Return where a gradient by the tensors is taken: ids at their embeddings, others where the model takes them."""
     if all(t.is_floating_point() for t in tensors):
         return None
-    if len(tensors) == 1:
+    if not any(t.is_floating_point() for t in tensors):
         return "embeddings"
     keys: Sequence[int | str] = names or range(len(tensors))
     return [

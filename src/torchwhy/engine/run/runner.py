@@ -32,7 +32,7 @@ from torchwhy.engine.run.autograd import (
 )
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
-from torchwhy.engine.run.rows import all_finite, to_device
+from torchwhy.engine.run.rows import all_finite, give_rows, to_device
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
@@ -148,15 +148,15 @@ class ModelRunner:
         z = [t.clone() if t.requires_grad else t for t in z]
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
-        args = [p.inputs.select(a, rows) for a in p.inputs.args]
-        kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
-        named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
+        args, kwargs = p.inputs.further(rows) if p.inputs.args or p.inputs.kwargs else ((), {})
+        given = list(map(give_rows, z, p.inputs.forms)) if p.inputs.forms else z
+        named = dict(zip(p.inputs.names, given)) if p.inputs.names else {}
         held = state.held_here.models.get(id(p.model))
         if held is not None and held.buffers:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
-            return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
+            return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
@@ -169,9 +169,9 @@ class ModelRunner:
         scores = p.tally.see(picked, check_finite=p.check_finite)
         is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
         if scores.requires_grad and (is_single or rules is not None):
-            functions = scan_graph(scores, guard_norms=is_single)
-            if rules is not None:
-                rules.count_functions(functions)
+            for function in scan_graph(scores, guard_norms=is_single):
+                if rules is not None:
+                    rules.count_unreached(function.__name__, "an autograd Function")
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
