@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
+from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
 from torchwhy.engine.structure import Keywords, Model
 
@@ -30,6 +31,7 @@ class BlackBox:
         is_regressor: whether it says of itself that it is a regression.
         to_call: how a tensor becomes what it takes, in the place of an array.
         gradient: whether tensors alone will do, as gradients of the scores are wanted.
+        compared: for how many rows tensors and arrays gave the same.
     """
 
     function: Callable[..., Any]
@@ -38,6 +40,7 @@ class BlackBox:
     is_regressor: bool = False
     to_call: Callable[[Tensor], object] | None = None
     gradient: bool = False
+    compared: int = 0
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         """Return the function's output, arrays made tensors on the inputs' device."""
@@ -90,7 +93,8 @@ class BlackBox:
             self._decided(True, None)
             return output_to_tensors(self._with_arrays(args, kwargs), m, device)
         if not is_scores(out) or same_scores(out, other) or not self._differ(some, other, few, device):
-            return self._decided(False, out)
+            self.compared += few or ROWS_TRIED
+            return self._decided(False, out) if self.compared >= ROWS_TRIED else out
         raise ValueError(
             "model: the function takes tensors and NumPy arrays, and gives different scores for them (std, var, sort and others "
             "mean something else there); say which it is for: tw.NumPyModel(f) or tw.TorchModel(f)"
@@ -258,17 +262,15 @@ def _remembered(function: object) -> bool | None:
 
 def _first_rows(values: tuple, m: int | None) -> tuple:
     """Return copies of what belongs to the first of m rows."""
-    own = tuple(v[:ROWS_TRIED] if isinstance(v, Tensor) and v.dim() and len(v) == m else v for v in values)
-    return tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in own)
+    return tuple(
+        copy_holder(v[:ROWS_TRIED] if isinstance(v, Tensor) and v.dim() and len(v) == m else v) for v in values
+    )
 
 
 def _copied(some: tuple[tuple, Mapping[str, object]]) -> tuple[tuple, Keywords]:
-    """Return arguments with tensors of their own: a function may work in place."""
+    """Return arguments of their own: a function may work in place."""
     args, kwargs = some
-    return (
-        tuple(a.clone() if isinstance(a, Tensor) else a for a in args),
-        {k: v.clone() if isinstance(v, Tensor) else v for k, v in kwargs.items()},
-    )
+    return tuple(map(copy_holder, args)), {k: copy_holder(v) for k, v in kwargs.items()}
 
 
 def _to_array(value: object) -> Any:
