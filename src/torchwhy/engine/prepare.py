@@ -16,7 +16,7 @@ from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
-from torchwhy.engine.missing import check_takes_missing, refuse_missing
+from torchwhy.engine.missing import check_takes_missing, first_row
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
@@ -151,8 +151,9 @@ def prepare_for(
     if not isinstance(model, nn.Module):
         model = as_model(model, gradient=asker.needs_gradient)
         target = columns_of_labels(model, target) if parent is None else target
-    if asker.needs_gradient:
-        refuse_missing(data.tensors)
+    if asker.needs_gradient and not all(map(all_finite, data.tensors)):
+        row = min(first_row(t) for t in data.tensors if not all_finite(t))
+        raise ValueError(f"inputs: NaN or infinite values in row {row}")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         _refuse_integers(model)

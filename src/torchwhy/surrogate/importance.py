@@ -19,7 +19,7 @@ from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
-from torchwhy.engine.structure import Output, Structure
+from torchwhy.engine.structure import Output
 from torchwhy.engine.tables import column_names
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
@@ -239,9 +239,7 @@ def label_columns(problem: Problem, labels: Any, *, as_columns: bool) -> Tensor:
 
 def _features(problem: Problem, mask: FeatureMasks) -> list[Tensor]:
     """Return the feature of each element of a row, for each tensor."""
-    names, n = problem.inputs.names, len(problem.x)
-    structure = Structure("dict" if names else "tuple" if n > 1 else "single", names, n)
-    masks = None if mask is None else structure.match(mask, "feature_mask")
+    masks = None if mask is None else problem.inputs.structure.match(mask, "feature_mask")
     ids = number_features([t[:1] for t in problem.x], masks).ids
     return [i[0].expand(t.shape[1:]) for i, t in zip(ids, problem.x)]
 
