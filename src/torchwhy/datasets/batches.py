@@ -14,7 +14,7 @@ from torchwhy.engine.structure import InForm, flatten
 
 ROWS = 32  # of a batch, where the data do not come in batches
 LABELS = ("label", "labels")  # keys of a batch that is a mapping
-Data = InForm  # a loader, a dataset, a table, tensors or an iterable, see `batches_of`
+DataSet = InForm  # a loader, a dataset, a table, tensors or an iterable, see `batches_of`
 Collate = Callable[[InForm], InForm]
 
 
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     labels: InForm = None
 
 
-def batches_of(data: Data, collate: Collate | None = None, batch_size: int | None = None) -> Iterator[Batch]:
+def batches_of(data: DataSet, collate: Collate | None = None, batch_size: int | None = None) -> Iterator[Batch]:
     """Yield the batches of a data set, in its order.
 
     Args:
@@ -56,7 +56,7 @@ def batches_of(data: Data, collate: Collate | None = None, batch_size: int | Non
         raise ValueError("data: there are no rows")
 
 
-def _as_batches(data: Data, collate: Collate | None, batch_size: int | None) -> Iterable[InForm]:
+def _as_batches(data: DataSet, collate: Collate | None, batch_size: int | None) -> Iterable[InForm]:
     """Return what iterates over batches, in the form in which the user has them."""
     size = batch_size or ROWS
     if hasattr(data, "iloc"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torchwhy.attribution import Attribution
-from torchwhy.datasets.batches import Batch, Collate, Data, batches_of, hash_of, take_rows
+from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
 from torchwhy.datasets.store import FailedRow, Finished, Store, write_whole
@@ -35,7 +35,7 @@ class Progress(NamedTuple):
 
 def explain_dataset(
     method: Attribution,
-    data: Data,
+    data: DataSet,
     path: str | Path,
     *,
     target: TargetLike = None,
@@ -214,7 +214,7 @@ class _Job:
                 log.error("batch %d (rows from %d): %s", batch.number, batch.first_row, error)
                 raise
             if batch.rows == 1 or hasattr(batch.inputs, "masked"):
-                return None, [FailedRow(batch.first_row + i, _in_words(error)) for i in range(batch.rows)]
+                return None, [FailedRow(batch.first_row + i, _name_error(error)) for i in range(batch.rows)]
         parts, failed = [], []
         for i in range(batch.rows):  # which of them is it?
             row = slice(i, i + 1)
@@ -222,7 +222,7 @@ class _Job:
                 inputs, labels = (take_rows(value, row, batch.rows) for value in (batch.inputs, batch.labels))
                 parts.append(self._call(inputs, labels))
             except Exception as error:
-                failed.append(FailedRow(batch.first_row + i, _in_words(error)))
+                failed.append(FailedRow(batch.first_row + i, _name_error(error)))
         return (concat(parts) if parts else None), failed
 
     def _call(self, inputs: InForm, labels: InForm) -> Explanation:
@@ -248,7 +248,7 @@ class _Job:
         self.store.write_index(list(finished.values()))
 
 
-def _in_words(error: Exception) -> str:
+def _name_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -14,7 +14,16 @@ from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import plain_data
 from torchwhy.provenance import hash_parameters, in_words
 
-ASKED = ("method", "settings", "target", "arguments", "model", "parameters", "on_error", "inputs")  # must be the same
+SAME_EACH_TIME = (
+    "method",
+    "settings",
+    "target",
+    "arguments",
+    "model",
+    "parameters",
+    "on_error",
+    "inputs",
+)  # must be the same
 VERSIONS = ("torchwhy", "torch")
 
 
@@ -41,11 +50,11 @@ def describe_job(method: Attribution, target: object, arguments: Mapping[str, ob
         "torch": torch.__version__,
         **facts,
     }
-    plain: Keywords = json.loads(json.dumps(found, default=_plain))
+    plain: Keywords = json.loads(json.dumps(found, default=_as_plain_data))
     return plain
 
 
-def _plain(value: object) -> object:
+def _as_plain_data(value: object) -> object:
     return _word_for(value) if callable(value) or isinstance(value, (nn.Module, Attribution)) else plain_data(value)
 
 
@@ -62,15 +71,15 @@ def check_same_job(before: Keywords, now: Keywords, path: object) -> None:
     Raises:
         ValueError: the two differ in what was asked.
     """
-    for key in ASKED:
+    for key in SAME_EACH_TIME:
         if before.get(key) != now.get(key):
             raise ValueError(
-                f"{path} holds explanations with {key}={_short(before.get(key))}, and now it is {_short(now.get(key))}: give "
+                f"{path} holds explanations with {key}={_shortened(before.get(key))}, and now it is {_shortened(now.get(key))}: give "
                 "another folder, or resume=False to begin anew"
             )
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) < 100 else text[:97] + "..."
 

@@ -168,7 +168,7 @@ class Store:
         for path in sorted(self.path.glob("finished-*.jsonl")):
             for line in path.read_text("utf-8").splitlines():
                 with suppress(ValueError, TypeError, KeyError):  # cut off by a crash
-                    entry = _from_json(json.loads(line))
+                    entry = _entry_from_json(json.loads(line))
                     if entry.batch not in found or self.is_intact(entry):
                         found[entry.batch] = entry
         return dict(sorted(found.items()))
@@ -187,19 +187,19 @@ class Store:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
             is_cut_off = file.read(1) not in (b"\n", b"")
-            file.write((b"\n" if is_cut_off else b"") + json.dumps(_plain(entry)).encode() + b"\n")
+            file.write((b"\n" if is_cut_off else b"") + json.dumps(_entry_as_json(entry)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def write_index(self, entries: list[Finished]) -> None:
         """Write all that is finished into one file."""
-        self._write(INDEX, {"batches": [_plain(entry) for entry in entries]})
+        self._write(INDEX, {"batches": [_entry_as_json(entry) for entry in entries]})
 
     def index(self) -> list[Finished]:
         """Return all batches, from the index where it is complete, else from the lines."""
         path = self.path / INDEX
         if path.exists():
-            return [_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
+            return [_entry_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
         return list(self.finished().values())
 
     def file_of(self, batch: int) -> Path:
@@ -226,9 +226,9 @@ def _lock(file: IO[bytes]) -> bool:
     return True
 
 
-def _plain(entry: Finished) -> Keywords:
+def _entry_as_json(entry: Finished) -> Keywords:
     return {**entry._asdict(), "failed": [list(row) for row in entry.failed]}
 
 
-def _from_json(facts: Keywords) -> Finished:
+def _entry_from_json(facts: Keywords) -> Finished:
     return Finished(**{**facts, "failed": tuple(FailedRow(*row) for row in facts["failed"])})
