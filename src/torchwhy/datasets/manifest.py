@@ -74,8 +74,8 @@ def check_same_job(before: Keywords, now: Keywords, path: object) -> None:
     for key in SAME_EACH_TIME:
         if before.get(key) != now.get(key):
             raise ValueError(
-                f"{path} holds explanations with {key}={_shortened(before.get(key))}, and now it is {_shortened(now.get(key))}: give "
-                "another folder, or resume=False to begin anew"
+                f"{path} holds explanations with {key}={_shortened(before.get(key))}, and now it is "
+                f"{_shortened(now.get(key))}: give another folder"
             )
 
 
