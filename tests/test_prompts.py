@@ -76,6 +76,7 @@ def test_each_token_of_the_response_is_explained(models, kind, absent):
     assert e.details["response"] == [["a", "lawyer"]]
     assert [row.shape for row in e.features()] == [(2, 5)]
     torch.testing.assert_close(tw.ExactShapley(model).attribute(prompt, "each"), e.attributions)
+    assert e.evaluations == tw.ExactShapley(model).explain(prompt).evaluations  # one run for all of them
 
 
 def test_each_token_of_responses_of_different_lengths(models):
