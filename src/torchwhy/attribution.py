@@ -79,6 +79,11 @@ class Attribution(Settings):
     is_slope_times_input: ClassVar[bool] = False  # a local coefficient times x - b, which infidelity takes apart
     paper: ClassVar[str] = ""
 
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.layer_role == "read" and self.layer is None:
+            raise ValueError(f"layer: {type(self).__name__} explains by a layer; give layer=")
+
     @overload
     def attribute(
         self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
