@@ -81,8 +81,6 @@ def test_a_ragged_input_gives_what_each_row_gives_alone(case):
     net, (x, lengths) = Packed().double(), series()
     method = case.make(net, low=-5.0, high=5.0) if "low" in case.options else case.make(net)
     target = [1, 0, 3, 2]
-    if case.method is tw.LIME:
-        method.n_segments = None if not hasattr(method, "n_segments") else method.n_segments
     found = method.attribute(tw.Ragged(x, SIZES), target, additional_forward_args=lengths)
     assert isinstance(found, tw.Ragged)
     assert found.tensor.shape == x.shape
@@ -117,13 +115,11 @@ def test_a_ragged_input_is_what_a_row_of_the_model_gives(batch_size):
     torch.testing.assert_close(dropped.tensor.sum(), change[0, 1].detach())
 
 
+STEP = torch.tensor([0.1, 0.2, 0.3]).double()
 BASELINES = {
     "a number": (0.5, lambda rows: [torch.full_like(r, 0.5) for r in rows]),
-    "by name": ("mean", lambda rows: [r.mean().expand_as(r) for r in rows]),
-    "of the model's": (
-        torch.tensor([0.1, 0.2, 0.3]),
-        lambda rows: [torch.tensor([0.1, 0.2, 0.3]).to(r).expand_as(r) for r in rows],
-    ),
+    "by name": ("mean", lambda rows: [r.mean(1, keepdim=True).expand_as(r) for r in rows]),
+    "of a step": (STEP, lambda rows: [STEP.expand_as(r) for r in rows]),
     "ragged": (lambda x: tw.Ragged(x.flip(0), SIZES), lambda rows: torch.cat(rows).flip(0).split(SIZES)),
     "behind one another": (lambda x: x.flip(0), lambda rows: torch.cat(rows).flip(0).split(SIZES)),
     "a list": (lambda x: list(x.flip(0).split(SIZES)), lambda rows: torch.cat(rows).flip(0).split(SIZES)),
@@ -316,3 +312,44 @@ def test_what_does_not_fit_ragged_inputs():
         tw.Saliency(net).attribute(given, [0, 1], **more)
     with pytest.raises(TypeError, match=r"inputs: .*tw\.Ragged"):
         tw.metrics.deletion(net, given, x, 1)
+
+
+@pytest.mark.parametrize("form", ["ragged", "list", "dict"])
+def test_an_explanation_of_rows_of_their_own(form, tmp_path):
+    if form == "list":
+        given, net, more = pictures(), of_lists(make("conv")), None
+    else:
+        net, (x, more) = Packed().double(), series()
+        given = tw.Ragged(x, SIZES) if form == "ragged" else {"x": tw.Ragged(x, SIZES)}
+        more = more if form == "ragged" else {"lengths": more}
+    e = tw.ExpectedGradients(net, n_samples=4, generator=0).explain(given, 1, additional_forward_args=more)
+    rows = e.attributions["x"] if form == "dict" else e.attributions
+    n = 3 if form == "list" else 4
+    assert len(e) == n
+    assert [len(v) for v in e.features()] == [r.numel() for r in rows]
+    assert "shape" in e.summary()
+    if form != "dict":
+        assert e.plot() is not None
+        assert e.plot(row=1) is not None
+    table = e.to_dataframe(long=True)
+    assert len(table) == sum(r.numel() for r in rows)
+    assert table["standard_error"].notna().all()
+    assert len(e.to_dataframe()) == n
+    part = e[1:3]
+    picked = part.attributions["x"] if form == "dict" else part.attributions
+    assert isinstance(picked, type(rows))
+    assert len(part) == 2
+    assert all(torch.equal(a, b) for a, b in zip(picked, list(rows)[1:]))
+    assert torch.equal(part.scores, e.scores[1:3])
+    e.save(tmp_path / "e.safetensors")
+    back = tw.Explanation.load(tmp_path / "e.safetensors")
+    for name in ("attributions", "inputs", "standard_error"):
+        a, b = getattr(e, name), getattr(back, name)
+        assert type(a) is type(b)
+        a, b = (v["x"] if form == "dict" else v for v in (a, b))
+        assert len(a) == len(b)
+        assert all(torch.equal(i, j) for i, j in zip(a, b))
+    named = e.with_names([[f"{i}, {j}" for j in range(r.numel())] for i, r in enumerate(rows)])
+    assert named.to_dataframe(long=True)["feature"][0] == "0, 0"
+    with pytest.raises(ValueError, match=r"names: rows have features of their own; give \d lists"):
+        e.with_names(["a", "b"])

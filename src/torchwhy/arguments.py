@@ -174,6 +174,11 @@ class Ragged:
         """The dimension along which the rows lie."""
         return self.dim or 0
 
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the tensor."""
+        return self.tensor.shape
+
     def __len__(self) -> int:
         return len(self.sizes)
 

@@ -86,6 +86,15 @@ class UnevenRows:
         each = (values,) if alone else self.structure.match(values, name)
         return self.structure.restore([self._of_part(v, k, rows, name) for k, v in enumerate(each)])
 
+    def masks_of_rows(self, feature_mask: object) -> tuple[object, ...] | None:
+        """Return the feature mask of each input: a list with one for each row, or one for all."""
+        if feature_mask is None:
+            return None
+        each = [flatten(self.select_values(feature_mask, [row], "feature_mask"))[0] for row in range(self.n)]
+        shared = [all(other is mask for other in column) for mask, column in zip(each[0], zip(*each))]
+        columns = list(zip(*each))
+        return tuple(c[0] if s else RowList(mask[0] for mask in c) for c, s in zip(columns, shared))
+
     def _of_part(self, value: object, k: int, rows: Sequence[int], name: str) -> object:
         """Return the value of one input for the rows: one tensor for each, where there is one, else as it is."""
         given = self.given[k]
@@ -227,7 +236,7 @@ def solve_uneven(
         ]
         of_group = _target_of(target, group, uneven.n)
         found.append(solve(method, uneven.select(group), of_group, *values, data.take_further(rows), **options))
-    return _together(method, uneven, target, found)
+    return _together(method, uneven, target, uneven.masks_of_rows(feature_mask), found)
 
 
 def _target_of(target: TargetLike, rows: list[int], n: int) -> TargetLike:
@@ -240,7 +249,11 @@ def _target_of(target: TargetLike, rows: list[int], n: int) -> TargetLike:
 
 
 def _together(
-    method: Attribution, uneven: UnevenRows, target: TargetLike, found: list[tuple[Result, Problem]]
+    method: Attribution,
+    uneven: UnevenRows,
+    target: TargetLike,
+    masks: tuple[object, ...] | None,
+    found: list[tuple[Result, Problem]],
 ) -> tuple[Result, Problem]:
     """Return one result and one problem of those of the groups."""
     results, problems = [result for result, _ in found], [problem for _, problem in found]
@@ -278,7 +291,7 @@ def _together(
             max(e.eps for e in ends),
         ),
     )
-    return whole, first.replace(target=Target(given=target), tally=tally, feature_mask=None)
+    return whole, first.replace(target=Target(given=target), tally=tally, feature_mask=masks)
 
 
 def _as_given(method: Attribution, uneven: UnevenRows, k: int, values: Sequence[Tensor], order: Tensor) -> InForm:
