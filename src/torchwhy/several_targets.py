@@ -7,6 +7,7 @@ same layer for all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,8 @@ from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.samples import as_sample
-from torchwhy.engine.structure import Model, flatten, parts_by_key
+from torchwhy.engine.structure import Keywords, Model, flatten, parts_by_key
+from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import measure_ends_besides, measure_ends_of_each
 from torchwhy.result import Result, ScoreEnds
@@ -29,9 +31,48 @@ from torchwhy.targets.target import Neuron, TargetLike, logits_per_row
 
 if TYPE_CHECKING:
     from torchwhy.attribution import Baselines, FeatureMasks, Inputs
+    from torchwhy.explanation import Explanation, Names
     from torchwhy.samples.sample import Sample
 
 Solved = tuple[Result, Problem]
+
+
+def attribute_each(
+    method: Attribution,
+    inputs: Inputs,
+    targets: Sequence[TargetLike] | str,
+    baselines: Baselines,
+    feature_mask: FeatureMasks,
+    additional_forward_args: object,
+) -> list[Any]:
+    """Return what :meth:`Attribution.attribute` gives for each of several targets."""
+    data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
+    data["additional_forward_args"] = additional_forward_args
+    if _is_uneven(method, inputs, additional_forward_args):
+        return [method.attribute(inputs, target, **data) for target in _listed(targets)]
+    structure = method.result_structure(flatten(inputs)[1])
+    solved = solve_each(method, inputs, targets, **data)
+    return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
+
+
+def explain_each(
+    method: Attribution,
+    inputs: Inputs,
+    targets: Sequence[TargetLike] | str,
+    baselines: Baselines,
+    feature_mask: FeatureMasks,
+    additional_forward_args: object,
+    names: Names,
+) -> list[Explanation]:
+    """Return what :meth:`Attribution.explain` gives for each of several targets."""
+    data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
+    data["additional_forward_args"] = additional_forward_args
+    if _is_uneven(method, inputs, additional_forward_args):
+        return [method.explain(inputs, target, names=names, **data) for target in _listed(targets)]
+    begun = time.perf_counter()
+    solved = solve_each(method, inputs, targets, **data, measure_gap=True)
+    seconds = time.perf_counter() - begun
+    return [method.explanation_of(r, p, inputs, baselines, names, seconds) for r, p in solved]
 
 
 def solve_each(
@@ -148,6 +189,21 @@ def list_targets(targets: Sequence[TargetLike] | str) -> list[TargetLike]:
     if not targets:
         raise ValueError("targets: expected one or more targets")
     return list(targets)
+
+
+def _is_uneven(method: Attribution, inputs: Inputs, additional_forward_args: object) -> bool:
+    """Say whether the rows have shapes of their own."""
+    if isinstance(inputs, Tensor) or not may_be_uneven(inputs):
+        return False
+    return read_uneven(method.model, inputs, additional_forward_args) is not None
+
+
+def _listed(targets: Sequence[TargetLike] | str) -> list[TargetLike]:
+    """Return the targets of rows with shapes of their own, which take a run each."""
+    each = list_targets(targets)
+    if not each:
+        raise ValueError("targets='all': list them, where rows have shapes of their own")
+    return each
 
 
 def all_classes(problem: Problem) -> list[TargetLike]:
