@@ -83,7 +83,9 @@ def make(kind, seed=0):
         sizes = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
         sizes |= {"encoder_attention_heads": 3, "decoder_attention_heads": 3, "max_position_embeddings": 64}
         config = transformers.BartConfig(vocab_size=size, decoder_start_token_id=3, init_std=0.3, **sizes, **head)
+        config.forced_eos_token_id = None
         model = transformers.BartForConditionalGeneration(config)
+        model.generation_config.forced_eos_token_id = None
     else:
         config = transformers.BertConfig(vocab_size=size, num_labels=3, pad_token_id=2, **wide)
         model = transformers.BertForSequenceClassification(spread(config))

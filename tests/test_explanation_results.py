@@ -190,6 +190,13 @@ def test_probabilities_are_not_put_through_softmax_again():
     torch.testing.assert_close(e.probabilities, net(x).detach().diagonal())
 
 
+def test_a_probability_that_is_explained_is_the_probability():
+    net, x = make("smooth"), inputs("smooth", 3)
+    e = tw.Saliency(net).explain(x, tw.targets.Probability([0, 2, 1]))
+    torch.testing.assert_close(e.probabilities, net(x).detach().softmax(1)[range(3), [0, 2, 1]])
+    assert torch.equal(e.probabilities, e.scores)
+
+
 def test_a_method_that_needs_no_score_has_none():
     e = tw.EigenCAM(make("conv"), layer="conv2").explain(inputs("conv"))
     assert e.scores is None

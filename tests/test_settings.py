@@ -80,3 +80,18 @@ def test_what_counts_is_an_int(make, name):
 )
 def test_packages_are_there_after_a_plain_import(call):
     subprocess.run([sys.executable, "-c", f"import torchwhy as tw; {call}"], check=True, capture_output=True)
+
+
+def test_a_setting_is_checked_when_it_is_assigned_too():
+    method = tw.IntegratedGradients(torch.nn.Linear(2, 1))
+    with pytest.raises(ValueError, match="n_steps=-3"):
+        method.n_steps = -3
+    assert method.n_steps == tw.IntegratedGradients(method.model).n_steps
+    method.n_steps = 7
+    assert method.n_steps == 7
+
+
+@pytest.mark.parametrize("name", ["Conductance", "InternalInfluence", "GradCAM", "LayerActivation"])
+def test_methods_that_read_a_layer_are_not_made_without_one(name):
+    with pytest.raises(ValueError, match=r"give layer="):
+        getattr(tw, name)(torch.nn.Linear(2, 1), layer=None)

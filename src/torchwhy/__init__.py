@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     )
     from torchwhy.backprop.linear_approximation import LinearApproximation as LinearApproximation
     from torchwhy.backprop.lrp import LRP as LRP
+    from torchwhy.arguments import PerRow as PerRow, Ragged as Ragged, Shared as Shared
     from torchwhy.baselines import (
         Blur as Blur,
         Constant as Constant,
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from torchwhy.explanation_rows import concat as concat
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
+    from torchwhy.samples.prompt import Prompt as Prompt
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -147,9 +149,11 @@ _HOME = {
     "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
+    "samples.prompt": ["Prompt"],
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],
+    "arguments": ["PerRow", "Ragged", "Shared"],
     "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],

@@ -48,6 +48,9 @@ class Attribution(Settings):
             as a classifier's head, whose rounding would be the score's; sums are kept in float32. Maps of gradients follow
             each rectifier that rounding switches, and change far more than maps of scores.
         progress: show a bar.
+        check: try on the first rows whether further arguments with as many rows as the inputs follow them, and whether a row's
+            score depends on the rows beside it. That takes up to a few evaluations, which are not counted, once for a model
+            where the outcome follows from it; it changes no number.
     """
 
     layer: LayerLike | Sequence[LayerLike] | None = None
@@ -55,6 +58,7 @@ class Attribution(Settings):
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
     progress: bool = False
+    check: bool = True
 
     # facts about the method, for the tables of methods and for the checks
     multiplies_by_input: ClassVar[bool] = False
@@ -70,6 +74,11 @@ class Attribution(Settings):
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
     is_slope_times_input: ClassVar[bool] = False  # a local coefficient times x - b, which infidelity takes apart
     paper: ClassVar[str] = ""
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.layer_role == "read" and self.layer is None:
+            raise ValueError(f"layer: {type(self).__name__} explains by a layer; give layer=")
 
     @overload
     def attribute(
@@ -108,8 +117,9 @@ class Attribution(Settings):
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
-            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one; tensors
-                with N rows follow the rows.
+            additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one:
+                :class:`torchwhy.Shared`, :class:`torchwhy.PerRow`, :class:`torchwhy.Ragged`, or anything else. Tensors with N
+                rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
 
         Returns:
             Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
@@ -118,6 +128,8 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
+        if isinstance(target, str) and target == "each":
+            return self.explain(inputs, target).attributions
         result, _ = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
         return self.result_structure(flatten(inputs)[1]).restore(result.attributions)
 
@@ -144,6 +156,10 @@ class Attribution(Settings):
         Raises:
             ValueError: another number of names than of features; and what :meth:`attribute` raises.
         """
+        if isinstance(target, str) and target == "each" and isinstance(inputs, Sample):
+            from torchwhy.samples.each import explain_each_token
+
+            return explain_each_token(self, inputs)
         begun = time.perf_counter()
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
@@ -164,6 +180,7 @@ class Attribution(Settings):
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
+            rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
             names=names if names is not None or problem.sample is None else problem.sample.names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import Keywords, flatten, map_nested
-from torchwhy.explanation_features import Names, check_names, feature_values
+from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
+from torchwhy.explanation_features import Names, check_names, feature_values, pixel_maps
 from torchwhy.explanation_rows import RowIndex, select_rows
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
     from matplotlib.figure import Figure
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 SAVED_TENSORS = (
     *("attributions", "inputs", "completeness_gap", "standard_error"),
-    *("scores", "base_scores", "probabilities", "feature_mask"),
+    *("scores", "base_scores", "probabilities", "rounding", "feature_mask"),
 )
 SAVED_FACTS = (
     *("target", "method", "settings", "evaluations", "seconds", "details"),
@@ -57,6 +58,8 @@ class Explanation:
         base_scores: ``(N,)``, the score at the baseline, the mean over several; None where a method takes no baselines.
         probabilities: ``(N,)``, of the class that is explained, by softmax over the outputs; None where the target is no
             class.
+        rounding: ``(N,)``, how far scores of their size move by rounding alone, where attributions are differences of scores:
+            pictures draw what is not larger as nothing.
         names: of the features: a list for all rows, or one for each row; see :meth:`with_names`.
         classes: names of the model's outputs.
         feature_mask: which elements are one feature, as it was given.
@@ -70,22 +73,23 @@ class Explanation:
         ValueError: another number of names than of features.
     """
 
-    attributions: Any
-    inputs: Any = None
+    attributions: InForm
+    inputs: InForm = None
     target: Any = None
     method: str = ""
     settings: Keywords = field(default_factory=dict)
     evaluations: int = 0
     seconds: float = 0.0
     completeness_gap: Tensor | None = None
-    standard_error: Any = None
+    standard_error: InForm = None
     details: Keywords = field(default_factory=dict)
     scores: Tensor | None = None
     base_scores: Tensor | None = None
     probabilities: Tensor | None = None
+    rounding: Tensor | None = None
     names: Names = None
     classes: Sequence[str] | None = None
-    feature_mask: Any = None
+    feature_mask: InForm = None
     whole_features: bool = False
     provenance: Keywords = field(default_factory=dict)
     parameters: ModelHash | None = field(default=None, repr=False)
@@ -104,6 +108,12 @@ class Explanation:
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
 
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        from torchwhy.explanation_table import as_array_of
+
+        array = as_array_of(_only(self.attributions))
+        return array if dtype is None else array.astype(dtype)
+
     def __repr__(self) -> str:
         return f"Explanation({', '.join(f'{k}={v}' for k, v in self.summary().items())})"
 
@@ -117,7 +127,7 @@ class Explanation:
         return facts
 
     @property
-    def shown(self) -> Any:
+    def shown(self) -> InForm:
         """The attributions as pictures show them: less the neutral value, where that is not zero."""
         neutral = self.details.get("neutral")
         if not isinstance(self.attributions, Tensor) or not isinstance(neutral, Tensor):
@@ -166,7 +176,7 @@ class Explanation:
         moved = {name: _mapped(move, getattr(self, name)) for name in (*SAVED_TENSORS, "details", "target")}
         return replace(self, **moved)
 
-    def numpy(self) -> Any:
+    def numpy(self) -> InForm:
         """Return the attributions as NumPy arrays, in their form: an array, a tuple or a dict of them."""
         from torchwhy.explanation_table import as_arrays
 
@@ -202,30 +212,39 @@ class Explanation:
 
         write_csv(self.with_names(names), path, long=long, facts=facts)
 
-    def plot(self, **options: object) -> Figure:
-        """Draw what the attributions are: maps of images, lines of series, bars of features.
+    @property
+    def maps(self) -> Tensor | None:
+        """What pictures draw of images, ``(N, maps, ...)``: a map for each row, or for each class; None for several tensors.
+
+        Channels are summed, and where one feature lies on several of them, its value counts once.
+        """
+        return pixel_maps(self)
+
+    def plot(self, row: int | None = None, **options: Any) -> Figure:
+        """Draw what the attributions are: maps of images, lines of series, bars of features, texts in their order.
 
         Args:
-            options: handed to the picture, see :func:`torchwhy.visualize.plot`.
+            row: the row that is drawn; None draws all images, or the first row of anything else, and says which.
+            options: handed to the picture, see :func:`torchwhy.visualize.plot`; ``kind`` chooses one.
 
         Raises:
-            ValueError: several tensors, or attributions of a shape that no picture fits.
+            IndexError: a row that is not there.
+            ValueError: attributions of a shape that no picture fits.
         """
         from torchwhy.visualize import plot
 
-        error = _only(self.standard_error)
-        known = None if error is None else error.nan_to_num(0.0, posinf=0.0)  # no error is drawn where it is not known
-        return plot(_only(self.shown), _only(self.inputs), title=self.method, error=known, **options)
+        return plot(self, row=row, **options)
 
-    def overlay(self, **options: Any) -> Figure:
-        """Draw the first row's map over its image.
+    def overlay(self, row: int = 0, **options: Any) -> Figure:
+        """Draw a row's map over its image.
 
         Args:
+            row: which.
             options: handed to :func:`torchwhy.visualize.overlay`.
         """
         from torchwhy.visualize import overlay
 
-        return overlay(_only(self.inputs)[0], _only(self.shown)[0], **options)
+        return overlay(_only(self.inputs)[row], self[row], **options)
 
     def _repr_html_(self) -> str:
         """Return the notebook view: the picture, where there is one, above the facts."""
@@ -313,12 +332,12 @@ def _in_form(form: str, parts: dict[str, Tensor]) -> Tensor | tuple[Tensor, ...]
     return tuple(parts[str(i)] for i in range(len(parts)))
 
 
-def _mapped(function: Callable[[object], object], value: object) -> Any:
+def _mapped(function: Callable[[object], object], value: object) -> InForm:
     """Return a result with the function applied to its tensors."""
     return map_nested(function, dict(value) if isinstance(value, Mapping) else value)
 
 
-def _only(value: Any) -> Any:
+def _only(value: InForm) -> InForm:
     """Return the only tensor of a result, or None where there is none.
 
     Raises:

@@ -49,6 +49,8 @@ def feature_values(e: Explanation, values: object = None) -> list[Tensor]:
     if e.feature_mask is None:
         flat = torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
         own = e.names if is_nested(e.names) else None
+        if own is not None and tensors[0].dim() == 3 and max(map(len, own)) <= tensors[0].shape[2]:  # several targets
+            return [t[..., : len(n)] for t, n in zip(tensors[0], own)]
         return list(flat) if own is None else [t[: len(n)] for t, n in zip(flat, own)]
     features = numbered_features(e)
     sums = tensors[0].new_zeros(len(tensors[0]), features.d)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import Keywords, flatten, map_nested
+from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
 from torchwhy.explanation_features import is_nested
 
 if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
 
 RowIndex = int | slice | Sequence[int] | Tensor | np.ndarray
-PER_ROW = ("completeness_gap", "scores", "base_scores", "probabilities")  # tensors (N, ...)
+PER_ROW = ("completeness_gap", "scores", "base_scores", "probabilities", "rounding")  # tensors (N, ...)
 
 
 def find_rows(index: RowIndex, n: int) -> Tensor:
@@ -59,10 +59,9 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
     changes |= {
         name: map_nested(pick, _as_dict(getattr(e, name))) for name in ("attributions", "inputs", "standard_error")
     }
-    names: Any = e.names
+    names: InForm = e.names
     if is_nested(names):
         names = [list(names[i]) for i in rows.tolist()]
-        names = names[0] if len(names) == 1 and _rows_have_all(e, names[0]) else names
     mask = map_nested(lambda m: pick(m) if n > 1 and _has_rows(m, e) else m, _as_dict(e.feature_mask))
     target = (
         [e.target[i] for i in rows.tolist()] if isinstance(e.target, list) and len(e.target) == n else pick(e.target)
@@ -75,19 +74,13 @@ def _as_dict(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _rows_have_all(e: Explanation, names: Sequence[str]) -> bool:
-    """Say whether a row has a name for every column, none being there for the length of others alone."""
-    tensors = flatten(e.attributions)[0]
-    return sum(t[0].numel() for t in tensors) == len(names)
-
-
 def _has_rows(mask: object, e: Explanation) -> bool:
     """Say whether a feature mask has a row for each row of the explanation."""
     like = [t for t in flatten(e.attributions)[0] if isinstance(mask, Tensor) and t.dim() == mask.dim()]
     return bool(like) and isinstance(mask, Tensor) and len(mask) == len(e)
 
 
-def rows_of(value: Any, rows: Tensor, n: int) -> Any:
+def rows_of(value: InForm, rows: Tensor, n: int) -> InForm:
     """Return rows ``(M,)`` of what has ``n`` rows: a tensor, an array, a table, a sample; anything else as it is."""
     if isinstance(value, Tensor):
         return value[rows.to(value.device)] if value.dim() and len(value) == n else value
@@ -180,7 +173,7 @@ def _stacked_rows(values: list[Tensor | None], parts: list[Explanation]) -> Tens
     return torch.cat([t.to(like.device) for t in found])
 
 
-def _joined_parts(values: list[Any], parts: list[Explanation], *, fill: bool) -> Any:
+def _joined_parts(values: list[InForm], parts: list[Explanation], *, fill: bool) -> InForm:
     """Return tensors, or tuples or dicts of them, one below the other."""
     if any(v is None for v in values) and not (fill and any(v is not None for v in values)):
         return None
@@ -194,11 +187,11 @@ def _joined_parts(values: list[Any], parts: list[Explanation], *, fill: bool) ->
     return structure.restore([_stacked_rows(list(column), parts) for column in zip(*each)])
 
 
-def _in_order(value: Any, names: Sequence[str] | None) -> Sequence[Tensor]:
+def _in_order(value: InForm, names: Sequence[str] | None) -> Sequence[Tensor]:
     return flatten(value)[0] if names is None else [value[name] for name in names]
 
 
-def _joined_objects(values: list[Any]) -> Any:
+def _joined_objects(values: list[InForm]) -> InForm:
     """Return tables one below the other; other things that are no tensors cannot be: None."""
     if not all(hasattr(v, "iloc") for v in values):
         return None
@@ -207,7 +200,7 @@ def _joined_objects(values: list[Any]) -> Any:
     return pandas.concat(values)
 
 
-def _joined_targets(parts: list[Explanation]) -> Any:
+def _joined_targets(parts: list[Explanation]) -> InForm:
     """Return the target of all, where it is one, else one for each row."""
     if all(_as_text(e.target) == _as_text(parts[0].target) for e in parts) and not isinstance(
         parts[0].target, (list, Tensor)
@@ -220,9 +213,9 @@ def _joined_targets(parts: list[Explanation]) -> Any:
     return found
 
 
-def _joined_names(parts: list[Explanation]) -> Any:
+def _joined_names(parts: list[Explanation]) -> InForm:
     """Return the names of all, where they are one list, else a list for each row; None where some have none."""
-    names: list[Any] = [e.names for e in parts]
+    names: list[InForm] = [e.names for e in parts]
     if any(n is None for n in names):
         return None
     if not any(map(is_nested, names)) and all(list(n) == list(names[0]) for n in names):
@@ -230,7 +223,7 @@ def _joined_names(parts: list[Explanation]) -> Any:
     return [list(row) for n, e in zip(names, parts) for row in (n if is_nested(n) else [n] * len(e))]
 
 
-def _joined_masks(parts: list[Explanation]) -> Any:
+def _joined_masks(parts: list[Explanation]) -> InForm:
     """Return the feature mask of all, where it is one, else one for each row."""
     masks = [e.feature_mask for e in parts]
     if all(m is None for m in masks):
@@ -260,7 +253,7 @@ def _joined_details(parts: list[Explanation]) -> Keywords:
     return found
 
 
-def _one_or_all(values: list[Any]) -> Any:
+def _one_or_all(values: list[InForm]) -> InForm:
     """Return what all values are, or the list of those that differ."""
     distinct = [v for i, v in enumerate(values) if _as_text(v) not in map(_as_text, values[:i])]
     return distinct[0] if len(distinct) == 1 else distinct

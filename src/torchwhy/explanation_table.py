@@ -14,6 +14,7 @@ from torchwhy.engine.structure import Keywords
 from torchwhy.explanation_features import feature_names, feature_values
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
 
     from torchwhy.explanation import Explanation
@@ -44,7 +45,7 @@ def _long_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[objec
 
 
 def _long_lines(e: Explanation, facts: bool) -> Iterator[Keywords]:
-    values, inputs, errors = feature_values(e), _input_values(e), _errors(e)
+    values, inputs, errors = feature_values(e), input_values(e), feature_errors(e)
     for i, row in enumerate(values):
         fact = facts_of(e, i) if facts else {}
         for j, name in enumerate(feature_names(e, i)[: len(row)]):
@@ -66,7 +67,7 @@ def facts_of(e: Explanation, row: int) -> Keywords:
     return found
 
 
-def _input_values(e: Explanation) -> list[Tensor] | None:
+def input_values(e: Explanation) -> list[Tensor] | None:
     """Return the inputs of each row as a row of features, where every feature is one number of them."""
     if e.feature_mask is not None or not isinstance(e.inputs, Tensor) or not isinstance(e.attributions, Tensor):
         return None
@@ -74,7 +75,7 @@ def _input_values(e: Explanation) -> list[Tensor] | None:
     return list(e.inputs.reshape(len(e), -1)) if e.inputs[0].numel() == width else None
 
 
-def _errors(e: Explanation) -> list[Tensor] | None:
+def feature_errors(e: Explanation) -> list[Tensor] | None:
     """Return the standard errors of the features, where each has one."""
     if e.standard_error is None or (e.feature_mask is not None and not e.whole_features):
         return None
@@ -105,7 +106,10 @@ def write_csv(e: Explanation, path: str | Path, *, long: bool, facts: bool) -> N
 
 def as_arrays(value: object) -> object:
     """Return a tensor as an array of NumPy, on the CPU; half precision as single, which NumPy has."""
-    if not isinstance(value, Tensor):
-        return value
-    t = value.detach().cpu()
+    return as_array_of(value) if isinstance(value, Tensor) else value
+
+
+def as_array_of(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as an array, see :func:`as_arrays`."""
+    t = tensor.detach().cpu()
     return (t.float() if t.dtype == torch.bfloat16 else t).numpy()

@@ -6,19 +6,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from torchwhy.arguments import Argument, PackedRows, PerRow, Unmarked
 from torchwhy.engine.run.autograd import freeze_parameters
+from torchwhy.engine.run.rows import RowForm
 from torchwhy.engine.run.runner import ModelRunner, Tally
-from torchwhy.engine.structure import Keywords, Model, Output, Tensors
+from torchwhy.engine.structure import SINGLE, Keywords, Model, Output, Structure, Tensors, map_nested
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
     from torchwhy.engine.samples import FeaturesOfSample
+
+ArgumentKind = TypeVar("ArgumentKind", bound=Argument)
 
 
 class ScoreFunction(Protocol):
@@ -42,31 +46,61 @@ class ModelInputs:
     Args:
         tensors: the inputs ``(N, ...)``.
         names: keyword names of the inputs, None if they are positional.
-        args, kwargs: further arguments; tensors with N rows follow the rows.
+        args, kwargs: further arguments: what depends on the rows, or is copied, is an :class:`Argument`, also in the tuples,
+            lists and dicts among them.
+        forms: how the model takes each input, where that is another way than as one tensor with rows: see :func:`give_rows`.
+        structure: how the inputs were put together.
     """
 
     tensors: Tensors
     names: tuple[str, ...] | None
     args: tuple
     kwargs: Keywords
+    forms: tuple[RowForm, ...] = ()
+    structure: Structure = SINGLE
 
     @property
     def n(self) -> int:
         """The number of rows."""
         return self.tensors[0].shape[0]
 
-    def select(self, value: object, rows: Tensor) -> Any:
-        """Return the chosen rows of a tensor with N rows; anything else as it is."""
-        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != self.n:
-            return value
-        if self.n == 1:
-            return value.expand(len(rows), *value.shape[1:]).clone()  # its own: a model may write to it, or view it
-        return value[rows.to(value.device)]
+    def further(self, rows: Tensor) -> tuple[tuple[object, ...], Keywords]:
+        """Return the further arguments of a call with rows ``(M,)``, positional ones and those by name."""
+        return self._map(lambda part: part.for_rows(rows))
+
+    def take_further(self, rows: Tensor) -> object:
+        """Return the further arguments, as a caller can give them, of a question whose rows are these ``(M,)``."""
+        args, kwargs = self._map(lambda part: part.take(rows))
+        return kwargs or args or None
+
+    def replace_further(self, change: Callable[[Argument], object]) -> ModelInputs:
+        """Return the same with other further arguments."""
+        args, kwargs = self._map(change)
+        return replace(self, args=args, kwargs=kwargs)
+
+    def find_further(self, kind: type[ArgumentKind]) -> list[ArgumentKind]:
+        """Return the further arguments of a kind."""
+        found: list[ArgumentKind] = []
+        self._map(lambda part: found.append(part) if isinstance(part, kind) else None)
+        return found
+
+    def _map(self, change: Callable[[Argument], object]) -> tuple[tuple[object, ...], Keywords]:
+        """Return the further arguments with a function applied to those that are an :class:`Argument`."""
+
+        def of_part(part: object) -> object:
+            return change(part) if isinstance(part, Argument) else part
+
+        return map_nested(of_part, self.args), map_nested(of_part, self.kwargs)
 
     def differ(self, i: int, j: int) -> bool:
         """Say whether two rows are different."""
-        tensors = [*self.tensors, *self.args, *self.kwargs.values()]
-        return any(isinstance(t, Tensor) and t.dim() and len(t) == self.n and not t[i].equal(t[j]) for t in tensors)
+        if any(not t[i].equal(t[j]) for t in self.tensors):
+            return True
+        first, second = torch.tensor([i]), torch.tensor([j])
+        of_rows: list[PerRow | Unmarked | PackedRows] = []
+        for kind in (PerRow, Unmarked, PackedRows):
+            of_rows += self.find_further(kind)
+        return any(not a.for_rows(first).equal(a.for_rows(second)) for a in of_rows)
 
 
 @dataclass(frozen=True, eq=False)

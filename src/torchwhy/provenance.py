@@ -17,7 +17,7 @@ from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import version_of
 from torchwhy.problem import Problem, ScoreFunction
 from torchwhy.result import ScoreEnds
-from torchwhy.targets import find_logits
+from torchwhy.targets import Probability, find_logits
 
 
 def measure_ends(problem: Problem) -> ScoreEnds:
@@ -28,11 +28,13 @@ def measure_ends(problem: Problem) -> ScoreEnds:
         with torch.no_grad():
             output = problem.run.outputs([t[a:b] for t in problem.x], rows)
             scores = problem.tally.see(problem.target.select(output, rows), check_finite=problem.check_finite)
-            return scores, class_probabilities(output, problem.target, rows)
+            shares = scores if is_probability(problem.target) else class_probabilities(output, problem.target, rows)
+            return scores, shares
 
     scores, probabilities = problem.run.concatenated(problem.n, work)
     known = None if bool(probabilities.isnan().any()) else probabilities
-    return ScoreEnds(scores, base_scores(problem) if problem.baselines else None, known)
+    base = base_scores(problem) if problem.baselines else None
+    return ScoreEnds(scores, base, known, problem.tally.eps)
 
 
 def measure_ends_besides(problem: Problem) -> ScoreEnds:
@@ -57,6 +59,11 @@ def base_scores(problem: Problem) -> Tensor:
     return problem.run.concatenated(k * n, scores).view(k, n).mean(0)
 
 
+def is_probability(target: ScoreFunction) -> bool:
+    """Say whether scores are probabilities of classes."""
+    return isinstance(target.given, Probability)
+
+
 def class_probabilities(output: Output, target: ScoreFunction, rows: Tensor) -> Tensor:
     r"""Return the probability of each row's class, ``(M,)``: :math:`\mathrm{softmax}(f(x))_c`, NaN where the target is no class.
 
@@ -73,7 +80,7 @@ def class_probabilities(output: Output, target: ScoreFunction, rows: Tensor) -> 
     ready = (logits >= 0).all(1) & ((logits.sum(1) - 1).abs() < 1e-4)
     shares = torch.where(ready[:, None], logits, logits.softmax(1))
     own = index[rows.to(index.device)] if isinstance(index, Tensor) else torch.tensor([index]).expand(len(rows), 1)
-    return shares.gather(1, own.to(shares.device))[:, 0]
+    return shares.gather(1, own.to(shares.device) % shares.shape[1])[:, 0]
 
 
 class ModelHash:

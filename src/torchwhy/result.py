@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import Keywords, Tensors
@@ -13,12 +14,22 @@ from torchwhy.engine.structure import Keywords, Tensors
 class ScoreEnds(NamedTuple):
     """The scores of each row, ``(N,)``: at the inputs, and at the baselines, averaged over these; None where there is none.
 
-    ``probabilities``: of the class that is explained, where the target is one.
+    ``probabilities``: of the class that is explained, where the target is one. ``eps``: the relative rounding of the scores.
     """
 
     scores: Tensor | None = None
     base_scores: Tensor | None = None
     probabilities: Tensor | None = None
+    eps: float = 0.0
+
+    def rounding(self) -> Tensor | None:
+        """Return how far scores of this size may be apart by rounding alone, ``(N,)``."""
+        if self.scores is None:
+            return None
+        size = (
+            self.scores.abs() if self.base_scores is None else torch.maximum(self.scores.abs(), self.base_scores.abs())
+        )
+        return size * self.eps * (8 if self.eps < 1e-5 else 2)  # sums inside are in single precision at least
 
 
 @dataclass(frozen=True, eq=False)

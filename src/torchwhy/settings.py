@@ -61,8 +61,9 @@ class _DataclassByItself:
 class Settings(_DataclassByItself):
     """The base of all classes that are made of a model and settings.
 
-    A subclass is a dataclass by itself: its annotated attributes are its settings. They are checked when it is made, by their
-    annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`) and by ``_check_settings``.
+    A subclass is a dataclass by itself: its annotated attributes are its settings. They are checked when it is made, and when
+    they are assigned, by their annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`), and when it is
+    made by ``_check_settings``.
     """
 
     model: Model = field(kw_only=False)
@@ -76,11 +77,6 @@ class Settings(_DataclassByItself):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        kind: Any = type(self)
-        for name, hint in _checked_hints(kind).items():
-            value = getattr(self, name)
-            if not _fits(value, hint):
-                raise ValueError(f"{name}={value!r}: expected {_describe(hint)}")
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -91,6 +87,9 @@ class Settings(_DataclassByItself):
         known = _setting_names(kind)
         if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise AttributeError(_no_such_setting(kind, name))  # a slip; other attributes are a subclass's own
+        hint = _checked_hints(kind).get(name)
+        if hint is not None and not _fits(value, hint):
+            raise ValueError(f"{name}={value!r}: expected {_describe(hint)}")
         super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:

@@ -31,8 +31,7 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
     data = problem.inputs
     structure = Structure("tuple" if data.names is None else "dict", data.names, len(z))
-    extra: Any = {k: data.select(v, rows) for k, v in data.kwargs.items()}
-    extra = extra or tuple(data.select(v, rows) for v in data.args) or None
+    extra = data.take_further(rows)
     baselines = masks = None
     if method.uses_baselines and problem.baselines:
         baselines = structure.restore(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NoReturn, Protocol
@@ -10,18 +10,21 @@ from typing import Any, Literal, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from torchwhy.arguments import Argument
 from torchwhy.baselines import resolve_baseline, same_number
+from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.run.rows import all_finite
+from torchwhy.engine.run.rows import RowForm, Stacked, all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
+from torchwhy.engine.trials import try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
 from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row
@@ -40,6 +43,7 @@ class Asker(Protocol):
     batch_size: int | None
     precision: Literal["bf16", "fp16"] | None
     progress: bool
+    check: bool
 
     @property
     def needs_gradient(self) -> bool:
@@ -80,6 +84,7 @@ class Question:
     batch_size: int | None = None
     precision: Literal["bf16", "fp16"] | None = None
     progress: bool = False
+    check: bool = True
     needs_gradient: bool = False
     needs_float_inputs: bool | None = False
     uses_baselines: bool = False
@@ -93,12 +98,12 @@ class Question:
 
 def prepare(
     model: Model,
-    inputs: Any,
+    inputs: object,
     target: TargetLike = None,
     *,
-    baselines: Any = None,
-    feature_mask: Any = None,
-    additional_forward_args: Any = None,
+    baselines: object = None,
+    feature_mask: object = None,
+    additional_forward_args: object = None,
     **how: Any,
 ) -> Problem:
     """Return the checked problem of somebody who is no method; ``how`` are the fields of :class:`Question`."""
@@ -134,7 +139,8 @@ def prepare_for(
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
         raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
-    data, structure = _model_inputs(inputs, additional_forward_args)
+    data = _model_inputs(inputs, additional_forward_args, asker.model)
+    structure = data.structure
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model = as_model(model, gradient=asker.needs_gradient)
@@ -150,12 +156,14 @@ def prepare_for(
     layers = _named_layers(model, asker) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
+    has_further = bool(data.args or data.kwargs)
+    most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
-        batching=Batching(asker.batch_size, data.tensors, label=label, parent=outer, **how),
+        batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
         baselines=_resolve_baselines(asker, data, structure, baselines, drawn) if asker.uses_baselines else (),
         feature_mask=feature_mask,
@@ -167,6 +175,8 @@ def prepare_for(
     with freeze_parameters(model) as held:
         if held.noisy or held.device not in (None, first.device):
             _check_held(held, first.device)
+        if asker.check and parent is None and (len(first) > 1 or has_further) and not held.noisy:
+            problem = try_rows(problem, getattr(asker, "owner", asker.model), target)
         if runs or None in layers or (layers and asker.layer_role == "input"):
             return _resolve_by_running(problem, asker, target, layers)
         return problem
@@ -216,27 +226,34 @@ def _resolve_baselines(
     return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, data.tensors)])
 
 
-def _model_inputs(inputs: object, extra: object) -> tuple[ModelInputs, Structure]:
-    """Return the checked inputs and further arguments, and the structure of the inputs."""
-    tensors, structure = flatten(inputs)
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise TypeError(
-            "inputs: expected a tensor (N, ...), or a tuple or dict of them; got "
-            + (", ".join(type(t).__name__ for t in tensors) or "nothing")
-        )
-    sizes = {len(t) if t.dim() else None for t in tensors}
+def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
+    """Return the checked inputs and further arguments."""
+    given, structure = flatten(inputs)
+    forms: tuple[RowForm, ...] = ()
+    if any(isinstance(part, Stacked) for part in given):
+        forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
+        given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
+    if not given or not all(isinstance(t, Tensor) for t in given):
+        _refuse_inputs(given)
+    sizes = {len(t) if t.dim() else None for t in given}
     if len(sizes) != 1 or None in sizes or 0 in sizes:
         raise ValueError(
             "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
-            f"shapes {', '.join(str(tuple(t.shape)) for t in tensors)}"
+            f"shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    for t in tensors:
+    for t in given:
         if not all_finite(t):
             raise ValueError("inputs: NaN or infinite values")
-    tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in tensors)
-    if extra is None or isinstance(extra, Mapping):
-        return ModelInputs(tensors, structure.names, (), dict(extra or {})), structure
-    return ModelInputs(tensors, structure.names, flatten(extra)[0], {}), structure
+    tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in given)
+    args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), model, {}, len(tensors))
+    return ModelInputs(tensors, structure.names, args, kwargs, forms, structure)
+
+
+def _refuse_inputs(given: Sequence[object]) -> NoReturn:
+    """Refuse inputs that are no tensors."""
+    kinds = ", ".join(f"tw.{type(t).__name__}" if isinstance(t, Argument) else type(t).__name__ for t in given)
+    hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in given) else ""
+    raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds or 'nothing'}{hint}")
 
 
 def _refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchwhy.arguments import PerRow
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.layers.layer import Layer
 from torchwhy.engine.run.black_box import as_model
@@ -109,6 +110,7 @@ class FeaturesOfSample:
         return replace(
             result,
             attributions=(self.per_feature(result.attributions, mean=mean),),
+            details={**result.details, **self.sample.details},
             standard_error=(self.per_feature(error, mean=mean),) if kept and error is not None else None,
         )
 
@@ -228,9 +230,11 @@ def _as_game(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:
     absent = -torch.arange(features.sample.n_absences, device=device)
     baselines = ResolvedBaseline(absent.view(-1, 1, 1).expand(-1, 1, d))
     mask = features.numbers() if asker.uses_feature_mask else None
-    rows = (torch.arange(n, device=device),)
+    rows = (PerRow(torch.arange(n, device=device)),)
     model = MaskedModel(asker.model, features.sample)
-    return Asked(AskerAboutSample(asker, model=model), present, target, baselines, mask, rows, features)
+    return Asked(
+        AskerAboutSample(asker, model=model, owner=asker.model), present, target, baselines, mask, rows, features
+    )
 
 
 def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:

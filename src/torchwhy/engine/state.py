@@ -1,8 +1,8 @@
 """All process-wide state of the package, with the reason for each piece.
 
 * ``held``: what runs of a model change for a while (a parameter's ``requires_grad``, the buffers of modules in training mode,
-  cuDNN's switch, the fast path of attention). Two threads may explain one model at the same time: the first that comes changes
-  it, the last that goes restores it, so that the number of holders has to be known to both. Guarded by ``lock``.
+  cuDNN's switch). Two threads may explain one model at the same time: the first that comes changes it, the last that goes
+  restores it, so that the number of holders has to be known to both. Guarded by ``lock``.
 * ``held_here``: the models that this thread holds already, so that a run within a run does not walk their modules again.
 * ``rules``: the rules (:class:`torchwhy.engine.rules.mode.RuleMode`) that replace backward passes on this thread. Rules do not
   nest, and the engine asks whether any are active.
@@ -11,6 +11,8 @@
 * ``auto_layers`` and ``layouts``: which layer ``layer="auto"`` is, and how a layer's tokens lie on a picture. Found by running
   the model; the outcome follows from the model and the shapes, so that remembering it changes no number. Weak keys: they
   keep no model alive.
+* ``trials``: what trials on the first rows of a call found out about a model: which of its arguments follow the rows, and
+  whether rows depend on one another. Weak keys too; only what follows from the model is remembered.
 
 Nothing here decides what a call computes.
 """
@@ -47,3 +49,4 @@ rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 auto_layers: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
 layouts: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
+trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()

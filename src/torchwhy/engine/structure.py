@@ -15,6 +15,7 @@ from torch import Tensor
 Tensors = tuple[Tensor, ...]
 Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
 Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
+InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
 Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
@@ -127,9 +128,16 @@ def index_output(output: Any, at: Tensor, m: int) -> Any:
 def map_nested(function: Callable[[object], object], value: object) -> Any:
     """Return ``value`` with the function applied to everything in its tuples, lists and dicts."""
     if isinstance(value, (tuple, list)):
-        return type(value)(map_nested(function, v) for v in value)
+        parts = (map_nested(function, v) for v in value)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {k: map_nested(function, v) for k, v in value.items()}
+        named = {k: map_nested(function, v) for k, v in value.items()}
+        if type(value) is dict:
+            return named
+        other = copy.copy(value)  # of its own kind, such as what an encoder of transformers returns
+        for key, part in named.items():
+            other[key] = part
+        return other
     return function(value)
 
 

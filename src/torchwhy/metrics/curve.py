@@ -13,8 +13,8 @@ from torch import Tensor
 class Curve:
     """Scores along a horizontal axis, for each row.
 
-    ``fractions`` (S,) ascending, or (N, S) where the rows have different numbers of features; ``scores`` (N, S). Drawn by
-    :func:`torchwhy.visualize.curve`.
+    ``fractions`` (S,) ascending, or (N, S) where the rows have different numbers of features; ``scores`` (N, S); ``xlabel``
+    is what the fractions are of, ``bounds`` what a score can be, None if anything.
 
     >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[4.0, 2.0, 0.0]])).auc
     tensor([2.])
@@ -22,6 +22,8 @@ class Curve:
 
     fractions: Tensor
     scores: Tensor
+    xlabel: str = "fraction of the input replaced"
+    bounds: tuple[float, float] | None = None
 
     @property
     def auc(self) -> Tensor:

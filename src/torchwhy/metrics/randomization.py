@@ -82,7 +82,8 @@ def model_randomization(
                 other.model.load_state_dict(whole)
             randomize(module, draws)
             found.append(rank_similarity(start, explain_again(other, inputs, there, data), absolute=absolute))
-    return Curve(torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device), torch.stack(found, 1))
+    shares = torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device)
+    return Curve(shares, torch.stack(found, 1), "layers made random, one after the other", (-1.0, 1.0))
 
 
 @metric(higher_is_better=False, range=(-1, 1), paper="arXiv:1912.09818")

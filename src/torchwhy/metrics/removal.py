@@ -25,7 +25,7 @@ from torchwhy.metrics.curve import Curve, check_fractions
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.removal_curve import removal_curve
-from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
+from torchwhy.metrics.scoring import ModelLike, Options, as_scores, bounds_of_scores, problem_of, reduction, rounding
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def deletion(
     flipping, Bach et al. 2015 (doi 10.1371/journal.pone.0130140), is the same curve.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal_curve(problem, attributions, check_count("steps", steps), remove="top", reduce=reduction(options))
+    bounds = bounds_of_scores(problem, options)
+    shares = check_count("steps", steps)
+    return removal_curve(problem, attributions, shares, remove="top", reduce=reduction(options), bounds=bounds)
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
@@ -87,7 +89,9 @@ def insertion(
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, section 4.2.
     """
     problem = problem_of(model, inputs, target, **options)
-    return removal_curve(problem, attributions, check_count("steps", steps), remove="rest", reduce=reduction(options))
+    bounds = bounds_of_scores(problem, options)
+    shares = check_count("steps", steps)
+    return removal_curve(problem, attributions, shares, remove="rest", reduce=reduction(options), bounds=bounds)
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:2003.08747")
@@ -175,7 +179,8 @@ def road(
             raise ValueError("attributions: road removes whole pixels; sum over the channels, .sum(1, keepdim=True)")
         return inpaint_linearly(index_rows(x, rows), keep) + noise * draws[index].to(x)
 
-    return removal_curve(problem, attributions, shares, remove=remove, reduce=reduction(options), impute=impute)
+    reduce, bounds = reduction(options), bounds_of_scores(problem, options)
+    return removal_curve(problem, attributions, shares, remove=remove, reduce=reduce, impute=impute, bounds=bounds)
 
 
 @metric(higher_is_better=False, range=(-math.inf, math.inf), paper="arXiv:1911.03429")

@@ -26,6 +26,7 @@ def removal_curve(
     remove: Literal["top", "bottom", "rest"],
     reduce: Literal["sum", "mean"],
     impute: Impute | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> Curve:
     """Compute the scores with a share of the features replaced.
 
@@ -36,6 +37,7 @@ def removal_curve(
         remove: those with the largest attributions, those with the smallest, or all but those with the largest.
         reduce: how the elements of a feature are put together into what orders it.
         impute: ``(index, rows, keep)`` → what replaces them in the only input, in place of the baselines.
+        bounds: what a score can be, if that is known.
 
     Returns:
         Scores against the shares removed, to the nearest whole feature; for "rest", against those kept.
@@ -61,7 +63,8 @@ def removal_curve(
         scores = evaluate_all(problem, masks, (0, different.shape[1]), fill=_as_fill(impute, masks)).T[:, back]
     fractions = different[:, back] / d.double()
     alike = bool((fractions == fractions[0]).all())
-    return Curve(fractions[0] if alike else fractions, as_scores(scores, problem))
+    xlabel = f"fraction of the input {'shown' if remove == 'rest' else 'replaced'}"
+    return Curve(fractions[0] if alike else fractions, as_scores(scores, problem), xlabel, bounds)
 
 
 def _as_fill(impute: Impute | None, masks: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> FillFunction | None:

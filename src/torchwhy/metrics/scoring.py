@@ -94,6 +94,12 @@ def _as_probability(problem: Problem) -> ScoreFunction:
     return replace(Target.parse(Probability(index), problem.n, problem.rows.device), given=target.given)
 
 
+def bounds_of_scores(problem: Problem, options: Options) -> tuple[float, float] | None:
+    """Return 0 and 1 where the scores are probabilities, else None."""
+    known = options.get("softmax") or isinstance(problem.target.given, Probability)
+    return (0.0, 1.0) if known else None
+
+
 def as_scores(values: Tensor, problem: Problem) -> Tensor:
     """Return values in the type of the inputs, at least single precision."""
     kind = problem.x[0].dtype

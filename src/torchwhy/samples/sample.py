@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.baselines import BaselineLike, resolve_baseline
 from torchwhy.engine.features.numbering import number_features
+from torchwhy.engine.further import read_further
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors, flatten
 from torchwhy.problem import ModelInputs
@@ -48,6 +49,7 @@ class Sample:
     arguments: Mapping[str, object] | None = None
     names: FeatureNames | None = None
     target: Given = None  # what is explained unless the caller says
+    details: Keywords = {}  # facts for the explanation
     n_absences: int = 1  # how many ways there are to be absent, over which scores are averaged
 
     def __init__(
@@ -73,6 +75,16 @@ class Sample:
         """Return the sample, ready for a model and a target, and the target: its own one in the place of None."""
         ready = self.bind(model)
         return ready, ready.target if target is None else target
+
+    def each_target(self) -> list[Given]:
+        """Return the targets of ``target="each"``, one for each part of what is explained.
+
+        Raises:
+            ValueError: there are no parts.
+        """
+        raise ValueError(
+            f"target='each': {type(self).__name__} has no response whose tokens could be explained one by one"
+        )
 
     def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
         """Return what the model sees when only some features are there: tensors in the form of ``tensors``, and arguments.
@@ -113,8 +125,9 @@ class Sample:
 
     def arguments_of(self, rows: Tensor) -> Keywords:
         """Return the further arguments of rows ``(M,)``: tensors with N rows follow the rows."""
-        data = ModelInputs(flatten(self.tensors)[0], None, (), dict(self.arguments or {}))
-        return {k: data.select(v, rows) for k, v in data.kwargs.items()}
+        tensors = flatten(self.tensors)[0]
+        arguments = read_further(dict(self.arguments or {}), len(tensors[0]), None, {})
+        return ModelInputs(tensors, None, *arguments).further(rows)[1]
 
 
 def numbers_of(sample: Sample) -> Tensors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchwhy.engine.structure import Model
-from torchwhy.samples.sample import Sample
+from torchwhy.samples.sample import Given, Sample
 from torchwhy.samples.token_sample import ABSENT, TextUnits, TokenSample, check_absent, is_text_function
 from torchwhy.samples.tokens import TokenizerLike, encode, token_row
 from torchwhy.samples.units import check_skip
@@ -64,17 +64,17 @@ class Text(TokenSample):
             if self.tokenizer is None:
                 raise TypeError("tokenizer: None, and a module takes token ids; give the tokenizer")
             return super().bind(model)
-        return TextUnits(self.texts, check_for_function(self.absent, self.units), self.skip)
+        return TextUnits.split(self.texts, check_for_function(self.absent, self.units), self.skip)
 
 
-def check_texts(texts: str | Sequence[str], name: str) -> list[str]:
+def check_texts(texts: object, name: str) -> list[str]:
     """Return texts as a list.
 
     Raises:
         TypeError: something else than texts.
         ValueError: none, or an empty one.
     """
-    found: list[str] = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else list(texts)
+    found: Given = list(texts) if isinstance(texts, (list, tuple)) else [texts]
     for i, text in enumerate(found):
         if not isinstance(text, str):
             raise TypeError(f"{name}: expected a text or a list of texts, got {type(text).__name__}")

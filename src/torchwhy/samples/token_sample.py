@@ -14,6 +14,7 @@ from torchwhy.engine.structure import Keywords, Model, Tensors
 from torchwhy.samples.sample import Given, Sample, device_of, moved_to
 from torchwhy.samples.tokens import TokenizerLike, TokenRow, as_batch, parameters_of, remove_absent, special_id
 from torchwhy.samples.units import CharSpan, cut_text, find_skipped, find_units, unit_at
+from torchwhy.targets.score_target import ScoreTarget
 
 ABSENT = ("mask", "pad", "remove")
 
@@ -34,14 +35,16 @@ class TokenSample(Sample):
         super().__init__()
         self.tokenizer, self.absent, self.pad_left = tokenizer, absent, pad_left
         self.positional = False  # the model takes the ids as its first argument, under another name
-        self.is_bound = False
+        self.is_bound, self.takes_mask = False, True
+        self.attended = torch.ones(1, 1, dtype=torch.bool)
 
     def fill_in(self, rows: Sequence[TokenRow]) -> None:
         """Set the tensors, further arguments, features and names from rows of tokens."""
-        pad, left = special_id(self.tokenizer, "pad", "eos") or 0, self.pad_left
-        self.tensors = {self.ids_name: as_batch([r.ids for r in rows], pad, left=left)}
+        left = self.pad_left
+        self.tensors = {self.ids_name: as_batch([r.ids for r in rows], self.padding, left=left)}
         self.feature_mask = {self.ids_name: as_batch([r.units for r in rows], -1, left=left)}
-        self.arguments = {"attention_mask": as_batch([[1] * len(r.ids) for r in rows], 0, left=left)}
+        self.attended = as_batch([[1] * len(r.ids) for r in rows], 0, left=left) > 0
+        self.arguments = {"attention_mask": self.attended.long()}
         for name in rows[0].extra:
             self.arguments[name] = as_batch([r.extra[name] for r in rows], 0, left=left)
         self.names = [list(r.names) for r in rows]
@@ -67,24 +70,28 @@ class TokenSample(Sample):
 
     def bind(self, model: Model) -> Sample:
         """Return the sample for a model: on its device, with the arguments that it takes."""
-        ready = copy.copy(self)
+        ready, device = copy.copy(self), device_of(model)
         if not self.is_bound:
             ready.fit(model)
-        ready.is_bound, device = True, device_of(model)
         if device is not None:
             ready.tensors, ready.arguments = moved_to(ready.tensors, device), moved_to(ready.arguments, device)
         return ready
 
+    def asked(self, model: Model, target: Given) -> tuple[Sample, Given]:
+        """Return the sample, ready for a model, and the target with tokens in the place of texts."""
+        if isinstance(target, ScoreTarget) and self.tokenizer is not None:
+            target = target.resolve(self.tokenizer)
+        return super().asked(model, target)
+
     def fit(self, model: Model) -> None:
         """Let the sample be what a model takes."""
         names, any_name = parameters_of(model)
-        self.positional = not any_name and self.ids_name not in names
-        if not any_name:
-            self.arguments = {k: v for k, v in (self.arguments or {}).items() if k in names or _says_something(k, v)}
-            if "attention_mask" in self.arguments and "attention_mask" not in names:
-                raise ValueError(
-                    "inputs: rows of different lengths, and the model takes no attention_mask to say so; give them one by one"
-                )
+        self.is_bound, self.positional = True, not any_name and self.ids_name not in names
+        self.takes_mask = any_name or "attention_mask" in names
+        given = {k: v for k, v in (self.arguments or {}).items() if k != "attention_mask"}
+        if not any_name or names - {"args", "kwargs"}:
+            given = {k: v for k, v in given.items() if k in names}
+        self.arguments = self.with_mask(given, self.attended.long())
         if self.positional:
             self.tensors, self.feature_mask = self.tensors[self.ids_name], self.feature_mask[self.ids_name]
             self.baselines = None if self.baselines is None else self.baselines[self.ids_name]
@@ -106,29 +113,53 @@ class TokenSample(Sample):
             )
         return super().absent_tensors()
 
+    @property
+    def padding(self) -> int:
+        """The id that rows are filled up with."""
+        return special_id(self.tokenizer, "pad", "eos") or 0
+
     def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
-        """Return token ids and arguments with the units that are kept, the others replaced or cut out."""
+        """Return token ids and arguments with the units that are kept, the others replaced or cut out.
+
+        Where nothing would be left of a row's text, the token for a beginning (or an end, or padding) is.
+        """
         if self.absent != "remove":
             return super().masked(kept, rows)
-        ids = self.ids()
+        ids = index_rows(self.ids(), rows)
         units = (self.feature_mask if self.positional else self.feature_mask[self.ids_name]).to(ids.device)
         number = index_rows(units, rows)
-        there = kept.gather(1, number.clamp(min=0)) | (number < 0)
+        attended = index_rows(self.attended.to(ids.device), rows)
+        there = (kept.gather(1, number.clamp(min=0)) | (number < 0)) & attended
+        empty = ~(there & ~self.is_response(rows, ids.shape[1])).any(1, keepdim=True)
+        if bool(empty.any()):
+            first = attended & (attended.cumsum(1) == 1) & empty
+            there, ids = there | first, ids.masked_fill(first, special_id(self.tokenizer, "bos", "eos", "pad") or 0)
         arguments = self.arguments_of(rows)
-        if "attention_mask" in arguments:
-            there &= arguments["attention_mask"] > 0
         by_token = {k: v for k, v in arguments.items() if isinstance(v, Tensor) and v.shape == there.shape}
-        found, still = remove_absent(there, {**by_token, self.ids_name: index_rows(ids, rows)}, left=self.pad_left)
-        seen = found.pop(self.ids_name).masked_fill(~still, special_id(self.tokenizer, "pad", "eos") or 0)
-        arguments = {**arguments, **found}
-        if "attention_mask" in arguments:
-            arguments["attention_mask"] = still.long()
-        elif not bool(still.all()):
-            raise ValueError(
-                "absent='remove': rows become of different lengths, and the model takes no attention_mask to say so; give "
-                "batch_size=1, or absent='pad'"
-            )
+        by_token.pop("decoder_input_ids", None)
+        found, still = remove_absent(there, {**by_token, self.ids_name: ids}, left=self.pad_left)
+        seen = found.pop(self.ids_name).masked_fill(~still, self.padding)
+        arguments = self.with_mask({**arguments, **found}, still.long())
         return (seen if self.positional else {self.ids_name: seen}), arguments
+
+    def is_response(self, rows: Tensor, columns: int) -> Tensor:
+        """Return which columns of rows ``(M,)`` hold no part of the text, ``(M, columns)``."""
+        return torch.zeros(len(rows), columns, dtype=torch.bool, device=rows.device)
+
+    def with_mask(self, arguments: Keywords, mask: Tensor) -> Keywords:
+        """Return arguments with an attention mask, where the model takes one.
+
+        Raises:
+            ValueError: it takes none, and rows differ in length.
+        """
+        if self.takes_mask:
+            return {**arguments, "attention_mask": mask}
+        if not bool((mask > 0).all()):
+            raise ValueError(
+                "inputs: rows of different lengths, and the model takes no attention_mask to say so; give them one by one, with "
+                "batch_size=1 where what is absent is removed"
+            )
+        return arguments
 
 
 class TextUnits(Sample):
@@ -136,21 +167,26 @@ class TextUnits(Sample):
 
     Args:
         texts: one tuple of texts for each row.
-        units, skip: see :func:`torchwhy.samples.units.find_units`.
+        spans: where the units of each are.
     """
 
-    def __init__(self, texts: Sequence[tuple[str, ...]], units: str, skip: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[tuple[str, ...]], spans: Sequence[Sequence[Sequence[CharSpan]]]) -> None:
         super().__init__()
-        self.texts = list(texts)
-        self.spans: list[list[list[CharSpan]]] = []
-        for row in self.texts:
-            found = [find_units(text, units) for text in row]
-            skipped = [find_skipped(text, skip) for text in row]
-            self.spans.append([[s for s in f if unit_at(k, s[0]) < 0] for f, k in zip(found, skipped)])
+        self.texts, self.spans = list(texts), spans
         self.names = [
-            [text[a:b].strip() for text, spans in zip(row, each) for a, b in spans]
+            [text[a:b].strip() for text, units in zip(row, each) for a, b in units]
             for row, each in zip(self.texts, self.spans)
         ]
+
+    @classmethod
+    def split(cls, texts: Sequence[tuple[str, ...]], units: str, skip: Sequence[str]) -> TextUnits:
+        """Return texts with the units of a kind, but those that begin in a skipped text."""
+        found = []
+        for row in texts:
+            skipped = [find_skipped(text, skip) for text in row]
+            each = [find_units(text, units) for text in row]
+            found.append([[span for span in f if unit_at(k, span[0]) < 0] for f, k in zip(each, skipped)])
+        return cls(texts, found)
 
     def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
         """Return a list of texts; of pairs two lists."""
@@ -179,8 +215,3 @@ def check_absent(absent: object, words: Sequence[str]) -> None:
         raise TypeError(f"absent={absent!r}: expected one of {', '.join(map(repr, words))}, or the id of a token")
     if isinstance(absent, str) and absent not in words:
         raise ValueError(f"absent={absent!r}: expected one of {', '.join(map(repr, words))}, or the id of a token")
-
-
-def _says_something(name: str, value: object) -> bool:
-    """Say whether leaving out an argument would change what the model is told: padding of a batch."""
-    return name == "attention_mask" and isinstance(value, Tensor) and not bool(torch.all(value > 0))

@@ -200,8 +200,18 @@ def remove_absent(there: Tensor, tensors: Keywords, *, left: bool) -> tuple[dict
 
 
 def parameters_of(model: Model) -> tuple[set[str], bool]:
-    """Return the names of a model's arguments, and whether it takes any others."""
-    function = model.forward if isinstance(model, nn.Module) else model
+    """Return the names of a model's arguments, and whether it takes any others.
+
+    Of a module that hands on whatever it is given they are those of the outermost module in it that names its token ids.
+    """
+    names, any_name = _parameters(model.forward if isinstance(model, nn.Module) else model)
+    if any_name and isinstance(model, nn.Module) and "input_ids" not in names:
+        inside = (_parameters(m.forward)[0] for m in model.modules())
+        names |= next((found for found in inside if "input_ids" in found), set())
+    return names, any_name
+
+
+def _parameters(function: Given) -> tuple[set[str], bool]:
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

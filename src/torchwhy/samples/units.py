@@ -52,7 +52,7 @@ def check_skip(skip: str | Sequence[str] | None) -> tuple[str, ...]:
         TypeError: something else than texts.
     """
     given = () if skip is None else skip
-    parts = (given,) if isinstance(given, str) else tuple(given)
+    parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
     if not all(isinstance(p, str) and p for p in parts):
         raise TypeError(f"skip={skip!r}: expected a text that is never a feature, or several")
     return parts

@@ -15,9 +15,12 @@ from torchwhy.visualize.curves import convergence, curve, path_profile
 from torchwhy.visualize.export import to_html, to_png
 from torchwhy.visualize.grid import grid
 from torchwhy.visualize.maps import blend, heatmap, overlay, signed_map
+from torchwhy.visualize.matrix import matrix, spectrogram
 from torchwhy.visualize.scaling import as_photo, grey, normalize, to_map
 from torchwhy.visualize.series import series
+from torchwhy.visualize.slices import slices
 from torchwhy.visualize.text import colored_text, text
+from torchwhy.visualize.text_table import text_table
 
 __all__ = [
     "as_photo",
@@ -30,13 +33,17 @@ __all__ = [
     "grey",
     "grid",
     "heatmap",
+    "matrix",
     "normalize",
     "overlay",
     "path_profile",
     "plot",
     "series",
     "signed_map",
+    "slices",
+    "spectrogram",
     "text",
+    "text_table",
     "to_html",
     "to_map",
     "to_png",

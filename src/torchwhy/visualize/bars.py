@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchwhy.visualize.given import features_of, is_explanation, table_of_features
 from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def bars(
-    values: Array,
+    values: Array | Mapping[str, float],
     names: Sequence[str] | None = None,
     *,
     errors: Array | None = None,
@@ -31,8 +32,12 @@ def bars(
     Beyond the ``top`` features, the sum of the others is drawn as one grey bar, so that the bars still add up
     (its error is not drawn: the others' errors need not be independent).
 
+    Every bar's number has as many decimals as the largest one needs for three digits, and more where it or its error would
+    have less than two (one) of its own.
+
     Args:
-        values: ``(d,)`` or ``(1, d)``, drawn in their own unit.
+        values: ``(d,)`` or ``(1, d)``, drawn in their own unit; or a mapping from names to numbers; or an
+            :class:`torchwhy.Explanation`, whose first row is drawn with its features, names and errors.
         names: d strings.
         errors: ``(d,)``, not negative, drawn as given on both sides: say in the title whether they are standard errors or
             intervals.
@@ -50,6 +55,11 @@ def bars(
     """
     from torchwhy.visualize import drawing as draw
 
+    if isinstance(values, Mapping):
+        names, values = list(values) if names is None else names, np.array(list(values.values()))
+    if is_explanation(values):
+        given = features_of(values, 0, names)
+        values, names, errors = given.values, given.names, given.errors if errors is None else errors
     a = _row(values, "values")
     e = None if errors is None else _row(errors, "errors")
     if e is not None and (e.shape != a.shape or e.min() < 0):
@@ -69,8 +79,9 @@ def bars(
     if e is not None:
         color, shown = ax.xaxis.label.get_color(), slice(len(order))
         ax.errorbar(length[shown], y[shown], xerr=e[order], fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)
-    form, room = draw.number_format(length), [0.0, 0.0]
+    room = [0.0, 0.0]
     for yi, v, h in zip(y, length, half):
+        form = draw.number_format_of(v, h, length)
         written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
         shift, side = (4, "left") if v >= 0 else (-4, "right")
         draw.add_note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
@@ -95,7 +106,7 @@ def beeswarm(
     Points that would hide each other are stacked, so the height of a swarm shows how many there are.
 
     Args:
-        attributions: ``(N, d)``, in their own unit.
+        attributions: ``(N, d)``, in their own unit, or an :class:`torchwhy.Explanation` with its names and inputs.
         features: the features' own values ``(N, d)``, told by colours from their 5th to their 95th percentile.
         names: d strings.
         top: how many features are drawn.
@@ -108,6 +119,9 @@ def beeswarm(
     """
     from torchwhy.visualize import drawing as draw
 
+    if is_explanation(attributions):
+        given = table_of_features(attributions, names)
+        attributions, names, features = given.values, given.names, given.inputs if features is None else features
     a = as_array(attributions, "attributions", ndim=(2,))
     x = None if features is None else as_array(features, "features", ndim=(2,))
     if x is not None and x.shape != a.shape:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import Array
+    from torchwhy.visualize.scaling import Array, PictureOption
+
+
+class CurveLike(Protocol):
+    """What a metric measures: scores along fractions, and what the axes are called; ``bounds`` are what a score can be."""
+
+    fractions: torch.Tensor
+    scores: torch.Tensor
+    xlabel: str
+    bounds: tuple[float, float] | None
 
 
 def curve(
-    fractions: Array,
-    scores: Array | Mapping[str, Array],
+    fractions: Array | CurveLike | Mapping[str, CurveLike],
+    scores: Array | Mapping[str, Array] | None = None,
     *,
     auc: bool | Mapping[str, float] = True,
     ax: Axes | None = None,
     title: str | None = None,
-    xlabel: str = "fraction of the input replaced",
+    xlabel: str | None = None,
     ylabel: str = "score",
+    bounds: tuple[float, float] | None = None,
 ) -> Figure:
     r"""Draw scores against fractions, a line a name: deletion, insertion and their kin.
 
@@ -33,14 +44,17 @@ def curve(
     the rows).
 
     Args:
-        fractions: ``(S,)``, ascending, or ``(N, S)`` where each row of scores has its own; these are brought to one axis.
+        fractions: ``(S,)``, ascending, or ``(N, S)`` where each row of scores has its own; these are brought to one axis. Or a
+            :class:`torchwhy.metrics.Curve`, or a mapping from names to such, without ``scores``.
         scores: ``(S,)`` or ``(N, S)``, or a mapping from names to such.
         auc: write the area under the (mean) curve into the legend, by the trapezoidal rule over the length of the axis; or
             the numbers to write, by name.
         ax: the axes to draw on.
         title: the text above the axes.
-        xlabel: the text below them.
+        xlabel: the text below them; None is the curves' own, or "fraction of the input replaced".
         ylabel: the text beside them.
+        bounds: what a score can be, such as (0, 1) for a probability: the band is cut off there. None takes the curves' own,
+            which they have with ``softmax=True``.
 
     Raises:
         ValueError: lengths differ, fractions fall, or a number is NaN.
@@ -50,17 +64,14 @@ def curve(
     """
     from torchwhy.visualize import drawing as draw
 
-    own = [
-        _abscissa(row, "fractions", repeats=True)
-        for row in np.atleast_2d(as_array(fractions, "fractions", ndim=(1, 2)))
-    ]
-    x = own[0] if len(own) == 1 else np.unique(own)
+    curves, lines = _curve_objects(fractions, scores), _curves(fractions, scores)
+    if xlabel is None:
+        xlabel = next((c.xlabel for c in curves.values()), "fraction of the input replaced")
+    if bounds is None and curves and len({c.bounds for c in curves.values()}) == 1:
+        bounds = next(iter(curves.values())).bounds
+    low, high = bounds or (-np.inf, np.inf)
     figure, ax = draw.axes_for(ax, 5.0, 3.4)
-    named = scores if isinstance(scores, Mapping) else {"": scores}
-    for i, (name, value) in enumerate(named.items()):
-        rows = _lines(value, own[0], "scores", name)
-        if len(own) > 1:
-            rows = np.stack([np.interp(x, f, row) for f, row in zip(own, rows, strict=True)])
+    for i, (name, (x, rows)) in enumerate(lines.items()):
         mean = rows.mean(0)
         label = name
         if auc is not False:
@@ -76,9 +87,10 @@ def curve(
             from scipy.special import stdtrit
 
             half = stdtrit(len(rows) - 1, 0.975) * rows.std(0, ddof=1) / len(rows) ** 0.5
-            ax.fill_between(x, mean - half, mean + half, color=style["color"], alpha=0.16, linewidth=0)
+            band = {"color": style["color"], "alpha": 0.16 if len(lines) <= 3 else 0.07, "linewidth": 0}
+            ax.fill_between(x, np.clip(mean - half, low, high), np.clip(mean + half, low, high), **band)
     draw.plain(ax, xlabel, ylabel, title)
-    ax.set_xlim(x[0], x[-1])
+    ax.set_xlim(min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values()))
     draw.legend(ax)
     return figure
 
@@ -134,6 +146,7 @@ def convergence(
     if tolerance is not None:
         ax.axhline(tolerance, color=draw.QUIET, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
         place = {"xycoords": ax.get_yaxis_transform(), "ha": "right", "color": draw.QUIET}
+        place["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # a line may cross it
         draw.add_note(ax, f"tolerance {tolerance:g}", (1, tolerance), (-4, 3), **place)
     draw.plain(ax, xlabel, ylabel, title)
     if len(x) <= 10:
@@ -201,6 +214,40 @@ def _lines(values: Array, x: np.ndarray, argument: str, name: str) -> np.ndarray
     if rows.shape[1] != len(x):
         raise ValueError(f"{argument} has {rows.shape[1]} points, but the horizontal axis has {len(x)}")
     return rows
+
+
+def _curve_objects(fractions: object, scores: object) -> dict[str, CurveLike]:
+    """Return the curves that were given in the place of fractions, by name; none where there are scores."""
+    if scores is not None:
+        return {}
+    named = fractions if isinstance(fractions, Mapping) else {"": fractions}
+    for name, value in named.items():
+        if not hasattr(value, "fractions") or not hasattr(value, "scores"):
+            what = f"the one called {name!r} is a {type(value).__name__}" if name else f"got a {type(value).__name__}"
+            raise ValueError(f"scores: expected numbers, or curves in the place of fractions; {what}")
+    return dict(named)
+
+
+def _curves(fractions: PictureOption, scores: PictureOption) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the axis (S,) and the rows (N, S) of each line by its name."""
+    if scores is None:
+        curves = _curve_objects(fractions, None)
+        return {name: _on_one_axis(c.fractions, c.scores, name) for name, c in curves.items()}
+    lines = scores if isinstance(scores, Mapping) else {"": scores}
+    return {name: _on_one_axis(fractions, value, name) for name, value in lines.items()}
+
+
+def _on_one_axis(fractions: Array, scores: Array, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return one axis (S,) for all rows, and the rows (N, S) at its points."""
+    own = [
+        _abscissa(row, "fractions", repeats=True)
+        for row in np.atleast_2d(as_array(fractions, "fractions", ndim=(1, 2)))
+    ]
+    rows = _lines(scores, own[0], "scores", name)
+    if len(own) == 1:
+        return own[0], rows
+    x = np.unique(own)
+    return x, np.stack([np.interp(x, f, row) for f, row in zip(own, rows, strict=True)])
 
 
 def _of(numbers: Mapping[str, float], name: str) -> float:

@@ -6,7 +6,6 @@ The only file that needs matplotlib at import; the others import it inside their
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,10 +18,12 @@ from matplotlib.textpath import text_to_path
 
 from torchwhy.engine.structure import Keywords
 from torchwhy.visualize.export import screen_size, to_png
+from torchwhy.visualize.scaling import LUMINANCE, PictureOption
 
 DPI = 160
 QUIET = "#6b6b6b"  # captions and other text of second rank
 FRAME = "#c8c8c8"
+BLANK = "all 0"  # what stands in the place of a map without values
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")  # Okabe and Ito (2008)
 NEGATIVE, POSITIVE = "#2f7be0", "#e8472b"
 _BLUE_WHITE_RED = ("#0a3596", NEGATIVE, "#a3c9f5", "#ffffff", "#ffb59b", POSITIVE, "#a6001a")
@@ -57,17 +58,24 @@ def to_rgb(unit: np.ndarray, signed: bool, cmap: str | Colormap | None = None) -
     return colormap(signed, cmap)((unit + 1) / 2 if signed else unit)[..., :3]
 
 
+def ink_on(rgb: np.ndarray) -> str:
+    """Return black or white, whichever has the larger contrast (WCAG) on a colour (3,)."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "#ffffff" if linear @ np.array(LUMINANCE) < 0.179 else "#000000"
+
+
 def mix_colors(
     unit: np.ndarray, under: np.ndarray, alpha: float, signed: bool, cmap: str | Colormap | None
 ) -> np.ndarray:
-    """Return the colours (..., 3) of values laid over the grey ``under``: the larger the value, the more opaque."""
+    """Return the colours (..., 3) of values laid over ``under``, (..., 3) or grey (...): the larger, the more opaque."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha}")
     opacity = alpha * np.abs(unit)[..., None]
     # what is weak is faint already: were it white or black too, it would bleach or dirty the photo
     first = 0.3 if signed else 0.1
     vivid = np.sign(unit) * (first + (1 - first) * np.abs(unit))
-    return (1 - opacity) * under[..., None] + opacity * to_rgb(vivid, signed, cmap)
+    under = under if under.ndim > unit.ndim else under[..., None]
+    return (1 - opacity) * under + opacity * to_rgb(vivid, signed, cmap)
 
 
 def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> Colormap:
@@ -77,7 +85,7 @@ def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> C
 
 
 def scale_bar(
-    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: Any
+    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: PictureOption
 ) -> None:
     """Draw the colour bar of a scale, right of the axes or where ``place`` says; pointed where it clips."""
     limit = limit or 1.0  # a map of zeros has no scale of its own
@@ -107,6 +115,27 @@ def number_format(values: np.ndarray) -> str:
     largest = float(np.abs(values).max())
     decimals = 2 - int(np.floor(np.log10(largest))) if largest else 0
     return f".{max(decimals, 0)}f" if decimals <= 5 and largest < 1e6 else ".1e"
+
+
+def number_format_of(value: float, error: float, values: np.ndarray) -> str:
+    """Return the format of one of several numbers: as all have it, with more decimals where that says too little.
+
+    Two digits of the number and one of its error are to be seen.
+    """
+    form = number_format(values)
+    if form.endswith("e"):
+        return form
+    sizes = [(abs(value), 1), (error, 0)]
+    needed = [digits - int(np.floor(np.log10(size))) for size, digits in sizes if size > 0]
+    decimals = max([int(form[1:-1]), *needed])
+    return f".{decimals}f" if decimals <= 6 else ".1e"
+
+
+def say_blank(ax: Axes, text: str) -> None:
+    """Write into the middle of a picture that there is nothing to see."""
+    where = {"xycoords": "axes fraction", "ha": "center", "va": "center", "color": QUIET}
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+    add_note(ax, text, (0.5, 0.5), (0, 0), **where, bbox=box, size=8)
 
 
 def frame(ax: Axes) -> None:
@@ -140,7 +169,7 @@ def legend(ax: Axes) -> None:
             text.set_parse_math(False)
 
 
-def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: Any) -> None:
+def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: PictureOption) -> None:
     """Write beside a point of the axes, ``shift`` printer's points away from it."""
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     Array: TypeAlias = "ArrayLike | torch.Tensor"
+
+PictureOption = Any  # an option of a picture, handed on to the function that draws
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # Rec. 709: how bright red, green and blue look
 VISIBLE = 1 / 256  # of the scale: less than this is not one step of colour
@@ -145,6 +147,36 @@ def as_photo(image: Array) -> np.ndarray:
 def grey(image: Array) -> np.ndarray:
     """Return the brightness ``(H, W)`` of an image, lifted to [0.2, 1] so that dark heat stands out from it."""
     return 0.2 + 0.8 * (as_photo(image) @ np.array(LUMINANCE))
+
+
+def under_map(image: Array, photo: str = "grey") -> np.ndarray:
+    """Return what lies under a map: the brightness ``(H, W)`` of an image, or the image ``(H, W, 3)`` in its colours.
+
+    Raises:
+        ValueError: another word than ``"grey"`` or ``"colour"``.
+    """
+    if photo in ("colour", "color"):
+        return as_photo(image)
+    if photo not in ("grey", "gray"):
+        raise ValueError(f"photo must be 'grey' or 'colour', not {photo!r}")
+    return grey(image)
+
+
+SIGNS = ("all", "positive", "negative", "absolute")
+
+
+def of_sign(values: np.ndarray, sign: str) -> np.ndarray:
+    """Return the values of one sign, the others 0: ``"all"``, ``"positive"``, ``"negative"`` or ``"absolute"`` values.
+
+    Raises:
+        ValueError: another word.
+    """
+    if sign not in SIGNS:
+        raise ValueError(f"sign must be one of {', '.join(SIGNS)}, not {sign!r}")
+    if sign == "absolute":
+        return np.abs(values)
+    low, high = (0 if sign == "positive" else -np.inf), (0 if sign == "negative" else np.inf)
+    return values.clip(low, high)
 
 
 def resize_image(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchwhy.engine.structure import Keywords
+from torchwhy.visualize.matrix import matrix
 from torchwhy.visualize.scaling import as_array, find_scale, is_clipped, to_unit
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from torchwhy.visualize.scaling import Array
 
+MOST_CHANNELS = 32  # that get a line each
 LINE_COLORS = ("#0a3596", "#2f7be0", "#b9b9b9", "#e8472b", "#a6001a")  # grey, not white, at zero: it stays a line
 
 
@@ -35,7 +38,8 @@ def series(
 ) -> Figure:
     """Draw a signal, coloured and thickened by its attribution: red for, blue against, thin and grey where it is 0.
 
-    One panel a channel, all on one colour scale.
+    One panel a channel, all on one colour scale. More than 32 channels have no room for a line each: they are drawn as a
+    :func:`matrix` of channels and times.
 
     Args:
         signal: ``(C, T)``, ``(1, C, T)`` or ``(T,)``.
@@ -64,6 +68,22 @@ def series(
         raise ValueError(f"times must be {s.shape[1]} ascending numbers, one for each point of the signal")
     if names is not None and len(names) != len(s):
         raise ValueError(f"names has {len(names)} strings, but the signal has {len(s)} channels")
+    if len(s) > MOST_CHANNELS:
+        return _many_channels(
+            a,
+            t,
+            len(s),
+            names,
+            {
+                "cmap": cmap,
+                "percentile": percentile,
+                "title": title,
+                "xlabel": xlabel,
+                "label": label or "attribution",
+                "colorbar": colorbar,
+                "ax": ax,
+            },
+        )
     limit = find_scale(a, percentile, True)[0]
     unit = np.broadcast_to(to_unit(a, limit, True), s.shape)
     figure, axes = _panels(ax, len(s))
@@ -74,6 +94,15 @@ def series(
     if colorbar:
         draw.scale_bar(axes, colors, limit, True, label=label, clipped=is_clipped(a, limit, True))
     return figure
+
+
+def _many_channels(
+    a: np.ndarray, t: np.ndarray, channels: int, names: Sequence[str] | None, options: Keywords
+) -> Figure:
+    """Draw channels as rows of colours; times are written where they are no plain count."""
+    counted = np.array_equal(t, np.arange(len(t)))
+    columns = None if counted else [f"{value:g}" for value in t]
+    return matrix(np.broadcast_to(a, (channels, len(t))), names, columns, ylabel="channel", signed=True, **options)
 
 
 def _channels(values: Array, name: str) -> np.ndarray:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from torchwhy.visualize.scaling import LUMINANCE, as_array, find_scale, is_clipped, to_unit
+from torchwhy.visualize.scaling import as_array, find_scale, is_clipped, to_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +29,12 @@ class _Piece(NamedTuple):
 
 
 def colored_text(
-    tokens: Sequence[str], scores: Array, *, percentile: float = 100.0, cmap: str | Colormap | None = None
+    tokens: Sequence[str],
+    scores: Array,
+    *,
+    percentile: float = 100.0,
+    cmap: str | Colormap | None = None,
+    limit: float | None = None,
 ) -> str:
     r"""Return HTML of a text, each token on the colour of its score: red for, blue against, the number on hover.
 
@@ -44,6 +47,7 @@ def colored_text(
         scores: ``(T,)`` or ``(1, T)``.
         percentile: of the absolute scores; gets the full colour.
         cmap: a colour map of matplotlib, or its name.
+        limit: the size that gets the full colour, in the place of the percentile: the same for several texts.
 
     Raises:
         ValueError: lengths differ, or a score is NaN.
@@ -54,7 +58,7 @@ def colored_text(
     from torchwhy.visualize import drawing as draw
 
     spans = []
-    for p in _pieces(tokens, scores, percentile, cmap):
+    for p in _pieces(tokens, scores, percentile, cmap, limit):
         style = f"background:{p.back};color:{p.front};padding:.18em .1em;border-radius:.2em"
         tip = escape(f"{p.word}: {draw.signed_number(p.score)}")
         spans.append(f'{" " * p.space}<span style="{style}" title="{tip}">{escape(p.word)}</span>')
@@ -109,25 +113,27 @@ def text(
     return figure
 
 
-def _pieces(tokens: Sequence[str], scores: Array, percentile: float, cmap: str | Colormap | None) -> list[_Piece]:
+def _pieces(
+    tokens: Sequence[str], scores: Array, percentile: float, cmap: str | Colormap | None, limit: float | None = None
+) -> list[_Piece]:
     """Return what is written: words without their marks, whether a space comes before, and both colours."""
     from matplotlib.colors import to_hex
 
     from torchwhy.visualize import drawing as draw
 
+    if len(tokens) and not isinstance(tokens[0], str) and not isinstance(tokens, str):
+        raise ValueError("tokens must be the strings of one text, not lists of them; text_table shows several")
     values = as_array(scores, "scores", ndim=(1, 2)).reshape(-1)
     if isinstance(tokens, str) or len(tokens) != len(values):
         raise ValueError(f"tokens must be {len(values)} strings, one for each score, not {len(tokens)}")
-    unit = to_unit(values, find_scale(values, percentile, True)[0], True)
+    limit = find_scale(values, percentile, True)[0] if limit is None else limit
+    unit = to_unit(values, limit, True)
     colors = draw.to_rgb(unit, True, cmap)
-    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-    dark = linear @ np.array(LUMINANCE) < 0.179  # where white letters have the larger WCAG contrast
     marked, own = any(t.startswith(STARTS) for t in tokens), any(t != t.strip() for t in tokens)
     pieces = []
     for i, token in enumerate(tokens):
         word, begins = _byte_pair(token) if marked else _word_piece(token, own)
-        front = "#ffffff" if dark[i] else "#000000"
-        pieces.append(_Piece(word, begins and i > 0, float(values[i]), to_hex(colors[i]), front))
+        pieces.append(_Piece(word, begins and i > 0, float(values[i]), to_hex(colors[i]), draw.ink_on(colors[i])))
     return pieces
 
 

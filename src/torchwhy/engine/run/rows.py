@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+RowForm = (
+    int | Literal["list"] | None
+)  # how a model takes rows of one shape: behind one another along a dimension, as a list
+
+
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """Rows of one shape ``(M, ...)`` that stand for what the model takes in another form."""
+
+    rows: Tensor
+    form: RowForm
+
+
+def give_rows(z: Tensor, form: RowForm) -> Tensor | list[Tensor]:
+    """Return rows ``(M, ...)`` as the model takes them."""
+    if form is None:
+        return z
+    return list(z.unbind(0)) if form == "list" else torch.cat(z.unbind(0), form)
 
 
 def expand_like(weights: Tensor, like: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from torchwhy.engine.run.autograd import (
 )
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
-from torchwhy.engine.run.rows import all_finite, to_device
+from torchwhy.engine.run.rows import all_finite, give_rows, to_device
 from torchwhy.engine.run.torch_errors import meaning_of
 from torchwhy.engine.structure import Output, Tensors
 
@@ -149,16 +149,16 @@ class ModelRunner:
         z = [t.clone() if t.requires_grad else t for t in z]
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
-        args = [p.inputs.select(a, rows) for a in p.inputs.args]
-        kwargs = {k: p.inputs.select(v, rows) for k, v in p.inputs.kwargs.items()}
-        named = dict(zip(p.inputs.names, z)) if p.inputs.names else {}
+        args, kwargs = p.inputs.further(rows) if p.inputs.args or p.inputs.kwargs else ((), {})
+        given = list(map(give_rows, z, p.inputs.forms)) if p.inputs.forms else z
+        named = dict(zip(p.inputs.names, given)) if p.inputs.names else {}
         held = state.held_here.models.get(id(p.model))
         if held is not None and held.buffers:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
             try:
-                return p.model(*(() if p.inputs.names else z), *args, **named, **kwargs)
+                return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
             except RuntimeError as error:
                 if (meaning := meaning_of(error)) is None:
                     raise
