@@ -40,6 +40,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torchwhy.engine import state
 from torchwhy.engine.rules.opaque import outside_transforms, warn_of_unreached
 from torchwhy.engine.rules.operations import (
+    BILINEAR,
     FACTORIES,
     LINEAR,
     LINEAR_LAYERS,
@@ -81,12 +82,6 @@ class SavedTensor:
     """A tensor kept for the backward pass, see :meth:`RuleMode.save_for_backward`."""
 
     value: Tensor
-
-
-def has_rule(name: str) -> bool:
-    """Return whether rules of this thread, at this moment, replace the operation of that name."""
-    mode = state.rules.mode
-    return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
 
 
 def rules_active() -> bool:
@@ -192,7 +187,7 @@ class RuleMode(TorchFunctionMode):
         signal = carries_signal(args, kwargs)
         if rule is None or rule is keep_gradient or not (self.always or signal):
             out = function(*args, **kwargs)
-            if rule is None and op.name not in NO_RULE_NEEDED and carries_signal(out):
+            if rule is None and (op.name not in NO_RULE_NEEDED or op.name in BILINEAR) and carries_signal(out):
                 self.count_without_rule(op.name, args, kwargs)
             return out
         if signal:
@@ -306,7 +301,11 @@ def carries_signal(*values: object) -> bool:
 
 
 def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:
-    """Return whether an operation is linear in the one signal that it gets: a product with a constant."""
+    """Return whether an operation that is linear in each of its arguments has the signal in one of them alone."""
+    if name in BILINEAR:
+        first, second = (args[i] if i < len(args) else kwargs.get(key) for i, key in enumerate(BILINEAR[name]))
+        is_constant = isinstance(second, nn.Parameter) or not carries_signal(second)
+        return is_constant or (name in LINEAR_LAYERS and not carries_signal(first))
     return name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2
 
 
