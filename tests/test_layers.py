@@ -169,10 +169,9 @@ def test_layers_behind_one_another_can_be_read():
     layers = ["conv1", "norm"]
     for method in (
         tw.LayerActivation(net, layer=layers),
-        tw.Conductance(net, n_steps=8),
-        tw.InternalInfluence(net, n_steps=8),
+        tw.Conductance(net, layer=layers, n_steps=8),
+        tw.InternalInfluence(net, layer=layers, n_steps=8),
     ):
-        method.layer = layers
         e = method.explain(x, 1)
         assert e.completeness_gap is None
         for found, layer in zip(e.attributions, layers):
