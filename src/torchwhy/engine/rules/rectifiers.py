@@ -23,13 +23,13 @@ MAXIMA = ("maximum", "fmax", "max")
 SELECTIONS = ("where", "masked_fill", "setitem", "mul")
 
 
-class Value(NamedTuple):
+class HeldValue(NamedTuple):
     """A value: that of a tensor, when it had been written to so often. Its copies have the same one."""
 
     tensor: Tensor
     version: int
 
-    def is_that(self, other: Value) -> bool:
+    def is_that(self, other: HeldValue) -> bool:
         """Return whether two are the same."""
         return self.tensor is other.tensor and self.version == other.version
 
@@ -37,7 +37,7 @@ class Value(NamedTuple):
 class SignMask(NamedTuple):
     """A mask that a comparison of a value with zero made, true where it is positive, or where it is not."""
 
-    of: Value
+    of: HeldValue
     positive: bool
 
 
@@ -79,9 +79,9 @@ class RectifierRules(RuleMode):
             self.note(out, sign=mask)
         return out
 
-    def _value_of(self, tensor: Tensor) -> Value:
+    def _value_of(self, tensor: Tensor) -> HeldValue:
         """Return what a tensor holds: the value that it is a copy of, or its own."""
-        return self.noted(tensor, "value") or Value(tensor, version_of(tensor))
+        return self.noted(tensor, "value") or HeldValue(tensor, version_of(tensor))
 
     def _note_comparison(self, out: object, positive: bool, a: object, b: object) -> None:
         """Note of a comparison's result whose sign it tells."""
