@@ -130,8 +130,9 @@ class Attribution(Settings):
         """
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
-        result, _ = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
-        return self.result_structure(flatten(inputs)[1]).restore(result.attributions)
+        result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
+        structure = problem.form or self.result_structure(flatten(inputs)[1])
+        return structure.restore(result.attributions)
 
     def explain(
         self,
@@ -164,7 +165,7 @@ class Attribution(Settings):
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
-        structure = self.result_structure(flatten(inputs)[1])
+        structure = problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
@@ -176,7 +177,7 @@ class Attribution(Settings):
             seconds=time.perf_counter() - begun,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=result.details,
+            details=result.details | self._found_layer(problem),
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -220,6 +221,13 @@ class Attribution(Settings):
     def gives_whole_features(self) -> bool:
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
+
+    def _found_layer(self, problem: Problem) -> Keywords:
+        """Return the layer that ``"auto"``, ``"embeddings"`` or a sample meant, as ``layer``; nothing where it was named."""
+        layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
+        if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
+            return {}
+        return {"layer": ", ".join(layer.name for layer in layers)}
 
     def _explained_features(self, problem: Problem, structure: Structure) -> Any:
         """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""

@@ -124,6 +124,7 @@ class Problem:
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
+        form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -143,6 +144,7 @@ class Problem:
     skip_below: bool = False
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
+    form: Structure | None = None
     sample: FeaturesOfSample | None = None
 
     @property
