@@ -291,6 +291,10 @@ def all_outputs(problem: Problem) -> Tensor:
 def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) -> Tensor:
     """Return what ``read(output, rows)`` finds in the model's outputs for what is explained, for all rows."""
 
+    if problem.n_targets > 1:  # the same for all of them
+        x = tuple(x[:: problem.n_targets] for x in problem.x)
+        return _read_outputs(problem.replace(n_targets=1, x=x), read).repeat_interleave(problem.n_targets, 0)
+
     def work(a: int, b: int) -> Tensor:
         rows = problem.rows[a:b]
         return read(problem.run.outputs([t[a:b] for t in problem.x], rows), rows)

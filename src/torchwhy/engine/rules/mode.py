@@ -386,7 +386,7 @@ def run_with_rules(
         scores, signal = run.gradients(z, rows[start:stop], rules)
         return rules, scores, signal
 
-    used, scores, signals = zip(*problem.batching.run(len(rows), work))
+    used, scores, signals = zip(*run.batches(len(rows), work))
     if any(rules.unreached for rules in used):
         warn_of_unreached(problem.batching.label, frozenset().union(*(rules.unreached for rules in used)))
     return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)

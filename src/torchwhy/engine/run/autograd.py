@@ -290,15 +290,12 @@ def compute_gradients(
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
 
 
-def gradients_per_target(scores: Sequence[Tensor], wrt: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, ...]]:
-    """Return the gradients of each of several scores ``(M,)`` of one forward pass."""
-    return [compute_gradients(s, wrt, keep=i + 1 < len(scores), **options) for i, s in enumerate(scores)]
-
-
-def second_order_gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs") -> tuple[Tensor, ...]:
+def second_order_gradient(
+    scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs", keep: bool = False
+) -> tuple[Tensor, ...]:
     r"""Return gradients with half the curvature towards zero taken off, :math:`g - \tfrac12 H z`, for each of ``wrt`` by itself.
 
-    Arguments and errors as for :func:`compute_gradients`.
+    Arguments and errors as for :func:`compute_gradients`; the graph is kept in any case.
     """
     slopes = compute_gradients(scores, wrt, what=what, build=True)
     found = []
