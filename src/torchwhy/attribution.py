@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, overload
 
 from torch import Tensor
 
+from torchwhy.arguments import Ragged
 from torchwhy.baselines import BaselineLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
@@ -16,6 +17,7 @@ from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
+from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
@@ -24,9 +26,11 @@ from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
-Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
-FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
+OneInput = Tensor | Ragged | list[Tensor]
+Inputs = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | Sample
+RowsOfBaselines = BaselineLike | Ragged | list[Tensor]
+Baselines = RowsOfBaselines | tuple[RowsOfBaselines, ...] | Mapping[str, RowsOfBaselines]
+FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 
 
 class Attribution(Settings):
@@ -72,8 +76,6 @@ class Attribution(Settings):
     layer_role: ClassVar[LayerRole] = "input"  # the model begins there | is read there | the method's own business
     layers_may_depend: ClassVar[bool] = False  # layers with the role "input" may lie behind one another
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
-    knows_pairs: ClassVar[bool] = False  # rows depend on the batch, which is told from the pairs of several targets
-    searches: ClassVar[bool] = False  # what it asks depends on what it found: several targets take a run each
     is_slope_times_input: ClassVar[bool] = False  # a local coefficient times x - b, which infidelity takes apart
     paper: ClassVar[str] = ""
 
@@ -97,6 +99,16 @@ class Attribution(Settings):
         self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Ragged, target: TargetLike = None, *, baselines: Baselines = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> Ragged: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Inputs, target: TargetLike = None, *, baselines: Baselines = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> Any: ...  # fmt: skip
     def attribute(
         self,
         inputs: Inputs,
@@ -110,7 +122,8 @@ class Attribution(Settings):
 
         Args:
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
-                arguments). Rows are independent.
+                arguments). Rows are independent. Where they have shapes of their own: :class:`torchwhy.Ragged`, or a list with
+                a tensor for each row that the model takes as a list, such as a detector's pictures ``(C, H, W)``.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
                 dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
                 the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
@@ -124,7 +137,8 @@ class Attribution(Settings):
                 rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
 
         Returns:
-            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
+            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``. Of a ragged tensor a ragged
+            one, of a list of rows a list.
 
         Raises:
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
@@ -133,8 +147,8 @@ class Attribution(Settings):
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
-        return structure.restore(result.attributions)
+        structure = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
+        return self.result_structure(structure).restore(result.attributions)
 
     def explain(
         self,
@@ -167,67 +181,9 @@ class Attribution(Settings):
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
-        return self._explanation(result, problem, inputs, baselines, names, time.perf_counter() - begun)
-
-    def attribute_each(
-        self,
-        inputs: Inputs,
-        targets: Sequence[TargetLike] | str,
-        *,
-        baselines: Baselines = None,
-        feature_mask: FeatureMasks = None,
-        additional_forward_args: object = None,
-    ) -> list[Any]:
-        """Return what :meth:`attribute` gives for each of several targets, from one run.
-
-        The model is asked once for what the targets share: gradients take one pass forward and one back for each target, methods
-        that mask or sample evaluate what a single target takes. With ``tolerance``, targets stop together, as rows do. Methods
-        that search step by step, whose next question depends on the last answer, take a run for each target, and so do targets
-        inside the model (:class:`torchwhy.Neuron`).
-
-        Args:
-            inputs, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
-            targets: T targets, each in any of the forms of :meth:`attribute`; ``"all"`` is every class of an output
-                ``(N, classes)``.
-
-        Returns:
-            T attributions, each as :meth:`attribute` gives it.
-
-        Raises:
-            ValueError: no target.
-        """
-        from torchwhy.several_targets import solve_each
-
-        solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
+        if problem.inputs.forms:
+            inputs = row_lists(inputs, problem.inputs.structure)
         structure = self.result_structure(flatten(inputs)[1])
-        return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
-
-    def explain_each(
-        self,
-        inputs: Inputs,
-        targets: Sequence[TargetLike] | str,
-        *,
-        baselines: Baselines = None,
-        feature_mask: FeatureMasks = None,
-        additional_forward_args: object = None,
-        names: Names = None,
-    ) -> list[Explanation]:
-        """Return what :meth:`explain` does for each of several targets, from one run as :meth:`attribute_each` makes it.
-
-        Arguments and errors as there. ``evaluations``, ``seconds`` and counts of operations are those of the whole run.
-        """
-        from torchwhy.several_targets import solve_each
-
-        begun = time.perf_counter()
-        solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, measure_gap=True)
-        seconds = time.perf_counter() - begun
-        return [self._explanation(r, p, inputs, baselines, names, seconds) for r, p in solved]
-
-    def _explanation(
-        self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
-    ) -> Explanation:
-        """Return a result with its context."""
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
@@ -236,10 +192,10 @@ class Attribution(Settings):
             method=type(self).__name__,
             settings=self.settings(),
             evaluations=problem.tally.evaluations,
-            seconds=seconds,
+            seconds=time.perf_counter() - begun,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=result.details | self._found_layer(problem),
+            details=result.details,
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -251,6 +207,30 @@ class Attribution(Settings):
             parameters=ModelHash(self.model),
         )
 
+    def attribute_each(
+        self,
+        inputs: Inputs,
+        targets: Sequence[TargetLike],
+        *,
+        baselines: Baselines = None,
+        feature_mask: FeatureMasks = None,
+        additional_forward_args: object = None,
+    ) -> list[Any]:
+        """Return what :meth:`attribute` gives for each of several targets, one after the other.
+
+        Args:
+            inputs, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
+            targets: T targets, each in any of the forms of :meth:`attribute`.
+
+        Raises:
+            ValueError: no target.
+        """
+        if not targets:
+            raise ValueError("targets: expected one or more targets")
+        data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
+        data["additional_forward_args"] = additional_forward_args
+        return [self.attribute(inputs, target, **data) for target in targets]
+
     def _attribute(self, problem: Problem) -> Tensors | Result:
         """Return attributions for ``problem.x``, tensor by tensor, or a :class:`Result` with what was measured: the method."""
         raise NotImplementedError
@@ -259,13 +239,6 @@ class Attribution(Settings):
     def gives_whole_features(self) -> bool:
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
-
-    def _found_layer(self, problem: Problem) -> Keywords:
-        """Return the layer that ``"auto"``, ``"embeddings"`` or a sample meant, as ``layer``; nothing where it was named."""
-        layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
-        if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
-            return {}
-        return {"layer": ", ".join(layer.name for layer in layers)}
 
     def _explained_features(self, problem: Problem, structure: Structure) -> Any:
         """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
@@ -299,57 +272,44 @@ def solve(
             that are complete.
         parent: the problem of which this is a part, see :func:`prepare`.
     """
+    if not isinstance(inputs, Tensor) and may_be_uneven(inputs):
+        uneven = read_uneven(method.model, inputs, additional_forward_args)
+        if uneven is not None:
+            how: Keywords = {"measure_gap": measure_gap, "parent": parent}
+            return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
+        found = method._attribute(problem)
+        result = found if isinstance(found, Result) else Result(tuple(found))
+        gap, ends = result.completeness_gap, ScoreEnds()
+        if measure_gap:
+            begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
+            measured = gap is None and result.has_gap and _adds_up(method)
+            ends = measure_ends(begin) if measured else measure_ends_besides(begin)
+            gap = gap_of(ends, result.attributions) if measured else gap
+        if problem.tally.not_finite is not False:
+            problem.tally.check_finite()
+        values = checked_values(method, problem, result.attributions)
+        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
+        if problem.sample is not None:
+            result = problem.sample.condense(result, mean=method.uses_feature_mask)
+        return result, problem
 
 
-def finish_result(
-    method: Attribution,
-    problem: Problem,
-    found: Tensors | Result,
-    *,
-    measure_gap: bool,
-    ends: ScoreEnds | None = None,
-) -> Result:
-    """Return what a method found, checked, in the types of what it explains, with the scores at both ends where asked for.
+def _adds_up(method: Attribution) -> bool:
+    """Say whether a method's attributions add up to the change of the score with its settings."""
+    return method.is_complete and getattr(method, "multiply_by_inputs", True)
 
-    ``ends`` are these scores, where they are known already.
 
-    Raises:
-        FloatingPointError: attributions or scores that are NaN or infinite.
-    """
-    result = found if isinstance(found, Result) else Result(tuple(found))
-    gap, values = result.completeness_gap, result.attributions
-    if measure_gap and ends is None:
-        begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
-        adds_up = has_unknown_gap(method, result)
-        ends = measure_ends(begin) if adds_up else measure_ends_besides(begin, [begin.target])[0]
-    if ends is not None and has_unknown_gap(method, result):
-        gap = gap_of(ends, values)
-    if problem.tally.not_finite is not False:
-        problem.tally.check_finite()
+def checked_values(method: Attribution, problem: Problem, values: Tensors) -> Tensors:
+    """Return ``values`` in the types of what they explain, after refusing any that are NaN or infinite."""
     if not all(map(all_finite, values)):
         raise FloatingPointError(
             f"{type(method).__name__}: the attributions are NaN or infinite; the gradients overflow "
             "or the model divides by zero"
         )
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
-    values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
-    result = replace(result, attributions=values, completeness_gap=gap, ends=ends or ScoreEnds())
-    if problem.sample is not None:
-        result = problem.sample.condense(result, mean=method.uses_feature_mask)
-    return result
-
-
-def has_unknown_gap(method: Attribution, result: Result) -> bool:
-    """Say whether attributions add up to the change of the score, and how far they do has not been measured."""
-    return result.completeness_gap is None and result.has_gap and _adds_up(method)
-
-
-def _adds_up(method: Attribution) -> bool:
-    """Say whether a method's attributions add up to the change of the score with its settings."""
-    return method.is_complete and getattr(method, "multiply_by_inputs", True)
+    return tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:

@@ -14,7 +14,6 @@ from torchwhy.engine.run.batching import is_out_of_memory
 from torchwhy.engine.structure import Output, index_output
 
 if TYPE_CHECKING:
-    from torchwhy.problem import ScoreFunction
     from torchwhy.targets.target import Target
 
 Scorer = Callable[..., Tensor]  # (output) or (output, rows) → (M,)
@@ -78,7 +77,7 @@ class RowsOf:
         rows: ``(M,)``, which of them are meant.
     """
 
-    target: ScoreFunction
+    target: Target
     rows: Tensor
 
     def __call__(self, output: Output, rows: Tensor) -> Tensor:
