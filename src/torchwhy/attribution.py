@@ -185,7 +185,7 @@ class Attribution(Settings):
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
-        return self._explanation(result, problem, inputs, baselines, names, time.perf_counter() - begun)
+        return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
     def attribute_each(
         self,
@@ -214,15 +214,9 @@ class Attribution(Settings):
         Raises:
             ValueError: no target.
         """
-        from torchwhy.several_targets import solve_each
+        from torchwhy.several_targets import attribute_each
 
-        if not isinstance(targets, str) and self._is_uneven(inputs, additional_forward_args):
-            data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
-            data["additional_forward_args"] = additional_forward_args
-            return [self.attribute(inputs, target, **data) for target in targets]
-        solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
-        structure = self.result_structure(flatten(inputs)[1])
-        return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
+        return attribute_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
 
     def explain_each(
         self,
@@ -238,24 +232,11 @@ class Attribution(Settings):
 
         Arguments and errors as there. ``evaluations``, ``seconds`` and counts of operations are those of the whole run.
         """
-        from torchwhy.several_targets import solve_each
+        from torchwhy.several_targets import explain_each
 
-        if not isinstance(targets, str) and self._is_uneven(inputs, additional_forward_args):
-            data: Keywords = {"baselines": baselines, "feature_mask": feature_mask, "names": names}
-            data["additional_forward_args"] = additional_forward_args
-            return [self.explain(inputs, target, **data) for target in targets]
-        begun = time.perf_counter()
-        solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, measure_gap=True)
-        seconds = time.perf_counter() - begun
-        return [self._explanation(r, p, inputs, baselines, names, seconds) for r, p in solved]
+        return explain_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, names)
 
-    def _is_uneven(self, inputs: Inputs, additional_forward_args: object) -> bool:
-        """Say whether rows have shapes of their own, and take a run for each shape."""
-        if isinstance(inputs, Tensor) or not may_be_uneven(inputs):
-            return False
-        return read_uneven(self.model, inputs, additional_forward_args) is not None
-
-    def _explanation(
+    def explanation_of(
         self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
     ) -> Explanation:
         """Return a result with its context."""
