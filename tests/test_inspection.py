@@ -188,3 +188,30 @@ def test_several_inputs_and_further_arguments():
     assert found.methods["Saliency"].applies
     assert found.methods["DeepLIFT"].applies
     assert found.inputs == ((2, 3), (2, 3))
+
+
+def test_the_command_prints_it(capsys):
+    from torchwhy.cli import main
+
+    command = [
+        "inspect",
+        "chelsea",
+        "--model",
+        "shapes-resnet",
+        "--size",
+        "64",
+        "--target",
+        "1",
+        "--methods",
+        "Saliency",
+        "LRP",
+    ]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "ShapesResNet" in printed
+    assert "LRP" in printed
+    assert "yes: 1 evaluations a row, with gradients" in printed
+    assert main([*command, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["methods"]) == {"Saliency", "LRP"}
+    assert main(["inspect", "chelsea", "--model", "shapes-resnet", "--methods", "Salincy"]) == 2
+    assert "the nearest are" in capsys.readouterr().err

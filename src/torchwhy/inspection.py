@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 MOST_EVALUATIONS = 64  # of a trial of a method; what takes more is stopped there, and its cost is what it had planned
 MOST_FEATURES = 64  # that methods which hide features are tried with; more elements are put together
-COUNTS = ("n_steps", "n_samples")  # settings that say how much work is done
+WORK_SETTINGS = ("n_steps", "n_samples")  # settings that say how much work is done
 TRIED = (2, 4)  # values of these in two trials; the cost at the default follows, as it is linear in them
-RULES = ("LRP", "DeepLIFT", "GuidedBackprop")  # methods that replace backward passes
+WITH_RULES = ("LRP", "DeepLIFT", "GuidedBackprop")  # methods that replace backward passes
 PARTS = 4  # of a side, that a window of Occlusion takes one of
 
 
@@ -110,13 +110,13 @@ def _inspect(
             output = find_logits(plain.run.outputs(plain.x, plain.rows))
         target = "predicted" if target is None and output.dim() == 2 and output.shape[1] > 1 else target
         problem = prepare(model, inputs, target, **asked)
-        _scores(problem)
+        _scores_of(problem)
         written = tuple(name for name, b in buffers.items() if not model.get_buffer(name).equal(b))
-        is_random = not _scores(problem).equal(_scores(problem))
+        is_random = not _scores_of(problem).equal(_scores_of(problem))
         depend = None if problem.n == 1 or is_random else _rows_depend(problem)
         rows = _rows_per_call(problem)
         layers = _layers(problem)
-        verdicts = {name: _try(kind, problem, inputs, target, extra, layers) for name, kind in methods.items()}
+        verdicts = {name: _verdict(kind, problem, inputs, target, extra, layers) for name, kind in methods.items()}
     return Inspection(
         model=getattr(model, "__name__", type(model).__name__),
         parameters=sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0,
@@ -129,22 +129,24 @@ def _inspect(
         written_buffers=written,
         rows_per_call=rows,
         layers=layers,
-        operations={name: v.operations for name, v in verdicts.items() if name in RULES and v.operations is not None},
+        operations={
+            name: v.operations for name, v in verdicts.items() if name in WITH_RULES and v.operations is not None
+        },
         methods=verdicts,
     )
 
 
 # ------------------------------------------------------------------------------------------------- of the model
-def _scores(problem: Problem, rows: slice = slice(None)) -> Tensor:
+def _scores_of(problem: Problem, rows: slice = slice(None)) -> Tensor:
     """Return the scores of some rows, in one call."""
     return problem.run.scores([t[rows] for t in problem.x], problem.rows[rows])
 
 
 def _rows_depend(problem: Problem) -> bool:
     """Return whether the score of the first row changes, beyond rounding, with the rows beside it."""
-    together = _scores(problem)
+    together = _scores_of(problem)
     try:
-        alone = _scores(problem, slice(0, 1))
+        alone = _scores_of(problem, slice(0, 1))
     except Exception:  # whatever the code of a model raises without the other rows
         return True
     eps = torch.finfo(together.dtype).eps if together.is_floating_point() else 0.0
@@ -184,7 +186,7 @@ def _layers(problem: Problem) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------- of the methods
-def _try(
+def _verdict(
     kind: type[Attribution], problem: Problem, inputs: Inputs, target: TargetLike, extra: object, layers: dict[str, str]
 ) -> Verdict:
     """Return whether a method applies to the first row, and what it costs with its default settings."""
@@ -219,7 +221,7 @@ def _cost(
     kind: type[Attribution], settings: Keywords, row: Inputs, target: TargetLike, asked: Keywords, problem: Problem
 ) -> tuple[int, Keywords]:
     """Return the evaluations that a method takes for a row with its default settings, and the details of a trial of it."""
-    counts = {name: value for name in COUNTS if isinstance(value := _default(kind, name), int)}
+    counts = {name: value for name in WORK_SETTINGS if isinstance(value := _default(kind, name), int)}
     if not counts:
         return _run(kind(problem.model, **settings), row, target, asked, problem)
     (name, default), *_ = counts.items()
