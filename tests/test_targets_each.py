@@ -3,6 +3,8 @@
 import pytest
 import torch
 from cases import CASES, PATCHES, Case, each_case
+from language import WordTokenizer
+from language import make as language_model
 from nets import inputs, make
 from torch import nn
 
@@ -307,6 +309,43 @@ def test_what_is_shared():
     assert SharedQuestions.find([torch.arange(3.0)[:, None]], torch.arange(3), 3) is None  # three points
     assert SharedQuestions.find([torch.full((3, 1), torch.nan)], torch.arange(3), 3) is None
     assert SharedQuestions.find([z.requires_grad_()], torch.arange(8), 8) is None
+
+
+# ---- samples and further arguments
+
+
+@pytest.mark.parametrize(
+    "method", [tw.KernelSHAP, tw.FeatureAblation, tw.InputXGradient, tw.LRP], ids=lambda m: m.__name__
+)
+def test_the_tokens_of_a_response_share_a_run(method):
+    model = language_model("gpt2")
+    options = {"generator": 0} if method is tw.KernelSHAP else {}
+    seen = []
+    model.register_forward_hook(lambda m, args, out: seen.append(len(out.logits)))
+    method(model, **options).explain(tw.Prompt(WordTokenizer(), "Dave lives in Palm Coast", response="golf"))
+    one = sum(seen)
+    seen.clear()
+    prompt = tw.Prompt(WordTokenizer(), "Dave lives in Palm Coast", response="a lawyer golf")
+    ready, _ = prompt.asked(model, "each")
+    each = method(model, **options).explain_each(ready, ready.each_target())
+    assert [e.attributions.shape for e in each] == [(1, 5)] * 3
+    assert sum(seen) == one
+    targets = [tw.targets.LogProb("golf"), tw.targets.Contrast("golf", "lawyer"), tw.targets.LogProb("a", -2)]
+    for a, t in zip(method(model, **options).attribute_each(prompt, targets), targets, strict=True):
+        torch.testing.assert_close(a, method(model, **options).attribute(prompt, t), rtol=1e-5, atol=1e-6)
+
+
+def test_arguments_follow_the_rows_of_several_targets():
+    torch.manual_seed(0)
+    gru, x, state = nn.GRU(3, 4, batch_first=True), torch.randn(3, 2, 3), torch.randn(1, 3, 4)
+
+    def model(x, state, scale):
+        return gru(x, state)[0][:, -1] * scale
+
+    data = {"additional_forward_args": (tw.PerRow(state, dim=1), tw.Shared(torch.tensor([1.0, 2, 3, 4])))}
+    for method in (tw.Saliency(model, batch_size=2), tw.FeatureAblation(model, batch_size=2), tw.DeepLIFT(model)):
+        for a, k in zip(method.attribute_each(x, "all", **data), range(4), strict=True):
+            torch.testing.assert_close(a, method.attribute(x, k, **data))
 
 
 # ---- what makes no sense

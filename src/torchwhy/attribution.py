@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, overload
 
 from torch import Tensor
 
+from torchwhy.arguments import Ragged
 from torchwhy.baselines import BaselineLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
@@ -16,6 +17,8 @@ from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
+from torchwhy.engine.tables import explained_inputs, explained_names
+from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
@@ -24,9 +27,11 @@ from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
-Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
-FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
+OneInput = Tensor | Ragged | list[Tensor]
+Inputs = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | Sample
+RowsOfBaselines = BaselineLike | Ragged | list[Tensor]
+Baselines = RowsOfBaselines | tuple[RowsOfBaselines, ...] | Mapping[str, RowsOfBaselines]
+FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 
 
 class Attribution(Settings):
@@ -97,6 +102,16 @@ class Attribution(Settings):
         self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Ragged, target: TargetLike = None, *, baselines: Baselines = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> Ragged: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Inputs, target: TargetLike = None, *, baselines: Baselines = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> Any: ...  # fmt: skip
     def attribute(
         self,
         inputs: Inputs,
@@ -110,7 +125,8 @@ class Attribution(Settings):
 
         Args:
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
-                arguments). Rows are independent.
+                arguments). Rows are independent. Where they have shapes of their own: :class:`torchwhy.Ragged`, or a list with
+                a tensor for each row that the model takes as a list, such as a detector's pictures ``(C, H, W)``.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
                 dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
                 the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
@@ -124,7 +140,8 @@ class Attribution(Settings):
                 rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
 
         Returns:
-            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
+            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``. Of a ragged tensor a ragged
+            one, of a list of rows a list.
 
         Raises:
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
@@ -133,7 +150,8 @@ class Attribution(Settings):
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
+        given = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
+        structure = problem.form or self.result_structure(given)
         return structure.restore(result.attributions)
 
     def explain(
@@ -167,7 +185,7 @@ class Attribution(Settings):
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
-        return self._explanation(result, problem, inputs, baselines, names, time.perf_counter() - begun)
+        return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
     def attribute_each(
         self,
@@ -196,11 +214,9 @@ class Attribution(Settings):
         Raises:
             ValueError: no target.
         """
-        from torchwhy.several_targets import solve_each
+        from torchwhy.several_targets import attribute_each
 
-        solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
-        structure = self.result_structure(flatten(inputs)[1])
-        return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
+        return attribute_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
 
     def explain_each(
         self,
@@ -216,22 +232,21 @@ class Attribution(Settings):
 
         Arguments and errors as there. ``evaluations``, ``seconds`` and counts of operations are those of the whole run.
         """
-        from torchwhy.several_targets import solve_each
+        from torchwhy.several_targets import explain_each
 
-        begun = time.perf_counter()
-        solved = solve_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, measure_gap=True)
-        seconds = time.perf_counter() - begun
-        return [self._explanation(r, p, inputs, baselines, names, seconds) for r, p in solved]
+        return explain_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, names)
 
-    def _explanation(
+    def explanation_of(
         self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
     ) -> Explanation:
         """Return a result with its context."""
+        if problem.inputs.forms:
+            inputs = row_lists(inputs, problem.inputs.structure)
         structure = problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
+            inputs=explained_inputs(inputs, problem),
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -244,7 +259,7 @@ class Attribution(Settings):
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=names if names is not None or problem.sample is None else problem.sample.names,
+            names=explained_names(inputs, problem) if names is None else names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
@@ -299,6 +314,11 @@ def solve(
             that are complete.
         parent: the problem of which this is a part, see :func:`prepare`.
     """
+    if not isinstance(inputs, Tensor) and may_be_uneven(inputs):
+        uneven = read_uneven(method.model, inputs, additional_forward_args)
+        if uneven is not None:
+            how: Keywords = {"measure_gap": measure_gap, "parent": parent}
+            return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
         return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem

@@ -7,8 +7,10 @@ same layer for all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +20,9 @@ from torchwhy.attribution import Attribution, finish_result, has_unknown_gap
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import isolated
-from torchwhy.engine.structure import flatten
+from torchwhy.engine.samples import as_sample
+from torchwhy.engine.structure import Keywords, Model, flatten, parts_by_key
+from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import measure_ends_besides, measure_ends_of_each
 from torchwhy.result import Result, ScoreEnds
@@ -27,8 +31,48 @@ from torchwhy.targets.target import Neuron, TargetLike, logits_per_row
 
 if TYPE_CHECKING:
     from torchwhy.attribution import Baselines, FeatureMasks, Inputs
+    from torchwhy.explanation import Explanation, Names
+    from torchwhy.samples.sample import Sample
 
 Solved = tuple[Result, Problem]
+
+
+def attribute_each(
+    method: Attribution,
+    inputs: Inputs,
+    targets: Sequence[TargetLike] | str,
+    baselines: Baselines,
+    feature_mask: FeatureMasks,
+    additional_forward_args: object,
+) -> list[Any]:
+    """Return what :meth:`Attribution.attribute` gives for each of several targets."""
+    data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
+    data["additional_forward_args"] = additional_forward_args
+    if _is_uneven(method, inputs, additional_forward_args):
+        return [method.attribute(inputs, target, **data) for target in _listed(targets)]
+    structure = method.result_structure(flatten(inputs)[1])
+    solved = solve_each(method, inputs, targets, **data)
+    return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
+
+
+def explain_each(
+    method: Attribution,
+    inputs: Inputs,
+    targets: Sequence[TargetLike] | str,
+    baselines: Baselines,
+    feature_mask: FeatureMasks,
+    additional_forward_args: object,
+    names: Names,
+) -> list[Explanation]:
+    """Return what :meth:`Attribution.explain` gives for each of several targets."""
+    data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
+    data["additional_forward_args"] = additional_forward_args
+    if _is_uneven(method, inputs, additional_forward_args):
+        return [method.explain(inputs, target, names=names, **data) for target in _listed(targets)]
+    begun = time.perf_counter()
+    solved = solve_each(method, inputs, targets, **data, measure_gap=True)
+    seconds = time.perf_counter() - begun
+    return [method.explanation_of(r, p, inputs, baselines, names, seconds) for r, p in solved]
 
 
 def solve_each(
@@ -53,18 +97,57 @@ def solve_each(
         TypeError, ValueError: no targets.
     """
 
-    def problem_of(target: TargetLike) -> Problem:
-        return prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
+    data = (baselines, feature_mask, additional_forward_args, parent)
+
+    def problem_of(target: TargetLike, of: object = inputs) -> Problem:
+        return prepare_for(method, of, target, *data)
 
     with isolated(method.model):
         each = list_targets(targets) or all_classes(problem_of(0))
-        problem = problem_of(each[0])
-        if len(each) > 1 and _can_share(method, each):
-            problems = [problem, *(with_target(problem, _of_sample(problem, t)) for t in each[1:])]
-            if not _differ_in_layers(method, problems):
-                return _solve_together(method, problems, measure_gap)
-        problems = [problem, *map(problem_of, each[1:])]
-        return [(finish_result(method, p, method._attribute(p), measure_gap=measure_gap), p) for p in problems]
+        if not hasattr(inputs, "masked"):
+            return _solve_targets(method, problem_of, each, measure_gap)
+        found: dict[int, Solved] = {}
+        for ready, members in _by_sample(method.model, inputs, each):
+            solved = _solve_targets(method, partial(problem_of, of=ready), list(members.values()), measure_gap)
+            found |= dict(zip(members, solved))
+        return [found[i] for i in range(len(each))]
+
+
+def _solve_targets(
+    method: Attribution, problem_of: Callable[[TargetLike], Problem], each: Sequence[TargetLike], measure_gap: bool
+) -> list[Solved]:
+    """Return what a method finds for each of several targets of the same inputs: in one run, or one after the other."""
+    problem = problem_of(each[0])
+    if len(each) > 1 and _can_share(method, each):
+        problems = [problem, *(with_target(problem, t) for t in each[1:])]
+        if not _differ_in_layers(method, problems):
+            return _solve_together(method, problems, measure_gap)
+    problems = [problem, *map(problem_of, each[1:])]
+    return [(finish_result(method, p, method._attribute(p), measure_gap=measure_gap), p) for p in problems]
+
+
+def _by_sample(model: Model, sample: Any, each: Sequence[TargetLike]) -> list[tuple[Sample, dict[int, TargetLike]]]:
+    """Return the targets by the sample that is ready for them, which may differ: with a response behind it, and without."""
+    groups: list[tuple[Sample, dict[int, TargetLike]]] = []
+    for i, given in enumerate(each):
+        ready, target = as_sample(sample).asked(model, given)
+        for known, members in groups:
+            if _equal([known.tensors, known.arguments], [ready.tensors, ready.arguments]):
+                members[i] = target
+                break
+        else:
+            groups.append((ready, {i: target}))
+    return groups
+
+
+def _equal(a: object, b: object) -> bool:
+    """Say whether two containers hold the same."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and a.equal(b)
+    parts, others = parts_by_key(a), parts_by_key(b)
+    if parts or others:
+        return parts.keys() == others.keys() and all(_equal(v, others[k]) for k, v in parts.items())
+    return a is b or (isinstance(a, (int, float, str, type(None))) and a == b)
 
 
 def _can_share(method: Attribution, targets: Sequence[TargetLike]) -> bool:
@@ -108,6 +191,21 @@ def list_targets(targets: Sequence[TargetLike] | str) -> list[TargetLike]:
     return list(targets)
 
 
+def _is_uneven(method: Attribution, inputs: Inputs, additional_forward_args: object) -> bool:
+    """Say whether the rows have shapes of their own."""
+    if isinstance(inputs, Tensor) or not may_be_uneven(inputs):
+        return False
+    return read_uneven(method.model, inputs, additional_forward_args) is not None
+
+
+def _listed(targets: Sequence[TargetLike] | str) -> list[TargetLike]:
+    """Return the targets of rows with shapes of their own, which take a run each."""
+    each = list_targets(targets)
+    if not each:
+        raise ValueError("targets='all': list them, where rows have shapes of their own")
+    return each
+
+
 def all_classes(problem: Problem) -> list[TargetLike]:
     """Return all classes of an output ``(N, classes)``, which the first row has."""
     with torch.no_grad():
@@ -117,11 +215,6 @@ def all_classes(problem: Problem) -> list[TargetLike]:
             f"targets='all': needs an output (N, classes), this one has shape {tuple(out.shape)}; list them"
         )
     return list(range(out.shape[1]))
-
-
-def _of_sample(problem: Problem, target: TargetLike) -> TargetLike:
-    """Return a target as a sample means it, where there is one."""
-    return target if problem.sample is None else problem.sample.sample.asked(problem.model, target)[1]
 
 
 def _differ_in_layers(method: Attribution, problems: Sequence[Problem]) -> bool:
@@ -139,7 +232,7 @@ def pair_rows(problems: Sequence[Problem]) -> Problem:
     return problem.replace(
         n_targets=t,
         target=join_targets([p.target for p in problems], n, problem.rows.device),
-        x=tuple(x.repeat_interleave(t, 0) for x in problem.x),
+        x=tuple(x.expand(t, *x.shape[1:]) if n == 1 else x.repeat_interleave(t, 0) for x in problem.x),
         baselines=tuple(b if b.shape[1] == 1 else b.repeat_interleave(t, 1) for b in problem.baselines),
         feature_mask=None
         if problem.feature_mask is None

@@ -185,6 +185,11 @@ class AskerAboutSample:
         return getattr(self._asker, name)
 
 
+def as_sample(given: Given) -> Sample:
+    """Return what has the protocol of samples as a sample."""
+    return given if isinstance(given, Sample) else ForeignSample(given)
+
+
 def ask_about(asker: Asker, sample: Given, target: Given) -> Asked:
     """Return what a call about a sample comes down to.
 
@@ -192,8 +197,7 @@ def ask_about(asker: Asker, sample: Given, target: Given) -> Asked:
         ValueError: features that are not numbered from 0 without gaps, names that do not fit, or no value for what is absent
             where a method needs one.
     """
-    sample = sample if isinstance(sample, Sample) else ForeignSample(sample)
-    ready, target = sample.asked(asker.model, target)
+    ready, target = as_sample(sample).asked(asker.model, target)
     features = count_features(ready)
     if asker.uses_baselines and not asker.needs_gradient and asker.layer is None:
         return _as_game(asker, replace(features, is_game=True), target)

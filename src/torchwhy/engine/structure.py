@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -17,6 +18,10 @@ Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-
 Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
 InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
 Keywords = dict[str, Any]  # arguments, settings or facts by name
+
+
+class RowList(list):
+    """Rows that have shapes of their own, one tensor each: one part, and not as many as it has tensors."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,12 @@ class Structure:
             if unknown:
                 raise ValueError(f"{name}: no inputs are called {', '.join(map(repr, sorted(unknown)))}")
             return tuple(value.get(key) for key in self.names)
+        if (
+            isinstance(value, list)
+            and self.kind == "single"
+            and all(isinstance(v, (int, float, str, list)) for v in value)
+        ):
+            return (value if name == "feature_mask" else torch.tensor(value, dtype=torch.double),)
         if isinstance(value, (tuple, list)):
             if len(value) != self.n:
                 raise ValueError(f"{name}: {len(value)} given for {self.n} input tensors or layers")
@@ -70,7 +81,7 @@ def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
     if isinstance(value, Tensor):  # by far the most, and quickly told
         return (value,), SINGLE
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)) and not isinstance(value, RowList):
         return tuple(value), Structure("tuple", n=len(value))
     if isinstance(value, Mapping):
         return tuple(value.values()), Structure("dict", tuple(value), len(value))

@@ -83,7 +83,7 @@ class RowsOf:
 
     def __call__(self, output: Output, rows: Tensor) -> Tensor:
         """Return the scores of ``rows``, counted among the chosen ones."""
-        return self.target.select(output, self.rows[rows])
+        return self.target.select(output, self.rows.to(rows.device)[rows])
 
 
 @dataclass(frozen=True, eq=False)

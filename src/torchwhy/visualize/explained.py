@@ -12,6 +12,7 @@ from torchwhy.explanation_features import feature_names
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.given import above_rounding, features_of
 from torchwhy.visualize.grid import grid
+from torchwhy.visualize.kinds import OF_A_ROW, draw_kind
 from torchwhy.visualize.maps import heatmap
 from torchwhy.visualize.matrix import matrix
 from torchwhy.visualize.scaling import as_array
@@ -34,6 +35,7 @@ MAX_CLASSES = 6  # maps of one image
 def plot_explanation(
     e: Explanation,
     row: int | None = None,
+    kind: str | None = None,
     names: Sequence[str] | None = None,
     title: str | None = None,
     **options: PictureOption,
@@ -43,6 +45,8 @@ def plot_explanation(
         e = e.with_names(list(names))
     chosen = e if row is None else e[row]
     title = e.method if title is None else title
+    if kind is not None:
+        return draw_kind(e, kind, row, _title_of_row(e, row or 0, title) if kind in OF_A_ROW else title, **options)
     parts = _parts(e.attributions)
     if len(parts) > 1:
         return _side_by_side(e, row or 0, title, **options)
@@ -104,9 +108,14 @@ def _title_of_row(e: Explanation, row: int, title: str) -> str:
     if len(e) > 1:
         parts.append(f"row {row} of {len(e)}")
     if e.classes is not None and isinstance(target, int):
-        share = "" if e.probabilities is None else f", p = {float(e.probabilities[row]):.2g}"
+        share = "" if e.probabilities is None else f", {probability_in_words(float(e.probabilities[row]))}"
         parts.append(f"{e.classes[target]}{share}")
     return " · ".join(parts)
+
+
+def probability_in_words(p: float) -> str:
+    """Write a probability with two digits, near 1 as what it exceeds."""
+    return "p > 0.99" if p > 0.99 else f"p = {p:.2g}"
 
 
 def say_rounding(floor: float) -> str:

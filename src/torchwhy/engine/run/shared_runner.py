@@ -124,7 +124,8 @@ class SharedRunner(ModelRunner):
             found = [torch.empty_like(t) for t in z]
             scores = each[0].new_empty(len(rows))
             for i, (number, s) in enumerate(zip(shared.numbers, each)):
-                slopes = compute_gradients(s, leaves, what=p.input_layers or "inputs", keep=i + 1 < len(each))
+                kept = i + 1 < len(each)
+                slopes = compute_gradients(s, leaves, what=p.input_layers or "inputs", names=p.input_names, keep=kept)
                 shared.spread(number, [s.detach(), *slopes], [scores.detach(), *found])
             return scores.detach(), tuple(found)
 
