@@ -6,7 +6,7 @@ import difflib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchwhy.engine import state
+from torchwhy.engine.run.autograd import without_nested_tensors
 from torchwhy.engine.structure import Output, parts_by_key, replace_part
 
 
@@ -52,14 +54,18 @@ class ResolvedLayer:
 
 
 def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
-    """Return the place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
+    """Return the place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors, if that is one.
 
     Raises:
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
     """
     where = layer if isinstance(layer, Layer) else Layer(layer)
     if isinstance(where.module, str):
-        name = _embedding_layer_name(model) if where.module == "embeddings" else where.module
+        name = where.module
+        if name == "embeddings":
+            from torchwhy.engine.layers.embeddings import only_embeddings
+
+            name = only_embeddings(model)
         try:
             module = model.get_submodule(name)
         except AttributeError:
@@ -76,24 +82,6 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
     else:
         raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
     return ResolvedLayer(name, module, where.call, where.output, where.input or input)
-
-
-def _embedding_layer_name(model: nn.Module) -> str:
-    """Return the name of what ``layer="embeddings"`` means.
-
-    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
-    """
-    modules = dict(model.named_modules())
-    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
-    if named:
-        return named[0]
-    says = getattr(model, "get_input_embeddings", None)
-    table = says() if says is not None else None
-    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
-    if len(tables) != 1:
-        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
-        raise LookupError(f"layer='embeddings': the model has {found}")
-    return tables[0]
 
 
 @contextmanager
@@ -135,7 +123,9 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             else:
                 handle = layer.module.register_forward_hook(partial(watch, i, layer))
             handles.append(handle)
-        yield calls
+        nests = any(held.nests for held in state.held_here.models.values())
+        with without_nested_tensors() if nests else nullcontext():
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
@@ -235,7 +225,9 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_hook(keep(ResolvedLayer(name, module, None, None, False))))
-        yield kept
+        nests = any(isinstance(module, nn.TransformerEncoder) for module in model.modules())
+        with without_nested_tensors() if nests else nullcontext():
+            yield kept
     finally:
         for handle in handles:
             handle.remove()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.backends import cudnn
+from torch.backends import cudnn, mha
 from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
@@ -126,15 +126,16 @@ class HeldModel:
         buffers: those of each module that has some.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
         recurrent: whether it has recurrent layers.
+        nests: whether it has encoders that may pack padded sequences into nested tensors, which no hook of a layer can use.
     """
 
-    __slots__ = ("buffers", "device", "mine", "noisy", "recurrent")
+    __slots__ = ("buffers", "device", "mine", "nests", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
-        self.recurrent = False
+        self.recurrent = self.nests = False
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
         seen: set[nn.Module] = set()
@@ -153,6 +154,7 @@ class HeldModel:
             if own_buffers(module):
                 self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
+            self.nests = self.nests or isinstance(module, nn.TransformerEncoder)
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
@@ -209,6 +211,21 @@ def _without_cudnn() -> Iterator[None]:
     with state.lock:
         on = cudnn.enabled or id(cudnn) in state.held
         mine = [_acquire(cudnn, partial(setattr, cudnn, "enabled"), False)] if on else []
+    try:
+        yield
+    finally:
+        _release_all(mine)
+
+
+@contextmanager
+def without_nested_tensors() -> Iterator[None]:
+    """Let ``nn.TransformerEncoder`` run padded sequences as they are while open, in any thread; the last one out restores it.
+
+    Its fast path, which it takes where no parameter asks for a gradient, hands nested tensors to its layers.
+    """
+    with state.lock:
+        on = mha.get_fastpath_enabled() or id(mha) in state.held
+        mine = [_acquire(mha, mha.set_fastpath_enabled, False)] if on else []
     try:
         yield
     finally:
@@ -273,7 +290,10 @@ def compute_gradients(
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
-        raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")
+        raise ValueError(
+            f"the target does not depend on the {_in_words(what)}, or an operation in between has no gradient, as those of int8 "
+            "models: choose another target or layer, or a perturbation method, which needs no gradient"
+        )
     if any(g is None for g in found):
         _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
@@ -290,15 +310,12 @@ def _warn_of_unreached(gradients: Sequence[Tensor | None], names: Sequence[objec
         )
 
 
-def gradients_per_target(scores: Sequence[Tensor], wrt: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, ...]]:
-    """Return the gradients of each of several scores ``(M,)`` of one forward pass."""
-    return [compute_gradients(s, wrt, keep=i + 1 < len(scores), **options) for i, s in enumerate(scores)]
-
-
-def second_order_gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs") -> tuple[Tensor, ...]:
+def second_order_gradient(
+    scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs", keep: bool = False
+) -> tuple[Tensor, ...]:
     r"""Return gradients with half the curvature towards zero taken off, :math:`g - \tfrac12 H z`, for each of ``wrt`` by itself.
 
-    Arguments and errors as for :func:`compute_gradients`.
+    Arguments and errors as for :func:`compute_gradients`; the graph is kept in any case.
     """
     slopes = compute_gradients(scores, wrt, what=what, build=True)
     found = []
@@ -319,10 +336,12 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the model called them, so this is
     done by hooks on its nodes.
     """
-    waiting: list[Any] = [] if scores.grad_fn is None else [scores.grad_fn]
-    functions, seen = [], set(waiting)
+    waiting: list[torch.autograd.graph.Node | None] = [scores.grad_fn]
+    functions: list[type] = []
+    seen = {None, scores.grad_fn}
     while waiting:
-        node = waiting.pop()
+        if (node := waiting.pop()) is None:
+            continue
         if isinstance(node, BackwardCFunction):
             kind = function_of_node(node)
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
@@ -330,7 +349,7 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
         elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
-            if following is not None and following not in seen:
+            if following not in seen:
                 seen.add(following)
                 waiting.append(following)
     return functions

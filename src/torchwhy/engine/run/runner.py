@@ -27,18 +27,18 @@ from torchwhy.engine.run.autograd import (
     compute_gradients,
     enable_grad_for,
     freeze_parameters,
-    gradients_per_target,
     scan_graph,
 )
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
+from torchwhy.engine.run.torch_errors import meaning_of
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.rules.mode import RuleMode
-    from torchwhy.problem import Problem, ScoreFunction
+    from torchwhy.problem import Problem
 
 GradientFunction = Callable[..., Tensors]
 NO_RULES: AbstractContextManager[object] = nullcontext()
@@ -156,7 +156,12 @@ class ModelRunner:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
-            return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
+            try:
+                return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
+            except RuntimeError as error:
+                if (meaning := meaning_of(error)) is None:
+                    raise
+                raise ValueError(meaning) from error
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
@@ -169,9 +174,9 @@ class ModelRunner:
         scores = p.tally.see(picked, check_finite=p.check_finite)
         is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
         if scores.requires_grad and (is_single or rules is not None):
-            functions = scan_graph(scores, guard_norms=is_single)
-            if rules is not None:
-                rules.count_functions(functions)
+            for function in scan_graph(scores, guard_norms=is_single):
+                if rules is not None:
+                    rules.count_unreached(function.__name__, "an autograd Function")
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
@@ -192,17 +197,12 @@ class ModelRunner:
                 scores, leaves, what=p.input_layers or "inputs", names=p.input_names
             )
 
-    def gradients_per_target(self, targets: Sequence[ScoreFunction], start: int, stop: int) -> list[Tensors]:
-        """Return for each of several targets the gradients at rows ``start`` to ``stop - 1`` of ``x``, from one forward pass."""
-        p = self.problem
-        rows, x = p.rows[start:stop], [t[start:stop] for t in p.x]
-        with enable_grad_for(p.model, x[0].device):
-            leaves = [p.batching.format(t.detach()).requires_grad_() for t in x]
-            output = self.outputs(leaves, rows)
-            scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
-            if len(rows) == 1 and x[0].device.type == "cpu":
-                scan_graph(torch.stack(scores).sum(0), guard_norms=True)
-            return gradients_per_target(scores, leaves, what=p.input_layers or "inputs", names=p.input_names)
+    def scores_of_targets(self, z: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
+        """Return the scores ``(M,)`` of the target, with a graph where one is being built; of a problem of T targets T of these.
+
+        There ``rows`` are pairs with the first target.
+        """
+        return [self.scores_with_graph(z, rows)]
 
     def gradients_and_activations(
         self, z: Sequence[Tensor], rows: Tensor, derive: GradientFunction = compute_gradients
@@ -219,10 +219,11 @@ class ModelRunner:
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
 
     def first_row(self) -> Output:
-        """Return the model's output for the first row of the inputs."""
-        p = self.problem
-        p.tally.evaluations += 1
-        return self._call_model([t[:1] for t in p.inputs.tensors], p.rows[:1])
+        """Return the model's output for the first row of the inputs; for the first two where batch norm trains."""
+        p, held = self.problem, state.held_here.models.get(id(self.problem.model))
+        rows = p.rows[: 2 if held is not None and held.noisy else 1]
+        p.tally.evaluations += len(rows)
+        return self._call_model([t[: len(rows)] for t in p.inputs.tensors], rows)
 
     def find_dependent_pair(self, layers: Sequence[ResolvedLayer]) -> tuple[ResolvedLayer, ResolvedLayer] | None:
         """Return two of ``layers``, the second of which depends on the first; None if there are none. Runs one row."""
@@ -317,7 +318,7 @@ def skip_model_below(problem: Problem) -> Problem:
     The problem itself where that would change something, because something of the rows reaches the output around the layers.
     It is tried, on the first row and another one that differs from it.
     """
-    other = next((i for i in range(1, problem.n) if problem.inputs.differ(0, i)), 0)
+    other = next((i for i in range(1, problem.inputs.n) if problem.inputs.differ(0, i)), 0) * problem.n_targets
     rows = problem.rows[[0, other]]
     z = [t[rows] for t in problem.x]
     trial = problem.replace(check_finite=False)
