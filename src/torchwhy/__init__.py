@@ -125,6 +125,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.explanation_rows import concat as concat
+    from torchwhy.inspection import inspect as inspect
+    from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
@@ -224,6 +226,8 @@ _HOME = {
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "inspection": ["inspect"],
+    "inspection_result": ["Inspection"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
