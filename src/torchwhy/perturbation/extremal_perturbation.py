@@ -36,7 +36,8 @@ class ExtremalPerturbation(Attribution):
     :math:`r_a` being 1 for a share a of the pixels and 0 for the others; :math:`m \otimes x` blurs what is masked.
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-\max(0, z - 1)^2 / 4}`, of
     parameters p on a coarse grid that goes beyond the image, so that its border is no other than its middle, found by gradient
-    ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)``
+    ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel is kept. They rank pixels; they are no parts of the
+    score. The masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)``
     are in the explanation's ``details``. Takes n_steps forward and backward passes for each row, area and target, twice as many
     for ``"hybrid"``.
 
