@@ -168,3 +168,19 @@ def test_pages_that_cannot_be(tmp_path):
         v.page({"a": torch.ones(1, 2)}, tmp_path / "a.html")
     with pytest.raises(OSError, match="nowhere"):
         explained().to_html(tmp_path / "nowhere" / "a.html")
+
+
+def test_each_token_of_a_response_is_chosen_by_itself(tmp_path):
+    a = torch.arange(6.0).view(1, 2, 3)
+    e = tw.Explanation(attributions=a, names=[["the", "red", "car"]], scores=torch.tensor([[1.5, 2.5]]), method="any")
+    first, second = run(
+        e.to_html(tmp_path / "why.html"),
+        """
+        console.log(JSON.stringify(rows()));
+        fire("row", "change", "1"); console.log(JSON.stringify(rows()));
+        """,
+    )
+    assert first == [["car", "+2"], ["red", "+1"], ["the", "0"]]
+    assert second == [["car", "+5"], ["red", "+4"], ["the", "+3"]]
+    (method,) = json.loads(parts(tmp_path / "why.html")[1])
+    assert [row["score"] for row in method["rows"]] == [1.5, 2.5]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchwhy.explanation_features import feature_names
 from torchwhy.visualize.explained import are_tokens, title_of_row
 from torchwhy.visualize.given import above_rounding, features_of, is_explanation
 from torchwhy.visualize.scaling import as_array, as_photo, find_scale, resize_image, to_unit
@@ -66,7 +67,34 @@ def _method(name: str, e: Explanation) -> Keywords:
     most = MOST_IMAGES if images else MOST_ROWS
     said = f"{name}, {most} of {len(e)} rows" if len(e) > most else name
     kind = "text" if tensor and are_tokens(e) else "table"
-    return {"name": said, "kind": kind, "rows": [_row(e, i, images) for i in range(min(most, len(e)))]}
+    rows = [row for i in range(min(most, len(e))) for row in _rows(e, i, images)]
+    return {"name": said, "kind": "text" if rows and "token" in rows[0] else kind, "rows": rows}
+
+
+def _rows(e: Explanation, i: int, images: bool) -> list[Keywords]:
+    """Return what is shown of a row: one entry, or one for each token of its response where each was explained."""
+    values = e.features()[i]
+    if values.dim() == 1:
+        return [_row(e, i, images)]
+    response = e.details.get("response")
+    tokens = response[i] if isinstance(response, list) else [f"token {t}" for t in range(len(values))]
+    names, title = feature_names(e, i), title_of_row(e, i, "")
+    scores = [e.scores, e.base_scores]
+    ends = [None if s is None or s.dim() < 2 else s[i].tolist() for s in scores]
+    return [
+        {
+            
+                "title": f"{title} · {token}".removeprefix(" · "),
+                "token": t,
+                "names": names,
+                "floor": 0.0,
+                "probability": None
+            ,
+            "values": [float(f"{v:.6g}") for v in values[t].tolist()],
+            **{key: None if known is None else known[t] for key, known in zip(("score", "base"), ends)},
+        }
+        for t, token in enumerate(tokens)
+    ]
 
 
 def _row(e: Explanation, i: int, images: bool) -> Keywords:
