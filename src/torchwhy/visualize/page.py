@@ -83,13 +83,11 @@ def _rows(e: Explanation, i: int, images: bool) -> list[Keywords]:
     ends = [None if s is None or s.dim() < 2 else s[i].tolist() for s in scores]
     return [
         {
-            
-                "title": f"{title} · {token}".removeprefix(" · "),
-                "token": t,
-                "names": names,
-                "floor": 0.0,
-                "probability": None
-            ,
+            "title": f"{title} · {token}".removeprefix(" · "),
+            "token": t,
+            "names": names,
+            "floor": 0.0,
+            "probability": None,
             "values": [float(f"{v:.6g}") for v in values[t].tolist()],
             **{key: None if known is None else known[t] for key, known in zip(("score", "base"), ends)},
         }
