@@ -67,11 +67,11 @@ def _method(name: str, e: Explanation) -> Keywords:
     most = MOST_IMAGES if images else MOST_ROWS
     said = f"{name}, {most} of {len(e)} rows" if len(e) > most else name
     kind = "text" if tensor and are_tokens(e) else "table"
-    rows = [row for i in range(min(most, len(e))) for row in _rows(e, i, images)]
+    rows = [row for i in range(min(most, len(e))) for row in _entries(e, i, images)]
     return {"name": said, "kind": "text" if rows and "token" in rows[0] else kind, "rows": rows}
 
 
-def _rows(e: Explanation, i: int, images: bool) -> list[Keywords]:
+def _entries(e: Explanation, i: int, images: bool) -> list[Keywords]:
     """Return what is shown of a row: one entry, or one for each token of its response where each was explained."""
     values = e.features()[i]
     if values.dim() == 1:
