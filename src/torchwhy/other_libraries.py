@@ -54,8 +54,6 @@ FORMS = {
     "NoiseTunnel": "it is tw.SmoothGrad(model, of=method) here, or tw.SquareGrad or tw.VarGrad, for of=method",
     "Gradient": "it is tw.Saliency(model, signed=True) here",
     "NeuronGradient": "it is tw.Saliency(model, signed=True) with target=tw.Neuron(layer, index) here",
-    "NeuronConductance": "no counterpart here; tw.Conductance(model, layer=...) says how much flows through each neuron, "
-    "tw.IntegratedGradients(model) with target=tw.Neuron(layer, index) where the neuron's value comes from",
     "DataLoaderAttribution": "no counterpart here; call a method, such as tw.FeatureAblation(model), for each batch",
     "LimeBase": "it is tw.LIME(model) here, whose model may be any function of the interpretable features",
     "TokenReferenceBase": "not needed here; baselines= takes the id of the padding token, as in "

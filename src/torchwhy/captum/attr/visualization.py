@@ -1,0 +1,1 @@
+"""Captum's pictures of attributions, drawn by torchwhy.visualize."""
