@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -165,6 +165,13 @@ class Problem:
     def input_name(self) -> str:
         """What is explained, in words."""
         return ", ".join(map(str, self.input_layers or self.read_layers)) or "inputs"
+
+    @property
+    def input_names(self) -> Sequence[object]:
+        """The name of each input, or layer, that is explained."""
+        if self.input_layers:
+            return self.input_layers
+        return [f"input {name!r}" for name in self.inputs.names or range(len(self.x))]
 
     @property
     def run(self) -> ModelRunner:

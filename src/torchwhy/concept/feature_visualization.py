@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +29,16 @@ from torchwhy.engine.structure import Model, Output
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.targets import Target, find_logits
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
-@dataclass(frozen=True)
-class Visualization:
+@dataclass(frozen=True, repr=False)
+class Visualization(Viewable):
     """Images that excite their targets.
 
     Args:
@@ -43,6 +50,14 @@ class Visualization:
     images: Tensor
     scores: Tensor
     history: Tensor
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        captions = [f"score {score:.3g}" for score in self.scores.tolist()]
+        return pictures.gallery(self.images, **{"captions": captions, **options})
+
+    def _table(self) -> Table:
+        lines: list[list[object]] = [[i, score] for i, score in enumerate(self.scores.tolist())]
+        return ["target", "score"], lines
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
+from torchwhy.concept.concept_scores import ConceptScore, ConceptScores, LayerConceptScores
 from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.defaults import torch_defaults
@@ -21,30 +22,6 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
-
-
-@dataclass(frozen=True)
-class ConceptScore:
-    """The influence of a concept on a class.
-
-    Args:
-        score: the TCAV score in [0, 1]: the share of the inputs whose score rises in the concept's direction, the mean
-            over the runs.
-        magnitude: the share, in [0, 1], of the rises in all changes: the sum of the positive derivatives over that of
-            the absolute ones.
-        derivative: the mean directional derivative, in units of the score per unit of activation.
-        accuracy: of the classifiers, on held-out examples, balanced over the two classes; 0.5 is chance.
-        p_value: of the hypothesis that the concept's examples are like any random set, two-sided; None without random
-            sets.
-        runs: the score of each run.
-    """
-
-    score: float
-    magnitude: float
-    derivative: float
-    accuracy: float
-    p_value: float | None
-    runs: tuple[float, ...]
 
 
 class TCAV(Attribution):
@@ -122,7 +99,7 @@ class TCAV(Attribution):
     @torch_defaults()
     def score(
         self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None
-    ) -> dict[str, ConceptScore] | dict[str, dict[str, ConceptScore]]:
+    ) -> ConceptScores | LayerConceptScores:
         """Return for each concept the :class:`ConceptScore` of a class.
 
         With several layers, by the layer's name, ``"layer3"`` (with a choice of :class:`torchwhy.Layer` ``"lstm (call=1)"``).
@@ -137,9 +114,10 @@ class TCAV(Attribution):
             with problem.open():
                 found = self._derivatives(problem)
         scores = {
-            place: {name: self._score(*s, c) for c, name in enumerate(self.concepts)} for place, s in found.items()
+            place: ConceptScores((name, self._score(*s, c)) for c, name in enumerate(self.concepts))
+            for place, s in found.items()
         }
-        return scores if isinstance(self.layer, (list, tuple)) else next(iter(scores.values()))
+        return LayerConceptScores(scores) if isinstance(self.layer, (list, tuple)) else next(iter(scores.values()))
 
     def save(self, path: str | Path) -> None:
         """Write the vectors to a ``safetensors`` file."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from torchwhy.arguments import Argument
+from torchwhy.arguments import Argument, Ragged
 from torchwhy.baselines import AtLayer, resolve_baseline, same_number
 from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
@@ -258,9 +258,11 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
 
 def _refuse_inputs(given: Sequence[object]) -> NoReturn:
     """Refuse inputs that are no tensors."""
-    kinds = ", ".join(f"tw.{type(t).__name__}" if isinstance(t, Argument) else type(t).__name__ for t in given)
-    hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in given) else ""
-    raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds or 'nothing'}{hint}")
+    marks = [t for t in given if isinstance(t, (Argument, Ragged))]
+    kinds = ", ".join(f"tw.{type(t).__name__}" if t in marks else type(t).__name__ for t in given) or "nothing"
+    hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in marks) else ""
+    hint = "; rows of several shapes are for methods alone" if marks and not hint else hint
+    raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds}{hint}")
 
 
 def _refuse_integers(model: Model) -> NoReturn:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,10 +18,16 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
 from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
-@dataclass(frozen=True)
-class Bias:
+@dataclass(frozen=True, repr=False)
+class Bias(Viewable):
     """The effect of a protected column, in units of the score; every figure with its confidence interval.
 
     Args:
@@ -53,6 +61,33 @@ class Bias:
         lines.append(f"largest difference due to the column: {_show_interval(self.gap)}")
         lines.append(f"mean change when it is shuffled: {_show_interval(self.permutation)}")
         return "\n".join(lines)
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        given = {"scores as they are": self.score, "scores, all rows set to the group": self.set_to}
+        columns = {
+            name: torch.tensor([[float(v) for v in e] for e in estimates]).T for name, estimates in given.items()
+        }
+        panels = {name: _known_ends(*ends) for name, ends in columns.items()}
+        notes = [f"{n} rows" for n in self.sizes]
+        return pictures.panels_of_intervals(panels, self._names(), **{"notes": notes, **options})
+
+    def _names(self) -> list[str]:
+        return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()) for row in self.groups]
+
+    def _table(self) -> Table:
+        parts = {"score": self.score, "set to": self.set_to}
+        parts |= {} if self.attribution is None else {"attribution": self.attribution}
+        columns = [f"{name}{end}" for name in parts for end in ("", ", low", ", high")]
+        lines: list[list[object]] = [
+            [name, n, *(float(v) for estimates in parts.values() for v in estimates[g])]
+            for g, (name, n) in enumerate(zip(self._names(), self.sizes))
+        ]
+        return ["group", "rows", *columns], lines
+
+
+def _known_ends(mean: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return numbers and the ends of their intervals; the number itself where an end is not known."""
+    return mean, low.where(low.isfinite(), mean), high.where(high.isfinite(), mean)
 
 
 class BiasReport(Analysis):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +16,16 @@ from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.rows import exact_tensor
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
-@dataclass(frozen=True)
-class Dependence:
+@dataclass(frozen=True, repr=False)
+class Dependence(Viewable):
     """The dependence of a score on features.
 
     Args:
@@ -29,6 +37,19 @@ class Dependence:
     grid: tuple[Tensor, ...]
     values: Tensor
     ice: Tensor
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        one = len(self.grid) == 1
+        grid, ice = (self.grid[0], self.ice) if one else (self.grid, None)
+        return pictures.partial_dependence(grid, self.values, **{"ice": ice, **options})
+
+    def _table(self) -> Table:
+        points = torch.cartesian_prod(*self.grid).view(-1, len(self.grid))
+        names = ["value"] if len(self.grid) == 1 else ["first value", "second value"]
+        each = self.ice.flatten(1)
+        spread = each.std(0) if len(each) > 1 else torch.full_like(each[0], torch.nan)
+        columns = torch.cat([points.to(each), self.values.reshape(-1, 1).to(each), spread[:, None]], 1)
+        return [*names, "score", "std over rows"], columns.tolist()
 
 
 class PartialDependence(Analysis):

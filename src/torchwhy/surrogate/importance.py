@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,18 @@ from torchwhy.engine.structure import Output
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import find_logits
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 ScoreFunctionOfData = Callable[[Tensor, Tensor], Any]
 
 
-@dataclass(frozen=True)
-class Importance:
+@dataclass(frozen=True, repr=False)
+class Importance(Viewable):
     """The importance of each feature.
 
     Args:
@@ -37,6 +44,16 @@ class Importance:
     std: Tensor
     each: Tensor | None
     score: float
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        shown = {"errors": self.std, "xlabel": "importance ± standard deviation", **options}
+        return pictures.bars(self.mean, **shown)
+
+    def _table(self) -> Table:
+        lines: list[list[object]] = [
+            [k, mean, std] for k, (mean, std) in enumerate(zip(self.mean.tolist(), self.std.tolist()))
+        ]
+        return ["feature", "mean", "std"], lines
 
 
 class PermutationImportance(Analysis):
