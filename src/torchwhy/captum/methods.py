@@ -150,7 +150,10 @@ class CaptumMethod:
             found["generator"] = seed_of_torch()
         if question.ours is tw.LRP:
             found["composite"] = composite_of(self.model)
-        if question.ours in (tw.KernelSHAP, tw.LIME):
+        if question.ours in (tw.KernelSHAP, tw.LIME) and hasattr(question.inputs, "masked"):
+            d = max(map(len, question.inputs.names))
+            found["n_samples"] = max(int(found["n_samples"]), min(2 * d + 2, 2**d), 3)
+        elif question.ours in (tw.KernelSHAP, tw.LIME):
             if question.data.get("feature_mask") is None:
                 question.data["feature_mask"] = data.each_element_a_feature(question.inputs)
             d = data.most_features(question.data["feature_mask"])

@@ -142,12 +142,7 @@ MISSING = {
     "RemoteLLMAttribution": "tw.Prompt(None, text, absent='remove') with a function of texts as the model",
     "RemoteLLMProvider": "tw.Prompt(None, text, absent='remove') with a function of texts as the model",
     "VLLMProvider": "tw.Prompt(None, text, absent='remove') with a function of texts as the model",
-    **dict.fromkeys(
-        ("LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution", "InterpretableInput", "TextTokenInput",
-         "TextTemplateInput", "ProductBaselines"),
-        "tw.Prompt, as in tw.FeatureAblation(model).explain(tw.Prompt(tokenizer, text, answer), target='each')",
-    ),
-    "TokenReferenceBase": "baselines= takes the id of the padding token",
+    "ProductBaselines": "tw.Prompt(absent={field: [texts]}) averages over several baselines",
     "ImageMaskInput": "feature_mask=, as in tw.FeatureAblation(model).attribute",
     "InterpretableEmbeddingBase": "layer='embeddings' explains token ids by their embeddings, without a change of the model",
     "configure_interpretable_embedding_layer": "layer='embeddings' explains token ids, without a change of the model",

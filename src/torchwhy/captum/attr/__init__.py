@@ -6,6 +6,7 @@ Where the numbers differ, and why, is said in docs/captum.md.
 """
 
 from torchwhy.captum.attr import visualization
+from torchwhy.captum.llm import LLMAttribution, LLMAttributionResult, LLMGradientAttribution
 from torchwhy.captum.methods import (
     CLASSES_OF_CAPTUM,
     CaptumGradient,
@@ -17,6 +18,7 @@ from torchwhy.captum.methods import (
 )
 from torchwhy.captum.missing import missing_classes
 from torchwhy.captum.table import MISSING
+from torchwhy.captum.text_inputs import InterpretableInput, TextTemplateInput, TextTokenInput, TokenReferenceBase
 
 _BASES = {
     "Attribution": CaptumMethod,
@@ -28,7 +30,10 @@ _BASES = {
 _NAMES = {**_BASES, **CLASSES_OF_CAPTUM, **missing_classes("attr", MISSING)}
 globals().update(_NAMES)
 
-__all__ = [*_NAMES, "NoiseTunnel", "visualization"]
+__all__ = [
+    *_NAMES, "InterpretableInput", "LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution", "NoiseTunnel",
+    "TextTemplateInput", "TextTokenInput", "TokenReferenceBase", "visualization",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> type[CaptumMethod]:
