@@ -5,20 +5,98 @@ import torch
 from reference import perturbation as reference
 
 import torchwhy as tw
+from torchwhy.perturbation.coin_flips import CoinFlips
 from torchwhy.perturbation.segments import patches, superpixels
 
 
-def test_lime_is_weighted_ridge_regression():
-    generator = torch.Generator().manual_seed(3)
-    x = torch.tensor([[1.0, -2.0, 0.5, 3.0]], dtype=torch.double)
-    model = lambda x: (x.sum(1) + x[:, 0] * x[:, 1]).tanh() + x[:, 2] * x[:, 3]  # noqa: E731
-    found = tw.LIME(model, n_samples=50, alpha=0.1, generator=generator).explain(x)
-    again = torch.Generator().manual_seed(3)
-    z = torch.cat([torch.ones(1, 4, dtype=torch.double), (torch.rand(49, 4, generator=again) < 0.5).double()])
-    weights = (-((1 - z.mean(1).sqrt()) ** 2) / 0.25**2).exp()
+def row(d):
+    return torch.tensor([[1.0, -2.0, 0.5, 3.0] + [0.3] * (d - 4)], dtype=torch.double)
+
+
+def product(x):
+    return (x.sum(1) + x[:, 0] * x[:, 1]).tanh() + x[:, 2] * x[:, 3]
+
+
+def by_hand(z, x, weights, alpha):
     variance = (weights[:, None] * (z - weights @ z / weights.sum()) ** 2).sum(0).mean()
-    expected = reference.lime(z, model(z * x), weights, 0.1 * float(variance))
-    torch.testing.assert_close(found.attributions[0], expected)
+    return reference.lime(z, product(z * x), weights, alpha * float(variance))
+
+
+def test_lime_is_weighted_ridge_regression():
+    x = row(17)  # too many features to list
+    found = tw.LIME(product, n_samples=80, alpha=0.1, generator=torch.Generator().manual_seed(3)).explain(x)
+    again = torch.Generator().manual_seed(3)
+    z = torch.cat([torch.ones(1, 17, dtype=torch.double), (torch.rand(79, 17, generator=again) < 0.5).double()])
+    weights = (-((1 - z.mean(1).sqrt()) ** 2) / 0.25**2).exp()
+    torch.testing.assert_close(found.attributions[0], by_hand(z, x, weights, 0.1))
+    assert found.evaluations == 80
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.8])
+@pytest.mark.parametrize("n_samples", [16, 100, None])
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_of_few_features_all_coalitions_are_taken_once(keep, n_samples, alpha):
+    x = row(4)
+    found = tw.LIME(product, n_samples=n_samples, keep_probability=keep, alpha=alpha, generator=5).explain(x)
+    z = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.double)] * 4)
+    chance = keep ** z.sum(1) * (1 - keep) ** (4 - z.sum(1))
+    weights = chance * (-((1 - z.mean(1).sqrt()) ** 2) / 0.25**2).exp()
+    torch.testing.assert_close(found.attributions[0], by_hand(z, x, weights / weights.sum(), alpha))
+    assert found.evaluations == 16
+    assert (found.standard_error == 0).all()
+
+
+@pytest.mark.parametrize(("d", "keep", "n"), [(4, 0.5, 9), (8, 0.5, 200), (8, 0.9, 100), (10, 0.7, 1000)])
+def test_no_coalition_is_drawn_twice(d, keep, n):
+    flips = CoinFlips(d, keep, torch.Generator().manual_seed(0))
+    z = torch.cat([flips.take(0, n // 2), flips.take(n // 2, n)])
+    assert len(z.unique(dim=0)) == n
+    assert z[0].all()
+    _, left_out = flips.weights(z)
+    assert ((left_out >= 0) & (left_out < 1)).all()
+    assert left_out.max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:LIME")
+@pytest.mark.parametrize(("keep", "n"), [(0.5, 40), (0.8, 40), (0.9, 30)])
+def test_few_different_coalitions_stand_for_all(keep, n):
+    exact = tw.LIME(product, keep_probability=keep, alpha=0.0).attribute(row(6))
+    found = [
+        tw.LIME(product, keep_probability=keep, alpha=0.0, n_samples=n, generator=s).explain(row(6)) for s in range(200)
+    ]
+    values = torch.cat([e.attributions for e in found])
+    off = (values.mean(0) - exact[0]).norm() / exact.norm()
+    assert float(off) < 0.05  # the mean over draws is that over all coalitions
+    reported = torch.cat([e.standard_error for e in found]).median(0).values.norm() / values.std(0).norm()
+    assert 0.5 < float(reported) < 1.5
+
+
+def test_samples_of_ones_own():
+    x = row(5)
+    z = torch.rand(30, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    z = torch.cat([z, z[:7]])
+    found = tw.LIME(product, coalitions=z, alpha=0.1).explain(x)
+    weights = (-((1 - z.double().mean(1).sqrt()) ** 2) / 0.25**2).exp()
+    torch.testing.assert_close(found.attributions[0], by_hand(z.double(), x, weights, 0.1))
+    assert found.evaluations == len(z.unique(dim=0))
+    with pytest.raises(ValueError, match="coalitions: of 5 features, there are 6"):
+        tw.LIME(product, coalitions=z).attribute(row(6))
+
+
+def test_a_regressor_of_ones_own():
+    x, z = row(5), torch.rand(30, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    from sklearn.linear_model import HuberRegressor
+
+    model = HuberRegressor(epsilon=1.1, max_iter=1000)
+    found = tw.LIME(product, coalitions=z, regularizer=model).explain(x.expand(2, -1))
+    weights = (-((1 - z.double().mean(1).sqrt()) ** 2) / 0.25**2).exp()
+    expected = model.fit(z.numpy(), product(z * x).numpy(), sample_weight=weights.numpy()).coef_
+    torch.testing.assert_close(found.attributions, torch.tensor(expected).expand(2, -1))
+    assert found.standard_error.isnan().all()
+    from sklearn.neighbors import KNeighborsRegressor
+
+    with pytest.raises(TypeError):
+        tw.LIME(product, coalitions=z, regularizer=KNeighborsRegressor()).attribute(x)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +143,8 @@ def test_what_is_said_of_chosen_features_is_of_their_coefficients(settings):
     x = torch.ones(1, 5, dtype=torch.double)
     found = tw.LIME(lambda x: x @ w, n_samples=400, generator=0, distance=alike, **settings).explain(x)
     (z,), beta = seen, found.attributions[0]
-    left = (z @ w - z @ beta).var() / (z @ w).var() * 399 / (399 - 2)
+    assert len(z) == 32  # all there are: nothing to adjust
+    left = (z @ w - z @ beta).var() / (z @ w).var()
     assert 0.1 < left < 0.6  # far from what least squares would leave
     torch.testing.assert_close(found.details["r_squared"], 1 - left[None])
     assert (beta != 0).tolist() == [False, True, False, True, False]
@@ -75,11 +154,11 @@ def test_what_is_said_of_chosen_features_is_of_their_coefficients(settings):
 
 @pytest.mark.filterwarnings("ignore:LIME")
 def test_the_tolerance_of_lime_is_of_the_chosen_features():
-    w = torch.tensor([0.1, -3.0, 0.0, 2.0, 0.2], dtype=torch.double)
+    w = torch.tensor([0.1, -3.0, 0.0, 2.0, 0.2] + [0.0] * 12, dtype=torch.double)
     method = tw.LIME(
         lambda x: (x @ w).sin(), n_features=2, n_samples=50, tolerance=0.03, max_evaluations=20000, generator=0
     )
-    found = method.explain(torch.ones(1, 5, dtype=torch.double))
+    found = method.explain(torch.ones(1, 17, dtype=torch.double))
     assert 50 < found.evaluations < 20000
     assert found.standard_error.nansum() > 0
     assert found.standard_error.nan_to_num(0.0).norm() <= 0.03 * found.attributions.norm()

@@ -108,3 +108,17 @@ def test_large_numbers_do_not_overflow():
     assert M.complexity(a).item() == pytest.approx(math.log(4))
     assert M.sparseness(a).item() == pytest.approx(0)
     assert M.complexity(torch.zeros(1, 4)).isnan().all()
+
+
+@pytest.mark.parametrize("d", [7, 51, 60, 64, 99, 130])
+def test_faithfulness_estimate_does_not_measure_the_sizes_of_its_groups(d):
+    generator = torch.Generator().manual_seed(1)
+    w, a = (0.9 + 0.2 * torch.rand(128, d, generator=generator) for _ in range(2))  # the map knows nothing of the model
+    score = lambda z, w: (z * w).sum(1)  # noqa: E731
+    x, steps = torch.ones(128, d), 5 if d == 7 else 50
+    found = M.faithfulness_estimate(score, x, a, steps=steps, additional_forward_args=w)
+    assert abs(float(found.mean())) < 0.1
+    told = M.faithfulness_estimate(score, x, w * 2, steps=steps, additional_forward_args=w)
+    torch.testing.assert_close(told, torch.ones(128), rtol=1e-3, atol=1e-3)
+    flat = M.faithfulness_estimate(score, x, torch.ones(128, d), steps=steps, additional_forward_args=w)
+    assert flat.isnan().all()

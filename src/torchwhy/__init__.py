@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from torchwhy.counterfactual.counterfactual import Counterfactual as Counterfactual
     from torchwhy.engine.layers.layer import Layer as Layer
     from torchwhy.engine.run.batching import memory_budget as memory_budget
+    from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.explanation_rows import concat as concat
     from torchwhy.samples.sample import Sample as Sample
@@ -155,6 +156,7 @@ _HOME = {
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],
     "engine.run.batching": ["memory_budget"],
+    "engine.run.black_box": ["NumPyModel", "TorchModel"],
     "arguments": ["PerRow", "Ragged", "Shared"],
     "baselines": ["AtLayer", "Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],

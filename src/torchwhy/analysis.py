@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from torchwhy.attribution import Inputs
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare
+from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike, logits_per_row
@@ -66,15 +68,18 @@ class Analysis(Settings):
                 yield problem
 
 
-def one_tensor(inputs: object) -> Tensor:
-    """Return ``inputs``, where only a tensor will do.
+Task = Literal["classification", "regression"]
 
-    Raises:
-        TypeError: it is none.
+
+def chooses_classes(problem: Problem, out: Tensor, task: Task | None) -> bool:
+    """Say whether outputs ``(N, ...)`` are those of classes, of which one is chosen.
+
+    Where the task is not said: outputs ``(N, classes)`` of at least two, unless the model is a scikit-learn regressor.
     """
-    if not isinstance(inputs, Tensor) or not inputs.dim():
-        raise TypeError(f"inputs: expected one tensor (N, ...), got {type(inputs).__name__}")
-    return inputs
+    if task is not None:
+        return task == "classification"
+    regressor = isinstance(problem.model, BlackBox) and problem.model.is_regressor
+    return out.dim() == 2 and out.shape[1] > 1 and not regressor
 
 
 def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequence[Tensor]], rows: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
+from torchwhy.engine.tables import explained_inputs, explained_names
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
@@ -187,7 +188,7 @@ class Attribution(Settings):
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
-            inputs=inputs if problem.sample is None else problem.sample.sample.tensors,
+            inputs=explained_inputs(inputs, problem),
             target=problem.target.given,
             method=type(self).__name__,
             settings=self.settings(),
@@ -200,7 +201,7 @@ class Attribution(Settings):
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=names if names is not None or problem.sample is None else problem.sample.names,
+            names=explained_names(inputs, problem) if names is None else names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),

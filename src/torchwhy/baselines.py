@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
-from torchwhy.engine.run.rows import exact_tensor
+from torchwhy.engine.run.rows import as_type_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Constant(Baseline):
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the number, shape ``(1, 1, ...)``."""
-        return torch.full_like(x[:1], self.value)[None]
+        return torch.full_like(x[:1], as_type_of(x, self.value, "baselines").item())[None]
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Distribution(Baseline):
     """Rows of data, such as a part of the training set; methods average over them, or draw from them.
 
     Args:
-        data: tensor ``(K, ...)``.
+        data: tensor ``(K, ...)``, or an array.
     """
 
     data: Tensor
@@ -135,17 +136,17 @@ class Distribution(Baseline):
             TypeError: something else than a tensor.
             ValueError: rows of another shape than the inputs', or none.
         """
-        if not isinstance(self.data, Tensor):
+        data = torch.as_tensor(self.data) if isinstance(self.data, np.ndarray) else self.data
+        if not isinstance(data, Tensor):
             raise TypeError(
-                f"baselines: a distribution takes a tensor of rows, got {type(self.data).__name__}; for several inputs give "
+                f"baselines: a distribution takes a tensor of rows, got {type(data).__name__}; for several inputs give "
                 "a tuple of distributions"
             )
-        if self.data.shape[1:] != x.shape[1:] or not len(self.data):
+        if data.shape[1:] != x.shape[1:] or not len(data):
             raise ValueError(
-                f"baselines: a distribution of rows has shape (K, {', '.join(map(str, x.shape[1:]))}), "
-                f"got {tuple(self.data.shape)}"
+                f"baselines: a distribution of rows has shape (K, {', '.join(map(str, x.shape[1:]))}), got {tuple(data.shape)}"
             )
-        return self.data.to(x)[:, None]
+        return as_type_of(x, data, "baselines")[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,9 +223,7 @@ def resolve_baseline(
             f"baselines: expected a number, a tensor, one of {', '.join(NAMED)} or an object such as tw.Blur(); "
             f"got {type(baseline).__name__}"
         )
-    tensor = exact_tensor(baseline).to(x)
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError("baselines: NaN or infinite values")
+    tensor = as_type_of(x, baseline, "baselines")
     shape = (1,) * (x.dim() - tensor.dim()) + tuple(tensor.shape)
     if tensor.dim() > x.dim() or any(a not in (1, b) for a, b in zip(shape, x.shape)):
         raise ValueError(

@@ -108,10 +108,12 @@ def corrected_correlation(f, x, b, a, subsets):
 
 
 def faithfulness_estimate(f, x, b, a, groups):
-    """Groups of consecutive ranks, of d / groups features rounded up or down."""
+    """Groups of consecutive ranks, of d / groups features rounded up or down: means of each, not sums."""
     order = order_of(a)
     cuts = [math.ceil(k * len(order) / groups) for k in range(groups + 1)]
-    return faithfulness_correlation(f, x, b, a, [order[i:j] for i, j in itertools.pairwise(cuts)])
+    sets = [order[i:j] for i, j in itertools.pairwise(cuts)]
+    said = [sum(float(a.flatten()[i]) for i in s) / len(s) for s in sets]
+    return correlation(said, [(value(f, x) - value(f, replaced(x, b, s))) / len(s) for s in sets])
 
 
 def linear_imputation(x, keep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NoReturn, Protocol
@@ -15,15 +16,17 @@ from torchwhy.baselines import AtLayer, resolve_baseline, same_number
 from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
+from torchwhy.engine.missing import check_takes_missing, first_row
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
-from torchwhy.engine.run.black_box import as_model
+from torchwhy.engine.run.black_box import as_model, columns_of_labels
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import RowForm, Stacked, all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
+from torchwhy.engine.tables import as_tensors, holds_tables
 from torchwhy.engine.trials import try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -135,6 +138,9 @@ def prepare_for(
         _refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=additional_forward_args)
         asked = ask_about(asker, inputs, target)
         return prepare_for(*asked[:-1], parent).replace(sample=asked.features)
+    if not isinstance(inputs, Tensor) and holds_tables(inputs):
+        asker = copy(asker)
+        asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
     if baselines is not None and not asker.uses_baselines:
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
@@ -144,6 +150,10 @@ def prepare_for(
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model = as_model(model, gradient=asker.needs_gradient)
+        target = columns_of_labels(model, target) if parent is None else target
+    if asker.needs_gradient and not all(map(all_finite, data.tensors)):
+        row = min(first_row(t) for t in data.tensors if not all_finite(t))
+        raise ValueError(f"inputs: NaN or infinite values in row {row}")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         _refuse_integers(model)
@@ -179,6 +189,8 @@ def prepare_for(
     with freeze_parameters(model) as held:
         if held.noisy or held.device not in (None, first.device):
             _check_held(held, first.device)
+        if not asker.needs_gradient and not all(map(all_finite, (*data.tensors, *problem.baselines))):
+            check_takes_missing(problem)
         if asker.check and parent is None and (len(first) > 1 or has_further) and not held.noisy:
             problem = try_rows(problem, getattr(asker, "owner", asker.model), target)
         if runs or None in layers or (layers and asker.layer_role == "input"):
@@ -230,7 +242,10 @@ def _resolve_baselines(
     if given is None:
         return tuple(torch.zeros_like(x[:1])[None] for x in tensors)
     rows, each = asker.baselines_are_rows, structure.match(given, "baselines")
-    return same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, tensors)])
+    found = same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, tensors)])
+    if asker.needs_gradient and not all(map(all_finite, found)):
+        raise ValueError("baselines: NaN or infinite values")
+    return found
 
 
 def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
@@ -248,9 +263,10 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
             "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
             f"shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    for t in given:
-        if not all_finite(t):
-            raise ValueError("inputs: NaN or infinite values")
+    if not all(t[0].numel() for t in given):
+        raise ValueError(
+            f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in given)}"
+        )
     tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in given)
     args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), model, {}, len(tensors))
     return ModelInputs(tensors, structure.names, args, kwargs, forms, structure)

@@ -11,6 +11,8 @@
 * ``auto_layers`` and ``layouts``: which layer ``layer="auto"`` is, and how a layer's tokens lie on a picture. Found by running
   the model; the outcome follows from the model and the shapes, so that remembering it changes no number. Weak keys: they
   keep no model alive.
+* ``take_arrays``: whether a function that is no module takes NumPy arrays, rather than tensors, found by calling it with both.
+  A function that takes both must give the same for them, so that this changes no number. Weak keys.
 * ``trials``: what trials on the first rows of a call found out about a model: which of its arguments follow the rows, and
   whether rows depend on one another. Weak keys too; only what follows from the model is remembered.
 
@@ -49,4 +51,5 @@ rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 auto_layers: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
 layouts: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
+take_arrays: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()

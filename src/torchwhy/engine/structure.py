@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -60,6 +61,12 @@ class Structure:
             if unknown:
                 raise ValueError(f"{name}: no inputs are called {', '.join(map(repr, sorted(unknown)))}")
             return tuple(value.get(key) for key in self.names)
+        if (
+            isinstance(value, list)
+            and self.kind == "single"
+            and all(isinstance(v, (int, float, str, list)) for v in value)
+        ):
+            return (value if name == "feature_mask" else torch.tensor(value, dtype=torch.double),)
         if isinstance(value, (tuple, list)):
             if len(value) != self.n:
                 raise ValueError(f"{name}: {len(value)} given for {self.n} input tensors or layers")

@@ -195,7 +195,8 @@ def faithfulness_estimate(
     """Correlate the attributions of groups of features with what the score loses without each, (N,).
 
     The features, in the order of their attributions, are cut into ``steps`` groups, as equal as can be; each is replaced
-    alone. With as many steps as features each is a group, as in the paper. NaN where either side does not vary.
+    alone. Of groups of different sizes the mean attribution and the loss per feature are compared. With as many steps as
+    features each is a group, as in the paper. NaN where either side does not vary.
 
     Args:
         model, inputs, attributions, target, options: as for :func:`faithfulness_correlation`.
@@ -213,9 +214,12 @@ def faithfulness_estimate(
 
     with problem.open():
         scores = evaluate_all(problem, masks, (0, groups + 1))
-    sums = by_feature.values.new_zeros(problem.n, groups, dtype=torch.double)
-    sums.scatter_add_(1, group, by_feature.values.double())
-    return as_scores(_correlation(sums, scores[0], scores[1:], problem), problem)
+    means = by_feature.values.new_zeros(problem.n, groups, dtype=torch.double)
+    means.scatter_reduce_(1, group, by_feature.values.double(), "mean", include_self=False)
+    size = torch.zeros_like(means).scatter_add_(1, group, torch.ones_like(means[:, :1]).expand(group.shape))
+    # a group of two features has twice the attribution and twice the loss, whatever the attributions say: per feature
+    without = scores[0] - (scores[0] - scores[1:]) / size.T
+    return as_scores(_correlation(means, scores[0], without, problem), problem)
 
 
 def _shared_features(problem: Problem, attributions: AttributionsLike, options: Options) -> FeatureScores:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.features.numbering import Features
-from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.engine.run.warn import warn
-from torchwhy.perturbation.linear_fit import LinearFit, fit_chosen, fit_lasso, fit_ridge
+from torchwhy.perturbation.coin_flips import CoinFlips
+from torchwhy.perturbation.linear_fit import LinearFit, Samples, fit_chosen, fit_estimator, fit_lasso, fit_ridge
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
 from torchwhy.perturbation.segments import superpixels
 from torchwhy.problem import Problem
@@ -28,9 +28,11 @@ class LIME(SampledFeatureMethod):
     :math:`w(z) = \exp(-D(z, 1)^2 / \sigma^2)`.
 
     z says which features come from the input, the others from the baseline (the mean score over K baselines); each is a
-    coin flip, but for the first sample, the input itself. In units of the score: how much a feature adds, near the
-    input, in the presence of a random half of the others. The coefficients do not sum to f(x) − f(b); for those that do
-    see :class:`KernelSHAP`. The explanation holds in ``details["r_squared"]`` the share of the variance that these coefficients
+    coin flip, but for the first sample, the input itself. Of at most 16 features no sample comes twice, and from
+    :math:`2^d` samples on there are all, and the fit is exact (:class:`~torchwhy.perturbation.coin_flips.CoinFlips`). In
+    units of the score: how much a feature adds, near the input, in the presence of a random half of the others. The
+    coefficients do not sum to f(x) − f(b); for those that do see :class:`KernelSHAP`. The explanation holds in
+    ``details["r_squared"]`` the share of the variance that these coefficients
     explain, adjusted for their number; a warning says where it is below 0.1.
 
     The standard errors are those of the ridge regression; for the lasso, of least squares on the features that it keeps. Where
@@ -40,16 +42,19 @@ class LIME(SampledFeatureMethod):
     element (a column, a token).
 
     Args:
-        n_samples: the number of samples; None is 1000.
+        n_samples: the number of samples; None is 1000. Where there are fewer, all of them are taken once.
         distance: D: ``"cosine"``, :math:`1 - \sqrt{\text{share kept}}`; ``"l2"``, :math:`\sqrt{\text{share dropped}}`; or a
             callable that takes z ``(m, d)`` to the weights w ``(m,)`` themselves.
         kernel_width: :math:`\sigma`; None is 0.25 for ``"cosine"`` and 0.75 for ``"l2"``, the original's values.
         keep_probability: the chance of a feature to be kept.
         regularizer: ``"ridge"`` shrinks coefficients by about 1 / (1 + alpha); ``"lasso"`` sets small ones to zero, all of
-            them at alpha = 1. Both are free of the score's scale.
+            them at alpha = 1. Both are free of the score's scale. Or a linear scikit-learn regressor, such as
+            ``HuberRegressor()``, cloned for each row; its errors are not known.
         alpha: the strength of the regularizer; 0 is least squares.
         n_features: keep only so many features, those that enter the lasso's path first, and fit these by ridge.
         n_segments: about how many superpixels.
+        coalitions: samples of your own in the place of drawn ones, ``(m, d)``, true where a feature is there; those that the
+            kernel is to count more often can be repeated.
 
     Paper: Ribeiro et al. 2016, arXiv:1602.04938, equation 2 and algorithm 1.
     """
@@ -58,10 +63,11 @@ class LIME(SampledFeatureMethod):
     distance: Literal["cosine", "l2"] | Callable[[Tensor], Tensor] = "cosine"
     kernel_width: Positive | None = None
     keep_probability: Fraction = 0.5
-    regularizer: Literal["ridge", "lasso"] = "ridge"
+    regularizer: Literal["ridge", "lasso"] | object = "ridge"
     alpha: NotNegative = 1e-3
     n_features: Count | None = None
     n_segments: Count = 50
+    coalitions: Tensor | None = None
 
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1602.04938"
@@ -76,35 +82,63 @@ class LIME(SampledFeatureMethod):
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
         if self.regularizer == "ridge" and self.n_features is None:
             check_solvable(self, d)
+        if self.coalitions is not None:
+            return self._estimate_from(problem, features, rows, _own_coalitions(self.coalitions, d))
+        flips = CoinFlips(d, self.keep_probability, problem.generator)
         z = torch.zeros(0, d, dtype=torch.bool)
         s = torch.zeros(0, len(rows), dtype=torch.double, device=rows.device)
         for start, stop in self._rounds(1000 if self.n_samples is None else self.n_samples, problem.n_baselines):
-            new = self._draw(start, stop, d, problem.generator)
+            new = flips.take(start, stop)
             z, s = torch.cat([z, new]), torch.cat([s, score_coalitions(problem, features, new, rows)])
-            fit = self._fit(z.to(s), s)
-            if self._enough(fit.values, fit.error.nan_to_num(0.0)):
+            fit = self._fit(z.to(s), s, *flips.weights(z))
+            if self._enough(fit.values, fit.error.nan_to_num(0.0)) or len(new) < stop - start:
                 break
         _warn_if_poor(fit.r_squared)
         return SampledEstimate(fit.values, fit.error, None, fit.r_squared)
 
-    def _draw(self, start: int, stop: int, d: int, generator: torch.Generator) -> Tensor:
-        """Return samples ``start`` to ``stop - 1`` as masks ``(m, d)``: coin flips, but for the first, the input itself."""
-        flips = draw_uniform(stop - max(start, 1), d, generator=generator) < self.keep_probability
-        return flips if start else torch.cat([torch.ones(1, d, dtype=torch.bool), flips])
+    def _estimate_from(self, problem: Problem, features: Features, rows: Tensor, z: Tensor) -> SampledEstimate:
+        """Return what is found from samples of the caller's own ``(m, d)``: each different one is evaluated once."""
+        different, where = z.unique(dim=0, return_inverse=True)
+        s = score_coalitions(problem, features, different, rows)[where.to(rows.device)]
+        ones = torch.ones(len(z), dtype=torch.double)
+        fit = self._fit(z.to(s), s, ones, ones)
+        _warn_if_poor(fit.r_squared)
+        return SampledEstimate(fit.values, fit.error, None, fit.r_squared)
 
-    def _fit(self, z: Tensor, s: Tensor) -> LinearFit:
-        """Return the linear models of scores ``(m, N)`` over samples z ``(m, d)``."""
-        w = sample_weights(z, self.distance, self.kernel_width)
+    def _fit(self, z: Tensor, s: Tensor, counts: Tensor, left_out: Tensor) -> LinearFit:
+        """Return the linear models of scores ``(m, N)`` over samples z ``(m, d)``, of which each counts so much."""
+        w = sample_weights(z, self.distance, self.kernel_width) * counts.to(s)
+        samples = Samples(z, w, left_out.to(s))
+        if not isinstance(self.regularizer, str):
+            return fit_estimator(samples, s, self.regularizer)
         if self.n_features is not None:
-            return fit_chosen(z, s, w, self.alpha, self.n_features)
+            return fit_chosen(samples, s, self.alpha, self.n_features)
         if self.regularizer == "lasso":
-            return fit_lasso(z, s, w, self.alpha)
-        return fit_ridge(z, s, w, self.alpha)
+            return fit_lasso(samples, s, self.alpha)
+        return fit_ridge(samples, s, self.alpha)
 
     def _check_settings(self) -> None:
         super()._check_settings()
         if not callable(self.distance) and self.distance not in ("cosine", "l2"):
             raise ValueError(f"distance={self.distance!r}: expected 'cosine', 'l2' or a callable")
+        if self.regularizer not in ("ridge", "lasso"):
+            if isinstance(self.regularizer, type) or not hasattr(self.regularizer, "get_params"):
+                raise ValueError(
+                    f"regularizer={self.regularizer!r}: expected 'ridge', 'lasso' or a linear scikit-learn regressor"
+                )
+            if self.n_features is not None or self.tolerance is not None:
+                raise ValueError(
+                    "regularizer: n_features and tolerance go with 'ridge' and 'lasso', not with an estimator"
+                )
+        if self.coalitions is not None:
+            if self.n_samples is not None or self.tolerance is not None:
+                raise ValueError("coalitions: they are the samples; leave n_samples and tolerance out")
+            if not isinstance(self.coalitions, Tensor) or self.coalitions.dim() != 2 or len(self.coalitions) < 3:
+                raise ValueError(
+                    "coalitions: expected a tensor (m, d) of at least 3 samples, true where a feature is there"
+                )
+            if not bool(((self.coalitions == 0) | (self.coalitions == 1)).all()):
+                raise ValueError("coalitions: expected true and false, or 1 and 0")
 
 
 def sample_weights(
@@ -124,6 +158,17 @@ def sample_weights(
     if distance == "cosine":
         return (-(((1 - kept.sqrt()) / (width or 0.25)) ** 2)).exp()
     return (-(((1 - kept).sqrt() / (width or 0.75)) ** 2)).exp()
+
+
+def _own_coalitions(given: Tensor, d: int) -> Tensor:
+    """Return the caller's samples, of d features.
+
+    Raises:
+        ValueError: of another number of features.
+    """
+    if given.shape[1] != d:
+        raise ValueError(f"coalitions: of {given.shape[1]} features, there are {d}")
+    return given.bool().cpu()
 
 
 def _warn_if_poor(r_squared: Tensor) -> None:

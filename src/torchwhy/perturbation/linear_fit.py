@@ -1,8 +1,10 @@
-"""Linear models of scores over samples in which features are there or not: ridge, lasso, and how much they explain."""
+"""Linear models of scores over samples in which features are there or not: ridge, lasso, any of scikit-learn's, and how much they
+explain."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,50 +25,89 @@ class LinearFit(NamedTuple):
     r_squared: Tensor
 
 
-def fit_ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> LinearFit:
+@dataclass(frozen=True)
+class Samples:
+    """Samples in which features are there or not.
+
+    Args:
+        z: ``(m, d)``: 1 where a feature is there.
+        w: their weights, ``(m,)``.
+        left_out: the share of the samples like each that was not drawn, ``(m,)``: 0 where all there are were taken.
+    """
+
+    z: Tensor
+    w: Tensor
+    left_out: Tensor
+
+    def features(self, kept: Tensor) -> Samples:
+        """Return the samples of some of the features."""
+        return Samples(self.z[:, kept], self.w, self.left_out)
+
+
+def fit_ridge(samples: Samples, s: Tensor, alpha: float) -> LinearFit:
     """Return ridge regressions on all features.
 
     Args:
-        z: the samples, ``(m, d)``: 1 where a feature is there.
+        samples: the samples.
         s: their scores, ``(m, N)``.
-        w: their weights, ``(m,)``.
         alpha: the penalty, as a share of the features' variance.
     """
-    values, error = ridge(z, s, w, alpha)
-    return LinearFit(values, error, adjusted_r_squared(z, s, w, values, (~error.isnan()).sum(1)))
+    values, error = ridge(samples, s, alpha)
+    return LinearFit(values, error, adjusted_r_squared(samples, s, values, (~error.isnan()).sum(1)))
 
 
-def fit_lasso(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> LinearFit:
+def fit_estimator(samples: Samples, s: Tensor, estimator: Any) -> LinearFit:
+    """Return what a linear scikit-learn regressor finds, a clone of it for each row; its errors are not known (NaN).
+
+    Raises:
+        TypeError: it has no ``coef_`` when fitted, or takes no weights.
+    """
+    from sklearn.base import clone
+
+    z, w, found = samples.z.cpu().numpy(), samples.w.cpu().numpy(), []
+    for score in s.unbind(1):
+        fitted = clone(estimator).fit(z, score.cpu().numpy(), sample_weight=w)
+        if not hasattr(fitted, "coef_"):
+            raise TypeError(f"regularizer: {type(estimator).__name__} has no coef_; expected a linear regressor")
+        found.append(torch.as_tensor(fitted.coef_, dtype=s.dtype, device=s.device).reshape(-1))
+    values = torch.stack(found)
+    return LinearFit(
+        values, torch.full_like(values, torch.nan), adjusted_r_squared(samples, s, values, (values != 0).sum(1))
+    )
+
+
+def fit_lasso(samples: Samples, s: Tensor, alpha: float) -> LinearFit:
     """Return lassos; their errors are those of least squares on the features that they keep. Arguments: :func:`fit_ridge`.
 
     The penalty is ``alpha`` times the smallest that sets all coefficients to zero.
     """
-    values = s.new_zeros(s.shape[1], z.shape[1])
+    values = s.new_zeros(s.shape[1], samples.z.shape[1])
     error = torch.full_like(values, torch.nan)
     for n, score in enumerate(s.unbind(1)):
-        path = lasso(z, score, w, alpha)
+        path = lasso(samples.z, score, samples.w, alpha)
         kept = path.nonzero()[:, 0]
         values[n] = path
-        error[n, kept] = ridge(z[:, kept], score[:, None], w, 0.0)[1][0]
-    return LinearFit(values, error, adjusted_r_squared(z, s, w, values, (~error.isnan()).sum(1)))
+        error[n, kept] = ridge(samples.features(kept), score[:, None], 0.0)[1][0]
+    return LinearFit(values, error, adjusted_r_squared(samples, s, values, (~error.isnan()).sum(1)))
 
 
-def fit_chosen(z: Tensor, s: Tensor, w: Tensor, alpha: float, n_features: int) -> LinearFit:
+def fit_chosen(samples: Samples, s: Tensor, alpha: float, n_features: int) -> LinearFit:
     """Return ridge regressions on the features that enter the lasso's path first. Arguments: :func:`fit_ridge`."""
-    values = s.new_zeros(s.shape[1], z.shape[1])
+    values = s.new_zeros(s.shape[1], samples.z.shape[1])
     error = torch.full_like(values, torch.nan)
     for n, score in enumerate(s.unbind(1)):
-        kept = first_on_lasso_path(z, score, w, n_features)
-        found, uncertainty = ridge(z[:, kept], score[:, None], w, alpha)
+        kept = first_on_lasso_path(samples.z, score, samples.w, n_features)
+        found, uncertainty = ridge(samples.features(kept), score[:, None], alpha)
         values[n, kept], error[n, kept] = found[0], uncertainty[0]
-    return LinearFit(values, error, adjusted_r_squared(z, s, w, values, (~error.isnan()).sum(1)))
+    return LinearFit(values, error, adjusted_r_squared(samples, s, values, (~error.isnan()).sum(1)))
 
 
-def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def ridge(samples: Samples, s: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Return coefficients and standard errors ``(N, d)`` of a weighted ridge regression with an intercept.
 
     The errors are sandwich estimates on leave-one-out residuals. Arguments: :func:`fit_ridge`.
     """
+    z, w = samples.z, samples.w
     x = torch.cat([torch.ones_like(w)[:, None], z], 1)
     shift = w @ z / w.sum()
     spread = (w @ (z - shift).square()).mean() if z.shape[1] else w.sum()
@@ -77,7 +118,8 @@ def ridge(z: Tensor, s: Tensor, w: Tensor, alpha: float) -> tuple[Tensor, Tensor
     beta = solve @ s
     rest = s - x @ beta
     leverage = (solve * x.T).sum(0)
-    error = (solve.square() @ (rest / (1 - leverage).clamp(min=1e-3)[:, None]).square()).sqrt()
+    left_out = samples.left_out[:, None] * (rest / (1 - leverage).clamp(min=1e-3)[:, None]).square()
+    error = (solve.square() @ left_out).sqrt()
     return beta[1:].T, error[1:].T
 
 
@@ -116,15 +158,17 @@ def _is_constant(centred: Tensor, s: Tensor) -> bool:
     return float(centred @ centred) <= NOTHING * float(s.square().max())
 
 
-def adjusted_r_squared(z: Tensor, s: Tensor, w: Tensor, values: Tensor, count: Tensor) -> Tensor:
+def adjusted_r_squared(samples: Samples, s: Tensor, values: Tensor, count: Tensor) -> Tensor:
     """Return the share of the scores' variance that coefficients ``(N, d)`` explain, adjusted for their number, ``(N,)``.
 
     ``count`` ``(N,)`` is how many of a row's coefficients were fitted. Other arguments: :func:`fit_ridge`.
     """
-    share, rest = w / w.sum(), s - z @ values.T
+    share, rest = samples.w / samples.w.sum(), s - samples.z @ values.T
     around, left = (share @ (t - share @ t).square() for t in (s, rest))
     varies = around > NOTHING * (share @ s.square())
     unexplained = torch.where(varies, left / around.clamp(min=1e-300), 1.0)
     effective = float(1 / share.square().sum())
     spare = effective - 1 - count.to(s)
+    if not samples.left_out.any():  # all there are: what the fit explains of them is what it explains
+        return (1 - unexplained).clamp(min=0)
     return torch.where(spare > 0, 1 - unexplained * (effective - 1) / spare, 0.0).clamp(min=0)

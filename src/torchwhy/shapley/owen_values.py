@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.shapley.shapley_sampling import ShapleySampling
+
+Groups = Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Tensor
 
 
 class OwenValues(ShapleySampling):
@@ -20,30 +23,58 @@ class OwenValues(ShapleySampling):
     The rest is as in :class:`ShapleySampling`.
 
     Args:
-        groups: the number of the group of each feature, 0, 1, ...
+        groups: the group of each feature: its number, 0, 1, ..., or its name; or a list of groups, each a list of its
+            features.
 
     Raises:
-        ValueError: no integers, gaps in them, or not one for each feature.
+        ValueError: none of these, gaps in the numbers, or not one for each feature.
 
     Paper: Owen 1977, "Values of games with a priori unions".
     """
 
-    groups: Sequence[int] | Tensor
+    groups: Groups
 
     paper: ClassVar[str] = "doi:10.1007/978-3-642-45494-3_7"
 
     def random_ranks(self, count: int, d: int, generator: torch.Generator) -> Tensor:
         """Return the position of each feature in random orders of the groups, and of the features of each: ``(count, d)``."""
-        group = torch.as_tensor(self.groups).cpu()
+        group = group_numbers(self.groups)
         if len(group) != d:
-            raise ValueError(f"groups: expected one integer for each of {d} features, got {len(group)}")
+            raise ValueError(f"groups: expected the group of each of {d} features, got {len(group)}")
         turn = draw_uniform(count, int(group.max()) + 1, generator=generator).argsort(1)
         return (turn[:, group] + draw_uniform(count, d, generator=generator)).argsort(1).argsort(1)
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        group = torch.as_tensor(self.groups).cpu()
-        if group.dim() != 1 or not len(group) or group.is_floating_point() or group.dtype == torch.bool:
-            raise ValueError(f"groups={self.groups!r}: expected one integer for each feature")
-        if not torch.equal(group.unique(), torch.arange(int(group.max()) + 1)):
-            raise ValueError(f"groups: number them 0, 1, 2, ... without gaps; got {group.unique().tolist()}")
+        group_numbers(self.groups)
+
+
+def group_numbers(groups: Groups) -> Tensor:
+    """Return the number of the group of each feature, ``(d,)``, from numbers, names, or lists of the features of each.
+
+    Raises:
+        ValueError: something else, gaps in the numbers, features that are in no group or in two.
+
+    >>> group_numbers(["age", "job", "job"]), group_numbers([[0], [2, 1]])
+    (tensor([0, 1, 1]), tensor([0, 1, 1]))
+    """
+    each = groups.tolist() if hasattr(groups, "tolist") else groups
+    wrong = f"groups={groups!r}: expected for each feature the number or the name of its group, or a list of lists of features"
+    if not isinstance(each, (list, tuple)) or not len(each):
+        raise ValueError(wrong)
+    if all(isinstance(g, str) for g in each):
+        order = list(dict.fromkeys(each))
+        return torch.tensor([order.index(g) for g in each])
+    if all(isinstance(g, (list, tuple)) for g in each):
+        members = [(i, k) for k, g in enumerate(each) for i in g]
+        if not all(isinstance(i, Integral) for i, _ in members) or sorted(i for i, _ in members) != list(
+            range(len(members))
+        ):
+            raise ValueError(f"groups={groups!r}: expected every feature, 0 to d - 1, in one list")
+        return torch.tensor([k for _, k in sorted(members)])
+    if not all(isinstance(g, Integral) and not isinstance(g, bool) for g in each):
+        raise ValueError(wrong)
+    group = torch.tensor([int(g) for g in each])
+    if not torch.equal(group.unique(), torch.arange(int(group.max()) + 1)):
+        raise ValueError(f"groups: number them 0, 1, 2, ... without gaps; got {group.unique().tolist()}")
+    return group

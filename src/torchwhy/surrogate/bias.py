@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from torchwhy.analysis import Analysis, one_tensor
-from torchwhy.attribution import Attribution
-from torchwhy.baselines import BaselineLike
+from torchwhy.analysis import Analysis, outputs
+from torchwhy.attribution import Attribution, Baselines, Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.structure import flatten
+from torchwhy.engine.tables import column_names
+from torchwhy.problem import Problem
 from torchwhy.settings import Count
+from torchwhy.surrogate.fairness import FairnessRates, fairness_rates
+from torchwhy.surrogate.importance import label_columns
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
+from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
 
@@ -38,6 +43,8 @@ class Bias(Viewable):
         gap: the largest difference between two of ``set_to``, and its interval, from the rows' own differences.
         permutation: the mean absolute change of the score when the column is shuffled among the rows.
         attribution: the mean attribution of the column in each group; None where no method was given.
+        rates: how often the decision is favourable in each group, and how far these rates are apart
+            (:class:`~torchwhy.surrogate.fairness.FairnessRates`); None where there is no decision.
     """
 
     groups: Tensor
@@ -47,6 +54,7 @@ class Bias(Viewable):
     gap: IntervalEstimate
     permutation: IntervalEstimate
     attribution: list[IntervalEstimate] | None
+    rates: FairnessRates | None = None
 
     def __str__(self) -> str:
         lines = [f"{'group':>16} {'rows':>6} {'score':>24} {'all rows set to it':>24} {'attribution':>24}"]
@@ -60,6 +68,8 @@ class Bias(Viewable):
             lines.append(f"{name:>16} {self.sizes[g]:>6} " + " ".join(f"{s:>24}" for s in shown))
         lines.append(f"largest difference due to the column: {_show_interval(self.gap)}")
         lines.append(f"mean change when it is shuffled: {_show_interval(self.permutation)}")
+        if self.rates is not None:
+            lines.append(str(self.rates))
         return "\n".join(lines)
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
@@ -72,7 +82,7 @@ class Bias(Viewable):
         return pictures.panels_of_intervals(panels, self._names(), **{"notes": notes, **options})
 
     def _names(self) -> list[str]:
-        return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()) for row in self.groups]
+        return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()).replace("-", "−") for row in self.groups]
 
     def _table(self) -> Table:
         parts = {"score": self.score, "set to": self.set_to}
@@ -101,6 +111,8 @@ class BiasReport(Analysis):
         n_repeats: permutations.
         confidence: of the intervals.
         max_groups: more different values than this are refused.
+        threshold: the decision is favourable where the score is above it, in units of the score; None: where the target, a
+            class, is the largest output.
         generator: of the permutations.
     """
 
@@ -108,23 +120,33 @@ class BiasReport(Analysis):
     n_repeats: Count = 10
     confidence: float = 0.95
     max_groups: int = 20
+    threshold: float | None = None
     generator: Seed = 0
 
     @torch_defaults()
     def measure(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: TargetLike = None,
         *,
-        column: int | Sequence[int],
-        baselines: BaselineLike = None,
+        column: int | str | Sequence[int | str],
+        labels: object = None,
+        baselines: Baselines = None,
         additional_forward_args: object = None,
     ) -> Bias:
         """Report on one protected column of ``inputs`` ``(N, d)``, or for several that belong together (one-hot).
 
+        Args:
+            inputs: a table, also an array, a data frame, or several tensors whose columns are numbered through.
+            target: the favourable class, or any target; see ``threshold``.
+            column: by number, or of a data frame by name.
+            labels: the true classes ``(N,)``, or of a single score whether the row deserves the favourable decision: for
+                the rates of errors.
+            baselines, additional_forward_args: as for a method.
+
         Raises:
-            TypeError: inputs that are no tensor, a method that is none.
-            ValueError: not a table, no such column, one group only or more than ``max_groups``.
+            TypeError: inputs that are no tensors, a method that is none.
+            ValueError: not a table, no such column, one group only or more than ``max_groups``, labels that do not fit.
         """
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence!r}: expected a share between 0 and 1")
@@ -132,65 +154,116 @@ class BiasReport(Analysis):
             raise TypeError(
                 f"method={self.method!r}: expected an attribution method, IntegratedGradients(model), or None"
             )
-        columns = [column] if isinstance(column, int) else list(column)
-        groups, member = self._groups(one_tensor(inputs), columns)
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
-            x = problem.x[0]
-            plain = problem.run.all_scores([x])
-            given = torch.stack([problem.run.all_scores([_set_columns(x, columns, v)]) for v in groups], 1)  # (N, G)
+            table, rows = TableColumns(problem.x, column_names(inputs)), problem.rows
+            columns = self._columns(table, column)
+            values = torch.stack([table.column(c).double() for c in columns], 1)
+            groups, member = self._groups(values, columns)
+            plain = problem.run.all_scores(problem.x)
+            set_to = [table.with_columns(rows, columns, v.expand(len(rows), -1)) for v in groups]
+            given = torch.stack([problem.run.all_scores(z) for z in set_to], 1)  # (N, G)
             generator = make_generator(self.generator)
             changes = [
-                (problem.run.all_scores([_set_columns(x, columns, x[order.to(x.device)][:, columns])]) - plain).abs()
-                for order in (torch.randperm(len(x), generator=generator) for _ in range(self.n_repeats))
+                (problem.run.all_scores(table.with_columns(rows, columns, values[order.to(rows.device)])) - plain).abs()
+                for order in (torch.randperm(len(rows), generator=generator) for _ in range(self.n_repeats))
             ]
+            rates = self._rates(problem, plain, labels, member, len(groups))
         means = given.mean(0)
         attribution = None
         if self.method is not None:
-            values = self.method.attribute(
+            found = self.method.attribute(
                 inputs,
                 target,
                 baselines=baselines if self.method.uses_baselines else None,
                 additional_forward_args=additional_forward_args,
             )
-            attribution = [self._interval(values[member == g][:, columns].sum(1)) for g in range(len(groups))]
+            each = TableColumns(flatten(found)[0])
+            of_column = torch.stack([each.column(c).double() for c in columns], 1).sum(1)
+            attribution = [self._interval(of_column[member == g]) for g in range(len(groups))]
         return Bias(
-            groups=groups,
+            groups=groups.to(table.column(columns[0])),
             sizes=[int((member == g).sum()) for g in range(len(groups))],
             score=[self._interval(plain[member == g]) for g in range(len(groups))],
             set_to=[self._interval(given[:, g]) for g in range(len(groups))],
             gap=self._interval(given[:, means.argmax()] - given[:, means.argmin()]),
             permutation=self._interval(torch.stack(changes).mean(0)),
             attribution=attribution,
+            rates=rates,
         )
+
+    def _rates(
+        self, problem: Problem, plain: Tensor, labels: object, member: Tensor, groups: int
+    ) -> FairnessRates | None:
+        """Return the rates of favourable decisions; None where the target says no class and no threshold is given.
+
+        Raises:
+            ValueError: labels without a decision, or not one for each row.
+        """
+        index = getattr(problem.target, "index", None)
+        if self.threshold is not None:
+            favourable, wanted = plain > self.threshold, None
+        elif isinstance(index, tuple) and len(index) == 1:
+            out = outputs(problem, problem.x, problem.rows)
+            if out.dim() != 2 or out.shape[1] < 2:
+                return self._without_decisions(labels)
+            favourable, wanted = out.argmax(1) == index[0], index[0]
+        else:
+            return self._without_decisions(labels)
+        if labels is None:
+            return fairness_rates(favourable, None, member, groups, self.confidence)
+        true = label_columns(problem, labels, as_columns=wanted is not None)
+        if true.dim() != 1:
+            raise ValueError(f"labels: shape {tuple(true.shape)}; expected one for each row")
+        if wanted is None and not bool(((true == 0) | (true == 1)).all()):
+            raise ValueError(
+                "labels: with a threshold give 1 for rows that deserve the favourable decision, and 0 for others"
+            )
+        return fairness_rates(
+            favourable, true.bool() if wanted is None else true == wanted, member, groups, self.confidence
+        )
+
+    @staticmethod
+    def _without_decisions(labels: object) -> None:
+        """Refuse labels where there are no decisions that they could be compared with."""
+        if labels is not None:
+            raise ValueError(
+                "labels: there is no decision to compare them with; give a class as the target, or threshold="
+            )
 
     def _interval(self, values: Tensor) -> IntervalEstimate:
         """Return the mean of independent rows with its interval."""
         return mean_interval(values.double(), self.confidence)
 
-    def _groups(self, inputs: Tensor, columns: list[int]) -> tuple[Tensor, Tensor]:
+    def _columns(self, table: TableColumns, column: Any) -> list[int]:
+        """Return the numbers of the columns.
+
+        Raises:
+            ValueError: not a table, or no such column.
+        """
+        several = isinstance(column, Iterable) and not isinstance(column, str) and getattr(column, "ndim", 1) > 0
+        columns = [table.number(c) for c in column] if several else [table.number(column)]
+        found = [c for c in columns if c is not None]
+        if any(t.dim() != 2 for t in table.tensors) or not found or found != columns:
+            shapes = ", ".join(str(tuple(t.shape)) for t in table.tensors)
+            named = f" or by name: {', '.join(map(repr, table.names))}" if table.names is not None else ""
+            raise ValueError(
+                f"column={column!r}: expected columns of a table, 0 to {table.d - 1}, by number{named}; inputs {shapes}"
+            )
+        return found
+
+    def _groups(self, values: Tensor, columns: list[int]) -> tuple[Tensor, Tensor]:
         """Return the different values ``(G, columns)`` and the group of each row ``(N,)``.
 
         Raises:
-            ValueError: not a table, no such column, one group only or more than ``max_groups``.
+            ValueError: one group only or more than ``max_groups``.
         """
-        if inputs.dim() != 2 or not columns or not all(hasattr(c, "__index__") for c in columns):
-            raise ValueError(f"column={columns}: expected columns of a table, by number, inputs {tuple(inputs.shape)}")
-        if not all(0 <= c < inputs.shape[1] for c in columns):
-            raise ValueError(f"column={columns}: expected columns of a table, 0 to {inputs.shape[1] - 1}")
-        groups, member = inputs[:, columns].unique(dim=0, return_inverse=True)
+        groups, member = values.unique(dim=0, return_inverse=True)
         if not 2 <= len(groups) <= self.max_groups:
             raise ValueError(
                 f"column={columns}: {len(groups)} different values; 2 to {self.max_groups} are groups: cut a continuous "
                 "column into few values, or raise max_groups"
             )
         return groups, member
-
-
-def _set_columns(x: Tensor, columns: list[int], values: Tensor) -> Tensor:
-    """Return ``x`` ``(N, d)`` with other values in the columns."""
-    z = x.clone()
-    z[:, columns] = values
-    return z
 
 
 def _show_interval(estimate: IntervalEstimate) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from torchwhy.analysis import Analysis, one_tensor
+from torchwhy.analysis import Analysis
+from torchwhy.attribution import Inputs
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
-from torchwhy.engine.run.rows import exact_tensor
+from torchwhy.engine.tables import column_names
 from torchwhy.problem import Problem
+from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
 
@@ -23,13 +26,16 @@ if TYPE_CHECKING:
 
     from torchwhy.visualize.scaling import PictureOption
 
+Values = Tensor | Sequence[float]
+Column = int | str
+
 
 @dataclass(frozen=True, repr=False)
 class Dependence(Viewable):
     """The dependence of a score on features.
 
     Args:
-        grid: the values of each feature, ``(G,)`` for each.
+        grid: the values of each feature, ``(G,)`` for each; of one-hot columns 0, 1, ..., the numbers of the categories.
         values: the mean score, ``(G,)`` or ``(G, G')``.
         ice: the score of each row, ``(N, G)`` or ``(N, G, G')``.
     """
@@ -73,76 +79,127 @@ class PartialDependence(Analysis):
     @torch_defaults()
     def measure(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: TargetLike = None,
         *,
-        feature: int | Sequence[int],
-        grid: Tensor | Sequence[float] | Sequence[Tensor | Sequence[float]] | None = None,
+        feature: Column | Sequence[Column | Sequence[Column]],
+        grid: Values | Sequence[Values] | None = None,
         additional_forward_args: object = None,
     ) -> Dependence:
         """Measure the dependence of ``target`` on a feature or a pair of them.
 
         Args:
-            inputs: ``(N, ...)``.
+            inputs: ``(N, ...)``, also an array, a data frame, or several tensors, whose columns are numbered through.
             target: as of every method.
-            feature: the index of an element of a flattened row, or two of them.
+            feature: a column, or two of them: the index of an element of a flattened row, or the name of a column of a data
+                frame. One-hot columns are one feature: ``[[5, 6, 7]]``, of a pair ``(2, [5, 6, 7])``; the columns are set
+                together.
             grid: the values to take instead, ``(G,)``, of a pair one for each.
             additional_forward_args: further arguments of the model.
 
         Raises:
-            TypeError: inputs that are no tensor.
-            ValueError: no such feature, no such grid.
+            TypeError: inputs that are no tensors.
+            ValueError: no such feature, the same twice, no such grid, values that the inputs' type does not hold.
         """
-        columns = tuple(feature) if isinstance(feature, Iterable) else (feature,)
-        width = one_tensor(inputs)[0].numel()
-        if len(columns) not in (1, 2) or not all(hasattr(c, "__index__") and 0 <= c < width for c in columns):
-            raise ValueError(f"feature={feature!r}: expected one or two of 0 to {width - 1}")
-        flat = inputs.flatten(1)
-        axes = [self._grid(flat[:, c]) for c in columns] if grid is None else self._given(grid, flat, len(columns))
-        points = torch.cartesian_prod(*axes).view(-1, len(axes))
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
-            scores = _scores_at(problem, columns, points)
-        ice = scores.view(len(points), len(inputs)).T.reshape(len(inputs), *map(len, axes))
+            table = TableColumns(problem.x, column_names(inputs))
+            groups = _columns(table, feature)
+            if grid is None:
+                axes = [self._grid(table, g) for g in groups]
+            else:
+                axes = _given(grid, table, groups)
+            points = torch.cartesian_prod(*(torch.arange(len(a)) for a in axes)).view(-1, len(axes))
+            scores = _scores_at(problem, table, groups, axes, points)
+        n = problem.n
+        ice = scores.view(len(points), n).T.reshape(n, *map(len, axes))
         return Dependence(tuple(axes), ice.mean(0), ice)
 
-    @staticmethod
-    def _given(
-        grid: Tensor | Sequence[float] | Sequence[Tensor | Sequence[float]], like: Tensor, n: int
-    ) -> list[Tensor]:
-        """Return the caller's values, ``(G,)`` for each of n features.
-
-        Raises:
-            ValueError: no values, or not one list of them for each feature.
-        """
-        numbers = isinstance(grid, Tensor) or all(isinstance(g, (int, float)) for g in grid)
-        parts = (grid,) if n == 1 and numbers else tuple(grid)
-        axes = [exact_tensor(g).to(like) for g in parts] if len(parts) == n else []
-        if not axes or not all(g.dim() == 1 and len(g) for g in axes):
-            raise ValueError(f"grid: expected values (G,), at least one, for each of {n} features")
-        return axes
-
-    def _grid(self, values: Tensor) -> Tensor:
+    def _grid(self, table: TableColumns, columns: list[int]) -> Tensor:
         """Return the values of a feature, ``(G,)``: all of its own where they are few, else a grid between percentiles."""
         check_count("grid_resolution", self.grid_resolution, least=2)
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 1:
             raise ValueError(f"percentiles={self.percentiles!r}: expected (low, high), shares from 0 to 1")
+        if len(columns) > 1:
+            return torch.arange(len(columns), device=table.tensors[0].device)
+        values = table.column(columns[0])
         different = values.unique()
+        different = different[~different.isnan()] if different.is_floating_point() else different
         if len(different) < self.grid_resolution:
             return different
         from scipy.stats.mstats import mquantiles
 
-        low, high = mquantiles(values.cpu().numpy(), prob=self.percentiles)
-        return torch.linspace(float(low), float(high), self.grid_resolution, dtype=torch.double).to(values)
+        numbers = values.double().cpu()
+        low, high = mquantiles(numbers[~numbers.isnan()].numpy(), prob=self.percentiles)
+        return table.held_by(
+            columns[0], torch.linspace(float(low), float(high), self.grid_resolution, dtype=torch.double), "grid"
+        )
 
 
-def _scores_at(problem: Problem, columns: Sequence[int], points: Tensor) -> Tensor:
-    """Return the scores of all rows at each point ``(P, columns)``, flat, the rows of a point together."""
-    x = problem.x[0]
+def _columns(table: TableColumns, feature: Any) -> list[list[int]]:
+    """Return the columns of each of one or two features.
+
+    Raises:
+        ValueError: no such columns, or the same twice.
+    """
+    several = isinstance(feature, Iterable) and not isinstance(feature, str) and getattr(feature, "ndim", 1) > 0
+    parts = list(feature) if several else [feature]
+    if len(parts) > 2 and not any(isinstance(p, (list, tuple)) for p in parts):
+        parts = [parts]  # one-hot, if anything
+    groups = [[table.number(c) for c in (p if isinstance(p, (list, tuple)) else [p])] for p in parts]
+    found = [[c for c in g if c is not None] for g in groups]
+    named = f" or {', '.join(map(repr, table.names))}" if table.names is not None else ""
+    if not 1 <= len(found) <= 2 or found != groups or not all(found):
+        raise ValueError(f"feature={feature!r}: expected one or two of 0 to {table.d - 1}{named}")
+    for g in found:
+        if len(g) > 1 and not table.is_one_hot(g):
+            raise ValueError(
+                f"feature={feature!r}: expected one or two of 0 to {table.d - 1}{named}, or columns of which one is 1 and the "
+                "others are 0 in every row"
+            )
+    every = [c for g in found for c in g]
+    if len(set(every)) < len(every):
+        raise ValueError(
+            f"feature={feature!r}: the same column twice; the dependence on a column with itself has no second axis"
+        )
+    return found
+
+
+def _given(grid: Any, table: TableColumns, groups: list[list[int]]) -> list[Tensor]:
+    """Return the caller's values, ``(G,)`` for each feature.
+
+    Raises:
+        ValueError: no values, not one list of them for each feature, or values that the column cannot hold.
+    """
+    n = len(groups)
+    numbers = isinstance(grid, Tensor) or getattr(grid, "ndim", 0) == 1 or all(isinstance(g, Real) for g in grid)
+    parts = (grid,) if n == 1 and numbers else tuple(grid)
+    axes = [torch.as_tensor(g, dtype=torch.double) for g in parts] if len(parts) == n else []
+    if not axes or not all(g.dim() == 1 and len(g) for g in axes):
+        raise ValueError(f"grid: expected values (G,), at least one, for each of {n} features")
+    found = []
+    for g, columns in zip(axes, groups):
+        if len(columns) > 1 and not all(v in range(len(columns)) for v in g.tolist()):
+            raise ValueError(
+                f"grid: {g.tolist()}; of {len(columns)} one-hot columns give numbers from 0 to {len(columns) - 1}"
+            )
+        found.append(g.long() if len(columns) > 1 else table.held_by(columns[0], g, "grid"))
+    return found
+
+
+def _scores_at(
+    problem: Problem, table: TableColumns, groups: list[list[int]], axes: list[Tensor], points: Tensor
+) -> Tensor:
+    """Return the scores of all rows at each point ``(P, features)``, flat, the rows of a point together."""
+    columns = [c for g in groups for c in g]
 
     def work(start: int, stop: int) -> Tensor:
         rows, k = problem.run.rows_and_samples(start, stop)
-        z = x[rows].flatten(1)  # indexing copies
-        z[:, list(columns)] = points[k.to(points.device)]
-        return problem.run.scores([z.view(len(rows), *x.shape[1:])], rows)
+        at = points[k.to(points.device)]
+        values = []
+        for i, (g, axis) in enumerate(zip(groups, axes)):
+            chosen = axis[at[:, i].to(axis.device)]
+            one_hot = torch.arange(len(g), device=axis.device) == chosen[:, None]
+            values.append(one_hot.double() if len(g) > 1 else chosen[:, None].double())
+        return problem.run.scores(table.with_columns(rows, columns, torch.cat(values, 1).to(rows.device)), rows)
 
     return problem.run.concatenated(len(points) * problem.n, work)

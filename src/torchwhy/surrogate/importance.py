@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.analysis import Analysis, one_tensor, outputs
+from torchwhy.analysis import Analysis, outputs
+from torchwhy.attribution import FeatureMasks, Inputs
 from torchwhy.engine.features.numbering import number_features
+from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Output
+from torchwhy.engine.tables import column_names
+from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import find_logits
@@ -38,12 +43,14 @@ class Importance(Viewable):
         mean, std: ``(features,)``, over the repeats or rows; std with n in the denominator.
         each: ``(features, repeats)`` of permutations; of gradients None.
         score: the metric, or the mean loss, with nothing changed.
+        names: of the features, where the inputs were a data frame.
     """
 
     mean: Tensor
     std: Tensor
     each: Tensor | None
     score: float
+    names: list[str] | None = None
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
         shown = {"errors": self.std, "xlabel": "importance ± standard deviation", **options}
@@ -81,47 +88,51 @@ class PermutationImportance(Analysis):
     @torch_defaults()
     def measure(
         self,
-        inputs: Tensor,
-        labels: Tensor,
+        inputs: Inputs,
+        labels: object,
         *,
-        feature_mask: Tensor | None = None,
+        feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
     ) -> Importance:
         """Measure the importance of every feature.
 
         Args:
-            inputs: ``(N, ...)``.
-            labels: ``(N, ...)``, as the metric takes them.
-            feature_mask: integers 0 … features − 1, without gaps, that broadcast to a row; None makes each element a feature.
+            inputs: ``(N, ...)``, also an array, a data frame, or several tensors.
+            labels: ``(N, ...)``, as the metric takes them; of a scikit-learn classifier those that it was fitted on.
+            feature_mask: integers 0 … features − 1 that broadcast to a row; None makes each element a feature. Of several
+                tensors one for each: a number that occurs in two of them is one feature.
             additional_forward_args: further arguments of the model.
 
         Raises:
             TypeError: inputs that are no tensor.
-            ValueError: not one label per row, a single row, a mask that does not fit, a metric that gives no number.
+            ValueError: not one label per row, a label that the model has no class for, a single row, a mask that does not
+                fit, a metric that gives no number.
         """
-        labels = _labels(one_tensor(inputs), labels)
-        if len(inputs) < 2:
-            raise ValueError(f"inputs: {len(inputs)} rows; at least 2 are needed")
-        features = _features(inputs, feature_mask)
-        n_features, metric = int(features.max()) + 1, self._metric(labels)
-        orders = self.permutations(len(inputs)).to(inputs.device)
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
-            x, rows = problem.x[0], problem.rows
-            score = metric(outputs(problem, [x], rows), labels)
+            x, rows, n = problem.x, problem.rows, problem.n
+            labels = label_columns(problem, labels, as_columns=self.metric is None)
+            if n < 2:
+                raise ValueError(f"inputs: {n} rows; at least 2 are needed")
+            features = _features(problem, feature_mask)
+            n_features, metric = max(int(f.max()) for f in features) + 1, self._metric(labels)
+            orders = self.permutations(n).to(rows.device)
+            score = metric(outputs(problem, x, rows), labels)
             found: list[float] = []
-            together = max(1, 4096 // len(x))  # jobs: few rows would use the machine badly
-            jobs = torch.cartesian_prod(torch.arange(n_features), torch.arange(self.n_repeats)).to(x.device)
+            together = max(1, 4096 // n)  # jobs: few rows would use the machine badly
+            jobs = torch.cartesian_prod(torch.arange(n_features), torch.arange(self.n_repeats)).to(rows.device)
             for part in jobs.split(together):
 
                 def point(a: int, b: int, part: Tensor = part) -> list[Tensor]:
                     row = rows.repeat(len(part))[a:b]
-                    k, r = part.repeat_interleave(len(x), 0)[a:b].T
-                    return [x[row].where(features != expand_like(k, features[None]), x[orders[r, row]])]
+                    k, r = part.repeat_interleave(n, 0)[a:b].T
+                    own, other = row, orders[r, row]
+                    return [t[own].where(f != expand_like(k, f[None]), t[other]) for t, f in zip(x, features)]
 
                 out = outputs(problem, point, rows.repeat(len(part)))
-                found += [score - metric(o, labels) for o in out.split(len(x))]
+                found += [score - metric(o, labels) for o in out.split(n)]
         each = torch.tensor(found, dtype=torch.double).view(n_features, self.n_repeats)
-        return Importance(each.mean(1), each.std(1, correction=0), each, score)
+        names = column_names(inputs) if feature_mask is None else None
+        return Importance(each.mean(1), each.std(1, correction=0), each, score, names)
 
     def _metric(self, labels: Tensor) -> Callable[[Tensor, Tensor], float]:
         """Return the metric as a function that gives a float.
@@ -180,40 +191,57 @@ class GradientImportance(Analysis):
     loss: ScoreFunctionOfData | None = None
 
     @torch_defaults()
-    def measure(self, inputs: Tensor, labels: Tensor, *, additional_forward_args: object = None) -> Importance:
+    def measure(self, inputs: Inputs, labels: object, *, additional_forward_args: object = None) -> Importance:
         """Measure the importance of every element of a row, ``mean`` and ``std`` over the rows in a row's shape.
 
         Args:
-            inputs: ``(N, ...)``.
+            inputs: ``(N, ...)``; of several tensors the elements are numbered through.
             labels: ``(N, ...)``, as the loss takes them.
             additional_forward_args: further arguments of the model.
         """
-        labels = _labels(one_tensor(inputs), labels)
         with self.problem(inputs, gradient=True, additional_forward_args=additional_forward_args) as problem:
+            labels = label_columns(problem, labels, as_columns=self.loss is None)
             problem = problem.replace(target=_Loss(self.loss or _default_loss(labels), labels))
-            sizes = problem.run.all_gradients(problem.x)[0].abs()
+            each = [g.abs() for g in problem.run.all_gradients(problem.x)]
+            sizes = each[0] if len(each) == 1 else torch.cat([g.flatten(1) for g in each], 1)
             loss = float(problem.run.all_scores(problem.x).mean())
-        return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss)
+        return Importance(sizes.mean(0), sizes.std(0, correction=0), None, loss, column_names(inputs))
 
 
-def _labels(inputs: Tensor, labels: object) -> Tensor:
-    """Return the labels as a tensor, one for each row.
+def label_columns(problem: Problem, labels: Any, *, as_columns: bool) -> Tensor:
+    """Return the labels as a tensor, one for each row; of a classifier with labels of its own the columns of its outputs.
 
     Raises:
-        ValueError: None, or not one for each row.
+        ValueError: None, not one for each row, words, or a label that the classifier does not have.
     """
     if labels is None:
-        raise ValueError(f"labels: None; expected one for each of {len(inputs)} rows")
-    labels = torch.as_tensor(labels, device=inputs.device)
-    if labels.dim() == 0 or len(labels) != len(inputs):
-        raise ValueError(f"labels: shape {tuple(labels.shape)} for {len(inputs)} rows; expected one per row")
+        raise ValueError(f"labels: None; expected one for each of {problem.n} rows")
+    classes = problem.model.classes if isinstance(problem.model, BlackBox) and as_columns else None
+    if classes is not None and getattr(labels, "ndim", 1) == 1:
+        number = {c: k for k, c in enumerate(classes)}
+        values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+        unknown = next(((i, v) for i, v in enumerate(values) if v not in number), None)
+        if unknown is not None:
+            raise ValueError(f"labels: {unknown[1]!r} in row {unknown[0]}; the model's classes are {classes}")
+        labels = torch.tensor([number[v] for v in values])
+    labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    if not isinstance(labels, Tensor) and labels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"labels: {str(labels.flat[0])!r} and others that are no numbers; give the numbers of the model's outputs"
+            if labels.size
+            else "labels: none"
+        )
+    labels = torch.as_tensor(labels, device=problem.rows.device)
+    if labels.dim() == 0 or len(labels) != problem.n:
+        raise ValueError(f"labels: shape {tuple(labels.shape)} for {problem.n} rows; expected one per row")
     return labels
 
 
-def _features(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the feature of each element of a row."""
-    (ids,) = number_features((inputs[:1],), None if mask is None else [mask]).ids
-    return ids[0].expand(inputs.shape[1:])
+def _features(problem: Problem, mask: FeatureMasks) -> list[Tensor]:
+    """Return the feature of each element of a row, for each tensor."""
+    masks = None if mask is None else problem.inputs.structure.match(mask, "feature_mask")
+    ids = number_features([t[:1] for t in problem.x], masks).ids
+    return [i[0].expand(t.shape[1:]) for i, t in zip(ids, problem.x)]
 
 
 def _default_metric(labels: Tensor) -> ScoreFunctionOfData:
@@ -231,7 +259,7 @@ def _r_squared(out: Tensor, labels: Tensor) -> float:
 
 
 def _accuracy(out: Tensor, labels: Tensor) -> float:
-    return agreement(labels, _classes(out).argmax(1))
+    return agreement(labels, _classes(out, labels).argmax(1))
 
 
 def _squared_error(out: Tensor, labels: Tensor) -> Tensor:
@@ -239,19 +267,26 @@ def _squared_error(out: Tensor, labels: Tensor) -> Tensor:
 
 
 def _cross_entropy(out: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(_classes(out), labels, reduction="none")
+    return F.cross_entropy(_classes(out, labels), labels.long(), reduction="none")
 
 
-def _classes(out: Tensor) -> Tensor:
+def _classes(out: Tensor, labels: Tensor) -> Tensor:
     """Return the outputs, which have a number for each class.
 
     Raises:
-        ValueError: they have none.
+        ValueError: they have none, or none for a label.
     """
     if out.dim() < 2 or out.shape[1] < 2:
         raise ValueError(
             f"labels: whole numbers, for outputs {tuple(out.shape)} that have no classes to choose from; give labels that are "
             "no whole numbers, or a metric= or loss= of your own"
+        )
+    wrong = ((labels < 0) | (labels >= out.shape[1])).nonzero()
+    if len(wrong):
+        first = tuple(wrong[0].tolist())
+        raise ValueError(
+            f"labels: {labels[first].item()} in row {first[0]}, but the outputs {tuple(out.shape)} have the classes 0 to "
+            f"{out.shape[1] - 1}"
         )
     return out
 

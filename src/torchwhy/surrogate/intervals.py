@@ -31,10 +31,12 @@ def agreement(outputs: Tensor, others: Tensor) -> float:
 
     Returns:
         Of whole numbers (classes) the share that is equal, else the coefficient of determination
-        :math:`R^2 = 1 - \\sum (o - s)^2 / \\sum (o - \\bar o)^2`, over all columns together.
+        :math:`R^2 = 1 - \\sum (o - s)^2 / \\sum (o - \\bar o)^2`, of several columns the mean, whatever their units; columns
+        that do not vary are left out.
     """
     if not outputs.is_floating_point():
         return float((outputs == others).double().mean())
-    outputs, others = outputs.double(), others.double()
-    spread = (outputs - outputs.mean(0)).square().sum()
-    return float(1 - (outputs - others).square().sum() / spread) if spread > 0 else math.nan
+    outputs, others = (o.double().reshape(len(o), -1) for o in (outputs, others))
+    spread = (outputs - outputs.mean(0)).square().sum(0)
+    missed = (outputs - others).square().sum(0)[spread > 0] / spread[spread > 0]
+    return float(1 - missed.mean()) if len(missed) else math.nan

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.analysis import Analysis, one_tensor, outputs
+from torchwhy.analysis import Analysis, Task, chooses_classes, outputs
+from torchwhy.attribution import Inputs
+from torchwhy.engine.run.black_box import labels_of
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.tables import column_names
 from torchwhy.surrogate.intervals import agreement
+from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
 
@@ -25,60 +30,94 @@ if TYPE_CHECKING:
 class SurrogateTree(Viewable, Analysis):
     """A scikit-learn decision tree that answers as the model does, fitted to its answers.
 
-    Without a target it learns the predicted class of a model with outputs ``(N, classes)``; with one, or of one score per
-    row, the score. It explains the model on rows like those given, as far as ``fidelity`` goes.
+    Without a target it learns the predicted class of a model with outputs ``(N, classes)``, by its label where the model has
+    labels; with a target, or of a regression, the scores. It explains the model on rows like those given, as far as
+    ``fidelity`` goes.
 
     Args:
         max_depth: the depth of the tree.
+        task: ``"classification"`` or ``"regression"``; None is the latter for one score per row and for scikit-learn's
+            regressors.
         held_out: the share of the rows on which the fidelity is measured.
         generator: of the held-out rows.
 
-    After :meth:`fit`: ``tree``, the scikit-learn estimator; ``fidelity`` on held-out rows, the share of equal classes or R².
+    After :meth:`fit`: ``tree``, the scikit-learn estimator; ``fidelity`` on held-out rows, the share of equal classes or R²,
+    of several scores the mean.
 
     Paper: Craven, Shavlik 1996, "Extracting tree-structured representations of trained networks".
     """
 
     max_depth: int = 3
+    task: Task | None = None
     held_out: float = 0.25
     generator: Seed = 0
     tree: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=math.nan, init=False, compare=False)
+    names: list[str] | None = field(default=None, init=False, compare=False)
 
     @torch_defaults()
     def fit(
-        self, inputs: Tensor, target: TargetLike = None, *, additional_forward_args: object = None
+        self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None
     ) -> SurrogateTree:
         """Fit the tree to the model's answers on ``inputs`` ``(N, ...)``; the features are the elements of a row.
 
+        Inputs can also be an array, a data frame, or several tensors, whose columns are numbered through.
+
         Raises:
-            TypeError: inputs that are no tensor.
+            TypeError: inputs that are no tensors.
             ValueError: too few rows to hold some out.
         """
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
         check_count("max_depth", self.max_depth)
-        learn, test = hold_out(len(one_tensor(inputs)), self.held_out, self.generator)
-        answers = self.answers(inputs, target, additional_forward_args).cpu()
-        kind = DecisionTreeRegressor if answers.is_floating_point() else DecisionTreeClassifier
-        x = inputs.flatten(1).cpu()
-        self.tree = kind(max_depth=self.max_depth, random_state=0).fit(x[learn].numpy(), answers[learn].numpy())
-        self.fidelity = agreement(answers[test], torch.from_numpy(self.tree.predict(x[test].numpy())))
+        answers, x, labels = self._answers(inputs, target, additional_forward_args)
+        learn, test = hold_out(len(x), self.held_out, self.generator)
+        if answers.is_floating_point():
+            kind, learnt = DecisionTreeRegressor, answers.double().cpu().numpy()
+        else:
+            numbers = answers.cpu().numpy()
+            kind, learnt = DecisionTreeClassifier, numbers if labels is None else np.asarray(labels)[numbers]
+        tree = kind(max_depth=self.max_depth, random_state=0)
+        if (
+            learnt.ndim == 2
+        ):  # several scores: each in units of its deviation, or the one with the largest units has all splits
+            center, spread = learnt[learn].mean(0), learnt[learn].std(0)
+            tree.fit(x[learn].numpy(), (learnt[learn] - center) / np.where(spread > 0, spread, 1.0))
+            tree.tree_.value[:] = tree.tree_.value * spread[:, None] + center[:, None]
+        else:
+            tree.fit(x[learn].numpy(), learnt[learn])
+        self.tree = tree
+        found = self.tree.predict(x[test].numpy())
+        if answers.is_floating_point():
+            self.fidelity = agreement(answers[test].cpu(), torch.from_numpy(found))
+        else:
+            self.fidelity = float((found == learnt[test]).mean())
+        self.names = column_names(inputs)
         return self
 
     @torch_defaults()
-    def answers(self, inputs: Tensor, target: TargetLike = None, additional_forward_args: object = None) -> Tensor:
-        """Return what the tree learns: the model's predicted classes, or its scores, ``(N,)``."""
+    def answers(self, inputs: Inputs, target: TargetLike = None, additional_forward_args: object = None) -> Tensor:
+        """Return what the tree learns: the numbers of the model's predicted classes ``(N,)``, or its scores ``(N, ...)``."""
+        return self._answers(inputs, target, additional_forward_args)[0]
+
+    def _answers(
+        self, inputs: Inputs, target: TargetLike, additional_forward_args: object
+    ) -> tuple[Tensor, Tensor, list[Any] | None]:
+        """Return the answers, the rows as numbers ``(N, d)``, and the labels of the classes where these have any."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
+            x = TableColumns(problem.x).numbers()
             if target is not None:
-                return problem.run.all_scores(problem.x)
+                return problem.run.all_scores(problem.x), x, None
             out = outputs(problem, problem.x, problem.rows)
-        return out.argmax(1) if out.dim() == 2 and out.shape[1] > 1 else out.reshape(len(inputs))
+            if chooses_classes(problem, out, self.task):
+                return out.argmax(1), x, labels_of(problem.model)
+        return out.reshape(len(out)) if out.numel() == len(out) else out.flatten(1), x, None
 
     def text(self, feature_names: Sequence[str] | None = None, **options: object) -> str:
         """Return the tree as indented rules (``sklearn.tree.export_text``)."""
         from sklearn.tree import export_text
 
-        return export_text(self._fitted(), feature_names=feature_names, **options)
+        return export_text(self._fitted(), feature_names=feature_names or self.names, **options)
 
     def plot(
         self, feature_names: Sequence[str] | None = None, class_names: Sequence[str] | None = None, **options: object
@@ -98,7 +137,7 @@ class SurrogateTree(Viewable, Analysis):
         from matplotlib.figure import Figure
         from sklearn.tree import plot_tree
 
-        tree = self._fitted()
+        tree, feature_names = self._fitted(), feature_names or self.names
         if feature_names is not None and len(feature_names) != tree.n_features_in_:
             raise ValueError(f"feature_names: {len(feature_names)} given for {tree.n_features_in_} features")
         size = 2.2 * 2 ** min(self.max_depth, 4)

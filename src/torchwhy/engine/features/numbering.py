@@ -104,6 +104,9 @@ def _check_mask(mask: Tensor, x: Tensor, position: int) -> Tensor:
     name = f"feature_mask[{position}]" if position else "feature_mask"
     if not hasattr(mask, "__array__") and not isinstance(mask, (list, tuple)):
         raise TypeError(f"{name}: {mask!r}; expected integers, the number of each element's feature")
+    if isinstance(mask, (list, tuple)) and len(mask) and all(isinstance(v, str) for v in mask):
+        names = list(dict.fromkeys(mask))  # of the groups, one for each element
+        mask = [names.index(v) for v in mask]
     mask = torch.as_tensor(mask)
     if mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool:
         raise ValueError(f"{name}: dtype {mask.dtype}; expected integers, the number of each element's feature")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -25,13 +26,13 @@ def make_generator(seed: Seed) -> torch.Generator:
                 f"generator: draws begin on the CPU, whatever the model is on; give a CPU generator, not one on {seed.device}"
             )
         return seed
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
         raise TypeError(f"generator={seed!r}: expected an int, a torch.Generator or None")
     generator = torch.Generator()
     if seed is None:
         generator.seed()
     else:
-        generator.manual_seed(seed)
+        generator.manual_seed(int(seed))
     return generator
 
 

@@ -43,6 +43,32 @@ def exact_tensor(value: Any, device: torch.device | None = None) -> Tensor:
     return torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.double, device=device)
 
 
+def as_type_of(like: Tensor, values: Any, name: str) -> Tensor:
+    """Return numbers in the type, and on the device, of ``like``.
+
+    Args:
+        like: a tensor of that type.
+        values: a tensor, a number or a list of these.
+        name: of the argument, for errors.
+
+    Raises:
+        ValueError: the type cannot hold one of them: 0.9 is no integer, -1 and 300 are none from 0 to 255.
+    """
+    given = exact_tensor(values)
+    found = given.to(like)
+    if like.is_complex() or (like.is_floating_point() and like.dtype not in (torch.half, torch.bfloat16)):
+        return found
+    exact = given.to(like.device, torch.double)
+    wrong = ~found.isfinite() & exact.isfinite() if like.is_floating_point() else found.double() != exact
+    if wrong.any():
+        first = float(exact[wrong].flatten()[0])
+        kind = str(like.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{name}: {first:g} is no {kind}, which is what the inputs hold; give such numbers, or inputs of floats"
+        )
+    return found
+
+
 def index_rows(t: Tensor, rows: Tensor) -> Tensor:
     """Return rows ``(M,)`` of ``t`` ``(N, ...)``, without a copy if there is only one."""
     return t.expand(len(rows), *t.shape[1:]) if len(t) == 1 else t[rows]

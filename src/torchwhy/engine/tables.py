@@ -1,0 +1,173 @@
+"""NumPy arrays and data frames in the place of tensors: what a model gets of them, and what their columns are called."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchwhy.baselines import Distribution
+from torchwhy.engine.run.black_box import BlackBox, as_model
+from torchwhy.engine.structure import Model, flatten
+
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
+Frame = Any  # a data frame of pandas, or of another library that has its columns
+
+
+def is_frame(value: object) -> bool:
+    """Say whether a value is a data frame, of pandas or another library that has its ``columns`` and ``to_numpy``."""
+    return hasattr(value, "columns") and hasattr(value, "to_numpy") and hasattr(value, "dtypes")
+
+
+def holds_tables(inputs: object) -> bool:
+    """Say whether inputs are, or hold, NumPy arrays or data frames."""
+    if isinstance(inputs, (Tensor, nn.Module)) or hasattr(inputs, "masked"):
+        return False
+    return any(isinstance(v, np.ndarray) or is_frame(v) for v in flatten(inputs)[0])
+
+
+def column_names(inputs: object) -> list[str] | None:
+    """Return what the columns of a data frame are called; None of anything else."""
+    return [str(c) for c in getattr(inputs, "columns", ())] if is_frame(inputs) else None
+
+
+def explained_inputs(inputs: object, problem: Problem) -> Frame:
+    """Return what was explained: the inputs as they were given, with tensors in the place of arrays, frames and samples."""
+    if problem.sample is not None:
+        return problem.sample.sample.tensors
+    return flatten(inputs)[1].restore(problem.inputs.tensors) if holds_tables(inputs) else inputs
+
+
+def explained_names(inputs: object, problem: Problem) -> Frame:
+    """Return what the features are called, where the inputs say so: a sample's features, the columns of a data frame."""
+    if problem.sample is not None:
+        return problem.sample.names
+    return column_names(inputs) if problem.feature_mask is None and not problem.input_layers else None
+
+
+@dataclass(frozen=True)
+class FrameForm:
+    """How a data frame becomes numbers and back: a category is its number among the column's.
+
+    Args:
+        columns: the names.
+        dtypes: the types, by name.
+        categories: the labels of columns that are no numbers, by name.
+    """
+
+    columns: list[Hashable]
+    dtypes: dict[Hashable, Frame]
+    categories: dict[Hashable, list[Hashable]]
+
+    @classmethod
+    def of(cls, frame: Frame, *others: Frame) -> FrameForm:
+        """Return the form of a data frame; ``others`` have the same columns, and may hold further labels."""
+        categories: dict[Hashable, list[Hashable]] = {}
+        for name in frame.columns:
+            kind = frame[name].dtype
+            if hasattr(kind, "categories"):
+                categories[name] = list(kind.categories)
+            elif getattr(kind, "kind", "O") not in "biuf":
+                seen = [v for f in (frame, *others) for v in f[name].tolist() if not _is_missing(v)]
+                categories[name] = sorted(set(seen), key=str)
+        return cls(list(frame.columns), {name: frame[name].dtype for name in frame.columns}, categories)
+
+    def encode(self, frame: Frame, name: str) -> Tensor:
+        """Return a data frame as numbers ``(N, d)``, missing values as NaN.
+
+        Raises:
+            ValueError: other columns, or a label that the first frame has not.
+        """
+        if list(frame.columns) != self.columns:
+            raise ValueError(f"{name}: the columns are {list(frame.columns)}, those of the inputs {self.columns}")
+        parts = []
+        for column in self.columns:
+            values = frame[column].tolist()
+            if column in self.categories:
+                number = {label: i for i, label in enumerate(self.categories[column])}
+                unknown = [v for v in values if not _is_missing(v) and v not in number]
+                if unknown:
+                    raise ValueError(
+                        f"{name}: {unknown[0]!r} in column {column!r}, where the inputs have {list(number)}"
+                    )
+                values = [number.get(v, float("nan")) for v in values]
+            parts.append([float("nan") if _is_missing(v) else float(v) for v in values])
+        return torch.tensor(parts, dtype=torch.double).T.contiguous()
+
+    def decode(self, values: Tensor) -> Frame:
+        """Return numbers ``(M, d)`` as a data frame of the same form."""
+        import pandas
+
+        frame = {}
+        for column, numbers in zip(self.columns, values.detach().double().cpu().T.numpy()):
+            kind, there = self.dtypes[column], ~np.isnan(numbers)
+            if column in self.categories:
+                labels = np.array([*self.categories[column], None], dtype=object)
+                index = np.where(there, numbers, len(labels) - 1).round().astype(int)
+                numbers = pandas.array(labels[index], dtype=kind) if hasattr(kind, "categories") else labels[index]
+            elif getattr(kind, "kind", "f") in "biu" and there.all() and (numbers == numbers.round()).all():
+                numbers = numbers.astype(kind)
+            frame[column] = numbers
+        return pandas.DataFrame(frame, columns=self.columns)
+
+
+def as_tensors(model: Model, inputs: object, baselines: object = None) -> tuple[Model, Frame, Frame]:
+    """Return the model, the inputs and the baselines, with tensors in the place of arrays and data frames.
+
+    A module gets tensors of its parameters' type; other models get what was given: arrays, or data frames with the same
+    columns, types and labels.
+    """
+    if is_frame(inputs):
+        background = baselines.data if isinstance(baselines, Distribution) else baselines
+        form = FrameForm.of(inputs, *([background] if is_frame(background) else []))
+        tensor = _in_type_of(model, form.encode(inputs, "inputs"))
+        if is_frame(background):
+            rows = form.encode(background, "baselines").to(tensor)
+            baselines = replace(baselines, data=rows) if isinstance(baselines, Distribution) else rows
+        if isinstance(model, nn.Module):
+            return model, tensor, baselines
+        box = as_model(model)
+        return (
+            (box if box.arrays is False else replace(_plain(box), arrays=True, to_call=form.decode)),
+            tensor,
+            baselines,
+        )
+    return model, _to_tensors(inputs, model), _to_tensors(baselines, model) if _holds_arrays(baselines) else baselines
+
+
+def _plain(box: BlackBox) -> BlackBox:
+    """Return a black box of the base class."""
+    return BlackBox(box.function, box.arrays, box.classes, box.is_regressor, box.to_call)
+
+
+def _to_tensors(value: object, model: Model) -> Frame:
+    """Return what holds arrays with tensors in their place."""
+    if isinstance(value, np.ndarray):
+        return _in_type_of(model, torch.from_numpy(np.ascontiguousarray(value)))
+    if isinstance(value, Mapping):
+        return {k: _to_tensors(v, model) for k, v in value.items()}
+    return tuple(_to_tensors(v, model) for v in value) if isinstance(value, (tuple, list)) else value
+
+
+def _holds_arrays(value: object) -> bool:
+    parts: Sequence[object] = flatten(value)[0] if isinstance(value, (tuple, list, Mapping)) else (value,)
+    return any(isinstance(v, np.ndarray) for v in parts)
+
+
+def _in_type_of(model: Model, values: Tensor) -> Tensor:
+    """Return floats in the type, and all on the device, of a module's parameters."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    like = next((p for p in parameters if p.is_floating_point()), None)
+    if like is None:
+        return values
+    return values.to(like.device, like.dtype) if values.is_floating_point() else values.to(like.device)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
