@@ -55,7 +55,9 @@ def test_a_delta_that_is_not_small():
     )  # fmt: skip
     assert delta.abs().min() > 1e-4
     same(lambda c: c.LayerConductance(NET, NET[3]).attribute(X, B, 1, return_convergence_delta=True))
-    same(lambda c: c.LRP(nn.Sequential(*NET[:4])).attribute(X, 1, return_convergence_delta=True), rtol=1e-5, atol=1e-6)
+    dense = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    z = torch.randn(4, 6, dtype=torch.double)
+    same(lambda c: c.LRP(dense).attribute(z, 1, return_convergence_delta=True), rtol=1e-5, atol=1e-6)
     same(lambda c: c.DeepLift(NET).compute_convergence_delta(X, B, X, 1))
 
 
