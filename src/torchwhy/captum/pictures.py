@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Place: TypeAlias = "tuple[Figure, Axes] | None"
+WhereToDraw: TypeAlias = "tuple[Figure, Axes] | None"
 
-SIGNS = {"all": "all", "positive": "positive", "negative": "negative", "absolute_value": "absolute"}
+SIGN_OF = {"all": "all", "positive": "positive", "negative": "negative", "absolute_value": "absolute"}
 STYLE_OF = {"heat_map": "blend", "blended_heat_map": "blend", "masked_image": "mask", "alpha_scaling": "alpha"}
 
 
 def draw_image_attr(
     attr: InForm, original_image: InForm = None, method: str = "heat_map", sign: str = "absolute_value",
-    plt_fig_axis: Place = None, outlier_perc: float = 2, cmap: str | None = None, alpha_overlay: float = 0.5,
+    plt_fig_axis: WhereToDraw = None, outlier_perc: float = 2, cmap: str | None = None, alpha_overlay: float = 0.5,
     show_colorbar: bool = False, title: str | None = None, fig_size: tuple[int, int] = (6, 6), use_pyplot: bool = True,
 ) -> tuple[Figure, Axes]:  # fmt: skip
     """Draw the attributions of one image, ``(H, W, C)``: alone, over the photo, as its mask or as its opacity.
@@ -52,13 +52,13 @@ def draw_image_attr(
         axes.set_title(title or "")
         axes.set_axis_off()
         return _shown(figure, axes, use_pyplot)
-    for name, given, known in (("method", method, [*STYLE_OF, "original_image"]), ("sign", sign, SIGNS)):
+    for name, given, known in (("method", method, [*STYLE_OF, "original_image"]), ("sign", sign, SIGN_OF)):
         if given not in known:
             raise ValueError(f"{name}={given!r}: expected {', '.join(known)}")
     if method != "heat_map" and original_image is None:
         raise ValueError(f"original_image: {method} is drawn over it; give it")
     tw.visualize.heatmap(
-        _channels_first(attr), ax=axes, sign=SIGNS[sign], style=STYLE_OF[method], cmap=cmap, colorbar=show_colorbar,
+        _channels_first(attr), ax=axes, sign=SIGN_OF[sign], style=STYLE_OF[method], cmap=cmap, colorbar=show_colorbar,
         image=None if method == "heat_map" else _channels_first(original_image), title=title, alpha=alpha_overlay,
         percentile=100.0 - outlier_perc,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def draw_image_attr_multiple(
 
 def draw_timeseries_attr(
     attr: InForm, data: InForm, x_values: InForm = None, method: str = "overlay_individual", sign: str = "absolute_value",
-    channel_labels: Sequence[str] | None = None, channels_last: bool = True, plt_fig_axis: Place = None,
+    channel_labels: Sequence[str] | None = None, channels_last: bool = True, plt_fig_axis: WhereToDraw = None,
     outlier_perc: float = 2, cmap: str | None = None, alpha_overlay: float = 0.7, show_colorbar: bool = False,
     title: str | None = None, fig_size: tuple[int, int] = (6, 6), use_pyplot: bool = True,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
@@ -117,8 +117,8 @@ def draw_timeseries_attr(
     """
     if method != "overlay_individual":
         raise NotImplementedError(f"torchwhy.captum: method={method!r}; tw.visualize.series draws a panel a channel")
-    if sign not in SIGNS:
-        raise ValueError(f"sign={sign!r}: expected {', '.join(SIGNS)}")
+    if sign not in SIGN_OF:
+        raise ValueError(f"sign={sign!r}: expected {', '.join(SIGN_OF)}")
     values, signal = (np.asarray(a).T if channels_last else np.asarray(a) for a in (attr, data))
     changed = {
         "positive": np.clip(values, 0, None),
@@ -185,7 +185,7 @@ def _channels_first(image: InForm) -> InForm:
     return np.moveaxis(array, 2, 0) if array.ndim == 3 else array
 
 
-def _place(given: Place, size: tuple[int, int], use_pyplot: bool) -> tuple[Figure, Axes]:
+def _place(given: WhereToDraw, size: tuple[int, int], use_pyplot: bool) -> tuple[Figure, Axes]:
     """Return the figure and the axes to draw on: those given, or new ones."""
     if given is not None:
         return given
