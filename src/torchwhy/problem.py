@@ -123,6 +123,7 @@ class Problem:
         skip_below: the model below the input layers runs on one row only, see :func:`skip_model_below`.
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
+        columns: what the elements of a row are called, of a data frame.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
         form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
         sample: the features of the sample that stood in the place of the inputs, None without one.
@@ -144,6 +145,7 @@ class Problem:
     skip_below: bool = False
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
+    columns: Sequence[str] | None = None
     form: Structure | None = None
     sample: FeaturesOfSample | None = None
 
