@@ -51,6 +51,28 @@ FIGURES = {
     "text": lambda a: v.text(TOKENS, a(SCORES), title="a review", label="change of the logit of the class"),
     "series": lambda a: v.series(a(WAVE), a(WAVE), names=["I", "II", "V1"], title="three leads", label="logit"),
     "series, one channel": lambda a: v.series(a(WAVE[0]), a(WAVE[0]), times=a(np.arange(60.0))),
+    "heatmap, contours": lambda a: v.heatmap(a(SIGNED), image=a(CAT), style="contour", photo="colour", label="logit"),
+    "heatmap, masked photo": lambda a: v.heatmap(a(EDGES), image=a(CAT), style="mask", title="edges"),
+    "grid, across": lambda a: v.grid(
+        {"IG": a(MAPS["Saliency"])}, images=a(np.stack([CAT, CAT])), titles=["a", "b"], across=2
+    ),
+    "slices": lambda a: v.slices(a(SIGNED), a(CAT), label="logit"),
+    "matrix": lambda a: v.matrix(a(ROWS[:6]), list("abcdef"), NAMES, title="a matrix", xlabel="x", ylabel="y"),
+    "spectrogram": lambda a: v.spectrogram(a(EDGES), a(EDGES), ylabel="frequency (Hz)", title="a word"),
+    "series, many channels": lambda a: v.series(a(EDGES), a(EDGES), title="75 channels"),
+    "waterfall": lambda a: v.waterfall(a(ROWS[0]), 1.5, NAMES, top=3, title="row 0"),
+    "force": lambda a: v.force(a(ROWS[0]), 1.5, NAMES, title="row 0"),
+    "decision": lambda a: v.decision(a(ROWS), 1.5, NAMES, top=3, title="all rows"),
+    "importance": lambda a: v.importance(a(ROWS), NAMES, top=3, title="all rows"),
+    "cohorts": lambda a: v.cohorts({"left": a(ROWS[:20]), "right": a(ROWS[20:])}, NAMES),
+    "scatter": lambda a: v.scatter(a(ROWS[:, 0]), a(ROWS[:, 1]), a(ROWS[:, 2]), names=("age", "bmi")),
+    "row_matrix": lambda a: v.row_matrix(a(ROWS), NAMES, title="all rows"),
+    "partial_dependence": lambda a: v.partial_dependence(a(FRACTIONS), a(CURVES.mean(0)), a(CURVES), names=["age"]),
+    "intervals": lambda a: v.intervals(
+        a(GAPS), a(GAPS - 0.5), a(GAPS + 0.5), NAMES, notes=["p = 0.1"] * 5, xlabel="score"
+    ),
+    "before_after": lambda a: v.before_after(a(ROWS[0]), a(ROWS[1]), NAMES, title="row 0"),
+    "gallery": lambda a: v.gallery(a(np.stack([CAT, CAT])), ["a cat", "the same"]),
 }
 # those that take one axes, with the argument that holds the numbers first and as an array
 ON_AXES = {
@@ -63,6 +85,14 @@ ON_AXES = {
     "beeswarm": lambda x, **o: v.beeswarm(x, **o),
     "text": lambda x, **o: v.text(["a", "b"], x[0], **o),
     "series": lambda x, **o: v.series(x[0], x[0], **o),
+    "matrix": lambda x, **o: v.matrix(x, **o),
+    "waterfall": lambda x, **o: v.waterfall(x[0], **o),
+    "force": lambda x, **o: v.force(x[0], **o),
+    "decision": lambda x, **o: v.decision(x, **o),
+    "importance": lambda x, **o: v.importance(x, **o),
+    "scatter": lambda x, **o: v.scatter(x[0], x[0], **o),
+    "partial_dependence": lambda x, **o: v.partial_dependence([0.0, 1.0], x[0], **o),
+    "before_after": lambda x, **o: v.before_after(x[0], x[0], **o),
 }
 
 

@@ -97,7 +97,7 @@ def test_what_a_method_does_not_use():
 @pytest.mark.parametrize(
     "x, error, message",
     [
-        (np.zeros((2, 5)), TypeError, "got ndarray"),
+        ([[0.0] * 5] * 2, TypeError, "got list"),
         (torch.zeros(0, 5), ValueError, "at least one"),
         (torch.tensor(1.0), ValueError, "at least one"),
         ((torch.zeros(2, 5), torch.zeros(3, 5)), ValueError, "the same number of rows"),
@@ -105,7 +105,7 @@ def test_what_a_method_does_not_use():
         (torch.tensor([[1.0, float("inf"), 0, 0, 0]]), ValueError, "NaN or infinite"),
         ((), TypeError, "got nothing"),
     ],
-    ids=["numpy", "empty batch", "scalar", "rows", "nan", "inf", "no tensors"],
+    ids=["list", "empty batch", "scalar", "rows", "nan", "inf", "no tensors"],
 )
 def test_inputs(x, error, message):
     with pytest.raises(error, match=message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, overload
@@ -174,8 +174,16 @@ class Ragged:
         """The dimension along which the rows lie."""
         return self.dim or 0
 
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the tensor."""
+        return self.tensor.shape
+
     def __len__(self) -> int:
         return len(self.sizes)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tensor.split(list(self.sizes), self.along))
 
     @overload
     def __getitem__(self, row: int) -> Tensor: ...

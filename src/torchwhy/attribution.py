@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, overload
 
 from torch import Tensor
 
+from torchwhy.arguments import Ragged
 from torchwhy.baselines import BaselineLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
@@ -17,6 +18,7 @@ from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.engine.tables import explained_inputs, explained_names
+from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
@@ -25,9 +27,11 @@ from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | Sample
-Baselines = BaselineLike | tuple[BaselineLike, ...] | Mapping[str, BaselineLike]
-FeatureMasks = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
+OneInput = Tensor | Ragged | list[Tensor]
+Inputs = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | Sample
+RowsOfBaselines = BaselineLike | Ragged | list[Tensor]
+Baselines = RowsOfBaselines | tuple[RowsOfBaselines, ...] | Mapping[str, RowsOfBaselines]
+FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 
 
 class Attribution(Settings):
@@ -96,6 +100,16 @@ class Attribution(Settings):
         self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
         feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Ragged, target: TargetLike = None, *, baselines: Baselines = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> Ragged: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Inputs, target: TargetLike = None, *, baselines: Baselines = None,
+        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> Any: ...  # fmt: skip
     def attribute(
         self,
         inputs: Inputs,
@@ -109,7 +123,8 @@ class Attribution(Settings):
 
         Args:
             inputs: a tensor ``(N, ...)``, a tuple of them (positional arguments of the model), or a dict (keyword
-                arguments). Rows are independent.
+                arguments). Rows are independent. Where they have shapes of their own: :class:`torchwhy.Ragged`, or a list with
+                a tensor for each row that the model takes as a list, such as a detector's pictures ``(C, H, W)``.
             target: the scalar that is explained, for each row: an int (a class), one int per row, a tuple (outputs of more
                 dimensions, also ``(-1, "predicted")``), a callable that takes the model's whole output of M rows to ``(M,)``, or
                 the output and a LongTensor ``(M,)`` of which inputs these are, one of :mod:`torchwhy.targets`, a list with one
@@ -123,7 +138,8 @@ class Attribution(Settings):
                 rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
 
         Returns:
-            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``.
+            Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``. Of a ragged tensor a ragged
+            one, of a list of rows a list.
 
         Raises:
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
@@ -132,8 +148,8 @@ class Attribution(Settings):
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
-        return structure.restore(result.attributions)
+        structure = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
+        return self.result_structure(structure).restore(result.attributions)
 
     def explain(
         self,
@@ -166,7 +182,9 @@ class Attribution(Settings):
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
+        if problem.inputs.forms:
+            inputs = row_lists(inputs, problem.inputs.structure)
+        structure = self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
@@ -178,7 +196,7 @@ class Attribution(Settings):
             seconds=time.perf_counter() - begun,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=result.details | self._found_layer(problem),
+            details=result.details,
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -223,13 +241,6 @@ class Attribution(Settings):
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
 
-    def _found_layer(self, problem: Problem) -> Keywords:
-        """Return the layer that ``"auto"``, ``"embeddings"`` or a sample meant, as ``layer``; nothing where it was named."""
-        layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
-        if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
-            return {}
-        return {"layer": ", ".join(layer.name for layer in layers)}
-
     def _explained_features(self, problem: Problem, structure: Structure) -> Any:
         """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
         if problem.feature_mask is None or problem.sample is not None:
@@ -262,6 +273,11 @@ def solve(
             that are complete.
         parent: the problem of which this is a part, see :func:`prepare`.
     """
+    if not isinstance(inputs, Tensor) and may_be_uneven(inputs):
+        uneven = read_uneven(method.model, inputs, additional_forward_args)
+        if uneven is not None:
+            how: Keywords = {"measure_gap": measure_gap, "parent": parent}
+            return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
         found = method._attribute(problem)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
 from torchwhy.explanation_features import Names, check_names, feature_values, pixel_maps
 from torchwhy.explanation_rows import RowIndex, select_rows
+from torchwhy.explanation_uneven import is_uneven, parts_of_names, row_as_tensors, shape_in_words, tensors_by_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +96,7 @@ class Explanation:
     parameters: ModelHash | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.feature_mask is not None:
+        if self.feature_mask is not None and not is_uneven(self.attributions):
             self.feature_mask = map_nested(torch.as_tensor, self.feature_mask)
         check_names(self)
 
@@ -120,7 +121,7 @@ class Explanation:
     def summary(self) -> Keywords:
         """Return the facts on one line each: method, target, shapes, evaluations, seconds, gap."""
         facts: Keywords = {"method": self.method, **self.settings, "target": _short(self.target)}
-        facts["shape"] = ", ".join(str(tuple(t.shape)) for t in _tensors(self.attributions).values())
+        facts["shape"] = ", ".join(map(shape_in_words, flatten(self.attributions)[0]))
         facts["evaluations"], facts["seconds"] = self.evaluations, round(self.seconds, 3)
         if self.completeness_gap is not None:
             facts["completeness_gap"] = f"{float(self.completeness_gap.max()):.3g}"
@@ -233,6 +234,8 @@ class Explanation:
         """
         from torchwhy.visualize import plot
 
+        if is_uneven(self.attributions):
+            return plot(row_as_tensors(self, row or 0), row=0, **options)
         return plot(self, row=row, **options)
 
     def overlay(self, row: int = 0, **options: Any) -> Figure:
@@ -277,7 +280,7 @@ class Explanation:
             value = getattr(self, name) if inputs or name != "inputs" else None
             kinds = {"dict": Mapping, "Tensor": Tensor}  # subclasses too, such as parameters
             forms[name] = next((k for k, kind in kinds.items() if isinstance(value, kind)), type(value).__name__)
-            tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in _tensors(value).items()}
+            tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in tensors_by_name(value).items()}
         self.provenance["parameters"] = self.model_hash
         facts = {name: getattr(self, name) for name in SAVED_FACTS} | {"forms": forms}
         measured = {k: v for k, v in self.details.items() if isinstance(v, Tensor)}
@@ -305,27 +308,18 @@ class Explanation:
         forms = facts.pop("forms")
         for name, form in forms.items():
             parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}
-            facts[name] = _in_form(form, parts)
+            facts[name] = _in_form(form, parts_of_names(parts))
         facts["details"] |= {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith("details.")}
         if isinstance(neutral := facts["details"].get("neutral"), list):  # as version 0.1 wrote it
             facts["details"]["neutral"] = torch.tensor(neutral, dtype=facts["attributions"].dtype)
         return cls(**facts)
 
 
-def _tensors(value: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """Return the tensors of a result, by name."""
-    if value is None:
-        return {}
-    if isinstance(value, Tensor):
-        return {"0": value}
-    return {str(k): t for k, t in (value.items() if isinstance(value, Mapping) else enumerate(value))}
-
-
-def _in_form(form: str, parts: dict[str, Tensor]) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None:
-    """Return what :func:`_tensors` took apart: None, a tensor, a tuple or a dict, as the name of its class says."""
+def _in_form(form: str, parts: dict[str, InForm]) -> InForm:
+    """Return what :func:`tensors_by_name` took apart: None, a tensor, a tuple or a dict, as the name of its class says."""
     if form == "NoneType":
         return None
-    if form == "Tensor":
+    if form in ("Tensor", "Ragged", "RowList"):
         return parts["0"]
     if form == "dict":
         return parts
@@ -343,7 +337,7 @@ def _only(value: InForm) -> InForm:
     Raises:
         ValueError: there are several.
     """
-    tensors = _tensors(value)
+    tensors = tensors_by_name(value)
     if len(tensors) > 1:
         raise ValueError(f"a picture shows one tensor, this explanation has {len(tensors)}: pick one of .attributions")
     return next(iter(tensors.values()), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.explanation_uneven import is_uneven, row_as_tensors
 
 if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
@@ -45,6 +47,10 @@ def feature_values(e: Explanation, values: object = None) -> list[Tensor]:
         e: the explanation.
         values: numbers of each element, in the form of the attributions; None is these, as pictures show them.
     """
+    if is_uneven(e.attributions):
+        if values is not None:
+            e = replace(e, attributions=values, feature_mask=e.feature_mask)
+        return [feature_values(row_as_tensors(e, i))[0] for i in range(len(e))]
     tensors = [at_least_float32(t.detach()) for t in explained_tensors(e, values)]
     if e.feature_mask is None:
         flat = torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
@@ -70,7 +76,7 @@ def pixel_maps(e: Explanation) -> Tensor | None:
     of its own, as of RISE with ``targets="all"``, stays one.
     """
     tensors = flatten(e.shown)[0]
-    if len(tensors) != 1:
+    if len(tensors) != 1 or is_uneven(e.attributions):
         return None
     (maps,) = tensors
     if maps.dim() < 4 or maps.shape[1] == 1 or e.details.get("neutral") is not None:
@@ -109,6 +115,9 @@ def check_names(e: Explanation) -> None:
         return
     if isinstance(names, str):
         raise TypeError(f"names={names!r}: expected a list of strings, one for each feature")
+    if is_uneven(e.attributions):
+        _check_names_of_rows(e)
+        return
     tensors = explained_tensors(e)
     n, width = len(tensors[0]), sum(t[0].numel() for t in tensors)
     if is_nested(names):
@@ -125,8 +134,20 @@ def check_names(e: Explanation) -> None:
         raise ValueError(f"names: {len(names)} given, there are {d} features{also}")
 
 
+def _check_names_of_rows(e: Explanation) -> None:
+    """Refuse names of rows that have features of their own, where they are not a list for each row."""
+    names, n = e.names, len(e)
+    if not is_nested(names) or names is None or len(names) != n:
+        raise ValueError(f"names: rows have features of their own; give {n} lists of names, one for each row")
+    unnamed = replace(e, names=None)
+    for i in range(n):
+        check_names(replace(row_as_tensors(unnamed, i), names=[names[i]]))
+
+
 def feature_names(e: Explanation, row: int) -> list[str]:
     """Return what the features of a row are called: by their names, else by their numbers."""
+    if is_uneven(e.attributions):
+        return feature_names(row_as_tensors(e, row), 0)
     tensors = explained_tensors(e)
     features = numbered_features(e) if e.feature_mask is not None else None
     width = sum(t[0].numel() for t in tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
+from torchwhy.arguments import Ragged
+from torchwhy.engine.structure import InForm, Keywords, RowList, flatten
 from torchwhy.explanation_features import is_nested
 
 if TYPE_CHECKING:
@@ -56,13 +57,14 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
         return rows_of(value, rows, n)
 
     changes: Keywords = {name: pick(getattr(e, name)) for name in PER_ROW}
-    changes |= {
-        name: map_nested(pick, _as_dict(getattr(e, name))) for name in ("attributions", "inputs", "standard_error")
-    }
+    for name in ("attributions", "inputs", "standard_error"):
+        parts, structure = flatten(getattr(e, name))
+        changes[name] = structure.restore([pick(part) for part in parts])
     names: InForm = e.names
     if is_nested(names):
         names = [list(names[i]) for i in rows.tolist()]
-    mask = map_nested(lambda m: pick(m) if n > 1 and _has_rows(m, e) else m, _as_dict(e.feature_mask))
+    masks, structure = flatten(e.feature_mask)
+    mask = structure.restore([pick(m) if n > 1 and _has_rows(m, e) else m for m in masks])
     target = (
         [e.target[i] for i in rows.tolist()] if isinstance(e.target, list) and len(e.target) == n else pick(e.target)
     )
@@ -70,13 +72,12 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
     return replace(e, **changes, names=names, feature_mask=mask, target=target, details=details)
 
 
-def _as_dict(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
 def _has_rows(mask: object, e: Explanation) -> bool:
     """Say whether a feature mask has a row for each row of the explanation."""
-    like = [t for t in flatten(e.attributions)[0] if isinstance(mask, Tensor) and t.dim() == mask.dim()]
+    if isinstance(mask, (Ragged, RowList)):
+        return True
+    tensors = [t for t in flatten(e.attributions)[0] if isinstance(t, Tensor)]
+    like = [t for t in tensors if isinstance(mask, Tensor) and t.dim() == mask.dim()]
     return bool(like) and isinstance(mask, Tensor) and len(mask) == len(e)
 
 
@@ -84,6 +85,12 @@ def rows_of(value: InForm, rows: Tensor, n: int) -> InForm:
     """Return rows ``(M,)`` of what has ``n`` rows: a tensor, an array, a table, a sample; anything else as it is."""
     if isinstance(value, Tensor):
         return value[rows.to(value.device)] if value.dim() and len(value) == n else value
+    if isinstance(value, Ragged):
+        return Ragged(
+            torch.cat([value[i] for i in rows.tolist()], value.along), [value.sizes[i] for i in rows], dim=value.along
+        )
+    if isinstance(value, RowList):
+        return RowList(value[i] for i in rows.tolist())
     if hasattr(value, "iloc"):
         return value.iloc[rows.tolist()]
     if isinstance(value, np.ndarray) and value.ndim and len(value) == n:

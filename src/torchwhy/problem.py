@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -125,7 +125,6 @@ class Problem:
         batching: cuts the work into calls.
         columns: what the elements of a row are called, of a data frame.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
-        form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -146,7 +145,6 @@ class Problem:
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
     columns: Sequence[str] | None = None
-    form: Structure | None = None
     sample: FeaturesOfSample | None = None
 
     @property

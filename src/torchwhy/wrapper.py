@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchwhy.attribution import Attribution, solve
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.rows import expand_like
+from torchwhy.engine.run.rows import Stacked, expand_like
 from torchwhy.engine.structure import Keywords, Structure, Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -40,7 +40,9 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
     if method.uses_feature_mask and problem.feature_mask is not None:
         masks = structure.restore([_mask_of_rows(m, x, rows) for m, x in zip(problem.feature_mask, problem.x)])
     target = problem.target.select_rows(rows)
-    return solve(method, structure.restore(tuple(z)), target, baselines, masks, extra, parent=problem)[0]
+    forms = data.forms or [None] * len(z)
+    inputs = structure.restore([t if form is None else Stacked(t, form) for t, form in zip(z, forms)])
+    return solve(method, inputs, target, baselines, masks, extra, parent=problem)[0]
 
 
 def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:

@@ -12,7 +12,7 @@ def mistakes(model: nn.Module, x: Tensor) -> None:
     tw.KernelShap(model)  # error: attr-defined
     tw.Saliency(model).attribute(x, targets=3)  # error: call-overload
     tw.Saliency(model).attribute(x, target=0.5)  # error: call-overload
-    tw.Saliency(model).attribute([x.tolist()], target=3)  # error: call-overload
+    tw.Saliency(model).attribute([x.tolist()], target=3)  # error: list-item
     tw.IntegratedGradients(model).attribute(x, baselines=object())  # error: call-overload
     print(tw.Saliency(model).explain(x).completeness)  # error: attr-defined
     tw.Saliency(model).explain(x).plot().plot()  # error: attr-defined

@@ -23,7 +23,6 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, in_place):
-        ctx.set_materialize_grads(False)
         if in_place:
             ctx.mark_dirty(x)
             return x
@@ -32,7 +31,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, m):
-        return None if m is None else m.clamp(min=0), None
+        return m.clamp(min=0), None
 
 
 @in_place_rule

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,14 +15,20 @@ from torchwhy.analysis import Analysis
 from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 HISTOGRAM_BINS = 2**16
 AnnotatedImages = Iterable[tuple[Tensor, Mapping[str, Tensor | np.ndarray]]]
 MAX_COMPARED_ELEMENTS = 2**24  # of maps in the size of the masks, compared at once
 
 
-@dataclass(frozen=True)
-class Dissection:
+@dataclass(frozen=True, repr=False)
+class Dissection(Viewable):
     """The overlap of the units of a layer with concepts.
 
     Args:
@@ -41,6 +49,21 @@ class Dissection:
         best, which = self.iou.nan_to_num(0.0).max(1)
         order = best.argsort(descending=True).tolist()
         return [(u, self.concepts[int(which[u])], float(best[u])) for u in order if best[u] > threshold]
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        most = options.pop("top", 10)
+        found = {f"unit {unit}: {concept}": iou for unit, concept, iou in self.detectors(-1.0)[:most]}
+        shown = {"top": len(found), "xlabel": "IoU of the unit's best concept"}
+        shown["title"] = f"{self.layer}, {len(found)} of {len(self.iou)} units"
+        return pictures.bars(found, **{**shown, **options})
+
+    def _table(self) -> Table:
+        lines: list[list[object]] = [
+            [unit, concept, iou, threshold]
+            for unit, (row, threshold) in enumerate(zip(self.iou.tolist(), self.thresholds.tolist()))
+            for concept, iou in zip(self.concepts, row)
+        ]
+        return ["unit", "concept", "IoU", "threshold"], lines
 
 
 class NetworkDissection(Analysis):

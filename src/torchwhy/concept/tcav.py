@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
+from torchwhy.concept.concept_scores import ConceptScore, ConceptScores, LayerConceptScores
 from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.defaults import torch_defaults
@@ -21,30 +23,6 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.targets import TargetLike
-
-
-@dataclass(frozen=True)
-class ConceptScore:
-    """The influence of a concept on a class.
-
-    Args:
-        score: the TCAV score in [0, 1]: the share of the inputs whose score rises in the concept's direction, the mean
-            over the runs.
-        magnitude: the share, in [0, 1], of the rises in all changes: the sum of the positive derivatives over that of
-            the absolute ones.
-        derivative: the mean directional derivative, in units of the score per unit of activation.
-        accuracy: of the classifiers, on held-out examples, balanced over the two classes; 0.5 is chance.
-        p_value: of the hypothesis that the concept's examples are like any random set, two-sided; None without random
-            sets.
-        runs: the score of each run.
-    """
-
-    score: float
-    magnitude: float
-    derivative: float
-    accuracy: float
-    p_value: float | None
-    runs: tuple[float, ...]
 
 
 class TCAV(Attribution):
@@ -68,7 +46,8 @@ class TCAV(Attribution):
             sets of one size. ``"t"``: the paper's two-sided t-test between the runs' scores and those of random sets
             against random sets. Its runs share the concept's examples and are not independent: of 50 meaningless concepts (40
             examples, 19 random sets) it called 26 significant at 0.05, ``"exchange"`` none.
-        level: the p-value that must be possible: it takes 1 / level − 1 random sets, 19 for 0.05.
+        level: the p-value that must be possible: it takes 1 / level − 1 random sets, 19 for 0.05; None is any number of
+            random sets, one or more, and p-values only as small as they allow.
         generator: of the held-out split.
 
     Paper: Kim et al. 2018, arXiv:1711.11279, equations 1 and 2. The scale of ``derivative`` depends on that of the
@@ -79,7 +58,7 @@ class TCAV(Attribution):
     held_out: float = 0.33
     pool: bool = False
     test: Literal["exchange", "t"] = "exchange"
-    level: float = 0.05
+    level: float | None = 0.05
     generator: Seed = 0
     concepts: tuple[str, ...] = field(default=(), init=False, compare=False)
     cavs: dict[str, Cavs] = field(default_factory=dict, init=False, compare=False)
@@ -92,8 +71,10 @@ class TCAV(Attribution):
         """Learn the concepts' vectors.
 
         Args:
-            concepts: examples of each concept, as the model takes them.
-            random: sets of random examples, each best of the concepts' size; None tells the concepts from each other.
+            concepts: examples of each concept, as the model takes them, or a ``DataLoader`` of them: of a batch that is a
+                tuple or list the first part is taken.
+            random: sets of random examples, each likewise and best of the concepts' size; None tells the concepts from each
+                other.
 
         Raises:
             TypeError: no dict of concepts, no list of random sets, no classifier.
@@ -122,7 +103,7 @@ class TCAV(Attribution):
     @torch_defaults()
     def score(
         self, inputs: Inputs, target: TargetLike = None, *, additional_forward_args: object = None
-    ) -> dict[str, ConceptScore] | dict[str, dict[str, ConceptScore]]:
+    ) -> ConceptScores | LayerConceptScores:
         """Return for each concept the :class:`ConceptScore` of a class.
 
         With several layers, by the layer's name, ``"layer3"`` (with a choice of :class:`torchwhy.Layer` ``"lstm (call=1)"``).
@@ -137,9 +118,10 @@ class TCAV(Attribution):
             with problem.open():
                 found = self._derivatives(problem)
         scores = {
-            place: {name: self._score(*s, c) for c, name in enumerate(self.concepts)} for place, s in found.items()
+            place: ConceptScores((name, self._score(*s, c)) for c, name in enumerate(self.concepts))
+            for place, s in found.items()
         }
-        return scores if isinstance(self.layer, (list, tuple)) else next(iter(scores.values()))
+        return LayerConceptScores(scores) if isinstance(self.layer, (list, tuple)) else next(iter(scores.values()))
 
     def save(self, path: str | Path) -> None:
         """Write the vectors to a ``safetensors`` file."""
@@ -210,7 +192,7 @@ class TCAV(Attribution):
             magnitude=float(s.clamp(min=0).sum() / s.abs().sum().clamp(min=torch.finfo(s.dtype).tiny)),
             derivative=float(s.mean()),
             accuracy=float(cavs.accuracy[c].mean()),
-            p_value=self._p_value(s, null) if len(cavs.null) else None,
+            p_value=self._p_value(s, null) if derivatives.shape[2] > 1 and len(cavs.null) else None,
             runs=tuple(runs.tolist()),
         )
 
@@ -220,6 +202,9 @@ class TCAV(Attribution):
 
     def _activations(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return what passes each layer, ``(M, d)``, by the layer's name."""
+        if isinstance(inputs, DataLoader):  # a batch at a time: all examples need not fit in memory
+            batches = [self._activations(b[0] if isinstance(b, (tuple, list)) else b) for b in inputs]
+            return {place: torch.cat([b[place] for b in batches]) for place in batches[0]}
         problem = prepare_for(self, inputs, None)
         with problem.open():
             values = problem.run.activations(problem.read_layers, problem.x, problem.rows)
@@ -242,6 +227,10 @@ class TCAV(Attribution):
                 raise TypeError(
                     f"classifier={self.classifier!r}: expected a linear scikit-learn classifier, such as SGDClassifier()"
                 )
+            from sklearn.base import is_classifier
+
+            if not is_classifier(self.classifier):
+                raise TypeError(f"classifier: {type(self.classifier).__name__} is no classifier: it predicts no labels")
             return self.classifier
         from sklearn.linear_model import LogisticRegression
 
@@ -252,7 +241,7 @@ class TCAV(Attribution):
         if self.test not in ("exchange", "t"):
             raise ValueError(f"test={self.test!r}: expected 'exchange' or 't'")
         for name in ("level", "held_out"):
-            if not 0 < getattr(self, name) < 1:
+            if not (name == "level" and self.level is None) and not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share between 0 and 1")
         if "auto" in flatten(self.layer)[0]:
             raise ValueError(
@@ -265,11 +254,11 @@ class TCAV(Attribution):
                 f"concepts: {next(iter(concepts))!r} alone is one class, and a classifier needs two; give random= sets of "
                 "other examples, or further concepts to tell it from"
             )
-        needed = math.ceil(1 / self.level - 1e-9) - 1
+        needed = 1 if self.level is None else math.ceil(1 / self.level - 1e-9) - 1
         if with_random and len(random) < needed:
             raise ValueError(
                 f"random: {len(random)} random sets cannot give a p-value of {self.level}; the smallest possible "
-                f"is 1/{len(random) + 1}, {needed} sets are needed. Give more, or raise level="
+                f"is 1/{len(random) + 1}, {needed} sets are needed. Give more, raise level=, or do without (level=None)"
             )
 
     def _check_fitted(self) -> None:

@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
+from torchwhy.counterfactual.changes import draw_changes
 from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
 from torchwhy.counterfactual.free_search import FreeSearch
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
 from torchwhy.engine.run.black_box import BlackBox, as_model
 from torchwhy.engine.run.defaults import torch_defaults
-from torchwhy.engine.run.randomness import Seed, draw_normal
+from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, repr=False)
+class Found(Viewable):
     """The outcome of a search for counterfactuals.
 
     Args:
@@ -38,6 +46,7 @@ class Found:
         steps: likewise, how many it took to flip.
         history: ``(steps, ...)``, the gap to the wanted answer before each step, in units of the score; below zero once
             flipped.
+        inputs: the rows.
     """
 
     counterfactuals: Inputs
@@ -45,6 +54,30 @@ class Found:
     distance: Tensor
     steps: Tensor
     history: Tensor
+    inputs: Inputs | None = None
+
+    def _changes(self) -> tuple[Tensor, Tensor]:
+        """Return the rows, and what was found for each, the nearest of several; of several tensors side by side."""
+        before, after = flatten(self.inputs)[0], flatten(self.counterfactuals)[0]
+        if self.found.dim() == 2:
+            nearest = self.distance.nan_to_num(torch.inf).argmin(1)
+            after = tuple(t[torch.arange(len(t)), nearest] for t in after)
+        if len(before) == 1:
+            return before[0], after[0]
+        return torch.cat([t.flatten(1) for t in before], 1), torch.cat([t.flatten(1) for t in after], 1)
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        return draw_changes(
+            *self._changes(), self.found.reshape(len(self.found), -1).any(1).tolist(), pictures, **options
+        )
+
+    def _table(self) -> Table:
+        before, after = self._changes()
+        lines: list[list[object]] = []
+        for row, (b, a) in enumerate(zip(before.flatten(1), after.flatten(1))):
+            for j in (b != a).nonzero()[:, 0].tolist():
+                lines.append([row, j, b[j].item(), a[j].item(), (a[j] - b[j]).item()])
+        return ["row", "feature", "before", "after", "change"], lines
 
 
 class Counterfactual(Attribution):
@@ -127,6 +160,7 @@ class Counterfactual(Attribution):
             distance=distance.view(shape),
             steps=steps.view(shape),
             history=history.view(len(history), *shape),
+            inputs=inputs,
         )
 
     def _attribute(self, problem: Problem) -> Result:
@@ -169,7 +203,8 @@ class Counterfactual(Attribution):
         x, of = vectors(problem.x).repeat_interleave(k, 0), problem.rows.repeat_interleave(k)
         known = self.plausible.flatten(1).to(x) if isinstance(self.plausible, Tensor) else None
         search = FreeSearch(
-            problem, rows, x, of, [], sparse=False, n_diverse=k, generator=problem.generator, known=known,
+            problem, rows, x, of, [], sparse=False, n_diverse=k, generator=problem.generator,
+            seed=draw_seed(problem.generator), known=known,
             distance=partial(self._distance, rows),
         )  # fmt: skip
         z, found, steps, history = search.spread(self._steps(), self.step_size)

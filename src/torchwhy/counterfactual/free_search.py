@@ -14,7 +14,7 @@ from torchwhy.engine.run.randomness import draw_normal, draw_uniform
 PROPOSALS = 32  # for each candidate in each step
 GROWTH = 1.25  # of the radius, from step to step, up to WIDEST times the width of the bounds
 WIDEST = 3.0
-CLOSER = 80  # steps of coming back
+CLOSER = 120  # steps of coming back
 AT_ONCE = 65536  # proposals that are weighed together
 
 
@@ -25,13 +25,14 @@ class FreeSearch(Search):
     Args:
         distance: from vectors x to vectors z ``(M, D)`` → ``(M,)``, what is made small.
         n_diverse: how many candidates a row has; each has draws of its own.
-        generator: where the draws come from.
+        generator, seed: where the draws come from, of the way out and of the way back.
         known: real rows ``(K, D)`` to try first, or None.
     """
 
     distance: Callable[[Tensor, Tensor], Tensor]
     n_diverse: int
     generator: torch.Generator
+    seed: int
     known: Tensor | None = None
 
     def spread(self, steps: Iterable[int], size: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -65,33 +66,43 @@ class FreeSearch(Search):
         """Return flipped candidates nearer to their rows: elements taken back, wholly or in part, while they stay flipped."""
         which = found.nonzero()[:, 0]
         gap = torch.where(found, torch.full_like(z[:, 0], -1.0), torch.inf)
+        generator = torch.Generator().manual_seed(self.seed)  # a row's draws do not depend on how long others took
         for _ in range(CLOSER if len(which) else 0):
-            shape = (self.n_diverse, PROPOSALS, z.shape[1])
-            share = draw_uniform(self.n_diverse, PROPOSALS, 1, generator=self.generator)
-            back = (draw_uniform(*shape, generator=self.generator) < share).to(z)
-            # half of the proposals take elements back altogether, the others a part of the way
-            part = draw_uniform(self.n_diverse, PROPOSALS, 1, generator=self.generator).to(z) ** 2
-            part[:, ::2] = 1.0
+            share = draw_uniform(self.n_diverse, PROPOSALS, 1, generator=generator)
+            elements = (draw_uniform(*self._shape, generator=generator) < share).to(z)
+            part = draw_uniform(self.n_diverse, PROPOSALS, 1, generator=generator).to(z) ** 2
+            aside = draw_normal(*self._shape, generator=generator).to(z) * elements
+            # a third of the proposals take elements back altogether, a third a part of the way, a third go aside as well
+            part[:, ::3] = 1.0
+            aside[:, ::3], aside[:, 1::3] = 0.0, 0.0
             for some in which.split(max(1, AT_ONCE // PROPOSALS)):
                 k, here = some % self.n_diverse, z[some][:, None]
-                self._take_nearest(z, gap, some, here + (self.x[some][:, None] - here) * back[k] * part[k])
+                way = self.x[some][:, None] - here
+                size = way.square().mean(2, keepdim=True).sqrt()
+                self._take_nearest(z, gap, some, here + (way * elements[k] + size * aside[k]) * part[k])
         return z
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        """The shape of the draws of a step, ``(n_diverse, PROPOSALS, D)``."""
+        return self.n_diverse, PROPOSALS, self.x.shape[1]
 
     def _draws(self) -> Tensor:
         """Return directions ``(n_diverse, PROPOSALS, D)``, some of them along few elements."""
-        shape = (self.n_diverse, PROPOSALS, self.x.shape[1])
         share = draw_uniform(self.n_diverse, PROPOSALS, 1, generator=self.generator)
-        along = draw_uniform(*shape, generator=self.generator)
+        along = draw_uniform(*self._shape, generator=self.generator)
         chosen = (along < share) | (along == along.amin(2, keepdim=True))  # one element at least
-        return (draw_normal(*shape, generator=self.generator) * chosen).to(self.x)
+        return (draw_normal(*self._shape, generator=self.generator) * chosen).to(self.x)
 
     def _take_known(self, z: Tensor, gap: Tensor) -> None:
         """Try real rows, those nearest to each row."""
         if self.known is None:
             return
         for part in torch.arange(len(z), device=z.device).split(max(1, AT_ONCE // PROPOSALS)):
-            near = torch.cdist(self.x[part], self.known).topk(min(PROPOSALS, len(self.known)), largest=False).indices
-            self._take_nearest(z, gap, part, self.known[near])
+            for some in torch.cdist(self.x[part], self.known).argsort(1).split(PROPOSALS, 1):  # nearest first
+                still = gap[part] >= 0
+                if still.any():
+                    self._take_nearest(z, gap, part[still], self.known[some[still]])
 
     def _take_nearest(self, z: Tensor, gap: Tensor, which: Tensor, proposals: Tensor) -> None:
         """Put the best of the proposals ``(A, P, D)`` of candidates ``which`` in the place of what they are.

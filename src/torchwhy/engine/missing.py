@@ -15,17 +15,6 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 
-def refuse_missing(tensors: tuple[Tensor, ...]) -> None:
-    """Refuse inputs that are not finite, where a gradient is wanted.
-
-    Raises:
-        ValueError: NaN or infinite values.
-    """
-    for t in tensors:
-        if not all_finite(t):
-            raise ValueError(f"inputs: NaN or infinite values in row {first_row(t)}")
-
-
 def first_row(t: Tensor) -> int:
     """Return the first row of ``t`` ``(N, ...)`` that is not finite."""
     return int((~t.isfinite()).flatten(1).any(1).nonzero()[0])

@@ -252,17 +252,10 @@ def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) ->
     masks: Given = None
     if asker.uses_feature_mask:
         masks = tuple(i[..., None] if layer is not None else i for i in features.element_numbers())
-        each = isinstance(layer, (tuple, list))  # a layer of its own for each tensor
-        if not each:
-            masks = masks[0] if len(masks) == 1 else structure.restore(masks)
+        one = layer is not None and not isinstance(layer, (tuple, list))
+        masks = masks[0] if one else (flatten(layer)[1] if layer is not None else structure).restore(masks)
     changed = AskerAboutSample(asker, layer=layer)
-    arguments = {k: _following_rows(v, features.n) for k, v in (sample.arguments or {}).items()}
-    return Asked(changed, sample.tensors, target, baselines, masks, arguments or None, features)
-
-
-def _following_rows(value: object, n: int) -> object:
-    """Return a tensor with n rows as one that follows the rows, anything else as it is."""
-    return PerRow(value) if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n else value
+    return Asked(changed, sample.tensors, target, baselines, masks, sample.arguments, features)
 
 
 def _absent(sample: Sample) -> list[ResolvedBaseline]:
@@ -276,7 +269,7 @@ def _layers_of_tensors(model: Model, tensors: Tensors, names: tuple[str, ...] | 
     """Return where a gradient by the tensors is taken: ids at their embeddings, others where the model takes them."""
     if all(t.is_floating_point() for t in tensors):
         return None
-    if not any(t.is_floating_point() for t in tensors):
+    if len(tensors) == 1:
         return "embeddings"
     keys: Sequence[int | str] = names or range(len(tensors))
     return [

@@ -20,6 +20,10 @@ InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out
 Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
+class RowList(list):
+    """Rows that have shapes of their own, one tensor each: one part, and not as many as it has tensors."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """How parts were put together.
@@ -77,7 +81,7 @@ def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
     if isinstance(value, Tensor):  # by far the most, and quickly told
         return (value,), SINGLE
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)) and not isinstance(value, RowList):
         return tuple(value), Structure("tuple", n=len(value))
     if isinstance(value, Mapping):
         return tuple(value.values()), Structure("dict", tuple(value), len(value))

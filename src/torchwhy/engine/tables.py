@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from torchwhy.engine.structure import Model, flatten
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
+
+Frame = Any  # a data frame of pandas, or of another library that has its columns
 
 
 def is_frame(value: object) -> bool:
@@ -35,14 +37,14 @@ def column_names(inputs: object) -> list[str] | None:
     return [str(c) for c in getattr(inputs, "columns", ())] if is_frame(inputs) else None
 
 
-def explained_inputs(inputs: Any, problem: Problem) -> Any:
+def explained_inputs(inputs: object, problem: Problem) -> Frame:
     """Return what was explained: the inputs as they were given, with tensors in the place of arrays, frames and samples."""
     if problem.sample is not None:
         return problem.sample.sample.tensors
     return flatten(inputs)[1].restore(problem.inputs.tensors) if holds_tables(inputs) else inputs
 
 
-def explained_names(inputs: object, problem: Problem) -> Any:
+def explained_names(inputs: object, problem: Problem) -> Frame:
     """Return what the features are called, where the inputs say so: a sample's features, the columns of a data frame."""
     if problem.sample is not None:
         return problem.sample.names
@@ -59,14 +61,14 @@ class FrameForm:
         categories: the labels of columns that are no numbers, by name.
     """
 
-    columns: list[Any]
-    dtypes: dict[Any, Any]
-    categories: dict[Any, list[Any]]
+    columns: list[Hashable]
+    dtypes: dict[Hashable, Frame]
+    categories: dict[Hashable, list[Hashable]]
 
     @classmethod
-    def of(cls, frame: Any, *others: Any) -> FrameForm:
+    def of(cls, frame: Frame, *others: Frame) -> FrameForm:
         """Return the form of a data frame; ``others`` have the same columns, and may hold further labels."""
-        categories: dict[Any, list[Any]] = {}
+        categories: dict[Hashable, list[Hashable]] = {}
         for name in frame.columns:
             kind = frame[name].dtype
             if hasattr(kind, "categories"):
@@ -76,7 +78,7 @@ class FrameForm:
                 categories[name] = sorted(set(seen), key=str)
         return cls(list(frame.columns), {name: frame[name].dtype for name in frame.columns}, categories)
 
-    def encode(self, frame: Any, name: str) -> Tensor:
+    def encode(self, frame: Frame, name: str) -> Tensor:
         """Return a data frame as numbers ``(N, d)``, missing values as NaN.
 
         Raises:
@@ -98,7 +100,7 @@ class FrameForm:
             parts.append([float("nan") if _is_missing(v) else float(v) for v in values])
         return torch.tensor(parts, dtype=torch.double).T.contiguous()
 
-    def decode(self, values: Tensor) -> Any:
+    def decode(self, values: Tensor) -> Frame:
         """Return numbers ``(M, d)`` as a data frame of the same form."""
         import pandas
 
@@ -115,7 +117,7 @@ class FrameForm:
         return pandas.DataFrame(frame, columns=self.columns)
 
 
-def as_tensors(model: Model, inputs: object, baselines: object = None) -> tuple[Model, Any, Any]:
+def as_tensors(model: Model, inputs: object, baselines: object = None) -> tuple[Model, Frame, Frame]:
     """Return the model, the inputs and the baselines, with tensors in the place of arrays and data frames.
 
     A module gets tensors of its parameters' type; other models get what was given: arrays, or data frames with the same
@@ -136,7 +138,7 @@ def as_tensors(model: Model, inputs: object, baselines: object = None) -> tuple[
             tensor,
             baselines,
         )
-    return model, _each(inputs, model), _each(baselines, model) if _holds_arrays(baselines) else baselines
+    return model, _to_tensors(inputs, model), _to_tensors(baselines, model) if _holds_arrays(baselines) else baselines
 
 
 def _plain(box: BlackBox) -> BlackBox:
@@ -144,13 +146,13 @@ def _plain(box: BlackBox) -> BlackBox:
     return BlackBox(box.function, box.arrays, box.classes, box.is_regressor, box.to_call)
 
 
-def _each(value: Any, model: Model) -> Any:
+def _to_tensors(value: object, model: Model) -> Frame:
     """Return what holds arrays with tensors in their place."""
     if isinstance(value, np.ndarray):
         return _in_type_of(model, torch.from_numpy(np.ascontiguousarray(value)))
     if isinstance(value, Mapping):
-        return {k: _each(v, model) for k, v in value.items()}
-    return tuple(_each(v, model) for v in value) if isinstance(value, (tuple, list)) else value
+        return {k: _to_tensors(v, model) for k, v in value.items()}
+    return tuple(_to_tensors(v, model) for v in value) if isinstance(value, (tuple, list)) else value
 
 
 def _holds_arrays(value: object) -> bool:

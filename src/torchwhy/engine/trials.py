@@ -45,6 +45,14 @@ class TrialRun(NamedTuple):
     shapes: tuple[torch.Size, ...] = ()
 
 
+def memory_of(owner: object) -> dict[tuple[object, ...], object]:
+    """Return what was found out about a model; a method of an object shares that of the object."""
+    try:
+        return state.trials.setdefault(getattr(owner, "__self__", owner), {})
+    except TypeError:  # an object to which there is no weak reference, or that has no hash
+        return {}
+
+
 class Trial:
     """Runs a problem's model on chosen rows.
 
@@ -62,10 +70,7 @@ class Trial:
         shapes = tuple((t.shape[1:], t.dtype) for t in inputs.tensors)
         name, training = getattr(owner, "__name__", None), getattr(owner, "training", None)
         self.key: tuple[object, ...] = (name, training, shapes, inputs.names, inputs.forms, tuple(further))
-        try:
-            self.memory = state.trials.setdefault(getattr(owner, "__self__", owner), {})
-        except TypeError:  # an object to which there is no weak reference, or that has no hash
-            self.memory = {}
+        self.memory = memory_of(owner)
 
     def run(self, inputs: ModelInputs, rows: Tensor, tensors: Sequence[Tensor] = ()) -> TrialRun:
         """Return what the model gives for rows ``(M,)``, ``tensors`` in place of their inputs."""

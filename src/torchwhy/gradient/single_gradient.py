@@ -10,7 +10,8 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs, checked_values, prepare_for
 from torchwhy.engine.prepare import with_target
 from torchwhy.engine.run.autograd import isolated
-from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.engine.structure import Keywords, Tensors, flatten
+from torchwhy.engine.uneven import may_be_uneven
 from torchwhy.problem import Problem
 from torchwhy.targets import Neuron, TargetLike
 
@@ -50,6 +51,9 @@ class GradientBased(Attribution):
         """
         if not targets or any(isinstance(t, Neuron) for t in targets):
             raise (TypeError if targets else ValueError)("targets: expected one or more targets of the model's output")
+        if not isinstance(inputs, Tensor) and may_be_uneven(inputs):  # rows of each shape by themselves
+            data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
+            return super().attribute_each(inputs, targets, additional_forward_args=additional_forward_args, **data)
         with isolated(self.model):
             problem = prepare_for(self, inputs, targets[0], baselines, feature_mask, additional_forward_args)
             with problem.open():

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from torchwhy.viewable import Table, Viewable
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Viewable):
     """Scores along a horizontal axis, for each row.
 
     ``fractions`` (S,) ascending, or (N, S) where the rows have different numbers of features; ``scores`` (N, S); ``xlabel``
@@ -35,6 +44,18 @@ class Curve:
         length = width.sum(-1)
         area = ((self.scores[:, 1:] + self.scores[:, :-1]) / 2 * width).sum(1)
         return torch.where(length > 0, area / length, self.scores.mean(1))
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        return pictures.curve(self, **options)
+
+    def _table(self) -> Table:
+        own = self.fractions.expand(self.scores.shape).tolist()
+        lines: list[list[object]] = [
+            [row, fraction, score]
+            for row, (at, scores) in enumerate(zip(own, self.scores.tolist()))
+            for fraction, score in zip(at, scores)
+        ]
+        return ["row", "fraction", "score"], lines
 
 
 def check_fractions(values: Sequence[float], name: str = "fractions", *, below: float = 1.0) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TypedDict, cast
 import torch
 from torch import Tensor, nn
 
+from torchwhy.arguments import Ragged
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.baselines import is_fixed
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draw_uniform, draws_per_block
@@ -31,7 +32,10 @@ class Data(TypedDict, total=False):
 
 def explain_again(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
     """Return the attributions as (N, d)."""
-    return flatten_attributions(method.attribute(inputs, target, **data))
+    found = method.attribute(inputs, target, **data)
+    if isinstance(found, Ragged):
+        raise TypeError("inputs: a metric takes rows of one shape; give those of tw.Ragged one by one")
+    return flatten_attributions(found)
 
 
 def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple[Attribution, Data]:

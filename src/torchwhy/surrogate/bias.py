@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,12 +21,18 @@ from torchwhy.settings import Count
 from torchwhy.surrogate.fairness import FairnessRates, fairness_rates
 from torchwhy.surrogate.importance import label_columns
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
-from torchwhy.surrogate.table import Table
+from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
-@dataclass(frozen=True)
-class Bias:
+@dataclass(frozen=True, repr=False)
+class Bias(Viewable):
     """The effect of a protected column, in units of the score; every figure with its confidence interval.
 
     Args:
@@ -64,6 +71,33 @@ class Bias:
         if self.rates is not None:
             lines.append(str(self.rates))
         return "\n".join(lines)
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        given = {"scores as they are": self.score, "scores, all rows set to the group": self.set_to}
+        columns = {
+            name: torch.tensor([[float(v) for v in e] for e in estimates]).T for name, estimates in given.items()
+        }
+        panels = {name: _known_ends(*ends) for name, ends in columns.items()}
+        notes = [f"{n} rows" for n in self.sizes]
+        return pictures.panels_of_intervals(panels, self._names(), **{"notes": notes, **options})
+
+    def _names(self) -> list[str]:
+        return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()) for row in self.groups]
+
+    def _table(self) -> Table:
+        parts = {"score": self.score, "set to": self.set_to}
+        parts |= {} if self.attribution is None else {"attribution": self.attribution}
+        columns = [f"{name}{end}" for name in parts for end in ("", ", low", ", high")]
+        lines: list[list[object]] = [
+            [name, n, *(float(v) for estimates in parts.values() for v in estimates[g])]
+            for g, (name, n) in enumerate(zip(self._names(), self.sizes))
+        ]
+        return ["group", "rows", *columns], lines
+
+
+def _known_ends(mean: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return numbers and the ends of their intervals; the number itself where an end is not known."""
+    return mean, low.where(low.isfinite(), mean), high.where(high.isfinite(), mean)
 
 
 class BiasReport(Analysis):
@@ -121,7 +155,7 @@ class BiasReport(Analysis):
                 f"method={self.method!r}: expected an attribution method, IntegratedGradients(model), or None"
             )
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
-            table, rows = Table(problem.x, column_names(inputs)), problem.rows
+            table, rows = TableColumns(problem.x, column_names(inputs)), problem.rows
             columns = self._columns(table, column)
             values = torch.stack([table.column(c).double() for c in columns], 1)
             groups, member = self._groups(values, columns)
@@ -143,7 +177,7 @@ class BiasReport(Analysis):
                 baselines=baselines if self.method.uses_baselines else None,
                 additional_forward_args=additional_forward_args,
             )
-            each = Table(flatten(found)[0])
+            each = TableColumns(flatten(found)[0])
             of_column = torch.stack([each.column(c).double() for c in columns], 1).sum(1)
             attribution = [self._interval(of_column[member == g]) for g in range(len(groups))]
         return Bias(
@@ -200,7 +234,7 @@ class BiasReport(Analysis):
         """Return the mean of independent rows with its interval."""
         return mean_interval(values.double(), self.confidence)
 
-    def _columns(self, table: Table, column: Any) -> list[int]:
+    def _columns(self, table: TableColumns, column: Any) -> list[int]:
         """Return the numbers of the columns.
 
         Raises:

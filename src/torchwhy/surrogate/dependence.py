@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,15 +17,21 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.tables import column_names
 from torchwhy.problem import Problem
-from torchwhy.surrogate.table import Table
+from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 Values = Tensor | Sequence[float]
 Column = int | str
 
 
-@dataclass(frozen=True)
-class Dependence:
+@dataclass(frozen=True, repr=False)
+class Dependence(Viewable):
     """The dependence of a score on features.
 
     Args:
@@ -36,6 +43,19 @@ class Dependence:
     grid: tuple[Tensor, ...]
     values: Tensor
     ice: Tensor
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        one = len(self.grid) == 1
+        grid, ice = (self.grid[0], self.ice) if one else (self.grid, None)
+        return pictures.partial_dependence(grid, self.values, **{"ice": ice, **options})
+
+    def _table(self) -> Table:
+        points = torch.cartesian_prod(*self.grid).view(-1, len(self.grid))
+        names = ["value"] if len(self.grid) == 1 else ["first value", "second value"]
+        each = self.ice.flatten(1)
+        spread = each.std(0) if len(each) > 1 else torch.full_like(each[0], torch.nan)
+        columns = torch.cat([points.to(each), self.values.reshape(-1, 1).to(each), spread[:, None]], 1)
+        return [*names, "score", "std over rows"], columns.tolist()
 
 
 class PartialDependence(Analysis):
@@ -82,7 +102,7 @@ class PartialDependence(Analysis):
             ValueError: no such feature, the same twice, no such grid, values that the inputs' type does not hold.
         """
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
-            table = Table(problem.x, column_names(inputs))
+            table = TableColumns(problem.x, column_names(inputs))
             groups = _columns(table, feature)
             if grid is None:
                 axes = [self._grid(table, g) for g in groups]
@@ -94,7 +114,7 @@ class PartialDependence(Analysis):
         ice = scores.view(len(points), n).T.reshape(n, *map(len, axes))
         return Dependence(tuple(axes), ice.mean(0), ice)
 
-    def _grid(self, table: Table, columns: list[int]) -> Tensor:
+    def _grid(self, table: TableColumns, columns: list[int]) -> Tensor:
         """Return the values of a feature, ``(G,)``: all of its own where they are few, else a grid between percentiles."""
         check_count("grid_resolution", self.grid_resolution, least=2)
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 1:
@@ -115,7 +135,7 @@ class PartialDependence(Analysis):
         )
 
 
-def _columns(table: Table, feature: Any) -> list[list[int]]:
+def _columns(table: TableColumns, feature: Any) -> list[list[int]]:
     """Return the columns of each of one or two features.
 
     Raises:
@@ -144,7 +164,7 @@ def _columns(table: Table, feature: Any) -> list[list[int]]:
     return found
 
 
-def _given(grid: Any, table: Table, groups: list[list[int]]) -> list[Tensor]:
+def _given(grid: Any, table: TableColumns, groups: list[list[int]]) -> list[Tensor]:
     """Return the caller's values, ``(G,)`` for each feature.
 
     Raises:
@@ -166,7 +186,9 @@ def _given(grid: Any, table: Table, groups: list[list[int]]) -> list[Tensor]:
     return found
 
 
-def _scores_at(problem: Problem, table: Table, groups: list[list[int]], axes: list[Tensor], points: Tensor) -> Tensor:
+def _scores_at(
+    problem: Problem, table: TableColumns, groups: list[list[int]], axes: list[Tensor], points: Tensor
+) -> Tensor:
     """Return the scores of all rows at each point ``(P, features)``, flat, the rows of a point together."""
     columns = [c for g in groups for c in g]
 

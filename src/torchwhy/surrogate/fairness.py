@@ -71,13 +71,13 @@ def fairness_rates(
     selected = counts(torch.ones_like(favourable))
     rates = [wilson(k, n, z) for k, n in selected]
     odds = None if labels is None else [counts(labels), counts(~labels)]
-    differences = [] if odds is None else [_spread(c, z, newcombe) for c in odds]
+    differences = [] if odds is None else [_apart(c, z, newcombe) for c in odds]
     return FairnessRates(
         selection=rates,
         true_positive=None if odds is None else [wilson(k, n, z) for k, n in odds[0]],
         false_positive=None if odds is None else [wilson(k, n, z) for k, n in odds[1]],
-        demographic_parity=_spread(selected, z, newcombe),
-        disparate_impact=_spread(selected, z, ratio),
+        demographic_parity=_apart(selected, z, newcombe),
+        disparate_impact=_apart(selected, z, ratio),
         equal_opportunity=differences[0] if differences else None,
         equalized_odds=max(differences, key=lambda d: -1.0 if d.mean.isnan() else float(d.mean))
         if differences
@@ -115,7 +115,7 @@ def ratio(high: tuple[int, int], low: tuple[int, int], z: float) -> IntervalEsti
     return _estimate(found, found * math.exp(-half), found * math.exp(half))
 
 
-def _spread(
+def _apart(
     counts: list[tuple[int, int]],
     z: float,
     compare: Callable[[tuple[int, int], tuple[int, int], float], IntervalEstimate],

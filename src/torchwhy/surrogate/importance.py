@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,18 +19,24 @@ from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
-from torchwhy.engine.structure import Output, Structure
+from torchwhy.engine.structure import Output
 from torchwhy.engine.tables import column_names
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.targets import find_logits
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 ScoreFunctionOfData = Callable[[Tensor, Tensor], Any]
 
 
-@dataclass(frozen=True)
-class Importance:
+@dataclass(frozen=True, repr=False)
+class Importance(Viewable):
     """The importance of each feature.
 
     Args:
@@ -44,6 +51,16 @@ class Importance:
     each: Tensor | None
     score: float
     names: list[str] | None = None
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        shown = {"errors": self.std, "xlabel": "importance ± standard deviation", **options}
+        return pictures.bars(self.mean, **shown)
+
+    def _table(self) -> Table:
+        lines: list[list[object]] = [
+            [k, mean, std] for k, (mean, std) in enumerate(zip(self.mean.tolist(), self.std.tolist()))
+        ]
+        return ["feature", "mean", "std"], lines
 
 
 class PermutationImportance(Analysis):
@@ -222,9 +239,7 @@ def label_columns(problem: Problem, labels: Any, *, as_columns: bool) -> Tensor:
 
 def _features(problem: Problem, mask: FeatureMasks) -> list[Tensor]:
     """Return the feature of each element of a row, for each tensor."""
-    names, n = problem.inputs.names, len(problem.x)
-    structure = Structure("dict" if names else "tuple" if n > 1 else "single", names, n)
-    masks = None if mask is None else structure.match(mask, "feature_mask")
+    masks = None if mask is None else problem.inputs.structure.match(mask, "feature_mask")
     ids = number_features([t[:1] for t in problem.x], masks).ids
     return [i[0].expand(t.shape[1:]) for i, t in zip(ids, problem.x)]
 

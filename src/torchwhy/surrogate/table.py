@@ -15,7 +15,7 @@ from torchwhy.engine.structure import Tensors
 
 
 @dataclass(frozen=True)
-class Table:
+class TableColumns:
     """Rows whose elements are columns, numbered through the tensors.
 
     Args:

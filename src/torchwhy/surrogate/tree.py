@@ -19,14 +19,15 @@ from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.tables import column_names
 from torchwhy.surrogate.intervals import agreement
-from torchwhy.surrogate.table import Table
+from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class SurrogateTree(Analysis):
+class SurrogateTree(Viewable, Analysis):
     """A scikit-learn decision tree that answers as the model does, fitted to its answers.
 
     Without a target it learns the predicted class of a model with outputs ``(N, classes)``, by its label where the model has
@@ -104,7 +105,7 @@ class SurrogateTree(Analysis):
     ) -> tuple[Tensor, Tensor, list[Any] | None]:
         """Return the answers, the rows as numbers ``(N, d)``, and the labels of the classes where these have any."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
-            x = Table(problem.x).numbers()
+            x = TableColumns(problem.x).numbers()
             if target is not None:
                 return problem.run.all_scores(problem.x), x, None
             out = outputs(problem, problem.x, problem.rows)
@@ -118,8 +119,20 @@ class SurrogateTree(Analysis):
 
         return export_text(self._fitted(), feature_names=feature_names or self.names, **options)
 
-    def plot(self, feature_names: Sequence[str] | None = None, **options: object) -> Figure:
-        """Draw the tree as a ``matplotlib`` figure (``sklearn.tree.plot_tree``)."""
+    def plot(
+        self, feature_names: Sequence[str] | None = None, class_names: Sequence[str] | None = None, **options: object
+    ) -> Figure:
+        """Draw the tree as a ``matplotlib`` figure (``sklearn.tree.plot_tree``), its fidelity above it.
+
+        Args:
+            feature_names: of all features.
+            class_names: of all classes that the tree tells apart, in their order; None is their numbers.
+            options: handed to ``plot_tree``.
+
+        Raises:
+            RuntimeError: there is no tree yet.
+            ValueError: another number of names than of features or classes.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from sklearn.tree import plot_tree
@@ -130,8 +143,33 @@ class SurrogateTree(Analysis):
         size = 2.2 * 2 ** min(self.max_depth, 4)
         figure = Figure(figsize=(size, 1.6 * (self.max_depth + 1)))
         FigureCanvasAgg(figure)
-        plot_tree(tree, feature_names=feature_names, ax=figure.add_subplot(), **{"filled": True} | options)
+        classes = [str(c) for c in getattr(tree, "classes_", ())]
+        if class_names is not None and len(class_names) != len(classes):
+            raise ValueError(f"class_names: {len(class_names)} given for {len(classes)} classes")
+        ax = figure.add_subplot()
+        named = {"class_names": list(class_names or classes)} if classes else {}
+        plot_tree(tree, feature_names=feature_names, ax=ax, **{"filled": True, "impurity": False} | named | options)
+        ax.set_title(
+            f"fidelity {self.fidelity:.3g}: {'equal classes' if classes else 'R²'} on held-out rows", size=10.5
+        )
         return figure
+
+    def _table(self) -> Table:
+        """Return a line for each node: its parent, what it asks, how many rows came to it, what it answers."""
+        tree = self._fitted().tree_
+        parents: dict[int, int] = {}
+        for node in range(tree.node_count):
+            parents |= {
+                int(child): node for child in (tree.children_left[node], tree.children_right[node]) if child >= 0
+            }
+        lines: list[list[object]] = []
+        for node in range(tree.node_count):
+            leaf = tree.children_left[node] < 0
+            value = tree.value[node].reshape(-1)
+            answer = value[0] if len(value) == 1 else self.tree.classes_[value.argmax()]
+            asks = [None, math.nan] if leaf else [int(tree.feature[node]), float(tree.threshold[node])]
+            lines.append([node, parents.get(node), *asks, int(tree.n_node_samples[node]), float(answer)])
+        return ["node", "parent", "feature", "at most", "rows", "answer"], lines
 
     def _fitted(self) -> Any:
         """Return the tree.

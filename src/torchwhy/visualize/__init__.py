@@ -9,11 +9,15 @@ from green.
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from torchwhy.visualize.additive import decision, force, waterfall
 from torchwhy.visualize.auto import plot
 from torchwhy.visualize.bars import bars, beeswarm
 from torchwhy.visualize.curves import convergence, curve, path_profile
+from torchwhy.visualize.effects import before_after, intervals, panels_of_intervals, partial_dependence
 from torchwhy.visualize.export import to_html, to_png
+from torchwhy.visualize.gallery import before_after_images, gallery
 from torchwhy.visualize.grid import grid
+from torchwhy.visualize.many_rows import cohorts, importance, row_matrix, scatter, strongest_interaction
 from torchwhy.visualize.maps import blend, heatmap, overlay, signed_map
 from torchwhy.visualize.matrix import matrix, spectrogram
 from torchwhy.visualize.scaling import as_photo, grey, normalize, to_map
@@ -26,27 +30,41 @@ __all__ = [
     "as_photo",
     "bars",
     "beeswarm",
+    "before_after",
+    "before_after_images",
     "blend",
+    "cohorts",
     "colored_text",
     "convergence",
     "curve",
+    "decision",
+    "force",
+    "gallery",
     "grey",
     "grid",
     "heatmap",
+    "importance",
+    "intervals",
     "matrix",
     "normalize",
     "overlay",
+    "panels_of_intervals",
+    "partial_dependence",
     "path_profile",
     "plot",
+    "row_matrix",
+    "scatter",
     "series",
     "signed_map",
     "slices",
     "spectrogram",
+    "strongest_interaction",
     "text",
     "text_table",
     "to_html",
     "to_map",
     "to_png",
+    "waterfall",
 ]
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from torchwhy.visualize.scaling import Array
 
+GREY = "#a8a8a8"  # of what stands for several
+
 
 def bars(
     values: Array | Mapping[str, float],
@@ -60,16 +62,16 @@ def bars(
     if is_explanation(values):
         given = features_of(values, 0, names)
         values, names, errors = given.values, given.names, given.errors if errors is None else errors
-    a = _row(values, "values")
-    e = None if errors is None else _row(errors, "errors")
+    a = one_row(values, "values")
+    e = None if errors is None else one_row(errors, "errors")
     if e is not None and (e.shape != a.shape or e.min() < 0):
         raise ValueError(f"errors must be {len(a)} numbers that are not negative, one for each value")
-    labels, order = _largest(np.abs(a), names, top)
+    labels, order = largest_features(np.abs(a), names, top)
     length, others = a[order], len(a) - len(order)
     if others:
         length = np.append(length, np.delete(a, order).sum())
-        labels.append("the other one" if others == 1 else f"the other {others}")
-    colors = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]] + ["#a8a8a8"] * bool(others)
+        labels.append(others_named(a, order))
+    colors = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]] + [GREY] * bool(others)
     half = np.zeros(len(length))
     if e is not None:
         half[: len(order)] = e[order]
@@ -86,7 +88,7 @@ def bars(
         shift, side = (4, "left") if v >= 0 else (-4, "right")
         draw.add_note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
         room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
-    _rows_down(ax, labels, xlabel, title)
+    name_rows(ax, labels, xlabel, title)
     _make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)
     return figure
 
@@ -103,13 +105,15 @@ def beeswarm(
 ) -> Figure:
     """Draw many rows' attributions, a point a row, a line a feature; the largest mean absolute value on top.
 
+    The features beyond the ``top`` are one grey line more, each row's sum of theirs: nothing is left out.
+
     Points that would hide each other are stacked, so the height of a swarm shows how many there are.
 
     Args:
         attributions: ``(N, d)``, in their own unit, or an :class:`torchwhy.Explanation` with its names and inputs.
         features: the features' own values ``(N, d)``, told by colours from their 5th to their 95th percentile.
         names: d strings.
-        top: how many features are drawn.
+        top: how many features are drawn by themselves.
         ax: the axes to draw on.
         title: the text above the axes.
         xlabel: the text below them.
@@ -126,14 +130,18 @@ def beeswarm(
     x = None if features is None else as_array(features, "features", ndim=(2,))
     if x is not None and x.shape != a.shape:
         raise ValueError(f"features must have the shape of attributions, {a.shape}, not {x.shape}")
-    labels, order = _largest(np.abs(a).mean(0), names, top)
-    figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(order))
-    span = float(np.ptp(a[:, order])) or 1.0
+    labels, order = largest_features(np.abs(a).mean(0), names, top)
+    others = None if len(order) == a.shape[1] else np.delete(a, order, axis=1).sum(1)
+    labels += [] if others is None else [others_named(a[0], order)]
+    figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(labels))
+    span = float(np.ptp(a[:, order] if others is None else np.column_stack([a[:, order], others]))) or 1.0
     colors = draw.colormap(False, "viridis")
     for y, j in enumerate(order):
         shade = draw.LINES[0] if x is None else colors(_between(x[:, j]))
         ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, color=shade)
-    _rows_down(ax, labels, xlabel, title)
+    if others is not None:
+        ax.scatter(others, len(order) + _stacked(others, span), s=9, linewidths=0, alpha=0.9, color=GREY)
+    name_rows(ax, labels, xlabel, title)
     if x is not None:
         draw.scale_bar([ax], colors, 1.0, False, label="value of the feature", clipped=False)
         figure.axes[-1].set_yticks([0, 1], ["low", "high"])
@@ -150,14 +158,15 @@ def _make_room(ax: Axes, low: float, high: float, left: float, right: float) -> 
     ax.set_xlim(low - left * scale, high + right * scale)
 
 
-def _row(values: Array, name: str) -> np.ndarray:
+def one_row(values: Array, name: str) -> np.ndarray:
+    """Return one row ``(d,)``; refuse several."""
     a = as_array(values, name, ndim=(1, 2))
     if a.ndim == 2 and len(a) != 1:
         raise ValueError(f"{name} must be one row, (d,), not {a.shape}: beeswarm draws several")
     return a.reshape(-1)
 
 
-def _largest(size: np.ndarray, names: Sequence[str] | None, top: int) -> tuple[list[str], np.ndarray]:
+def largest_features(size: np.ndarray, names: Sequence[str] | None, top: int) -> tuple[list[str], np.ndarray]:
     """Return the names and the positions of the ``top`` largest, in that order; ties as they come."""
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
@@ -165,6 +174,12 @@ def _largest(size: np.ndarray, names: Sequence[str] | None, top: int) -> tuple[l
         raise ValueError(f"names has {len(names)} strings, but there are {len(size)} features")
     order = np.argsort(-size, kind="stable")[:top]
     return [f"feature {j}" if names is None else str(names[j]) for j in order], order
+
+
+def others_named(values: np.ndarray, order: np.ndarray) -> str:
+    """Return what the features beyond the largest are called together."""
+    others = len(values) - len(order)
+    return "the other one" if others == 1 else f"the other {others}"
 
 
 def _between(values: np.ndarray) -> np.ndarray:
@@ -183,7 +198,7 @@ def _stacked(values: np.ndarray, span: float) -> np.ndarray:
     return heights * min(0.07, 0.4 / max(1.0, np.abs(heights).max()))
 
 
-def _rows_down(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> None:
+def name_rows(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> None:
     """Write the features down the left side, the first on top."""
     from torchwhy.visualize import drawing as draw
 

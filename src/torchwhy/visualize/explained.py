@@ -11,6 +11,7 @@ import torch
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.given import above_rounding, features_of
 from torchwhy.visualize.grid import grid
+from torchwhy.visualize.kinds import OF_A_ROW, draw_kind
 from torchwhy.visualize.maps import heatmap
 from torchwhy.visualize.matrix import matrix
 from torchwhy.visualize.scaling import as_array
@@ -33,6 +34,7 @@ MAX_CLASSES = 6  # maps of one image
 def plot_explanation(
     e: Explanation,
     row: int | None = None,
+    kind: str | None = None,
     names: Sequence[str] | None = None,
     title: str | None = None,
     **options: PictureOption,
@@ -42,6 +44,8 @@ def plot_explanation(
         e = e.with_names(list(names))
     chosen = e if row is None else e[row]
     title = e.method if title is None else title
+    if kind is not None:
+        return draw_kind(e, kind, row, _title_of_row(e, row or 0, title) if kind in OF_A_ROW else title, **options)
     parts = _parts(e.attributions)
     if len(parts) > 1:
         return _side_by_side(e, row or 0, title, **options)

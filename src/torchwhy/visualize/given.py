@@ -101,3 +101,15 @@ def table_of_features(e: Explanation, names: Sequence[str] | None = None) -> Fea
     known = input_values(e)
     inputs = None if known is None else np.stack([as_array(t, "inputs") for t in known])
     return FeatureTable(values, feature_names(named, 0), inputs)
+
+
+def base_of(e: Explanation, row: int = 0) -> float:
+    """Return the base score of a row: where there is none, what the score leaves when the attributions are taken off it."""
+    if e.base_scores is not None:
+        return float(e.base_scores[row])
+    return 0.0 if e.scores is None else float(e.scores[row]) - float(e.features()[row].sum())
+
+
+def score_of(e: Explanation, row: int = 0) -> float | None:
+    """Return the score of a row, None where it is not known."""
+    return None if e.scores is None else float(e.scores[row])

@@ -266,10 +266,7 @@ def compute_gradients(
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
-        raise ValueError(
-            f"the target does not depend on the {_in_words(what)}, or an operation in between has no gradient, as those of int8 "
-            "models: choose another target or layer, or a perturbation method, which needs no gradient"
-        )
+        raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchwhy.engine import state
 from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
-from torchwhy.engine.structure import Keywords, Model
+from torchwhy.engine.structure import Keywords, Model, Output
 
 
 @dataclass
@@ -34,15 +34,15 @@ class BlackBox:
         compared: for how many rows tensors and arrays gave the same.
     """
 
-    function: Callable[..., Any]
+    function: Callable[..., Output]
     arrays: bool | None = None
-    classes: list[Any] | None = None
+    classes: list[object] | None = None
     is_regressor: bool = False
     to_call: Callable[[Tensor], object] | None = None
     gradient: bool = False
     compared: int = 0
 
-    def __call__(self, *args: object, **kwargs: object) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Output:
         """Return the function's output, arrays made tensors on the inputs' device."""
         first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         m, device = (None, torch.device("cpu")) if first is None else (len(first), first.device)
@@ -60,12 +60,12 @@ class BlackBox:
             raise TypeError(NO_GRADIENT) from error
         return output_to_tensors(out, m, device)
 
-    def _with_arrays(self, args: tuple, kwargs: Keywords) -> Any:
+    def _with_arrays(self, args: tuple, kwargs: Keywords) -> Output:
         convert = self.to_call or _to_array
         args = tuple(convert(a) if isinstance(a, Tensor) else a for a in args)
         return self.function(*args, **{k: _to_array(v) for k, v in kwargs.items()})
 
-    def _try_both(self, args: tuple, kwargs: Keywords, m: int | None, device: torch.device) -> Any:
+    def _try_both(self, args: tuple, kwargs: Keywords, m: int | None, device: torch.device) -> Output:
         """Return the output, and find out what the function takes.
 
         Raises:
@@ -100,7 +100,7 @@ class BlackBox:
             "mean something else there); say which it is for: tw.NumPyModel(f) or tw.TorchModel(f)"
         )
 
-    def _differ(self, some: tuple[tuple, Keywords], other: Any, few: int | None, device: torch.device) -> bool:
+    def _differ(self, some: tuple[tuple, Keywords], other: Output, few: int | None, device: torch.device) -> bool:
         """Say whether the same rows get other scores as tensors, and not by chance."""
         found = []
         for _ in range(2):
@@ -110,7 +110,7 @@ class BlackBox:
 
     def _after_tensors_failed(
         self, args: tuple, kwargs: Keywords, m: int | None, device: torch.device, tensor_error: Exception
-    ) -> Any:
+    ) -> Output:
         """Return the output for arrays.
 
         Raises:
@@ -130,7 +130,7 @@ class BlackBox:
             raise TypeError(NO_GRADIENT) from tensor_error
         return self._decided(True, out)
 
-    def _decided(self, arrays: bool, out: Any) -> Any:
+    def _decided(self, arrays: bool, out: Output) -> Output:
         """Note what the function takes; return its output."""
         self.arrays = arrays
         with suppress(TypeError):  # no weak references to it
@@ -158,7 +158,7 @@ class NumPyModel(BlackBox):
     tensor([2.1602])
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Output]) -> None:
         super().__init__(_checked(function), arrays=True)
 
 
@@ -174,17 +174,17 @@ class TorchModel(BlackBox):
     tensor([[0.0000, 0.0000, 1.7321]])
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Output]) -> None:
         super().__init__(_checked(function), arrays=False)
 
 
-def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+def _checked(function: Callable[..., Output]) -> Callable[..., Output]:
     if not callable(function):
         raise TypeError(f"function: expected a callable, got {type(function).__name__}")
     return function
 
 
-def as_model(model: Model, *, gradient: bool = False) -> Any:
+def as_model(model: Model, *, gradient: bool = False) -> Output:
     """Return ``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
 
     With ``gradient`` it must take tensors.
@@ -221,7 +221,7 @@ def as_model(model: Model, *, gradient: bool = False) -> Any:
     )
 
 
-def labels_of(model: Model) -> list[Any] | None:
+def labels_of(model: Model) -> list[object] | None:
     """Return the labels of a classifier's outputs, where they are not their numbers."""
     classes = model.classes if isinstance(model, BlackBox) else None
     return None if classes is None or classes == list(range(len(classes))) else classes
@@ -273,7 +273,7 @@ def _copied(some: tuple[tuple, Mapping[str, object]]) -> tuple[tuple, Keywords]:
     return tuple(map(copy_holder, args)), {k: copy_holder(v) for k, v in kwargs.items()}
 
 
-def _to_array(value: object) -> Any:
+def _to_array(value: object) -> Output:
     if not isinstance(value, Tensor):
         return value
     value = value.detach().cpu()

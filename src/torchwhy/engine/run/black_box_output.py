@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import named_parts
+from torchwhy.engine.structure import Output, named_parts
 
 
-def output_to_tensors(out: object, m: int | None, device: torch.device) -> Any:
+def output_to_tensors(out: object, m: int | None, device: torch.device) -> Output:
     """Return what a black box returned for m rows, with tensors in the place of arrays; anything else as it is.
 
     Raises:
@@ -30,7 +29,7 @@ def output_to_tensors(out: object, m: int | None, device: torch.device) -> Any:
     return _array_to_tensor(np.asarray(out), device) if hasattr(out, "__array__") else out
 
 
-def _list_to_tensors(out: list | tuple, m: int | None, device: torch.device) -> Any:
+def _list_to_tensors(out: list | tuple, m: int | None, device: torch.device) -> Output:
     """Return a list with an entry for each row as one tensor, and several outputs as they are, each a tensor."""
     if all(isinstance(v, Tensor) for v in out):
         scalars = all(v.dim() == 0 for v in out)
@@ -63,7 +62,7 @@ def _array_to_tensor(array: np.ndarray, device: torch.device) -> Tensor:
         ) from None
 
 
-def is_scores(out: Any) -> bool:
+def is_scores(out: Output) -> bool:
     """Say whether an output is one from which scores can be taken without being told how."""
     if isinstance(out, Tensor):
         return True
@@ -71,7 +70,7 @@ def is_scores(out: Any) -> bool:
     return "logits" in tensors or len(tensors) == 1
 
 
-def same_scores(out: Any, other: Any) -> bool:
+def same_scores(out: Output, other: Output) -> bool:
     """Say whether the first rows of an output equal another output, of these rows alone, up to rounding."""
     a, b = _scores(out), _scores(other)
     if a.dim() and b.dim():
@@ -84,7 +83,7 @@ def same_scores(out: Any, other: Any) -> bool:
     return torch.allclose(a, b, rtol=0.0, atol=size * max(kinds) * 1024, equal_nan=True)
 
 
-def _scores(out: Any) -> Tensor:
+def _scores(out: Output) -> Tensor:
     """Return the tensor of scores in an output."""
     if isinstance(out, Tensor):
         return out

@@ -169,9 +169,9 @@ class ModelRunner:
         scores = p.tally.see(picked, check_finite=p.check_finite)
         is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
         if scores.requires_grad and (is_single or rules is not None):
-            for function in scan_graph(scores, guard_norms=is_single):
-                if rules is not None:
-                    rules.count_unreached(function.__name__, "an autograd Function")
+            functions = scan_graph(scores, guard_norms=is_single)
+            if rules is not None:
+                rules.count_functions(functions)
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
