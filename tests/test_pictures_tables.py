@@ -221,6 +221,12 @@ def test_rows_of_different_features_are_drawn_one_by_one():
 # ---- numbers with intervals, and what changed
 
 
+def test_sizes_have_no_signs():
+    ax = v.bars([0.5, 0.25], ["a", "b"], signed=False).axes[0]
+    assert [t.get_text() for t in ax.texts] == ["0.500", "0.250"]
+    assert len({p.get_facecolor() for p in ax.patches}) == 1
+
+
 def test_intervals_have_their_ends():
     ax = v.intervals([0.5, 0.2], [0.4, 0.2], [0.7, 0.2], ["a", "b"], reference=0.5, notes=["p = 0.1", "n = 3"]).axes[0]
     np.testing.assert_allclose([s[:, 0] for s in ax.collections[0].get_segments()], [[0.4, 0.7], [0.2, 0.2]])

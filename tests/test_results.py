@@ -195,6 +195,10 @@ def test_bias_is_drawn_by_groups(made):
     np.testing.assert_allclose(right.lines[0].get_xdata(), [float(s.mean) for s in b.set_to], rtol=1e-5)
     ends = np.stack([s[:, 0] for s in left.collections[0].get_segments()])
     np.testing.assert_allclose(ends, [[float(s.low), float(s.high)] for s in b.score], rtol=1e-5)
+    assert left.get_xlim() == right.get_xlim()
+    low, high = left.get_xlim()
+    assert low < min(float(s.low) for s in [*b.score, *b.set_to])
+    assert high > max(float(s.high) for s in [*b.score, *b.set_to])
     assert b.to_dataframe()["rows"].tolist() == b.sizes
 
 

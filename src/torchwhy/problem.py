@@ -169,6 +169,13 @@ class Problem:
         return ", ".join(map(str, self.input_layers or self.read_layers)) or "inputs"
 
     @property
+    def input_names(self) -> Sequence[object]:
+        """The name of each input, or layer, that is explained."""
+        if self.input_layers:
+            return self.input_layers
+        return [f"input {name!r}" for name in self.inputs.names or range(len(self.x))]
+
+    @property
     def run(self) -> ModelRunner:
         """What runs the model: the only way to its scores, gradients and activations."""
         return ModelRunner(self)

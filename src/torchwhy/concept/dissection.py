@@ -53,7 +53,7 @@ class Dissection(Viewable):
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
         most = options.pop("top", 10)
         found = {f"unit {unit}: {concept}": iou for unit, concept, iou in self.detectors(-1.0)[:most]}
-        shown = {"top": len(found), "xlabel": "IoU of the unit's best concept"}
+        shown = {"top": len(found), "xlabel": "IoU of the unit's best concept", "signed": False}
         shown["title"] = f"{self.layer}, {len(found)} of {len(self.iou)} units"
         return pictures.bars(found, **{**shown, **options})
 

@@ -82,7 +82,7 @@ class Bias(Viewable):
         return pictures.panels_of_intervals(panels, self._names(), **{"notes": notes, **options})
 
     def _names(self) -> list[str]:
-        return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()) for row in self.groups]
+        return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()).replace("-", "−") for row in self.groups]
 
     def _table(self) -> Table:
         parts = {"score": self.score, "set to": self.set_to}

@@ -79,6 +79,7 @@ def waterfall(
         if i:
             ax.plot([ends[i], ends[i]], [i - 1, i], color=draw.QUIET, linewidth=0.7, zorder=0.5)
     name_rows(ax, labels, xlabel, title)
+    ax.set_title(ax.get_title(), size=10.5, pad=18, parse_math=False)  # f(x) stands between
     ax.lines[-1].remove()  # zero is no special place here
     _mark_ends(ax, start, float(ends[0]))
     reach = np.concatenate([ends, ends - steps])

@@ -28,6 +28,7 @@ def bars(
     ax: Axes | None = None,
     title: str | None = None,
     xlabel: str = "attribution",
+    signed: bool = True,
 ) -> Figure:
     """Draw one row's attributions as bars, the largest on top, red for and blue against, with their errors.
 
@@ -47,6 +48,7 @@ def bars(
         ax: the axes to draw on.
         title: the text above the axes.
         xlabel: the text below them.
+        signed: tell for from against, by colours and signs; False is for sizes, which are neither.
 
     Raises:
         ValueError: lengths differ, ``top`` is below 1, an error is negative, or a number is NaN.
@@ -71,7 +73,8 @@ def bars(
     if others:
         length = np.append(length, np.delete(a, order).sum())
         labels.append(others_named(a, order))
-    colors = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]] + [GREY] * bool(others)
+    shades = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]] if signed else [draw.LINES[0]] * len(order)
+    colors = shades + [GREY] * bool(others)
     half = np.zeros(len(length))
     if e is not None:
         half[: len(order)] = e[order]
@@ -84,12 +87,14 @@ def bars(
     room = [0.0, 0.0]
     for yi, v, h in zip(y, length, half):
         form = draw.number_format_of(v, h, length)
-        written = draw.signed_number(v, form) + (" ± " + draw.signed_number(h, form)[1:] if h else "")
+        written = draw.signed_number(v, form).lstrip("" if signed else "+") + (
+            " ± " + draw.signed_number(h, form)[1:] if h else ""
+        )
         shift, side = (4, "left") if v >= 0 else (-4, "right")
         draw.add_note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
         room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
     name_rows(ax, labels, xlabel, title)
-    _make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)
+    make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)
     return figure
 
 
@@ -148,7 +153,7 @@ def beeswarm(
     return figure
 
 
-def _make_room(ax: Axes, low: float, high: float, left: float, right: float) -> None:
+def make_room(ax: Axes, low: float, high: float, left: float, right: float) -> None:
     """Set the limits of the bars so that texts of ``left`` and ``right`` inches fit beside the longest ones."""
     from torchwhy.visualize import drawing as draw
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize.bars import name_rows
+from torchwhy.visualize.bars import make_room, name_rows
 from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def intervals(
         ax.axvline(reference, color=draw.QUIET, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
     for i, note in enumerate(notes or ()):
         draw.add_note(ax, note, (b[i], i), (7, 0), va="center", size=8, color=draw.QUIET)
-    ax.margins(x=0.18 if notes else 0.06)
+    room = max((draw.text_width(note, 8) for note in notes or ()), default=0.0) + 0.2
+    make_room(ax, float(a.min()), float(b.max()), 0.15, room)
     return figure
 
 
@@ -142,9 +143,12 @@ def panels_of_intervals(
     from torchwhy.visualize import drawing as draw
 
     figure = draw.Picture(figsize=(4.2 * len(panels), 1.0 + 0.34 * len(names)), dpi=draw.DPI, layout="constrained")
-    axes = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for i, (ax, (name, ends)) in enumerate(zip(axes, panels.items())):
         intervals(*ends, names, ax=ax, xlabel=name, notes=notes if i == len(panels) - 1 else None)
+    low, high = zip(*(ax.get_xlim() for ax in axes))
+    for ax in axes:
+        ax.set_xlim(min(low), max(high))
     return figure
 
 

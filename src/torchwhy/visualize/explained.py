@@ -95,9 +95,14 @@ def _title_of_row(e: Explanation, row: int, title: str) -> str:
     if len(e) > 1:
         parts.append(f"row {row} of {len(e)}")
     if e.classes is not None and isinstance(target, int):
-        share = "" if e.probabilities is None else f", p = {float(e.probabilities[row]):.2g}"
+        share = "" if e.probabilities is None else f", {probability_in_words(float(e.probabilities[row]))}"
         parts.append(f"{e.classes[target]}{share}")
     return " · ".join(parts)
+
+
+def probability_in_words(p: float) -> str:
+    """Write a probability with two digits, near 1 as what it exceeds."""
+    return "p > 0.99" if p > 0.99 else f"p = {p:.2g}"
 
 
 def say_rounding(floor: float) -> str:

@@ -244,7 +244,13 @@ def _in_words(what: What) -> str:
 
 
 def compute_gradients(
-    scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs", keep: bool = False, build: bool = False
+    scores: Tensor,
+    wrt: Sequence[Tensor],
+    *,
+    what: What = "inputs",
+    names: Sequence[object] = (),
+    keep: bool = False,
+    build: bool = False,
 ) -> tuple[Tensor, ...]:
     r"""Return the gradients :math:`\partial s_n / \partial z_n` of each row's score with respect to its own row.
 
@@ -252,6 +258,7 @@ def compute_gradients(
         scores: ``(M,)``.
         wrt: tensors ``(M, ...)``; one that the scores do not depend on has gradient zero.
         what: what ``wrt`` is, for the error: a word or layers.
+        names: of each of ``wrt``, to warn of one that the scores do not depend on; layers are their own.
         keep: keep the graph for another call.
         build: let the gradients be differentiated again.
 
@@ -267,7 +274,20 @@ def compute_gradients(
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
         raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")
+    if any(g is None for g in found):
+        _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
+
+
+def _warn_of_unreached(gradients: Sequence[Tensor | None], names: Sequence[object]) -> None:
+    """Warn of what no gradient reaches, where each has a name."""
+    if len(names) == len(gradients):
+        unreached = [str(name) for name, g in zip(names, gradients) if g is None]
+        warn(
+            f"the target does not depend on {' and '.join(unreached)} in a differentiable way: the attributions there are zero; "
+            "where the model rounds or detaches it, casts it to integers or runs it under no_grad, a perturbation method, which "
+            "needs no gradient, sees what it does"
+        )
 
 
 def gradients_per_target(scores: Sequence[Tensor], wrt: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, ...]]:

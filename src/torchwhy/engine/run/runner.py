@@ -188,7 +188,9 @@ class ModelRunner:
                 leaves = [p.batching.format(leaf) for leaf in leaves]
             leaves = [leaf.requires_grad_() for leaf in leaves]
             scores = self.scores_with_graph(leaves, rows, rules)
-            return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs")
+            return scores.detach(), compute_gradients(
+                scores, leaves, what=p.input_layers or "inputs", names=p.input_names
+            )
 
     def gradients_per_target(self, targets: Sequence[ScoreFunction], start: int, stop: int) -> list[Tensors]:
         """Return for each of several targets the gradients at rows ``start`` to ``stop - 1`` of ``x``, from one forward pass."""
@@ -200,7 +202,7 @@ class ModelRunner:
             scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
             if len(rows) == 1 and x[0].device.type == "cpu":
                 scan_graph(torch.stack(scores).sum(0), guard_norms=True)
-            return gradients_per_target(scores, leaves, what=p.input_layers or "inputs")
+            return gradients_per_target(scores, leaves, what=p.input_layers or "inputs", names=p.input_names)
 
     def gradients_and_activations(
         self, z: Sequence[Tensor], rows: Tensor, derive: GradientFunction = compute_gradients
