@@ -146,8 +146,7 @@ class FeatureVisualization(Analysis):
             check_count("size", side)
         if self.parameterization not in ("fourier", "pixel"):
             raise ValueError(f"parameterization={self.parameterization!r}: expected 'fourier' or 'pixel'")
-        several = isinstance(target, (list, range)) or getattr(target, "ndim", 0) > 0
-        targets = list(target.tolist() if hasattr(target, "tolist") else target) if several else [target]
+        targets = _several(target)
         if not targets:
             raise ValueError("target: an empty list; give at least one class, channel or unit")
         like = _floats(self.model)
@@ -298,6 +297,14 @@ def normalize_images(images: Tensor, by: tuple[Sequence[float], Sequence[float]]
         raise ValueError(f"normalize={by!r}: expected (mean, std), each of {images.shape[1]} channels")
     mean, std = (torch.as_tensor(v, dtype=images.dtype, device=images.device).view(-1, 1, 1) for v in by)
     return (images - mean) / std
+
+
+def _several(target: object) -> list[Any]:
+    """Return targets as a list: one, or those of a list, a range, an array or a tensor."""
+    if hasattr(target, "tolist"):
+        values = target.tolist()
+        return values if isinstance(values, list) else [values]
+    return list(target) if isinstance(target, (list, range)) else [target]
 
 
 def _climb(problem: Problem, shown: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:

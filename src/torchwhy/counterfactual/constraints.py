@@ -165,7 +165,8 @@ def _named_mask(changeable: BoundLike | Sequence[str] | None, names: Sequence[st
 
 def _integer_columns(tensors: Sequence[Tensor]) -> list[int]:
     """Return the columns of tensors that hold integers."""
-    found, start = [], 0
+    found: list[int] = []
+    start = 0
     for t in tensors:
         width = t[0].numel()
         if not t.is_floating_point():
