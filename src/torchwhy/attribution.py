@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, NoReturn, overload
 
 from torch import Tensor
 
@@ -114,10 +114,11 @@ class Attribution(Settings):
         self,
         inputs: Inputs,
         target: TargetLike = None,
-        *,
+        *more: object,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        **unknown: object,
     ) -> Any:
         """Return the attributions: how much each input element had to do with the target.
 
@@ -145,6 +146,8 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
+        if more or unknown:
+            refuse_call(self, more, unknown)
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
@@ -295,6 +298,24 @@ def solve(
         if problem.sample is not None:
             result = problem.sample.condense(result, mean=method.uses_feature_mask)
         return result, problem
+
+
+def refuse_call(method: Attribution, more: tuple[object, ...], unknown: Keywords) -> NoReturn:
+    """Refuse arguments that ``attribute`` does not take, and say where they belong.
+
+    Raises:
+        TypeError: always.
+    """
+    from torchwhy.other_libraries import hint_for_argument
+
+    kind = type(method).__name__
+    if more:
+        raise TypeError(
+            f"{kind}.attribute: after inputs and target everything is given by name: "
+            "attribute(inputs, target, baselines=..., additional_forward_args=...)"
+        )
+    name = next(iter(unknown))
+    raise TypeError(f"{kind}.attribute: no argument {name!r}; {hint_for_argument(name, kind, method)}")
 
 
 def _adds_up(method: Attribution) -> bool:

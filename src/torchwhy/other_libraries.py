@@ -144,6 +144,29 @@ def hint_for(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(f'tw.{n}' for n in near)}?" if near else "; dir(tw) lists what there is"
 
 
+# arguments of Captum's calls that have another name or place here
+ARGUMENTS = {
+    "return_convergence_delta": "explain(...).completeness_gap is the size of that difference",
+    "internal_batch_size": "batch_size= is a setting, found by itself if left out",
+    "perturbations_per_eval": "batch_size= is a setting, found by itself if left out",
+    "abs": "Saliency(model, signed=True) keeps the signs",
+    "nt_type": "SmoothGrad, SquareGrad and VarGrad are methods of their own, with of=method",
+    "nt_samples": "n_samples= is a setting of SmoothGrad, SquareGrad and VarGrad",
+    "neuron_selector": "a neuron is a target: tw.Neuron(layer, index)",
+    "return_input_shape": "explain(...).features() has one number for each feature",
+    "show_progress": "progress=True is a setting",
+}
+
+
+def hint_for_argument(name: str, kind: str, method: object) -> str:
+    """Return where an argument of a call belongs: among the settings, or what it is called here."""
+    if name in getattr(type(method), "__dataclass_fields__", {}):
+        return f"it is a setting: {kind}(model, {name}=...).attribute(inputs, target)"
+    if name in ARGUMENTS:
+        return ARGUMENTS[name]
+    return "there are inputs, target, baselines, feature_mask and additional_forward_args"
+
+
 def _same_class(name: str, known: Iterable[str]) -> str | None:
     """Return our name of a class: from the table, or that which differs in capitals and underscores alone."""
     if name in CLASSES:

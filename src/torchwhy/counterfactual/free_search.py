@@ -12,7 +12,7 @@ from torchwhy.counterfactual.search import Search
 from torchwhy.engine.run.randomness import draw_normal, draw_uniform
 
 PROPOSALS = 32  # for each candidate in each step
-GROWTH = 1.25  # of the radius, from step to step, up to WIDEST times the width of the bounds
+WIDER_BY = 1.25  # of the radius, from step to step, up to WIDEST times the width of the bounds
 WIDEST = 3.0
 CLOSER = 120  # steps of coming back
 AT_ONCE = 65536  # proposals that are weighed together
@@ -59,7 +59,7 @@ class FreeSearch(Search):
                 centre = torch.stack([self.x[part], z[part]], 1).repeat(1, PROPOSALS // 2, 1)
                 self._take_nearest(z, gap, part, centre + radius * scale * draws[part % self.n_diverse])
             taken[active] += 1
-            radius = min(radius * GROWTH, WIDEST)
+            radius = min(radius * WIDER_BY, WIDEST)
         return z, gap < 0, taken, torch.stack(history or [gap])
 
     def closer(self, z: Tensor, found: Tensor) -> Tensor:
