@@ -76,6 +76,26 @@ def test_each_token_of_the_response_is_explained(models, kind, absent):
     assert e.details["response"] == [["a", "lawyer"]]
     assert [row.shape for row in e.features()] == [(2, 5)]
     torch.testing.assert_close(tw.ExactShapley(model).attribute(prompt, "each"), e.attributions)
+    assert e.evaluations == tw.ExactShapley(model).explain(prompt).evaluations  # one run for all of them
+
+
+def test_each_token_is_drawn_and_tabled(models, tmp_path):
+    pytest.importorskip("pandas")
+    prompt = tw.Prompt(WordTokenizer(), PROMPTS, response=["golf", "a lawyer"])
+    e = tw.FeatureAblation(models("llama")).explain(prompt, target="each")
+    axes = e.plot(row=1).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "lawyer"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == PROMPTS[1].split()
+    wide, long = e.to_dataframe(), e.to_dataframe(long=True)
+    assert wide[["row", "token"]].values.tolist() == [[0, "golf"], [1, "a"], [1, "lawyer"]]
+    assert wide.iloc[2, 2:].tolist() == e.attributions[1, 1].tolist()
+    assert long["attribution"].tolist() == [*e.attributions[0, 0].tolist(), *e.attributions[1].flatten().tolist()]
+    assert long["feature"].tolist()[:5] == PROMPTS[0].split()
+    e.save(tmp_path / "each.safetensors")
+    loaded = tw.Explanation.load(tmp_path / "each.safetensors")
+    assert loaded.names == e.names
+    assert loaded.details["response"] == e.details["response"]
+    assert e[1:].details["response"] == [["a", "lawyer"]]
 
 
 def test_each_token_of_responses_of_different_lengths(models):

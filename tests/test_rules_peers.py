@@ -77,6 +77,29 @@ def settle(model):
     return model.double().eval()
 
 
+def excitation():
+    """Zennit's own, but for sums and average pools, which share by x / sum(x) there, also where x has both signs."""
+    from zennit import composites as z
+    from zennit import core
+    from zennit import rules as r
+    from zennit import types as t
+    from zennit.layer import Sum
+
+    def by_positive_part():
+        return core.BasicHook(
+            input_modifiers=[lambda x: x.clamp(min=0)],
+            param_modifiers=[r.NoMod()],
+            output_modifiers=[lambda y: y],
+            gradient_mapper=lambda g, ys: [g / (y + 1e-12) for y in ys],
+            reducer=lambda xs, gs: xs[0] * gs[0],
+        )
+
+    sums = [(Sum, by_positive_part()), (t.AvgPool, by_positive_part())]
+    return z.LayerMapComposite(
+        [(t.Activation, r.Pass()), *sums, (t.Linear, r.ZPlus(stabilizer=1e-12, zero_params="bias"))]
+    )
+
+
 def composites(x):
     """Ours, Zennit's, and the input: with a stabiliser that does not matter."""
     from zennit import composites as z
@@ -93,7 +116,7 @@ def composites(x):
         "epsilon_gamma_box": (z.EpsilonGammaBox(**box, **tiny), {"low": -3.0, "high": 3.0}, x),
         "epsilon_alpha2_beta1": (z.EpsilonAlpha2Beta1(**tiny), {}, x),
         "epsilon_alpha2_beta1_flat": (z.EpsilonAlpha2Beta1Flat(**tiny), {}, x),
-        "excitation": (z.ExcitationBackprop(stabilizer=1e-12, zero_params="bias"), {}, x.abs()),
+        "excitation": (excitation(), {}, x.abs()),
     }
 
 

@@ -114,10 +114,3 @@ def test_many_targets_share_a_forward_pass(method, options):
     for a, b in zip(found, expected):
         torch.testing.assert_close(a, b)
     assert sum(rows) == 3 * (2 + ("layer" in options))  # the largest outputs, the layer's activations, the scores
-
-
-def test_many_targets_are_of_the_output():
-    with pytest.raises(TypeError, match="targets of the model's output"):
-        tw.Saliency(make("conv")).attribute_each(inputs("conv"), [1, tw.Neuron("conv1", (0, 0, 0))])
-    with pytest.raises(ValueError, match="one or more targets"):
-        tw.Saliency(make("conv")).attribute_each(inputs("conv"), [])

@@ -1,5 +1,6 @@
 """A target that is given ``(output, rows)`` knows which of the inputs it scores, however a method repeats and cuts them."""
 
+import functools
 from collections import OrderedDict
 from dataclasses import make_dataclass
 from types import SimpleNamespace
@@ -138,6 +139,34 @@ def test_adaptive_steps_of_some_rows_only():
             x[i : i + 1], lambda out, i=i: (out[:, 1] * region[i]).sum((1, 2))
         )
         torch.testing.assert_close(found[i : i + 1], expected, **CLOSE)
+
+
+def test_rows_of_shapes_of_their_own_keep_their_numbers():
+    class Pooled(nn.Module):
+        """A list of pictures (1, L, 2) → (M, 3), through a layer."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 3)
+
+        def forward(self, rows):
+            return torch.tanh(self.layer(torch.stack([torch.tanh(row).sum((0, 1)) for row in rows])))
+
+    torch.manual_seed(0)
+    net, rows, weights = Pooled(), [torch.randn(1, length, 2) for length in (3, 2, 3, 4)], torch.randn(4, 3)
+    for target, one in (
+        (lambda o, r: (o * weights[r]).sum(1), lambda o, w: o @ w),
+        (tw.Neuron("layer", lambda a, r: (a * weights[r]).sum(1)), lambda a, w: a @ w),
+    ):
+        found = tw.Saliency(net, signed=True).attribute(rows, target)
+        for row, part, w in zip(rows, found, weights):
+            alone = functools.partial(one, w=w)
+            alone = tw.Neuron("layer", alone) if isinstance(target, tw.Neuron) else alone
+            torch.testing.assert_close(part, tw.Saliency(net, signed=True).attribute([row], alone)[0])
+    each = tw.Saliency(net).attribute_each(rows, [0, 1])
+    assert all(map(torch.equal, each[1], tw.Saliency(net).attribute(rows, 1)))
+    with pytest.raises(ValueError, match="list them"):
+        tw.Saliency(net).explain_each(rows, "all")
 
 
 # ---- which callables take rows

@@ -225,3 +225,22 @@ def test_tensors_in_transforms_stand_for_others():
     assert seen == [(False, True, True)]
     assert internals.unwrap_transformed(x) is x
     assert not internals.transforms_are_active()
+
+
+def test_hooks_of_a_module_put_a_view_into_the_graph():
+    x = torch.randn(3, requires_grad=True)
+    for base in (x, x * 2):
+        (seen,) = internals.BackwardHookFunction.apply(base)
+        assert type(seen.grad_fn) is internals.BackwardHookNode
+        assert internals.base_of_view(seen) is base
+    assert internals.base_of_view(x) is None
+    assert internals.base_of_view((x * 2).view(3, 1)).shape == (3,)
+
+
+def test_the_arguments_of_an_operator_by_name():
+    x, w = torch.randn(1, 2, 3), torch.randn(2, 2, 1)
+    named = internals.arguments_of_operator(torch.ops.aten.conv1d.default, (x, w), {"groups": 1})
+    assert named["input"] is x
+    assert named["weight"] is w
+    assert (named["bias"], named["stride"], named["groups"]) == (None, [1], 1)
+    assert internals.arguments_of_operator(torch.ops.aten.conv1d, (x, w), {}).keys() == named.keys()

@@ -179,6 +179,14 @@ def test_no_trial_where_none_is_needed(n, options):
     assert sum(rows) == 2 * n
 
 
+def test_a_compiled_model_is_not_compiled_again_for_a_trial():
+    net, x = make("smooth"), inputs("smooth")
+    rows = counted(net)
+    tw.FeatureAblation(torch.compile(net, backend="eager")).attribute(x, 1)
+    assert 1 not in rows
+    assert 2 not in rows
+
+
 def test_what_an_argument_does_is_tried_once():
     net, x = make("smooth"), inputs("smooth")
     rows = counted(net)
@@ -230,6 +238,8 @@ def test_a_model_that_draws_at_random_is_no_matter_of_company():
             told = tw.FeatureAblation(drawn).attribute(x, 1)
             torch.manual_seed(0)
             silent = tw.FeatureAblation(drawn, check=False).attribute(x, 1)
+            labels = tw.Shared(torch.tensor([0, 2]))  # could be numbers of rows
+            tw.FeatureAblation(lambda x, labels: drawn(x)).attribute(x, 1, additional_forward_args=labels)
     assert torch.equal(told, silent)  # a trial draws from a state of its own
     assert same(trace, of_torch())
 

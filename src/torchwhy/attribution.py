@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, NoReturn, overload
+from typing import Any, ClassVar, Literal, overload
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flat
 from torchwhy.engine.tables import explained_inputs, explained_names
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
+from torchwhy.other_libraries import refuse_arguments
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
@@ -77,6 +78,8 @@ class Attribution(Settings):
     layer_role: ClassVar[LayerRole] = "input"  # the model begins there | is read there | the method's own business
     layers_may_depend: ClassVar[bool] = False  # layers with the role "input" may lie behind one another
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
+    knows_pairs: ClassVar[bool] = False  # rows depend on the batch, which is told from the pairs of several targets
+    searches: ClassVar[bool] = False  # what it asks depends on what it found: several targets take a run each
     is_slope_times_input: ClassVar[bool] = False  # a local coefficient times x - b, which infidelity takes apart
     paper: ClassVar[str] = ""
 
@@ -147,12 +150,13 @@ class Attribution(Settings):
             FloatingPointError: the model's output is NaN or infinite.
         """
         if more or unknown:
-            refuse_call(self, more, unknown)
+            refuse_arguments(self, more, unknown)
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
-        structure = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
-        return self.result_structure(structure).restore(result.attributions)
+        given = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
+        structure = problem.form or self.result_structure(given)
+        return structure.restore(result.attributions)
 
     def explain(
         self,
@@ -185,9 +189,64 @@ class Attribution(Settings):
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
         )
+        return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
+
+    def attribute_each(
+        self,
+        inputs: Inputs,
+        targets: Sequence[TargetLike] | str,
+        *,
+        baselines: Baselines = None,
+        feature_mask: FeatureMasks = None,
+        additional_forward_args: object = None,
+    ) -> list[Any]:
+        """Return what :meth:`attribute` gives for each of several targets, from one run.
+
+        The model is asked once for what the targets share: gradients take one pass forward and one back for each target, methods
+        that mask or sample evaluate what a single target takes. With ``tolerance``, targets stop together, as rows do. Methods
+        that search step by step, whose next question depends on the last answer, take a run for each target, and so do targets
+        inside the model (:class:`torchwhy.Neuron`).
+
+        Args:
+            inputs, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
+            targets: T targets, each in any of the forms of :meth:`attribute`; ``"all"`` is every class of an output
+                ``(N, classes)``.
+
+        Returns:
+            T attributions, each as :meth:`attribute` gives it.
+
+        Raises:
+            ValueError: no target.
+        """
+        from torchwhy.several_targets import attribute_each
+
+        return attribute_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
+
+    def explain_each(
+        self,
+        inputs: Inputs,
+        targets: Sequence[TargetLike] | str,
+        *,
+        baselines: Baselines = None,
+        feature_mask: FeatureMasks = None,
+        additional_forward_args: object = None,
+        names: Names = None,
+    ) -> list[Explanation]:
+        """Return what :meth:`explain` does for each of several targets, from one run as :meth:`attribute_each` makes it.
+
+        Arguments and errors as there. ``evaluations``, ``seconds`` and counts of operations are those of the whole run.
+        """
+        from torchwhy.several_targets import explain_each
+
+        return explain_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, names)
+
+    def explanation_of(
+        self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
+    ) -> Explanation:
+        """Return a result with its context."""
         if problem.inputs.forms:
             inputs = row_lists(inputs, problem.inputs.structure)
-        structure = self.result_structure(flatten(inputs)[1])
+        structure = problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),
@@ -196,10 +255,10 @@ class Attribution(Settings):
             method=type(self).__name__,
             settings=self.settings(),
             evaluations=problem.tally.evaluations,
-            seconds=time.perf_counter() - begun,
+            seconds=seconds,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=result.details,
+            details=result.details | self._found_layer(problem),
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -211,30 +270,6 @@ class Attribution(Settings):
             parameters=ModelHash(self.model),
         )
 
-    def attribute_each(
-        self,
-        inputs: Inputs,
-        targets: Sequence[TargetLike],
-        *,
-        baselines: Baselines = None,
-        feature_mask: FeatureMasks = None,
-        additional_forward_args: object = None,
-    ) -> list[Any]:
-        """Return what :meth:`attribute` gives for each of several targets, one after the other.
-
-        Args:
-            inputs, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
-            targets: T targets, each in any of the forms of :meth:`attribute`.
-
-        Raises:
-            ValueError: no target.
-        """
-        if not targets:
-            raise ValueError("targets: expected one or more targets")
-        data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
-        data["additional_forward_args"] = additional_forward_args
-        return [self.attribute(inputs, target, **data) for target in targets]
-
     def _attribute(self, problem: Problem) -> Tensors | Result:
         """Return attributions for ``problem.x``, tensor by tensor, or a :class:`Result` with what was measured: the method."""
         raise NotImplementedError
@@ -243,6 +278,13 @@ class Attribution(Settings):
     def gives_whole_features(self) -> bool:
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
+
+    def _found_layer(self, problem: Problem) -> Keywords:
+        """Return the layer that ``"auto"``, ``"embeddings"`` or a sample meant, as ``layer``; nothing where it was named."""
+        layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
+        if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
+            return {}
+        return {"layer": ", ".join(layer.name for layer in layers)}
 
     def _explained_features(self, problem: Problem, structure: Structure) -> Any:
         """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
@@ -283,55 +325,55 @@ def solve(
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        found = method._attribute(problem)
-        result = found if isinstance(found, Result) else Result(tuple(found))
-        gap, ends = result.completeness_gap, ScoreEnds()
-        if measure_gap:
-            begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
-            measured = gap is None and result.has_gap and _adds_up(method)
-            ends = measure_ends(begin) if measured else measure_ends_besides(begin)
-            gap = gap_of(ends, result.attributions) if measured else gap
-        if problem.tally.not_finite is not False:
-            problem.tally.check_finite()
-        values = checked_values(method, problem, result.attributions)
-        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
-        if problem.sample is not None:
-            result = problem.sample.condense(result, mean=method.uses_feature_mask)
-        return result, problem
+        return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
 
-def refuse_call(method: Attribution, more: tuple[object, ...], unknown: Keywords) -> NoReturn:
-    """Refuse arguments that ``attribute`` does not take, and say where they belong.
+def finish_result(
+    method: Attribution,
+    problem: Problem,
+    found: Tensors | Result,
+    *,
+    measure_gap: bool,
+    ends: ScoreEnds | None = None,
+) -> Result:
+    """Return what a method found, checked, in the types of what it explains, with the scores at both ends where asked for.
+
+    ``ends`` are these scores, where they are known already.
 
     Raises:
-        TypeError: always.
+        FloatingPointError: attributions or scores that are NaN or infinite.
     """
-    from torchwhy.other_libraries import hint_for_argument
-
-    kind = type(method).__name__
-    if more:
-        raise TypeError(
-            f"{kind}.attribute: after inputs and target everything is given by name: "
-            "attribute(inputs, target, baselines=..., additional_forward_args=...)"
-        )
-    name = next(iter(unknown))
-    raise TypeError(f"{kind}.attribute: no argument {name!r}; {hint_for_argument(name, kind, method)}")
-
-
-def _adds_up(method: Attribution) -> bool:
-    """Say whether a method's attributions add up to the change of the score with its settings."""
-    return method.is_complete and getattr(method, "multiply_by_inputs", True)
-
-
-def checked_values(method: Attribution, problem: Problem, values: Tensors) -> Tensors:
-    """Return ``values`` in the types of what they explain, after refusing any that are NaN or infinite."""
+    result = found if isinstance(found, Result) else Result(tuple(found))
+    gap, values = result.completeness_gap, result.attributions
+    if measure_gap and ends is None:
+        begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
+        adds_up = has_unknown_gap(method, result)
+        ends = measure_ends(begin) if adds_up else measure_ends_besides(begin, [begin.target])[0]
+    if ends is not None and has_unknown_gap(method, result):
+        gap = gap_of(ends, values)
+    if problem.tally.not_finite is not False:
+        problem.tally.check_finite()
     if not all(map(all_finite, values)):
         raise FloatingPointError(
             f"{type(method).__name__}: the attributions are NaN or infinite; the gradients overflow "
             "or the model divides by zero"
         )
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
-    return tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
+    values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
+    result = replace(result, attributions=values, completeness_gap=gap, ends=ends or ScoreEnds())
+    if problem.sample is not None:
+        result = problem.sample.condense(result, mean=method.uses_feature_mask)
+    return result
+
+
+def has_unknown_gap(method: Attribution, result: Result) -> bool:
+    """Say whether attributions add up to the change of the score, and how far they do has not been measured."""
+    return result.completeness_gap is None and result.has_gap and _adds_up(method)
+
+
+def _adds_up(method: Attribution) -> bool:
+    """Say whether a method's attributions add up to the change of the score with its settings."""
+    return method.is_complete and getattr(method, "multiply_by_inputs", True)
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:

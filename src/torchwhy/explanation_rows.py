@@ -69,6 +69,8 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
         [e.target[i] for i in rows.tolist()] if isinstance(e.target, list) and len(e.target) == n else pick(e.target)
     )
     details = {k: pick(v) if n > 1 else v for k, v in e.details.items()}
+    if isinstance(said := e.details.get("response"), list) and len(said) == n:
+        details["response"] = [said[i] for i in rows.tolist()]
     return replace(e, **changes, names=names, feature_mask=mask, target=target, details=details)
 
 

@@ -28,6 +28,8 @@ def table_of(e: Explanation, *, long: bool, facts: bool) -> tuple[list[str], lis
 
 
 def _wide_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[object]]]:
+    if feature_values(e)[0].dim() == 2:  # a line for each token of a response
+        return _wide_table_of_tokens(e)
     values = [v.tolist() for v in feature_values(e)]
     known = [feature_names(e, i) for i in range(len(e))]
     width = max(map(len, values))
@@ -39,6 +41,17 @@ def _wide_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[objec
     return [*each[0], *names], lines
 
 
+def _wide_table_of_tokens(e: Explanation) -> tuple[list[str], list[list[object]]]:
+    values, known = feature_values(e), [feature_names(e, i) for i in range(len(e))]
+    width = max(v.shape[1] for v in values)
+    names = known[0] if all(n == known[0] for n in known) else [f"feature {j}" for j in range(width)]
+    lines: list[list[object]] = []
+    for i, of_row in enumerate(values):
+        for token, row in zip(tokens_of(e, i, len(of_row)), of_row.tolist()):
+            lines.append([i, token, *row, *[float("nan")] * (width - len(row))])
+    return ["row", "token", *names], lines
+
+
 def _long_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[object]]]:
     lines = list(_long_lines(e, facts))
     return list(lines[0]), [list(line.values()) for line in lines]
@@ -46,6 +59,9 @@ def _long_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[objec
 
 def _long_lines(e: Explanation, facts: bool) -> Iterator[Keywords]:
     values, inputs, errors = feature_values(e), input_values(e), feature_errors(e)
+    if values[0].dim() == 2:
+        yield from _lines_of_tokens(e, values)
+        return
     for i, row in enumerate(values):
         fact = facts_of(e, i) if facts else {}
         for j, name in enumerate(feature_names(e, i)[: len(row)]):
@@ -53,6 +69,21 @@ def _long_lines(e: Explanation, facts: bool) -> Iterator[Keywords]:
             line |= {} if inputs is None else {"value": inputs[i][j].item()}
             line["attribution"] = row[j].item()
             yield line | ({} if errors is None else {"standard_error": errors[i][j].item()})
+
+
+def _lines_of_tokens(e: Explanation, values: list[Tensor]) -> Iterator[Keywords]:
+    """Yield a line for each row, token of its response, and feature."""
+    for i, of_row in enumerate(values):
+        names = feature_names(e, i)
+        for token, row in zip(tokens_of(e, i, len(of_row)), of_row.tolist()):
+            for name, value in zip(names, row):
+                yield {"row": i, "token": token, "feature": name, "attribution": value}
+
+
+def tokens_of(e: Explanation, row: int, n: int) -> list[str]:
+    """Return the tokens of a row's response, which are explained one by one; at most n."""
+    said = e.details.get("response")
+    return list(said[row])[:n] if isinstance(said, list) else [f"token {t}" for t in range(n)]
 
 
 def facts_of(e: Explanation, row: int) -> Keywords:

@@ -6,6 +6,7 @@ Read only when a name is looked for that ``torchwhy`` does not have, to say so i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NoReturn
 
 from torchwhy.spelling import nearest_names
 
@@ -158,13 +159,23 @@ ARGUMENTS = {
 }
 
 
-def hint_for_argument(name: str, kind: str, method: object) -> str:
-    """Return where an argument of a call belongs: among the settings, or what it is called here."""
+def refuse_arguments(method: object, more: tuple[object, ...], unknown: Iterable[str]) -> NoReturn:
+    """Refuse arguments that a method's ``attribute`` does not take, and say where they belong.
+
+    Raises:
+        TypeError: always.
+    """
+    kind = type(method).__name__
+    if more:
+        raise TypeError(
+            f"{kind}.attribute: after inputs and target everything is given by name: "
+            "attribute(inputs, target, baselines=..., additional_forward_args=...)"
+        )
+    name = next(iter(unknown))
+    hint = ARGUMENTS.get(name, "there are inputs, target, baselines, feature_mask and additional_forward_args")
     if name in getattr(type(method), "__dataclass_fields__", {}):
-        return f"it is a setting: {kind}(model, {name}=...).attribute(inputs, target)"
-    if name in ARGUMENTS:
-        return ARGUMENTS[name]
-    return "there are inputs, target, baselines, feature_mask and additional_forward_args"
+        hint = f"it is a setting: {kind}(model, {name}=...).attribute(inputs, target)"
+    raise TypeError(f"{kind}.attribute: no argument {name!r}; {hint}")
 
 
 def _same_class(name: str, known: Iterable[str]) -> str | None:

@@ -125,6 +125,9 @@ class Problem:
         batching: cuts the work into calls.
         columns: what the elements of a row are called, of a data frame.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
+        n_targets: how many targets each of the caller's N rows has. With T > 1 the problem has a row for each pair of a row and a
+            target, pair n T + t; ``x``, ``baselines`` and ``feature_mask`` hold each row T times.
+        form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -145,12 +148,14 @@ class Problem:
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
     columns: Sequence[str] | None = None
+    n_targets: int = 1
+    form: Structure | None = None
     sample: FeaturesOfSample | None = None
 
     @property
     def n(self) -> int:
         """The number of rows N."""
-        return self.inputs.tensors[0].shape[0]
+        return self.inputs.tensors[0].shape[0] * self.n_targets
 
     @property
     def n_baselines(self) -> int:
@@ -161,7 +166,11 @@ class Problem:
     def rows(self) -> Tensor:
         """All rows, LongTensor ``(N,)``."""
         first = self.inputs.tensors[0]
-        return torch.arange(first.shape[0], device=first.device)
+        return torch.arange(first.shape[0] * self.n_targets, device=first.device)
+
+    def given_rows(self, rows: Tensor) -> Tensor:
+        """Return which of the caller's rows these are, ``(M,)``."""
+        return rows if self.n_targets == 1 else rows // self.n_targets
 
     @property
     def input_name(self) -> str:
@@ -178,7 +187,13 @@ class Problem:
     @property
     def run(self) -> ModelRunner:
         """What runs the model: the only way to its scores, gradients and activations."""
-        return ModelRunner(self)
+        return ModelRunner(self) if self.n_targets == 1 else self._shared_run
+
+    @cached_property
+    def _shared_run(self) -> ModelRunner:
+        from torchwhy.engine.run.shared_runner import SharedRunner
+
+        return SharedRunner(self)
 
     def replace(self, **changes: Any) -> Problem:
         """Return the problem with other fields: another question to the same model, counted in the same tally."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 import torch
@@ -22,41 +22,48 @@ from torchwhy.targets import Probability, find_logits
 
 def measure_ends(problem: Problem) -> ScoreEnds:
     """Return the scores of a problem at both ends; one evaluation of a row, and one for each baseline."""
+    return measure_ends_of_each(problem, [problem.target])[0]
 
-    def work(a: int, b: int) -> tuple[Tensor, Tensor]:
+
+def measure_ends_of_each(problem: Problem, targets: Sequence[ScoreFunction]) -> list[ScoreEnds]:
+    """Return the scores at both ends for each of several targets, from the same evaluations."""
+
+    def work(a: int, b: int) -> list[Tensor]:
         rows = problem.rows[a:b]
         with torch.no_grad():
             output = problem.run.outputs([t[a:b] for t in problem.x], rows)
-            scores = problem.tally.see(problem.target.select(output, rows), check_finite=problem.check_finite)
-            shares = scores if is_probability(problem.target) else class_probabilities(output, problem.target, rows)
-            return scores, shares
+            scores = [problem.tally.see(t.select(output, rows), check_finite=problem.check_finite) for t in targets]
+            known = [class_probabilities(output, t, rows) for t in targets]
+            return scores + [s if is_probability(t) else k for t, s, k in zip(targets, scores, known)]
 
-    scores, probabilities = problem.run.concatenated(problem.n, work)
-    known = None if bool(probabilities.isnan().any()) else probabilities
-    base = base_scores(problem) if problem.baselines else None
-    return ScoreEnds(scores, base, known, problem.tally.eps)
+    found = problem.run.concatenated(problem.n, work)
+    known = [None if bool(p.isnan().any()) else p for p in found[len(targets) :]]
+    base = base_scores(problem, targets) if problem.baselines else [None] * len(targets)
+    return [ScoreEnds(*ends, problem.tally.eps) for ends in zip(found, base, known)]
 
 
-def measure_ends_besides(problem: Problem) -> ScoreEnds:
-    """Return what :func:`measure_ends` does, not counted among the evaluations; nothing where the target is no score."""
+def measure_ends_besides(problem: Problem, targets: Sequence[ScoreFunction]) -> list[ScoreEnds]:
+    """Return what :func:`measure_ends_of_each` does, not counted among the evaluations; nothing where a target is no score."""
     try:
-        return measure_ends(problem.replace(tally=Tally(), check_finite=False))
+        return measure_ends_of_each(problem.replace(tally=Tally(), check_finite=False), targets)
     except (TypeError, ValueError):
-        if problem.target.given is None:  # some methods need no score, and the model has several outputs
-            return ScoreEnds()
+        if any(t.given is None for t in targets):  # some methods need no score, and the model has several outputs
+            return [ScoreEnds()] * len(targets)
         raise
 
 
-def base_scores(problem: Problem) -> Tensor:
-    """Return the scores at the baselines of each row, averaged over these, shape ``(N,)``."""
+def base_scores(problem: Problem, targets: Sequence[ScoreFunction]) -> list[Tensor]:
+    """Return the scores of each target at the baselines of each row, averaged over these, each ``(N,)``."""
     k, n = problem.n_baselines, problem.n
     rows = problem.rows.repeat(k)
 
-    def scores(a: int, b: int) -> Tensor:
+    def scores(a: int, b: int) -> list[Tensor]:
         at = [baseline_at(t, torch.arange(a, b) // n, rows[a:b]) for t in problem.baselines]
-        return problem.run.scores(at, rows[a:b])
+        with torch.no_grad():
+            output = problem.run.outputs(at, rows[a:b])
+            return [problem.tally.see(t.select(output, rows[a:b]), check_finite=problem.check_finite) for t in targets]
 
-    return problem.run.concatenated(k * n, scores).view(k, n).mean(0)
+    return [s.view(k, n).mean(0) for s in problem.run.concatenated(k * n, scores)]
 
 
 def is_probability(target: ScoreFunction) -> bool:

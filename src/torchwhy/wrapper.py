@@ -15,6 +15,7 @@ from torchwhy.engine.run.rows import Stacked, expand_like
 from torchwhy.engine.structure import Keywords, Structure, Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.targets import TargetLike
 
 
 def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Result:
@@ -29,9 +30,19 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
         raise ValueError(f"of={method!r}: expected a method with its settings, as tw.Saliency(model)")
     if not method.rows_are_independent:
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
-    data = problem.inputs
+    if problem.n_targets > 1 and (found := _attribute_each_at(method, problem, z, rows)) is not None:
+        return found
+    target = problem.target.select_rows(rows)
+    return solve(method, *_call_at(method, problem, z, rows, target), parent=problem)[0]
+
+
+def _call_at(
+    method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor, target: TargetLike | list[TargetLike]
+) -> tuple[Any, ...]:
+    """Return the arguments of a call of a method, about ``z`` ``(M, ...)`` in place of the inputs of rows ``(M,)``."""
+    data, given = problem.inputs, problem.given_rows(rows)
     structure = Structure("tuple" if data.names is None else "dict", data.names, len(z))
-    extra = data.take_further(rows)
+    extra = data.take_further(given)
     baselines = masks = None
     if method.uses_baselines and problem.baselines:
         baselines = structure.restore(
@@ -39,10 +50,25 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
         )
     if method.uses_feature_mask and problem.feature_mask is not None:
         masks = structure.restore([_mask_of_rows(m, x, rows) for m, x in zip(problem.feature_mask, problem.x)])
-    target = problem.target.select_rows(rows)
     forms = data.forms or [None] * len(z)
     inputs = structure.restore([t if form is None else Stacked(t, form) for t, form in zip(z, forms)])
-    return solve(method, inputs, target, baselines, masks, extra, parent=problem)[0]
+    return inputs, target, baselines, masks, extra
+
+
+def _attribute_each_at(method: Attribution, problem: Problem, z: Sequence[Tensor], rows: Tensor) -> Result | None:
+    """Return what :func:`attribute_at` does for a problem of several targets; None where they do not ask for the same points."""
+    from torchwhy.several_targets import join_results, solve_each
+
+    t = problem.n_targets
+    first = rows[::t]
+    pairs = (first[:, None] + torch.arange(t, device=rows.device)).flatten()
+    if not torch.equal(rows, pairs) or bool((first % t).any()):
+        return None
+    if not all(torch.equal(x, x[::t].repeat_interleave(t, 0)) for x in z):
+        return None
+    targets = [problem.target.select_rows(first + k) for k in range(t)]
+    call = _call_at(method, problem, [x[::t] for x in z], first, targets)
+    return join_results([result for result, _ in solve_each(method, *call, parent=problem)], len(first))
 
 
 def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:
@@ -119,6 +145,11 @@ class Wrapper(Attribution):
     def gives_whole_features(self) -> bool:
         """Whether the other method does."""
         return self.of is not None and self.of.gives_whole_features
+
+    @property
+    def searches(self) -> bool:  # type: ignore[override]
+        """Whether the other method does."""
+        return self.of is not None and self.of.searches
 
     def _check_settings(self) -> None:
         super()._check_settings()

@@ -38,6 +38,26 @@ def targets(method: tw.Attribution, x: Tensor) -> None:
     def margin(output: Tensor) -> Tensor:
         return output[:, 3] - output[:, 1]
 
+    def weighted(output: Tensor, rows: Tensor) -> Tensor:
+        return (output * x[rows]).sum(1)
+
+    named = (
+        tw.targets.Probability(),
+        tw.targets.Probability(x.argmax(1)),
+        tw.targets.LogProb(" Madrid", position=-1),
+        tw.targets.Contrast([1, 2], 0),
+        tw.targets.Entropy(),
+        tw.targets.Span(1, [2, 3]),
+        tw.targets.Similarity(x[0], output="image_embeds"),
+        tw.targets.Box([0, 0, 8, 8], [1, (2, 3)]),
+        tw.targets.Region(None, x > 0),
+    )
+    for one in (*named, weighted, (-1, "predicted")):
+        assert_type(method.explain(x, target=one), tw.Explanation)
+    method.explain(x, target=[margin, weighted])
+    assert_type(method.explain_each(x, [3, *named, weighted]), list[tw.Explanation])
+    assert_type(method.explain_each(x, "all"), list[tw.Explanation])
+    method.attribute_each(x, range(3))
     for target in (3, [3, 1], (2, 5), "predicted", None, margin, tw.Neuron("layer1", (2, 5, 5)), x.argmax(1)):
         method.explain(x, target=target)
 

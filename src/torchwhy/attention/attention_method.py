@@ -72,8 +72,10 @@ class AttentionMethod(Attribution):
         refuse_opaque_models(problem.model)
 
         def work(a: int, b: int) -> Tensor:
-            attentions, gradients = self._run(problem, a, b)
-            return self.mix(attentions, gradients, self._output_tokens(problem, attentions[0]))
+            attentions, each = self._run(problem, a, b)
+            tokens = self._output_tokens(problem, attentions[0])
+            values = [self.mix(attentions, gradients, tokens) for gradients in each]
+            return torch.stack(values, 1).flatten(0, 1)
 
         with enable_grad_for(problem.model, problem.x[0].device) if self.needs_gradient else torch.no_grad():
             values = problem.run.concatenated(problem.n, work).detach()
@@ -84,25 +86,31 @@ class AttentionMethod(Attribution):
         maps = values[:, extra:].reshape(len(values), 1, h, w)
         return (resize_maps(maps, size) if self.upsample else maps,)
 
-    def _run(self, problem: Problem, a: int, b: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the chosen matrices of rows a to b - 1, and the gradients of the scores by them if the method needs these."""
-        z, rows = [t[a:b] for t in problem.x], problem.rows[a:b]
-        scores = None
+    def _run(self, problem: Problem, a: int, b: int) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Return the chosen matrices of rows a to b - 1, and for each target the gradients of its scores by them, if needed."""
+        step = problem.n_targets  # the matrices know no target
+        z, rows = [t[a:b:step] for t in problem.x], problem.rows[a:b:step]
+        each: list[Tensor] = []
         with self.capture(graph=self.needs_gradient) as captured:
             if self.needs_gradient or problem.target.given is not None:  # a wrong target is refused by all methods
-                scores = problem.run.scores_with_graph(z, rows)
+                each = problem.run.scores_of_targets(z, rows)
             else:
                 problem.run.outputs(z, rows)
         attentions = self.matrices(captured, len(rows))
-        if scores is None or not self.needs_gradient:
-            return attentions, []
-        if not scores.requires_grad:
-            raise ValueError(
-                "the target does not depend on the attention in a differentiable way: choose another target"
+        if not self.needs_gradient:
+            return attentions, [[]] * step
+        found = []
+        for number, scores in enumerate(each, 1):
+            if not scores.requires_grad:
+                raise ValueError(
+                    "the target does not depend on the attention in a differentiable way: choose another target"
+                )
+            slopes = torch.autograd.grad(
+                scores.sum(), captured.matrices, allow_unused=True, retain_graph=number < len(each)
             )
-        found = torch.autograd.grad(scores.sum(), captured.matrices, allow_unused=True)
-        gradients = [torch.zeros_like(m) if g is None else g for m, g in zip(captured.matrices, found)]
-        return attentions, select_matrices(gradients, self.layers, self.heads, len(rows))
+            gradients = [torch.zeros_like(m) if g is None else g for m, g in zip(captured.matrices, slopes)]
+            found.append(select_matrices(gradients, self.layers, self.heads, len(rows)))
+        return attentions, found
 
     def _output_tokens(self, problem: Problem, attention: Tensor) -> Tensor:
         """Return the output tokens that are explained."""

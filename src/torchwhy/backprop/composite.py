@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from torchwhy.backprop.excitation_rules import EXCITATION_RULES
 from torchwhy.backprop.lookup import lookup
-from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, InputRule, LayerRule, Norm, Pass
+from torchwhy.backprop.lrp_rules import RULE_NAMES, AlphaBeta, Excitation, InputRule, LayerRule, Norm, Pass
 from torchwhy.backprop.propagation import MATMULS, Propagation, linear_rule, matmul_rule, pass_rule, rule_table
 from torchwhy.engine.rules.decompositions import affine_batch_norm
 from torchwhy.engine.rules.mode import keep_gradient
@@ -195,11 +197,22 @@ def choose_composite(given: CompositeLike, model: Model) -> Composite:
 
 
 def _has_attention(modules: Iterable[nn.Module]) -> bool:
-    """Return whether there are attention, layer norms or recurrent layers among the modules."""
+    """Return whether there are attention, layer norms or recurrent layers among the modules, or in the graph of one."""
     return any(
         isinstance(m, (nn.LayerNorm, nn.MultiheadAttention, nn.RNNBase))
         or any(word in type(m).__name__ for word in ("Attention", "LayerNorm", "RMSNorm"))
+        or (isinstance(m, torch.fx.GraphModule) and any(map(_is_attention, m.graph.nodes)))
         for m in modules
+    )
+
+
+def _is_attention(node: torch.fx.Node) -> bool:
+    """Return whether a node of an exported graph is one of the operations that such layers are made of."""
+    if node.op != "call_function" or not callable(node.target):
+        return False
+    name = operation(node.target).name
+    return name.removeprefix("native_") in ("layer_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu") or (
+        "scaled_dot_product" in name
     )
 
 
@@ -224,6 +237,8 @@ def propagation_of(
 
     make = partial(make_rule, settings=settings)
     operations = rule_table(make(composite.convolution), make(composite.linear))
+    if all(isinstance(make(rule), Excitation) for rule in (composite.convolution, composite.linear)):
+        operations.update(EXCITATION_RULES)
     first = None if composite.first is None else make(composite.first)
     chosen: list[AnyRule | None] = [first]
     for function, given in composite.by_operation.items():

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
+from torchwhy.backprop.excitation_rules import EXCITATION_RULES
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import Excitation, LayerRule, stabilize
 from torchwhy.backprop.propagation import Propagation, rule_table
@@ -55,7 +56,7 @@ class ExcitationBackprop(Attribution):
     def _attribute(self, problem: Problem) -> Result:
         def make() -> Propagation:
             rule = _Contrast() if self.contrastive else Excitation()
-            return Propagation(rule_table(rule, rule))
+            return Propagation({**rule_table(rule, rule), **EXCITATION_RULES})
 
         scores, signal, used = run_with_rules(problem, make)
         details = count_operations(used)

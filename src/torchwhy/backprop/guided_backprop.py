@@ -23,6 +23,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, in_place):
+        ctx.set_materialize_grads(False)
         if in_place:
             ctx.mark_dirty(x)
             return x
@@ -31,7 +32,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, m):
-        return m.clamp(min=0), None
+        return None if m is None else m.clamp(min=0), None
 
 
 @in_place_rule

@@ -28,6 +28,7 @@ from torchwhy.backprop.lrp_rules import InputRule, LinearRule, stabilize
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout, affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
 from torchwhy.engine.rules.mode import RuleMode, carries_signal, custom_backward, keep_gradient
+from torchwhy.engine.rules.opaque import below_hooks
 from torchwhy.engine.rules.operations import (
     CONVOLUTIONS,
     EXTREMES,
@@ -48,6 +49,7 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.structure import Keywords, map_nested
+from torchwhy.engine.torch_internals import BackwardHookNode
 
 MATMULS = ("matmul", "mm", "bmm")
 GATES = {"sigmoid": 2, "hardsigmoid": 2, "tanh": 1}  # a factor of the higher rank is the gate
@@ -75,6 +77,8 @@ class Propagation(RuleMode):
 
     ``linear_layer_seen`` and ``first_layer_seen`` say whether a linear layer ran, and whether one that sees the input did.
     """
+
+    facts_of_views = frozenset(("nonnegative", "gate", "input"))
 
     def __init__(
         self,
@@ -111,9 +115,11 @@ class Propagation(RuleMode):
 
     def is_input(self, tensor: object) -> bool:
         """Return whether a tensor is the model's input, or that rearranged."""
-        return isinstance(tensor, Tensor) and (
-            (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
-        )
+        if not isinstance(tensor, Tensor):
+            return False
+        if type(tensor.grad_fn) is BackwardHookNode:
+            tensor = below_hooks(tensor)
+        return (tensor.requires_grad and tensor.is_leaf) or bool(self.noted(tensor, "input"))
 
     def leave_input(self, value: Any) -> Any:
         """Turn the multiplier that arrives at the input into relevance, for operations other than the first layer."""
@@ -201,16 +207,31 @@ def propagate(layer: LinearLayer, call: OpCall, x: Tensor, rule: LinearRule) -> 
     return out
 
 
+def foldable_producer(call: OpCall) -> Any:
+    """Return the linear layer, its input and its rule, into which a batch norm can be folded; None without one."""
+    producer = call.mode.noted(call.x, "producer")
+    return None if producer is None or (producer[0].name == "linear" and call.x.dim() != 2) else producer
+
+
 def batch_norm_rule(call: OpCall) -> Tensor:
     """Fold batch norm into the linear layer before it, for the rule only; without one it is affine: its gradient."""
-    producer = call.mode.noted(call.x, "producer")
-    if producer is None or (producer[0].name == "linear" and call.x.dim() != 2):
+    producer = foldable_producer(call)
+    if producer is None:
         return affine_batch_norm(call)
     found = batch_norm_scale(call)
     if found is None:
         return call()
     layer, x, rule = producer
     return propagate(layer.folded(*found), call, x, rule)
+
+
+def addmm_rule(call: OpCall, *, rule: LinearRule) -> object:
+    """Hand relevance down through bias + x @ W with constants W and bias: a linear layer, as graphs of ATen spell it."""
+    bias, x, w = call.x, call.kwargs["mat1"], call.kwargs["mat2"]
+    is_plain = call.kwargs.get("alpha", 1) == call.kwargs.get("beta", 1) == 1 and bias.dim() == 1
+    if not is_plain or carries_signal(bias, w) or not carries_signal(x):
+        return DECOMPOSITIONS["addmm"](call)
+    return propagate(LinearLayer("linear", w.mT, bias, {}), call, x, rule)
 
 
 def matmul_rule(call: OpCall, *, rule: LinearRule) -> Tensor:
@@ -345,4 +366,5 @@ def rule_table(convolution: LinearRule, linear: LinearRule) -> dict[str, OpRule]
         **dict.fromkeys(CONVOLUTIONS, partial(linear_rule, rule=convolution)),
         "linear": partial(linear_rule, rule=linear),
         **dict.fromkeys(MATMULS, partial(matmul_rule, rule=linear)),
+        "addmm": partial(addmm_rule, rule=linear),
     }

@@ -51,6 +51,11 @@ class FinerCAM(ClassActivationMap):
 
     paper: ClassVar[str] = "arXiv:2501.11309"
 
+    @property
+    def searches(self) -> bool:  # type: ignore[override]
+        """Whether the other method does."""
+        return self.of is not None and self.of.searches
+
     def maps(self, problem: Problem) -> Sequence[Tensor]:
         """Return the other method's maps of the difference."""
         of = self.of or GradCAM(self.model)

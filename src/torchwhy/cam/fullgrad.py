@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchwhy.attribution import Attribution
 from torchwhy.cam.biases import adds_constant, constant_of, result_layer
 from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, resize_maps, spatial_shape
-from torchwhy.engine.layers.layer import ResolvedLayer
+from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.prepare import LayerRole
-from torchwhy.engine.run.autograd import compute_gradients
+from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
@@ -45,8 +45,9 @@ class FullGrad(Attribution):
         layers = _layers_with_constants(problem)
         problem = problem.replace(read_layers=tuple(result_layer(one.layer) for one in layers))
 
-        def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            return _maps_and_gaps(problem, layers, problem.rows[start:stop])
+        def work(start: int, stop: int) -> list[Tensor]:
+            each = _maps_and_gaps(problem, layers, problem.rows[start : stop : problem.n_targets])
+            return [torch.stack(of_targets, 1).flatten(0, 1) for of_targets in zip(*each)]
 
         maps, gaps = problem.run.concatenated(problem.n, work)
         return Result((maps[:, None],), gaps)
@@ -79,31 +80,34 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
     ]
 
 
-def _maps_and_gaps(problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the maps ``(M, *size)`` of some rows, and how far their terms are from adding up to the score, ``(M,)``."""
-    size, maps = spatial_shape(problem.x[image_input_index(problem.x)]), []
+def _maps_and_gaps(
+    problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield for each target the maps ``(M, *size)`` of some rows, and how far their terms are from its score, ``(M,)``."""
+    size = spatial_shape(problem.x[image_input_index(problem.x)])
     inputs = [x[rows] for x in problem.x]
-    scores, by_input, by_layer = _gradients(problem, inputs, rows)
-    left = at_least_float32(scores)
-    for term, on_grid in _terms(problem, layers, inputs, by_input, by_layer):
-        left = left - term.flatten(1).sum(1)
-        if on_grid is not None:
-            maps.append(_unit_map(on_grid, size))
-    return torch.stack(maps).sum(0), left.abs()
+    for scores, by_input, by_layer in _gradients(problem, inputs, rows):
+        left, maps = at_least_float32(scores), []
+        for term, on_grid in _terms(problem, layers, inputs, by_input, by_layer):
+            left = left - term.flatten(1).sum(1)
+            if on_grid is not None:
+                maps.append(_unit_map(on_grid, size))
+        yield torch.stack(maps).sum(0), left.abs()
 
 
-def _gradients(problem: Problem, inputs: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor | None], Tensors]:
-    """Return scores ``(M,)``, gradients by the inputs (None for whole numbers), and by what the read layers give."""
+def _gradients(
+    problem: Problem, inputs: list[Tensor], rows: Tensor
+) -> Iterator[tuple[Tensor, list[Tensor | None], Tensors]]:
+    """Yield for each target its scores ``(M,)``, and their gradients by the inputs (None for whole numbers) and the layers."""
     leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
-    with torch.enable_grad():
-        z = [x.clone() for x in inputs]
-
-    def gradients_of_both(scores: Tensor, at: Sequence[Tensor], what: str) -> Tensors:
-        return compute_gradients(scores, [*leaves, *at], what=what)
-
-    scores, found, _ = problem.run.gradients_and_activations(z, rows, gradients_of_both)
-    by_leaf = iter(found[: len(leaves)])
-    return scores, [next(by_leaf) if x.is_floating_point() else None for x in inputs], found[len(leaves) :]
+    with enable_grad_for(problem.model, inputs[0].device), record_with_grad(problem.read_layers) as recorded:
+        each = problem.run.scores_of_targets([x.clone() for x in inputs], rows)
+    at = [recorded[i] for i in range(len(problem.read_layers))]
+    for number, scores in enumerate(each, 1):
+        found = compute_gradients(scores, [*leaves, *at], what=problem.read_layers, keep=number < len(each))
+        by_leaf = iter(found[: len(leaves)])
+        by_input = [next(by_leaf) if x.is_floating_point() else None for x in inputs]
+        yield scores.detach(), by_input, found[len(leaves) :]
 
 
 def _terms(

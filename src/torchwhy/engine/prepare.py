@@ -15,6 +15,7 @@ from torchwhy.arguments import Argument, Ragged
 from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
+from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
 from torchwhy.engine.missing import check_takes_missing, first_row
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
@@ -137,7 +138,7 @@ def prepare_for(
     if hasattr(inputs, "masked"):  # a sample
         _refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=additional_forward_args)
         asked = ask_about(asker, inputs, target)
-        return prepare_for(*asked[:-1], parent).replace(sample=asked.features)
+        return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
     if not isinstance(inputs, Tensor) and holds_tables(inputs):
         columns, asker = column_names(inputs), copy(asker)
         asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
@@ -165,7 +166,8 @@ def prepare_for(
         at_layer = layer is not None and asker.layer_role == "input"
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
-    layers = _named_layers(model, asker) if needs_layer else ()
+    several = len(data.tensors) > 1 and sum(not t.is_floating_point() for t in data.tensors) > 1
+    layers = _named_layers(model, asker, several_ids=several) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
     has_further = bool(data.args or data.kwargs)
@@ -222,11 +224,11 @@ def _resolve_by_running(
     if found_by_running(target):
         problem = with_target(problem, target)
     if None in layers:
-        auto = last_grid_layer(problem, input=asker.attribute_to_layer_input)
-        layers = tuple(layer or auto for layer in layers)
+        problem = _layers_by_running(problem, asker, layers)
+        layers = problem.read_layers
     found = tuple(layer for layer in layers if layer is not None)
     if found and asker.layer_role == "input":
-        return _explain_by_layers(problem, found, asker.layers_may_depend)
+        return _explain_by_layers(problem.replace(read_layers=()), found, asker.layers_may_depend)
     return problem.replace(read_layers=found)
 
 
@@ -304,6 +306,10 @@ def all_outputs(problem: Problem) -> Tensor:
 def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) -> Tensor:
     """Return what ``read(output, rows)`` finds in the model's outputs for what is explained, for all rows."""
 
+    if problem.n_targets > 1:  # the same for all of them
+        x = tuple(x[:: problem.n_targets] for x in problem.x)
+        return _read_outputs(problem.replace(n_targets=1, x=x), read).repeat_interleave(problem.n_targets, 0)
+
     def work(a: int, b: int) -> Tensor:
         rows = problem.rows[a:b]
         return read(problem.run.outputs([t[a:b] for t in problem.x], rows), rows)
@@ -312,8 +318,8 @@ def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) ->
         return problem.run.concatenated(problem.n, work)
 
 
-def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:
-    """Return the layers that are named, None for ``"auto"``, which depends on the target."""
+def _named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any, ...]:
+    """Return the layers that are named, None for what is found by running the model: ``"auto"``, and some ``"embeddings"``."""
     if asker.layer is None:
         label = getattr(asker, "label", type(asker).__name__)
         raise ValueError(f"layer: {label} explains by a layer; give layer=")
@@ -324,9 +330,40 @@ def _named_layers(model: Model, asker: Asker) -> tuple[Any, ...]:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
     found: list[ResolvedLayer | None] = []
     for layer in named:
+        if isinstance(layer, str) and layer == "embeddings":
+            tables = find_embeddings(model)
+            runs = len(tables) > 1 or several_ids
+            found.append(None if runs else resolve_layer(model, tables[0].layer, input=asker.attribute_to_layer_input))
+            continue
         auto = isinstance(layer, str) and layer == "auto"
         found.append(None if auto else resolve_layer(model, layer, input=asker.attribute_to_layer_input))
     return tuple(found)
+
+
+def _layers_by_running(problem: Problem, asker: Asker, layers: tuple[ResolvedLayer | None, ...]) -> Problem:
+    """Return the problem with the layers that are found by running the model as ``read_layers``; others as they are.
+
+    ``"embeddings"`` of several inputs are as many layers, and what is found has the form of the inputs.
+    """
+    found: list[ResolvedLayer] = []
+    for given, layer in zip(flatten(asker.layer)[0], layers):
+        if layer is not None:
+            found.append(layer)
+        elif given == "auto":
+            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
+        else:
+            tables, inputs = embeddings_of_inputs(problem, find_embeddings(problem.model))
+            found += tables
+            if len(tables) > 1:
+                names, masks = problem.inputs.names, problem.feature_mask
+                keys = None if names is None else tuple(names[i] for i in inputs if i is not None)
+                form = Structure("tuple" if keys is None else "dict", keys, len(tables))
+                problem = problem.replace(form=form)
+                if masks is not None and len(masks) == 1:
+                    problem = problem.replace(feature_mask=form.match(masks[0], "feature_mask"))
+    if len(found) > len(layers) > 1:
+        raise LookupError("layer: 'embeddings' is several layers here; name each of them, or give 'embeddings' alone")
+    return problem.replace(read_layers=tuple(found))
 
 
 def _explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], may_depend: bool) -> Problem:

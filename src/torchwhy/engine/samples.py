@@ -185,6 +185,11 @@ class AskerAboutSample:
         return getattr(self._asker, name)
 
 
+def as_sample(given: Given) -> Sample:
+    """Return what has the protocol of samples as a sample."""
+    return given if isinstance(given, Sample) else ForeignSample(given)
+
+
 def ask_about(asker: Asker, sample: Given, target: Given) -> Asked:
     """Return what a call about a sample comes down to.
 
@@ -192,8 +197,7 @@ def ask_about(asker: Asker, sample: Given, target: Given) -> Asked:
         ValueError: features that are not numbered from 0 without gaps, names that do not fit, or no value for what is absent
             where a method needs one.
     """
-    sample = sample if isinstance(sample, Sample) else ForeignSample(sample)
-    ready, target = sample.asked(asker.model, target)
+    ready, target = as_sample(sample).asked(asker.model, target)
     features = count_features(ready)
     if asker.uses_baselines and not asker.needs_gradient and asker.layer is None:
         return _as_game(asker, replace(features, is_game=True), target)
@@ -252,10 +256,17 @@ def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) ->
     masks: Given = None
     if asker.uses_feature_mask:
         masks = tuple(i[..., None] if layer is not None else i for i in features.element_numbers())
-        one = layer is not None and not isinstance(layer, (tuple, list))
-        masks = masks[0] if one else (flatten(layer)[1] if layer is not None else structure).restore(masks)
+        each = isinstance(layer, (tuple, list))  # a layer of its own for each tensor
+        if not each:
+            masks = masks[0] if len(masks) == 1 else structure.restore(masks)
     changed = AskerAboutSample(asker, layer=layer)
-    return Asked(changed, sample.tensors, target, baselines, masks, sample.arguments, features)
+    arguments = {k: _following_rows(v, features.n) for k, v in (sample.arguments or {}).items()}
+    return Asked(changed, sample.tensors, target, baselines, masks, arguments or None, features)
+
+
+def _following_rows(value: object, n: int) -> object:
+    """Return a tensor with n rows as one that follows the rows, anything else as it is."""
+    return PerRow(value) if isinstance(value, Tensor) and value.dim() > 0 and len(value) == n else value
 
 
 def _absent(sample: Sample) -> list[ResolvedBaseline]:
@@ -269,7 +280,7 @@ def _layers_of_tensors(model: Model, tensors: Tensors, names: tuple[str, ...] | 
     """Return where a gradient by the tensors is taken: ids at their embeddings, others where the model takes them."""
     if all(t.is_floating_point() for t in tensors):
         return None
-    if len(tensors) == 1:
+    if not any(t.is_floating_point() for t in tensors):
         return "embeddings"
     keys: Sequence[int | str] = names or range(len(tensors))
     return [

@@ -7,7 +7,7 @@ and ``tests/test_torch_internals.py`` has a test of each: a release that changes
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -32,11 +32,16 @@ AdaptiveAvgPoolModule, AdaptiveMaxPoolModule = _AdaptiveAvgPoolNd, _AdaptiveMaxP
 AvgPoolModule, MaxPoolModule = _AvgPoolNd, _MaxPoolNd
 
 BackwardHookFunction = _functions.BackwardHookFunction  # the identity, that full backward hooks put into the graph
+BackwardHookNode: type = BackwardHookFunction._backward_cls  # type: ignore[attr-defined] # of its nodes in the graph
 
 # What a module that torch.compile made has, and no other: the module that it was made from.
 COMPILED_ATTRIBUTE = "_orig_mod"
 
 DispatchMode = TorchDispatchMode  # sees every operation that torch computes, below autograd
+OPERATORS = (
+    torch._ops.OpOverload,
+    torch._ops.OpOverloadPacket,
+)  # such as torch.ops.aten.relu.default, torch.ops.aten.relu
 NATIVE_FUNCTIONS = torch._C._nn  # where the functions of torch.nn.functional that are not written in Python are
 
 # While open, operations go to no torch function mode, and to no subclass's ``__torch_function__``.
@@ -55,6 +60,8 @@ own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buff
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 # The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
 function_of_node: Callable[[object], type] = attrgetter("_forward_cls")
+# What a tensor is a view of, None for one that has its own memory.
+base_of_view: Callable[[Tensor], Tensor | None] = Tensor._base.__get__  # type: ignore[union-attr]
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
@@ -68,6 +75,13 @@ def unwrap_transformed(tensor: Tensor) -> Tensor:
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor
+
+
+def arguments_of_operator(operator: Callable[..., object], args: tuple, kwargs: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments of an operator, such as ``torch.ops.aten.convolution.default``, by the names in its schema."""
+    schema = getattr(operator, "default", operator)._schema.arguments  # type: ignore[union-attr]
+    given = dict(zip((a.name for a in schema), args))
+    return {**{a.name: a.default_value for a in schema}, **given, **kwargs}
 
 
 def make_wrapper(cls: type[TensorSubclass], like: Tensor, shape: tuple[int, ...]) -> TensorSubclass:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, PerRow, Shared, Unmarked
 from torchwhy.engine import state
+from torchwhy.engine.run.optimizations import is_compiled
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import named_parts, tensors_in
@@ -211,18 +212,22 @@ def _notice_dependence(trial: Trial, inputs: ModelInputs, target: object) -> Non
 def _dependence(trial: Trial, inputs: ModelInputs) -> tuple[str, bool]:
     """Return in what way the first row depends on others, nothing if it does not, and whether that follows from the model."""
     problem = trial.problem
+    if is_compiled(problem.model):  # it would be compiled again, for one row and for two
+        return "", True
     rows, n, most = problem.rows, problem.n, problem.batching.plan.rows or problem.n
     if _may_be_indices(inputs, n):  # of rows, which fewer rows do not have
         if most < n:
             return "", False
         others = [torch.cat([t[:1], t[:1].expand(n - 1, *t.shape[1:])]) for t in inputs.tensors]
-        return _compare(trial, trial.run(inputs, rows).scores, trial.run(inputs, rows, others).scores), False
+        together = trial.run(inputs, rows).scores
+        found = _compare(trial, together, trial.run(inputs, rows, others).scores)
+        return (found if found and _repeats(trial, inputs, rows, together) else ""), False
     other = next((i for i in range(1, min(n, 9)) if inputs.differ(0, i)), None)
     alone = trial.run(inputs, rows[:1])
     beside = trial.run(inputs, rows[[0, other or 1]]) if alone.ran else alone
     if beside.ran:
         found = _compare(trial, beside.scores, alone.scores)
-        if found and not _repeats(trial, inputs, alone.scores):
+        if found and not _repeats(trial, inputs, rows[:1], alone.scores):
             return "", False
         return found, other is not None
     if n <= most and trial.run(inputs, rows).ran:
@@ -240,10 +245,9 @@ def _compare(trial: Trial, together: Tensor | None, others: Tensor | None) -> st
     return "rows depend on one another: the score of row 0 changes with the rows beside it in a call"
 
 
-def _repeats(trial: Trial, inputs: ModelInputs, scores: Tensor | None) -> bool:
-    """Say whether the model gives the first row the same scores again; one that draws at random does not."""
-    again = trial.run(inputs, trial.problem.rows[:1]).scores
-    return scores is not None and again is not None and trial.are_near(scores, again, 0.0)
+def _repeats(trial: Trial, inputs: ModelInputs, rows: Tensor, scores: Tensor | None) -> bool:
+    """Say whether the model gives rows the same scores again; one that draws at random does not."""
+    return trial.are_near(scores, trial.run(inputs, rows).scores, 0.0)
 
 
 def _may_be_indices(inputs: ModelInputs, n: int) -> bool:

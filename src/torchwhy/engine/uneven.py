@@ -25,7 +25,7 @@ from torchwhy.engine.structure import InForm, Keywords, Model, RowList, Structur
 from torchwhy.engine.trials import MISFITS, memory_of
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.result import Result, ScoreEnds
-from torchwhy.targets.predicted import found_by_running
+from torchwhy.targets.predicted import needs_outputs
 from torchwhy.targets.target import Target, TargetLike
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _target_of(target: TargetLike, rows: list[int], n: int) -> TargetLike:
     """Return the target of some of n rows, as a caller can give it."""
     if isinstance(target, list) and len(target) == n:
         return [target[i] for i in rows]
-    if target is None or found_by_running(target):
+    if target is None or needs_outputs(target):
         return target
     return Target.parse(target, n, torch.device("cpu")).select_rows(torch.tensor(rows))
 
@@ -275,7 +275,7 @@ def _together(
     if len({id(p.tally) for p in problems}) > 1:
         tally = Tally(sum(p.tally.evaluations for p in problems), max(p.tally.eps for p in problems))
     given = [p.target.given for p in problems]
-    if found_by_running(target) and all(isinstance(g, list) for g in given):
+    if needs_outputs(target) and all(isinstance(g, list) for g in given):
         each = [t for g in given for t in g]
         target = [each[i] for i in order.tolist()]
     whole = replace(

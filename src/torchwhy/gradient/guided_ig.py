@@ -19,7 +19,7 @@ class GuidedIG(Attribution):
     In units of the score; sums to f(x) − f(b) up to a gap that falls with ``max_dist`` more than with the steps, because a
     feature may cross that distance in one of them: see the explanation's ``completeness_gap``. Less noisy than
     :class:`IntegratedGradients` where the straight path crosses steep regions that say nothing about the input. The steps
-    follow one another, so only rows share a call.
+    follow one another, so only rows share a call, and several targets take a run each.
 
     Args:
         n_steps: steps, a multiple of ``anchors + 1``.
@@ -38,6 +38,7 @@ class GuidedIG(Attribution):
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True
     uses_baselines: ClassVar[bool] = True
+    searches: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2106.09788"
 
     def path(self, problem: Problem) -> GuidedPath:

@@ -27,7 +27,8 @@ class IntegratedGradients(Attribution):
         method: the rule: ``gausslegendre``, ``riemann_left``, ``riemann_right``, ``riemann_middle``, ``riemann_trapezoid``.
         multiply_by_inputs: with the factor x − b; without it, the mean gradient on the path.
         tolerance: instead of the fixed rule, steps are added where the integral is off until, for each row, the
-            completeness gap is at most this fraction of \|f(x) − f(b)\|; a warning says where it was not reached.
+            completeness gap is at most this fraction of \|f(x) − f(b)\|; a warning says where it was not reached. Several
+            targets then take a run each.
         max_steps: the most steps per row and baseline then.
 
     Paper: Sundararajan, Taly, Yan 2017, arXiv:1703.01365, equation 1. The trapezoid rule here has weights that sum to 1, so
@@ -51,6 +52,11 @@ class IntegratedGradients(Attribution):
     uses_baselines: ClassVar[bool] = True
     is_slope_times_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1703.01365"
+
+    @property
+    def searches(self) -> bool:  # type: ignore[override]
+        """Whether steps are added where they are needed."""
+        return self.tolerance is not None
 
     def path(self, problem: Problem) -> StraightPath:
         """Return the points, in the order in which they lie from the baseline to the input."""

@@ -36,7 +36,7 @@ class ExtremalPerturbation(Attribution):
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-\max(0, z - 1)^2 / 4}`, of
     parameters p on a coarse grid, found by gradient ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel
     is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)``
-    are in the explanation's ``details``. Takes n_steps forward and backward passes for each row and area, twice as many
+    are in the explanation's ``details``. Takes n_steps forward and backward passes for each row, area and target, twice as many
     for ``"hybrid"``.
 
     The reward is divided by f(x) − f(blurred x), so that the settings do not depend on the score's scale.
@@ -68,6 +68,7 @@ class ExtremalPerturbation(Attribution):
     area_weight: Positive = 1.0
 
     uses_baselines: ClassVar[bool] = True
+    searches: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1910.08485"
 
     def _attribute(self, problem: Problem) -> Result:

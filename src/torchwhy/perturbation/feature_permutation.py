@@ -44,10 +44,12 @@ class FeaturePermutation(Attribution):
     needs_gradient: ClassVar[bool] = False
     uses_feature_mask: ClassVar[bool] = True
     rows_are_independent: ClassVar[bool] = False
+    knows_pairs: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1801.01489"
 
     def _attribute(self, problem: Problem) -> Result:
-        features, n, repeats = number_features(problem.x, problem.feature_mask), problem.n, self.n_repeats
+        features, repeats, t = number_features(problem.x, problem.feature_mask), self.n_repeats, problem.n_targets
+        n = problem.n // t
         if n < 2:
             raise ValueError("inputs: one row; a feature is permuted among the rows, give several")
         if not features.shared:
@@ -58,11 +60,11 @@ class FeaturePermutation(Attribution):
             return features.leave_one_out_masks(torch.where(index > 0, (index - 1) % features.d + 1, 0), rows)
 
         def fill(index: Tensor, rows: Tensor) -> Tensors:
-            source = orders[index][torch.arange(len(index)), rows.cpu()].to(rows.device)
-            return tuple(t[source] for t in problem.x)
+            source = orders[index][torch.arange(len(index)), rows.cpu() // t].to(rows.device) * t
+            return tuple(x[source] for x in problem.x)
 
         mean = RunningMean()
-        mean.add(score_drops(problem, masks, features.d * repeats, fill).view(n, repeats, -1).transpose(0, 1))
+        mean.add(score_drops(problem, masks, features.d * repeats, fill).view(problem.n, repeats, -1).transpose(0, 1))
         error = features.to_elements(mean.standard_error, problem.x) if repeats > 1 else None
         return Result(features.to_elements(mean.mean, problem.x), standard_error=error)
 

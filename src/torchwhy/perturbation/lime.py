@@ -76,7 +76,8 @@ class LIME(SampledFeatureMethod):
         x = problem.x[0]
         image = len(problem.x) == 1 and x.dim() == 4 and x.shape[1] in (1, 3)
         if problem.feature_mask is None and image and not problem.input_layers:
-            problem = problem.replace(feature_mask=(superpixels(x, self.n_segments),))
+            segments = superpixels(x[:: problem.n_targets], self.n_segments)
+            problem = problem.replace(feature_mask=(segments.repeat_interleave(problem.n_targets, 0),))
         return super()._attribute(problem)
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:

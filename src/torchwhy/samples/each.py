@@ -24,11 +24,11 @@ def explain_each_token(method: Attribution, sample: Sample) -> Explanation:
         ValueError: a sample without a response.
     """
     ready, _ = sample.asked(method.model, "each")
-    return stack_targets([method.explain(ready, target) for target in ready.each_target()])
+    return stack_targets(method.explain_each(ready, ready.each_target()))
 
 
 def stack_targets(each: Sequence[Explanation]) -> Explanation:
-    """Return the explanations of several targets as one, the targets behind the rows."""
+    """Return the explanations of several targets, which are of one run, as one, the targets behind the rows."""
 
     def stacked(name: str) -> Tensor | None:
         values = [getattr(e, name) for e in each]
@@ -39,7 +39,5 @@ def stack_targets(each: Sequence[Explanation]) -> Explanation:
     return replace(
         each[0],
         target="each",
-        evaluations=sum(e.evaluations for e in each),
-        seconds=sum(e.seconds for e in each),
         **changed,
     )

@@ -14,6 +14,7 @@ from torchwhy.engine.run.batching import is_out_of_memory
 from torchwhy.engine.structure import Output, index_output
 
 if TYPE_CHECKING:
+    from torchwhy.problem import ScoreFunction
     from torchwhy.targets.target import Target
 
 Scorer = Callable[..., Tensor]  # (output) or (output, rows) → (M,)
@@ -77,12 +78,12 @@ class RowsOf:
         rows: ``(M,)``, which of them are meant.
     """
 
-    target: Target
+    target: ScoreFunction
     rows: Tensor
 
     def __call__(self, output: Output, rows: Tensor) -> Tensor:
         """Return the scores of ``rows``, counted among the chosen ones."""
-        return self.target.select(output, self.rows[rows])
+        return self.target.select(output, self.rows.to(rows.device)[rows])
 
 
 @dataclass(frozen=True, eq=False)

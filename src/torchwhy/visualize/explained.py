@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from torchwhy.explanation_features import feature_names
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.given import above_rounding, features_of
 from torchwhy.visualize.grid import grid
@@ -58,6 +59,8 @@ def plot_explanation(
         return _text_in_order(e, at, title, **options)
     if dims == 5:
         return slices(e[at], _like(e.inputs, e.attributions, at), **options)
+    if dims == 3 and e.names is not None and isinstance(e.target, str):  # of each token of a response
+        return _each_token(e, at, title, **options)
     if dims == 3:
         return _series(e, at, title, **options)
     if dims <= 2:
@@ -86,6 +89,16 @@ def _are_tokens(e: Explanation) -> bool:
     nested = e.names is not None and len(e.names) and not isinstance(e.names[0], str)
     numbers = isinstance(ids, torch.Tensor) and ids.is_floating_point()
     return bool(nested) and not numbers and maps.dim() == 2  # units of texts, each row its own
+
+
+def _each_token(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+    """Draw the tokens of a row's response against the units of its prompt."""
+    values = e.features()[row]
+    said = e.details.get("response")
+    tokens = said[row] if isinstance(said, list) else [f"token {t}" for t in range(len(values))]
+    names = feature_names(e, row)
+    known: dict[str, PictureOption] = {"xlabel": "prompt", "ylabel": "response", "title": title}
+    return matrix(values[: len(tokens)], tokens, names, **{**known, **options})
 
 
 def _title_of_row(e: Explanation, row: int, title: str) -> str:

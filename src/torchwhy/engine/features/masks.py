@@ -47,7 +47,7 @@ def evaluate_masks(
             averaged.
         masks: ``(index, rows)`` → the masks with these numbers (M,), on the CPU and rising, for these rows (M,): for each of
             ``x`` (M, \\*), broadcastable to ``x[rows]``. It may be asked for the same ones again, so what it draws must
-            depend on the number alone.
+            depend on the number alone, and with several targets not on which of a row's it is for: they share the scores.
         span: the first number, and the one after the last.
         rows: the rows of the input to evaluate, all of them if None.
         unit: the stream comes in multiples of so many masks.
@@ -57,7 +57,8 @@ def evaluate_masks(
         ``(first, s)``: s (m, N, ...) in float64, the scores of the masks first to first + m - 1.
     """
     start, stop = span
-    wanted = problem.rows if rows is None else rows
+    wanted, several = problem.rows if rows is None else rows, problem.n_targets > 1
+    wanted = wanted[:: problem.n_targets]
     k, n = (1 if fill else problem.n_baselines), len(wanted)
 
     def work(a: int, b: int) -> Tensor:
@@ -65,18 +66,22 @@ def evaluate_masks(
         index, row = start + job // (n * k), wanted[to_device(job // k % n, wanted.device)]
         holes = fill(index, row) if fill else tuple(baseline_at(t, job % k, row) for t in problem.baselines)
         z = [blend_with_fill(m, index_rows(t, row), h) for m, t, h in zip(masks(index, row), problem.x, holes)]
-        return problem.run.scores(z, row).double()
+        if not several:
+            return problem.run.scores(z, row).double()
+        with torch.no_grad():
+            return torch.stack(problem.run.scores_of_targets(z, row), 1).double()
 
     per_unit = unit * n * k
     held: list[Tensor] = []
     first = start
-    for part in problem.run.batches((stop - start) * n * k, work):
+    for part in problem.batching.run((stop - start) * n * k, work):
         held.append(part)
         units = sum(map(len, held)) // per_unit
         if units:
             s = torch.cat(held)
             held = [s[units * per_unit :]]
-            yield first, s[: units * per_unit].view(units * unit, n, k, *s.shape[1:]).mean(2)
+            s = s[: units * per_unit].view(units * unit, n, k, *s.shape[1:]).mean(2)
+            yield first, s.flatten(1, 2) if several else s
             first += units * unit
 
 

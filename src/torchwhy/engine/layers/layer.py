@@ -52,14 +52,18 @@ class ResolvedLayer:
 
 
 def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
-    """Return the place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors.
+    """Return the place that ``layer`` names in ``model``; ``"embeddings"`` is where token ids become vectors, if that is one.
 
     Raises:
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
     """
     where = layer if isinstance(layer, Layer) else Layer(layer)
     if isinstance(where.module, str):
-        name = _embedding_layer_name(model) if where.module == "embeddings" else where.module
+        name = where.module
+        if name == "embeddings":
+            from torchwhy.engine.layers.embeddings import only_embeddings
+
+            name = only_embeddings(model)
         try:
             module = model.get_submodule(name)
         except AttributeError:
@@ -76,24 +80,6 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
     else:
         raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
     return ResolvedLayer(name, module, where.call, where.output, where.input or input)
-
-
-def _embedding_layer_name(model: nn.Module) -> str:
-    """Return the name of what ``layer="embeddings"`` means.
-
-    A module of that name, the outermost; else the table that the model says takes its token ids; else its only table.
-    """
-    modules = dict(model.named_modules())
-    named = sorted((n for n in modules if n.rpartition(".")[2] == "embeddings"), key=lambda n: n.count("."))
-    if named:
-        return named[0]
-    says = getattr(model, "get_input_embeddings", None)
-    table = says() if says is not None else None
-    tables = [n for n, m in modules.items() if (m is table if table is not None else isinstance(m, nn.Embedding))]
-    if len(tables) != 1:
-        found = f"{len(tables)} embedding tables, {', '.join(tables)}: name one" if tables else "no embedding table"
-        raise LookupError(f"layer='embeddings': the model has {found}")
-    return tables[0]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ class _InPlaceBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, backward):
         ctx.rule, ctx.others = backward, (0, 2)
+        ctx.set_materialize_grads(False)
         ctx.mark_dirty(x)
         return x.copy_(y)
 

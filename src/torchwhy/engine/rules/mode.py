@@ -38,7 +38,15 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
-from torchwhy.engine.rules.opaque import outside_transforms, warn_of_unreached
+from torchwhy.engine.rules.aten import run_operator
+from torchwhy.engine.rules.opaque import (
+    below_hooks,
+    is_same_place,
+    outside_transforms,
+    refuse_unreached,
+    refuse_without_rule,
+    warn_of_unreached,
+)
 from torchwhy.engine.rules.operations import (
     FACTORIES,
     LINEAR,
@@ -56,6 +64,8 @@ from torchwhy.engine.rules.operations import (
 from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
+    OPERATORS,
+    BackwardHookNode,
     backward_keeps_graph,
     own_modules,
     transforms_are_active,
@@ -83,17 +93,6 @@ class SavedTensor:
     value: Tensor
 
 
-def has_rule(name: str) -> bool:
-    """Return whether rules of this thread, at this moment, replace the operation of that name."""
-    mode = state.rules.mode
-    return mode is not None and any(name in table for table in (mode.table, *mode.modules.values()))
-
-
-def rules_active() -> bool:
-    """Return whether any rules are at work on this thread."""
-    return state.rules.mode is not None
-
-
 class RuleMode(TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with RuleMode({"relu": rule}): y = f(x)``.
 
@@ -116,6 +115,7 @@ class RuleMode(TorchFunctionMode):
     """
 
     always: ClassVar[bool] = False  # call rules also for operations that no gradient passes through
+    facts_of_views: ClassVar[frozenset[str]] = frozenset()  # that hold of a view where they hold of its base
 
     def __init__(
         self, table: RuleTable, *, modules: Mapping[nn.Module, RuleTable] | None = None, strict: bool = False
@@ -157,6 +157,8 @@ class RuleMode(TorchFunctionMode):
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
+        if isinstance(function, OPERATORS):
+            return run_operator(self, function, args, kwargs or {})
         op = operation(function)
         if op.asks:
             return function(*args, **(kwargs or {}))
@@ -177,11 +179,6 @@ class RuleMode(TorchFunctionMode):
         if needs_rule and not is_linear_call(op.name, *outside):
             self.count_unreached(op.name, "in a transform of torch.func")
         return function(*args, **kwargs)
-
-    def count_functions(self, functions: Iterable[type]) -> None:
-        """Count the autograd Functions that the scores go through: no rule reaches what is inside."""
-        for function in functions:
-            self.count_unreached(function.__name__, "an autograd Function")
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
@@ -244,6 +241,8 @@ class RuleMode(TorchFunctionMode):
         if not isinstance(tensor, Tensor):
             return None
         version, facts = self._facts.get(tensor, (0, {}))
+        if not facts and type(tensor.grad_fn) is BackwardHookNode and (origin := below_hooks(tensor)) is not tensor:
+            return self.noted(origin, fact) if fact in self.facts_of_views or is_same_place(origin, tensor) else None
         return facts.get(fact) if facts and version == version_of(tensor) else None
 
     def count_without_rule(self, name: str, args: tuple, kwargs: Keywords) -> None:
@@ -256,10 +255,7 @@ class RuleMode(TorchFunctionMode):
             return
         self.without_rule[name] += 1
         if self.strict:
-            raise NotImplementedError(
-                f"strict=True, and the non-linear operation {name!r} has no rule: its plain gradient would be used. "
-                "Give it a rule, or leave strict off and see the operations counted on the Explanation"
-            )
+            refuse_without_rule(name)
 
     def count_unreached(self, name: str, where: str) -> None:
         """Count what keeps its plain gradient because no rule reaches it.
@@ -270,10 +266,7 @@ class RuleMode(TorchFunctionMode):
         self.without_rule[name] += 1
         self.unreached.add(name)
         if self.strict:
-            raise NotImplementedError(
-                f"strict=True, and rules do not reach what is inside {name!r} ({where}): its plain gradient would be used. "
-                "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
-            )
+            refuse_unreached(name, where)
 
     def _watch(self, module: nn.Module, table: RuleTable) -> Iterator[RemovableHandle]:
         """Yield the hooks that let a table hold inside a module."""
@@ -315,14 +308,19 @@ Backward = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 
 @once_differentiable
-def backward_of_rule(ctx: Any, m: Tensor) -> tuple[Tensor | None, ...]:
-    """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved."""
+def backward_of_rule(ctx: Any, m: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return what the rule of a node makes of m; what the rule holds is then freed, as autograd frees what it has saved.
+
+    Nothing arrives, None, where what comes after has no gradient, as the layers of int8 models: then nothing goes on.
+    """
     if ctx.rule is None:
         raise RuntimeError("a second backward pass through rules: the first one needs retain_graph=True")
     rule, ctx.rule = ctx.rule, ctx.rule if backward_keeps_graph() else None
+    before, after = ctx.others
+    if m is None:
+        return (None,) * len(ctx.needs_input_grad)
     with without_torch_functions():  # the mode is still on if the caller differentiates inside its block
         found = rule(m)
-    before, after = ctx.others
     return (*(None,) * before, *found, *(None,) * after)
 
 
@@ -330,6 +328,7 @@ class _CustomBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, backward, *signals):
         ctx.rule, ctx.others = backward, (2, 0)
+        ctx.set_materialize_grads(False)
         return y[0]  # in a list: an input that is returned would be a view, which may not be written to
 
     backward = staticmethod(backward_of_rule)  # type: ignore[assignment]
@@ -383,7 +382,7 @@ def run_with_rules(
         scores, signal = run.gradients(z, rows[start:stop], rules)
         return rules, scores, signal
 
-    used, scores, signals = zip(*problem.batching.run(len(rows), work))
+    used, scores, signals = zip(*run.batches(len(rows), work))
     if any(rules.unreached for rules in used):
         warn_of_unreached(problem.batching.label, frozenset().union(*(rules.unreached for rules in used)))
     return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)

@@ -1,18 +1,57 @@
-"""What rules do not reach: the inside of autograd Functions, and what runs in a transform of ``torch.func``."""
+"""What rules do not reach: TorchScript and the like, the inside of autograd Functions, transforms of ``torch.func``.
+
+And what they look through: the identity that torch puts into the graph for the backward hooks of a module.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 from torch import Tensor
 
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.torch_internals import unwrap_transformed
+from torchwhy.engine.torch_internals import (
+    BackwardHookNode,
+    base_of_view,
+    unwrap_transformed,
+)
+
+
+def below_hooks(tensor: Tensor) -> Tensor:
+    """Return what a tensor was before the full backward hooks of modules got it; a tensor without them as it is.
+
+    Torch hands a module with such hooks a view of its input, and gives a view of its output. Of an input that is a view itself,
+    what it is a view of is returned.
+    """
+    base = base_of_view(tensor) if type(tensor.grad_fn) is BackwardHookNode else None
+    return tensor if base is None else base
+
+
+def is_same_place(a: Tensor, b: Tensor) -> bool:
+    """Say whether of two tensors that share memory each element is at the same place."""
+    return a.shape == b.shape and a.stride() == b.stride() and int(a.storage_offset()) == int(b.storage_offset())
 
 
 def outside_transforms(value: object) -> object:
     """Return a tensor as it is outside of the transforms of ``torch.func`` that are running; anything else as it is."""
     return unwrap_transformed(value) if isinstance(value, Tensor) else value
+
+
+def refuse_without_rule(name: str) -> NoReturn:
+    """Refuse an operation without a rule, in strict mode."""
+    raise NotImplementedError(
+        f"strict=True, and the non-linear operation {name!r} has no rule: its plain gradient would be used. "
+        "Give it a rule, or leave strict off and see the operations counted on the Explanation"
+    )
+
+
+def refuse_unreached(name: str, where: str) -> NoReturn:
+    """Refuse what no rule reaches, in strict mode."""
+    raise NotImplementedError(
+        f"strict=True, and rules do not reach what is inside {name!r} ({where}): its plain gradient would be used. "
+        "Write it out in torch's operations, or leave strict off and see it counted on the Explanation"
+    )
 
 
 def warn_of_unreached(label: str, names: Iterable[str]) -> None:

@@ -136,6 +136,7 @@ STRUCTURAL = _name_set(
     "permute_copy reshape_alias_copy resize resize_as reversed select_copy select_scatter slice_copy slice_inverse "
     "slice_scatter sparse_mask split_copy split_with_sizes_copy squeeze_copy t_copy to_dense to_mkldnn to_sparse "
     "transpose_copy unbind_copy unfold_copy unsafe_split_with_sizes unsqueeze_copy values values_copy view_copy xpu "
+    "unsafe_view to_copy lift_fresh_copy mT mH numpy_T matrix_H "  # of ATen
     "pin_memory record_stream register_post_accumulate_grad_hook share_memory "
     "grad backward retain_grad register_hook"  # these are asked of a tensor, and compute nothing from it
 )
@@ -274,7 +275,7 @@ def operation(function: TorchFunction) -> Operation:
     >>> operation(torch.Tensor.__rsub__).name, operation(torch.Tensor.__rsub__).reversed
     ('sub', True)
     """
-    raw = getattr(function, "__name__", str(function))
+    raw = getattr(getattr(function, "overloadpacket", function), "__name__", str(function))
     raw = SYNONYMS.get(raw, raw)
     if raw == "__get__":  # an attribute: x.T, x.mT, x.real, x.shape, x.grad_fn
         attribute = getattr(getattr(function, "__self__", None), "__name__", "")

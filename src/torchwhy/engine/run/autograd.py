@@ -273,7 +273,10 @@ def compute_gradients(
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
     if all(g is None for g in found):
-        raise ValueError(f"the target does not depend on the {_in_words(what)}: choose another target or layer")
+        raise ValueError(
+            f"the target does not depend on the {_in_words(what)}, or an operation in between has no gradient, as those of int8 "
+            "models: choose another target or layer, or a perturbation method, which needs no gradient"
+        )
     if any(g is None for g in found):
         _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
@@ -290,15 +293,12 @@ def _warn_of_unreached(gradients: Sequence[Tensor | None], names: Sequence[objec
         )
 
 
-def gradients_per_target(scores: Sequence[Tensor], wrt: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, ...]]:
-    """Return the gradients of each of several scores ``(M,)`` of one forward pass."""
-    return [compute_gradients(s, wrt, keep=i + 1 < len(scores), **options) for i, s in enumerate(scores)]
-
-
-def second_order_gradient(scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs") -> tuple[Tensor, ...]:
+def second_order_gradient(
+    scores: Tensor, wrt: Sequence[Tensor], *, what: What = "inputs", keep: bool = False
+) -> tuple[Tensor, ...]:
     r"""Return gradients with half the curvature towards zero taken off, :math:`g - \tfrac12 H z`, for each of ``wrt`` by itself.
 
-    Arguments and errors as for :func:`compute_gradients`.
+    Arguments and errors as for :func:`compute_gradients`; the graph is kept in any case.
     """
     slopes = compute_gradients(scores, wrt, what=what, build=True)
     found = []

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from torchwhy.engine.rules.mode import rules_active
+from torchwhy.engine import state
 from torchwhy.engine.rules.operations import bind_arguments, operation
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.structure import Keywords, Model
@@ -175,7 +175,7 @@ class ConvOptimizations(TorchFunctionMode):
         self._deferred: list[weakref.ref[_DeferredConv]] = []
 
     def __enter__(self) -> ConvOptimizations:
-        self._folds_now = self.fold and not rules_active()
+        self._folds_now = self.fold and state.rules.mode is None
         super().__enter__()
         return self
 

@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from torchwhy.engine.rules.operations import bind_arguments, operation
 
+LINEAR_MAPS = (F.linear, torch.ops.aten.linear.default)  # as Python calls it, and as an exported graph does
+
 
 class _FullPrecisionHead(TorchFunctionMode):
     """While open, linear maps of one vector a row, a classifier's head say, are computed in their weights' type.
@@ -25,7 +27,7 @@ class _FullPrecisionHead(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is not F.linear:
+        if func not in LINEAR_MAPS:
             return func(*args, **kwargs)
         (x,), options = bind_arguments(operation(func), args, kwargs)
         if x.dim() != 2 or len(x) != self.rows:

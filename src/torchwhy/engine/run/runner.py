@@ -27,7 +27,6 @@ from torchwhy.engine.run.autograd import (
     compute_gradients,
     enable_grad_for,
     freeze_parameters,
-    gradients_per_target,
     scan_graph,
 )
 from torchwhy.engine.run.defaults import as_the_caller
@@ -38,7 +37,7 @@ from torchwhy.engine.structure import Output, Tensors
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.rules.mode import RuleMode
-    from torchwhy.problem import Problem, ScoreFunction
+    from torchwhy.problem import Problem
 
 GradientFunction = Callable[..., Tensors]
 NO_RULES: AbstractContextManager[object] = nullcontext()
@@ -169,9 +168,9 @@ class ModelRunner:
         scores = p.tally.see(picked, check_finite=p.check_finite)
         is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
         if scores.requires_grad and (is_single or rules is not None):
-            functions = scan_graph(scores, guard_norms=is_single)
-            if rules is not None:
-                rules.count_functions(functions)
+            for function in scan_graph(scores, guard_norms=is_single):
+                if rules is not None:
+                    rules.count_unreached(function.__name__, "an autograd Function")
         return scores
 
     def scores(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
@@ -192,17 +191,12 @@ class ModelRunner:
                 scores, leaves, what=p.input_layers or "inputs", names=p.input_names
             )
 
-    def gradients_per_target(self, targets: Sequence[ScoreFunction], start: int, stop: int) -> list[Tensors]:
-        """Return for each of several targets the gradients at rows ``start`` to ``stop - 1`` of ``x``, from one forward pass."""
-        p = self.problem
-        rows, x = p.rows[start:stop], [t[start:stop] for t in p.x]
-        with enable_grad_for(p.model, x[0].device):
-            leaves = [p.batching.format(t.detach()).requires_grad_() for t in x]
-            output = self.outputs(leaves, rows)
-            scores = [p.tally.see(t.select(output, rows), check_finite=p.check_finite) for t in targets]
-            if len(rows) == 1 and x[0].device.type == "cpu":
-                scan_graph(torch.stack(scores).sum(0), guard_norms=True)
-            return gradients_per_target(scores, leaves, what=p.input_layers or "inputs", names=p.input_names)
+    def scores_of_targets(self, z: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
+        """Return the scores ``(M,)`` of the target, with a graph where one is being built; of a problem of T targets T of these.
+
+        There ``rows`` are pairs with the first target.
+        """
+        return [self.scores_with_graph(z, rows)]
 
     def gradients_and_activations(
         self, z: Sequence[Tensor], rows: Tensor, derive: GradientFunction = compute_gradients
@@ -317,7 +311,7 @@ def skip_model_below(problem: Problem) -> Problem:
     The problem itself where that would change something, because something of the rows reaches the output around the layers.
     It is tried, on the first row and another one that differs from it.
     """
-    other = next((i for i in range(1, problem.n) if problem.inputs.differ(0, i)), 0)
+    other = next((i for i in range(1, problem.inputs.n) if problem.inputs.differ(0, i)), 0) * problem.n_targets
     rows = problem.rows[[0, other]]
     z = [t[rows] for t in problem.x]
     trial = problem.replace(check_finite=False)
