@@ -111,6 +111,8 @@ if TYPE_CHECKING:
     )
     from torchwhy.comparison import compare as compare
     from torchwhy.comparison_table import Comparison as Comparison
+    from torchwhy.datasets import explain_dataset as explain_dataset
+    from torchwhy.datasets import load_dataset as load_dataset
     from torchwhy.concept.dissection import NetworkDissection as NetworkDissection
     from torchwhy.concept.feature_visualization import (
         DeepDream as DeepDream,
@@ -123,6 +125,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.explanation_rows import concat as concat
+    from torchwhy.inspection import inspect as inspect
+    from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
@@ -220,7 +224,10 @@ _HOME = {
     "surrogate.bias": ["BiasReport"],
     "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
+    "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "inspection": ["inspect"],
+    "inspection_result": ["Inspection"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
@@ -232,6 +239,7 @@ _ROOMS = (
     "cam",
     "concept",
     "counterfactual",
+    "datasets",
     "gradient",
     "lrp",
     "metrics",
