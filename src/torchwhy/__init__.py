@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         cam as cam,
         concept as concept,
         counterfactual as counterfactual,
+        datasets as datasets,
         gradient as gradient,
         lrp as lrp,
         metrics as metrics,
