@@ -27,7 +27,7 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
-from torchwhy.engine.tables import as_tensors, holds_tables
+from torchwhy.engine.tables import as_tensors, column_names, holds_tables
 from torchwhy.engine.trials import try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -140,8 +140,10 @@ def prepare_for(
         asked = ask_about(asker, inputs, target)
         return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
     if not isinstance(inputs, Tensor) and holds_tables(inputs):
-        asker = copy(asker)
+        columns, asker = column_names(inputs), copy(asker)
         asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
+        found = prepare_for(asker, inputs, target, baselines, feature_mask, additional_forward_args, parent)
+        return found.replace(columns=columns)
     if baselines is not None and not asker.uses_baselines:
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
