@@ -18,6 +18,7 @@ from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.engine.tables import explained_inputs, explained_names
+from torchwhy.engine.trials import notice_randomness
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.problem import Problem
@@ -53,9 +54,10 @@ class Attribution(Settings):
             as a classifier's head, whose rounding would be the score's; sums are kept in float32. Maps of gradients follow
             each rectifier that rounding switches, and change far more than maps of scores.
         progress: show a bar.
-        check: try on the first rows whether further arguments with as many rows as the inputs follow them, and whether a row's
-            score depends on the rows beside it. That takes up to a few evaluations, which are not counted, once for a model
-            where the outcome follows from it; it changes no number.
+        check: try on the first rows whether further arguments with as many rows as the inputs follow them, whether a row's
+            score depends on the rows beside it, and whether the model gives a row the same score twice. That takes
+            up to a few evaluations, which are not counted, once for a model where the outcome follows from it; it changes no
+            number.
     """
 
     layer: LayerLike | Sequence[LayerLike] | None = None
@@ -319,8 +321,10 @@ def solve(
         if uneven is not None:
             how: Keywords = {"measure_gap": measure_gap, "parent": parent}
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
-    with isolated(method.model):
+    with isolated(method.model) as held:
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
+        if parent is None and method.check and held.may_draw:
+            notice_randomness(problem, held)
         return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
 
