@@ -1,8 +1,8 @@
-"""Why did a detector find that box? Grad-CAM with a callable target.
+"""Why did a detector find that box? Grad-CAM of a box of each image's own.
 
-A torchvision detector gives a list of dicts, one for each image. The target turns it into one number a row: here the sum
-of the scores of the boxes that overlap a region of interest. Boxes are chosen by sorting and thresholds, which have no
-gradient; their scores have one.
+A torchvision detector gives a list of dicts, one for each image. The target turns it into one number a row: the largest overlap
+with the row's box times score. Boxes are chosen by sorting and thresholds, which have no gradient; their places and scores have
+one. The weights here are random: this shows the mechanics only.
 
     python examples/detection_cam.py [--out detection_cam.png]
 """
@@ -13,17 +13,11 @@ import argparse
 
 import torch
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
-from torchvision.ops import box_iou
 
 import torchwhy as tw
 from torchwhy.models import shapes
 
-REGION = torch.tensor([[16.0, 16.0, 80.0, 80.0]])  # x1, y1, x2, y2 in the image's pixels
-
-
-def score_of_region(output: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """Return the sum over the boxes of score times overlap with the region, one number a row."""
-    return torch.stack([(box["scores"] * box_iou(box["boxes"].detach(), REGION)[:, 0]).sum() for box in output])
+BOXES = torch.tensor([[16.0, 16, 80, 80], [0, 0, 48, 96]])  # of each image: x1, y1, x2, y2 in its pixels
 
 
 def main() -> None:
@@ -37,7 +31,7 @@ def main() -> None:
     ).eval()  # random weights: every box is kept
     x = shapes(2, size=96, seed=0).images
 
-    e = tw.GradCAM(model, layer="backbone.body.16").explain(x, score_of_region)
+    e = tw.GradCAM(model, layer="backbone.body.16").explain(x, tw.targets.Box(BOXES))
     print(e)
     assert e.attributions.shape == (2, 1, 96, 96)
 

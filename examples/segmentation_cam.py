@@ -1,7 +1,7 @@
-"""Where does a segmentation network look when it calls a region an object? Grad-CAM with a callable target.
+"""Where does a segmentation network look when it calls a region an object? Grad-CAM of a region of each image's own.
 
-A target may be any function of the model's whole output that gives one number a row: here the mean score of a class over
-the pixels that the network gives to it. The same works for Score-CAM, HiResCAM, integrated gradients and all others.
+The target is the sum of a class's scores over the region (Seg-Grad-CAM). The same works for Score-CAM, HiResCAM, integrated
+gradients and all others. The weights here are random: this shows the mechanics only.
 
     python examples/segmentation_cam.py [--out segmentation_cam.png]
 """
@@ -19,13 +19,6 @@ from torchwhy.models import shapes
 CLASS = 8  # of 21; the weights here are random, so no class has a meaning
 
 
-def region_score(output: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the mean score of CLASS over the pixels where it scores above its mean, one number a row."""
-    scores = output["out"][:, CLASS]  # (N, H, W)
-    inside = (scores > scores.mean((1, 2), keepdim=True)).detach().to(scores)
-    return (scores * inside).sum((1, 2)) / inside.sum((1, 2))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="segmentation_cam.png")
@@ -33,14 +26,15 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21).eval()
-    x = shapes(2, size=96, seed=0).images
+    data = shapes(2, size=96, seed=0)
+    x, target = data.images, tw.targets.Region(CLASS, data.mask[:, 0])
 
     # layer="auto" is for one answer a row: where the output is itself a map, the layer has a name
-    e = tw.GradCAM(model, layer="backbone.layer4").explain(x, region_score)
+    e = tw.GradCAM(model, layer="backbone.layer4").explain(x, target)
     print(e)
     assert e.attributions.shape == (2, 1, 96, 96)
 
-    fused = tw.LayerCAM(model, layer=["backbone.layer2", "backbone.layer4"]).attribute(x, region_score)
+    fused = tw.LayerCAM(model, layer=["backbone.layer2", "backbone.layer4"]).attribute(x, target)
     print("two layers joined:", tuple(fused.shape))
     e.plot().savefig(out)
     print(f"written: {out}")

@@ -121,8 +121,8 @@ def test_methods_without_a_strict_mode_say_it(method):
 @pytest.mark.parametrize("method", [lambda m: tw.LRP(m, composite="epsilon"), tw.ExcitationBackprop])
 def test_a_model_without_any_operation_that_has_a_rule_is_said(method):
     net = Net(F.silu)
-    with pytest.warns(UserWarning, match=r"no operation of the model has a rule.*cumprod \(1 times\), prod"):
-        method(lambda x: x.cumprod(1).prod(1)).attribute(X)
+    with pytest.warns(UserWarning, match=r"no operation of the model has a rule.*cumprod \(1 times\), renorm"):
+        method(lambda x: x.cumprod(1).renorm(2, 0, 1.0)[:, 0]).attribute(X)
     with pytest.warns(UserWarning, match="linear, silu kept the plain gradient") as said:
         method(lambda x: torch.func.vmap(lambda row: net(row))(x)).attribute(X, 1)
     assert len(said) == 1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         cam as cam,
         concept as concept,
         counterfactual as counterfactual,
+        datasets as datasets,
         gradient as gradient,
         lrp as lrp,
         metrics as metrics,
@@ -111,6 +112,8 @@ if TYPE_CHECKING:
     )
     from torchwhy.comparison import compare as compare
     from torchwhy.comparison_table import Comparison as Comparison
+    from torchwhy.datasets import explain_dataset as explain_dataset
+    from torchwhy.datasets import load_dataset as load_dataset
     from torchwhy.concept.dissection import NetworkDissection as NetworkDissection
     from torchwhy.concept.feature_visualization import (
         DeepDream as DeepDream,
@@ -123,6 +126,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation
     from torchwhy.explanation_rows import concat as concat
+    from torchwhy.inspection import inspect as inspect
+    from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
@@ -220,7 +225,10 @@ _HOME = {
     "surrogate.bias": ["BiasReport"],
     "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
+    "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "inspection": ["inspect"],
+    "inspection_result": ["Inspection"],
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 
@@ -232,6 +240,7 @@ _ROOMS = (
     "cam",
     "concept",
     "counterfactual",
+    "datasets",
     "gradient",
     "lrp",
     "metrics",

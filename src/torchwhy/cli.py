@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="the methods for photos on a real network and two photos, on one figure")
     demo.add_argument("--out", type=Path, default=Path("torchwhy-demo.png"), help="the figure (default: %(default)s)")
+    demo.add_argument("--text", action="store_true", help="a language model's answer instead, token by token")
     demo.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
     demo.add_argument("--quick", action="store_true", help="an eighth of the samples and steps")
     demo.set_defaults(run=_demo)
@@ -75,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--out", type=Path, default=Path("explanation.png"), help="the figure (default: %(default)s)")
     explain.set_defaults(run=_explain_command)
 
+    look = commands.add_parser("inspect", help="which methods apply to a model, what they cost, and what may go wrong")
+    look.add_argument("image", help="an image file, or the name of a bundled photo")
+    look.add_argument("--model", default=DEMO_MODEL, help="as for explain (default: %(default)s)")
+    look.add_argument("--weights", help="as for explain")
+    look.add_argument("--size", type=int, metavar="PIXELS", help="the side of the picture")
+    look.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
+    look.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
+    look.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
+    look.add_argument("--json", action="store_true", help="print it as JSON")
+    look.set_defaults(run=_inspect_command)
+
     methods = commands.add_parser("methods", help="the table of methods")
     methods.set_defaults(run=_print_methods)
     metrics = commands.add_parser("metrics", help="the table of metrics")
@@ -91,6 +103,9 @@ def _print_metrics(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    if args.text:
+        _demo_on_text(args)
+        return
     import torch
 
     from torchwhy.demo import for_photos
@@ -102,6 +117,28 @@ def _demo(args: argparse.Namespace) -> None:
     _show_figure(
         loaded, x, "predicted", args.methods or for_photos(), args.out, {}, effort=0.125 if args.quick else 1.0
     )
+
+
+def _demo_on_text(args: argparse.Namespace) -> None:
+    """Print why a language model answers as it does, and write the figure of its answer's tokens.
+
+    Raises:
+        ImportError: the model is not installed.
+        ValueError: a method was named.
+    """
+    from torchwhy.demo_text import STORY, explain_answer
+    from torchwhy.models.language import load_smollm2
+
+    if args.methods:
+        raise ValueError("--methods: are for photos; leave them out with --text")
+    _writable(args.out)
+    print(f"{STORY} ...")
+    for answer in explain_answer(load_smollm2(), effort=0.125 if args.quick else 1.0):
+        said = answer.explanation.details.get("response")
+        print(f"\n{answer.question}" + (f": {' '.join(said[0])}" if said else ""))
+        print("\n".join(answer.lines[:5]), flush=True)
+    answer.explanation.plot().savefig(args.out, dpi=110, bbox_inches="tight")
+    print(f"\n{args.out}")
 
 
 def _explain_command(args: argparse.Namespace) -> None:
@@ -124,6 +161,21 @@ def _explain_command(args: argparse.Namespace) -> None:
     except (RuntimeError, AssertionError) as error:  # no such word, or no such device here
         raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
     _show_figure(loaded, loaded.preprocess(picture).to(args.device), target, args.method, args.out, settings)
+
+
+def _inspect_command(args: argparse.Namespace) -> None:
+    import json
+
+    from torchwhy.inspection import inspect
+    from torchwhy.models import PHOTOS, find_label, load, photo, read_image
+
+    picture = photo(args.image) if args.image in PHOTOS else read_image(args.image)
+    loaded = load(args.model, weights=args.weights, trust=args.trust)
+    if args.size is not None:
+        loaded = replace(loaded, preprocess=replace(loaded.preprocess, size=args.size, resize=None))
+    target = args.target if args.target == "predicted" else find_label(loaded.labels, args.target)
+    found = inspect(loaded.model, loaded.preprocess(picture), target, methods=args.methods)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
 
 
 def _show_figure(

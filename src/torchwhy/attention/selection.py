@@ -44,6 +44,12 @@ def select_matrices(matrices: list[Tensor], layers: Indices, heads: Indices, n: 
     dtype = reduce(torch.promote_types, (m.dtype for m in matrices), torch.float)  # they may differ from layer to layer
     found = [by_head(m.to(dtype), n) for m in matrices]
     shapes = sorted({tuple(m.shape[2:]) for m in found})
+    if all(t < s for t, s in shapes):
+        raise ValueError(
+            f"the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}: there are keys that belong to none of the "
+            "tokens, as with add_bias_kv and add_zero_attn, or to another sequence, and what they hold cannot be traced back; "
+            "use a gradient method or LRP"
+        )
     if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
         raise ValueError(
             f"layers: the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}; they must be square and of "

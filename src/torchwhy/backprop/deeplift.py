@@ -35,7 +35,8 @@ class DeepLIFT(Attribution):
 
     In units of the score; the attributions of a row sum to f(x) - f(b) up to rounding. With several baselines they are
     averaged. Operations: pointwise functions by the rescale rule :math:`m = \Delta y / \Delta x`; products of two signals by
-    the mean of the two orders; max-pooling, softmax, norms, attention and recurrent layers by exact rules of their own, see
+    the mean of the two orders; max-pooling, softmax, norms, attention, recurrent layers, distances, the size of complex numbers
+    and selections by the sign of a signal (``torch.where(x > 0, x, 0)``) by exact rules of their own, see
     :mod:`torchwhy.backprop.deeplift_rules`. The paper has only the first of these; it is silent on the others.
 
     Each row runs once more at its baseline, without a graph, and the two runs are matched operation by operation: the
@@ -51,7 +52,9 @@ class DeepLIFT(Attribution):
             one and a half to five times the time of the rescale rule, and two to three times its memory.
         multiply_by_inputs: False returns the multipliers m.
         tolerance: warn where the completeness gap is larger than this part of the change of the score.
-        strict: refuse non-linear operations without a rule; they are counted in the explanation's ``details`` anyway.
+        strict: refuse non-linear operations without a rule; they are counted in the explanation's ``details`` anyway. So are
+            selections by a value, such as ``x.gather(1, x.argmax(1, keepdim=True))``, that pick other elements of the
+            input than of the baseline, and what rules do not reach (autograd Functions, ``torch.func.vmap``).
 
     Raises:
         ValueError: no such rule (with the nearest names).
@@ -116,8 +119,9 @@ class DeepLIFT(Attribution):
         rounding = 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
         if bool((gap > self.tolerance * change.abs() + rounding).any()):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
-            fault = (
-                ", ".join(f"{name} ({n} times)" for name, n in Counter(plain).most_common()) or "none without a rule"
+            named = ", ".join(f"{name} ({n} times)" for name, n in Counter(plain).most_common())
+            fault = named or (
+                "none; the rest is rounding, or what no gradient passes (`detach`, a count) and the baseline changes"
             )
             warn(
                 f"{type(self).__name__}: the attributions of row {worst} sum to {float(flat[worst].sum()):.4g}, but the score "

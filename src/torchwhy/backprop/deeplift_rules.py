@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchwhy.backprop.deeplift_selections import REDUCTIONS, SELECTION_RULES, share_gate
 from torchwhy.backprop.deeplift_softmax import (
     rescale_attention,
     rescale_log_softmax,
@@ -30,7 +31,7 @@ from torchwhy.engine.structure import map_nested
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
     """Return Δy / Δx, or ``limit``, which is asked for only then, where Δx is within rounding of nothing."""
     change = x1 - x0
-    nothing = change.abs() <= (x1 + x0).abs_().mul_(8 * torch.finfo(change.dtype).eps)
+    nothing = change.abs() <= (x1 + x0).abs().mul_(8 * torch.finfo(change.dtype).eps)
     ratio = (y1 - y0).div_(change)
     return torch.where(nothing, limit(), ratio) if bool(nothing.any()) else ratio
 
@@ -41,6 +42,8 @@ def pointwise_derivative(call: OpCall, x: Tensor) -> Tensor:
         return (x > 0).to(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
+        if x.is_complex():  # of a complex differentiable function: torch gives the conjugate
+            return torch.autograd.grad(call(x).real.sum(), x)[0].conj()
         return torch.autograd.grad(call(x).sum(), x)[0]
 
 
@@ -51,8 +54,21 @@ def rescale(call: OpCall) -> Tensor:
     if signals != [0] or carries_signal(*call.kwargs.values()):
         return _rescale_at(call, signals)
     x1, x0, y1 = call.x.detach(), call.base.x, call.value()
+    if x1.is_complex() and not y1.is_complex():
+        return _rescale_size(call, y1)
     factor = difference_slope(y1, call.base.value(), x1, x0, lambda: pointwise_derivative(call, (x1 + x0) / 2))
+    factor = factor.conj() if factor.is_complex() else factor
     return custom_pointwise_backward(call, y1, lambda m: (m * factor,))
+
+
+def _rescale_size(call: OpCall, y1: Tensor) -> Tensor:
+    r"""Share the size of a complex number: :math:`\Delta |z| = \mathrm{Re}(2 \bar z^* \Delta z) / (|z_1| + |z_0|)`."""
+    if call.name != "abs":
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
+        return call()
+    z1, total = call.x.detach(), y1 + call.base.value()
+    factor = torch.where(total > 0, (z1 + call.base.x) / torch.where(total > 0, total, 1), 0)
+    return custom_backward(y1, lambda m: (m * factor,), call.x)
 
 
 def _rescale_at(call: OpCall, signals: list[int]) -> Tensor:
@@ -104,7 +120,7 @@ def rescale_product(call: OpCall) -> Tensor:
     """
     pairs = list(_signals(call.args, call.base.args)) + list(_signals(call.kwargs, call.base.kwargs))
     if len(pairs) == 1 and call.name in PRODUCTS:
-        return call()
+        return _scale_by_constant(call, pairs[0]) if call.name == "mul" else call()
     if len(pairs) > 2:
         call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
@@ -115,7 +131,7 @@ def rescale_product(call: OpCall) -> Tensor:
         if scale is not None:
             return _scaled_by(y, pairs[1 - scale], pairs[scale])
         a, b = (middles[id(s)] for s in signals)
-        return custom_backward(y, lambda m: ((m * b).sum_to_size(a.shape), (m * a).sum_to_size(b.shape)), *signals)
+        return custom_backward(y, lambda m: (_times_conj(m, b, a), _times_conj(m, a, b)), *signals)
 
     def middle_of(value: object) -> object:
         return middles.get(id(value), value)
@@ -129,6 +145,19 @@ def rescale_product(call: OpCall) -> Tensor:
         return found
 
     return custom_backward(y, backward, *{id(s): s for s in signals}.values())
+
+
+def _scale_by_constant(call: OpCall, signal: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the product with what no gradient passes, which may differ between the runs."""
+    is_first = call.x is signal[0]
+    gate = (call.second("other"), call.base.second("other")) if is_first else (call.x, call.base.x)
+    return share_gate(call, signal, gate)
+
+
+def _times_conj(m: Tensor, factor: Tensor, of: Tensor) -> Tensor:
+    """Return m times the conjugate of a factor, in the shape and kind of the other factor."""
+    product = (m * factor.conj()).sum_to_size(of.shape)
+    return product if of.is_complex() or not product.is_complex() else product.real
 
 
 def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, Tensor]) -> Tensor:
@@ -214,15 +243,32 @@ def rescale_norm(call: OpCall) -> Tensor:
 def rescale_vector_norm(call: OpCall) -> Tensor:
     r"""Share the Euclidean norm n: :math:`\Delta n = \sum 2 \bar x \Delta x / (n_1 + n_0)`. Other orders keep their gradient."""
     order = call.kwargs.get("p", call.kwargs.get("ord", 2))
-    if order not in (2, 2.0, "fro", None) or carries_signal(*call.kwargs.values()):
+    is_finite = isinstance(order, (int, float)) and 1 <= order < torch.inf and not call.x.is_complex()
+    if not (is_finite or order in (2, "fro", None)) or carries_signal(*call.kwargs.values()):
         call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
-    n1, n0 = call.value(), call.base.value()
-    dims = _dimensions(call.kwargs.get("dim"), call.x.dim())
-    wide = [1 if i in dims else n for i, n in enumerate(call.x.shape)]
-    total = (n1 + n0).reshape(wide)
-    factor = torch.where(total > 0, (call.x.detach() + call.base.x) / total, 0)
+    n1, n0, x1, x0 = call.value(), call.base.value(), call.x.detach(), call.base.x
+    dims = _dimensions(call.kwargs.get("dim"), x1.dim())
+    wide = [1 if i in dims else n for i, n in enumerate(x1.shape)]
+    if order in (2, "fro", None):
+        total = (n1 + n0).reshape(wide)
+        factor = torch.where(total > 0, (x1 + x0) / total, 0)
+    else:
+        factor = _slope_of_norm(x1, x0, n1.reshape(wide), n0.reshape(wide), float(order))
     return custom_backward(n1, lambda m: (factor * m.reshape(wide),), call.x)
+
+
+def _slope_of_norm(x1: Tensor, x0: Tensor, n1: Tensor, n0: Tensor, p: float) -> Tensor:
+    r"""Return the rescale rules of :math:`|x|^p` and of the p-th root of their sum, one behind the other."""
+    middle, root = (x1 + x0) / 2, (n1 + n0) / 2
+    powers = difference_slope(x1.abs() ** p, x0.abs() ** p, x1, x0, lambda: p * middle.sign() * middle.abs() ** (p - 1))
+    if p == 1:
+        return powers
+
+    def limit() -> Tensor:
+        return torch.where(root > 0, root ** (1 - p) / p, 0)
+
+    return powers * difference_slope(n1, n0, n1**p, n0**p, limit)
 
 
 def rescale_std(call: OpCall) -> Tensor:
@@ -331,5 +377,10 @@ RULES: dict[str, OpRule] = {
     **dict.fromkeys(NORMS, rescale_norm),
     **dict.fromkeys((*MAX_POOLS, *EXTREMES), rescale_maximum),
     "vector_norm": rescale_vector_norm,
+    **SELECTION_RULES,
 }
-APART: dict[str, OpRule] = {**{k: v for k, v in DECOMPOSITIONS.items() if k not in RULES}, "std": rescale_std}
+APART: dict[str, OpRule] = {
+    **{k: v for k, v in DECOMPOSITIONS.items() if k not in RULES},
+    **REDUCTIONS,
+    "std": rescale_std,
+}

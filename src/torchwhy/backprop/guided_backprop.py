@@ -13,6 +13,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
 from torchwhy.engine.rules.mode import RuleMode, count_operations, custom_backward, run_with_rules
 from torchwhy.engine.rules.operations import RECTIFIERS, OpCall, OpRule
+from torchwhy.engine.rules.rectifiers import RectifierRules
 from torchwhy.engine.run.warn import warn
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -65,7 +66,7 @@ class _Rectified(Attribution):
         What arrives at an x that requires a gradient, ``x.grad``, is the attribution itself. Trainable parameters get a
         gradient too, of no meaning: ``torch.autograd.grad(y, x)`` leaves them alone.
         """
-        return RuleMode(cls.table)
+        return RectifierRules(cls.table)
 
     def _attribute(self, problem: Problem) -> Result:
         _, signal, used = run_with_rules(problem, self.rules)
@@ -82,12 +83,16 @@ class GuidedBackprop(_Rectified):
 
     For ReLU that is the paper's rule, the gradient's mask times the deconvolution's. Smooth rectifiers (GELU, SiLU, ELU,
     Hardswish, Mish, Softplus, LeakyReLU, ReLU6, ...) let a positive signal through by their slope where it is positive; the
-    small negative slopes left of zero of GELU and its kind are closed. Sigmoid and tanh keep their gradient.
+    small negative slopes left of zero of GELU and its kind are closed. Sigmoid and tanh keep their gradient. Other spellings
+    of a rectifier are seen as such: ``x.clamp(min=0)``, ``torch.maximum(x, zero)``, ``torch.where(x > 0, x, 0)``,
+    ``x * (x > 0)``, ``x[x < 0] = 0``; two bounds, ``x.clamp(a, b)``, are ``F.hardtanh``.
 
     The numbers are not in units of the score, do not add up to anything, and depend little on the class (Adebayo et al. 2018,
     arXiv:1810.03292). The rules may be used by hand: ``with tw.GuidedBackprop.rules(): model(x)[0, k].backward()``.
 
-    Warns where the model runs no rectifier. Paper: Springenberg et al. 2015, arXiv:1412.6806, section 3.4.
+    Warns where the model runs no rectifier, and of autograd Functions, whose inside is not seen.
+
+    Paper: Springenberg et al. 2015, arXiv:1412.6806, section 3.4.
 
     >>> import torch, torchwhy as tw
     >>> x = torch.tensor([[1.0, -1.0]])

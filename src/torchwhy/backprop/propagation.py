@@ -323,6 +323,13 @@ def power_rule(call: OpCall) -> Tensor:
     return pass_rule(call)
 
 
+def reduction_rule(call: OpCall) -> Tensor:
+    """Keep the gradient of sums, means and extremes of elements by their index; a product of them has no rule."""
+    if "prod" in (*call.args[3:], *call.kwargs.values()):
+        call.mode.count_without_rule(call.name, call.args, call.kwargs)
+    return call()
+
+
 def norm_rule(call: OpCall) -> Tensor:
     r"""Take layer, group, instance and RMS norm with the scale σ a constant: y = w (x - mean(x)) / σ + bias."""
     if call.name == "instance_norm" and not call.kwargs.get("use_input_stats", True):
@@ -353,6 +360,7 @@ BASE_RULES: dict[str, OpRule] = {
     **dict.fromkeys(NORMS, norm_rule),
     **dict.fromkeys(("rsqrt", "reciprocal"), block_rule),
     "pow": power_rule,
+    "scatter_reduce": reduction_rule,
     "div": quotient_rule,
     "batch_norm": batch_norm_rule,
     "scaled_dot_product_attention": attention_rule,

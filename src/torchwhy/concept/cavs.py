@@ -64,6 +64,15 @@ def learn_vectors(
         held_out: the share of the examples on which the classifiers are tested.
         generator: of the held-out split.
     """
+    named = {
+        **{f"concepts[{c!r}]": a for c, a in concepts.items()},
+        **{f"random[{i}]": a for i, a in enumerate(random)},
+    }
+    if len({a.shape[1] for a in named.values()}) > 1:
+        counts = ", ".join(f"{a.shape[1]} of {name}" for name, a in named.items())
+        raise ValueError(
+            f"the numbers of activations per example differ: {counts}; use examples of one size, or pool=True"
+        )
     sets = [Examples.split(a, held_out, generator, f"concepts[{c!r}]") for c, a in concepts.items()]
     others = [Examples.split(a, held_out, generator, f"random[{i}]") for i, a in enumerate(random)]
     if others:

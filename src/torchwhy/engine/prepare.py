@@ -157,7 +157,7 @@ def prepare_for(
         raise ValueError(f"inputs: NaN or infinite values in row {row}")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        _refuse_integers(model)
+        _refuse_without_gradient(model, data.tensors)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:
@@ -276,8 +276,13 @@ def _refuse_inputs(given: Sequence[object]) -> NoReturn:
     raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds}{hint}")
 
 
-def _refuse_integers(model: Model) -> NoReturn:
-    """Refuse inputs that have no gradient where one is needed, and say what would do."""
+def _refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:
+    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do."""
+    if any(t.is_complex() for t in tensors):
+        raise TypeError(
+            "inputs: a complex number is explained by its two parts; pass torch.view_as_real(inputs) to a model that begins with "
+            "torch.view_as_complex"
+        )
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"

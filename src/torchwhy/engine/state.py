@@ -1,8 +1,8 @@
 """All process-wide state of the package, with the reason for each piece.
 
 * ``held``: what runs of a model change for a while (a parameter's ``requires_grad``, the buffers of modules in training mode,
-  cuDNN's switch). Two threads may explain one model at the same time: the first that comes changes it, the last that goes
-  restores it, so that the number of holders has to be known to both. Guarded by ``lock``.
+  cuDNN's switch, the fast path of attention). Two threads may explain one model at the same time: the first that comes changes
+  it, the last that goes restores it, so that the number of holders has to be known to both. Guarded by ``lock``.
 * ``held_here``: the models that this thread holds already, so that a run within a run does not walk their modules again.
 * ``rules``: the rules (:class:`torchwhy.engine.rules.mode.RuleMode`) that replace backward passes on this thread. Rules do not
   nest, and the engine asks whether any are active.

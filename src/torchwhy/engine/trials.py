@@ -49,8 +49,9 @@ class TrialRun(NamedTuple):
 
 def memory_of(owner: object) -> dict[tuple[object, ...], object]:
     """Return what was found out about a model; a method of an object shares that of the object."""
+    owner = owner if isinstance(owner, nn.Module) else getattr(owner, "__self__", owner)
     try:
-        return state.trials.setdefault(getattr(owner, "__self__", owner), {})
+        return state.trials.setdefault(owner, {})
     except TypeError:  # an object to which there is no weak reference, or that has no hash
         return {}
 
@@ -60,19 +61,20 @@ class Trial:
 
     Args:
         problem: explained by its inputs, with its target, if that is known before the model runs.
-        owner: the caller's model, for which outcomes are remembered.
         target: the caller's.
+        memory: what was found out about the model.
+        key: of what is tried, in it.
     """
 
-    def __init__(self, problem: Problem, owner: object, target: object) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        target: object,
+        memory: dict[tuple[object, ...], object],
+        key: tuple[object, ...],
+    ) -> None:
         self.problem = problem.replace(tally=Tally(), check_finite=False)
-        self.known = not found_by_running(target)
-        inputs, further = problem.inputs, []
-        inputs.replace_further(lambda part: further.append(type(part)))
-        shapes = tuple((t.shape[1:], t.dtype) for t in inputs.tensors)
-        name, training = getattr(owner, "__name__", None), getattr(owner, "training", None)
-        self.key: tuple[object, ...] = (name, training, shapes, inputs.names, inputs.forms, tuple(further))
-        self.memory = memory_of(owner)
+        self.known, self.memory, self.key = not found_by_running(target), memory, key
 
     def run(self, inputs: ModelInputs, rows: Tensor, tensors: Sequence[Tensor] = ()) -> TrialRun:
         """Return what the model gives for rows ``(M,)``, ``tensors`` in place of their inputs."""
@@ -120,14 +122,18 @@ def try_rows(problem: Problem, owner: object, target: object) -> Problem:
     Raises:
         ValueError: it is ambiguous whether an argument follows the rows.
     """
-    unmarked = problem.inputs.find_further(Unmarked)
-    if problem.n == 1 and not unmarked:
+    inputs, device = problem.inputs, problem.inputs.tensors[0].device
+    further: list[Argument] = inputs.find_further(Argument) if inputs.args or inputs.kwargs else []
+    unmarked = [part for part in further if isinstance(part, Unmarked)]
+    meet = problem.n > 1 and problem.batching.plan.rows != 1  # in a call
+    memory, key = memory_of(owner), _key_of(inputs, further, owner)
+    if not unmarked and (not meet or memory.get(_key_of_rows(key, target)) == ""):
         return problem
-    trial, device = Trial(problem, owner, target), problem.inputs.tensors[0].device
+    trial = Trial(problem, target, memory, key)
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         if unmarked:
             problem = problem.replace(inputs=_settle(trial, unmarked, target))
-        if problem.n > 1 and problem.batching.plan.rows != 1:
+        if meet:
             _notice_dependence(trial, problem.inputs, target)
     return problem
 
@@ -156,6 +162,18 @@ def notice_randomness(problem: Problem, held: HeldModel) -> None:
     elif isinstance(problem.model, nn.Module):
         state.repeating[problem.model] = held.n_training
         held.may_draw = False
+
+
+def _key_of(inputs: ModelInputs, further: Sequence[Argument], owner: object) -> tuple[object, ...]:
+    """Return what an outcome is remembered by: the form of a row, the kinds of further arguments, the model's mode."""
+    shapes = tuple((t.shape[1:], t.dtype) for t in inputs.tensors)
+    mode = owner.training if isinstance(owner, nn.Module) else getattr(owner, "__name__", None)
+    return (mode, shapes, inputs.names, inputs.forms, tuple(map(type, further)))
+
+
+def _key_of_rows(key: tuple[object, ...], target: object) -> tuple[object, ...]:
+    """Return what is added where rows are tried: a callable target may mix them too, an index does not."""
+    return ("rows", *key, _target_kind(target) if callable(target) else "index")
 
 
 def _settle(trial: Trial, unmarked: Sequence[Unmarked], target: object) -> ModelInputs:
@@ -225,8 +243,7 @@ def _refuse_ambiguous(arguments: Sequence[Unmarked], n: int) -> NoReturn:
 
 def _notice_dependence(trial: Trial, inputs: ModelInputs, target: object) -> None:
     """Warn where the score of the first row depends on the rows beside it."""
-    what = _target_kind(target) if callable(target) else "index"
-    key = ("rows", *trial.key, what)
+    key = _key_of_rows(trial.key, target)
     found = trial.memory.get(key)
     if found is None:
         found, is_certain = _dependence(trial, inputs)

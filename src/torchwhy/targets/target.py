@@ -56,13 +56,15 @@ def find_logits(output: Output) -> Tensor:
 
 
 def logits_per_row(output: Output, m: int) -> Tensor:
-    """Return the logits in a model's output for m rows.
+    """Return the logits in a model's output for m rows; a number alone, as ``squeeze`` leaves it, is that of a single row.
 
     Raises:
         TypeError: as for :func:`find_logits`.
         ValueError: another number of rows.
     """
     out = output if isinstance(output, Tensor) else find_logits(output)
+    if out.dim() == 0 and m == 1:
+        return out[None]
     if out.dim() == 0 or len(out) != m:
         raise ValueError(
             f"the model was given {m} rows and returned an output of shape {tuple(out.shape)}: "

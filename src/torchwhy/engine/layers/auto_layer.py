@@ -50,6 +50,7 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
     with torch.enable_grad():
         total = whole.square().sum() if scores is None and whole is not None else scores
         total = None if total is None else total.sum()
+    passed = [(place, tensor) for place, tensor in passed if tensor.dim() > 1]  # a bare number is the score of one row
     grids = [(place, tensor, find_grid(place, tensor, 1, size)) for place, tensor in passed]
     sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
     for place, tensor, grid in reversed(grids):

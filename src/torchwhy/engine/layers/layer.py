@@ -6,7 +6,7 @@ import difflib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchwhy.engine import state
+from torchwhy.engine.run.autograd import without_nested_tensors
 from torchwhy.engine.structure import Output, parts_by_key, replace_part
 
 
@@ -121,7 +123,9 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             else:
                 handle = layer.module.register_forward_hook(partial(watch, i, layer))
             handles.append(handle)
-        yield calls
+        nests = any(held.nests for held in state.held_here.models.values())
+        with without_nested_tensors() if nests else nullcontext():
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
@@ -221,7 +225,9 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_hook(keep(ResolvedLayer(name, module, None, None, False))))
-        yield kept
+        nests = any(isinstance(module, nn.TransformerEncoder) for module in model.modules())
+        with without_nested_tensors() if nests else nullcontext():
+            yield kept
     finally:
         for handle in handles:
             handle.remove()

@@ -5,6 +5,7 @@ The files:
 * ``mode.py``: the heart. ``RuleMode`` sees every operation and deals out the rules of a table; ``custom_backward`` and its kin
   are what rules return; ``note`` and ``noted`` pass on what one rule finds out about a tensor to the rules that get it next
   (it is not negative, it is a gate, which layer made it); ``run_with_rules`` has the model runner work under rules. Begin here.
+* ``rectifiers.py``: rules of rectifiers that hold for all of their spellings.
 * ``in_place.py``: what rules that write in the place of their input end in.
 * ``opaque.py``: what rules do not reach: autograd Functions, transforms of ``torch.func``.
 * ``operations.py``: the functions of torch by the operation that they are; families of operations, from which methods make

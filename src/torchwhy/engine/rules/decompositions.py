@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchwhy.engine.rules.distances import DISTANCES
 from torchwhy.engine.rules.mode import carries_signal, custom_backward
 from torchwhy.engine.rules.operations import OpCall
 from torchwhy.engine.torch_internals import body_without_dispatch
@@ -255,4 +256,5 @@ DECOMPOSITIONS = {
     "baddbmm": decompose_addmm,
     "addcmul": decompose_addcmul,
     **RECURRENT,
+    **DISTANCES,
 }

@@ -16,9 +16,8 @@ backward pass to it. What has no rule runs as it is; if it is not linear and a g
 
 Two things make this harder than it sounds. *In-place operations*: a rule is pure, it returns a new tensor. So the mode computes
 aside and writes the result to where the model expects it, but for rules that are marked with :func:`in_place_rule`, which write
-by themselves. And what a rule keeps for its backward pass may be overwritten by the model later, which autograd
-would refuse: :meth:`RuleMode.save_for_backward` keeps a tensor as it is and copies it only when an in-place operation is about
-to write to its memory.
+by themselves. And what a rule keeps for its backward pass may be overwritten by the model later, which autograd would refuse:
+:meth:`RuleMode.save_for_backward` keeps a tensor as it is, and copies it only when an operation is about to write to it.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ from torchwhy.engine.rules.opaque import (
     warn_of_unreached,
 )
 from torchwhy.engine.rules.operations import (
+    BILINEAR,
     FACTORIES,
     LINEAR,
     LINEAR_LAYERS,
@@ -176,7 +176,7 @@ class RuleMode(TorchFunctionMode):
             self.copy_before_overwrite(outside[0][0])
         is_linear = op.name in NO_RULE_NEEDED and (rule is None or op.name not in LINEAR_LAYERS)
         needs_rule = not (is_linear or rule is keep_gradient) and carries_signal(*outside)
-        if needs_rule and not is_linear_call(op.name, *outside):
+        if needs_rule and (op.name in LINEAR_LAYERS or not is_linear_call(op.name, *outside)):
             self.count_unreached(op.name, "in a transform of torch.func")
         return function(*args, **kwargs)
 
@@ -189,7 +189,7 @@ class RuleMode(TorchFunctionMode):
         signal = carries_signal(args, kwargs)
         if rule is None or rule is keep_gradient or not (self.always or signal):
             out = function(*args, **kwargs)
-            if rule is None and op.name not in NO_RULE_NEEDED and carries_signal(out):
+            if rule is None and (op.name not in NO_RULE_NEEDED or op.name in BILINEAR) and carries_signal(out):
                 self.count_without_rule(op.name, args, kwargs)
             return out
         if signal:
@@ -299,7 +299,11 @@ def carries_signal(*values: object) -> bool:
 
 
 def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:
-    """Return whether an operation is linear in the one signal that it gets: a product with a constant."""
+    """Return whether an operation that is linear in each of its arguments has the signal in one of them alone."""
+    if name in BILINEAR:
+        first, second = (args[i] if i < len(args) else kwargs.get(key) for i, key in enumerate(BILINEAR[name]))
+        is_changing = carries_signal(second) and not isinstance(second, nn.Parameter)
+        return not is_changing or (name in LINEAR_LAYERS and not carries_signal(first))
     return name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2
 
 
@@ -390,9 +394,7 @@ def run_with_rules(
 
 def count_operations(used: Iterable[RuleMode]) -> dict[str, dict[str, int]]:
     """Return how often operations ran by a rule and, non-linear ones, without: details for the explanation."""
-    ruled: Counter[str] = Counter()
-    plain: Counter[str] = Counter()
+    most: tuple[Counter[str], Counter[str]] = Counter(), Counter()
     for rules in used:
-        ruled |= rules.applied
-        plain |= rules.without_rule
-    return {"operations_with_rule": dict(ruled), "plain_operations": dict(plain)}
+        most = most[0] | rules.applied, most[1] | rules.without_rule
+    return {"operations_with_rule": dict(most[0]), "plain_operations": dict(most[1])}

@@ -142,17 +142,19 @@ STRUCTURAL = _name_set(
 )
 # Linear in every signal they get (a sum of signals included): their gradient is their rule in every method.
 LINEAR = STRUCTURAL | _name_set(
-    "add addr sub rsub neg mean sum nansum cumsum diff trace avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
-    "adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample fold col2im grid_sample affine_grid lerp index_add "
+    "add sub rsub neg mean sum nansum cumsum diff trace avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+    "adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample fold col2im grid_sample affine_grid index_add "
     "scatter scatter_add scatter_reduce segment_reduce fft_fft fft_rfft fft_fft2 fft_rfft2 fft_ifft fft_ifft2 fft_irfft "
     "fft_irfft2 real imag view_as_real view_as_complex stft istft embedding_bag unique index_copy copy conv_tbc "
-    "masked_scatter batch_norm dropout index_put moveaxis trapezoid trapz cov "
+    "masked_scatter batch_norm dropout index_put moveaxis trapezoid trapz "
     "affine_grid_generator complex conj conj_copy conj_physical cumulative_trapezoid deg2rad fft_fftn fft_fftshift "
     "fft_hfft fft_hfft2 fft_hfftn fft_ifftn fft_ifftshift fft_ihfft fft_ihfft2 fft_ihfftn fft_irfftn fft_rfftn fill "
     "fill_diagonal gradient grid_sampler grid_sampler_2d grid_sampler_3d index_fill max_unpool1d max_unpool2d "
     "max_unpool3d nanmean neg_view_copy put rad2deg sum_to_size unique_consecutive view_as_complex_copy "
     "view_as_real_copy"
 ) | frozenset(LINEAR_LAYERS)  # fmt: skip
+# Linear in the first argument only, or in both but not in their product: by the names of the two.
+BILINEAR = {**dict.fromkeys(LINEAR_LAYERS, ("input", "weight")), "grid_sample": ("input", "grid")}
 # Ask something of a tensor, or return what no gradient passes: comparisons, indices, integers, quantized tensors.
 NOT_DIFFERENTIABLE = _name_set(
     # comparisons, logic, bits
@@ -205,23 +207,23 @@ WITHOUT_RULE = _name_set(
     "angle ceil digamma erfinv floor frac frexp i0 mvlgamma nan_to_num polygamma round sgn sign special_entr "
     "special_erfcx special_i0e special_i1 special_i1e special_ndtri trunc "
     # functions of two
-    "addcdiv atan2 copysign float_power floor_divide fmod heaviside hypot igamma igammac ldexp logaddexp logaddexp2 "
+    "atan2 copysign float_power floor_divide fmod heaviside igamma igammac ldexp logaddexp2 "
     "nextafter polar remainder special_xlog1py special_zeta xlogy "
     # products of matrices and sums with them, in spellings that are rare
-    "addbmm addmv chain_matmul cross dsmm hsmm linalg_vecdot saddmm smm sparse_broadcast_to_copy sparse_mask_projection "
+    "addbmm addmv chain_matmul cross dsmm hsmm saddmm smm sparse_broadcast_to_copy sparse_mask_projection "
     "sspaddmm vdot "
     # over a dimension: order, products, spread
-    "aminmax corrcoef cummax cummin cumprod frobenius_norm histogram histogramdd index_reduce kthvalue linalg_matrix_norm "
-    "linalg_norm logcumsumexp median mode msort nanmedian nanquantile native_norm norm_except_dim nuclear_norm prod "
+    "aminmax corrcoef cov cummax cummin cumprod frobenius_norm histogram histogramdd index_reduce kthvalue linalg_matrix_norm "
+    "linalg_norm logcumsumexp median mode msort nanmedian nanquantile native_norm norm_except_dim nuclear_norm "
     "quantile renorm sort std_mean topk var_mean "
     # pools and activations with chance or powers in them
     "fractional_max_pool2d fractional_max_pool2d_with_indices fractional_max_pool3d fractional_max_pool3d_with_indices "
     "gumbel_softmax lp_pool1d lp_pool2d lp_pool3d "
     # losses and distances
-    "binary_cross_entropy binary_cross_entropy_with_logits cdist cosine_embedding_loss cosine_similarity cross_entropy "
-    "ctc_loss dist gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss linear_cross_entropy "
-    "margin_ranking_loss mse_loss multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss nll_loss "
-    "pairwise_distance pdist poisson_nll_loss smooth_l1_loss soft_margin_loss triplet_margin_loss "
+    "binary_cross_entropy binary_cross_entropy_with_logits cross_entropy "
+    "ctc_loss gaussian_nll_loss hinge_embedding_loss linear_cross_entropy "
+    "margin_ranking_loss multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss nll_loss "
+    "pdist poisson_nll_loss soft_margin_loss "
     "triplet_margin_with_distance_loss "
     # linear algebra
     "cholesky_inverse cholesky_solve det geqrf inverse linalg_cholesky linalg_cholesky_ex linalg_cond linalg_eig "

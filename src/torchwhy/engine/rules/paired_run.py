@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine.rules.mode import RuleMode, SavedTensor, carries_signal
-from torchwhy.engine.rules.operations import OpCall, OpRule, RuleTable
+from torchwhy.engine.rules.operations import OpCall, Operation, OpRule, RuleTable, TorchFunction, operation
 from torchwhy.engine.structure import Keywords, map_nested
 
 
@@ -26,10 +26,17 @@ class RecordedRun(RuleMode):
 
     def __init__(self, table: RuleTable, decompositions: RuleTable) -> None:
         super().__init__({**dict.fromkeys(table, self._record), **decompositions})
+        self.rules = table
         self.tape: deque[tuple[str, tuple, Keywords]] = deque()
+
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
+        """Run an operation, see :func:`as_masked_fill`."""
+        return super().run_operation(*as_masked_fill(op, function, args, kwargs))
 
     def _record(self, call: OpCall) -> object:
         y = call.value()
+        if not is_paired(self.rules[call.name], call):
+            return y
         self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
         return y
 
@@ -58,6 +65,10 @@ class PairedRules(RuleMode):
         self.decompositions, self.tape = decompositions, recording.tape
         self.inverses = WeakIdKeyDictionary()
 
+    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
+        """Run an operation, see :func:`as_masked_fill`."""
+        return super().run_operation(*as_masked_fill(op, function, args, kwargs))
+
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call and the recorded one that belongs to it.
 
@@ -66,6 +77,8 @@ class PairedRules(RuleMode):
         """
         if call.name in self.decompositions:
             return rule(call)
+        if not is_paired(rule, call):
+            return call()
         if not self.tape:
             raise _mismatch(f"{call.name!r} ran on the input only")
         name, args, kwargs = self.tape.popleft()
@@ -81,6 +94,25 @@ class PairedRules(RuleMode):
         super().__exit__(*error)
         if self._depth == 0 and not any(error) and self.tape:
             raise _mismatch(f"{self.tape[0][0]!r} ran on the baseline only")
+
+
+def is_paired(rule: OpRule, call: OpCall) -> bool:
+    """Return whether a rule needs its operation in both runs: always, but where it says when."""
+    when = getattr(rule, "when", None)
+    return when is None or when(call)
+
+
+def as_masked_fill(
+    op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords
+) -> tuple[Operation, TorchFunction, tuple, Keywords]:
+    """Return ``x[mask] = number`` as ``x.masked_fill_(mask, number)``, which it is; anything else as it is."""
+    if op.name != "setitem" or not isinstance(args[2], (int, float)):
+        return op, function, args, kwargs
+    x, mask, number = args
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        return op, function, args, kwargs
+    wide = mask.view(*mask.shape, *[1] * (x.dim() - mask.dim()))
+    return operation(Tensor.masked_fill_), Tensor.masked_fill_, (x, wide, number), {}
 
 
 def _unwrap(value: object) -> object:

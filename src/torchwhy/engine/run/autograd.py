@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.backends import cudnn
+from torch.backends import cudnn, mha
 from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
@@ -129,15 +129,17 @@ class HeldModel:
         may_draw: whether its scores may be random, which a trial has to say: it runs code that is not torch's own, and no trial
             found yet that it gives one row the same score twice in this mode; one with noisy modules is warned of anyway.
         recurrent: whether it has recurrent layers.
+        nests: whether it has encoders that may pack padded sequences into nested tensors, which no hook of a layer can use.
     """
 
-    __slots__ = ("buffers", "device", "may_draw", "mine", "n_training", "noisy", "recurrent")
+    __slots__ = ("buffers", "device", "may_draw", "mine", "n_training", "nests", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
-        self.recurrent, self.n_training = False, 0
+        self.recurrent = self.nests = False
+        self.n_training = 0
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
         seen: set[nn.Module] = set()
@@ -158,6 +160,7 @@ class HeldModel:
             if own_buffers(module):
                 self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
+            self.nests = self.nests or isinstance(module, nn.TransformerEncoder)
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
@@ -217,6 +220,21 @@ def _without_cudnn() -> Iterator[None]:
     with state.lock:
         on = cudnn.enabled or id(cudnn) in state.held
         mine = [_acquire(cudnn, partial(setattr, cudnn, "enabled"), False)] if on else []
+    try:
+        yield
+    finally:
+        _release_all(mine)
+
+
+@contextmanager
+def without_nested_tensors() -> Iterator[None]:
+    """Let ``nn.TransformerEncoder`` run padded sequences as they are while open, in any thread; the last one out restores it.
+
+    Its fast path, which it takes where no parameter asks for a gradient, hands nested tensors to its layers.
+    """
+    with state.lock:
+        on = mha.get_fastpath_enabled() or id(mha) in state.held
+        mine = [_acquire(mha, mha.set_fastpath_enabled, False)] if on else []
     try:
         yield
     finally:
@@ -327,10 +345,12 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     it were contiguous (torch 2.14). The graph knows which operations ran, whichever way the model called them, so this is
     done by hooks on its nodes.
     """
-    waiting: list[Any] = [] if scores.grad_fn is None else [scores.grad_fn]
-    functions, seen = [], set(waiting)
+    waiting: list[torch.autograd.graph.Node | None] = [scores.grad_fn]
+    functions: list[type] = []
+    seen = {None, scores.grad_fn}
     while waiting:
-        node = waiting.pop()
+        if (node := waiting.pop()) is None:
+            continue
         if isinstance(node, BackwardCFunction):
             kind = function_of_node(node)
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
@@ -338,7 +358,7 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
         elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
-            if following is not None and following not in seen:
+            if following not in seen:
                 seen.add(following)
                 waiting.append(following)
     return functions

@@ -71,11 +71,13 @@ class CallPlan:
         rows: the most rows of a call, None until a call was counted.
         optimizations: what the model runs under, None for the model as it is.
         is_decided: whether that was chosen already.
+        jobs: rows of the longest work so far.
     """
 
     rows: int | None = None
     optimizations: ConvOptimizations | None = None
     is_decided: bool = False
+    jobs: int = 0
 
 
 class Batching:
@@ -130,7 +132,7 @@ class Batching:
         Raises:
             Exception: what ``work`` raised, also an out-of-memory error with a single row.
         """
-        start = 0
+        start, self.plan.jobs = 0, max(self.plan.jobs, total)
         with self._bar(total) if self.progress else nullcontext(int) as advance:
             while start < total:
                 left = total - start
@@ -184,11 +186,11 @@ class Batching:
         if plan.is_decided:  # by work inside of this call
             return
         plan.is_decided = True
-        plan.rows = plan.rows or self._affordable_rows(cost, rows)
+        plan.rows = plan.rows or self.affordable_rows(cost, rows)
         times = min(plan.rows, left) / rows
         plan.optimizations = choose_optimizations(self.model, cost, times, device=self.device, graph=self.graph)
 
-    def _affordable_rows(self, cost: CallCost, rows: int) -> int:
+    def affordable_rows(self, cost: CallCost, rows: int) -> int:
         """Return how many rows a call can have, after one of ``rows`` rows had this cost."""
         # a graph keeps about what the forward half makes
         of_call = cost.total / 2 if self.graph else LIVE_TENSORS * cost.largest

@@ -33,6 +33,7 @@ from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
+from torchwhy.engine.run.torch_errors import meaning_of
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
@@ -160,7 +161,12 @@ class ModelRunner:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
-            return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
+            try:
+                return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
+            except RuntimeError as error:
+                if (meaning := meaning_of(error)) is None:
+                    raise
+                raise ValueError(meaning) from error
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
@@ -218,10 +224,11 @@ class ModelRunner:
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
 
     def first_row(self) -> Output:
-        """Return the model's output for the first row of the inputs."""
-        p = self.problem
-        p.tally.evaluations += 1
-        return self._call_model([t[:1] for t in p.inputs.tensors], p.rows[:1])
+        """Return the model's output for the first row of the inputs; for the first two where batch norm trains."""
+        p, held = self.problem, state.held_here.models.get(id(self.problem.model))
+        rows = p.rows[: 2 if held is not None and held.noisy else 1]
+        p.tally.evaluations += len(rows)
+        return self._call_model([t[: len(rows)] for t in p.inputs.tensors], rows)
 
     def find_dependent_pair(self, layers: Sequence[ResolvedLayer]) -> tuple[ResolvedLayer, ResolvedLayer] | None:
         """Return two of ``layers``, the second of which depends on the first; None if there are none. Runs one row."""

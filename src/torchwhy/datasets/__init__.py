@@ -1,0 +1,13 @@
+"""Whole data sets: explanations of every row, written to a folder as they come, and read from there.
+
+``job`` is :func:`explain_dataset`, the loop over the batches; ``batches`` turns what users have (a loader, a dataset, a table,
+tensors, any iterable) into batches; ``store`` is the folder: files that are written whole or not at all, what is finished, and
+who may write; ``workers`` divides the batches among processes; ``collection`` reads a folder; ``mapper`` is the same work as
+a callable for other engines. Begin with ``job``.
+"""
+
+from torchwhy.datasets.collection import ExplainedDataset, load_dataset
+from torchwhy.datasets.job import explain_dataset
+from torchwhy.datasets.mapper import Mapper
+
+__all__ = ["ExplainedDataset", "Mapper", "explain_dataset", "load_dataset"]

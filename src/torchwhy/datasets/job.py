@@ -1,0 +1,269 @@
+"""The loop over a data set: a job that may be stopped at any moment and goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from torchwhy.attribution import Attribution
+from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, hash_of, take_rows
+from torchwhy.datasets.collection import ExplainedDataset, load_dataset
+from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
+from torchwhy.datasets.store import FailedRow, Finished, Store, write_whole
+from torchwhy.datasets.workers import Workers, joined_workers
+from torchwhy.engine.structure import InForm, Keywords
+from torchwhy.explanation import Explanation
+from torchwhy.explanation_rows import concat
+from torchwhy.targets import TargetLike
+
+log = logging.getLogger("torchwhy")
+
+
+class Progress(NamedTuple):
+    """What a callback is told after each batch: how many rows were explained, failed, or were finished before."""
+
+    batch: int
+    explained: int
+    failed: int
+    finished_before: int
+
+
+def explain_dataset(
+    method: Attribution,
+    data: DataSet,
+    path: str | Path,
+    *,
+    target: TargetLike = None,
+    collate: Collate | None = None,
+    batch_size: int | None = None,
+    on_error: Literal["raise", "record"] = "raise",
+    resume: bool = True,
+    inputs: bool = True,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+    **arguments: Any,
+) -> ExplainedDataset:
+    """Explain every row of a data set, into a folder; a second call goes on where the first one stopped.
+
+    Each batch becomes one file, which is there whole or not at all, whatever happens meanwhile. A second call with the same
+    folder reads the data again, checks by hashes that they, the files, the method and the model are the same, and computes
+    only what is missing or broken. The bits are those of one undisturbed run: a method without a seed is given one, which is
+    kept in ``manifest.json``.
+
+    Under ``torchrun`` batch k goes to process k modulo how many there are, without padding, and process 0 joins the index.
+    What happens is told to the logger ``torchwhy``.
+
+    Args:
+        method: what explains, with its settings and model.
+        data: a DataLoader that does not shuffle, a dataset, a DataFrame, tensors, or an iterable of batches or samples; see
+            :func:`torchwhy.datasets.batches.batches_of`.
+        path: of the folder.
+        target: as for :meth:`torchwhy.Attribution.explain`, the same for all rows, or ``"label"``: the labels in the data.
+        collate: makes a batch of a dataset's rows, or of a batch of another form.
+        batch_size: rows of a batch where the data are not cut into batches yet (32); not that of the model's calls, which is
+            the method's setting.
+        on_error: ``"raise"`` ends at the first row that cannot be explained; what was finished stays. ``"record"`` notes the
+            row with its error and explains the others.
+        resume: go on with what is in the folder; False refuses a folder that is not empty.
+        inputs: keep the rows themselves in the files as well.
+        progress: show a bar.
+        callback: called with a :class:`Progress` after each batch.
+        arguments: further arguments of each call of :meth:`torchwhy.Attribution.explain`: ``baselines``, ``feature_mask``.
+
+    Raises:
+        TypeError, ValueError: arguments that make no sense, a folder with another job, or data that have changed.
+        RuntimeError: another process writes to the folder, or a process was lost.
+        OSError: the folder cannot be written to. Nothing is half-written.
+    """
+    if not isinstance(method, Attribution):
+        raise TypeError(
+            f"method: expected a method with its model, such as tw.Saliency(model), got {type(method).__name__}"
+        )
+    if on_error not in ("raise", "record"):
+        raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'record'")
+    with joined_workers() as workers:
+        store = Store(path, workers.rank)
+        store.make()
+        with store.locked():
+            method, manifest = _begin(
+                store, workers, method, target, arguments, resume, on_error=on_error, inputs=inputs
+            )
+            job = _Job(method, store, workers, target, arguments, on_error, inputs, manifest["parameters"])
+            with _bar(progress and workers.rank == 0) as advance:
+                for report in job.run(batches_of(data, collate, batch_size)):
+                    advance(report)
+                    if callback is not None:
+                        callback(report)
+            workers.wait()
+            if workers.rank == 0:
+                job.join()
+            workers.wait()
+    return load_dataset(path)
+
+
+def _begin(
+    store: Store,
+    workers: Workers,
+    method: Attribution,
+    target: TargetLike,
+    arguments: Keywords,
+    resume: bool,
+    **facts: object,
+) -> tuple[Attribution, Keywords]:
+    """Return the method, with a seed, and the manifest: that of the folder if there is one, else a new one, written there."""
+    before = store.manifest()
+    if before is not None and not resume:
+        raise ValueError(
+            f"path: {store.path} holds explanations; give another folder, or resume=True to go on with them"
+        )
+    if workers.rank > 0:
+        workers.wait()  # for the manifest
+        before = store.manifest()
+    seeded, seed = with_seed(method, None if before is None else before["seed"])
+    now = describe_job(method, target, arguments, seed=seed, **facts)
+    if before is not None:
+        check_same_job(before, now, store.path)
+        for name in VERSIONS:
+            if before[name] != now[name]:
+                log.warning("%s was begun with %s %s, and goes on with %s", store.path, name, before[name], now[name])
+    else:
+        store.write_manifest(now)
+    if workers.rank == 0:
+        workers.wait()
+    return seeded, now if before is None else before
+
+
+@dataclass
+class _Job:
+    """One process's part of the work."""
+
+    method: Attribution
+    store: Store
+    workers: Workers
+    target: TargetLike
+    arguments: Keywords
+    on_error: str
+    inputs: bool
+    parameters: str | None
+    batches: int = 0
+
+    def run(self, batches: Iterator[Batch]) -> Iterator[Progress]:
+        """Yield what was done after each batch."""
+        finished = self.store.finished()
+        explained = failed = before = 0
+        for batch in batches:
+            self.batches += 1
+            entry = finished.get(batch.number)
+            if self.workers.has(batch.number):
+                if entry is not None and self._is_done(batch, entry):
+                    before += batch.rows
+                else:
+                    entry = self._explain(batch)
+                    explained, failed = explained + len(entry.explained), failed + len(entry.failed)
+                yield Progress(batch.number, explained, failed, before)
+        beyond = [number for number in finished if number >= self.batches]
+        if beyond:
+            raise ValueError(
+                f"data: {self.store.path} has {beyond[-1] + 1} batches finished, the data have {self.batches}"
+            )
+
+    def _is_done(self, batch: Batch, entry: Finished) -> bool:
+        """Say whether a batch is finished and its file intact.
+
+        Raises:
+            ValueError: it is another batch than it was.
+        """
+        if (entry.rows, entry.first_row, entry.data) != (batch.rows, batch.first_row, hash_of(batch[3:])):
+            raise ValueError(
+                f"data: batch {batch.number} (rows from {batch.first_row}) is not what it was when {self.store.path} was "
+                "begun: other data, another order or batches of another size; give another folder"
+            )
+        intact = self.store.is_intact(entry)
+        if not intact:
+            log.warning("%s is broken or gone and is made again", self.store.path / str(entry.file))
+        return intact
+
+    def _explain(self, batch: Batch) -> Finished:
+        """Explain a batch, write its file and note that it is finished."""
+        begun = time.perf_counter()
+        if self.target == "label" and batch.labels is None:
+            raise ValueError("target='label': the data have no labels; a batch is to be a tuple (inputs, labels)")
+        explanation, failed = self._explain_rows(batch)
+        file, digest = None, None
+        if explanation is not None:
+            file = self.store.file_of(batch.number)
+            digest = write_whole(file, lambda part: explanation.save(part, inputs=self.inputs))
+        seconds = round(time.perf_counter() - begun, 3)
+        place, data = (batch.number, batch.first_row, batch.rows), hash_of(batch[3:])
+        entry = Finished(*place, tuple(failed), data, None if file is None else file.name, digest, seconds)
+        self.store.add(entry)
+        log.info("batch %d: %d rows, %d failed, %.2f s", batch.number, batch.rows, len(failed), seconds)
+        return entry
+
+    def _explain_rows(self, batch: Batch) -> tuple[Explanation | None, list[FailedRow]]:
+        """Return the explanation of the rows that can be explained, None if none can, and the others."""
+        try:
+            return self._call(batch.inputs, batch.labels), []
+        except Exception as error:
+            if self.on_error == "raise":
+                log.error("batch %d (rows from %d): %s", batch.number, batch.first_row, error)
+                raise
+            if batch.rows == 1 or hasattr(batch.inputs, "masked"):
+                return None, [FailedRow(batch.first_row + i, _name_error(error)) for i in range(batch.rows)]
+        parts, failed = [], []
+        for i in range(batch.rows):  # which of them is it?
+            row = slice(i, i + 1)
+            try:
+                inputs, labels = (take_rows(value, row, batch.rows) for value in (batch.inputs, batch.labels))
+                parts.append(self._call(inputs, labels))
+            except Exception as error:
+                failed.append(FailedRow(batch.first_row + i, _name_error(error)))
+        return (concat(parts) if parts else None), failed
+
+    def _call(self, inputs: InForm, labels: InForm) -> Explanation:
+        """Return the explanation of a batch, without what differs from run to run: dates and seconds are in the lines."""
+        target = labels if self.target == "label" else self.target
+        e = self.method.explain(inputs, target, **self.arguments)
+        facts = {name: value for name, value in e.provenance.items() if name != "date"}
+        return replace(e, seconds=0.0, parameters=None, provenance={**facts, "parameters": self.parameters})
+
+    def join(self) -> None:
+        """Write the index of all batches.
+
+        Raises:
+            RuntimeError: some are missing, as where a process was lost.
+        """
+        finished = self.store.finished()
+        missing = [number for number in range(self.batches) if number not in finished]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {self.batches} batches are missing, the first is {missing[0]}: a process was lost; "
+                "start again, which does only these"
+            )
+        self.store.write_index(list(finished.values()))
+
+
+def _name_error(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Callable[[Progress], object]]:
+    """Show a progress bar; yield what moves it."""
+    if not shown:
+        yield lambda report: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(unit="row") as bar:
+
+        def advance(report: Progress) -> None:
+            bar.n = report.explained + report.failed + report.finished_before
+            bar.refresh()
+
+        yield advance

@@ -1,0 +1,234 @@
+"""The folder of a data set's explanations: files that are there whole or not at all, and what of the work is finished.
+
+* ``manifest.json``: what was asked: method, settings, target, versions, the model's hash. Written first.
+* ``batch-00000042.safetensors``: the explanation of the rows of batch 42 that could be explained.
+* ``finished-0.jsonl``: a line for each batch that process 0 finished: rows, failed rows, hashes of the data and of the file.
+  A line is written after its file, so that what has no line is done again; a line that was cut off is none.
+* ``index.json``: all lines in one, in the order of the batches, made when nothing is missing.
+* ``lock-0``: held by process 0 while it works; the system lets go of it when a process ends, in whatever way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from torchwhy.engine.structure import Keywords
+
+MANIFEST, INDEX = "manifest.json", "index.json"
+FORM = 1  # of the folder; another one is refused
+
+
+class FailedRow(NamedTuple):
+    """A row of the data that could not be explained, and the error."""
+
+    row: int
+    error: str
+
+
+class Finished(NamedTuple):
+    """What is known of a batch that is finished.
+
+    ``file`` is None where no row could be explained. ``data`` and ``sha256`` are the hashes of the batch and of the file.
+    """
+
+    batch: int
+    first_row: int
+    rows: int
+    failed: tuple[FailedRow, ...]
+    data: str
+    file: str | None
+    sha256: str | None
+    seconds: float
+
+    @property
+    def explained(self) -> list[int]:
+        """The rows that were explained, as the data number them."""
+        failed = {row for row, _ in self.failed}
+        return [row for row in range(self.first_row, self.first_row + self.rows) if row not in failed]
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> str:
+    """Write a file so that it is there whole or not at all, also after a crash or on a full disk; return its SHA-256.
+
+    Args:
+        path: of the file.
+        write: writes to the path that it is given, which becomes the file when all of it is on the disk.
+
+    Raises:
+        OSError: it cannot be written; what was there before is there still.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        digest = hash_file(part)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}: nothing was written", str(path)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the system write a folder's list of files, where it can be asked to."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Store:
+    """One process's view of the folder.
+
+    Args:
+        path: of the folder; it is made if it is not there.
+        rank: the number of the process that writes.
+    """
+
+    def __init__(self, path: str | Path, rank: int = 0) -> None:
+        self.path, self.rank = Path(path), rank
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OSError: it cannot be made, or is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"path: {self.path} is a file; give a folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this process's lock while open.
+
+        Raises:
+            RuntimeError: another process has it.
+        """
+        file = open(self.path / f"lock-{self.rank}", "a+b")  # noqa: SIM115
+        try:
+            if not _lock(file):
+                raise RuntimeError(
+                    f"path: another process is writing to {self.path}; wait for it, or give another folder"
+                )
+            yield
+        finally:
+            file.close()
+
+    def manifest(self) -> Keywords | None:
+        """Return the manifest, None where there is none yet.
+
+        Raises:
+            ValueError: it is none of ours, or in another form.
+        """
+        path = self.path / MANIFEST
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            form = found["form"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: not the manifest of a data set's explanations") from error
+        if form != FORM:
+            raise ValueError(f"{path}: written in form {form}, this version reads form {FORM}")
+        return found
+
+    def _write(self, name: str, facts: Keywords) -> None:
+        text = json.dumps({"form": FORM, **facts}, indent=1, sort_keys=True) + "\n"
+        write_whole(self.path / name, lambda part: part.write_text(text, "utf-8"))
+
+    def write_manifest(self, facts: Keywords) -> None:
+        """Write the manifest."""
+        self._write(MANIFEST, facts)
+
+    def finished(self) -> dict[int, Finished]:
+        """Return what is finished, by batch, as far as lines say; of several lines the last one whose file is intact."""
+        found: dict[int, Finished] = {}
+        for path in sorted(self.path.glob("finished-*.jsonl")):
+            for line in path.read_text("utf-8").splitlines():
+                with suppress(ValueError, TypeError, KeyError):  # cut off by a crash
+                    entry = _entry_from_json(json.loads(line))
+                    if entry.batch not in found or self.is_intact(entry):
+                        found[entry.batch] = entry
+        return dict(sorted(found.items()))
+
+    def is_intact(self, entry: Finished) -> bool:
+        """Say whether the file of a finished batch is what was written."""
+        if entry.file is None:
+            return True
+        path = self.path / entry.file
+        return path.is_file() and hash_file(path) == entry.sha256
+
+    def add(self, entry: Finished) -> None:
+        """Note that a batch is finished; its file is there already."""
+        path = self.path / f"finished-{self.rank}.jsonl"
+        with open(path, "a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+            is_cut_off = file.read(1) not in (b"\n", b"")
+            file.write((b"\n" if is_cut_off else b"") + json.dumps(_entry_as_json(entry)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_index(self, entries: list[Finished]) -> None:
+        """Write all that is finished into one file."""
+        self._write(INDEX, {"batches": [_entry_as_json(entry) for entry in entries]})
+
+    def index(self) -> list[Finished]:
+        """Return all batches, from the index where it is complete, else from the lines."""
+        path = self.path / INDEX
+        if path.exists():
+            return [_entry_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
+        return list(self.finished().values())
+
+    def file_of(self, batch: int) -> Path:
+        """Return the path of a batch's file."""
+        return self.path / f"batch-{batch:08d}.safetensors"
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file for this process, without waiting; return whether it could be."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _entry_as_json(entry: Finished) -> Keywords:
+    return {**entry._asdict(), "failed": [list(row) for row in entry.failed]}
+
+
+def _entry_from_json(facts: Keywords) -> Finished:
+    return Finished(**{**facts, "failed": tuple(FailedRow(*row) for row in facts["failed"])})

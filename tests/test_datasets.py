@@ -1,0 +1,330 @@
+"""Whole data sets: what is finished stays, what is missing is made, and the bits are those of one undisturbed run."""
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import torchwhy as tw
+from torchwhy.datasets import store as stored
+from torchwhy.datasets.batches import batches_of
+
+ROWS = 40
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+
+def rows(n=ROWS):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 4, generator=generator), torch.randint(3, (n,), generator=generator)
+
+
+def loader(n=ROWS, batch_size=8):
+    return DataLoader(TensorDataset(*rows(n)), batch_size=batch_size)
+
+
+def files(path):
+    return {file.name: file.read_bytes() for file in sorted(Path(path).glob("batch-*"))}
+
+
+def test_it_is_the_loop_over_the_batches(tmp_path):
+    x, y = rows()
+    method = tw.IntegratedGradients(network(), n_steps=8)
+    found = tw.explain_dataset(method, loader(), tmp_path / "out", target="label")
+    expected = tw.concat([method.explain(x[i : i + 8], y[i : i + 8]) for i in range(0, ROWS, 8)])
+    assert len(found) == ROWS
+    assert found[:].attributions.equal(expected.attributions)
+    assert found[:].scores.equal(expected.scores)
+    assert found[13].attributions.equal(expected.attributions[13:14])
+    assert found[[39, 0, 9]].attributions.equal(expected.attributions[[39, 0, 9]])
+    assert found[6:10].inputs.equal(x[6:10])
+    assert [len(batch) for batch in found.batches()] == [8] * 5
+    torch.testing.assert_close(found.mean_absolute(), expected.attributions.abs().double().mean(0))
+    assert sum(1 for _ in found) == ROWS
+    with pytest.raises(IndexError):
+        found[ROWS]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda x: x,
+        lambda x: (x, torch.zeros(len(x), dtype=torch.long)),
+        lambda x: DataLoader(x, batch_size=32),
+        lambda x: TensorDataset(x),
+        lambda x: [x[:32], x[32:]],
+        lambda x: iter([[x[:32]], [x[32:]]]),
+        lambda x: [{"input": x[:32]}, {"input": x[32:], "label": torch.zeros(8, dtype=torch.long)}],
+        lambda x: x.numpy(),
+    ],
+    ids=["tensor", "tensors", "loader", "dataset", "list", "iterator", "mappings", "array"],
+)
+def test_every_form_of_data_gives_the_same(data, tmp_path):
+    x = rows()[0]
+    method = tw.Saliency(network())
+    found = tw.explain_dataset(method, data(x), tmp_path / "out", target=1)
+    values = torch.cat(
+        [next(iter(v.values())) if isinstance(v, dict) else v for v in (b.attributions for b in found.batches())]
+    )
+    assert values.equal(method.attribute(x, 1))
+
+
+def test_a_table_is_cut_into_batches(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    batches = list(batches_of(pandas.DataFrame(rows()[0].numpy(), columns=list("abcd")), batch_size=16))
+    assert [(b.first_row, b.rows) for b in batches] == [(0, 16), (16, 16), (32, 8)]
+
+
+def test_a_dataset_of_rows_is_collated_as_asked(tmp_path):
+    x, y = rows()
+    data = [{"pixels": row, "class": label} for row, label in zip(x, y)]
+
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(data)
+
+        def __getitem__(self, i):
+            return data[i]
+
+    def collate(batch):
+        return torch.stack([r["pixels"] for r in batch]), torch.stack([r["class"] for r in batch])
+
+    method = tw.Saliency(network())
+    found = tw.explain_dataset(method, Rows(), tmp_path / "out", target="label", collate=collate, batch_size=7)
+    assert len(list(found.batches())) == 6
+    torch.testing.assert_close(found[:].attributions, method.attribute(x, y))
+
+
+def test_a_second_run_does_only_what_is_missing(tmp_path, caplog):
+    method, path = tw.SmoothGrad(network(), n_samples=3), tmp_path / "out"
+    first = tw.explain_dataset(method, loader(), path, target="label")
+    before, index = files(path), (path / "index.json").read_text()
+    assert first.manifest["seed"] is not None  # drawn, and kept
+    done = []
+    tw.explain_dataset(method, loader(), path, target="label", callback=done.append)
+    assert done[-1] == (4, 0, 0, ROWS)
+    broken = path / "batch-00000002.safetensors"
+    broken.write_bytes(before[broken.name][:100])
+    (path / "batch-00000003.safetensors").unlink()
+    with caplog.at_level(logging.WARNING, "torchwhy"):
+        tw.explain_dataset(method, loader(), path, target="label", callback=done.append)
+    assert done[-1] == (4, 16, 0, 24)
+    assert "batch-00000002.safetensors is broken" in caplog.text
+    assert files(path) == before
+    facts = [{k: v for k, v in b.items() if k != "seconds"} for b in json.loads(index)["batches"]]
+    again = json.loads((path / "index.json").read_text())["batches"]
+    assert [{k: v for k, v in b.items() if k != "seconds"} for b in again] == facts
+
+
+def test_what_was_cut_off_is_done_again(tmp_path):
+    method, path = tw.Saliency(network()), tmp_path / "out"
+    tw.explain_dataset(method, loader(), path, target="label")
+    lines = path / "finished-0.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-20])
+    (path / "index.json").unlink()
+    assert len(tw.load_dataset(path)) == ROWS - 8
+    assert len(tw.explain_dataset(method, loader(), path, target="label")) == ROWS
+
+
+def test_another_job_is_refused(tmp_path):
+    method, path = tw.Saliency(network()), tmp_path / "out"
+    tw.explain_dataset(method, loader(), path, target="label")
+    other = network()
+    with torch.no_grad():
+        other[0].weight[0, 0] += 1
+    x, y = rows()
+    changed = x.clone()
+    changed[20, 1] += 1
+    for what, data, call in (
+        ("method='Saliency'", loader(), {"method": tw.InputXGradient(network())}),
+        ("settings={}", loader(), {"method": tw.Saliency(network(), signed=True)}),
+        ("parameters=", loader(), {"method": tw.Saliency(other)}),
+        ("target='label'", loader(), {"target": 1}),
+        ("batch 2", DataLoader(TensorDataset(changed, y), batch_size=8), {}),
+        ("batch 0", DataLoader(TensorDataset(x, y), batch_size=5), {}),
+        ("5 batches finished, the data have 4", DataLoader(TensorDataset(x[:32], y[:32]), batch_size=8), {}),
+        ("resume=True", loader(), {"resume": False}),
+    ):
+        arguments = {"method": method, "target": "label"} | call
+        with pytest.raises(ValueError, match=what):
+            tw.explain_dataset(arguments.pop("method"), data, path, **arguments)
+    assert len(tw.load_dataset(path)) == ROWS
+    grown = tw.explain_dataset(method, DataLoader(TensorDataset(*rows()), batch_size=8), path, target="label")
+    assert len(grown) == ROWS
+
+
+def test_rows_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
+    x, y = rows()
+    x[13] = torch.nan
+    x[32:] = torch.nan
+    data = DataLoader(TensorDataset(x, y), batch_size=8)
+    method = tw.Saliency(network())
+    with pytest.raises(ValueError, match="NaN"):
+        tw.explain_dataset(method, data, tmp_path / "raise", target="label")
+    assert len(tw.load_dataset(tmp_path / "raise")) == 8
+    found = tw.explain_dataset(method, data, tmp_path / "record", target="label", on_error="record")
+    assert [f.row for f in found.failed] == [13, *range(32, 40)]
+    assert all("ValueError: inputs" in f.error for f in found.failed)
+    assert found.rows == [*range(13), *range(14, 32)]
+    good = [i for i in range(32) if i != 13]
+    torch.testing.assert_close(found[:].attributions, method.attribute(x[good], y[good]))
+    assert len(tw.load_dataset(tmp_path / "record").failed) == 9
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    method, path = tw.Saliency(network()), tmp_path / "out"
+
+    def full(source, target):
+        if "00000003" in str(target):
+            raise OSError(28, "No space left on device")
+        os.rename(source, target)
+
+    monkeypatch.setattr(stored.os, "replace", full)
+    with pytest.raises(OSError, match="No space left on device: nothing was written"):
+        tw.explain_dataset(method, loader(), path, target="label")
+    monkeypatch.undo()
+    assert sorted(files(path)) == [f"batch-0000000{k}.safetensors" for k in range(3)]
+    assert not list(path.glob(".*"))
+    found = tw.explain_dataset(method, loader(), path, target="label")
+    assert found[:].attributions.equal(tw.concat([method.explain(*b) for b in loader()]).attributions)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    path = tmp_path / "out"
+
+    def meanwhile(report):
+        with pytest.raises(RuntimeError, match="another process is writing"):
+            tw.explain_dataset(tw.Saliency(network()), loader(), path, target="label")
+
+    assert len(tw.explain_dataset(tw.Saliency(network()), loader(), path, target="label", callback=meanwhile)) == ROWS
+
+
+def test_bad_input(tmp_path):
+    method = tw.Saliency(network())
+    taken = tmp_path / "file"
+    taken.write_text("")
+    for error, what, arguments in (
+        (TypeError, "method: expected", {"method": network()}),
+        (TypeError, "data: expected", {"data": 3}),
+        (ValueError, "data: there are no rows", {"data": []}),
+        (ValueError, "shuffle", {"data": DataLoader(TensorDataset(*rows()), shuffle=True)}),
+        (ValueError, "have no labels", {"data": rows()[0], "target": "label"}),
+        (ValueError, "on_error='skip'", {"on_error": "skip"}),
+        (TypeError, "batch_size", {"batch_size": 3}),
+        (OSError, "file", {"path": taken}),
+        (ValueError, "give it an int", {"method": tw.SmoothGrad(network(), generator=torch.Generator())}),
+    ):
+        given = {"method": method, "data": loader(), "path": tmp_path / what[:5], "target": 1} | arguments
+        with pytest.raises(error, match=what):
+            tw.explain_dataset(given.pop("method"), given.pop("data"), given.pop("path"), **given)
+    with pytest.raises(FileNotFoundError, match="no explanations"):
+        tw.load_dataset(tmp_path / "nowhere")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match="not the manifest"):
+        tw.load_dataset(tmp_path)
+
+
+def test_a_sample_is_a_batch(tmp_path):
+    """A sample without features of its own goes through as it is; it fails or succeeds as a whole."""
+    x = rows(2)[0]
+    found = tw.explain_dataset(tw.Saliency(network()), [x, x], tmp_path / "out", target=0)
+    assert len(found) == 4
+
+
+def test_the_table_has_the_numbers_of_the_rows(tmp_path):
+    pytest.importorskip("pandas")
+    found = tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path / "out", target="label")
+    table = found.to_dataframe()
+    assert list(table.index) == list(range(ROWS))
+    np.testing.assert_array_equal(table.to_numpy(), found[:].attributions.numpy())
+    assert list(found.to_dataframe(long=True)["row"][:5]) == [0, 0, 0, 0, 1]
+
+
+SCRIPT = """
+import sys, torch, torchwhy as tw
+sys.path.insert(0, {tests!r})
+from test_datasets import loader, network
+torch.set_num_threads(1)
+tw.explain_dataset(tw.SmoothGrad(network(), n_samples=4, generator=3), loader({rows}), sys.argv[1], target="label")
+"""
+
+
+def script(tmp_path, count):
+    file = tmp_path / "job.py"
+    file.write_text(SCRIPT.format(tests=str(Path(__file__).parent), rows=count))
+    return str(file)
+
+
+def check_killed(tmp_path, count, times):
+    job = script(tmp_path, count)
+    subprocess.run([sys.executable, job, str(tmp_path / "whole")], check=True)
+    seed = random.Random(0)
+    path = tmp_path / "killed"
+    for _ in range(times):
+        done = len(list(path.glob("batch-*")))
+        process = subprocess.Popen([sys.executable, job, str(path)])
+        until = time.monotonic() + 60
+        while len(list(path.glob("batch-*"))) <= done and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        time.sleep(seed.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([sys.executable, job, str(path)], check=True)
+    assert files(path) == files(tmp_path / "whole")
+    found = tw.load_dataset(path)
+    assert found.rows == list(range(count))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_killed_and_started_again_it_gives_the_same_bits(tmp_path):
+    check_killed(tmp_path, 400, 2)
+
+
+@pytest.mark.slow
+def test_killed_five_times_over_ten_thousand_rows(tmp_path):
+    check_killed(tmp_path, 10_000, 5)
+
+
+def torchrun(job, path, processes=2):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        job,
+        str(path),
+    ]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_bits_of_one_and_a_lost_one_is_made_up_for(tmp_path):
+    job = script(tmp_path, 2000)
+    subprocess.run([sys.executable, job, str(tmp_path / "one")], check=True)
+    assert torchrun(job, tmp_path / "two").wait() == 0
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert len(list((tmp_path / "two").glob("finished-*.jsonl"))) == 2
+    path = tmp_path / "lost"
+    running = torchrun(job, path)
+    while len(list(path.glob("batch-*"))) < 8 and running.poll() is None:
+        time.sleep(0.01)
+    listed = subprocess.run(["pgrep", "-f", str(path)], capture_output=True, text=True).stdout.split()
+    os.kill(int(listed[-1]), signal.SIGKILL)
+    assert running.wait() != 0
+    assert torchrun(job, path).wait() == 0
+    assert files(path) == files(tmp_path / "one")
