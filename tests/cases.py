@@ -66,6 +66,7 @@ CASES = [
     Case(tw.IDGI, laws=("complete",)),
     Case(tw.IDGI, wrap=lambda m: {"of": tw.GuidedIG(m, n_steps=10)}, laws=("complete",)),
     Case(tw.IDGI, wrap=lambda m: {"of": tw.BlurIG(m, n_steps=10)}, laws=("complete",)),
+    Case(tw.NeuronConductance, {"n_steps": 12, "neuron": tw.Neuron("conv1", (1, 2, 3))}),
     Case(tw.Conductance, {"n_steps": 60, "method": "riemann_trapezoid"}, layer="conv1", laws=("complete",)),
     Case(tw.InternalInfluence, {"n_steps": 10}, layer="conv1"),
     Case(tw.LayerActivation, layer="conv1"),

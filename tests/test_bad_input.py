@@ -143,7 +143,7 @@ def test_integers_have_no_path(method):
     ids=["detached", "argmax"],
 )
 def test_a_score_without_a_gradient(case, model, message):
-    if case.layer or case.method.layer or case.method in (tw.FullGrad, tw.GuidedGradCAM):
+    if case.layer or case.method.layer or case.method in (tw.FullGrad, tw.GuidedGradCAM, tw.NeuronConductance):
         pytest.skip("a callable has no layers")
     net, x = case.setup()
     function = model(net)
@@ -346,3 +346,11 @@ def test_the_predicted_class_is_asked_for_in_batches():
     tw.FeatureAblation(net, batch_size=4).attribute(x, "predicted")
     handle.remove()
     assert max(sizes) <= 4
+
+
+@pytest.mark.parametrize(
+    "target", [tw.Neuron("0", 1), tw.Neuron(tw.Layer("0", input=True), 1)], ids=["output", "input"]
+)
+def test_a_neuron_of_a_function(target):
+    with pytest.raises(TypeError, match="the model is a plain callable and has no layers; give the module"):
+        tw.Saliency(lambda x: x.sum(1)).attribute(torch.ones(2, 3), target)

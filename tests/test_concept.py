@@ -357,3 +357,34 @@ def test_dissection_in_parts(monkeypatch):
     whole = tw.NetworkDissection(net, layer="0", quantile=0.06).measure(data)
     monkeypatch.setattr("torchwhy.concept.dissection.MAX_COMPARED_ELEMENTS", 1)  # an image at a time
     assert torch.equal(tw.NetworkDissection(net, layer="0", quantile=0.06).measure(data).iou, whole.iou)
+
+
+def test_scores_without_a_level(planted):
+    good = {"good": concept(planted, 0, 1, n=40)}
+    for count in (1, 2):
+        method = tw.TCAV(planted, layer="turn", level=None).fit(good, randoms(count, n=40))
+        found = method.score(noise(20, 9), 1)["good"]
+        assert len(found.runs) == count
+        assert found.p_value is None if count == 1 else found.p_value >= 1 / 3
+    with pytest.raises(ValueError, match=r"19 sets are needed.*level=None"):
+        tw.TCAV(planted, layer="turn").fit(good, randoms(2, n=40))
+    with pytest.raises(ValueError, match="level=1"):
+        tw.TCAV(planted, layer="turn", level=1).fit(good, randoms(2, n=40))
+
+
+def test_examples_in_batches(planted):
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, others = concept(planted, 0, 1, n=40), randoms(1, n=40)[0]
+    whole = tw.TCAV(planted, layer="turn", level=None).fit({"good": x}, [others])
+    for batches in (DataLoader(x, 7), DataLoader(TensorDataset(x, torch.zeros(40)), 16)):
+        found = tw.TCAV(planted, layer="turn", level=None).fit({"good": batches}, [DataLoader(others, 9)])
+        torch.testing.assert_close(found.cavs["turn"].vectors, whole.cavs["turn"].vectors, rtol=1e-4, atol=1e-4)
+
+
+def test_what_predicts_no_labels_is_no_classifier(planted):
+    from sklearn.linear_model import Lasso, LinearRegression
+
+    for model in (LinearRegression(), Lasso()):
+        with pytest.raises(TypeError, match=f"classifier: {type(model).__name__} is no classifier"):
+            tw.TCAV(planted, layer="turn", classifier=model, level=None).fit({"good": noise(9, 1)}, [noise(9, 2)])

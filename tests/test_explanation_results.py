@@ -367,6 +367,12 @@ def test_the_provenance_says_what_was_used():
     assert e.provenance["model"] == "nets.Smooth"
     assert "std=0.5" in e.provenance["baselines"]
     assert e.provenance["date"].endswith("+00:00")
+    both = tw.FeatureAblation(make("two")).explain(
+        dict(zip(("left", "right"), inputs("two"))),
+        1,
+        baselines={"left": 0.5, "right": tw.Distribution(torch.zeros(9, 2, 3))},
+    )
+    assert both.provenance["baselines"] == "{'left': 0.5, 'right': Distribution(tensor (9, 2, 3) of torch.float32)}"
     rows = tw.IntegratedGradients(make("smooth")).explain(inputs("smooth"), 1, baselines=torch.zeros(1, 5))
     assert rows.provenance["baselines"].startswith("tensor([[0.")
 

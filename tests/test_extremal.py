@@ -36,10 +36,22 @@ def test_the_planted_square_is_found(reward, scale):
 
 
 def test_masks_are_the_papers():
-    p = torch.rand(1, 3, 4, dtype=torch.double)
+    p = torch.rand(1, 7, 8, dtype=torch.double)
     masks = SmoothMasks((8, 11), 3, 2.5, p)
-    assert masks.grid == (3, 4)
+    assert masks.cells == (3, 4)
+    assert masks.grid == (7, 8)
     torch.testing.assert_close(masks(p)[0, 0], reference.smooth_mask(p[0], 3, 2.5, masks.reach, (8, 11)))
+
+
+@pytest.mark.parametrize(("size", "step", "sigma"), [((224, 224), 7, 21.0), ((64, 64), 2, 6.0), ((60, 90), 5, 12.0)])
+@pytest.mark.parametrize("level", [1.0, 0.7, 0.2])
+def test_even_parameters_do_not_favour_the_border(size, step, sigma, level):
+    masks = SmoothMasks(size, step, sigma, torch.zeros(1, dtype=torch.double))
+    m = masks(torch.full((1, *masks.grid), level, dtype=torch.double))[0, 0]
+    cell = m[:step, :step]
+    for row in (0, size[0] // 2 // step * step, size[0] // step * step - step):
+        for column in (0, size[1] // 2 // step * step, size[1] // step * step - step):
+            torch.testing.assert_close(m[row : row + step, column : column + step], cell)
 
 
 def test_the_area_error_by_hand():

@@ -165,3 +165,53 @@ def test_in_inference_mode():
     with torch.inference_mode():
         inside = method.generate(0).images
     torch.testing.assert_close(inside.clone(), method.generate(0).images)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["fourier", "pixel"])
+def test_models_in_half_precision(dtype, kind):
+    torch.manual_seed(0)
+    cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)).eval()
+    settings = {"size": (8, 8), "n_steps": 5, "parameterization": kind}
+    whole = tw.FeatureVisualization(cnn, **settings).generate(0)
+    half = tw.FeatureVisualization(cnn.to(dtype), **settings).generate(0)
+    assert half.images.dtype == dtype
+    torch.testing.assert_close(half.images.float(), whole.images, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(half.scores.float(), whole.scores, atol=0.05, rtol=0.05)
+    dream = tw.DeepDream(cnn, layer="0", n_octaves=1, n_steps=2).generate(torch.rand(1, 3, 8, 8).to(dtype))
+    assert dream.dtype == dtype
+
+
+def test_transforms_may_change_the_shape():
+    torch.manual_seed(0)
+    cnn = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2)).eval()  # of images of 8 x 8
+    resize = lambda images: nn.functional.interpolate(images, size=(8, 8))  # noqa: E731
+    found = tw.FeatureVisualization(cnn, size=(16, 16), n_steps=2, transforms=[resize]).generate([0, 1])
+    assert found.images.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(found.scores, cnn(resize(found.images)).diagonal().detach())
+    rgbd = nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(72, 2)).eval()
+    depth = lambda images: torch.cat([images, torch.ones_like(images[:, :1])], 1)  # noqa: E731
+    assert tw.FeatureVisualization(rgbd, size=(8, 8), n_steps=2, transforms=[depth]).generate(0).images.shape == (
+        1,
+        3,
+        8,
+        8,
+    )
+
+
+def test_targets_as_arrays_channels_and_dead_units():
+    import numpy as np
+
+    torch.manual_seed(0)
+    cnn = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    make = tw.FeatureVisualization(cnn, size=(8, 8), n_steps=2, channels=1)
+    plain = make.generate([0, 2])
+    for targets in (np.array([0, 2]), torch.tensor([0, 2]), (np.int64(0),)):
+        found = make.generate(targets)
+        torch.testing.assert_close(found.images, plain.images[: len(found.images)])
+    assert make.generate(np.int64(2)).images.shape == (1, 1, 8, 8)
+    with pytest.raises(ValueError, match="channels=3: the model's first convolution takes 1; give channels=1"):
+        tw.FeatureVisualization(cnn, size=(8, 8), n_steps=2).generate(0)
+    cnn[0].bias.data[:2] = torch.tensor([10.0, -100.0])
+    with pytest.warns(UserWarning, match=r"no step moved the images of the targets \[1\]"):
+        tw.FeatureVisualization(cnn, layer="1", size=(8, 8), n_steps=2, channels=1).generate([0, 1])

@@ -109,3 +109,38 @@ def test_private_names_are_refused_without_a_search():
 def test_importing_imports_nothing_heavy():
     code = "import sys, torchwhy; print([m for m in ('torch', 'numpy', 'difflib', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda m, x: tw.GradCAM(m, m[0]),
+            r"^GradCAM: after the model, settings are given by name, GradCAM\(model, layer=...\)",
+        ),
+        (
+            lambda m, x: tw.IntegratedGradients(m, 20),
+            r"^IntegratedGradients: after the model, settings .*\(model, NAME=...\)",
+        ),
+        (
+            lambda m, x: tw.IntegratedGradients(m).attribute(x, 1, n_steps=20),
+            "'n_steps'; it is a setting: Integrated",
+        ),
+        (
+            lambda m, x: tw.KernelSHAP(m).attribute(x, 1, n_samples=20),
+            "'n_samples'; it is a setting: KernelSHAP",
+        ),
+        (
+            lambda m, x: tw.IntegratedGradients(m).attribute(x, x * 0, 1),
+            r"by name: attribute\(inputs, target, baselines=...",
+        ),
+        (lambda m, x: tw.Saliency(m).attribute(x, 1, abs=False), r"'abs'; Saliency\(model, signed=True\)"),
+        (lambda m, x: tw.LRP(m).attribute(x, 1, return_convergence_delta=True), r"explain\(...\).completeness_gap"),
+        (lambda m, x: tw.FeatureAblation(m).attribute(x, 1, perturbations_per_eval=8), "batch_size= is a setting"),
+        (lambda m, x: tw.Saliency(m).attribute(x, 1, bases=0), "there are inputs, target, baselines"),
+    ],
+)
+def test_calls_of_other_libraries_are_told_what_to_do(call, message):
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), torch.randn(2, 4)
+    with pytest.raises(TypeError, match=message):
+        call(model, x)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from torchwhy.gradient.guided_ig import GuidedIG as GuidedIG
     from torchwhy.gradient.idgi import IDGI as IDGI
     from torchwhy.gradient.conductance import Conductance as Conductance
+    from torchwhy.gradient.neuron_conductance import NeuronConductance as NeuronConductance
     from torchwhy.gradient.internal_influence import InternalInfluence as InternalInfluence
     from torchwhy.gradient.layer_activation import LayerActivation as LayerActivation
     from torchwhy.cam.cam import CAM as CAM
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from torchwhy.backprop.lrp import LRP as LRP
     from torchwhy.arguments import PerRow as PerRow, Ragged as Ragged, Shared as Shared
     from torchwhy.baselines import (
+        AtLayer as AtLayer,
         Blur as Blur,
         Constant as Constant,
         Distribution as Distribution,
@@ -161,7 +163,7 @@ _HOME = {
     "engine.run.batching": ["memory_budget"],
     "engine.run.black_box": ["NumPyModel", "TorchModel"],
     "arguments": ["PerRow", "Ragged", "Shared"],
-    "baselines": ["Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
+    "baselines": ["AtLayer", "Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
     "gradient.saliency": ["Saliency"],
     "gradient.input_x_gradient": ["InputXGradient"],
     "gradient.smoothgrad": ["SmoothGrad", "SquareGrad", "VarGrad"],
@@ -172,6 +174,7 @@ _HOME = {
     "gradient.guided_ig": ["GuidedIG"],
     "gradient.idgi": ["IDGI"],
     "gradient.conductance": ["Conductance"],
+    "gradient.neuron_conductance": ["NeuronConductance"],
     "gradient.internal_influence": ["InternalInfluence"],
     "gradient.layer_activation": ["LayerActivation"],
     "cam.cam": ["CAM"],

@@ -21,6 +21,7 @@ from torchwhy.engine.tables import explained_inputs, explained_names
 from torchwhy.engine.trials import notice_randomness
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
+from torchwhy.other_libraries import refuse_arguments
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
@@ -118,10 +119,11 @@ class Attribution(Settings):
         self,
         inputs: Inputs,
         target: TargetLike = None,
-        *,
+        *more: object,
         baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        **unknown: object,
     ) -> Any:
         """Return the attributions: how much each input element had to do with the target.
 
@@ -149,6 +151,8 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
+        if more or unknown:
+            refuse_arguments(self, more, unknown)
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)

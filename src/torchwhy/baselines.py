@@ -164,6 +164,26 @@ class ResolvedBaseline(Baseline):
         return self.data
 
 
+@dataclass(frozen=True, eq=False)
+class AtLayer:
+    """What stands for the absence of a unit of a layer, where a method explains by one: ``layer=``.
+
+    Without it a unit that is absent has the value that it takes when the *input* is the baseline.
+
+    Args:
+        value: a number (0 for the usual ablation of units and channels), a tensor that broadcasts to what passes the layer, or
+            any other baseline; a tuple or dict of them for several layers.
+
+    >>> import torchwhy as tw
+    >>> net, x = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), torch.ones(1, 2)
+    >>> drops = tw.FeatureAblation(net, layer="1").attribute(x, 0, baselines=tw.AtLayer(0.0))
+    >>> torch.equal(drops[:, 0], net(x)[:, 0])
+    True
+    """
+
+    value: object = 0.0
+
+
 NAMED: dict[str, type[Baseline]] = {"zero": Constant, "mean": Mean, "blur": Blur, "noise": Noise, "uniform": Uniform}
 
 BaselineLike = Baseline | Tensor | float | str | None

@@ -249,6 +249,20 @@ class Explanation:
 
         return overlay(_only(self.inputs)[row], self[row], **options)
 
+    def to_html(self, path: str | Path, title: str | None = None) -> Path:
+        """Write a page to look into the explanation with, one file without network; see :func:`torchwhy.visualize.page`.
+
+        Args:
+            path: of the file.
+            title: above everything; None is the method's name.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from torchwhy.visualize import page
+
+        return page({self.method or "attributions": self}, path, title=title or self.method or "Why?")
+
     def _repr_html_(self) -> str:
         """Return the notebook view: the picture, where there is one, above the facts."""
         from torchwhy.visualize import to_html

@@ -124,7 +124,7 @@ def check_names(e: Explanation) -> None:
         if len(names) != n:
             raise ValueError(f"names: lists for {len(names)} rows given, there are {n}")
         longest = max(map(len, names))
-        if longest > max(width, tensors[0].shape[-1]):
+        if longest > width:
             raise ValueError(f"names: {longest} given for a row of {width} features")
         return
     last = tensors[0].shape[-1] if len(tensors) == 1 and tensors[0].dim() == 3 else width  # a target each

@@ -123,6 +123,7 @@ class Problem:
         skip_below: the model below the input layers runs on one row only, see :func:`skip_model_below`.
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
+        columns: what the elements of a row are called, of a data frame.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
         n_targets: how many targets each of the caller's N rows has. With T > 1 the problem has a row for each pair of a row and a
             target, pair n T + t; ``x``, ``baselines`` and ``feature_mask`` hold each row T times.
@@ -146,6 +147,7 @@ class Problem:
     skip_below: bool = False
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
+    columns: Sequence[str] | None = None
     n_targets: int = 1
     form: Structure | None = None
     sample: FeaturesOfSample | None = None

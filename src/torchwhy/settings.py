@@ -74,6 +74,13 @@ class Settings(_DataclassByItself):
         for name in settings:
             if name not in _setting_names(kind):
                 raise TypeError(_no_such_setting(kind, name))
+        if len(args) > 1:
+            has_layer = "layer" in _setting_names(kind) and (isinstance(args[1], (nn.Module, str, list)))
+            shown = "layer=..." if has_layer else "NAME=..."
+            raise TypeError(
+                f"{cls.__name__}: after the model, settings are given by name, {cls.__name__}(model, {shown}); got "
+                f"{', '.join(type(a).__name__ for a in args[1:])}"
+            )
         return super().__new__(cls)
 
     def __post_init__(self) -> None:

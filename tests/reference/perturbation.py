@@ -160,14 +160,17 @@ def lime(z, scores, weights, penalty):
 
 
 def smooth_mask(p, step, sigma, reach, size):
-    """Fong et al. 2019, the smooth maximum of p_i k(|u - u_i|) over the points at most ``reach`` cells away."""
+    """Fong et al. 2019, the smooth maximum of p_i k(|u - u_i|) over the points at most ``reach`` cells away.
+
+    The first point is ``reach`` cells before the image.
+    """
     out = torch.zeros(size, dtype=torch.double)
     for u in itertools.product(*map(range, size)):
         values = []
         for i in itertools.product(*(range(c // step - reach, c // step + reach + 1) for c in u)):
             distance = math.dist(u, [k * step + (step - 1) / 2 for k in i])
-            inside = all(0 <= k < n for k, n in zip(i, p.shape))
-            values.append(float(p[i]) * math.exp(-(max(0.0, distance / sigma - 1) ** 2) / 4) if inside else 0.0)
+            point = tuple(k + reach for k in i)
+            values.append(float(p[point]) * math.exp(-(max(0.0, distance / sigma - 1) ** 2) / 4))
         weights = [math.exp(20 * v) for v in values]
         out[u] = sum(w * v for w, v in zip(weights, values)) / sum(weights)
     return out

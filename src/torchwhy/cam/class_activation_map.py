@@ -7,7 +7,7 @@ A method is its ``weights(a, g)``, from activations and gradients that lie on a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class ClassActivationMap(Attribution):
         relu: cut off the negative part, as most of the papers do (those of EigenCAM, KPCACAM and HiResCAM do not: there it is
             ours); without it a map is signed.
         upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
+        interpolation: of the upsampled map: ``"linear"``, or ``"nearest"``, which leaves the cells as they are.
         reshape: a callable activations → ``(N, C, *grid)`` for layouts that are not known: convolutions of 1 to 3 dimensions,
             grids with the channels last, sequences of tokens, also with others before them, and windows of such grids need
             none.
@@ -49,10 +50,12 @@ class ClassActivationMap(Attribution):
     layer: LayerLike | Sequence[LayerLike] | None = "auto"
     relu: bool = True
     upsample: bool = True
+    interpolation: Literal["linear", "nearest"] = "linear"
     reshape: ToGrid | None = None
 
     layer_role: ClassVar[LayerRole] = "read"
     gives_one_map: ClassVar[bool] = True
+    vectors_are_a_cell: ClassVar[bool] = False  # a layer (N, C) is a grid of one cell, where nothing is upsampled
     layer_gradient: ClassVar[GradientFunction] = staticmethod(compute_gradients)
 
     def weights(self, a: Tensor, g: Tensor) -> Tensor:
@@ -82,6 +85,9 @@ class ClassActivationMap(Attribution):
 
     def grid_layouts(self, problem: Problem, tensors: Tensors, m: int) -> list[ToGrid]:
         """Return what turns each layer's tensor, for m rows, into a grid ``(M, C, *grid)``."""
+        vectors = self.vectors_are_a_cell and not self.upsample and self.reshape is None
+        if vectors and all(t.dim() == 2 and len(t) == m for t in tensors):
+            return [as_one_cell] * len(tensors)
         size = spatial_shape(max(problem.x, key=Tensor.dim))
         return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.read_layers, tensors)]
 
@@ -116,7 +122,7 @@ class ClassActivationMap(Attribution):
         if len(maps) > 1:
             peaks = [expand_like(m.flatten(1).abs().amax(1), m) for m in maps]
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
-        large = [resize_maps(m[:, None], size) for m in maps]
+        large = [resize_maps(m[:, None], size, self.interpolation) for m in maps]
         return Result((large[0] if len(large) == 1 else torch.stack(large).mean(0),), details=details)
 
     def _check_settings(self) -> None:
@@ -127,6 +133,11 @@ class ClassActivationMap(Attribution):
             )
         if self.reshape is not None and not callable(self.reshape):
             raise TypeError(f"reshape={self.reshape!r}: expected a callable, activations → (N, C, *grid), or None")
+
+
+def as_one_cell(tensor: Tensor) -> Tensor:
+    """Return vectors ``(N, C)`` as grids of one cell, ``(N, C, 1)``."""
+    return tensor[..., None]
 
 
 def weighted_sum(a: Tensor, w: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ class GradCAM(ClassActivationMap):
     :math:`g = \partial f / \partial A`.
 
     ``G`` are the cells of the grid. Up to a positive factor it is :class:`CAM` where global average pooling and one linear
-    layer follow.
+    layer follow. With ``upsample=False`` a layer of vectors ``(N, C)`` is a grid of one cell, and the map ``(N, 1, 1)`` the sum
+    of its activations times their gradients.
 
     Paper: Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2.
 
@@ -24,6 +25,7 @@ class GradCAM(ClassActivationMap):
     torch.Size([2, 1, 8, 8])
     """
 
+    vectors_are_a_cell: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1610.02391"
 
     def weights(self, a: Tensor, g: Tensor) -> Tensor:

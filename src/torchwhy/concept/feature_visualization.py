@@ -25,6 +25,7 @@ from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model, Output
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
@@ -43,7 +44,7 @@ class Visualization(Viewable):
 
     Args:
         images: ``(targets, C, H, W)`` in [0, 1], before the model's normalisation.
-        scores: ``(targets,)`` of the images without transformations.
+        scores: ``(targets,)`` of the images without random transformations; through ``transforms``.
         history: ``(steps, targets)``, the scores on the way, with them.
     """
 
@@ -103,7 +104,8 @@ class FeatureVisualization(Analysis):
         n_steps, learning_rate: of Adam.
         parameterization: ``"fourier"``, in which low frequencies move first, or ``"pixel"``.
         shift, degrees, zoom: the largest random shift (a share of the size), turn and change of size (a share).
-        transforms: further ones, each images → images, differentiable.
+        transforms: further ones, each images → images, differentiable; what comes out is what the model takes, also of
+            another size or with further channels.
         tv_weight: of the total variation, the mean square difference of neighbouring pixels.
         l2_weight: of the mean square distance from grey.
         normalize: (mean, std) by channel, as the model was trained; None if it takes images in [0, 1].
@@ -144,7 +146,7 @@ class FeatureVisualization(Analysis):
             check_count("size", side)
         if self.parameterization not in ("fourier", "pixel"):
             raise ValueError(f"parameterization={self.parameterization!r}: expected 'fourier' or 'pixel'")
-        targets = list(target) if isinstance(target, (list, range, Tensor)) else [target]
+        targets = _several(target)
         if not targets:
             raise ValueError("target: an empty list; give at least one class, channel or unit")
         like = _floats(self.model)
@@ -154,14 +156,18 @@ class FeatureVisualization(Analysis):
         jitter = Jitter(self.shift, self.degrees, self.zoom, generator)
         history = []
         with self._excited(like.new_zeros(shape), targets) as problem, torch.enable_grad():
-            numbers = initial_parameters(self.parameterization, shape, size, generator, like).requires_grad_()
+            work = (
+                like.float() if like.dtype in (torch.half, torch.bfloat16) else like
+            )  # what is optimised, around the model
+            numbers = initial_parameters(self.parameterization, shape, size, generator, work).requires_grad_()
+            moved = torch.zeros(len(targets), dtype=torch.bool, device=like.device)
             optimiser = torch.optim.Adam([numbers], self.learning_rate)
             for _ in self.steps(self.n_steps):
                 images = image_of(self.parameterization, numbers, self.size)
-                shown = normalize_images(jitter(images), self.normalize)
-                for transform in self.transforms:
-                    shown = transform(shown)
-                scores, gradients = _climb(problem, shown)
+                shown = self._transformed(jitter(images))
+                with self._naming_channels():
+                    scores, gradients = _climb(problem, shown, like.dtype)
+                moved |= gradients.flatten(1).abs().amax(1) > 0
                 cost = self.tv_weight * total_variation(images) + self.l2_weight * (images - 0.5).square().flatten(
                     1
                 ).mean(1)
@@ -170,8 +176,39 @@ class FeatureVisualization(Analysis):
                 optimiser.step()
                 history.append(scores)
             images = image_of(self.parameterization, numbers, self.size).detach()
-            scores = problem.run.all_scores([normalize_images(images, self.normalize)])
-        return Visualization(images, scores, torch.stack(history))
+            scores = problem.run.all_scores([self._transformed(images).to(like.dtype)])
+        if not bool(moved.all()):
+            still = [targets[i] for i in (~moved).nonzero()[:, 0].tolist()]
+            warn(
+                f"{type(self).__name__}: no step moved the images of the targets {still[:10]}: no pixel changes their scores"
+            )
+        return Visualization(images.to(like.dtype), scores, torch.stack(history))
+
+    def _transformed(self, images: Tensor) -> Tensor:
+        """Return images in [0, 1] as the model takes them: normalized, and through the transforms."""
+        shown = normalize_images(images, self.normalize)
+        for transform in self.transforms:
+            shown = transform(shown)
+        return shown
+
+    @contextmanager
+    def _naming_channels(self) -> Iterator[None]:
+        """Say what would do where the model does not take the images.
+
+        Raises:
+            ValueError: its first convolution takes images of other channels.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            modules = self.model.modules() if isinstance(self.model, nn.Module) else ()
+            first = next((m for m in modules if isinstance(m, nn.Conv2d)), None)
+            if first is None or first.in_channels == self.channels or self.transforms:
+                raise
+            raise ValueError(
+                f"channels={self.channels}: the model's first convolution takes {first.in_channels}; give "
+                f"channels={first.in_channels} ({error})"
+            ) from error
 
     @contextmanager
     def _excited(self, x: Tensor, targets: list) -> Iterator[Problem]:
@@ -225,26 +262,27 @@ class DeepDream(Analysis):
         if self.octave_scale < 1:
             raise ValueError(f"octave_scale={self.octave_scale}: expected at least 1")
         jitter = Jitter(self.shift, 0.0, 0.0, make_generator(self.generator))
-        dreamt = torch.zeros_like(images)
+        whole = images.float() if images.dtype in (torch.half, torch.bfloat16) else images
+        dreamt = torch.zeros_like(whole)
         sizes = [
             tuple(max(1, round(s / self.octave_scale**k)) for s in images.shape[2:])
             for k in reversed(range(self.n_octaves))
         ]
         steps = iter(self.steps(self.n_octaves * self.n_steps))
         for size in sizes:
-            base, dreamt = resize_maps(images, size), resize_maps(dreamt, size)
-            with self.problem(base, gradient=True) as problem, torch.enable_grad():
+            base, dreamt = resize_maps(whole, size), resize_maps(dreamt, size)
+            with self.problem(base.to(images.dtype), gradient=True) as problem, torch.enable_grad():
                 problem.batching.progress = False
                 problem = problem.replace(neuron=resolve_layer(self.model, self.layer), target=_Energy())
                 for _ in range(self.n_steps):
                     next(steps)
                     image = (base + dreamt).clamp(0, 1).requires_grad_()
                     shown = normalize_images(jitter(image), self.normalize)
-                    _, gradients = _climb(problem, shown)
+                    _, gradients = _climb(problem, shown, images.dtype)
                     (up,) = torch.autograd.grad(shown, image, gradients)
                     mean = up.abs().mean((1, 2, 3), keepdim=True)
                     dreamt = dreamt + self.step_size * up / torch.where(mean > 0, mean, torch.ones_like(mean))
-        return (images + dreamt).clamp(0, 1).detach()
+        return (whole + dreamt).clamp(0, 1).detach().to(images.dtype)
 
 
 def normalize_images(images: Tensor, by: tuple[Sequence[float], Sequence[float]] | None) -> Tensor:
@@ -261,11 +299,19 @@ def normalize_images(images: Tensor, by: tuple[Sequence[float], Sequence[float]]
     return (images - mean) / std
 
 
-def _climb(problem: Problem, shown: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores ``(N,)`` and their gradients with respect to images ``(N, C, H, W)``."""
-    z = shown.detach()
+def _several(target: object) -> list[Any]:
+    """Return targets as a list: one, or those of a list, a range, an array or a tensor."""
+    if hasattr(target, "tolist"):
+        values = target.tolist()
+        return values if isinstance(values, list) else [values]
+    return list(target) if isinstance(target, (list, range)) else [target]
+
+
+def _climb(problem: Problem, shown: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return scores ``(N,)`` and their gradients with respect to images ``(N, C, H, W)``, which the model takes in a type."""
+    z = shown.detach().to(kind)
     parts = list(problem.run.batches(len(z), lambda a, b: problem.run.gradients([z[a:b]], problem.rows[a:b])))
-    return torch.cat([s for s, _ in parts]), torch.cat([g[0] for _, g in parts])
+    return torch.cat([s for s, _ in parts]), torch.cat([g[0] for _, g in parts]).to(shown.dtype)
 
 
 def _floats(model: Model) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
@@ -45,7 +46,8 @@ class TCAV(Attribution):
             sets of one size. ``"t"``: the paper's two-sided t-test between the runs' scores and those of random sets
             against random sets. Its runs share the concept's examples and are not independent: of 50 meaningless concepts (40
             examples, 19 random sets) it called 26 significant at 0.05, ``"exchange"`` none.
-        level: the p-value that must be possible: it takes 1 / level − 1 random sets, 19 for 0.05.
+        level: the p-value that must be possible: it takes 1 / level − 1 random sets, 19 for 0.05; None is any number of
+            random sets, one or more, and p-values only as small as they allow.
         generator: of the held-out split.
 
     Paper: Kim et al. 2018, arXiv:1711.11279, equations 1 and 2. The scale of ``derivative`` depends on that of the
@@ -56,7 +58,7 @@ class TCAV(Attribution):
     held_out: float = 0.33
     pool: bool = False
     test: Literal["exchange", "t"] = "exchange"
-    level: float = 0.05
+    level: float | None = 0.05
     generator: Seed = 0
     concepts: tuple[str, ...] = field(default=(), init=False, compare=False)
     cavs: dict[str, Cavs] = field(default_factory=dict, init=False, compare=False)
@@ -69,8 +71,10 @@ class TCAV(Attribution):
         """Learn the concepts' vectors.
 
         Args:
-            concepts: examples of each concept, as the model takes them.
-            random: sets of random examples, each best of the concepts' size; None tells the concepts from each other.
+            concepts: examples of each concept, as the model takes them, or a ``DataLoader`` of them: of a batch that is a
+                tuple or list the first part is taken.
+            random: sets of random examples, each likewise and best of the concepts' size; None tells the concepts from each
+                other.
 
         Raises:
             TypeError: no dict of concepts, no list of random sets, no classifier.
@@ -188,7 +192,7 @@ class TCAV(Attribution):
             magnitude=float(s.clamp(min=0).sum() / s.abs().sum().clamp(min=torch.finfo(s.dtype).tiny)),
             derivative=float(s.mean()),
             accuracy=float(cavs.accuracy[c].mean()),
-            p_value=self._p_value(s, null) if len(cavs.null) else None,
+            p_value=self._p_value(s, null) if derivatives.shape[2] > 1 and len(cavs.null) else None,
             runs=tuple(runs.tolist()),
         )
 
@@ -198,6 +202,9 @@ class TCAV(Attribution):
 
     def _activations(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return what passes each layer, ``(M, d)``, by the layer's name."""
+        if isinstance(inputs, DataLoader):  # a batch at a time: all examples need not fit in memory
+            batches = [self._activations(b[0] if isinstance(b, (tuple, list)) else b) for b in inputs]
+            return {place: torch.cat([b[place] for b in batches]) for place in batches[0]}
         problem = prepare_for(self, inputs, None)
         with problem.open():
             values = problem.run.activations(problem.read_layers, problem.x, problem.rows)
@@ -220,6 +227,10 @@ class TCAV(Attribution):
                 raise TypeError(
                     f"classifier={self.classifier!r}: expected a linear scikit-learn classifier, such as SGDClassifier()"
                 )
+            from sklearn.base import is_classifier
+
+            if not is_classifier(self.classifier):
+                raise TypeError(f"classifier: {type(self.classifier).__name__} is no classifier: it predicts no labels")
             return self.classifier
         from sklearn.linear_model import LogisticRegression
 
@@ -230,7 +241,7 @@ class TCAV(Attribution):
         if self.test not in ("exchange", "t"):
             raise ValueError(f"test={self.test!r}: expected 'exchange' or 't'")
         for name in ("level", "held_out"):
-            if not 0 < getattr(self, name) < 1:
+            if not (name == "level" and self.level is None) and not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a share between 0 and 1")
         if "auto" in flatten(self.layer)[0]:
             raise ValueError(
@@ -243,11 +254,11 @@ class TCAV(Attribution):
                 f"concepts: {next(iter(concepts))!r} alone is one class, and a classifier needs two; give random= sets of "
                 "other examples, or further concepts to tell it from"
             )
-        needed = math.ceil(1 / self.level - 1e-9) - 1
+        needed = 1 if self.level is None else math.ceil(1 / self.level - 1e-9) - 1
         if with_random and len(random) < needed:
             raise ValueError(
                 f"random: {len(random)} random sets cannot give a p-value of {self.level}; the smallest possible "
-                f"is 1/{len(random) + 1}, {needed} sets are needed. Give more, or raise level="
+                f"is 1/{len(random) + 1}, {needed} sets are needed. Give more, raise level=, or do without (level=None)"
             )
 
     def _check_fitted(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class RowVectors:
     """The inputs of a model as vectors ``(N, D)``.
 
     Args:
-        shapes: of a row of each input tensor.
+        shapes, dtypes: of a row of each input tensor.
         low, high: the bounds ``(1 or N, D)``, infinite where there are none.
         free: ``(1 or N, D)``, True where a value may change.
         integers: columns that are rounded.
@@ -27,6 +28,7 @@ class RowVectors:
     """
 
     shapes: list[torch.Size]
+    dtypes: list[torch.dtype]
     low: Tensor
     high: Tensor
     free: Tensor
@@ -46,7 +48,7 @@ class RowVectors:
     def tensors(self, z: Tensor) -> list[Tensor]:
         """Return vectors ``(M, D)`` in the shapes of the inputs."""
         parts = z.split([math.prod(s) for s in self.shapes], 1)
-        return [p.reshape(len(z), *s) for p, s in zip(parts, self.shapes)]
+        return [p.reshape(len(z), *s).to(t) for p, s, t in zip(parts, self.shapes, self.dtypes)]
 
     def valid(self, z: Tensor) -> Tensor:
         """Return ``z`` with integers rounded, and each group's largest column 1 and the others 0."""
@@ -60,18 +62,22 @@ class RowVectors:
 
 
 def vectors(tensors: Sequence[Tensor]) -> Tensor:
-    """Return input tensors ``(N, ...)`` as one matrix ``(N, D)``."""
-    return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
+    """Return input tensors ``(N, ...)`` as one matrix ``(N, D)``, in single precision at least."""
+    kind = torch.float32
+    for t in tensors:
+        kind = torch.promote_types(kind, t.dtype)
+    return torch.cat([t.reshape(len(t), -1).to(kind) for t in tensors], 1)
 
 
 def constraints_per_row(
     tensors: Sequence[Tensor],
     bounds: tuple[BoundLike, BoundLike] | None,
-    changeable: BoundLike | None,
-    integers: Sequence[int],
-    one_hot: Sequence[Sequence[int]],
+    changeable: BoundLike | Sequence[str] | None,
+    integers: Sequence[int | str],
+    one_hot: Sequence[Sequence[int | str]],
+    names: Sequence[str] | None = None,
 ) -> RowVectors:
-    """Return the checked description of the inputs ``(N, ...)``.
+    """Return the checked description of the inputs ``(N, ...)``; columns go by number, or by ``names`` where there are any.
 
     Raises:
         ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
@@ -81,26 +87,37 @@ def constraints_per_row(
         raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
     low, high = (-torch.inf, torch.inf) if bounds is None else bounds
     try:
-        integers, groups = list(integers), [list(g) for g in one_hot]
+        if isinstance(integers, str) or any(isinstance(g, str) for g in one_hot):
+            raise TypeError
+        whole = [_column(c, names, "integers") for c in integers]
+        groups = [[_column(c, names, "one_hot") for c in g] for g in one_hot]
     except TypeError:
         raise ValueError(
             f"integers={integers!r}, one_hot={one_hot!r}: expected a list of columns, and a list of such lists"
         ) from None
-    columns = [*integers, *(c for g in groups for c in g)]
-    if columns and (len(tensors) != 1 or tensors[0].dim() != 2):
+    columns = [*whole, *(c for g in groups for c in g)]
+    if columns and any(t.dim() != 2 for t in tensors):
         raise ValueError("integers, one_hot: columns are those of a table, inputs (N, d)")
     if any(not 0 <= c < x.shape[1] for c in columns) or len(set(columns)) < len(columns):
         raise ValueError(f"integers, one_hot: {columns} are not different columns of 0 to {x.shape[1] - 1}")
     low, high = (_broadcast_constraint(v, tensors, "bounds").to(x, copy=True) for v in (low, high))
     if not bool((low <= high).all()):  # also where one is NaN
         raise ValueError(f"bounds={bounds!r}: low is not below high everywhere")
-    low[:, integers], high[:, integers] = low[:, integers].ceil(), high[:, integers].floor()
+    broken = (x[:, whole] != x[:, whole].round()).nonzero()
+    if len(broken):
+        row, k = broken[0].tolist()
+        raise ValueError(
+            f"integers: column {whole[k]} holds {float(x[row, whole[k]]):.4g} in row {row}, which is no whole number; leave it "
+            "out, or give the column as it was before it was scaled"
+        )
+    whole += [c for c in _integer_columns(tensors) if c not in columns]
+    low[:, whole], high[:, whole] = low[:, whole].ceil(), high[:, whole].floor()
     for group in groups:
         low[:, group], high[:, group] = 0, 1
-    free = _broadcast_constraint(True if changeable is None else changeable, tensors, "changeable").bool()
+    free = _broadcast_constraint(_named_mask(changeable, names, x.shape[1]), tensors, "changeable").bool()
     if not bool(free.any()):
         raise ValueError("changeable: no value may change")
-    rows = RowVectors([t.shape[1:] for t in tensors], low, high, free, integers, groups)
+    rows = RowVectors([t.shape[1:] for t in tensors], [t.dtype for t in tensors], low, high, free, whole, groups)
     outside = (x < rows.low) | (x > rows.high)
     if bool(outside.any()):
         row, column = outside.nonzero()[0].tolist()
@@ -114,6 +131,48 @@ def constraints_per_row(
         if not torch.equal(free[:, group].any(1), free[:, group].all(1)):
             raise ValueError(f"changeable: of the one-hot columns {group} either all may change or none")
     return rows
+
+
+def _column(column: object, names: Sequence[str] | None, setting: str) -> int:
+    """Return the number of a column.
+
+    Raises:
+        ValueError: a name that there is not.
+        TypeError: neither a number nor a name.
+    """
+    if not isinstance(column, str):
+        return operator.index(column)  # type: ignore[arg-type]
+    if names is None:
+        raise ValueError(
+            f"{setting}: {column!r} is a name, but the inputs have none; give a data frame, or numbers of columns"
+        )
+    if column not in names:
+        raise ValueError(f"{setting}: no column {column!r}; there are {', '.join(map(repr, names))}")
+    return list(names).index(column)
+
+
+def _named_mask(changeable: BoundLike | Sequence[str] | None, names: Sequence[str] | None, d: int) -> BoundLike:
+    """Return which values may change, as a mask, where the columns are named."""
+    if changeable is None:
+        return True
+    named = [changeable] if isinstance(changeable, str) else changeable
+    if isinstance(named, (list, tuple)) and any(isinstance(c, str) for c in named):
+        mask = torch.zeros(d, dtype=torch.bool)
+        mask[[_column(c, names, "changeable") for c in named]] = True
+        return mask
+    return changeable  # type: ignore[return-value]
+
+
+def _integer_columns(tensors: Sequence[Tensor]) -> list[int]:
+    """Return the columns of tensors that hold integers."""
+    found: list[int] = []
+    start = 0
+    for t in tensors:
+        width = t[0].numel()
+        if not t.is_floating_point():
+            found += range(start, start + width)
+        start += width
+    return found
 
 
 def _broadcast_constraint(value: BoundLike, tensors: Sequence[Tensor], name: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,10 +14,12 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.counterfactual.changes import draw_changes
 from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
+from torchwhy.counterfactual.free_search import FreeSearch
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
+from torchwhy.engine.run.black_box import BlackBox, as_model
 from torchwhy.engine.run.defaults import torch_defaults
-from torchwhy.engine.run.randomness import Seed, draw_normal
+from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
@@ -94,8 +97,8 @@ class Counterfactual(Attribution):
         n_diverse: how many counterfactuals for each row.
         diversity: ``"determinant"``, lowering −log det of :math:`1 / (1 + d_{ij})` (Mothilal et al. 2020), or ``"distance"``,
             raising the mean distance between them.
-        changeable: True where a value may change: a mask that broadcasts to the inputs.
-        integers: columns of a table that stay whole numbers.
+        changeable: True where a value may change: a mask that broadcasts to the inputs, or names of columns of a data frame.
+        integers: columns of a table that stay whole numbers, by number or name; those of integer types are.
         one_hot: groups of columns, of each of which one is 1.
         plausible: real rows ``(K, ...)``, the nearest of which draws the candidates, or an autoencoder ``z → z'``, whose
             error is lowered.
@@ -103,7 +106,11 @@ class Counterfactual(Attribution):
             than 1, so that the gap falls.
         n_steps: the most steps.
         step_size: the length of a step.
-        generator: of the different starts of diverse ones.
+        generator: of the different starts of diverse ones, and of the draws of the search without gradients.
+        search: ``"gradient"``, downhill as above; ``"free"``, without gradients, for trees, pipelines and inputs of whole
+            numbers: draws around the row, ever wider, until one flips, nearest first, then elements are taken back while it
+            stays flipped; real rows given as ``plausible`` are tried first. None is ``"free"`` for scikit-learn's models
+            and :class:`torchwhy.NumPyModel`.
 
     Paper: Wachter, Mittelstadt, Russell 2018, arXiv:1711.00399, whose sum of the two objectives it replaces: there the
     distance keeps rows from flipping unless its weight is tuned for each.
@@ -114,9 +121,9 @@ class Counterfactual(Attribution):
     margin: float = 0.0
     n_diverse: Count = 1
     diversity: Literal["determinant", "distance"] = "determinant"
-    changeable: BoundLike | None = None
-    integers: Sequence[int] = ()
-    one_hot: Sequence[Sequence[int]] = ()
+    changeable: BoundLike | Sequence[str] | None = None
+    integers: Sequence[int | str] = ()
+    one_hot: Sequence[Sequence[int | str]] = ()
     plausible: Tensor | Callable[[Tensor], Tensor] | None = None
     distance_weight: float = 0.1
     diversity_weight: float = 0.4
@@ -124,6 +131,7 @@ class Counterfactual(Attribution):
     n_steps: Count = 500
     step_size: float = 0.05
     generator: Seed = 0
+    search: Literal["gradient", "free"] | None = None
 
     paper: ClassVar[str] = "arXiv:1711.00399"
 
@@ -171,22 +179,46 @@ class Counterfactual(Attribution):
     def _search(self, problem: Problem) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
         """Return candidates ``(N · n_diverse, ...)``, whether, how far and after how many steps each flipped, and the gaps."""
         problem.batching.progress = False  # the bar here is that of the steps
-        rows = constraints_per_row(problem.x, self.bounds, self.changeable, self.integers, self.one_hot)
-        problem = self._aim(problem)
-        x, k = vectors(problem.x), self.n_diverse
-        search = Search(
-            problem,
-            rows,
-            x.repeat_interleave(k, 0),
-            problem.rows.repeat_interleave(k),
-            [],
-            sparse=self.distance == "l1",
+        rows = constraints_per_row(
+            problem.x, self.bounds, self.changeable, self.integers, self.one_hot, problem.columns
         )
+        problem = self._aim(problem)
+        z, found, steps, history = self._freely(problem, rows) if self._is_free else self._downhill(problem, rows)
+        x = vectors(problem.x).repeat_interleave(self.n_diverse, 0)
+        distance = self._distance(rows, x, z).where(found, torch.nan)
+        return rows.tensors(z), found, distance, steps, history
+
+    def _downhill(self, problem: Problem, rows: RowVectors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what the search by gradients finds."""
+        k = self.n_diverse
+        x, of = vectors(problem.x).repeat_interleave(k, 0), problem.rows.repeat_interleave(k)
+        search = Search(problem, rows, x, of, [], sparse=self.distance == "l1")
         search.terms = self._terms(search)
         z, found, steps, history = search.downhill(self._start(search, problem), self._steps(), self.step_size)
-        z = rows.valid(search.back(z, found))
-        distance = self._distance(rows, search.x, z).where(found, torch.nan)
-        return rows.tensors(z), found, distance, steps, history
+        return rows.valid(search.back(z, found)), found, steps, history
+
+    def _freely(self, problem: Problem, rows: RowVectors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what the search without gradients finds."""
+        k = self.n_diverse
+        x, of = vectors(problem.x).repeat_interleave(k, 0), problem.rows.repeat_interleave(k)
+        known = self.plausible.flatten(1).to(x) if isinstance(self.plausible, Tensor) else None
+        search = FreeSearch(
+            problem, rows, x, of, [], sparse=False, n_diverse=k, generator=problem.generator,
+            seed=draw_seed(problem.generator), known=known,
+            distance=partial(self._distance, rows),
+        )  # fmt: skip
+        z, found, steps, history = search.spread(self._steps(), self.step_size)
+        z = search.closer(rows.valid(search.back(z, found)), found)
+        return z, found, steps, history
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether to search without gradients."""
+        if self.search is not None:
+            return self.search == "free"
+        model = self.model if callable(self.model) else as_model(self.model)
+        estimator = hasattr(getattr(model, "__self__", None), "get_params")
+        return estimator or (isinstance(model, BlackBox) and bool(model.arrays))
 
     def _aim(self, problem: Problem) -> Problem:
         """Return the problem whose scores are gaps, after refusing rows that have none."""
@@ -275,6 +307,10 @@ class Counterfactual(Attribution):
 
     def _check_settings(self) -> None:
         super()._check_settings()
+        if self._is_free:
+            self.needs_gradient = False  # type: ignore[misc]
+            if self.plausible is not None and not isinstance(self.plausible, Tensor):
+                raise ValueError("plausible: the search without gradients takes real rows, not an autoencoder")
         if not (self.distance in ("l2", "l1") or callable(self.distance)):
             raise ValueError(f"distance={self.distance!r}: expected 'l2', 'l1' or a callable")
         if self.diversity not in ("determinant", "distance"):

@@ -42,7 +42,7 @@ class Search:
         def work(a: int, b: int) -> Tensor:
             return self.problem.run.scores(self.rows.tensors(z[a:b]), rows[a:b])
 
-        return self.problem.run.concatenated(len(z), work)
+        return self.problem.run.concatenated(len(z), work).to(z.dtype)
 
     def downhill(
         self, start: Tensor, steps: Iterable[int], size: float, momentum: float = 0.8
@@ -106,7 +106,7 @@ class Search:
             return self.problem.run.gradients(self.rows.tensors(valid[a:b]), rows[a:b])
 
         parts = list(self.problem.run.batches(len(which), work))
-        return torch.cat([s for s, _ in parts]), torch.cat([vectors(g) for _, g in parts])
+        return torch.cat([s for s, _ in parts]).to(z.dtype), torch.cat([vectors(g) for _, g in parts]).to(z.dtype)
 
     def _gradient(self, term: Term, z: Tensor, which: Tensor) -> Tensor:
         """Return the gradient of a term, in units of the bounds' width."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, Ragged
-from torchwhy.baselines import resolve_baseline, same_number
+from torchwhy.baselines import AtLayer, resolve_baseline, same_number
 from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
@@ -27,7 +27,7 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
-from torchwhy.engine.tables import as_tensors, holds_tables
+from torchwhy.engine.tables import as_tensors, column_names, holds_tables
 from torchwhy.engine.trials import try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -140,8 +140,10 @@ def prepare_for(
         asked = ask_about(asker, inputs, target)
         return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
     if not isinstance(inputs, Tensor) and holds_tables(inputs):
-        asker = copy(asker)
+        columns, asker = column_names(inputs), copy(asker)
         asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
+        found = prepare_for(asker, inputs, target, baselines, feature_mask, additional_forward_args, parent)
+        return found.replace(columns=columns)
     if baselines is not None and not asker.uses_baselines:
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
@@ -171,13 +173,17 @@ def prepare_for(
     has_further = bool(data.args or data.kwargs)
     most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
+    beyond = baselines if isinstance(baselines, AtLayer) else None
+    if beyond is not None and (layer is None or asker.layer_role != "input"):
+        raise TypeError("baselines: tw.AtLayer is for methods that explain by a layer; give layer=")
+    resolves = asker.uses_baselines and beyond is None
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
         batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
-        baselines=_resolve_baselines(asker, data, structure, baselines, drawn) if asker.uses_baselines else (),
+        baselines=_resolve_baselines(asker, data.tensors, structure, baselines, drawn) if resolves else (),
         feature_mask=feature_mask,
         read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
@@ -192,7 +198,10 @@ def prepare_for(
         if asker.check and parent is None and (len(first) > 1 or has_further) and not held.noisy:
             problem = try_rows(problem, getattr(asker, "owner", asker.model), target)
         if runs or None in layers or (layers and asker.layer_role == "input"):
-            return _resolve_by_running(problem, asker, target, layers)
+            problem = _resolve_by_running(problem, asker, target, layers)
+        if beyond is not None:
+            form = flatten(layer)[1]
+            problem = problem.replace(baselines=_resolve_baselines(asker, problem.x, form, beyond.value, drawn))
         return problem
 
 
@@ -231,13 +240,13 @@ def _resolve_by_running(
 
 
 def _resolve_baselines(
-    asker: Asker, data: ModelInputs, structure: Structure, given: object, generator: torch.Generator | None
+    asker: Asker, tensors: Sequence[Tensor], structure: Structure, given: object, generator: torch.Generator | None
 ) -> tuple[Tensor, ...]:
-    """Return baselines ``(K, N or 1, ...)`` for each input; zero, if none are given."""
+    """Return baselines ``(K, N or 1, ...)`` for each tensor; zero, if none are given."""
     if given is None:
-        return tuple(torch.zeros_like(x[:1])[None] for x in data.tensors)
+        return tuple(torch.zeros_like(x[:1])[None] for x in tensors)
     rows, each = asker.baselines_are_rows, structure.match(given, "baselines")
-    found = same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, data.tensors)])
+    found = same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, tensors)])
     if asker.needs_gradient and not all(map(all_finite, found)):
         raise ValueError("baselines: NaN or infinite values")
     return found

@@ -15,6 +15,10 @@ SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
 class SmoothMasks:
     """Masks ``(M, 1, H, W)`` from parameters ``(M, rows, columns)`` on a grid of points, one in the middle of each cell.
 
+    The grid goes beyond the picture on all sides, as far as a point reaches, so that a pixel at the border has as many points
+    around it as any other. Else even parameters gave the largest masks at the border, and what sorts the pixels of a mask by
+    size, as the error of its area does, kept the border from the first step on.
+
     Args:
         size: height and width.
         step: pixels between the points.
@@ -24,8 +28,9 @@ class SmoothMasks:
 
     def __init__(self, size: Sequence[int], step: int, sigma: float, like: Tensor) -> None:
         self.size, self.step = tuple(size), step
-        self.grid = tuple(math.ceil(n / step) for n in size)
+        self.cells = tuple(math.ceil(n / step) for n in size)  # of the picture itself
         self.reach = math.ceil(2 * sigma / step)  # beyond two radii the kernel has fallen below 0.78
+        self.grid = tuple(n + 2 * self.reach for n in self.cells)
         at = torch.arange(step, device=like.device, dtype=like.dtype) - (step - 1) / 2
         cells = torch.arange(-self.reach, self.reach + 1, device=like.device, dtype=like.dtype) * step
         line = (at[None, :] - cells[:, None]).square()  # (neighbours, pixels of a cell) along one side
@@ -35,10 +40,10 @@ class SmoothMasks:
     def __call__(self, p: Tensor) -> Tensor:
         """Return the masks of parameters p ``(M, rows, columns)``."""
         side = 2 * self.reach + 1
-        near = F.unfold(p[:, None], side, padding=self.reach)  # (M, neighbours, cells)
+        near = F.unfold(p[:, None], side)  # (M, neighbours, cells of the picture)
         v = near[:, :, None] * self.kernel[None, :, :, None]
         m = (torch.softmax(SHARPNESS * v, 1) * v).sum(1)  # (M, pixels of a cell, cells)
-        m = F.pixel_shuffle(m.unflatten(2, self.grid), self.step)
+        m = F.pixel_shuffle(m.unflatten(2, self.cells), self.step)
         return m[..., : self.size[0], : self.size[1]]
 
     @staticmethod

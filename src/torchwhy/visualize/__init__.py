@@ -20,6 +20,7 @@ from torchwhy.visualize.grid import grid
 from torchwhy.visualize.many_rows import cohorts, importance, row_matrix, scatter, strongest_interaction
 from torchwhy.visualize.maps import blend, heatmap, overlay, signed_map
 from torchwhy.visualize.matrix import matrix, spectrogram
+from torchwhy.visualize.page import page
 from torchwhy.visualize.scaling import as_photo, grey, normalize, to_map
 from torchwhy.visualize.series import series
 from torchwhy.visualize.slices import slices
@@ -48,6 +49,7 @@ __all__ = [
     "matrix",
     "normalize",
     "overlay",
+    "page",
     "panels_of_intervals",
     "partial_dependence",
     "path_profile",

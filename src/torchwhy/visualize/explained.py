@@ -46,16 +46,16 @@ def plot_explanation(
     chosen = e if row is None else e[row]
     title = e.method if title is None else title
     if kind is not None:
-        return draw_kind(e, kind, row, _title_of_row(e, row or 0, title) if kind in OF_A_ROW else title, **options)
+        return draw_kind(e, kind, row, title_of_row(e, row or 0, title) if kind in OF_A_ROW else title, **options)
     parts = _parts(e.attributions)
     if len(parts) > 1:
         return _side_by_side(e, row or 0, title, **options)
     dims = parts[0][1].dim()
-    if dims == 4 and not _are_tokens(e):
+    if dims == 4 and not are_tokens(e):
         return _images(chosen, title, first=row or 0, **options)
     at = 0 if row is None else row % len(e)
-    title = _title_of_row(e, at, title)
-    if _are_tokens(e):
+    title = title_of_row(e, at, title)
+    if are_tokens(e):
         return _text_in_order(e, at, title, **options)
     if dims == 5:
         return slices(e[at], _like(e.inputs, e.attributions, at), **options)
@@ -79,7 +79,7 @@ def _parts(value: Explanation) -> list[tuple[str, InForm]]:
     return [(str(k), t) for k, t in named]
 
 
-def _are_tokens(e: Explanation) -> bool:
+def are_tokens(e: Explanation) -> bool:
     """Say whether the features of an explanation are the tokens or units of texts."""
     ids, maps = e.inputs, e.attributions
     if not isinstance(maps, torch.Tensor):
@@ -101,7 +101,7 @@ def _each_token(e: Explanation, row: int, title: str, **options: PictureOption) 
     return matrix(values[: len(tokens)], tokens, names, **{**known, **options})
 
 
-def _title_of_row(e: Explanation, row: int, title: str) -> str:
+def title_of_row(e: Explanation, row: int, title: str) -> str:
     """Return the title with the row, where there are several, and the class, where it has a name."""
     target = e.target[row] if isinstance(e.target, list) and len(e.target) == len(e) else e.target
     parts = [title] if title else []
@@ -216,7 +216,7 @@ def _side_by_side(e: Explanation, row: int, title: str, **options: PictureOption
 
     parts = _parts(e.shown)
     if all(t.dim() <= 2 for _, t in parts):
-        return bar_features(e, row, _title_of_row(e, row, title), **options)
+        return bar_features(e, row, title_of_row(e, row, title), **options)
     inputs = dict(_parts(e.inputs)) if e.inputs is not None else {}
     numbers = {name: t[row].reshape(-1) for name, t in parts if t.dim() <= 2}
     others = [(name, t[row]) for name, t in parts if t.dim() > 2]
@@ -229,7 +229,7 @@ def _side_by_side(e: Explanation, row: int, title: str, **options: PictureOption
             name if len(t) == 1 else f"{name}, {j}": float(v) for name, t in numbers.items() for j, v in enumerate(t)
         }
         bars(named, ax=axes[-1], title=", ".join(numbers))
-    figure.suptitle(_title_of_row(e, row, title), size=10.5)
+    figure.suptitle(title_of_row(e, row, title), size=10.5)
     return figure
 
 

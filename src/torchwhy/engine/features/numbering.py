@@ -75,10 +75,11 @@ def number_features(x: Sequence[Tensor], feature_mask: Sequence[Tensor] | None =
     Args:
         x: the tensors.
         feature_mask: integers for each tensor, broadcastable to it; a number that occurs in two tensors is one feature
-            across both. None makes every element a feature, counted through the tensors.
+            across both. Numbers that a row leaves out are passed over. None makes every element a feature, counted
+            through the tensors.
 
     Raises:
-        ValueError: a mask that is not made of integers, does not broadcast, or leaves gaps between its numbers.
+        ValueError: a mask that is not made of integers, or does not broadcast.
 
     >>> number_features((torch.zeros(4, 3),)).d
     3
@@ -96,7 +97,7 @@ def number_features(x: Sequence[Tensor], feature_mask: Sequence[Tensor] | None =
     if len(feature_mask) != len(x):
         raise ValueError(f"feature_mask: {len(feature_mask)} given for {len(x)} tensors; give one for each")
     ids = [_check_mask(m, t, k) for k, (m, t) in enumerate(zip(feature_mask, x))]
-    return Features(tuple(ids), *_count_features(ids, n))
+    return Features(*_number_by_row(ids, n))
 
 
 def _check_mask(mask: Tensor, x: Tensor, position: int) -> Tensor:
@@ -116,21 +117,21 @@ def _check_mask(mask: Tensor, x: Tensor, position: int) -> Tensor:
     return mask.to(x.device, torch.long).reshape(shape)
 
 
-def _count_features(ids: Sequence[Tensor], n: int) -> tuple[Tensor, int]:
-    """Return the number of features of each row, and the largest of them, after refusing gaps."""
+def _number_by_row(ids: Sequence[Tensor], n: int) -> tuple[tuple[Tensor, ...], Tensor, int]:
+    """Return the numbers without gaps, each row's own features counted from 0 in rising order, how many each has, and the most.
+
+    The numbers of a segmentation have gaps: a class that is nowhere in the picture is no feature of it.
+    """
     rows = max(len(i) for i in ids)
     flat = torch.cat([i.flatten(1).expand(rows, -1) for i in ids], 1)
-    d = int(flat.max()) + 1
     if int(flat.min()) < 0:
         raise ValueError(f"feature_mask: holds {int(flat.min())}; features are numbered from 0")
-    distinct = (flat.sort(1).values.diff(dim=1) > 0).sum(1) + 1
-    gaps = (distinct != flat.amax(1) + 1).nonzero()[:, 0]
-    if len(gaps):
-        row = flat[gaps[0]].unique()
-        missing = int((row != torch.arange(len(row), device=row.device)).nonzero()[0])
-        where = f" in row {int(gaps[0])}" if rows > 1 else ""
-        raise ValueError(
-            f"feature_mask: leaves out {missing}{where} but goes on to {int(row.max())}; number the features without gaps, "
-            "as torch.unique(mask, return_inverse=True)[1] does"
-        )
-    return (distinct.expand(n) if rows == 1 else distinct), d
+    ordered, order = flat.sort(1)
+    position = torch.nn.functional.pad((ordered.diff(dim=1) > 0).long().cumsum(1), (1, 0))
+    distinct = position[:, -1] + 1
+    d = int(distinct.max())
+    if not torch.equal(distinct, flat.amax(1) + 1):
+        flat = torch.empty_like(flat).scatter_(1, order, position)
+        parts = flat.split([i[0].numel() for i in ids], 1)
+        ids = [p.view(rows, *i.shape[1:]) for p, i in zip(parts, ids)]
+    return tuple(ids), (distinct.expand(n) if rows == 1 else distinct), d

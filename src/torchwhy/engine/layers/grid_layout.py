@@ -219,7 +219,9 @@ def find_layout(
     return reshape
 
 
-def resize_maps(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return maps ``(N, C, ...)`` resized to ``size`` by linear interpolation over 1, 2 or 3 dimensions."""
+def resize_maps(maps: Tensor, size: tuple[int, ...], interpolation: str = "linear") -> Tensor:
+    """Return maps ``(N, C, ...)`` resized to ``size`` over 1, 2 or 3 dimensions, linearly or by the ``"nearest"`` cell."""
+    if interpolation == "nearest":
+        return F.interpolate(maps, size=size, mode="nearest")
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
     return F.interpolate(maps, size=size, mode=mode, align_corners=False)

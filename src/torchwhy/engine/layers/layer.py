@@ -58,7 +58,13 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
 
     Raises:
         LookupError: no such layer (with the nearest names), or a module that is not part of the model.
+        TypeError: a model that is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            "layer: the model is a plain callable and has no layers; give the module, with a callable target where the function "
+            "picks something of its output, or a module that holds both"
+        )
     where = layer if isinstance(layer, Layer) else Layer(layer)
     if isinstance(where.module, str):
         name = where.module

@@ -1,0 +1,1 @@
+"""The private place from which Captum's tutorials import the rules of LRP."""

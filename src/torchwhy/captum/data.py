@@ -1,0 +1,133 @@
+"""Captum's forms of what a method is called with, in ours: targets, masks, baselines, functions with layers, neurons."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.engine.structure import InForm, Keywords, Model, Output, Tensors, flatten, parts_by_key
+from torchwhy.targets import find_logits
+
+Selector: TypeAlias = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
+
+
+class FunctionWithLayers(nn.Module):
+    """A function as a module, so that layers that run inside it can be found.
+
+    Args:
+        function: any callable that runs the layers.
+        layers: the modules.
+    """
+
+    def __init__(self, function: Callable[..., Output], layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        owner = getattr(function, "__self__", None)
+        known = [m for m in (function, owner) if isinstance(m, nn.Module)]
+        self.function = function
+        self.inside = nn.ModuleList([*known, *layers])
+        self.training = any(m.training for m in known)
+
+    def forward(self, *args: object, **kwargs: object) -> Output:
+        """Return the function's output."""
+        return self.function(*args, **kwargs)
+
+
+def with_layers(function: Model, layers: Sequence[nn.Module]) -> Model:
+    """Return the model itself where the layers are parts of it, else as a module with them."""
+    inside = set(function.modules()) if isinstance(function, nn.Module) else set()
+    return function if all(layer in inside for layer in layers) else FunctionWithLayers(function, layers)
+
+
+def target_of(target: InForm) -> InForm:
+    """Return a target in a form of ours: one number in a tensor stands for all rows, negative ones count from the end."""
+    if isinstance(target, Tensor):
+        target = target.item() if target.numel() == 1 else target.tolist()
+    if isinstance(target, int) and not isinstance(target, bool) and target < 0:
+        return partial(_from_the_end, target)
+    if isinstance(target, list) and any(isinstance(t, int) and t < 0 for t in target):
+        return [partial(_from_the_end, t) for t in target]
+    return target
+
+
+def _from_the_end(index: int, output: Output) -> Tensor:
+    """Return a column of an output."""
+    return find_logits(output)[:, index]
+
+
+def as_neuron(selector: Selector) -> InForm:
+    """Return a neuron of a layer: slices as a callable, the sum of what they select."""
+    if isinstance(selector, tuple) and any(isinstance(s, slice) for s in selector):
+        return partial(_sum_of, selector)
+    return selector
+
+
+def _sum_of(selector: tuple[int | slice, ...], activations: Tensor) -> Tensor:
+    """Return the sum over the selected units, ``(N,)``."""
+    place = (slice(None), *selector)
+    found = activations[place]
+    return found.reshape(len(found), -1).sum(1)
+
+
+def as_masks(masks: InForm) -> InForm:
+    """Return feature masks ``(N or 1, ...)`` without gaps between the numbers of a row."""
+    given, structure = flatten(masks)
+    wide = [m.long() for m in given]
+    n = max(map(len, wide))
+    flat = torch.cat([m.flatten(1).expand(n, -1) for m in wide], 1)
+    numbered = torch.stack([torch.unique(row, return_inverse=True)[1] for row in flat])
+    parts = numbered.split([m[0].numel() for m in wide], 1)
+    return structure.restore([p.reshape(n, *m.shape[1:]) for p, m in zip(parts, wide)])
+
+
+def most_features(masks: InForm) -> int:
+    """Return how many features there are in a row at most."""
+    return 1 + max(int(m.max()) for m in flatten(masks)[0])
+
+
+def each_element_a_feature(inputs: InForm) -> InForm:
+    """Return masks in which every element is a feature of its own."""
+    tensors, structure = flatten(inputs)
+    found, d = [], 0
+    for t in tensors:
+        size = t[0].numel()
+        found.append(torch.arange(d, d + size, device=t.device).view(1, *t.shape[1:]))
+        d += size
+    return structure.restore(found)
+
+
+def one_feature(inputs: InForm) -> InForm:
+    """Return masks in which everything is one feature."""
+    tensors, structure = flatten(inputs)
+    return structure.restore([torch.zeros((1,) * t.dim(), dtype=torch.long, device=t.device) for t in tensors])
+
+
+def as_baselines(baselines: InForm, inputs: InForm) -> InForm:
+    """Return baselines; what a callable gives for the inputs, or for nothing, is taken."""
+    if not callable(baselines):
+        return baselines
+    return baselines(inputs) if inspect.signature(baselines).parameters else baselines()
+
+
+def further_arguments(given: InForm) -> tuple[object, ...]:
+    """Return further arguments as a tuple."""
+    if given is None:
+        return ()
+    return given if isinstance(given, tuple) else (given,)
+
+
+def in_tuples(value: InForm) -> Tensors:
+    """Return the tensors of a tensor or a tuple of them."""
+    return flatten(value)[0]
+
+
+def tensors_passed(passed: Output) -> Keywords:
+    """Return the tensors with a gradient among what a module passes, by key; the whole of it by None."""
+    if isinstance(passed, Tensor):
+        return {None: passed}  # type: ignore[dict-item]
+    tensors: InForm = {k: v for k, v in parts_by_key(passed).items() if isinstance(v, Tensor)}
+    return {k: v for k, v in tensors.items() if v.is_floating_point()} or tensors
