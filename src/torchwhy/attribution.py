@@ -18,7 +18,6 @@ from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite, sum_per_row
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.engine.tables import explained_inputs, explained_names
-from torchwhy.engine.trials import notice_randomness
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.other_libraries import refuse_arguments
@@ -325,10 +324,8 @@ def solve(
         if uneven is not None:
             how: Keywords = {"measure_gap": measure_gap, "parent": parent}
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
-    with isolated(method.model) as held:
+    with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        if parent is None and method.check and held.may_draw:
-            notice_randomness(problem, held)
         return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
 
