@@ -40,7 +40,7 @@ RELU = {
     "where_zeros": lambda h: torch.where(h > 0, h, torch.zeros_like(h)),
     "where_ge": lambda h: torch.where(h >= ZERO, h, ZERO),
     "where_less": lambda h: torch.where(h < 0, 0.0, h),
-    "where_reversed": lambda h: torch.where(h > 0, h, 0.0),
+    "where_zero_first": lambda h: torch.where(torch.lt(ZERO, h), h, ZERO),
     "where_not": lambda h: torch.where(~(h > 0), ZERO, h),
     "where_method": lambda h: h.where(h > 0, ZERO),
     "masked_fill": lambda h: h.masked_fill(h < 0, 0),
