@@ -285,3 +285,27 @@ def test_several_pictures_series_and_texts():
     assert "&lt;b" in html
     assert "yes (0.90)" in html
     assert ours.TokenReferenceBase(7).generate_reference(3, "cpu").tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("package", ["metrics", "concept", "robust", "influence"])
+def test_other_packages_have_captums_names(package):
+    import importlib
+
+    expected = importlib.import_module(f"captum.{package}")
+    found = importlib.import_module(f"torchwhy.captum.{package}")
+    assert set(found.__all__) == set(expected.__all__)
+    for name in set(found.__all__) - {"sensitivity_max"}:
+        with pytest.raises(NotImplementedError, match=f"captum.{package}.{name} has no counterpart in torchwhy: "):
+            getattr(found, name)()
+
+
+def test_the_largest_change_of_an_explanation():
+    import torchwhy as tw
+    from torchwhy.captum.metrics import sensitivity_max
+
+    torch.manual_seed(3)
+    found = sensitivity_max(ours.Saliency(NET).attribute, X, target=1, perturb_radius=0.05, n_perturb_samples=40)
+    expected = tw.metrics.sensitivity_max(tw.Saliency(NET), X, 1, radius=0.05, n_samples=40)
+    torch.testing.assert_close(found, expected, rtol=0.3, atol=0.0)
+    with pytest.raises(NotImplementedError, match="sensitivity_max takes the attribute of a method"):
+        sensitivity_max(lambda x: x, X)

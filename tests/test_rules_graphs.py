@@ -222,3 +222,17 @@ def test_int8_layers_of_other_methods(method, n):
     channels = torch.arange(3).view(3, 1, 1)  # methods without gradients take them
     found, near = (tw.FeatureAblation(m).attribute(x, 1, feature_mask=channels) for m in (int8, net))
     assert (found - near).norm() < 0.3 * near.norm()
+
+
+# ------------------------------------------------------------------------------- where no layer runs by itself
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: nn.Sequential(m, nn.Linear(4, 4).double())])
+@pytest.mark.parametrize("kind", ["traced", "scripted", "exported"])
+def test_fullgrad_refuses_graphs_whose_biases_it_cannot_read(kind, wrap):
+    net, graph, x = exported("conv", False)
+    if kind != "exported":
+        graph = torch.jit.trace(net, x) if kind == "traced" else torch.jit.script(net)
+    with pytest.raises(TypeError, match=r"in which no layer runs by itself.*give the nn.Module"):
+        tw.FullGrad(wrap(graph)).attribute(x, 1)
+    tw.FullGrad(wrap(net)).attribute(x, 1)
+    tw.FullGrad(torch.fx.symbolic_trace(hookable())).attribute(x, 1)  # calls its modules

@@ -54,9 +54,10 @@ class Attribution(Settings):
             as a classifier's head, whose rounding would be the score's; sums are kept in float32. Maps of gradients follow
             each rectifier that rounding switches, and change far more than maps of scores.
         progress: show a bar.
-        check: try on the first rows whether further arguments with as many rows as the inputs follow them, and whether a row's
-            score depends on the rows beside it. That takes up to a few evaluations, which are not counted, once for a model
-            where the outcome follows from it; it changes no number.
+        check: try on the first rows whether further arguments with as many rows as the inputs follow them, whether a row's
+            score depends on the rows beside it, and whether the model gives a row the same score twice. That takes
+            up to a few evaluations, which are not counted, once for a model where the outcome follows from it; it changes no
+            number.
     """
 
     layer: LayerLike | Sequence[LayerLike] | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.cam.biases import adds_constant, constant_of, result_layer
+from torchwhy.cam.biases import adds_constant, constant_of, is_exported_graph, result_layer
 from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, resize_maps, spatial_shape
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
@@ -69,6 +69,12 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
     """Return the layers that add a constant, found by running the model on the first row."""
     if not isinstance(problem.model, nn.Module):
         raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
+    for name, module in problem.model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or is_exported_graph(module):
+            raise TypeError(
+                f"model: {f'its module {name!r}' if name else 'it'} is a graph, scripted, traced or exported, in which no layer "
+                "runs by itself, so that their biases would be left out; give the nn.Module that it came from"
+            )
     passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
     calls = Counter(layer.name for layer, _ in passed)
     return [

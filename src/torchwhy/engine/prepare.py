@@ -28,7 +28,7 @@ from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
 from torchwhy.engine.tables import as_tensors, column_names, holds_tables
-from torchwhy.engine.trials import try_rows
+from torchwhy.engine.trials import notice_randomness, try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
 from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row
@@ -202,6 +202,8 @@ def prepare_for(
         if beyond is not None:
             form = flatten(layer)[1]
             problem = problem.replace(baselines=_resolve_baselines(asker, problem.x, form, beyond.value, drawn))
+        if held.may_draw and asker.check and parent is None:
+            notice_randomness(problem, held)
         return problem
 
 

@@ -13,6 +13,7 @@
   keep no model alive.
 * ``take_arrays``: whether a function that is no module takes NumPy arrays, rather than tensors, found by calling it with both.
   A function that takes both must give the same for them, so that this changes no number. Weak keys.
+* ``repeating``: the models that gave one row the same score twice, with how many modules they had in training mode then.
 * ``trials``: what trials on the first rows of a call found out about a model: which of its arguments follow the rows, and
   whether rows depend on one another. Weak keys too; only what follows from the model is remembered.
 
@@ -52,4 +53,5 @@ callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 auto_layers: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
 layouts: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
 take_arrays: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+repeating: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()

@@ -7,6 +7,7 @@ is which of two readings is meant, or a warning. Their evaluations are not count
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple, NoReturn
@@ -16,16 +17,16 @@ from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, PerRow, Shared, Unmarked
 from torchwhy.engine import state
+from torchwhy.engine.run.autograd import HeldModel
+from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.optimizations import is_compiled
 from torchwhy.engine.run.runner import Tally
-from torchwhy.engine.run.warn import warn
+from torchwhy.engine.run.warn import warn, warn_of_randomness
 from torchwhy.engine.structure import named_parts, tensors_in
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import found_by_running
 from torchwhy.targets.target import logits_per_row
 
-# what a model raises that was given another number of rows than it takes; anything else is the caller's to see
-MISFITS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError)
 PART_OF_SPREAD = 0.01  # of the scores over rows, that rounding may move one: it switches rectifiers and routes
 PART_OF_SPREAD_LOW = 0.3  # the same in lower precision
 REMEMBERED = 256  # outcomes of one model
@@ -135,6 +136,32 @@ def try_rows(problem: Problem, owner: object, target: object) -> Problem:
         if meet:
             _notice_dependence(trial, problem.inputs, target)
     return problem
+
+
+def notice_randomness(problem: Problem, held: HeldModel) -> None:
+    """Warn of a model that gives the first row different scores; what gives the same is not tried again in this mode.
+
+    The row is run twice, up to eight times where random numbers are drawn: a path may be dropped by chance twice, too.
+    """
+    if is_compiled(problem.model):  # it would be compiled again, for one row
+        return
+    trial, first, steady = problem.replace(tally=Tally(), check_finite=False), [x[:1] for x in problem.x], True
+    generators = (torch.default_generator, *torch.cuda.default_generators)
+    with suppress(*MISFITS), torch.random.fork_rng([d for d in {x.device for x in first} if d.type == "cuda"]):
+        seen: list[Tensor] = []
+        before = [g.get_state() for g in generators]
+        for most in (2, 8):
+            while steady and len(seen) < most:
+                seen.append(trial.run.scores_with_graph(first, trial.rows[:1]))
+                rtol = min(1e3 * trial.tally.eps, 0.05)  # some devices add up in another order each time
+                steady = torch.allclose(seen[0], seen[-1], rtol, atol=trial.tally.eps, equal_nan=True)
+            if all(torch.equal(g.get_state(), was) for g, was in zip(generators, before)):
+                break  # nothing was drawn
+    if not steady:
+        warn_of_randomness(seen[0], seen[-1])
+    elif isinstance(problem.model, nn.Module):
+        state.repeating[problem.model] = held.n_training
+        held.may_draw = False
 
 
 def _key_of(inputs: ModelInputs, further: Sequence[Argument], owner: object) -> tuple[object, ...]:
@@ -279,8 +306,10 @@ def _coarsest_eps(problem: Problem) -> float:
     parameters = problem.model.parameters() if isinstance(problem.model, nn.Module) else ()
     kinds = {t.dtype for t in (*parameters, *problem.inputs.tensors)} - {torch.bool, torch.long, torch.int}
     device = problem.inputs.tensors[0].device.type
-    if problem.precision is not None or torch.is_autocast_enabled(device):
-        kinds.add(problem.precision or torch.bfloat16)
+    callers = state.callers_state.get()
+    kinds.update(dtype for kind, dtype in (() if callers is None else callers.autocast) if kind == device)
+    if problem.precision is not None:
+        kinds.add(problem.precision)
     return max((torch.finfo(k).eps if k.is_floating_point else 0.01 for k in kinds), default=1e-7)
 
 

@@ -128,13 +128,15 @@ def _dense_grid(
     found = first if known > 0 or (known == 0 and _skew(first.size, size) <= _skew(last.size, size)) else last
     if known <= 0 and _skew(found.size, size) > MAX_SKEW:
         return None
+    if known > 0:
+        return replace(found, sure=True)
     fits = [in_proportion(grid.size, size) for grid in (first, last)]
     sure = (
         fits[found is last]
         and (known != 0 or not all(fits))
         and not (found is last and _may_be_windows(last.size, size))
     )
-    return replace(found, sure=sure or (known > 0 and found is first))
+    return replace(found, sure=sure)
 
 
 def in_proportion(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:

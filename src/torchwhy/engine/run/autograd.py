@@ -124,18 +124,22 @@ class HeldModel:
     Attributes:
         device: of its first parameter, None without any.
         buffers: those of each module that has some.
+        n_training: how many modules are in training mode.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
+        may_draw: whether its scores may be random, which a trial has to say: it runs code that is not torch's own, and no trial
+            found yet that it gives one row the same score twice in this mode; one with noisy modules is warned of anyway.
         recurrent: whether it has recurrent layers.
         nests: whether it has encoders that may pack padded sequences into nested tensors, which no hook of a layer can use.
     """
 
-    __slots__ = ("buffers", "device", "mine", "nests", "noisy", "recurrent")
+    __slots__ = ("buffers", "device", "may_draw", "mine", "n_training", "nests", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
         self.recurrent = self.nests = False
+        self.n_training = 0
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
         seen: set[nn.Module] = set()
@@ -149,8 +153,10 @@ class HeldModel:
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
-            if getattr(module, "training", False) and is_random_in_training(module):  # frozen TorchScript has no mode
-                self.noisy.append(name)
+            if getattr(module, "training", False):  # frozen TorchScript has no mode
+                self.n_training += 1
+                if is_random_in_training(module):
+                    self.noisy.append(name)
             if own_buffers(module):
                 self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
@@ -158,6 +164,9 @@ class HeldModel:
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
+        foreign = self.n_training or any(not type(module).__module__.startswith("torch.nn.") for module in seen)
+        known = bool(seen) and state.repeating.get(waiting[0][1]) == self.n_training
+        self.may_draw = not (self.noisy or known) and (bool(foreign) or not seen)
 
     def _hold_buffers(self, name: str, module: nn.Module) -> None:
         """Hold a module's buffers, with the values that they had for the first that came."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from numbers import Integral
 
+# what a model raises that was given another number of rows than it takes; anything else is the caller's to see
+MISFITS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError)
+
 
 def check_count(name: str, value: object, least: int = 1) -> int:
     """Return ``value``, a setting that counts something.

@@ -29,6 +29,7 @@ from torchwhy.engine.run.autograd import (
     freeze_parameters,
     scan_graph,
 )
+from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
@@ -60,6 +61,10 @@ class Tally:
 
     def see(self, scores: Tensor, *, check_finite: bool) -> Tensor:
         """Note the type of scores and whether all are finite; return them in single precision at least."""
+        if scores.is_complex():
+            raise TypeError(
+                "target: the scores are complex; choose real ones, such as lambda output: output[:, 1].abs()"
+            )
         if not scores.is_floating_point():
             return scores.float()
         self.eps = max(self.eps, torch.finfo(scores.dtype).eps)
@@ -327,6 +332,6 @@ def skip_model_below(problem: Problem) -> Problem:
         expected = trial.run.scores(z, rows)
         try:
             same = torch.equal(skipping.run.scores(z, rows), expected)
-        except Exception:  # the model relies on as many rows as its input has
+        except MISFITS:  # the model relies on as many rows as its input has
             same = False
     return problem.replace(skip_below=True) if same else problem

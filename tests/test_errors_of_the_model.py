@@ -1,0 +1,72 @@
+"""What a model raises reaches the caller, at whichever call: no trial takes it for something else."""
+
+import pytest
+import torch
+from torch import nn
+
+import torchwhy as tw
+
+
+class Mine(Exception):
+    """An error of the user's own."""
+
+
+class Fails(nn.Module):
+    """Images (N, 3, 8, 8) → (N, 3), with an error at one of its calls."""
+
+    def __init__(self, at=0, error=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.conv2, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.at, self.error, self.calls = at, error, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error("the disk with the weights is gone")
+        return self.head(self.conv2(self.conv(x).relu()).relu().mean((2, 3)))
+
+
+METHODS = {
+    "AblationCAM": lambda m: tw.AblationCAM(m, layer="conv", batch_size=2),
+    "ScoreCAM": lambda m: tw.ScoreCAM(m, layer="conv", batch_size=2),
+    "auto": tw.GradCAM,
+    "ablation": lambda m: tw.FeatureAblation(m, layer="conv2", batch_size=16),
+    "Saliency": lambda m: tw.Saliency(m, batch_size=1),
+    "LRP": lambda m: tw.LRP(m, composite="epsilon", batch_size=1),
+    "RISE": lambda m: tw.RISE(m, n_samples=6, grid=3, batch_size=3, generator=0),
+}
+
+
+@pytest.mark.parametrize("error", [OSError, Mine, ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_it_is_raised(method, error):
+    x = torch.rand(3, 3, 8, 8)
+    net = Fails()
+    method(net).attribute(x, 1)
+    for at in range(1, min(net.calls, 20) + 1):
+        with pytest.raises(error, match="the disk with the weights is gone"):
+            method(Fails(at, error)).attribute(x, 1)
+
+
+@pytest.mark.parametrize("score", [lambda o: o[:, 1] * 1j, lambda o: torch.complex(o[:, 1], o[:, 0])])
+@pytest.mark.parametrize("method", [*METHODS.values(), tw.IntegratedGradients, tw.DeepLIFT, tw.FeatureAblation])
+def test_complex_scores_are_refused(method, score):
+    with pytest.raises(TypeError, match="target: the scores are complex; choose real ones"):
+        method(Fails()).attribute(torch.rand(2, 3, 8, 8), score)
+
+
+def test_a_network_with_complex_outputs():
+    net = nn.Linear(4, 2, dtype=torch.complex64)
+    x = torch.rand(2, 4)
+
+    def model(x):
+        return net(x.to(torch.complex64))
+
+    for method in (tw.IntegratedGradients(model), tw.Saliency(model), tw.KernelSHAP(model, n_samples=32, generator=0)):
+        with pytest.raises(TypeError, match="complex"):
+            method.attribute(x, 1)
+    found = tw.FeatureAblation(model).attribute(x, lambda output: output[:, 1].real)
+    torch.testing.assert_close(found, x * net.weight[1].real)
+    with pytest.raises(TypeError, match="complex"):
+        tw.metrics.infidelity(model, x, torch.rand(2, 4), 1)
