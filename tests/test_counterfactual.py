@@ -233,7 +233,7 @@ def test_bad_questions_are_refused(linear):
         tw.Counterfactual(linear, bounds=(0.5, 1)).generate(x, 1)
     with pytest.raises(ValueError, match="expected 'l2', 'l1'"):
         tw.Counterfactual(linear, distance="l3").generate(x, 1)
-    with pytest.raises(ValueError, match="not whole numbers"):
+    with pytest.raises(ValueError, match="no whole number"):
         tw.Counterfactual(linear, integers=[0]).generate(x, 1)
     with pytest.raises(ValueError, match="not different columns"):
         tw.Counterfactual(linear, integers=[7]).generate(x, 1)

@@ -76,6 +76,8 @@ def test_an_exported_graph(kind, core, name):
     right, found = (METHODS[name](m).explain(x, 1) for m in (net, graph))
     torch.testing.assert_close(found.attributions, right.attributions, rtol=1e-6, atol=1e-9)
     if not core:  # where some operations have other names
+        for details in (found.details, right.details):  # a graph drops a selection of everything
+            details.get("operations_with_rule", {}).pop("getitem", None)
         assert found.details == right.details
 
 

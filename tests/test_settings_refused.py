@@ -87,7 +87,11 @@ REFUSED = [
     (tw.KernelSHAP, {"tolerance": 0}, "tolerance=0"),
     (tw.LinearSHAP, {"rtol": -1.0}, "rtol=-1.0"),
     (tw.OwenValues, {"groups": [0, 0, 2]}, "groups: number them 0, 1, 2, ... without gaps"),
-    (tw.OwenValues, {"groups": [0.0, 1.0]}, "groups=[0.0, 1.0]: expected one integer for each feature"),
+    (
+        tw.OwenValues,
+        {"groups": [0.0, 1.0]},
+        "groups=[0.0, 1.0]: expected for each feature the number or the name of its group",
+    ),
     (tw.OwenValues, {"groups": torch.zeros(2, 2, dtype=torch.long)}, "groups="),
     (tw.OwenValues, {"groups": []}, "groups=[]"),
     # attention

@@ -256,7 +256,11 @@ def test_features_up_to_the_most_and_samples_down_to_the_least():
 
 @pytest.mark.parametrize(
     ("groups", "message"),
-    [([0, 1], "one integer for each of 3 features, got 2"), ([0, 0, 2], "without gaps"), ([0.0] * 3, "integer")],
+    [
+        ([0, 1], "the group of each of 3 features, got 2"),
+        ([0, 0, 2], "without gaps"),
+        ([0.0] * 3, "the number or the name of its group"),
+    ],
 )
 def test_bad_groups(groups, message):
     with pytest.raises(ValueError, match=f"groups.*{message}"):

@@ -67,7 +67,8 @@ class Packed(nn.Module):
 
 SIZES = [2, 4, 2, 3]
 METHODS = [c for c in CASES if c.net == "conv" and c.layer is None and not c.maps and c.wrap is not thirds]
-SKIPPED = (tw.BlurIG, tw.GuidedGradCAM, tw.Occlusion, tw.FeaturePermutation)
+# those that need pictures, other rows or a layer of the other network
+SKIPPED = (tw.BlurIG, tw.GuidedGradCAM, tw.Occlusion, tw.FeaturePermutation, tw.NeuronConductance)
 
 
 def series():

@@ -143,6 +143,7 @@ class Ragged:
         TypeError: no tensor, or sizes that are no whole numbers.
         ValueError: sizes that are negative or do not add up to the tensor's length.
 
+    >>> import torchwhy as tw
     >>> nodes = tw.Ragged(torch.randn(5, 4), [2, 3])
     >>> len(nodes), nodes[1].shape
     (2, torch.Size([3, 4]))

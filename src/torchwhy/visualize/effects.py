@@ -174,7 +174,7 @@ def before_after(
         ValueError: lengths differ, or a number is NaN.
 
     >>> [t.get_text() for t in before_after([1.0, 5.0], [1.0, 7.5], ["sex", "age"]).get_axes()[0].texts][-4:]
-    ['age', '5', '7.5', '+2.5']
+    ['5', '7.5', '+2.5', '1 of 2 features did not change']
     """
     from torchwhy.visualize import drawing as draw
 
