@@ -105,6 +105,7 @@ class MetricCase:
 
 def watched(case, scene):
     """The inputs that a metric evaluates, for a scene of one row."""
+    case.measure(scene)  # trials of the model run the first time, and are remembered
     seen = []
     hook = scene.net.register_forward_pre_hook(lambda m, args: seen.append(args[0].detach().clone()))
     try:
