@@ -73,6 +73,7 @@ NOT_FOR_PHOTOS = {
     "Counterfactual": "explains a change to another class",
     "LinearSHAP": "is for models that are linear in their input",
     "TCAV": "needs examples of concepts",
+    "NeuronConductance": "is of one unit inside of the model",
 }
 
 
