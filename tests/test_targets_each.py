@@ -319,7 +319,7 @@ def test_what_is_shared():
 )
 def test_the_tokens_of_a_response_share_a_run(method):
     model = language_model("gpt2")
-    options = {"generator": 0} if method is tw.KernelSHAP else {}
+    options = {"check": False} | ({"generator": 0} if method is tw.KernelSHAP else {})
     seen = []
     model.register_forward_hook(lambda m, args, out: seen.append(len(out.logits)))
     method(model, **options).explain(tw.Prompt(WordTokenizer(), "Dave lives in Palm Coast", response="golf"))
