@@ -221,7 +221,8 @@ class Attribution(Settings):
         """
         from torchwhy.several_targets import attribute_each
 
-        return attribute_each(self, inputs, targets, baselines, feature_mask, additional_forward_args)
+        data = (baselines, feature_mask, additional_forward_args)
+        return attribute_each(self, inputs, targets, data)
 
     def explain_each(
         self,
@@ -239,7 +240,8 @@ class Attribution(Settings):
         """
         from torchwhy.several_targets import explain_each
 
-        return explain_each(self, inputs, targets, baselines, feature_mask, additional_forward_args, names)
+        data = (baselines, feature_mask, additional_forward_args)
+        return explain_each(self, inputs, targets, data, names)
 
     def explanation_of(
         self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
@@ -369,12 +371,8 @@ def finish_result(
 
 def has_unknown_gap(method: Attribution, result: Result) -> bool:
     """Say whether attributions add up to the change of the score, and how far they do has not been measured."""
-    return result.completeness_gap is None and result.has_gap and _adds_up(method)
-
-
-def _adds_up(method: Attribution) -> bool:
-    """Say whether a method's attributions add up to the change of the score with its settings."""
-    return method.is_complete and getattr(method, "multiply_by_inputs", True)
+    adds_up = method.is_complete and getattr(method, "multiply_by_inputs", True)  # with its settings
+    return result.completeness_gap is None and result.has_gap and adds_up
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.samples import as_sample
-from torchwhy.engine.structure import Keywords, Model, flatten, parts_by_key
+from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import measure_ends_besides, measure_ends_of_each
@@ -35,20 +35,16 @@ if TYPE_CHECKING:
     from torchwhy.samples.sample import Sample
 
 Solved = tuple[Result, Problem]
+DATA = ("baselines", "feature_mask", "additional_forward_args")  # what a call is given besides inputs and targets
+CallData = tuple[InForm, InForm, InForm]  # these
 
 
 def attribute_each(
-    method: Attribution,
-    inputs: Inputs,
-    targets: Sequence[TargetLike] | str,
-    baselines: Baselines,
-    feature_mask: FeatureMasks,
-    additional_forward_args: object,
+    method: Attribution, inputs: Inputs, targets: Sequence[TargetLike] | str, given: CallData
 ) -> list[Any]:
-    """Return what :meth:`Attribution.attribute` gives for each of several targets."""
-    data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
-    data["additional_forward_args"] = additional_forward_args
-    if _is_uneven(method, inputs, additional_forward_args):
+    """Return what :meth:`Attribution.attribute` gives for each of several targets, ``given`` the other arguments."""
+    data = dict(zip(DATA, given))
+    if _is_uneven(method, inputs, data["additional_forward_args"]):
         return [method.attribute(inputs, target, **data) for target in _listed(targets)]
     structure = method.result_structure(flatten(inputs)[1])
     solved = solve_each(method, inputs, targets, **data)
@@ -56,23 +52,16 @@ def attribute_each(
 
 
 def explain_each(
-    method: Attribution,
-    inputs: Inputs,
-    targets: Sequence[TargetLike] | str,
-    baselines: Baselines,
-    feature_mask: FeatureMasks,
-    additional_forward_args: object,
-    names: Names,
+    method: Attribution, inputs: Inputs, targets: Sequence[TargetLike] | str, given: CallData, names: Names
 ) -> list[Explanation]:
-    """Return what :meth:`Attribution.explain` gives for each of several targets."""
-    data: Keywords = {"baselines": baselines, "feature_mask": feature_mask}
-    data["additional_forward_args"] = additional_forward_args
-    if _is_uneven(method, inputs, additional_forward_args):
+    """Return what :meth:`Attribution.explain` gives for each of several targets, ``given`` the other arguments."""
+    data = dict(zip(DATA, given))
+    if _is_uneven(method, inputs, data["additional_forward_args"]):
         return [method.explain(inputs, target, names=names, **data) for target in _listed(targets)]
     begun = time.perf_counter()
     solved = solve_each(method, inputs, targets, **data, measure_gap=True)
     seconds = time.perf_counter() - begun
-    return [method.explanation_of(r, p, inputs, baselines, names, seconds) for r, p in solved]
+    return [method.explanation_of(r, p, inputs, data["baselines"], names, seconds) for r, p in solved]
 
 
 def solve_each(
