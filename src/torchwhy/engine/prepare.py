@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from torchwhy.arguments import Argument, Ragged
 from torchwhy.baselines import AtLayer, resolve_baseline, same_number
 from torchwhy.engine.further import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
 from torchwhy.engine.missing import check_takes_missing, first_row
+from torchwhy.engine.refusals import refuse_besides_sample, refuse_inputs, refuse_without_gradient
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
@@ -135,19 +135,11 @@ def prepare_for(
     Raises:
         TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
     """
-    if hasattr(inputs, "masked"):  # a sample
-        _refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=additional_forward_args)
-        asked = ask_about(asker, inputs, target)
-        return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
-    if not isinstance(inputs, Tensor) and holds_tables(inputs):
-        columns, asker = column_names(inputs), copy(asker)
-        asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
-        found = prepare_for(asker, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        return found.replace(columns=columns)
-    if baselines is not None and not asker.uses_baselines:
-        raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
-    if feature_mask is not None and not asker.uses_feature_mask:
-        raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
+    given = (baselines, feature_mask, additional_forward_args)
+    if not isinstance(inputs, Tensor) and (hasattr(inputs, "masked") or holds_tables(inputs)):
+        return _prepare_for_sample_or_table(asker, inputs, target, given, parent)
+    if baselines is not None or feature_mask is not None:
+        _check_uses(asker, baselines, feature_mask)
     data = _model_inputs(inputs, additional_forward_args, asker.model)
     structure = data.structure
     first, layer, model = data.tensors[0], asker.layer, asker.model
@@ -159,7 +151,7 @@ def prepare_for(
         raise ValueError(f"inputs: NaN or infinite values in row {row}")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        _refuse_without_gradient(model, data.tensors)
+        refuse_without_gradient(model, data.tensors)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:
@@ -174,8 +166,6 @@ def prepare_for(
     most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     beyond = baselines if isinstance(baselines, AtLayer) else None
-    if beyond is not None and (layer is None or asker.layer_role != "input"):
-        raise TypeError("baselines: tw.AtLayer is for methods that explain by a layer; give layer=")
     resolves = asker.uses_baselines and beyond is None
     problem = Problem(
         model=model,
@@ -207,16 +197,28 @@ def prepare_for(
         return problem
 
 
-def _refuse_besides_sample(**given: object) -> None:
-    """Refuse what a sample knows by itself.
+def _prepare_for_sample_or_table(
+    asker: Asker, inputs: object, target: TargetLike, given: tuple[object, ...], parent: Problem | None
+) -> Problem:
+    """Return the problem of a sample, or of tables and arrays, which are tensors with something besides."""
+    baselines, feature_mask, arguments = given
+    if hasattr(inputs, "masked"):
+        refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=arguments)
+        asked = ask_about(asker, inputs, target)
+        return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
+    columns, asker = column_names(inputs), copy(asker)
+    asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
+    return prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent).replace(columns=columns)
 
-    Raises:
-        TypeError: it is given besides.
-    """
-    for name, value in given.items():
-        if value is not None:
-            name = "additional_forward_args" if name == "arguments" else name
-            raise TypeError(f"{name}: the sample has its own; leave them out, or give them to the sample")
+
+def _check_uses(asker: Asker, baselines: object, feature_mask: object) -> None:
+    """Refuse baselines and feature masks of whom has no use for them."""
+    if baselines is not None and not asker.uses_baselines:
+        raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
+    if feature_mask is not None and not asker.uses_feature_mask:
+        raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
+    if isinstance(baselines, AtLayer) and (asker.layer is None or asker.layer_role != "input"):
+        raise TypeError("baselines: tw.AtLayer is for methods that explain by a layer; give layer=")
 
 
 def _check_held(held: HeldModel, device: torch.device) -> None:
@@ -262,7 +264,7 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
         forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
         given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
     if not given or not all(isinstance(t, Tensor) for t in given):
-        _refuse_inputs(given)
+        refuse_inputs(given)
     sizes = {len(t) if t.dim() else None for t in given}
     if len(sizes) != 1 or None in sizes or 0 in sizes:
         raise ValueError(
@@ -276,28 +278,6 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
     tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in given)
     args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), model, {}, len(tensors))
     return ModelInputs(tensors, structure.names, args, kwargs, forms, structure)
-
-
-def _refuse_inputs(given: Sequence[object]) -> NoReturn:
-    """Refuse inputs that are no tensors."""
-    marks = [t for t in given if isinstance(t, (Argument, Ragged))]
-    kinds = ", ".join(f"tw.{type(t).__name__}" if t in marks else type(t).__name__ for t in given) or "nothing"
-    hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in marks) else ""
-    hint = "; rows of several shapes are for methods alone" if marks and not hint else hint
-    raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds}{hint}")
-
-
-def _refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:
-    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do."""
-    if any(t.is_complex() for t in tensors):
-        raise TypeError(
-            "inputs: a complex number is explained by its two parts; pass torch.view_as_real(inputs) to a model that begins with "
-            "torch.view_as_complex"
-        )
-    modules = model.named_modules() if isinstance(model, nn.Module) else ()
-    tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-    instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
-    raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
 
 
 def with_target(problem: Problem, target: TargetLike) -> Problem:

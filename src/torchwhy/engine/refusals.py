@@ -1,0 +1,45 @@
+"""What is said where a question makes no sense, in words that name what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from torch import Tensor, nn
+
+from torchwhy.arguments import Argument, Ragged
+from torchwhy.engine.structure import Model
+
+
+def refuse_besides_sample(**given: object) -> None:
+    """Refuse what a sample knows by itself.
+
+    Raises:
+        TypeError: it is given besides.
+    """
+    for name, value in given.items():
+        if value is not None:
+            name = "additional_forward_args" if name == "arguments" else name
+            raise TypeError(f"{name}: the sample has its own; leave them out, or give them to the sample")
+
+
+def refuse_inputs(given: Sequence[object]) -> NoReturn:
+    """Refuse inputs that are no tensors."""
+    marks = [t for t in given if isinstance(t, (Argument, Ragged))]
+    kinds = ", ".join(f"tw.{type(t).__name__}" if t in marks else type(t).__name__ for t in given) or "nothing"
+    hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in marks) else ""
+    hint = "; rows of several shapes are for methods alone" if marks and not hint else hint
+    raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds}{hint}")
+
+
+def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:
+    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do."""
+    if any(t.is_complex() for t in tensors):
+        raise TypeError(
+            "inputs: a complex number is explained by its two parts; pass torch.view_as_real(inputs) to a model that begins with "
+            "torch.view_as_complex"
+        )
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
+    raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
