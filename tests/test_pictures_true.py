@@ -1,5 +1,7 @@
 """Pictures of explanations: the numbers that are read back from the figure are the attributions."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -321,6 +323,18 @@ def test_a_spectrogram_has_its_axes():
     assert below.get_ylabel() == "Hz"
     with pytest.raises(ValueError, match="frequencies must be 5 ascending numbers, one for each of the bins"):
         v.spectrogram(a, frequencies=[1, 2])
+
+
+@pytest.mark.parametrize("columns", [3, 12, 22])
+def test_numbers_of_a_matrix_lie_beside_one_another(columns):
+    a = np.linspace(-0.32, 0.0027, 2 * columns).reshape(2, columns)
+    figure = v.matrix(a, ["Madrid", "."], [f"word {i}" for i in range(columns)])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == a.size
+    for left, right in pairwise(boxes[:columns]):
+        assert left.x1 < right.x0
+    assert not v.matrix(np.ones((2, 40))).axes[0].texts  # there is no room
 
 
 def test_a_matrix_has_its_names_and_numbers():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torchwhy.visualize.scaling import Array
 
 MOST_LABELS = 40  # along an axis
+NUMBER_WIDTH = 0.46  # inches, of a cell with its number
+WIDEST = 13.0  # inches, of a picture with numbers
 
 
 def matrix(
@@ -45,7 +47,7 @@ def matrix(
         percentile: of the absolute values; gets the full colour.
         cmap: a colour map of matplotlib, or its name.
         colorbar: draw the colour bar.
-        numbers: write each number into its cell; None does where there are no more than 100.
+        numbers: write each number into its cell; None does where there are no more than 100, and room for them.
         title: the text above the axes.
         xlabel, ylabel: the texts beside them.
         label: the text at the colour bar.
@@ -64,8 +66,11 @@ def matrix(
         if given is not None and len(given) != n:
             raise ValueError(f"{name} has {len(given)} strings, but the matrix has {n} {name}")
     limit, signed = find_scale(a, percentile, signed)
-    side = 0.3 if a.size <= 400 else 0.2
-    width, height = np.clip(2.0 + side * a.shape[1], 3.5, 9.0), np.clip(1.0 + side * a.shape[0], 2.0, 9.0)
+    side, widest = 0.3 if a.size <= 400 else 0.2, 9.0
+    across = side
+    if numbers or (numbers is None and a.size <= 100 and 2.0 + NUMBER_WIDTH * a.shape[1] <= WIDEST):
+        numbers, across, widest = True, NUMBER_WIDTH, WIDEST
+    width, height = np.clip(2.0 + across * a.shape[1], 3.5, widest), np.clip(1.0 + side * a.shape[0], 2.0, 9.0)
     figure, ax = draw.axes_for(ax, float(width), float(height))
     colors = draw.colormap(signed, cmap)
     low, high = (-(limit or 1) if signed else 0), limit or 1
@@ -76,7 +81,7 @@ def matrix(
     ax.set_xlabel(xlabel, size=9.5, parse_math=False)
     ax.set_ylabel(ylabel, size=9.5, parse_math=False)
     draw.heading(ax, title)
-    if numbers or (numbers is None and a.size <= 100):
+    if numbers:
         _write_numbers(ax, a, colors(((a / (limit or 1)).clip(-1, 1) + signed) / (1 + signed)))
     if colorbar:
         draw.scale_bar([ax], colors, limit, signed, label=label, clipped=is_clipped(a, limit, signed))
