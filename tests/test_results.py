@@ -204,6 +204,7 @@ def test_bias_is_drawn_by_groups(made):
 
 def test_tcav_draws_the_runs_and_chance(made):
     scores = made("ConceptScores")
+    assert max(scores.plot().axes[0].get_xticks()) == 1  # a share
     ax = scores.plot().axes[0]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [s.score for s in scores.values()])
     ends = np.stack([s[:, 0] for s in ax.collections[0].get_segments()])

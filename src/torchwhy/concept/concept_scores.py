@@ -80,7 +80,9 @@ def draw_concepts(scores: Mapping[str, ConceptScore], pictures: ModuleType, **op
         f"accuracy {s.accuracy:.2f}" + ("" if s.p_value is None else f", p = {s.p_value:.2g}") for s in scores.values()
     ]
     shown = {"reference": 0.5, "notes": notes, "xlabel": "TCAV score, lowest to highest run", **options}
-    return pictures.intervals(mean, low, high, list(scores), **shown)
+    figure: Figure = pictures.intervals(mean, low, high, list(scores), **shown)
+    figure.axes[0].set_xticks([0, 0.25, 0.5, 0.75, 1])  # a share; the room beyond is for the notes
+    return figure
 
 
 def table_of_concepts(scores: Mapping[str, ConceptScore]) -> Table:
