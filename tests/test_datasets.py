@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from language import WordTokenizer
+from language import make as language_model
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -238,11 +240,39 @@ def test_bad_input(tmp_path):
         tw.load_dataset(tmp_path)
 
 
-def test_a_sample_is_a_batch(tmp_path):
-    """A sample without features of its own goes through as it is; it fails or succeeds as a whole."""
-    x = rows(2)[0]
-    found = tw.explain_dataset(tw.Saliency(network()), [x, x], tmp_path / "out", target=0)
-    assert len(found) == 4
+def test_a_sample_is_a_batch_that_fails_or_succeeds_as_a_whole(tmp_path):
+    x, features = rows(4)[0], torch.tensor([0, 0, 1, 2])
+    samples = [tw.Sample(part, features, names=["a", "b", "c"]) for part in (x[:2], x[2:])]
+    method = tw.ExactShapley(network())
+    found = tw.explain_dataset(method, samples, tmp_path / "out", target=0)
+    assert found.rows == [0, 1, 2, 3]
+    torch.testing.assert_close(found[:].attributions, torch.cat([method.attribute(s, 0) for s in samples]))
+    assert list(found[3].names[0]) == ["a", "b", "c"]
+    again = []
+    tw.explain_dataset(method, samples, tmp_path / "out", target=0, callback=again.append)
+    assert again[-1].finished_before == 4
+    samples[1] = tw.Sample(x[2:], torch.tensor([0, 1, 1, 2]), names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="batch 1"):  # other features
+        tw.explain_dataset(method, samples, tmp_path / "out", target=0)
+    broken = tw.Sample(torch.full((2, 4), torch.nan), features, names=["a", "b", "c"])
+    failed = tw.explain_dataset(method, [samples[0], broken], tmp_path / "nan", target=0, on_error="record").failed
+    assert [row.row for row in failed] == [2, 3]
+
+
+def test_prompts_are_explained_with_the_names_of_their_words(tmp_path):
+    method, path = tw.ExactShapley(language_model("gpt2")), tmp_path / "out"
+
+    def prompts(absent="pad", response="golf"):
+        texts = ("Dave lives in Palm Coast", ["Dave lives", "in Palm"])
+        return [tw.Prompt(WordTokenizer(), text, response=response, absent=absent) for text in texts]
+
+    found = tw.explain_dataset(method, prompts(), path)
+    assert found.rows == [0, 1, 2]
+    torch.testing.assert_close(found[1:].attributions, method.attribute(prompts()[1]))
+    assert list(found[2].names[0]) == ["in", "Palm"]
+    for changed in (prompts(absent="remove"), prompts(response="lawyer")):
+        with pytest.raises(ValueError, match="batch 0"):
+            tw.explain_dataset(method, changed, path)
 
 
 def test_the_table_has_the_numbers_of_the_rows(tmp_path):

@@ -119,6 +119,8 @@ def split_labels(batch: InForm) -> tuple[InForm, InForm]:
 def count_rows(inputs: InForm) -> int:
     """Return the number of rows of a batch's inputs: a tensor, a tuple or dict of them, a table or a sample."""
     if hasattr(inputs, "masked"):
+        if inputs.tensors is None:  # of texts, which become tensors when the model is known
+            return len(getattr(inputs, "texts", "1"))
         inputs = inputs.tensors
     first = flatten(inputs)[0][0]
     return len(first) if getattr(first, "ndim", 1) else 0
@@ -128,8 +130,6 @@ def take_rows(value: InForm, rows: slice, n: int) -> InForm:
     """Return some of the n rows of inputs or labels."""
     if hasattr(value, "iloc"):
         return value.iloc[rows]
-    if hasattr(value, "masked"):
-        raise TypeError("a sample")
     parts, structure = flatten(value)
     if all(isinstance(p, (int, float, str)) for p in parts):
         return list(parts)[rows]
@@ -169,8 +169,8 @@ def _update(digest: _Digest, value: InForm, depth: int) -> None:
         for part in value:
             _update(digest, part, depth + 1)
     elif hasattr(value, "masked"):  # a sample
-        for part in (value.tensors, value.arguments, value.names):
-            _update(digest, part, depth + 1)
+        parts = ("tensors", "arguments", "feature_mask", "names", "baselines", "absent", "skip", "texts", "responses")
+        _update(digest, {name: getattr(value, name, None) for name in parts}, depth + 1)
     elif value is None or isinstance(value, (bool, int, float, str, bytes)):
         digest.update(f"{type(value).__name__} {value!r};".encode())
     else:
