@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 40  # along an axis
 NUMBER_WIDTH = 0.46  # inches, of a cell with its number
-WIDEST = 13.0  # inches, of a picture with numbers
+LARGEST_WIDTH = 13.0  # inches, of a picture with numbers
 
 
 def matrix(
@@ -68,8 +68,8 @@ def matrix(
     limit, signed = find_scale(a, percentile, signed)
     side, widest = 0.3 if a.size <= 400 else 0.2, 9.0
     across = side
-    if numbers or (numbers is None and a.size <= 100 and 2.0 + NUMBER_WIDTH * a.shape[1] <= WIDEST):
-        numbers, across, widest = True, NUMBER_WIDTH, WIDEST
+    if numbers or (numbers is None and a.size <= 100 and 2.0 + NUMBER_WIDTH * a.shape[1] <= LARGEST_WIDTH):
+        numbers, across, widest = True, NUMBER_WIDTH, LARGEST_WIDTH
     width, height = np.clip(2.0 + across * a.shape[1], 3.5, widest), np.clip(1.0 + side * a.shape[0], 2.0, 9.0)
     figure, ax = draw.axes_for(ax, float(width), float(height))
     colors = draw.colormap(signed, cmap)
