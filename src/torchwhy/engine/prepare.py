@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.baselines import AtLayer, resolve_baseline, same_number
-from torchwhy.engine.further import read_further, takes_one_row
+from torchwhy.engine.further_arguments import read_further, takes_one_row
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
-from torchwhy.engine.missing import check_takes_missing, first_row
+from torchwhy.engine.missing_values import check_takes_missing, first_row
 from torchwhy.engine.refusals import refuse_besides_sample, refuse_inputs, refuse_without_gradient
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching

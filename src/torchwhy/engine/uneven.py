@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import ResolvedBaseline
-from torchwhy.engine.further import positional_names, read_further
+from torchwhy.engine.further_arguments import positional_names, read_further
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.black_box import as_model
 from torchwhy.engine.run.rows import RowForm, Stacked

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.baselines import BaselineLike, resolve_baseline
 from torchwhy.engine.features.numbering import number_features
-from torchwhy.engine.further import read_further
+from torchwhy.engine.further_arguments import read_further
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors, flatten
 from torchwhy.problem import ModelInputs
