@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from nets import inputs, make
 from torch import nn
+from torchvision.ops import stochastic_depth
 
 import torchwhy as tw
 from torchwhy.engine import state
@@ -36,6 +37,7 @@ class DropPath(nn.Module):
         return x * (torch.rand(len(x), 1, 1, 1, dtype=x.dtype) < 0.5) if self.training else x
 
 
+OWN = np.random.default_rng(0)
 RANDOM = {
     "dropout": lambda net, x: F.dropout(x, 0.5, True),
     "rrelu": lambda net, x: F.rrelu(x - 0.1, training=True),
@@ -43,6 +45,8 @@ RANDOM = {
     "python": lambda net, x: x * random.random(),
     "its own generator": lambda net, x: x + torch.rand(x.shape, generator=net.own, dtype=x.dtype),
     "drop path": lambda net, x: net.drop.train()(x),
+    "stochastic depth": lambda net, x: stochastic_depth(x, 0.5, "row", True),
+    "an own generator in NumPy": lambda net, x: x * OWN.random(),
 }
 METHODS = {
     "Saliency": tw.Saliency,

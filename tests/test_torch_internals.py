@@ -155,6 +155,31 @@ def test_a_compiled_module_says_what_it_was_made_from():
     assert not hasattr(net, internals.COMPILED_ATTRIBUTE)
 
 
+def test_what_is_compiled_says_so():
+    net = nn.Linear(2, 1)
+    assert internals.compiled_call(net) is None
+    net.compile(backend="eager")
+    assert internals.compiled_call(net) is not None
+    assert hasattr(torch.compile(nn.Linear(2, 1).forward, backend="eager"), internals.COMPILED_MARK)
+
+
+def test_hooks_on_saved_tensors_are_known():
+    def keep(tensor):
+        return tensor
+
+    assert internals.hooks_on_saved_tensors(True) is None
+    with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+        assert internals.hooks_on_saved_tensors(True) == (keep, keep)
+
+
+def test_graphs_are_told_from_modules_that_call_modules():
+    net, x = nn.Sequential(nn.Linear(2, 1)), torch.rand(2, 2)
+    assert internals.is_graph(torch.jit.trace(net, x))
+    assert internals.is_graph(torch.export.export(net, (x,)).module())
+    assert not internals.is_graph(torch.fx.symbolic_trace(net))
+    assert not internals.is_graph(net)
+
+
 def test_the_body_of_a_function_hands_what_it_calls_to_the_mode_but_not_itself():
     x = torch.randn(2, 3)
     body = internals.body_without_dispatch(F.normalize)

@@ -103,11 +103,17 @@ class AttentionMethod(Attribution):
         for number, scores in enumerate(each, 1):
             if not scores.requires_grad:
                 raise ValueError(
-                    "the target does not depend on the attention in a differentiable way: choose another target"
+                    "the target does not depend on the attention in a differentiable way: choose another target, or, where the "
+                    "model runs under torch.no_grad or torch.inference_mode, AttentionRollout"
                 )
             slopes = torch.autograd.grad(
                 scores.sum(), captured.matrices, allow_unused=True, retain_graph=number < len(each)
             )
+            if all(g is None for g in slopes):
+                raise ValueError(
+                    "the target does not depend on the attention, or an operation in between has no gradient, as those of int8 "
+                    "models: choose another target, AttentionRollout, or a perturbation method, which needs no gradient"
+                )
             gradients = [torch.zeros_like(m) if g is None else g for m, g in zip(captured.matrices, slopes)]
             found.append(select_matrices(gradients, self.layers, self.heads, len(rows)))
         return attentions, found

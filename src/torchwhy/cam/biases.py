@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.layers.layer import ResolvedLayer
-from torchwhy.engine.torch_internals import OPERATORS
 
 BATCH_NORM_MODULES = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -20,12 +19,6 @@ CONVOLUTION_MODULES = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
-
-
-def is_exported_graph(module: nn.Module) -> bool:
-    """Say whether a module is a graph of ATen's operators, as ``torch.export`` makes it: it calls no module for a layer."""
-    nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
-    return any(isinstance(node.target, OPERATORS) for node in nodes)
 
 
 def adds_constant(module: nn.Module) -> bool:

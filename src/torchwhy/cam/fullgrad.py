@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.cam.biases import adds_constant, constant_of, is_exported_graph, result_layer
+from torchwhy.cam.biases import adds_constant, constant_of, result_layer
 from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, resize_maps, spatial_shape
-from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad
+from torchwhy.engine.layers.layer import ResolvedLayer, hook_layers, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors
+from torchwhy.engine.torch_internals import is_graph
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -70,12 +71,12 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
     if not isinstance(problem.model, nn.Module):
         raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
     for name, module in problem.model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule) or is_exported_graph(module):
+        if is_graph(module):
             raise TypeError(
                 f"model: {f'its module {name!r}' if name else 'it'} is a graph, scripted, traced or exported, in which no layer "
                 "runs by itself, so that their biases would be left out; give the nn.Module that it came from"
             )
-    passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+    passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1], complete=True)[1]
     calls = Counter(layer.name for layer, _ in passed)
     return [
         LayerWithConstant(
@@ -92,7 +93,7 @@ def _maps_and_gaps(
     """Yield for each target the maps ``(M, *size)`` of some rows, and how far their terms are from its score, ``(M,)``."""
     size = spatial_shape(problem.x[image_input_index(problem.x)])
     inputs = [x[rows] for x in problem.x]
-    for scores, by_input, by_layer in _gradients(problem, inputs, rows):
+    for scores, by_input, by_layer in _gradients(problem, layers, inputs, rows):
         left, maps = at_least_float32(scores), []
         for term, on_grid in _terms(problem, layers, inputs, by_input, by_layer):
             left = left - term.flatten(1).sum(1)
@@ -102,18 +103,28 @@ def _maps_and_gaps(
 
 
 def _gradients(
-    problem: Problem, inputs: list[Tensor], rows: Tensor
+    problem: Problem, layers: Sequence[LayerWithConstant], inputs: list[Tensor], rows: Tensor
 ) -> Iterator[tuple[Tensor, list[Tensor | None], Tensors]]:
-    """Yield for each target its scores ``(M,)``, and their gradients by the inputs (None for whole numbers) and the layers."""
+    """Yield for each target its scores ``(M,)``, their gradients by the inputs (None for whole numbers), and by the layers
+    times the constants that these add."""
     leaves = [x.requires_grad_() for x in inputs if x.is_floating_point()]
-    with enable_grad_for(problem.model, inputs[0].device), record_with_grad(problem.read_layers) as recorded:
+    constants: dict[
+        int, Tensor
+    ] = {}  # as they are while the model runs: it may be called with other parameters than its own
+
+    def read(i: int, result: Tensor) -> None:
+        constants[i] = constant_of(layers[i].layer.module, result.shape)
+
+    reading = hook_layers([one.layer for one in layers], read, own=True)
+    recording = record_with_grad(problem.read_layers, own=True)
+    with enable_grad_for(problem.model, inputs[0].device), reading, recording as recorded:
         each = problem.run.scores_of_targets([x.clone() for x in inputs], rows)
     at = [recorded[i] for i in range(len(problem.read_layers))]
     for number, scores in enumerate(each, 1):
         found = compute_gradients(scores, [*leaves, *at], what=problem.read_layers, keep=number < len(each))
         by_leaf = iter(found[: len(leaves)])
         by_input = [next(by_leaf) if x.is_floating_point() else None for x in inputs]
-        yield scores.detach(), by_input, found[len(leaves) :]
+        yield scores.detach(), by_input, tuple(g * constants[i] for i, g in enumerate(found[len(leaves) :]))
 
 
 def _terms(
@@ -123,7 +134,10 @@ def _terms(
     by_input: Sequence[Tensor | None],
     by_layer: Sequence[Tensor],
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield x ⊙ ∇x f and each b ⊙ ∇z f, ``(M, ...)``, and the same on a grid ``(M, C, *grid)``, None where it has none."""
+    """Yield x ⊙ ∇x f and each b ⊙ ∇z f, ``(M, ...)``, and the same on a grid ``(M, C, *grid)``, None where it has none.
+
+    A layer that runs for other rows than the inputs', as for a reference, is left out where the score does not depend on it.
+    """
     picture = image_input_index(problem.x)
     size = spatial_shape(problem.x[picture])
     for i, (x, g) in enumerate(zip(inputs, by_input)):
@@ -131,8 +145,14 @@ def _terms(
             term = at_least_float32(x.detach() * g)
             with_channels = term if term.dim() > 2 else term[:, None]
             yield term, with_channels if i == picture else None
-    for (layer, rows), g in zip(layers, by_layer):
-        term = rows.split(at_least_float32(g * constant_of(layer.module, g.shape)), len(inputs[0]))
+    for (layer, rows), each in zip(layers, by_layer):
+        if rows.axis is not None and each.shape[rows.axis] != len(inputs[0]):
+            if bool(each.any()):
+                raise ValueError(
+                    f"model: {layer} runs for {len(each)} rows of {len(inputs[0])}, so that its bias belongs to no row"
+                )
+            continue
+        term = rows.split(at_least_float32(each), len(inputs[0]))
         grid = None if rows.axis is None else find_grid(layer, term, len(term), size)
         yield term, grid(term) if grid is not None and in_proportion(grid.size, size) else None
 

@@ -43,3 +43,19 @@ def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
     raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
+
+
+def refuse_layer_of_graph(name: str, graph: str) -> NoReturn:
+    """Refuse a layer inside of a graph, where it does not run by itself."""
+    raise TypeError(
+        f"layer={name!r}: {f'module {graph!r}' if graph else 'the model'} is a graph, scripted, traced or exported, in which no "
+        "layer runs by itself; give the nn.Module that it came from"
+    )
+
+
+def refuse_layer_in_transform(layer: object) -> NoReturn:
+    """Refuse to read a layer inside of a transform of ``torch.func``."""
+    raise ValueError(
+        f"{layer} runs inside a transform of torch.func, such as vmap, where nothing can be read or changed; choose a layer "
+        "outside of it, or a model that runs the rows of a batch together"
+    )

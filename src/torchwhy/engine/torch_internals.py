@@ -36,6 +36,9 @@ BackwardHookNode: type = BackwardHookFunction._backward_cls  # type: ignore[attr
 
 # What a module that torch.compile made has, and no other: the module that it was made from.
 COMPILED_ATTRIBUTE = "_orig_mod"
+COMPILED_MARK = "_torchdynamo_orig_callable"  # what a function that it made has: the function that it was made from
+# What a module calls instead of itself after module.compile(), None before.
+compiled_call: Callable[[nn.Module], object] = attrgetter("_compiled_call_impl")
 
 DispatchMode = TorchDispatchMode  # sees every operation that torch computes, below autograd
 OPERATORS = (
@@ -43,6 +46,13 @@ OPERATORS = (
     torch._ops.OpOverloadPacket,
 )  # such as torch.ops.aten.relu.default, torch.ops.aten.relu
 NATIVE_FUNCTIONS = torch._C._nn  # where the functions of torch.nn.functional that are not written in Python are
+
+
+def is_graph(module: object) -> bool:
+    """Say whether a module calls no module for a layer: TorchScript, or a graph of operators, as ``torch.export`` makes it."""
+    nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
+    return isinstance(module, torch.jit.ScriptModule) or any(isinstance(node.target, OPERATORS) for node in nodes)
+
 
 # While open, operations go to no torch function mode, and to no subclass's ``__torch_function__``.
 without_torch_functions = torch._C.DisableTorchFunction
@@ -62,6 +72,10 @@ own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_m
 function_of_node: Callable[[object], type] = attrgetter("_forward_cls")
 # What a tensor is a view of, None for one that has its own memory.
 base_of_view: Callable[[Tensor], Tensor | None] = Tensor._base.__get__  # type: ignore[union-attr]
+# What autograd hands the tensors to that it keeps for the backward pass, as (pack, unpack); None where it keeps them itself.
+hooks_on_saved_tensors: Callable[[bool], tuple[object, object] | None] = (
+    torch._C._autograd._top_saved_tensors_default_hooks
+)
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 

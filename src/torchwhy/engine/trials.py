@@ -38,6 +38,12 @@ WAYS_OUT = (
 )
 
 
+ALL_OR_NONE = (
+    "the model runs on all rows together, but not on one or two of them: it was made for a number of rows, as some exported and "
+    "traced models are, or rows depend on one another"
+)
+
+
 class TrialRun(NamedTuple):
     """Whether the model ran, the scores ``(M, K)`` of its rows, None where the target could not be read, and the shapes of what
     it gave."""
@@ -167,7 +173,8 @@ def notice_randomness(problem: Problem, held: HeldModel) -> None:
 def _key_of(inputs: ModelInputs, further: Sequence[Argument], owner: object) -> tuple[object, ...]:
     """Return what an outcome is remembered by: the form of a row, the kinds of further arguments, the model's mode."""
     shapes = tuple((t.shape[1:], t.dtype) for t in inputs.tensors)
-    mode = owner.training if isinstance(owner, nn.Module) else getattr(owner, "__name__", None)
+    name = "training" if isinstance(owner, nn.Module) else "__name__"
+    mode = getattr(owner, name, None)  # frozen TorchScript has no mode
     return (mode, shapes, inputs.names, inputs.forms, tuple(map(type, further)))
 
 
@@ -275,7 +282,7 @@ def _dependence(trial: Trial, inputs: ModelInputs) -> tuple[str, bool]:
             return "", False
         return found, other is not None
     if n <= most and trial.run(inputs, rows).ran:
-        return "the model runs on all rows together, but not on one or two of them, so rows depend on one another", True
+        return ALL_OR_NONE, True
     return "", False
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torchwhy.engine import state
 from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, find_grid, image_input_index, spatial_shape
 from torchwhy.engine.layers.layer import ResolvedLayer
+from torchwhy.engine.refusals import refuse_layer_of_graph
+from torchwhy.engine.torch_internals import is_graph
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -26,6 +28,8 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
         ValueError: there is none, or the model's own output is such a grid.
     """
     given, model = problem.target.given, problem.model
+    if is_graph(model):
+        refuse_layer_of_graph("auto", "")
     shapes = tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
     first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
     key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
@@ -67,7 +71,7 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
         return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
     raise ValueError(
         f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
-        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
+        "target depends, as far as gradients say; name a layer, with reshape= if its cells are laid out in an unusual way"
     )
 
 

@@ -6,7 +6,7 @@ import difflib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
-from torchwhy.engine.run.autograd import without_nested_tensors
-from torchwhy.engine.structure import Output, parts_by_key, replace_part
+from torchwhy.engine.refusals import refuse_layer_in_transform, refuse_layer_of_graph
+from torchwhy.engine.run.autograd import UNCHANGED
+from torchwhy.engine.run.shortcuts import without_compiled_code, without_nested_tensors
+from torchwhy.engine.structure import Output, named_parts, parts_by_key, replace_part, tensors_in
+from torchwhy.engine.torch_internals import is_graph, transforms_are_active
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
             from torchwhy.engine.layers.embeddings import only_embeddings
 
             name = only_embeddings(model)
+        if (graph := graph_around(model, name)) is not None:
+            refuse_layer_of_graph(name, graph)
         try:
             module = model.get_submodule(name)
         except AttributeError:
@@ -90,11 +95,27 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
     return ResolvedLayer(name, module, where.call, where.output, where.input or input)
 
 
+def graph_around(model: nn.Module, name: str) -> str | None:
+    """Return the name of the graph that a layer would run in without its module being called; None where it is called."""
+    module: object = model
+    parts = name.split(".") if name else []
+    for i in range(len(parts) + 1):
+        scripted = isinstance(module, torch.jit.RecursiveScriptModule)  # which takes no hooks
+        may_be = i < len(parts) and isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule))
+        if scripted or (may_be and is_graph(module)):
+            return ".".join(parts[:i])
+        module = getattr(module, parts[i], None) if i < len(parts) else None
+    return None
+
+
 @contextmanager
-def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Tensor | None]) -> Iterator[list[int]]:
+def hook_layers(
+    layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Tensor | None], *, own: bool = False
+) -> Iterator[list[int]]:
     """Let ``act(i, tensor)`` see what passes ``layers[i]`` while open; what it returns, unless None, goes on instead.
 
-    Yields the number of times that each layer was passed. Other threads that run the same model see nothing.
+    Yields the number of times that each layer was passed. Other threads that run the same model see nothing. What hooks of the
+    user made of a layer's result is seen, or with ``own`` its own result.
 
     Raises:
         LookupError: a layer runs twice in one forward pass and its ``call`` was not chosen.
@@ -105,6 +126,8 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
         if threading.get_ident() != me:
             return None
         calls[i] += 1
+        if transforms_are_active():
+            refuse_layer_in_transform(layer)
         if layer.call is None and calls[i] > 1:
             raise LookupError(
                 f"{layer} runs more than once in one forward pass: choose the call with "
@@ -127,10 +150,11 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             if layer.input:
                 handle = layer.module.register_forward_pre_hook(partial(before, i, layer), with_kwargs=True)
             else:
-                handle = layer.module.register_forward_hook(partial(watch, i, layer))
+                handle = layer.module.register_forward_hook(partial(watch, i, layer), prepend=own)
             handles.append(handle)
-        nests = any(held.nests for held in state.held_here.models.values())
-        with without_nested_tensors() if nests else nullcontext():
+        models = state.held_here.models.values()
+        nests, compiled = (any(getattr(held, fact) for held in models) for fact in ("nests", "compiled"))
+        with without_nested_tensors() if nests else UNCHANGED, without_compiled_code() if compiled else UNCHANGED:
             yield calls
     finally:
         for handle in handles:
@@ -205,10 +229,12 @@ def replace_activations(
 
 
 @contextmanager
-def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor]]]:
+def trace_modules(model: nn.Module, *, complete: bool = False) -> Iterator[list[tuple[ResolvedLayer, Tensor]]]:
     """Keep the tensor that each module passes while open, in the order in which they finish, one entry a call.
 
-    Modules that pass no tensor, or several, are left out. Where operations build a graph, it begins at the first module.
+    Modules that pass no tensor, or several, are left out, and such that run inside of a transform of ``torch.func``, which are
+    refused if all must be seen (``complete``). Where operations build a graph, it begins at the first module
+    inside of the model.
     """
     me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
 
@@ -216,11 +242,16 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
         def hook(module: nn.Module, args: tuple, output: Output) -> Any:
             if threading.get_ident() != me:
                 return None
+            if transforms_are_active():
+                return refuse_layer_in_transform(layer) if complete else None
+            if not layer.name and not isinstance(output, Tensor) and len(tensors_in(named_parts(output).values())) != 1:
+                return None  # which of them the answer is, nobody knows
             call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1
             new = None
             with suppress(LookupError):
                 key, tensor = (None, output) if isinstance(output, Tensor) else _select_tensor(layer, output)
-                if torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad:
+                leaf = tensor.is_floating_point() and not tensor.requires_grad and not tensor.is_inference()
+                if torch.is_grad_enabled() and leaf and layer.name:
                     tensor = tensor.detach().requires_grad_().clone()
                     new = tensor if key is None else replace_part(output, key, tensor)
                 kept.append((replace(layer, call=call), tensor))
@@ -230,9 +261,14 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
 
     try:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.RecursiveScriptModule):  # which takes no hooks
+                continue
             handles.append(module.register_forward_hook(keep(ResolvedLayer(name, module, None, None, False))))
-        nests = any(isinstance(module, nn.TransformerEncoder) for module in model.modules())
-        with without_nested_tensors() if nests else nullcontext():
+        held = state.held_here.models[id(model)]
+        with (
+            without_nested_tensors() if held.nests else UNCHANGED,
+            without_compiled_code() if held.compiled else UNCHANGED,
+        ):
             yield kept
     finally:
         for handle in handles:
@@ -240,8 +276,11 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
 
 
 @contextmanager
-def record_with_grad(layers: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tensor]]:
-    """Keep what passes ``layers`` while open, so that it can be differentiated by; nothing below the lowest is."""
+def record_with_grad(layers: Sequence[ResolvedLayer], *, own: bool = False) -> Iterator[dict[int, Tensor]]:
+    """Keep what passes ``layers`` while open, so that it can be differentiated by; nothing below the lowest is.
+
+    With ``own`` it is what the layers give before hooks of the user change it.
+    """
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> Tensor:
@@ -250,7 +289,7 @@ def record_with_grad(layers: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tens
         seen[i] = tensor
         return tensor.clone()  # as in `replace_activations`
 
-    with hook_layers(layers, act):
+    with hook_layers(layers, act, own=own):
         yield seen
     for i, layer in enumerate(layers):
         if i not in seen:

@@ -37,15 +37,9 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine import state
+from torchwhy.engine.rules import opaque
 from torchwhy.engine.rules.aten import run_operator
-from torchwhy.engine.rules.opaque import (
-    below_hooks,
-    is_same_place,
-    outside_transforms,
-    refuse_unreached,
-    refuse_without_rule,
-    warn_of_unreached,
-)
+from torchwhy.engine.rules.opaque import below_hooks, is_same_place, keep_saved, outside_transforms
 from torchwhy.engine.rules.operations import (
     BILINEAR,
     FACTORIES,
@@ -63,11 +57,12 @@ from torchwhy.engine.rules.operations import (
 )
 from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
-    COMPILED_ATTRIBUTE,
+    COMPILED_MARK,
     OPERATORS,
     BackwardHookNode,
     backward_keeps_graph,
-    own_modules,
+    compiled_call,
+    hooks_on_saved_tensors,
     transforms_are_active,
     version_of,
     without_torch_functions,
@@ -157,6 +152,12 @@ class RuleMode(TorchFunctionMode):
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
+        keeper = hooks_on_saved_tensors(True)
+        if keeper is not None and keeper[0] is not keep_saved:  # of a checkpoint, which would know no rules
+            with torch.autograd.graph.saved_tensors_hooks(keep_saved, keep_saved):
+                return self.__torch_function__(function, types, args, kwargs)
+        if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():
+            opaque.refuse_gradient_inside()
         if isinstance(function, OPERATORS):
             return run_operator(self, function, args, kwargs or {})
         op = operation(function)
@@ -255,7 +256,7 @@ class RuleMode(TorchFunctionMode):
             return
         self.without_rule[name] += 1
         if self.strict:
-            refuse_without_rule(name)
+            opaque.refuse_without_rule(name)
 
     def count_unreached(self, name: str, where: str) -> None:
         """Count what keeps its plain gradient because no rule reaches it.
@@ -266,7 +267,7 @@ class RuleMode(TorchFunctionMode):
         self.without_rule[name] += 1
         self.unreached.add(name)
         if self.strict:
-            refuse_unreached(name, where)
+            opaque.refuse_unreached(name, where)
 
     def _watch(self, module: nn.Module, table: RuleTable) -> Iterator[RemovableHandle]:
         """Yield the hooks that let a table hold inside a module."""
@@ -340,7 +341,13 @@ class _CustomBackward(torch.autograd.Function):
 
 def custom_backward(y: Tensor, backward: Backward, *signals: Tensor) -> Tensor:
     """Return the value ``y``, whose gradient for each of ``signals`` is what ``backward`` makes of the multiplier at y."""
-    return _CustomBackward.apply([y], backward, *signals)
+    if type(y) is Tensor or type(y).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return _CustomBackward.apply([y], backward, *signals)
+    with without_torch_functions():  # what a subclass gives is a view, which a model could not write to
+        plain = y.as_subclass(Tensor).detach()
+    found = _CustomBackward.apply([plain], backward, *signals)
+    with without_torch_functions():
+        return found.as_subclass(type(y))
 
 
 def refuse_opaque_models(model: Model) -> None:
@@ -349,19 +356,10 @@ def refuse_opaque_models(model: Model) -> None:
     Raises:
         TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
     """
-    if not isinstance(model, nn.Module):
-        return
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
-        elif COMPILED_ATTRIBUTE in own_modules(module):
-            what, instead = "compiled, so that its operations cannot be given rules", f"its `{COMPILED_ATTRIBUTE}`"
-        elif isinstance(module, nn.DataParallel):
-            what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
-        else:
-            continue
-        name = next(name for name, m in model.named_modules() if m is module)
-        raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        compiled = compiled_call(module) is not None or hasattr(vars(module).get("forward"), COMPILED_MARK)
+        if compiled or isinstance(module, (torch.jit.ScriptModule, nn.DataParallel)):
+            opaque.refuse_opaque_module(name, module)
 
 
 # ------------------------------------------------------------------------------------------- a problem under rules
@@ -388,7 +386,7 @@ def run_with_rules(
 
     used, scores, signals = zip(*run.batches(len(rows), work))
     if any(rules.unreached for rules in used):
-        warn_of_unreached(problem.batching.label, frozenset().union(*(rules.unreached for rules in used)))
+        opaque.warn_of_unreached(problem.batching.label, frozenset().union(*(rules.unreached for rules in used)))
     return torch.cat(scores), tuple(torch.cat(parts) for parts in zip(*signals)), list(used)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.torch_internals import (
+    COMPILED_ATTRIBUTE,
     BackwardHookNode,
     base_of_view,
+    own_modules,
     unwrap_transformed,
 )
 
@@ -36,6 +39,31 @@ def is_same_place(a: Tensor, b: Tensor) -> bool:
 def outside_transforms(value: object) -> object:
     """Return a tensor as it is outside of the transforms of ``torch.func`` that are running; anything else as it is."""
     return unwrap_transformed(value) if isinstance(value, Tensor) else value
+
+
+def keep_saved(tensor: Tensor) -> Tensor:
+    """Return a tensor that autograd keeps for the backward pass, as it is."""
+    return tensor
+
+
+def refuse_gradient_inside() -> NoReturn:
+    """Refuse a model that computes a gradient itself, which rules would change, and with it what the model gives."""
+    raise NotImplementedError(
+        "the model computes a gradient inside (torch.autograd.grad), which rules would change, and with it the model's output; "
+        "use a method without rules, such as IntegratedGradients, or detach what needs no explanation before the call"
+    )
+
+
+def refuse_opaque_module(name: str, module: nn.Module) -> NoReturn:
+    """Refuse a module of these kinds."""
+    if isinstance(module, torch.jit.ScriptModule):
+        what, instead = "TorchScript, whose operations cannot be given rules", "the nn.Module it came from"
+    elif isinstance(module, nn.DataParallel):
+        what, instead = "DataParallel, which runs on threads that rules do not reach", "its `.module`"
+    else:
+        original = f"its `{COMPILED_ATTRIBUTE}`" if COMPILED_ATTRIBUTE in own_modules(module) else "one that is not"
+        what, instead = "compiled, so that its operations cannot be given rules", original
+    raise TypeError(f"{f'module {name!r}' if name else 'the model'} is {what}; use {instead}")
 
 
 def refuse_without_rule(name: str) -> NoReturn:

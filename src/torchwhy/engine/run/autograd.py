@@ -11,17 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.backends import cudnn, mha
+from torch.backends import cudnn
 from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.torch_errors import raise_in_words
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
+    COMPILED_MARK,
     BackwardHookFunction,
     BatchNormModule,
     DropoutModule,
+    compiled_call,
     function_of_node,
     own_buffers,
     own_modules,
@@ -130,15 +133,16 @@ class HeldModel:
             found yet that it gives one row the same score twice in this mode; one with noisy modules is warned of anyway.
         recurrent: whether it has recurrent layers.
         nests: whether it has encoders that may pack padded sequences into nested tensors, which no hook of a layer can use.
+        compiled: whether ``torch.compile`` made a part of it, which may leave out hooks that came later.
     """
 
-    __slots__ = ("buffers", "device", "may_draw", "mine", "n_training", "nests", "noisy", "recurrent")
+    __slots__ = ("buffers", "compiled", "device", "may_draw", "mine", "n_training", "nests", "noisy", "recurrent")
 
     def __init__(self, model: Model) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
-        self.recurrent = self.nests = False
+        self.recurrent = self.nests = self.compiled = False
         self.n_training = 0
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
@@ -161,6 +165,8 @@ class HeldModel:
                 self._hold_buffers(name, module)
             self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
             self.nests = self.nests or isinstance(module, nn.TransformerEncoder)
+            if compiled_call(module) is not None or hasattr(vars(module).get("forward"), COMPILED_MARK):
+                self.compiled = True
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
@@ -227,21 +233,6 @@ def _without_cudnn() -> Iterator[None]:
 
 
 @contextmanager
-def without_nested_tensors() -> Iterator[None]:
-    """Let ``nn.TransformerEncoder`` run padded sequences as they are while open, in any thread; the last one out restores it.
-
-    Its fast path, which it takes where no parameter asks for a gradient, hands nested tensors to its layers.
-    """
-    with state.lock:
-        on = mha.get_fastpath_enabled() or id(mha) in state.held
-        mine = [_acquire(mha, mha.set_fastpath_enabled, False)] if on else []
-    try:
-        yield
-    finally:
-        _release_all(mine)
-
-
-@contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
     # an empty tensor tells the default device in less time than torch.get_default_device()
@@ -249,7 +240,10 @@ def isolated(model: Model) -> Iterator[HeldModel]:
     usual = UNCHANGED if is_usual else torch_defaults()
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
     with mode, torch.no_grad(), freeze_parameters(model) as held, usual:
-        yield held
+        try:
+            yield held
+        except RuntimeError as error:
+            raise_in_words(error)
 
 
 @contextmanager
@@ -294,7 +288,8 @@ def compute_gradients(
     if not scores.requires_grad:
         raise ValueError(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
-            "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
+            "integers or a detached tensor, or the model runs under torch.no_grad or torch.inference_mode): choose another "
+            "target or layer, or a perturbation method, which needs no gradient"
         )
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)

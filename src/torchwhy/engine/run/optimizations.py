@@ -27,7 +27,13 @@ from torchwhy.engine import state
 from torchwhy.engine.rules.operations import bind_arguments, operation
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.structure import Keywords, Model
-from torchwhy.engine.torch_internals import make_wrapper, version_of, without_torch_functions
+from torchwhy.engine.torch_internals import (
+    COMPILED_MARK,
+    compiled_call,
+    make_wrapper,
+    version_of,
+    without_torch_functions,
+)
 
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
@@ -69,8 +75,8 @@ def is_compiled(model: Model) -> bool:
     parts = model.modules() if isinstance(model, nn.Module) else [model]
     return any(
         isinstance(part, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
-        or getattr(part, "_compiled_call_impl", None) is not None  # by module.compile()
-        or hasattr(getattr(part, "forward", part), "_torchdynamo_orig_callable")  # by torch.compile(...)
+        or (isinstance(part, nn.Module) and compiled_call(part) is not None)
+        or hasattr(getattr(part, "forward", part), COMPILED_MARK)
         for part in parts
     )
 

@@ -33,7 +33,6 @@ from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
-from torchwhy.engine.run.torch_errors import meaning_of
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
@@ -161,12 +160,7 @@ class ModelRunner:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
-            try:
-                return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
-            except RuntimeError as error:
-                if (meaning := meaning_of(error)) is None:
-                    raise
-                raise ValueError(meaning) from error
+            return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
@@ -236,12 +230,21 @@ class ModelRunner:
         with enable_grad_for(p.model, p.inputs.tensors[0].device), freeze_parameters(p.model):
             return find_dependent_pair(self.first_row, layers)
 
-    def trace(self, z: Sequence[Tensor], rows: Tensor) -> tuple[Tensor | None, list[tuple[ResolvedLayer, Tensor]]]:
-        """Return scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph."""
+    def trace(
+        self, z: Sequence[Tensor], rows: Tensor, *, complete: bool = False
+    ) -> tuple[Tensor | None, list[tuple[ResolvedLayer, Tensor]]]:
+        """Return scores ``(M,)``, None without a target, and the tensor that each module passes, with their graph.
+
+        ``complete``: refuse a model of which a part cannot be seen.
+        """
         p = self.problem
         if not isinstance(p.model, nn.Module):
             raise TypeError("model: a plain callable has no layers to read; give a module")
-        with enable_grad_for(p.model, z[0].device), freeze_parameters(p.model), trace_modules(p.model) as passed:
+        with (
+            enable_grad_for(p.model, z[0].device),
+            freeze_parameters(p.model),
+            trace_modules(p.model, complete=complete) as passed,
+        ):
             if p.target.given is not None:
                 return self.scores_with_graph(z, rows), passed
             self.outputs(z, rows)
