@@ -148,11 +148,11 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
 def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[OutputKey, Tensor]:
     """Return the tensor that is meant among those that a module passes, and its key there."""
     if layer.output is not None:
-        found = nested_tensors(value)
-        if layer.output not in found:
-            raise LookupError(f"{layer}, output={layer.output!r}: there is no such tensor; there are {list(found)}")
-        return layer.output, found[layer.output]
-    tensors = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
+        each = nested_tensors(value)
+        if layer.output not in each:
+            raise LookupError(f"{layer}, output={layer.output!r}: there is no such tensor; there are {list(each)}")
+        return layer.output, each[layer.output]
+    tensors: dict[OutputKey, Tensor] = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
     floats = {k: v for k, v in tensors.items() if v.is_floating_point()} or tensors
     if len(floats) != 1:
         floats = floats or nested_tensors(value)
@@ -283,7 +283,8 @@ def begin_graph_at(layers: Sequence[ResolvedLayer]) -> Iterator[None]:
     me, handles = threading.get_ident(), []
 
     def begin(module: nn.Module, args: tuple, kwargs: Keywords) -> tuple[tuple, Keywords] | None:
-        given: dict[int | str, object] = {**dict(enumerate(args)), **kwargs}
+        given: dict[int | str, object] = dict(enumerate(args))
+        given.update(kwargs)
         floats = (k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point())
         first = next(floats, None)
         if first is None or threading.get_ident() != me or not torch.is_grad_enabled():
