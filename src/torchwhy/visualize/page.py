@@ -104,27 +104,29 @@ def _row(e: Explanation, i: int, images: bool) -> Keywords:
     }
     if images and e.feature_mask is None:
         found["values"] = [float(as_array(e.shown, "attributions")[i].sum())]
-        return {**found, "names": ["all pixels"], **_images_of(e, i)}
+        return {**found, "names": ["all pixels"], **images_of(e, i)}
     given = features_of(e, i)
     found |= {"names": given.names, "values": [float(f"{v:.6g}") for v in given.values], "floor": given.floor}
-    return {**found, **_images_of(e, i)} if images else found
+    return {**found, **images_of(e, i)} if images else found
 
 
 def _number(values: object, i: int) -> float | None:
     return None if values is None else float(values[i])  # type: ignore[index]
 
 
-def _images_of(e: Explanation, i: int) -> Keywords:
-    """Return the photo and the map of a row as images inside the page; red and blue, the larger the more opaque."""
+def images_of(e: Explanation, i: int) -> Keywords:
+    """Return the photo and the map of a row as images inside the page; red and blue, opaque at ``scale`` and beyond."""
     from torchwhy.visualize import drawing as draw
 
     maps = above_rounding(as_array(e.shown if e.maps is None else e.maps, "attributions"), e.rounding)[0][i].sum(0)
     given = e.inputs[i] if hasattr(e.inputs, "dim") and e.inputs.dim() == 4 and e.inputs.shape[1] in (1, 3) else None
     photo = np.ones((*maps.shape, 3)) if given is None else as_photo(given)
     maps = resize_image(maps, photo.shape[:2])
-    unit = to_unit(maps, find_scale(maps, 99.0, True)[0], True)
+    scale = find_scale(maps, 99.0, True)[0]
+    unit = to_unit(maps, scale, True)
     colors = np.concatenate([draw.to_rgb(np.where(unit > 0, 0.85, -0.85), True), np.abs(unit)[..., None]], 2)
-    return {"photo": _png(photo), "map": _png(colors), "width": photo.shape[1], "height": photo.shape[0]}
+    size = {"width": photo.shape[1], "height": photo.shape[0]}
+    return {"photo": _png(photo), "map": _png(colors), "scale": float(f"{scale:.6g}"), **size}
 
 
 def _png(pixels: np.ndarray) -> str:
