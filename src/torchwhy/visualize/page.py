@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
 
 MOST_ROWS, MOST_IMAGES = 200, 16  # of one method
+MOST_COALITIONS = 2**12  # of a row
 
 
 def page(explanations: Mapping[str, Explanation], path: str | Path, *, title: str = "Why?") -> Path:
@@ -68,7 +69,7 @@ def _method(name: str, e: Explanation) -> Keywords:
     said = f"{name}, {most} of {len(e)} rows" if len(e) > most else name
     kind = "text" if tensor and are_tokens(e) else "table"
     rows = [row for i in range(min(most, len(e))) for row in _entries(e, i, images)]
-    return {"name": said, "kind": "text" if rows and "token" in rows[0] else kind, "rows": rows}
+    return {"name": said, "kind": "text" if rows and "said" in rows[0] else kind, "rows": rows}
 
 
 def _entries(e: Explanation, i: int, images: bool) -> list[Keywords]:
@@ -84,7 +85,8 @@ def _entries(e: Explanation, i: int, images: bool) -> list[Keywords]:
     return [
         {
             "title": f"{title} · {token}".removeprefix(" · "),
-            "token": t,
+            "of": i,
+            "said": token,
             "names": names,
             "floor": 0.0,
             "probability": None,
@@ -107,7 +109,20 @@ def _row(e: Explanation, i: int, images: bool) -> Keywords:
         return {**found, "names": ["all pixels"], **images_of(e, i)}
     given = features_of(e, i)
     found |= {"names": given.names, "values": [float(f"{v:.6g}") for v in given.values], "floor": given.floor}
+    if coalitions := _coalitions(e, i):
+        found["coalitions"] = coalitions
     return {**found, **images_of(e, i)} if images else found
+
+
+def _coalitions(e: Explanation, i: int) -> list[tuple[str, float]]:
+    """Return the scores of a row without some of its features, as far as they were evaluated: the features' numbers, and f."""
+    kept, scores = e.details.get("coalitions"), e.details.get("coalition_scores")
+    if kept is None or scores is None or kept.shape[-1] != len(e.features()[i]):
+        return []
+    left = ~kept[i if len(kept) > 1 else 0]
+    numbers = [",".join(map(str, row.nonzero()[:, 0].tolist())) for row in left]
+    known = {number: float(f"{v:.6g}") for number, v in zip(numbers, scores[i].tolist())}
+    return list(known.items())[:MOST_COALITIONS]
 
 
 def _number(values: object, i: int) -> float | None:

@@ -107,6 +107,29 @@ def evaluate_all(
     return s
 
 
+def note_coalitions(problem: Problem, kept: Tensor, scores: Tensor) -> None:
+    """Keep the scores ``(m, N)`` of coalitions ``(m, d)``, true where a feature is there, with the counts; if they are few."""
+    known = problem.tally.coalitions
+    few = sum(len(z) for z, _ in known) + len(kept) <= MOST_COALITIONS and kept.shape[1] <= MOST_FEATURES
+    if few and problem.n_targets == 1 and scores.shape[1] == problem.n:
+        known.append((kept.cpu(), scores.detach().cpu()))
+
+
+def coalitions_as_details(known: Sequence[tuple[Tensor, Tensor]]) -> Keywords:
+    """Return ``coalitions`` ``(1, M, d)`` and ``coalition_scores`` ``(N, M)``, each coalition once; nothing where none are known.
+
+    >>> z, v = torch.tensor([[False], [True], [False]]), torch.tensor([[1.0], [2.0], [1.0]])
+    >>> coalitions_as_details([(z, v)])["coalition_scores"]
+    tensor([[1., 2.]])
+    """
+    if not known:
+        return {}
+    kept, scores = (torch.cat(parts) for parts in zip(*known))
+    different, where = kept.unique(dim=0, return_inverse=True)
+    first = torch.full((len(different),), len(kept)).scatter_reduce(0, where, torch.arange(len(kept)), "amin")
+    return {"coalitions": different[None], "coalition_scores": scores[first].T.contiguous()}
+
+
 def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFunction | None = None) -> Tensor:
     """Return how far each of the masks 1..count lets the score drop below that of mask 0, which keeps everything: (N, count)."""
     s = evaluate_all(problem, masks, (0, count + 1), fill=fill)
