@@ -95,7 +95,7 @@ def report(
         remarks = [remark for part in of_row for remark in remarks_on(part, several=len(parts) > 1)]
         remarks += [] if notes is None else list(notes[i])
         sections.append(_section(i, name, of_row, remarks))
-        lines.append(_line(i, name, of_row, remarks))
+        lines.append(_line_of_row(i, name, of_row, remarks))
     template = files("torchwhy.visualize").joinpath("report.html").read_text(encoding="utf-8")
     filled = {"TITLE": escape(title), "METHODS": _methods(named), "ROWS": "".join(lines), "SECTIONS": "".join(sections)}
     filled["HEADS"] = "".join(f"<th>{escape(h)}</th>" for h in _heads(named, measured))
@@ -201,7 +201,7 @@ def _picture(part: RowOfMethod) -> str:
     if part.images:
         return _photo(e)
     if are_tokens(e) and e.features()[0].dim() == 1:
-        return _text(e)
+        return _text_of_row(e)
     flat = isinstance(e.attributions, torch.Tensor) and e.attributions.dim() <= 2
     if flat or not isinstance(e.attributions, torch.Tensor):
         return _bars(e)
@@ -219,7 +219,7 @@ def _photo(e: Explanation) -> str:
     return f"<div class=photos>{photo}<span class=layers>{under}{over}</span></div><p class=legend>{legend}</p>"
 
 
-def _text(e: Explanation) -> str:
+def _text_of_row(e: Explanation) -> str:
     """Return a text in its order, each unit in the colour of its attribution."""
     given = features_of(e)
     full = float(np.abs(given.values).max()) or 1.0
@@ -258,7 +258,10 @@ def _numbers(measured: Mapping[str, float]) -> str:
 
 def _heads(named: Mapping[str, Explanation], measured: Comparison | None) -> list[str]:
     """Return the heads of the table of all rows."""
-    metrics = [] if measured is None else list(measured.values)
+    metrics = []
+    if measured is not None:
+        arrows = {True: " ↑", False: " ↓", None: ""}  # where better is
+        metrics = [m + arrows[measured.better[m]] for m in measured.values]
     return [
         "row",
         "prediction",
@@ -267,7 +270,7 @@ def _heads(named: Mapping[str, Explanation], measured: Comparison | None) -> lis
     ]
 
 
-def _line(i: int, name: str, parts: Sequence[RowOfMethod], remarks: Sequence[str]) -> str:
+def _line_of_row(i: int, name: str, parts: Sequence[RowOfMethod], remarks: Sequence[str]) -> str:
     """Return the line of a row in the table of all rows."""
     numbers = "".join(f"<td class=number>{v:.4g}</td>" for part in parts for v in part.measured.values())
     link = f"<th><a href='#row-{i}'>{escape(name)}</a></th>"

@@ -10,7 +10,7 @@ A mask is 1 (True) where an element is kept and 0 (False) where it is replaced; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchwhy.engine.run.rows import baseline_at, index_rows, to_device
+from torchwhy.engine.structure import Keywords
 from torchwhy.problem import Problem
 
 MaskFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 FillFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+FEATURES_NOTED, COALITIONS_NOTED = 64, 2**12  # of which scores are kept, at most
 
 
 def blend_with_fill(keep: Tensor, x: Tensor, fill: Tensor) -> Tensor:
@@ -110,7 +113,7 @@ def evaluate_all(
 def note_coalitions(problem: Problem, kept: Tensor, scores: Tensor) -> None:
     """Keep the scores ``(m, N)`` of coalitions ``(m, d)``, true where a feature is there, with the counts; if they are few."""
     known = problem.tally.coalitions
-    few = sum(len(z) for z, _ in known) + len(kept) <= MOST_COALITIONS and kept.shape[1] <= MOST_FEATURES
+    few = sum(len(z) for z, _ in known) + len(kept) <= COALITIONS_NOTED and kept.shape[1] <= FEATURES_NOTED
     if few and problem.n_targets == 1 and scores.shape[1] == problem.n:
         known.append((kept.cpu(), scores.detach().cpu()))
 
