@@ -147,7 +147,7 @@ def _check_one_picture(problem: Problem, picture: InputPicture) -> None:
         ValueError: they do.
     """
     for layer in problem.read_layers[1:]:
-        if picture_of(problem, layer).index != picture.index:
+        if picture_of(problem, layer).number != picture.number:
             raise ValueError(
                 f"layer: {problem.read_layers[0]} and {layer} see different inputs, and their maps lie on these; explain by each "
                 "in its own call"

@@ -80,7 +80,7 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
             )
     z, graph = first_row_leaves(problem)
     passed = problem.run.trace(z, problem.rows[:1])[1]
-    pictures, at = Pictures(problem, graph, [t for _, t in passed]), picture_of(problem).index
+    pictures, at = Pictures(problem, graph, [t for _, t in passed]), picture_of(problem).number
     calls = Counter(layer.name for layer, _ in passed)
     return [
         LayerWithConstant(
@@ -135,7 +135,7 @@ def _terms(
     for i, (x, g) in enumerate(zip(inputs, by_input)):
         if g is not None:
             term = at_least_float32(x.detach() * g)
-            yield term, axes_of(problem, i).channels_first(term) if i == picture.index else None
+            yield term, axes_of(problem, i).channels_first(term) if i == picture.number else None
     for (layer, rows, on_picture), g in zip(layers, by_layer):
         term = rows.split(at_least_float32(g * constant_of(layer.module, g.shape)), len(inputs[0]))
         found = on_picture and rows.axis is not None

@@ -39,7 +39,7 @@ class OptiCAM(ClassActivationMap):
     def maps(self, problem: Problem) -> list[Tensor]:
         """Return the maps at the end of the ascent; the layer is read once."""
         pictures = [picture_of(problem, layer) for layer in problem.read_layers]
-        if not all(problem.x[p.index].is_floating_point() for p in pictures):
+        if not all(problem.x[p.number].is_floating_point() for p in pictures):
             raise TypeError("inputs: OptiCAM masks a picture, and integers cannot be masked")
         return [
             problem.run.concatenated(problem.n, partial(self._maps_of_rows, problem, picture, a))
@@ -50,13 +50,13 @@ class OptiCAM(ClassActivationMap):
         """Return the maps ``(M, *grid)`` of rows ``start`` to ``stop - 1``, for activations ``(N, C, *grid)``."""
         a, rows = a[start:stop], problem.rows[start:stop]
         z = [x[rows] for x in problem.x]
-        x = z[picture.index]
+        x = z[picture.number]
         u = a.new_zeros(a.shape[:2]).requires_grad_()
         adam = torch.optim.Adam([u], lr=self.lr, maximize=True)
         for _ in range(self.n_steps):
             with enable_grad_for(problem.model, x.device):
                 masks = unit_range_masks(weighted_sum(a, u.softmax(1)), picture.size)
-                z[picture.index] = x * broadcast_to_picture(masks, x, picture.channels)
+                z[picture.number] = x * broadcast_to_picture(masks, x, picture.channels)
                 scores = problem.run.scores_with_graph([t.clone() for t in z], rows)  # the model may work in place
                 (u.grad,) = compute_gradients(scores, [u], what=problem.input_name)
             adam.step()

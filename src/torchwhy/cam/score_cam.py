@@ -57,7 +57,7 @@ class ScoreCAM(ClassActivationMap):
     def maps(self, problem: Problem) -> list[Tensor]:
         """Return the maps whose weights are softmaxes of scores."""
         pictures = [picture_of(problem, layer) for layer in problem.read_layers]
-        if not all(problem.x[p.index].is_floating_point() for p in pictures):
+        if not all(problem.x[p.number].is_floating_point() for p in pictures):
             raise TypeError(f"inputs: {type(self).__name__} masks a picture, and integers cannot be masked")
         each = zip(self.activations(problem), pictures)
         return [weighted_sum(a, self._score_weights(problem, picture, a)) for a, picture in each]
@@ -74,7 +74,7 @@ class ScoreCAM(ClassActivationMap):
 
     def _mean_scores(self, problem: Problem, picture: InputPicture, a: Tensor, wanted: Tensor) -> Tensor:
         """Return the mean scores ``(N, C)`` of the picture seen through the ``wanted`` ``(N, C)`` channels, 0 elsewhere."""
-        n, x = self.passes_per_channel, problem.x[picture.index]
+        n, x = self.passes_per_channel, problem.x[picture.number]
         channels, rows = wanted.mT.nonzero().unbind(1)  # the rows of one channel together
         on_cpu, total, noise = channels.cpu(), a.new_zeros(wanted.shape), self.mask_noise(x, picture.channels, problem)
 
@@ -85,7 +85,7 @@ class ScoreCAM(ClassActivationMap):
             z = [index_rows(t, row) for t in problem.x]
             mask = broadcast_to_picture(unit_range_masks(a[row, channel], picture.size), x, picture.channels)
             drawn = 0.0 if noise is None else noise[sample * a.shape[1] + on_cpu[at]].to(mask)
-            z[picture.index] = self.apply_mask(z[picture.index], mask, sample, drawn)
+            z[picture.number] = self.apply_mask(z[picture.number], mask, sample, drawn)
             return row, channel, problem.run.scores(z, row)
 
         for row, channel, scores in problem.run.batches(n * len(rows), work):

@@ -70,7 +70,7 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
         if pictures.are_cells(tensor, grid):
             return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
     raise ValueError(
-        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[picture_of(problem).index].shape)} "
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[picture_of(problem).number].shape)} "
         "on which the target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
     )
 

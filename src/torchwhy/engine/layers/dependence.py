@@ -82,13 +82,14 @@ def may_be_learned(problem: Problem, tokens: int, width: int) -> bool:
         if type(module).__module__.startswith("torch.nn."):  # weights of layers, whatever their sizes
             continue
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        if any(_holds_tokens(p, *sizes) for p in own for sizes in ((tokens, width), (width, tokens))):
+        if any(_holds_tokens(p, sizes) for p in own for sizes in ((tokens, width), (width, tokens))):
             return True
     return False
 
 
-def _holds_tokens(parameter: Tensor, tokens: int, width: int) -> bool:
-    """Say whether a parameter has a vector of about a width for each of so many tokens."""
+def _holds_tokens(parameter: Tensor, sizes: tuple[int, int]) -> bool:
+    """Say whether a parameter has a vector of about a width for each of so many tokens: ``sizes``."""
+    tokens, width = sizes
     if parameter.dim() < 2 or not parameter.is_floating_point() or tokens not in parameter.shape[:-1]:
         return False
     return max(parameter.shape[-1], width) <= MOST_WIDER * min(parameter.shape[-1], width)
@@ -226,12 +227,12 @@ def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tu
         known[key] = None
         picture = picture_of(problem, place)
         z, graph = first_row_leaves(problem)
-        if picture.index in graph.leaves:
+        if picture.number in graph.leaves:
             tensor = _passed_with_graph(problem, place, z)
             grid = find_grid(place, tensor, 1, size) if isinstance(layout, GridLayout) else layout
             if grid is not None and may_be_learned(problem, *tensor.shape[1:]):
-                axes = axes_of(problem, picture.index)
-                known[key] = follows_cells(tensor, grid, graph.leaves[picture.index], axes)
+                axes = axes_of(problem, picture.number)
+                known[key] = follows_cells(tensor, grid, graph.leaves[picture.number], axes)
     if known[key] is False:
         raise ValueError(
             f"layer: the tokens of {place} are no cells of the inputs: each depends on all parts alike, as learned "

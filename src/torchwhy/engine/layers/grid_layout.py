@@ -69,12 +69,12 @@ class InputPicture(NamedTuple):
     """The input tensor that maps lie on.
 
     Args:
-        index: which of the input tensors it is.
+        number: which of the input tensors it is.
         size: in places, (L,), (H, W) or (D, H, W).
         channels: the axis of its channels, where maps ``(N, 1, *size)`` get their 1 to go with it; None where it has none.
     """
 
-    index: int
+    number: int
     size: tuple[int, ...]
     channels: int | None
 

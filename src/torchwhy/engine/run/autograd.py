@@ -269,6 +269,16 @@ def _in_words(what: What) -> str:
     return what if isinstance(what, str) else ", ".join(map(str, what))
 
 
+def _hint_of_inside(what: What) -> str:
+    """Return what to do about tensors that layers hand back and use inside, where one of several was chosen."""
+    if isinstance(what, str) or all(getattr(layer, "output", None) is None for layer in what):
+        return ""
+    return (
+        "; what a layer hands back but uses inside, as attention matrices, can be read, not replaced: by InputXGradient, "
+        "Saliency, LinearApproximation, Conductance and InternalInfluence"
+    )
+
+
 def compute_gradients(
     scores: Tensor,
     wrt: Sequence[Tensor],
@@ -295,6 +305,7 @@ def compute_gradients(
         raise ValueError(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
             "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
+            + _hint_of_inside(what)
         )
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
@@ -302,6 +313,7 @@ def compute_gradients(
         raise ValueError(
             f"the target does not depend on the {_in_words(what)}, or an operation in between has no gradient, as those of int8 "
             "models: choose another target or layer, or a perturbation method, which needs no gradient"
+            + _hint_of_inside(what)
         )
     if any(g is None for g in found):
         _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
