@@ -39,7 +39,8 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
 
 
 def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
-    size = picture_of(problem).size
+    picture = picture_of(problem)
+    size, shape = picture.size, tuple(problem.x[picture.number].shape)
     z, graph = first_row_leaves(problem)
     scores, passed = problem.run.trace(z, problem.rows[:1])
     calls = Counter(place.name for place, _ in passed)
@@ -70,8 +71,8 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
         if pictures.are_cells(tensor, grid):
             return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
     raise ValueError(
-        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[picture_of(problem).number].shape)} "
-        "on which the target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {shape} on which the target depends; "
+        "name a layer, with reshape= if its cells are laid out in an unusual way"
     )
 
 
