@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchwhy.engine.axes import axes_by_shape
+from torchwhy.engine.axes import COLOURS, axes_by_shape
 from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.torch_internals import (
     AdaptiveAvgPoolModule,
@@ -92,9 +92,12 @@ def picture_of(problem: Problem, place: ResolvedLayer | None = None) -> InputPic
         index = seen_picture(problem, place)
     elif len(tensors) > 1:
         index = max(range(len(tensors)), key=lambda i: tensors[i].dim())
+    shape = tensors[index].shape
     told = problem.axes[index] if problem.axes else None
-    channels, spatial = told or axes_by_shape(tensors[index].shape, problem.model)
-    return InputPicture(index, tuple(tensors[index].shape[i] for i in spatial), channels)
+    if told is None and (len(shape) == 3 or (len(shape) == 4 and shape[3] not in COLOURS)):  # there is no other reading
+        return InputPicture(index, tuple(shape[2:]), 1)
+    channels, spatial = told or axes_by_shape(shape, problem.model)
+    return InputPicture(index, tuple(shape[i] for i in spatial), channels)
 
 
 def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...]) -> GridLayout | None:
