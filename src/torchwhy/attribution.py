@@ -378,7 +378,7 @@ def finish_result(
         )
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
     values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
-    result = replace(result, attributions=values, completeness_gap=gap, ends=ends or ScoreEnds())
+    result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
     if problem.sample is not None:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result

@@ -285,7 +285,7 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
             "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
             f"shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    if not all(t[0].numel() for t in given):
+    if not all(t.numel() for t in given):
         raise ValueError(
             f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )

@@ -70,7 +70,7 @@ class Tally:
         self.eps = max(self.eps, torch.finfo(scores.dtype).eps)
         if check_finite and self.not_finite is not True:
             if scores.device.type == "cpu":
-                self.not_finite = not all_finite(scores.detach()) or self.not_finite
+                self.not_finite = not all_finite(scores) or self.not_finite
             else:  # nothing waits for the device
                 bad = ~scores.detach().isfinite().all()
                 self.not_finite = bad if self.not_finite is False else bad | self.not_finite
