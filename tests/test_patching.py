@@ -115,3 +115,62 @@ def test_attribution_patching_of_all_blocks_in_one_pass(name):
         for one, other, a, b, g in zip(found, e.attributions, activations, below, slopes):
             torch.testing.assert_close(one, ((a - b) * g).detach(), rtol=1e-6, atol=1e-10)
             torch.testing.assert_close(other, one)
+
+
+def patched(model, place, clean, other, more, where):
+    """The drop of the margin where what passes a module is, at ``where``, what it is on the other input."""
+    (there,), _ = passed(model, [place], other, more)
+    whole = margin(model(clean, **(more or {})))
+
+    def act(i, tensor):
+        return torch.where(where, there, tensor)
+
+    with torch.no_grad(), hooks(model, [place], act):
+        return whole - margin(model(clean, **(more or {})))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_positions_of_a_block_by_hooks(name):
+    model, blocks, clean, corrupted, more = build(name)
+    how = {"additional_forward_args": more, "feature_mask": torch.arange(7)[:, None]}
+    ablation = tw.FeatureAblation(model, layer=blocks[1])
+    noising = ablation.attribute({"input_ids": clean}, margin, baselines=corrupted, **how)[..., 0]
+    denoising = -ablation.attribute({"input_ids": corrupted}, margin, baselines=clean, **how)[..., 0]
+    for t in range(7):
+        here = (torch.arange(7) == t)[:, None]
+        drop = patched(model, blocks[1], clean, corrupted, more, here)
+        torch.testing.assert_close(noising[:, t], drop, rtol=1e-6, atol=1e-9)
+        restored = -patched(model, blocks[1], corrupted, clean, more, here)
+        torch.testing.assert_close(denoising[:, t], restored, rtol=1e-6, atol=1e-9)
+    assert bool(noising.any())
+
+
+PROJECTIONS = {
+    "gpt2": "transformer.h.1.attn.c_proj",
+    "llama": "model.layers.1.self_attn.o_proj",
+    "t5": "decoder.block.1.layer.1.EncDecAttention.o",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_heads_by_hooks(name):
+    model, _, clean, corrupted, more = build(name)
+    module, heads = model.get_submodule(PROJECTIONS[name]), torch.arange(32) // 8
+    layer = tw.Layer(PROJECTIONS[name], input=True)
+    found = tw.FeatureAblation(model, layer=layer).attribute(
+        {"input_ids": clean}, margin, baselines=corrupted, additional_forward_args=more, feature_mask=heads[None]
+    )[:, 0, ::8]
+    kept = {}
+    handle = module.register_forward_pre_hook(lambda m, args: kept.update(value=args[0].clone()))
+    model(corrupted, **(more or {}))
+    handle.remove()
+    whole = margin(model(clean, **(more or {})))
+    for h in range(4):
+        handle = module.register_forward_pre_hook(
+            lambda m, args, h=h: (torch.where(heads == h, kept["value"], args[0]),)
+        )
+        drop = whole - margin(model(clean, **(more or {})))
+        handle.remove()
+        torch.testing.assert_close(found[:, h], drop, rtol=1e-6, atol=1e-9)
