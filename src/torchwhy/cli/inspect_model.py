@@ -1,0 +1,36 @@
+"""``torchwhy inspect``: which methods apply to a model, what they cost, and what may go wrong."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from torchwhy.cli.pictures import DEFAULT_MODEL, load_as_asked, picture_named
+
+if TYPE_CHECKING:
+    from torchwhy.cli.parser import Commands
+
+
+def add_inspect(commands: Commands) -> None:
+    """Add the subcommand."""
+    look = commands.add_parser("inspect", help="which methods apply to a model, what they cost, and what may go wrong")
+    look.add_argument("image", help="an image file, or the name of a bundled photo")
+    look.add_argument("--model", default=DEFAULT_MODEL, help="as for explain (default: %(default)s)")
+    look.add_argument("--weights", help="as for explain")
+    look.add_argument("--size", type=int, metavar="PIXELS", help="the side of the picture")
+    look.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
+    look.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
+    look.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
+    look.add_argument("--json", action="store_true", help="print it as JSON")
+    look.set_defaults(run=_inspect_command)
+
+
+def _inspect_command(args: argparse.Namespace) -> None:
+    import json
+
+    from torchwhy.inspection import inspect
+
+    picture = picture_named(args.image)
+    loaded, target = load_as_asked(args)
+    found = inspect(loaded.model, loaded.preprocess(picture), target, methods=args.methods)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
