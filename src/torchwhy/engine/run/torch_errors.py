@@ -21,6 +21,10 @@ MEANINGS = {
         "nobody differentiate by the inputs; pass use_reentrant=False, or switch it off to explain the model"
     ),
     "torch.utils.checkpoint: ": _CHECKPOINTED,
+    "has been modified by an inplace operation": (
+        "model: an operation works in place on what another one keeps for the gradient, so that torch cannot differentiate it; "
+        "give the one inplace=False, as nn.ReLU(inplace=False), or use a perturbation method, which needs no gradient"
+    ),
 }
 
 
