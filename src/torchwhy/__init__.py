@@ -148,7 +148,7 @@ if TYPE_CHECKING:
     )
     # isort: on
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # where each public name lives; it is imported when it is first used
 _HOME = {
