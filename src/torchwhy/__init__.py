@@ -148,13 +148,14 @@ if TYPE_CHECKING:
     from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
     from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
     from torchwhy.targets import Neuron as Neuron
+    from torchwhy.visualize.report import report as report
     from torchwhy.wrapper import (
         Processed as Processed,
         Wrapper as Wrapper,
     )
     # isort: on
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # where each public name lives; it is imported when it is first used
 _HOME = {
@@ -237,6 +238,7 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "visualize.report": ["report"],
     "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],
