@@ -110,6 +110,7 @@ class LogitLens(Attribution):
     needs_gradient: ClassVar[bool] = False
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
+    explains_inputs: ClassVar[bool] = False
     gives_one_map: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2303.08112"
 
