@@ -38,7 +38,7 @@ def refuse_samples(method: Attribution, problem: Problem) -> None:
 class Patching(Attribution):
     """The base of the methods that patch units of layers: which layers, which units, in which direction."""
 
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
     units: UnitKind = "position"
     heads: Count | None = None
     denoise: bool = False

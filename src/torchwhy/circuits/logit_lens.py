@@ -105,7 +105,7 @@ class LogitLens(Attribution):
     Paper: nostalgebraist 2020, "Interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112, section 2.
     """
 
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
 
     needs_gradient: ClassVar[bool] = False
     layer_role: ClassVar[LayerRole] = "own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,7 +64,8 @@ def _input_of_floats(model: nn.Module, inputs: ModelInputs) -> Layer:
     Raises:
         ValueError: it has several, or none.
     """
-    keys = [k for k, t in zip(inputs.names or range(len(inputs.tensors)), inputs.tensors) if t.is_floating_point()]
+    names: Sequence[int | str] = inputs.names or range(len(inputs.tensors))
+    keys = [key for key, t in zip(names, inputs.tensors) if t.is_floating_point()]
     if len(keys) != 1:
         raise ValueError(
             f"layer: None in a list is the input that is a tensor of floats, and there are {len(keys)}; name each as "
