@@ -72,8 +72,8 @@ def activation_by_hand(model: nn.Module, block: nn.Module, clean: Tensor, corrup
 def main() -> None:
     bench = Benchmark("circuits_speed", "Patching, against hooks by hand", rounds=7)
     bench.text = (
-        "The kept times are of a machine that was busy with other work: sides take turns, so that the ratios hold better than the "
-        "seconds. An edge reads what every part writes and reads; the lens runs the model once for each block."
+        "The kept times are of a machine that was busy with other work: sides take turns, so that the ratios hold better than "
+        "the seconds. An edge reads what every part writes and reads; the lens runs the model once for each block."
     )
     from transformers import GPT2Config, GPT2LMHeadModel
 
