@@ -148,7 +148,7 @@ def prepare_for(
         target = columns_of_labels(model, target) if parent is None else target
     if asker.needs_gradient and not all(map(all_finite, data.tensors)):
         row = min(first_row(t) for t in data.tensors if not all_finite(t))
-        raise ValueError(f"inputs: NaN or infinite values in row {row}")
+        raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         refuse_without_gradient(model, data.tensors)
@@ -263,7 +263,9 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
     if any(isinstance(part, Stacked) for part in given):
         forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
         given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
-    if not given or not all(isinstance(t, Tensor) for t in given):
+    if not given or not all(isinstance(t, Tensor) and t.layout is torch.strided for t in given):
+        refuse_inputs(given)
+    if any(t.is_nested or t.is_meta for t in given):
         refuse_inputs(given)
     sizes = {len(t) if t.dim() else None for t in given}
     if len(sizes) != 1 or None in sizes or 0 in sizes:

@@ -214,7 +214,9 @@ class RuleMode(TorchFunctionMode):
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call."""
-        return rule(call)
+        y = rule(call)
+        # of a subclass of tensors it is a view of what the rule returned, and views of that must not be written to
+        return y.clone() if isinstance(y, Tensor) and type(y) is not Tensor else y
 
     def save_for_backward(self, tensor: Tensor) -> SavedTensor:
         """Keep a tensor for the backward pass, safe from the model's own in-place operations."""
