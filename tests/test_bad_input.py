@@ -294,7 +294,7 @@ def test_a_model_that_changes_the_number_of_rows():
 def test_a_tolerance_out_of_reach_warns_and_says_by_how_much():
     net, x = make("conv"), inputs("conv")
     with pytest.warns(
-        UserWarning, match=r"tolerance=1e-09: not reached with max_steps=20 for rows \[0, 1, 2\]"
+        UserWarning, match=r"tolerance=1e-09: not reached with max_steps=20, for rows \[0, 1, 2\]"
     ) as caught:
         e = tw.IntegratedGradients(net, tolerance=1e-9, max_steps=20).explain(x, 1)
     assert caught[0].filename == __file__

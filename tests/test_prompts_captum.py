@@ -27,7 +27,7 @@ def tokenizer():
     )
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "gpt2", "qwen2"])
 def model(request):
     torch.manual_seed(0)
     head = {"vocab_size": len(WORDS), "bos_token_id": 1, "pad_token_id": 2, "eos_token_id": 3, "initializer_range": 0.3}
@@ -35,7 +35,9 @@ def model(request):
         config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=32, **head)
         return transformers.GPT2LMHeadModel(config).eval()
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=2, **sizes, **head)).eval()
+    name = {"llama": "Llama", "qwen2": "Qwen2"}[request.param]
+    config = getattr(transformers, f"{name}Config")(num_key_value_heads=2, **sizes, **head)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
 
 
 def ask(attribution, *args, **kwargs):

@@ -288,3 +288,16 @@ def test_a_target_of_ones_own():
     assert found.attributions[:, 0].tolist() == [0.5] * 3
     with pytest.raises(NotImplementedError):
         tw.targets.ScoreTarget()(torch.ones(1, 1), torch.tensor([0]))
+
+
+def test_looking_whether_outputs_are_probabilities_is_no_operation_of_the_score():
+    model, x = language()
+    for make_target in (lambda: LogProb(2), lambda: Probability([0, 1, 2]), lambda: Entropy()):
+        found = tw.DeepLIFT(model, check=False).explain(
+            x, make_target()
+        )  # the baseline's run would be the first to look
+        told = tw.DeepLIFT(model, check=False).explain(
+            x, make_target().__class__(**{**vars(make_target()), "from_logits": True})
+        )
+        torch.testing.assert_close(found.attributions, told.attributions)
+        assert found.details == told.details

@@ -28,8 +28,9 @@ Node = tuple[float, float, Tensors]  # score, slope, gradients
 
 FIRST_INTERVALS = 8  # equal intervals at first
 INTERVALS_PER_ROUND = 8  # intervals halved at a time
-MAX_OPEN_NODES = 128  # nodes of a row whose gradients are kept at once
+MAX_OPEN_NODES = 128, 4096  # nodes of a row whose gradients are kept at once: of large rows, of small ones
 MAX_GRADIENT_BYTES = 2**30  # bytes of gradients kept at once, in all: so many lines are at work
+FEW_LINES = 64  # that are at work at once: while so many fit, each keeps more nodes
 SHORTEST_INTERVAL = 1e-6  # is not halved
 
 
@@ -61,6 +62,11 @@ class AdaptiveLine:
         """Say whether the gap is small, and not by errors that happen to cancel."""
         errors, whole = self.errors(), abs(self.scores[-1] - self.scores[0])
         return abs(sum(errors)) <= tolerance * whole and sum(map(abs, errors)) <= 5 * tolerance * whole
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has all the nodes that it may get."""
+        return len(self.alphas) >= self.most
 
     def wanted(self) -> list[float]:
         """Return where to evaluate next: the midpoints of the open intervals with the largest errors."""
@@ -112,24 +118,30 @@ def integrate_adaptively(problem: Problem, tolerance: float, most: int, *, multi
     lines = [AdaptiveLine(row, k, most) for k in range(problem.n_baselines) for row in range(problem.n)]
     total = [torch.zeros_like(at_least_float32(x)) for x in problem.x]
     size = sum(t[0].numel() * t.element_size() for t in total)
-    width = max(1, MAX_GRADIENT_BYTES // ((MAX_OPEN_NODES + INTERVALS_PER_ROUND) * max(1, size)))
+    few, many = MAX_OPEN_NODES
+    kept = min(many, max(few, MAX_GRADIENT_BYTES // (FEW_LINES * max(1, size))))
+    width = max(1, MAX_GRADIENT_BYTES // ((kept + INTERVALS_PER_ROUND) * max(1, size)))
     waiting, active = iter(lines), list[AdaptiveLine]()
     while active := active + list(islice(waiting, width - len(active))):
         _evaluate_wanted(problem, active)
         going = []
         for line in active:
-            line.close(MAX_OPEN_NODES)
+            line.close(kept)
             if line.converged(tolerance) or not line.wanted():
                 _add_finished_line(problem, line, total, multiply)
             else:
                 going.append(line)
         active = going
-    short = sorted({line.row for line in lines if not line.converged(tolerance)})
-    if short:
-        warn(
-            f"tolerance={tolerance}: not reached with max_steps={most} for rows {short[:8]}; the completeness gap on "
-            "the explanation says what is missing",
-        )
+    for spent, why in (
+        (True, f"with max_steps={most}"),
+        (False, "and further steps are lost in rounding: use float64"),
+    ):
+        short = sorted({line.row for line in lines if line.is_spent == spent and not line.converged(tolerance)})
+        if short:
+            warn(
+                f"tolerance={tolerance}: not reached {why}, for rows {short[:8]}; the completeness gap on the explanation says "
+                "what is missing"
+            )
     return Result(tuple(total), details={"n_steps": [len(line.alphas) for line in lines]})
 
 

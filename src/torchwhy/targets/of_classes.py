@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import Output
+from torchwhy.engine.torch_internals import without_torch_functions
 from torchwhy.targets.score_target import Numbers, RowScorer, ScoreTarget, Tokenizer, check_numbers, numbers_of_rows
 from torchwhy.targets.target import logits_per_row
 
@@ -37,9 +38,10 @@ class OutputKind:
 
     def _is_logits(self, out: Tensor) -> bool:
         if self.from_logits is None:  # once: a model's answers are of one kind
-            off = (out.detach().double().sum(1) - 1).abs()
-            near = bool((off < max(SUMS_TO_ONE, torch.finfo(out.dtype).eps)).all())
-            self.from_logits = not (near and bool((out >= 0).all()))
+            with torch.no_grad(), without_torch_functions():  # no operations of the score: rules do not see them
+                off = (out.double().sum(1) - 1).abs()
+                near = bool((off < max(SUMS_TO_ONE, torch.finfo(out.dtype).eps)).all())
+                self.from_logits = not (near and bool((out >= 0).all()))
         return self.from_logits
 
 

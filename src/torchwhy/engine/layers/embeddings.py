@@ -48,7 +48,7 @@ def find_embeddings(model: nn.Module) -> list[Embeddings]:
     found = [name for name in tables if not weights or id(modules[name].weight) in weights]
     if not found:
         raise LookupError("layer='embeddings': the model has no embedding table")
-    return [Embeddings(_around(name) or name, name) for name in _each_once(found, modules)]
+    return [Embeddings(_around(name, modules) or name, name) for name in _each_once(found, modules)]
 
 
 def only_embeddings(model: nn.Module) -> str:
@@ -138,10 +138,18 @@ def _declared_tables(modules: dict[str, nn.Module]) -> list[nn.Embedding]:
     return list(found.values())
 
 
-def _around(table: str) -> str | None:
-    """Return the outermost module called ``embeddings`` around a table, None without one."""
+def _around(table: str, modules: dict[str, nn.Module]) -> str | None:
+    """Return the outermost module called ``embeddings`` around a table, None without one.
+
+    One that also makes vectors of pictures, by a convolution, gives more than those of the token ids.
+    """
     parts = table.split(".")
-    return next((".".join(parts[: i + 1]) for i, part in enumerate(parts[:-1]) if part == "embeddings"), None)
+    around = [".".join(parts[: i + 1]) for i, part in enumerate(parts[:-1]) if part == "embeddings"]
+    return next((name for name in around if not _sees_pictures(modules[name])), None)
+
+
+def _sees_pictures(module: nn.Module) -> bool:
+    return any(isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for m in module.modules())
 
 
 def _each_once(names: Sequence[str], modules: dict[str, nn.Module]) -> list[str]:

@@ -52,6 +52,8 @@ class ResolvedLayer:
     input: bool
 
     def __str__(self) -> str:
+        if not self.name:
+            return f"the model's {'input' if self.input else 'output'} {'' if self.output is None else repr(self.output)}".strip()
         return f"{'the input of ' if self.input else ''}layer {self.name!r}"
 
 
