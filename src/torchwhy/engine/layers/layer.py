@@ -124,6 +124,8 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
         if layer.call is not None and calls[i] != layer.call + 1:
             return None
         if isinstance(value, Tensor):
+            if layer.output:  # 0 and None are the tensor itself
+                raise LookupError(f"{layer}, output={layer.output!r}: the layer passes one tensor; leave output out")
             return act(i, value)
         key, tensor = _select_tensor(layer, value)
         new = act(i, tensor)
