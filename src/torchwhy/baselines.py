@@ -184,6 +184,17 @@ class AtLayer:
     value: object = 0.0
 
 
+def at_layer(baselines: object, layer_baselines: object) -> AtLayer:
+    """Return the absence of the units of a layer.
+
+    Raises:
+        TypeError: both that and the absence of the inputs' elements are given.
+    """
+    if baselines is not None:
+        raise TypeError("layer_baselines: they stand in the place of baselines=; give one of the two")
+    return AtLayer(layer_baselines)
+
+
 NAMED: dict[str, type[Baseline]] = {"zero": Constant, "mean": Mean, "blur": Blur, "noise": Noise, "uniform": Uniform}
 
 BaselineLike = Baseline | Tensor | float | str | None

@@ -70,7 +70,7 @@ class Tally:
         self.eps = max(self.eps, torch.finfo(scores.dtype).eps)
         if check_finite and self.not_finite is not True:
             if scores.device.type == "cpu":
-                self.not_finite = not all_finite(scores.detach()) or self.not_finite
+                self.not_finite = not all_finite(scores) or self.not_finite
             else:  # nothing waits for the device
                 bad = ~scores.detach().isfinite().all()
                 self.not_finite = bad if self.not_finite is False else bad | self.not_finite
@@ -130,6 +130,7 @@ class ModelRunner:
                 z = [p.batching.format(t) for t in z]
             if p.input_layers:
                 values = z if p.to_layer_layout is None else [p.to_layer_layout(t) for t in z]
+                values = [t if at.rows is None else at.rows.join(t) for at, t in zip(p.input_layers, values)]
                 goal = [str(p.neuron)] if p.neuron else []
                 contexts.enter_context(replace_activations(p.input_layers, values, *goal))
                 z = [t[:1] if p.skip_below else t[rows] for t in p.inputs.tensors]
@@ -218,7 +219,8 @@ class ModelRunner:
         """
         p = self.problem
         with enable_grad_for(p.model, z[0].device):
-            with record_with_grad(p.read_layers) as recorded:
+            goal = [str(p.neuron)] if p.neuron else []
+            with record_with_grad(p.read_layers, *goal) as recorded:
                 scores = self.scores_with_graph(z, rows)
             at = [recorded[i] for i in range(len(p.read_layers))]
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
@@ -270,6 +272,16 @@ class ModelRunner:
         rows, n = self.problem.rows, self.problem.n
         return self.concatenated(n, lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
 
+    def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:
+        """Return what passes ``layers`` in one call for inputs ``z`` ``(M, ...)``, as they pass it."""
+
+        def call() -> Output:
+            return self._call_model(z, rows)
+
+        found = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
+        self.problem.tally.evaluations += len(rows)
+        return tuple(found)
+
     def activations(
         self,
         layers: Sequence[ResolvedLayer],
@@ -283,12 +295,7 @@ class ModelRunner:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            def call() -> Output:
-                return self._call_model([t[a:b] for t in z], rows[a:b])
-
-            passed = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
-            self.problem.tally.evaluations += b - a
-            return arrange(tuple(passed), b - a)
+            return arrange(self.passed(layers, [t[a:b] for t in z], rows[a:b]), b - a)
 
         with torch.no_grad():
             return self.concatenated(len(rows), work)
