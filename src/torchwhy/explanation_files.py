@@ -33,7 +33,7 @@ SAVED_FACTS: dict[str, tuple[type, ...]] = {
     "whole_features": (bool,),
     "provenance": (dict,),
 }
-FORMS = ("NoneType", "Tensor", "Ragged", "RowList", "dict", "tuple", "list")
+SAVED_FORMS = ("NoneType", "Tensor", "Ragged", "RowList", "dict", "tuple", "list")
 
 
 def write_explanation(e: Explanation, path: str | Path, *, inputs: bool) -> None:
@@ -94,7 +94,7 @@ def _fields(facts: object, tensors: dict[str, Tensor]) -> Keywords:
         raise ValueError("it has no facts of one")
     unknown = [k for k in facts if k not in SAVED_FACTS] + [k for k in forms if k not in SAVED_TENSORS]
     unfit = [k for k in facts if k in SAVED_FACTS and not isinstance(facts[k], SAVED_FACTS[k])]
-    unfit += [k for k, form in forms.items() if not isinstance(form, str) or form not in FORMS]
+    unfit += [k for k, form in forms.items() if not isinstance(form, str) or form not in SAVED_FORMS]
     if unknown or unfit:
         raise ValueError(f"facts that are none of one: {', '.join(map(str, (unknown + unfit)[:5]))}")
     for name, form in forms.items():

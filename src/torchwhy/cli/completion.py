@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
 
 SHELLS = ("bash", "zsh", "tcsh")
-EXAMPLES = """examples:
+COMPLETION_EXAMPLES = """examples:
   torchwhy completion bash >> ~/.local/share/bash-completion/completions/torchwhy
   torchwhy completion zsh > ~/.zfunc/_torchwhy
 """
@@ -20,7 +20,7 @@ def add_completion(commands: Commands) -> None:
     completion = commands.add_parser(
         "completion",
         help="print a script with which a shell completes the command",
-        epilog=EXAMPLES,
+        epilog=COMPLETION_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     completion.add_argument("shell", choices=SHELLS)

@@ -10,7 +10,7 @@ from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
 
-EXAMPLES = """examples:
+EXPLAIN_EXAMPLES = """examples:
   torchwhy explain photo.jpg --model resnet50 --weights DEFAULT --method IntegratedGradients SmoothGrad
   torchwhy explain scans/ --model net.pt --trust --out figures/ all.npz     a figure each, and all numbers
   torchwhy explain photo.jpg --method all --set n_steps=64 --target "tiger cat"
@@ -25,7 +25,7 @@ def add_explain(commands: Commands) -> None:
     explain = commands.add_parser(
         "explain",
         help="explain pictures, a text or the rows of a table",
-        epilog=EXAMPLES,
+        epilog=EXPLAIN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     explain.add_argument(

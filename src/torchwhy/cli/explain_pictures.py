@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchwhy.cli.arguments import say, seconds_of, shows_progress
-from torchwhy.cli.outputs import NUMBERS, PAGE, check_outputs, is_figure, write_numbers
+from torchwhy.cli.outputs import DEFAULT_FIGURE, NUMBERS, PAGE, check_outputs, is_figure, write_numbers
 from torchwhy.cli.pictures import class_shares, expand_folders, load_as_asked, move_to_device, picture_named
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_ON_A_FIGURE = 8  # pictures; more go into a folder, a figure each
 AT_A_TIME = 8  # pictures that are explained together
-FIGURE, FOLDER = Path("explanation.png"), Path("explanations")
+FOLDER = Path("explanations")
 
 
 def explain_pictures(args: argparse.Namespace, settings: Keywords) -> None:
@@ -44,7 +44,7 @@ def explain_pictures(args: argparse.Namespace, settings: Keywords) -> None:
         some = [loaded.preprocess(picture).to(args.device) for picture in pictures[part]]
         found, facts = explain_some(args, loaded, some, target, methods, settings)
         rows += [{"file": file, "name": name, **f} for file, name, f in zip(names[part], short[part], facts)]
-        shown = found if not shown else _joined(shown, found)
+        shown = found if not shown else _with_more(shown, found)
         if folder is not None:
             _write_each(args, loaded, some, found, rows[part], folder)
     _write_all(args, loaded, pictures, shown, rows, [out for out in outs if out != folder])
@@ -134,7 +134,7 @@ def _places(args: argparse.Namespace, names: Sequence[str]) -> tuple[list[Path],
     Raises:
         ValueError: too many pictures for one figure.
     """
-    outs = [Path(out) for out in args.out or ([FIGURE] if len(names) <= MOST_ON_A_FIGURE else [FOLDER])]
+    outs = [Path(out) for out in args.out or ([DEFAULT_FIGURE] if len(names) <= MOST_ON_A_FIGURE else [FOLDER])]
     folders = [out for out in outs if out.is_dir() or out == FOLDER]
     if not args.out and folders:
         FOLDER.mkdir(exist_ok=True)
@@ -147,7 +147,7 @@ def _places(args: argparse.Namespace, names: Sequence[str]) -> tuple[list[Path],
     return outs, folders[0] if folders else None
 
 
-def _joined(before: Sequence[Shown], more: Sequence[Shown]) -> list[Shown]:
+def _with_more(before: Sequence[Shown], more: Sequence[Shown]) -> list[Shown]:
     """Return explanations of the pictures of both, by the methods that explained both."""
     import torchwhy
     from torchwhy.demo import Shown

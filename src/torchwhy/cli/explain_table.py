@@ -31,11 +31,11 @@ def explain_table(args: argparse.Namespace, settings: Keywords) -> None:
     check_outputs(outs, [args.csv, args.background, args.model])
     if args.model is None:
         raise ValueError("--model: name the file of the model, of scikit-learn or torch")
-    model, labels = _load(Path(args.model), args.trust)
+    model, labels = _load_table_model(Path(args.model), args.trust)
     methods = methods_named(args.method, "table" if isinstance(model, _module()) else "black-box")
-    whole = _read(args.csv, args.drop)
-    rows = _chosen(whole, args.rows)
-    background = whole if args.background is None else _read(args.background, args.drop)
+    whole = _read_table(args.csv, args.drop)
+    rows = _rows_asked_for(whole, args.rows)
+    background = whole if args.background is None else _read_table(args.background, args.drop)
     background = background.iloc[:: max(1, -(-len(background) // BACKGROUND_ROWS))]
     target = _target(args, labels, model)
     found = explain_by_each(
@@ -65,7 +65,7 @@ def _takes_several(method: Any) -> bool:
     return bool(method.uses_baselines) and type(method).__name__ not in ("GuidedIG", "IDGI")
 
 
-def _read(path: str, drop: list[str]) -> pandas.DataFrame:
+def _read_table(path: str, drop: list[str]) -> pandas.DataFrame:
     """Return a table from a file, without some columns.
 
     Raises:
@@ -88,7 +88,7 @@ def _read(path: str, drop: list[str]) -> pandas.DataFrame:
     return table.drop(columns=drop)
 
 
-def _chosen(table: pandas.DataFrame, rows: str | None) -> pandas.DataFrame:
+def _rows_asked_for(table: pandas.DataFrame, rows: str | None) -> pandas.DataFrame:
     """Return rows that are given as ``FROM:TO``, or as one number.
 
     Raises:
@@ -106,7 +106,7 @@ def _chosen(table: pandas.DataFrame, rows: str | None) -> pandas.DataFrame:
     return table.iloc[start:stop]
 
 
-def _load(path: Path, trust: bool) -> tuple[Model, list[Any]]:
+def _load_table_model(path: Path, trust: bool) -> tuple[Model, list[Any]]:
     """Return a model from a file, and the labels of its classes, where it has any.
 
     Raises:

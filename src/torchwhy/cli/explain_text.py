@@ -38,7 +38,7 @@ def explain_text(args: argparse.Namespace, settings: Keywords) -> None:
     found = explain_by_each(args, methods, loaded.model, settings, lambda method: method.explain(sample, target))
     for method, e in found.items():
         said = e.details.get("response")
-        say(args, method + (f": {' '.join(said[0])}" if said else ""), *_lines(e)[:SHOWN])
+        say(args, method + (f": {' '.join(said[0])}" if said else ""), *_lines_of_units(e)[:SHOWN])
     label = loaded.labels[target] if loaded.labels and isinstance(target, int) else None
     row: Keywords = {"text": args.text, "target": args.target, "label": label}
     write_found(args, found, [row], {"model": name}, outs)
@@ -67,7 +67,7 @@ def _sample(args: argparse.Namespace, loaded: TextModel) -> tuple[Sample, object
     return Prompt(loaded.tokenizer, args.text, args.response, units=args.units), token
 
 
-def _lines(e: Explanation) -> list[str]:
+def _lines_of_units(e: Explanation) -> list[str]:
     """Return the units, those that speak for the target the most first."""
     values, names = e.features()[0], (e.names or [[]])[0]
     return [f"{float(values[i]):+10.3g}  {names[i]}" for i in values.argsort(descending=True).tolist()]

@@ -19,10 +19,10 @@ def add_inspect(commands: Commands) -> None:
     add_model_arguments(look)
     look.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
     look.add_argument("--json", action="store_true", help="print it as JSON")
-    look.set_defaults(run=_inspect)
+    look.set_defaults(run=_print_inspection)
 
 
-def _inspect(args: argparse.Namespace) -> None:
+def _print_inspection(args: argparse.Namespace) -> None:
     import json
 
     from torchwhy.inspection import inspect

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NUMBERS = (".npz", ".json")
 PAGE = ".html"
+DEFAULT_FIGURE = Path("explanation.png")
 
 
 def is_figure(out: Path) -> bool:

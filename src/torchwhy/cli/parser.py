@@ -17,7 +17,7 @@ from torchwhy.cli.listings import add_listings
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-EXAMPLES = """examples:
+COMMAND_EXAMPLES = """examples:
   torchwhy demo --quick
   torchwhy explain photo.jpg --method IntegratedGradients LRP --out why.png
   torchwhy inspect photo.jpg --model resnet18 --weights random
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="torchwhy",
         description="Why did the model say that?",
-        epilog=EXAMPLES,
+        epilog=COMMAND_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the versions, and stop")

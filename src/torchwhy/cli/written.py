@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchwhy.cli.arguments import say, seconds_of, shows_progress
-from torchwhy.cli.outputs import NUMBERS, PAGE, write_numbers
+from torchwhy.cli.outputs import DEFAULT_FIGURE, NUMBERS, PAGE, write_numbers
 
 if TYPE_CHECKING:
     from torchwhy.attribution import Attribution
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
     from torchwhy.methods_for import DataKind
 
-FIGURE = Path("explanation.png")
-
 
 def outputs_asked_for(args: argparse.Namespace) -> list[Path]:
     """Return where to write: a figure, where nothing is said."""
-    return [Path(out) for out in args.out] if args.out else [FIGURE]
+    return [Path(out) for out in args.out] if args.out else [DEFAULT_FIGURE]
 
 
 def methods_named(names: Sequence[str] | None, kind: DataKind) -> dict[str, type[Attribution]]:
