@@ -19,6 +19,7 @@ from torchwhy.engine.structure import SINGLE, Keywords, Model, Output, Structure
 
 if TYPE_CHECKING:
     from torchwhy.baselines import BaselineLike
+    from torchwhy.engine.axes import Axes
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
     from torchwhy.engine.samples import FeaturesOfSample
@@ -131,6 +132,8 @@ class Problem:
         n_targets: how many targets each of the caller's N rows has. With T > 1 the problem has a row for each pair of a row and a
             target, pair n T + t; ``x``, ``baselines`` and ``feature_mask`` hold each row T times.
         form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
+        axes: where each of the input tensors has its channels and its places, as a caller says it, None where the shape is to
+            say it; empty: all by their shapes.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -155,6 +158,7 @@ class Problem:
     columns: Sequence[str] | None = None
     n_targets: int = 1
     form: Structure | None = None
+    axes: tuple[Axes | None, ...] = ()
     sample: FeaturesOfSample | None = None
 
     @property
