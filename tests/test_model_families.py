@@ -186,7 +186,7 @@ def pictures(kind):
     halves = [torch.arange(i.shape[2]).mul(2).div(i.shape[2]).long().expand(16, -1) for i in images]
 
     def sample(rows, absent):
-        shown = [tw.Picture(images[r], halves[r], absent=BLACK[:, :, : images[r].shape[2]]) for r in rows]
+        shown = [tw.PromptPicture(images[r], halves[r], absent=BLACK[:, :, : images[r].shape[2]]) for r in rows]
         return tw.Prompt(processor, [texts[r] for r in rows], answer, absent=absent, pictures=shown)
 
     def scores(row, there, absent):

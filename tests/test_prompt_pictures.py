@@ -23,36 +23,36 @@ def qwen():
 
 
 def test_units_of_a_picture():
-    assert tw.Picture(IMAGE, units=2).units[::8, ::8].tolist() == [[0, 1], [2, 3]]
+    assert tw.PromptPicture(IMAGE, units=2).units[::8, ::8].tolist() == [[0, 1], [2, 3]]
     mask = torch.full((16, 16), -1)
     mask[:4], mask[8:, 8:] = 7, 3
-    some = tw.Picture(IMAGE, units=mask)
+    some = tw.PromptPicture(IMAGE, units=mask)
     assert some.names == ["[3]", "[7]"]
     assert some.units[[0, 5, 15], [0, 0, 15]].tolist() == [1, -1, 0]
-    region = tw.Picture(IMAGE, units=mask >= 0)
+    region = tw.PromptPicture(IMAGE, units=mask >= 0)
     assert region.units.unique().tolist() == [-1, 0]
-    pieces = tw.Picture(IMAGE, units=lambda x: tw.superpixels(x, 4))
+    pieces = tw.PromptPicture(IMAGE, units=lambda x: tw.superpixels(x, 4))
     assert len(pieces.names) == len(tw.superpixels(IMAGE[None], 4).unique())
     from PIL import Image
 
     as_bytes = (IMAGE.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     for given in (as_bytes, Image.fromarray(as_bytes), torch.from_numpy(as_bytes)):
-        assert tw.Picture(given).image.equal(tw.Picture(IMAGE).image)
+        assert tw.PromptPicture(given).image.equal(tw.PromptPicture(IMAGE).image)
 
 
 def test_units_lie_where_the_processor_puts_them(llava):
     wide = torch.zeros(3, 16, 32)  # the middle half is what is left
-    prompt = tw.Prompt(llava[1], "<image> what", "a", pictures=tw.Picture(wide, units=4), units=None)
+    prompt = tw.Prompt(llava[1], "<image> what", "a", pictures=tw.PromptPicture(wide, units=4), units=None)
     assert prompt.names == [[f"picture[{row}, {column}]" for row in range(4) for column in (1, 2)]]
     number = prompt.bind(llava[0]).feature_mask["pixel_values"]
     assert number[0, 0, ::4, ::8].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
     many = torch.arange(256).view(16, 16) + 200  # numbers of more than one byte
-    fine = tw.Prompt(llava[1], "<image> what", "a", pictures=tw.Picture(IMAGE, units=many), units=None)
+    fine = tw.Prompt(llava[1], "<image> what", "a", pictures=tw.PromptPicture(IMAGE, units=many), units=None)
     assert fine.bind(llava[0]).feature_mask["pixel_values"][0, 2].equal(many - 200)
 
 
 def test_units_of_patches_behind_one_another(qwen):
-    prompt = tw.Prompt(qwen[1], "<vs> <image> <ve> what", "a", pictures=tw.Picture(IMAGE, units=4), units=None)
+    prompt = tw.Prompt(qwen[1], "<vs> <image> <ve> what", "a", pictures=tw.PromptPicture(IMAGE, units=4), units=None)
     ready = prompt.bind(qwen[0])
     assert ready.tensors["pixel_values"].shape == (1, 16, 96)
     of_patches = ready.feature_mask["pixel_values"][0]
@@ -67,7 +67,10 @@ def test_several_pictures_in_a_prompt(kind):
     model, processor = multimodal.make(kind), multimodal.processor(kind)
     mark = "<vs> <image> <ve>" if kind == "qwen2_vl" else "<image>"
     texts = [f"{mark} and {mark} ?", f"what is {mark}"]
-    shown = [[tw.Picture(IMAGE, 1, OTHER), tw.Picture(OTHER, 1, IMAGE)], [tw.Picture(OTHER, 1, IMAGE)]]
+    shown = [
+        [tw.PromptPicture(IMAGE, 1, OTHER), tw.PromptPicture(OTHER, 1, IMAGE)],
+        [tw.PromptPicture(OTHER, 1, IMAGE)],
+    ]
     e = tw.ExactShapley(model).explain(tw.Prompt(processor, texts, "a", pictures=shown, units=None))
     assert e.names == [["picture 0[0, 0]", "picture 1[0, 0]"], ["picture[0, 0]"]]
     arrays = [(i * 255).round().to(torch.uint8).permute(1, 2, 0).numpy() for i in (IMAGE, OTHER)]
@@ -120,7 +123,7 @@ def test_a_response_to_a_picture_is_generated(kind):
 def test_fields_of_a_template_beside_a_picture(kind):
     model, processor = multimodal.make(kind), multimodal.processor(kind)
     mark = "<vs> <image> <ve>" if kind == "qwen2_vl" else "<image>"
-    shown, fields = tw.Picture(IMAGE, 1, OTHER), {"what": "a cat"}
+    shown, fields = tw.PromptPicture(IMAGE, 1, OTHER), {"what": "a cat"}
     prompt = tw.Prompt(
         processor, mark + " is {what} ?", "on", units=fields, absent={"what": "this on the mat"}, pictures=shown
     )
@@ -139,7 +142,7 @@ def test_fields_of_a_template_beside_a_picture(kind):
 
 def test_a_prompt_with_pictures_is_drawn_kept_and_compared(llava, tmp_path):
     model, processor = llava
-    shown = [tw.Picture(IMAGE, 2), tw.Picture(torch.cat([OTHER, IMAGE], 2), 2)]
+    shown = [tw.PromptPicture(IMAGE, 2), tw.PromptPicture(torch.cat([OTHER, IMAGE], 2), 2)]
     prompt = tw.Prompt(processor, ["<image> what is", "this <image>"], "a cat", pictures=shown)
     e = tw.FeatureAblation(model).explain(prompt)
     for row, words in enumerate(["what is", "this"]):
@@ -170,14 +173,14 @@ def test_a_prompt_with_pictures_is_drawn_kept_and_compared(llava, tmp_path):
         (lambda p: tw.Prompt(p, "what", "a", units=None), ValueError, "no pictures; there is nothing to explain"),
         (lambda p: tw.Prompt(p, "<image> what", "a", pictures=3), TypeError, "got int"),
         (lambda p: tw.LIME(len).attribute(tw.Prompt(p, "<image>", pictures=IMAGE, units=None)), ValueError, "is a module"),
-        (lambda p: tw.Picture(IMAGE[:2]), ValueError, r"shape \(2, 16, 16\)"),
-        (lambda p: tw.Picture(IMAGE * 3), ValueError, "expected 0 to 1"),
-        (lambda p: tw.Picture(IMAGE, units=0), ValueError, "grid=0"),
-        (lambda p: tw.Picture(IMAGE, units="word"), TypeError, "got str"),
-        (lambda p: tw.Picture(IMAGE, units=torch.zeros(8, 8).long()), ValueError, "for a picture of 16 × 16"),
-        (lambda p: tw.Picture(IMAGE, units=torch.zeros(16, 16)), TypeError, "whole numbers"),
-        (lambda p: tw.Picture(IMAGE, units=torch.full((16, 16), -1)), ValueError, "no pixel"),
-        (lambda p: tw.Picture(IMAGE, absent=IMAGE[:, :8]), ValueError, "absent: a picture of 8 × 16"),
+        (lambda p: tw.PromptPicture(IMAGE[:2]), ValueError, r"shape \(2, 16, 16\)"),
+        (lambda p: tw.PromptPicture(IMAGE * 3), ValueError, "expected 0 to 1"),
+        (lambda p: tw.PromptPicture(IMAGE, units=0), ValueError, "grid=0"),
+        (lambda p: tw.PromptPicture(IMAGE, units="word"), TypeError, "got str"),
+        (lambda p: tw.PromptPicture(IMAGE, units=torch.zeros(8, 8).long()), ValueError, "for a picture of 16 × 16"),
+        (lambda p: tw.PromptPicture(IMAGE, units=torch.zeros(16, 16)), TypeError, "whole numbers"),
+        (lambda p: tw.PromptPicture(IMAGE, units=torch.full((16, 16), -1)), ValueError, "no pixel"),
+        (lambda p: tw.PromptPicture(IMAGE, absent=IMAGE[:, :8]), ValueError, "absent: a picture of 8 × 16"),
         (lambda p: tw.Prompt(p, [{"role": "user", "content": [{"type": "video"}]}]), TypeError, "'text' or 'image'"),
     ],
 )  # fmt: skip

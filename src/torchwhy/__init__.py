@@ -133,7 +133,7 @@ if TYPE_CHECKING:
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
-    from torchwhy.samples.picture import Picture as Picture
+    from torchwhy.samples.picture import PromptPicture as PromptPicture
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -158,7 +158,7 @@ _HOME = {
     "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
-    "samples.picture": ["Picture"],
+    "samples.picture": ["PromptPicture"],
     "samples.prompt": ["Prompt"],
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],

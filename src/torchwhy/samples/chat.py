@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torchwhy.samples.picture import Picture
+from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_text import PromptText
 from torchwhy.samples.sample import Given
 from torchwhy.samples.tokens import TokenizerLike
@@ -100,8 +100,8 @@ def _with_texts(message: Message, texts: Given) -> Message:
     return {**message, "content": parts}
 
 
-def pictures_of_chat(messages: Sequence[Message]) -> list[Picture]:
+def pictures_of_chat(messages: Sequence[Message]) -> list[PromptPicture]:
     """Return the pictures among the parts of the messages: ``{"type": "image", "image": ...}``."""
     parts = [part for m in messages if not isinstance(m["content"], str) for part in m["content"]]
     found = [part["image"] for part in parts if part["type"] == "image" and "image" in part]
-    return [p if isinstance(p, Picture) else Picture(p) for p in found]
+    return [p if isinstance(p, PromptPicture) else PromptPicture(p) for p in found]

@@ -17,7 +17,7 @@ NEAREST = 0  # how processors are told to resample without mixing neighbours
 BASE = 256  # numbers of units go through a processor as the digits of a picture
 
 
-class Picture:
+class PromptPicture:
     """A picture in a prompt, and its units.
 
     Args:
@@ -31,16 +31,16 @@ class Picture:
     Raises:
         TypeError, ValueError: no picture, no units, or none of the picture's size.
 
-    >>> picture = Picture(torch.zeros(3, 8, 8), units=2)
+    >>> picture = PromptPicture(torch.zeros(3, 8, 8), units=2)
     >>> picture.units.unique().tolist(), picture.names
     ([0, 1, 2, 3], ['[0, 0]', '[0, 1]', '[1, 0]', '[1, 1]'])
     """
 
     def __init__(self, image: Given, units: PictureUnits = 4, absent: float | Given = 0.0) -> None:
-        self.image = read_image(image)
+        self.image = picture_as_bytes(image)
         self.units, self.names = _read_units(units, self.image)
         is_number = isinstance(absent, (int, float)) and not isinstance(absent, bool)
-        self.absent: float | Tensor = float(absent) if is_number else read_image(absent, "absent")
+        self.absent: float | Tensor = float(absent) if is_number else picture_as_bytes(absent, "absent")
         if isinstance(self.absent, Tensor) and self.absent.shape != self.image.shape:
             raise ValueError(
                 f"absent: a picture of {_size_of(self.absent)} pixels in the place of one of {_size_of(self.image)}"
@@ -79,7 +79,7 @@ def _tensors(made: Mapping[str, object]) -> dict[str, Tensor]:
     return {k: v for k, v in dict(made).items() if isinstance(v, Tensor)}
 
 
-def read_image(image: Given, name: str = "image") -> Tensor:
+def picture_as_bytes(image: Given, name: str = "image") -> Tensor:
     """Return a picture as whole numbers ``(3, H, W)`` to 255.
 
     Raises:

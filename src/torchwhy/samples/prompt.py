@@ -8,7 +8,7 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.structure import Model
 from torchwhy.samples.bound_prompt import BoundPrompt
 from torchwhy.samples.chat import Message, is_chat, pictures_of_chat, render_chat
-from torchwhy.samples.picture import Picture
+from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_pictures import PromptPictures, read_pictures
 from torchwhy.samples.prompt_text import PromptText, check_fields, fill_template
 from torchwhy.samples.response import check_responses, generate, response_ids
@@ -59,8 +59,8 @@ class Prompt(Sample):
             the first ones together, the second ones, ...
         skip: what is never a unit: texts, wherever they occur in the prompt, or the roles of a chat (``"system"``).
         max_new_tokens: the most tokens of a response that is generated.
-        pictures: the picture of the prompt, a :class:`Picture` or as PIL opens it, or several in their order; a list of these
-            for each of several prompts. None takes those in the messages of a chat.
+        pictures: the picture of the prompt, a :class:`PromptPicture` or as PIL opens it, or several in their order; a list of
+            these for each of several prompts. None takes those in the messages of a chat.
 
     Raises:
         TypeError: something else than texts or chats, or pictures without a processor.
@@ -112,7 +112,7 @@ class Prompt(Sample):
             TypeError: pictures and no processor.
             ValueError: neither units of a text nor pictures, or another number of pictures than prompts and marks.
         """
-        of_chats: list[list[Picture]] = [pictures_of_chat(chat) for chat in self._chats()]
+        of_chats: list[list[PromptPicture]] = [pictures_of_chat(chat) for chat in self._chats()]
         each = of_chats if given is None else read_pictures(given, len(self.texts))
         if not any(each):
             if self.units is None:

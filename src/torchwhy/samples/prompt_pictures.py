@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.engine.structure import Keywords
-from torchwhy.samples.picture import Picture
+from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_text import PromptText
 from torchwhy.samples.sample import Given
 from torchwhy.samples.tokens import Encoding, encode
@@ -23,7 +23,7 @@ from torchwhy.samples.units import shorten
 PIXELS = "pixel_values"  # what processors call the values whose units are explained
 
 
-def read_pictures(given: Given, n: int) -> list[list[Picture]]:
+def read_pictures(given: Given, n: int) -> list[list[PromptPicture]]:
     """Return the pictures of each of n prompts.
 
     Raises:
@@ -33,7 +33,7 @@ def read_pictures(given: Given, n: int) -> list[list[Picture]]:
     if not _is_list(of_rows) or len(of_rows) != n:
         raise ValueError(f"pictures: expected a list with one, or a list of some, for each of {n} prompts")
     each = [list(row) if _is_list(row) else [row] for row in of_rows]
-    return [[p if isinstance(p, Picture) else Picture(p) for p in row] for row in each]
+    return [[p if isinstance(p, PromptPicture) else PromptPicture(p) for p in row] for row in each]
 
 
 def _is_list(value: Given) -> bool:
@@ -61,7 +61,7 @@ class RowPictures:
     runs: list[dict[str, list[int]]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, processor: Given, pictures: Sequence[Picture]) -> RowPictures:
+    def read(cls, processor: Given, pictures: Sequence[PromptPicture]) -> RowPictures:
         """Return the pictures of a row through a processor; units that it leaves no pixel of are no units."""
         found, units, absent, shown = [], [], [], []
         names: list[str] = []
@@ -115,7 +115,7 @@ class PromptPictures:
 
     @classmethod
     def read(
-        cls, processor: Given, texts: Sequence[PromptText], pictures: Sequence[Sequence[Picture]]
+        cls, processor: Given, texts: Sequence[PromptText], pictures: Sequence[Sequence[PromptPicture]]
     ) -> PromptPictures:
         """Return the pictures of prompts with these texts through a processor.
 

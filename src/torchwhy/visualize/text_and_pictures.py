@@ -61,8 +61,8 @@ def text_and_pictures(
         number = number[:high, :wide]
         shown = np.where(number >= 0, values[np.maximum(number, 0)], 0.0)
         grey = photo[:, :high, :wide].mean(0) / 255
-        painted = paint(shown, limit, True, grey, "blend", ALPHA, None)
-        ax.imshow(painted.pixels)
+        pixels = paint(shown, limit, True, grey, "blend", ALPHA, None).pixels
+        ax.imshow(grey if pixels is None else pixels)
         draw.frame(ax)
     clipped = is_clipped(values, limit, True)
     draw.scale_bar(axes, draw.mixed_colormap(ALPHA, True, None), limit, True, label=label, clipped=clipped)
