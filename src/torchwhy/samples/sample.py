@@ -14,6 +14,7 @@ from torchwhy.arguments import Ragged
 from torchwhy.baselines import BaselineLike, resolve_baseline
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.further_arguments import read_further
+from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors, flatten
 from torchwhy.problem import ModelInputs
@@ -188,9 +189,9 @@ def numbers_of(sample: Sample) -> Tensors:
 
 
 def device_of(model: Model) -> torch.device | None:
-    """Return the device of a module's first parameter, which is where token ids go; None without any."""
+    """Return where a module takes token ids: the device of its first parameter, or where that is fetched to; None without any."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return None if first is None else first.device
+    return None if first is None else device_of_parameters(first.device, model)
 
 
 def moved_to(value: Given, device: torch.device) -> Given:

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
@@ -149,7 +150,7 @@ class HeldModel:
                 if p is None:
                     continue
                 if self.device is None:
-                    self.device = p.device
+                    self.device = p.device if p.device.type != "meta" else device_of_parameters(p.device, model)
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
