@@ -244,11 +244,13 @@ def test_a_grid_of_windows_is_no_grid_of_cells():
     assert not find_grid(place, torch.zeros(1, 64, 64, 64), 1, (256, 256)).sure  # or windows of 8 x 8
 
 
-def test_other_methods_refuse_sequences_before_rows():
-    net = tokens(first=False, rows_first=False)
-    for method in (tw.Saliency(net, layer="blocks.0"), tw.IntegratedGradients(net, layer="blocks.0", n_steps=2)):
-        with pytest.raises(ValueError, match="its first dimension must be the rows"):
-            method.attribute(X[:2, :, :16], 1)
+def test_other_methods_take_sequences_before_rows():
+    x, layer = X[:2, :, :16], "blocks.0"
+    before, after = tokens(first=False, rows_first=False), tokens(first=False, rows_first=True)
+    after.load_state_dict(before.state_dict())
+    for method, how in ((tw.Saliency, {}), (tw.IntegratedGradients, {"n_steps": 4})):
+        found, expected = (method(net, layer=layer, **how).attribute(x, 1) for net in (before, after))
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("method", [tw.GradCAM, tw.AblationCAM, tw.GuidedGradCAM])

@@ -14,7 +14,7 @@ from torch import nn
 from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
-from torchwhy.engine.run import autograd
+from torchwhy.engine.run import held_buffers
 from torchwhy.engine.run.autograd import freeze_parameters
 
 
@@ -250,7 +250,7 @@ def test_no_call_of_the_model_depends_on_those_before(make_net):
 
 
 def test_a_large_buffer_that_is_written_to_is_said(monkeypatch):
-    monkeypatch.setattr(autograd, "LARGE_BUFFER", 16)
+    monkeypatch.setattr(held_buffers, "LARGE_BUFFER", 16)
     net = WritesInPlace().eval()
     with pytest.warns(
         UserWarning, match="the model writes to its buffer 'mean' of '', which is too large to be put back"

@@ -51,12 +51,12 @@ class Folded(nn.Module):
 
 
 @pytest.mark.parametrize("method", [tw.Conductance, tw.InternalInfluence, tw.IntegratedGradients])
-def test_layers_that_do_not_pass_the_rows_are_refused(method):
+def test_layers_that_pass_several_entries_a_row(method):
     net, x = Folded(), torch.randn(2, 5, 4)
-    with pytest.raises(
-        ValueError, match=r"layer 'step' passes a tensor of shape .*its first dimension must be the rows"
-    ):
-        method(net, layer="step").attribute(x, 0)
+    found = method(net, layer="step").attribute(x, 0)
+    alone = [method(net, layer="step").attribute(row[None], 0) for row in x]
+    torch.testing.assert_close(found, torch.cat(alone))
+    assert found.shape == (2, 5, 3)
     assert method(net, layer="head").attribute(x, 0).shape == (2, 2)
 
 

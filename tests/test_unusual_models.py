@@ -90,9 +90,9 @@ def test_a_neuron_behind_batch_norm_in_training_mode(method):
     found = method(net, batch_size=4).attribute(X, tw.Neuron("2", 1))
     expected = method(lambda x: net[2](net[1](net[0](x)))[:, 1], batch_size=4).attribute(X)
     torch.testing.assert_close(found, expected)
-    pair = tw.InputXGradient(net, layer=["0", "0"])
+    pair = tw.IntegratedGradients(net, layer=["0", "0"])
     with pytest.raises(ValueError, match="layer"):
-        tw.InputXGradient(net, layer=["0", "2"]).attribute(X, 1)
+        tw.IntegratedGradients(net, layer=["0", "2"]).attribute(X, 1)
     assert pair.layer == ["0", "0"]
 
 

@@ -10,19 +10,20 @@ from typing import Any, ClassVar, Literal, overload
 from torch import Tensor
 
 from torchwhy.arguments import Ragged
-from torchwhy.baselines import BaselineLike
+from torchwhy.baselines import AtLayer, BaselineLike, at_layer
+from torchwhy.engine.features.masks import coalitions_as_details
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
-from torchwhy.engine.run.autograd import isolated
+from torchwhy.engine.run.autograd import freeze_parameters, isolated
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.run.rows import all_finite, sum_per_row
+from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.engine.tables import explained_inputs, explained_names
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.other_libraries import refuse_arguments
 from torchwhy.problem import Problem
-from torchwhy.provenance import ModelHash, measure_ends, measure_ends_besides, provenance
+from torchwhy.provenance import ModelHash, gap_of, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
 from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
@@ -30,7 +31,7 @@ from torchwhy.targets import TargetLike
 
 OneInput = Tensor | Ragged | list[Tensor]
 Inputs = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | Sample
-RowsOfBaselines = BaselineLike | Ragged | list[Tensor]
+RowsOfBaselines = BaselineLike | AtLayer | Ragged | list[Tensor]
 Baselines = RowsOfBaselines | tuple[RowsOfBaselines, ...] | Mapping[str, RowsOfBaselines]
 FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 
@@ -38,8 +39,7 @@ FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 class Attribution(Settings):
     """The base class of the methods: settings in the constructor, data in the call.
 
-    A method is a class of its settings with one function, ``_attribute(problem)``; two methods with equal settings
-    compare equal.
+    A method is a class of its settings with one function, ``_attribute(problem)``; methods with equal settings are equal.
 
     Args:
         model: a module, used as it is and left as it was; methods without gradients take any callable, also from
@@ -73,11 +73,13 @@ class Attribution(Settings):
     needs_float_inputs: ClassVar[bool | None] = None  # None: where a gradient is needed
     is_complete: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = False
+    takes_baselines: ClassVar[bool] = False  # means something by them, and does without
     uses_feature_mask: ClassVar[bool] = False
     baselines_are_rows: ClassVar[bool] = False  # a tensor of baselines is K rows to draw from
     rows_are_independent: ClassVar[bool] = True
     layer_role: ClassVar[LayerRole] = "input"  # the model begins there | is read there | the method's own business
     layers_may_depend: ClassVar[bool] = False  # layers with the role "input" may lie behind one another
+    reads_gradient: ClassVar[bool] = False  # such layers are left as they are: their gradients are read, in one pass
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
     knows_pairs: ClassVar[bool] = False  # rows depend on the batch, which is told from the pairs of several targets
     searches: ClassVar[bool] = False  # what it asks depends on what it found: several targets take a run each
@@ -92,27 +94,27 @@ class Attribution(Settings):
     @overload
     def attribute(
         self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Ragged, target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Ragged: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Inputs, target: TargetLike = None, *, baselines: Baselines = None,
-        feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Any: ...  # fmt: skip
     def attribute(
         self,
@@ -120,6 +122,7 @@ class Attribution(Settings):
         target: TargetLike = None,
         *more: object,
         baselines: Baselines = None,
+        layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
         **unknown: object,
@@ -137,6 +140,7 @@ class Attribution(Settings):
                 model gives one number per row.
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
+            layer_baselines: the absence of a unit of a layer, instead: short for ``baselines=tw.AtLayer(...)``.
             feature_mask: integers that broadcast to a row: elements with the same number are one feature.
             additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one:
                 :class:`torchwhy.Shared`, :class:`torchwhy.PerRow`, :class:`torchwhy.Ragged`, or anything else. Tensors with N
@@ -152,6 +156,8 @@ class Attribution(Settings):
         """
         if more or unknown:
             refuse_arguments(self, more, unknown)
+        if layer_baselines is not None:
+            baselines = at_layer(baselines, layer_baselines)
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
@@ -165,6 +171,7 @@ class Attribution(Settings):
         target: TargetLike = None,
         *,
         baselines: Baselines = None,
+        layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
         names: Names = None,
@@ -175,7 +182,7 @@ class Attribution(Settings):
         taken them already; these are not counted in ``evaluations``.
 
         Args:
-            inputs, target, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
+            inputs, target, baselines, layer_baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
             names: what the features are called: a string for each feature of ``feature_mask``, or for each element of a
                 row; or a list of such for each row.
 
@@ -186,6 +193,8 @@ class Attribution(Settings):
             from torchwhy.samples.each import explain_each_token
 
             return explain_each_token(self, inputs)
+        if layer_baselines is not None:
+            baselines = at_layer(baselines, layer_baselines)
         begun = time.perf_counter()
         result, problem = solve(
             self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
@@ -198,6 +207,7 @@ class Attribution(Settings):
         targets: Sequence[TargetLike] | str,
         *,
         baselines: Baselines = None,
+        layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
     ) -> list[Any]:
@@ -209,7 +219,7 @@ class Attribution(Settings):
         inside the model (:class:`torchwhy.Neuron`).
 
         Args:
-            inputs, baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
+            inputs, baselines, layer_baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
             targets: T targets, each in any of the forms of :meth:`attribute`; ``"all"`` is every class of an output
                 ``(N, classes)``.
 
@@ -221,6 +231,8 @@ class Attribution(Settings):
         """
         from torchwhy.several_targets import attribute_each
 
+        if layer_baselines is not None:
+            baselines = at_layer(baselines, layer_baselines)
         data = (baselines, feature_mask, additional_forward_args)
         return attribute_each(self, inputs, targets, data)
 
@@ -230,6 +242,7 @@ class Attribution(Settings):
         targets: Sequence[TargetLike] | str,
         *,
         baselines: Baselines = None,
+        layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
         names: Names = None,
@@ -240,6 +253,8 @@ class Attribution(Settings):
         """
         from torchwhy.several_targets import explain_each
 
+        if layer_baselines is not None:
+            baselines = at_layer(baselines, layer_baselines)
         data = (baselines, feature_mask, additional_forward_args)
         return explain_each(self, inputs, targets, data, names)
 
@@ -261,7 +276,7 @@ class Attribution(Settings):
             seconds=seconds,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=result.details | self._found_layer(problem),
+            details=coalitions_as_details(problem.tally.coalitions) | result.details | self._found_layer(problem),
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -328,7 +343,8 @@ def solve(
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
-        return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
+        with freeze_parameters(problem.model):  # a function's layers are known by now
+            return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
 
 def finish_result(
@@ -363,7 +379,7 @@ def finish_result(
         )
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
     values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
-    result = replace(result, attributions=values, completeness_gap=gap, ends=ends or ScoreEnds())
+    result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
     if problem.sample is not None:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result
@@ -375,24 +391,4 @@ def has_unknown_gap(method: Attribution, result: Result) -> bool:
     return result.completeness_gap is None and result.has_gap and adds_up
 
 
-def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:
-    """Return how far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
-    if ends.scores is None or ends.base_scores is None:
-        raise ValueError("attributions that add up to a change of the score need the scores at both ends")
-    return (sum_per_row(values) - (ends.scores - ends.base_scores)).abs()
-
-
-def measure_completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
-    """Return the :func:`gap_of` a problem, whose scores are evaluated, shape ``(N,)``."""
-    return gap_of(measure_ends(problem), values)
-
-
-__all__ = [
-    "Attribution",
-    "BaselineLike",
-    "Inputs",
-    "Seed",
-    "measure_completeness_gap",
-    "prepare_for",
-    "solve",
-]
+__all__ = ["Attribution", "BaselineLike", "Inputs", "Seed", "prepare_for", "solve"]

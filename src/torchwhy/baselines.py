@@ -13,6 +13,8 @@ from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
 from torchwhy.engine.run.rows import as_type_of
 
+__all__ = ["AtLayer", "Baseline", "Blur", "Constant", "Distribution", "Mean", "Noise", "Random", "Uniform"]
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -182,6 +184,17 @@ class AtLayer:
     """
 
     value: object = 0.0
+
+
+def at_layer(baselines: object, layer_baselines: object) -> AtLayer:
+    """Return the absence of the units of a layer.
+
+    Raises:
+        TypeError: both that and the absence of the inputs' elements are given.
+    """
+    if baselines is not None:
+        raise TypeError("layer_baselines: they stand in the place of baselines=; give one of the two")
+    return AtLayer(layer_baselines)
 
 
 NAMED: dict[str, type[Baseline]] = {"zero": Constant, "mean": Mean, "blur": Blur, "noise": Noise, "uniform": Uniform}

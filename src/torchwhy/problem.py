@@ -18,6 +18,8 @@ from torchwhy.engine.run.runner import ModelRunner, Tally
 from torchwhy.engine.structure import SINGLE, Keywords, Model, Output, Structure, Tensors, map_nested
 
 if TYPE_CHECKING:
+    from torchwhy.baselines import BaselineLike
+    from torchwhy.engine.axes import Axes
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
     from torchwhy.engine.samples import FeaturesOfSample
@@ -117,6 +119,7 @@ class Problem:
         input_layers: the layers whose tensors are explained, the model below being left out; none: the inputs.
         to_layer_layout: how rows of what is explained become what passes the input layer, None if they are that already.
         read_layers: the layers whose activations and gradients are read while the inputs vary.
+        absence: for each of the read layers what stands for the absence of its units; none: their values at the baselines.
         neuron: the layer where the target is read, if inside the model.
         generator: where all randomness comes from.
         precision: the lower one that the model computes in, see :func:`autocast_except_head`; None for its own.
@@ -128,6 +131,8 @@ class Problem:
         n_targets: how many targets each of the caller's N rows has. With T > 1 the problem has a row for each pair of a row and a
             target, pair n T + t; ``x``, ``baselines`` and ``feature_mask`` hold each row T times.
         form: how the tensors of layers are put together where ``layer=`` does not say it, None elsewhere.
+        axes: where each of the input tensors has its channels and its places, as a caller says it, None where the shape is to
+            say it; empty: all by their shapes.
         sample: the features of the sample that stood in the place of the inputs, None without one.
     """
 
@@ -141,6 +146,7 @@ class Problem:
     input_layers: tuple[ResolvedLayer, ...] = ()
     to_layer_layout: Callable[[Tensor], Tensor] | None = None
     read_layers: tuple[ResolvedLayer, ...] = ()
+    absence: tuple[BaselineLike, ...] = ()
     neuron: ResolvedLayer | None = None
     generator: torch.Generator = field(default_factory=torch.Generator)
     precision: torch.dtype | None = None
@@ -150,6 +156,7 @@ class Problem:
     columns: Sequence[str] | None = None
     n_targets: int = 1
     form: Structure | None = None
+    axes: tuple[Axes | None, ...] = ()
     sample: FeaturesOfSample | None = None
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.prepare import Asker
-from torchwhy.engine.run.rows import baseline_at
+from torchwhy.engine.run.rows import baseline_at, sum_per_row
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import version_of
@@ -64,6 +64,18 @@ def base_scores(problem: Problem, targets: Sequence[ScoreFunction]) -> list[Tens
             return [problem.tally.see(t.select(output, rows[a:b]), check_finite=problem.check_finite) for t in targets]
 
     return [s.view(k, n).mean(0) for s in problem.run.concatenated(k * n, scores)]
+
+
+def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:
+    """Return how far the attributions of each row are from adding up to the change of its score, shape ``(N,)``."""
+    if ends.scores is None or ends.base_scores is None:
+        raise ValueError("attributions that add up to a change of the score need the scores at both ends")
+    return (sum_per_row(values) - (ends.scores - ends.base_scores)).abs()
+
+
+def measure_completeness_gap(problem: Problem, values: Sequence[Tensor]) -> Tensor:
+    """Return the :func:`gap_of` a problem, whose scores are evaluated, shape ``(N,)``."""
+    return gap_of(measure_ends(problem), values)
 
 
 def is_probability(target: ScoreFunction) -> bool:

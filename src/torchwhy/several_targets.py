@@ -19,7 +19,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, finish_result, has_unknown_gap
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
-from torchwhy.engine.run.autograd import isolated
+from torchwhy.engine.run.autograd import freeze_parameters, isolated
 from torchwhy.engine.samples import as_sample
 from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
@@ -107,6 +107,18 @@ def _solve_targets(
 ) -> list[Solved]:
     """Return what a method finds for each of several targets of the same inputs: in one run, or one after the other."""
     problem = problem_of(each[0])
+    with freeze_parameters(problem.model):  # a function's layers are known by now
+        return _solve_prepared(method, problem, problem_of, each, measure_gap)
+
+
+def _solve_prepared(
+    method: Attribution,
+    problem: Problem,
+    problem_of: Callable[[TargetLike], Problem],
+    each: Sequence[TargetLike],
+    measure_gap: bool,
+) -> list[Solved]:
+    """Return what :func:`_solve_targets` does, from the problem of the first target."""
     if len(each) > 1 and _can_share(method, each):
         problems = [problem, *(with_target(problem, t) for t in each[1:])]
         if not _differ_in_layers(method, problems):

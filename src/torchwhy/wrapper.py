@@ -44,7 +44,7 @@ def _call_at(
     structure = Structure("tuple" if data.names is None else "dict", data.names, len(z))
     extra = data.take_further(given)
     baselines = masks = None
-    if method.uses_baselines and problem.baselines:
+    if (method.uses_baselines or method.takes_baselines) and problem.baselines:
         baselines = structure.restore(
             [ResolvedBaseline(b if b.shape[1] == 1 else b[:, rows]) for b in problem.baselines]
         )
@@ -130,6 +130,11 @@ class Wrapper(Attribution):
     def uses_baselines(self) -> bool:  # type: ignore[override]
         """Whether the other method does."""
         return self.of is not None and self.of.uses_baselines
+
+    @property
+    def takes_baselines(self) -> bool:  # type: ignore[override]
+        """Whether the other method does."""
+        return self.of is not None and self.of.takes_baselines
 
     @property
     def baselines_are_rows(self) -> bool:  # type: ignore[override]

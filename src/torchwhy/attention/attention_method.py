@@ -11,7 +11,7 @@ from torch import Tensor
 from torchwhy.attention.capture import AttentionCapture
 from torchwhy.attention.selection import Indices, check_indices, index_list, select_matrices
 from torchwhy.attribution import Attribution
-from torchwhy.engine.layers.grid_layout import resize_maps, spatial_shape, token_grid
+from torchwhy.engine.layers.grid_layout import picture_of, resize_maps, token_grid
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.autograd import enable_grad_for
@@ -81,7 +81,7 @@ class AttentionMethod(Attribution):
             values = problem.run.concatenated(problem.n, work).detach()
         if problem.x[0].dim() != 4:
             return (values,)
-        size = spatial_shape(problem.x[0])
+        size = picture_of(problem).size
         h, w, extra = self._grid(values.shape[1], size)
         maps = values[:, extra:].reshape(len(values), 1, h, w)
         return (resize_maps(maps, size) if self.upsample else maps,)
@@ -120,7 +120,7 @@ class AttentionMethod(Attribution):
             if not all(-count <= t < count for t in tokens):
                 raise IndexError(f"token={self.token!r}: the model has {count} tokens (0 to {count - 1})")
         elif problem.x[0].dim() == 4:
-            extra = self._grid(count, spatial_shape(problem.x[0]))[2]
+            extra = self._grid(count, picture_of(problem).size)[2]
             tokens = {0: list(range(count)), 2: [0, 1]}.get(extra, [0])
         else:
             causal = count > 1 and not bool(attention.triu(1).any())

@@ -26,7 +26,7 @@ def unit_range_masks(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return torch.where(expand_like(varies, large) > 0, (large - expand_like(low, large)) / expand_like(span, large), 0)
 
 
-def broadcast_to_picture(masks: Tensor, picture: Tensor) -> Tensor:
-    """Return masks ``(M, *size)`` so that they multiply pictures ``(M, C, *size)``, or ``(M, *size)``, in their type."""
+def broadcast_to_picture(masks: Tensor, picture: Tensor, channels: int | None) -> Tensor:
+    """Return masks ``(M, *size)`` so that they multiply pictures ``(M, ...)`` with these ``channels``, in their type."""
     masks = masks.to(picture)
-    return masks[:, None] if picture.dim() > 2 else masks
+    return masks if channels is None else masks.unsqueeze(channels)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_layout, resize_maps, spatial_shape
+from torchwhy.engine.layers.grid_layout import GridLayout, InputPicture, ToGrid, find_layout, picture_of, resize_maps
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import compute_gradients
@@ -29,12 +29,13 @@ class ClassActivationMap(Attribution):
     r"""The base class of the class activation maps: :math:`M_n = \mathrm{ReLU}(\sum_c w_{nc} A_{nc})`.
 
     ``A`` ``(N, C, *grid)`` are a layer's activations; a method is its weights. Maps are ``(N, 1, *size)``, of the size of
-    the input ``(N, C, *size)``, linearly interpolated, and not normalised: only the proportions within a map mean
-    something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score.
+    the input ``(N, C, *size)`` that the layer sees, linearly interpolated, and not normalised: only the proportions within a map
+    mean something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score.
 
     Args:
         layer: a layer, or a list of them, whose maps are each divided by their largest value and averaged. ``"auto"`` is
-            the last layer with a grid of cells or tokens on which the target depends, found once for a model.
+            the last layer with a grid of cells or tokens of the picture on which the target depends, found once for a model;
+            tokens of something else, as of a question or of learned queries, are left out.
         relu: cut off the negative part, as most of the papers do (those of EigenCAM, KPCACAM and HiResCAM do not: there it is
             ours); without it a map is signed.
         upsample: bring the map to the input's size; otherwise it is the grid's ``(N, 1, *grid)``.
@@ -88,8 +89,10 @@ class ClassActivationMap(Attribution):
         vectors = self.vectors_are_a_cell and not self.upsample and self.reshape is None
         if vectors and all(t.dim() == 2 and len(t) == m for t in tensors):
             return [as_one_cell] * len(tensors)
-        size = spatial_shape(max(problem.x, key=Tensor.dim))
-        return [find_layout(problem, place, t, m, size, self.reshape) for place, t in zip(problem.read_layers, tensors)]
+        return [
+            find_layout(problem, place, t, m, picture_of(problem, place).size, self.reshape)
+            for place, t in zip(problem.read_layers, tensors)
+        ]
 
     def activations(self, problem: Problem) -> list[Tensor]:
         """Return the activations ``(N, C, *grid)`` of each layer."""
@@ -118,12 +121,14 @@ class ClassActivationMap(Attribution):
         details = {"layer": ", ".join(layer.name for layer in problem.read_layers)}
         if not self.upsample:
             return Result((maps[0][:, None],), details=details)
-        size = spatial_shape(max(problem.x, key=Tensor.dim))
+        picture = picture_of(problem, problem.read_layers[0])
         if len(maps) > 1:
+            _check_one_picture(problem, picture)
             peaks = [expand_like(m.flatten(1).abs().amax(1), m) for m in maps]
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
-        large = [resize_maps(m[:, None], size, self.interpolation) for m in maps]
-        return Result((large[0] if len(large) == 1 else torch.stack(large).mean(0),), details=details)
+        large = [resize_maps(m[:, None], picture.size, self.interpolation) for m in maps]
+        found = large[0] if len(large) == 1 else torch.stack(large).mean(0)
+        return Result((found.movedim(1, picture.channels or 1),), details=details)
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -133,6 +138,20 @@ class ClassActivationMap(Attribution):
             )
         if self.reshape is not None and not callable(self.reshape):
             raise TypeError(f"reshape={self.reshape!r}: expected a callable, activations → (N, C, *grid), or None")
+
+
+def _check_one_picture(problem: Problem, picture: InputPicture) -> None:
+    """Refuse layers whose maps lie on different inputs.
+
+    Raises:
+        ValueError: they do.
+    """
+    for layer in problem.read_layers[1:]:
+        if picture_of(problem, layer).number != picture.number:
+            raise ValueError(
+                f"layer: {problem.read_layers[0]} and {layer} see different inputs, and their maps lie on these; explain by each "
+                "in its own call"
+            )
 
 
 def as_one_cell(tensor: Tensor) -> Tensor:

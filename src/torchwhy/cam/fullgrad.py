@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.cam.biases import adds_constant, constant_of, is_exported_graph, result_layer
-from torchwhy.engine.layers.grid_layout import find_grid, image_input_index, in_proportion, resize_maps, spatial_shape
+from torchwhy.engine.axes import axes_of
+from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
+from torchwhy.engine.layers.grid_layout import find_grid, in_proportion, picture_of, resize_maps
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.prepare import LayerRole
@@ -50,7 +52,7 @@ class FullGrad(Attribution):
             return [torch.stack(of_targets, 1).flatten(0, 1) for of_targets in zip(*each)]
 
         maps, gaps = problem.run.concatenated(problem.n, work)
-        return Result((maps[:, None],), gaps)
+        return Result((maps.unsqueeze(picture_of(problem).channels or 1),), gaps)
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -59,10 +61,11 @@ class FullGrad(Attribution):
 
 
 class LayerWithConstant(NamedTuple):
-    """A layer that adds a constant, and where the rows are in what it gives."""
+    """A layer that adds a constant, where the rows are in what it gives, and whether its cells may be the picture's."""
 
     layer: ResolvedLayer
     rows: BatchAxis
+    on_picture: bool
 
 
 def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
@@ -75,11 +78,15 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
                 f"model: {f'its module {name!r}' if name else 'it'} is a graph, scripted, traced or exported, in which no layer "
                 "runs by itself, so that their biases would be left out; give the nn.Module that it came from"
             )
-    passed = problem.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+    z, graph = first_row_leaves(problem)
+    passed = problem.run.trace(z, problem.rows[:1])[1]
+    pictures, at = Pictures(problem, graph, [t for _, t in passed]), picture_of(problem).number
     calls = Counter(layer.name for layer, _ in passed)
     return [
         LayerWithConstant(
-            layer if calls[layer.name] > 1 else replace(layer, call=None), batch_axis_of_one_row(tuple(t.shape))
+            layer if calls[layer.name] > 1 else replace(layer, call=None),
+            batch_axis_of_one_row(tuple(t.shape)),
+            pictures.seen_by(t) == at and ((grid := pictures.grid(layer, t)) is None or pictures.are_cells(t, grid)),
         )
         for layer, t in passed
         if adds_constant(layer.module)
@@ -90,7 +97,7 @@ def _maps_and_gaps(
     problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield for each target the maps ``(M, *size)`` of some rows, and how far their terms are from its score, ``(M,)``."""
-    size = spatial_shape(problem.x[image_input_index(problem.x)])
+    size = picture_of(problem).size
     inputs = [x[rows] for x in problem.x]
     for scores, by_input, by_layer in _gradients(problem, inputs, rows):
         left, maps = at_least_float32(scores), []
@@ -124,17 +131,16 @@ def _terms(
     by_layer: Sequence[Tensor],
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield x ⊙ ∇x f and each b ⊙ ∇z f, ``(M, ...)``, and the same on a grid ``(M, C, *grid)``, None where it has none."""
-    picture = image_input_index(problem.x)
-    size = spatial_shape(problem.x[picture])
+    picture = picture_of(problem)
     for i, (x, g) in enumerate(zip(inputs, by_input)):
         if g is not None:
             term = at_least_float32(x.detach() * g)
-            with_channels = term if term.dim() > 2 else term[:, None]
-            yield term, with_channels if i == picture else None
-    for (layer, rows), g in zip(layers, by_layer):
+            yield term, axes_of(problem, i).channels_first(term) if i == picture.number else None
+    for (layer, rows, on_picture), g in zip(layers, by_layer):
         term = rows.split(at_least_float32(g * constant_of(layer.module, g.shape)), len(inputs[0]))
-        grid = None if rows.axis is None else find_grid(layer, term, len(term), size)
-        yield term, grid(term) if grid is not None and in_proportion(grid.size, size) else None
+        found = on_picture and rows.axis is not None
+        grid = find_grid(layer, term, len(term), picture.size) if found else None
+        yield term, grid(term) if grid is not None and in_proportion(grid.size, picture.size) else None
 
 
 def _unit_map(term: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,8 @@ from typing import ClassVar
 from torchwhy.backprop.guided_backprop import GuidedBackprop
 from torchwhy.cam.class_activation_map import ClassActivationMap
 from torchwhy.cam.grad_cam import GradCAM
-from torchwhy.engine.layers.grid_layout import ToGrid, image_input_index, spatial_shape
+from torchwhy.engine.axes import axes_of
+from torchwhy.engine.layers.grid_layout import ToGrid
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import Structure
 from torchwhy.problem import Problem
@@ -38,8 +39,8 @@ class GuidedGradCAM(Wrapper):
     paper: ClassVar[str] = "arXiv:1610.02391"
 
     def _attribute(self, problem: Problem) -> Result:
-        size = spatial_shape(problem.x[image_input_index(problem.x)])
-        if any(spatial_shape(x) != size for x in problem.x):
+        axes = [axes_of(problem, i) for i in range(len(problem.x))]
+        if len({a.size_of(x) for a, x in zip(axes, problem.x)}) > 1 or len(set(axes)) > 1:
             raise ValueError(
                 "inputs: GuidedGradCAM lays one map over all input tensors; they must be of one height and width"
             )
@@ -47,7 +48,8 @@ class GuidedGradCAM(Wrapper):
         guided = GuidedBackprop(self.model, batch_size=self.batch_size, precision=self.precision)
         signals = attribute_at(guided, problem, problem.x, problem.rows).attributions
         (found,) = maps.attributions
-        return Result(tuple(m * (found if m.dim() > 2 else found[:, 0]) for m in signals), details=maps.details)
+        fitting = found[:, 0] if axes[0].channels is None else found
+        return Result(tuple(m * fitting for m in signals), details=maps.details)
 
     def _grad_cam(self) -> GradCAM:
         """Return the method whose map is taken without another one."""

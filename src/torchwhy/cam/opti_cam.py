@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchwhy.cam.channels import broadcast_to_picture, unit_range_masks
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
-from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
+from torchwhy.engine.layers.grid_layout import InputPicture, picture_of
 from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Positive
@@ -38,23 +38,25 @@ class OptiCAM(ClassActivationMap):
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """Return the maps at the end of the ascent; the layer is read once."""
-        if not problem.x[image_input_index(problem.x)].is_floating_point():
+        pictures = [picture_of(problem, layer) for layer in problem.read_layers]
+        if not all(problem.x[p.number].is_floating_point() for p in pictures):
             raise TypeError("inputs: OptiCAM masks a picture, and integers cannot be masked")
         return [
-            problem.run.concatenated(problem.n, partial(self._maps_of_rows, problem, a))
-            for a in self.activations(problem)
+            problem.run.concatenated(problem.n, partial(self._maps_of_rows, problem, picture, a))
+            for a, picture in zip(self.activations(problem), pictures)
         ]
 
-    def _maps_of_rows(self, problem: Problem, a: Tensor, start: int, stop: int) -> Tensor:
+    def _maps_of_rows(self, problem: Problem, picture: InputPicture, a: Tensor, start: int, stop: int) -> Tensor:
         """Return the maps ``(M, *grid)`` of rows ``start`` to ``stop - 1``, for activations ``(N, C, *grid)``."""
-        a, rows, picture = a[start:stop], problem.rows[start:stop], image_input_index(problem.x)
-        z, size = [x[rows] for x in problem.x], spatial_shape(problem.x[picture])
-        x = z[picture]
+        a, rows = a[start:stop], problem.rows[start:stop]
+        z = [x[rows] for x in problem.x]
+        x = z[picture.number]
         u = a.new_zeros(a.shape[:2]).requires_grad_()
         adam = torch.optim.Adam([u], lr=self.lr, maximize=True)
         for _ in range(self.n_steps):
             with enable_grad_for(problem.model, x.device):
-                z[picture] = x * broadcast_to_picture(unit_range_masks(weighted_sum(a, u.softmax(1)), size), x)
+                masks = unit_range_masks(weighted_sum(a, u.softmax(1)), picture.size)
+                z[picture.number] = x * broadcast_to_picture(masks, x, picture.channels)
                 scores = problem.run.scores_with_graph([t.clone() for t in z], rows)  # the model may work in place
                 (u.grad,) = compute_gradients(scores, [u], what=problem.input_name)
             adam.step()

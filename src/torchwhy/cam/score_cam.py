@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchwhy.cam.channels import broadcast_to_picture, top_channels, unit_range_masks
 from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
-from torchwhy.engine.layers.grid_layout import image_input_index, spatial_shape
+from torchwhy.engine.layers.grid_layout import InputPicture, picture_of
 from torchwhy.engine.run.randomness import Draws
 from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.problem import Problem
@@ -50,41 +50,42 @@ class ScoreCAM(ClassActivationMap):
         """
         return x * mask
 
-    def mask_noise(self, x: Tensor, problem: Problem) -> Draws | None:
+    def mask_noise(self, x: Tensor, channels: int | None, problem: Problem) -> Draws | None:
         """Return noise by number, one draw for each pass of each channel; None for none."""
         return None
 
     def maps(self, problem: Problem) -> list[Tensor]:
         """Return the maps whose weights are softmaxes of scores."""
-        if not problem.x[image_input_index(problem.x)].is_floating_point():
+        pictures = [picture_of(problem, layer) for layer in problem.read_layers]
+        if not all(problem.x[p.number].is_floating_point() for p in pictures):
             raise TypeError(f"inputs: {type(self).__name__} masks a picture, and integers cannot be masked")
-        return [weighted_sum(a, self._score_weights(problem, a)) for a in self.activations(problem)]
+        each = zip(self.activations(problem), pictures)
+        return [weighted_sum(a, self._score_weights(problem, picture, a)) for a, picture in each]
 
-    def _score_weights(self, problem: Problem, a: Tensor) -> Tensor:
+    def _score_weights(self, problem: Problem, picture: InputPicture, a: Tensor) -> Tensor:
         """Return weights ``(N, C)`` for activations ``(N, C, *grid)``."""
         chosen = top_channels(a, self.max_channels)
         flat = a.flatten(2)
         constant = chosen & (flat.amax(2) == flat.amin(2)) & self.shares_constant
         first = constant & (constant.cumsum(1) == 1)  # is evaluated for all of its row
-        scores = self._mean_scores(problem, a, chosen & (~constant | first))
+        scores = self._mean_scores(problem, picture, a, chosen & (~constant | first))
         scores = torch.where(constant, scores.where(first, 0).sum(1, keepdim=True), scores)
         return scores.masked_fill(~chosen, -torch.inf).softmax(1)
 
-    def _mean_scores(self, problem: Problem, a: Tensor, wanted: Tensor) -> Tensor:
+    def _mean_scores(self, problem: Problem, picture: InputPicture, a: Tensor, wanted: Tensor) -> Tensor:
         """Return the mean scores ``(N, C)`` of the picture seen through the ``wanted`` ``(N, C)`` channels, 0 elsewhere."""
-        picture, n = image_input_index(problem.x), self.passes_per_channel
-        size = spatial_shape(problem.x[picture])
+        n, x = self.passes_per_channel, problem.x[picture.number]
         channels, rows = wanted.mT.nonzero().unbind(1)  # the rows of one channel together
-        on_cpu, total, noise = channels.cpu(), a.new_zeros(wanted.shape), self.mask_noise(problem.x[picture], problem)
+        on_cpu, total, noise = channels.cpu(), a.new_zeros(wanted.shape), self.mask_noise(x, picture.channels, problem)
 
         def work(start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
             sample, at = torch.arange(start, stop) // len(rows), torch.arange(start, stop) % len(rows)
             here = to_device(at, rows.device)
             channel, row = channels[here], rows[here]
-            z = [index_rows(x, row) for x in problem.x]
-            mask = broadcast_to_picture(unit_range_masks(a[row, channel], size), z[picture])
+            z = [index_rows(t, row) for t in problem.x]
+            mask = broadcast_to_picture(unit_range_masks(a[row, channel], picture.size), x, picture.channels)
             drawn = 0.0 if noise is None else noise[sample * a.shape[1] + on_cpu[at]].to(mask)
-            z[picture] = self.apply_mask(z[picture], mask, sample, drawn)
+            z[picture.number] = self.apply_mask(z[picture.number], mask, sample, drawn)
             return row, channel, problem.run.scores(z, row)
 
         for row, channel, scores in problem.run.batches(n * len(rows), work):

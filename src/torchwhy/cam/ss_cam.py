@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from torchwhy.cam.score_cam import ScoreCAM
@@ -42,7 +41,8 @@ class SSCAM(ScoreCAM):
         """Return pictures with noise on the mask, or on themselves."""
         return x * (mask + noise) if self.where == "mask" else x * mask + noise
 
-    def mask_noise(self, x: Tensor, problem: Problem) -> Draws:
+    def mask_noise(self, x: Tensor, channels: int | None, problem: Problem) -> Draws:
         """Return normal draws of the shape of a mask, or of a picture."""
-        shape = x.shape[1:] if self.where == "input" or x.dim() < 3 else torch.Size([1, *x.shape[2:]])
+        shared = channels is not None and self.where == "mask"
+        shape = [1 if shared and i == channels else n for i, n in enumerate(x.shape)][1:]
         return normal_draws(x.new_empty(1, *shape), problem.generator).scaled(self.stdev)

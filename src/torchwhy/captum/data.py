@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchwhy.engine.structure import InForm, Keywords, Model, Output, Tensors, flatten, parts_by_key
+from torchwhy.engine.structure import InForm, Keywords, Output, Tensors, flatten, parts_by_key
 from torchwhy.targets import find_logits
 
 Selector: TypeAlias = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
-
-
-class FunctionWithLayers(nn.Module):
-    """A function as a module, so that layers that run inside it can be found.
-
-    Args:
-        function: any callable that runs the layers.
-        layers: the modules.
-    """
-
-    def __init__(self, function: Callable[..., Output], layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        owner = getattr(function, "__self__", None)
-        known = [m for m in (function, owner) if isinstance(m, nn.Module)]
-        self.function = function
-        self.inside = nn.ModuleList([*known, *layers])
-        self.training = any(m.training for m in known)
-
-    def forward(self, *args: object, **kwargs: object) -> Output:
-        """Return the function's output."""
-        return self.function(*args, **kwargs)
-
-
-def with_layers(function: Model, layers: Sequence[nn.Module]) -> Model:
-    """Return the model itself where the layers are parts of it, else as a module with them."""
-    inside = set(function.modules()) if isinstance(function, nn.Module) else set()
-    return function if all(layer in inside for layer in layers) else FunctionWithLayers(function, layers)
 
 
 def target_of(target: InForm) -> InForm:

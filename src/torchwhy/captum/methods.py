@@ -18,6 +18,7 @@ from torchwhy.captum.lrp_rules import composite_of
 from torchwhy.captum.question import CaptumCall, ask_without_target
 from torchwhy.captum.signatures import bind, signature_of
 from torchwhy.captum.table import METHODS, NO_MATTER, REFUSED, RENAMED_SETTING, SAME_SETTING, Row
+from torchwhy.engine.layers.function_layers import with_layers
 from torchwhy.engine.structure import InForm, Keywords
 
 MAP_MODES: dict[str, Literal["linear", "nearest"]] = {
@@ -36,7 +37,7 @@ class CaptumMethod:
         self.layer = given.pop("layer", None)
         self.options = given
         layers = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-        self.model = self.forward_func if self.layer is None else data.with_layers(self.forward_func, layers)
+        self.model = self.forward_func if self.layer is None else with_layers(self.forward_func, layers)
 
     @property
     def multiplies_by_inputs(self) -> bool:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.baselines import AtLayer, resolve_baseline, same_number
+from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import read_further, takes_one_row
-from torchwhy.engine.layers.auto_layer import last_grid_layer
-from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
-from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, check_rows_first, record_activations, resolve_layer
+from torchwhy.engine.layers.function_layers import function_with_places
+from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, record_activations, resolve_layer
 from torchwhy.engine.missing_values import check_takes_missing, first_row
 from torchwhy.engine.refusals import refuse_besides_sample, refuse_inputs, refuse_without_gradient
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
@@ -62,6 +62,10 @@ class Asker(Protocol):
         """Whether baselines are wanted, zero without any."""
 
     @property
+    def takes_baselines(self) -> bool:
+        """Whether baselines mean something, without any being taken where none are given."""
+
+    @property
     def uses_feature_mask(self) -> bool:
         """Whether a feature mask means something."""
 
@@ -76,6 +80,10 @@ class Asker(Protocol):
     @property
     def layers_may_depend(self) -> bool:
         """Whether layers with the role ``"input"`` may lie behind one another."""
+
+    @property
+    def reads_gradient(self) -> bool:
+        """Whether layers with the role ``"input"`` are left as they are, and the gradient is read there in one pass."""
 
 
 @dataclass(kw_only=True)
@@ -92,10 +100,12 @@ class Question:
     needs_gradient: bool = False
     needs_float_inputs: bool | None = False
     uses_baselines: bool = False
+    takes_baselines: bool = False
     uses_feature_mask: bool = True
     baselines_are_rows: bool = False
     layer_role: LayerRole = "own"
     layers_may_depend: bool = False
+    reads_gradient: bool = False
     generator: Seed = None
     label: str = ""
 
@@ -144,6 +154,7 @@ def prepare_for(
     structure = data.structure
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
+        model = function_with_places(model, named_places(asker, target))
         model = as_model(model, gradient=asker.needs_gradient)
         target = columns_of_labels(model, target) if parent is None else target
     if asker.needs_gradient and not all(map(all_finite, data.tensors)):
@@ -159,14 +170,14 @@ def prepare_for(
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
     several = len(data.tensors) > 1 and sum(not t.is_floating_point() for t in data.tensors) > 1
-    layers = _named_layers(model, asker, several_ids=several) if needs_layer else ()
+    layers = named_layers(model, asker, several_ids=several) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
     has_further = bool(data.args or data.kwargs)
     most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     beyond = baselines if isinstance(baselines, AtLayer) else None
-    resolves = asker.uses_baselines and beyond is None
+    resolves = beyond is None and (asker.uses_baselines or (asker.takes_baselines and baselines is not None))
     problem = Problem(
         model=model,
         inputs=data,
@@ -190,8 +201,11 @@ def prepare_for(
         if runs or None in layers or (layers and asker.layer_role == "input"):
             problem = _resolve_by_running(problem, asker, target, layers)
         if beyond is not None:
-            form = flatten(layer)[1]
-            problem = problem.replace(baselines=_resolve_baselines(asker, problem.x, form, beyond.value, drawn))
+            form = problem.form or flatten(layer)[1]
+            if asker.reads_gradient:
+                problem = problem.replace(absence=form.match(beyond.value, "baselines"))
+            else:
+                problem = problem.replace(baselines=_resolve_baselines(asker, problem.x, form, beyond.value, drawn))
         if held.may_draw and asker.check and parent is None:
             notice_randomness(problem, held)
         return problem
@@ -213,7 +227,7 @@ def _prepare_for_sample_or_table(
 
 def _check_uses(asker: Asker, baselines: object, feature_mask: object) -> None:
     """Refuse baselines and feature masks of whom has no use for them."""
-    if baselines is not None and not asker.uses_baselines:
+    if baselines is not None and not (asker.uses_baselines or asker.takes_baselines):
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
         raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
@@ -235,11 +249,11 @@ def _resolve_by_running(
     if found_by_running(target):
         problem = with_target(problem, target)
     if None in layers:
-        problem = _layers_by_running(problem, asker, layers)
+        problem = layers_by_running(problem, asker, layers)
         layers = problem.read_layers
     found = tuple(layer for layer in layers if layer is not None)
-    if found and asker.layer_role == "input":
-        return _explain_by_layers(problem.replace(read_layers=()), found, asker.layers_may_depend)
+    if found and asker.layer_role == "input" and not asker.reads_gradient:
+        return explain_by_layers(problem.replace(read_layers=()), found, asker)
     return problem.replace(read_layers=found)
 
 
@@ -271,7 +285,7 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
             "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
             f"shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
-    if not all(t[0].numel() for t in given):
+    if not all(t.numel() for t in given):
         raise ValueError(
             f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
@@ -310,71 +324,3 @@ def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) ->
 
     with torch.no_grad():
         return problem.run.concatenated(problem.n, work)
-
-
-def _named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any, ...]:
-    """Return the layers that are named, None for what is found by running the model: ``"auto"``, and some ``"embeddings"``."""
-    if asker.layer is None:
-        label = getattr(asker, "label", type(asker).__name__)
-        raise ValueError(f"layer: {label} explains by a layer; give layer=")
-    if not isinstance(model, nn.Module):
-        raise TypeError("layer: the model is a plain callable and has no layers")
-    named = flatten(asker.layer)[0]
-    if not named:
-        raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
-    found: list[ResolvedLayer | None] = []
-    for layer in named:
-        if isinstance(layer, str) and layer == "embeddings":
-            tables = find_embeddings(model)
-            runs = len(tables) > 1 or several_ids
-            found.append(None if runs else resolve_layer(model, tables[0].layer, input=asker.attribute_to_layer_input))
-            continue
-        auto = isinstance(layer, str) and layer == "auto"
-        found.append(None if auto else resolve_layer(model, layer, input=asker.attribute_to_layer_input))
-    return tuple(found)
-
-
-def _layers_by_running(problem: Problem, asker: Asker, layers: tuple[ResolvedLayer | None, ...]) -> Problem:
-    """Return the problem with the layers that are found by running the model as ``read_layers``; others as they are.
-
-    ``"embeddings"`` of several inputs are as many layers, and what is found has the form of the inputs.
-    """
-    found: list[ResolvedLayer] = []
-    for given, layer in zip(flatten(asker.layer)[0], layers):
-        if layer is not None:
-            found.append(layer)
-        elif given == "auto":
-            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
-        else:
-            tables, inputs = embeddings_of_inputs(problem, find_embeddings(problem.model))
-            found += tables
-            if len(tables) > 1:
-                names, masks = problem.inputs.names, problem.feature_mask
-                keys = None if names is None else tuple(names[i] for i in inputs if i is not None)
-                form = Structure("tuple" if keys is None else "dict", keys, len(tables))
-                problem = problem.replace(form=form)
-                if masks is not None and len(masks) == 1:
-                    problem = problem.replace(feature_mask=form.match(masks[0], "feature_mask"))
-    if len(found) > len(layers) > 1:
-        raise LookupError("layer: 'embeddings' is several layers here; name each of them, or give 'embeddings' alone")
-    return problem.replace(read_layers=tuple(found))
-
-
-def _explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], may_depend: bool) -> Problem:
-    """Return the problem in which the layers' tensors, at the inputs and at the baselines, are what is explained."""
-    data, rows = problem.inputs, problem.rows
-    if len(layers) > 1 and not may_depend and (pair := problem.run.find_dependent_pair(layers)):
-        raise ValueError(
-            f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
-            "each in its own call"
-        )
-    x = problem.run.activations(layers, data.tensors, rows)
-    check_rows_first(layers, x, problem.n)
-    baselines = problem.baselines
-    if baselines:
-        k, m = len(baselines[0]), max(b.shape[1] for b in baselines)
-        m = problem.n if data.args or data.kwargs else m
-        z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in baselines]
-        at = problem.run.activations(layers, z, rows[:m].repeat(k))
-        baselines = tuple(t.unflatten(0, (k, m)) for t in at)
-    return problem.replace(x=x, baselines=baselines, input_layers=layers)

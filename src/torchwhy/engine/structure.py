@@ -102,8 +102,25 @@ def named_parts(value: object) -> dict[int | str, Any]:
     return parts_by_key(value) or dict(getattr(value, "__dict__", {}))
 
 
-def replace_part(value: Any, key: int | str, new: Any) -> Any:
-    """Return a container of the same type with the part at ``key`` replaced."""
+def nested_tensors(value: Any) -> dict[int | str | tuple[int | str, ...], Tensor]:
+    """Return the tensors in a container by key or position, those of containers inside by a tuple of these."""
+    found: dict[int | str | tuple[int | str, ...], Tensor] = {}
+    for key, part in parts_by_key(value).items():
+        if isinstance(part, Tensor):
+            found[key] = part
+            continue
+        for inner, tensor in nested_tensors(part).items():
+            found[(key, *inner) if isinstance(inner, tuple) else (key, inner)] = tensor
+    return found
+
+
+def replace_part(value: Any, key: int | str | tuple[int | str, ...], new: Any) -> Any:
+    """Return a container of the same type with the part at ``key`` replaced; a tuple leads through containers inside."""
+    if isinstance(key, tuple):
+        first, *inside = key
+        if inside:
+            new = replace_part(parts_by_key(value)[first], tuple(inside), new)
+        key = first
     if hasattr(value, "items"):
         named = {**value, key: new}
         return named if type(value) is dict else type(value)(**named)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.layers.layer import check_rows_first
+from torchwhy.engine.layers.row_axes import RowAxes
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.gradient.integration_rules import IntegrationRule, nodes_and_weights
@@ -18,14 +18,15 @@ from torchwhy.settings import Count
 
 
 def points_along_path(problem: Problem, path: StraightPath) -> Iterator[EvaluatedChunk]:
-    """Yield what the layers give along a path.
+    """Yield what the layers give along a path, with the rows first.
 
     Raises:
-        ValueError: a layer passes something else than one tensor for each row.
+        ValueError: a layer passes something without rows.
     """
+    axes = RowAxes(problem, problem.read_layers)
     for found in problem.run.evaluate_points(path.n, path.point):
-        check_rows_first(problem.read_layers, found.gradients, len(found.rows))
-        yield found
+        m = len(found.rows)
+        yield found._replace(gradients=axes(found.gradients, m), activations=axes(found.activations, m))
 
 
 class Conductance(Attribution):

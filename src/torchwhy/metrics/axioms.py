@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs, measure_completeness_gap
+from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.rows import exact_tensor
@@ -17,6 +17,7 @@ from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_of, to_features
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
 from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
+from torchwhy.provenance import measure_completeness_gap
 from torchwhy.targets import TargetLike
 
 if TYPE_CHECKING:

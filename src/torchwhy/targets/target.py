@@ -181,13 +181,16 @@ class Target:
                     "an int (a class), one int per row, a tuple, a callable, or 'predicted'"
                 )
             return out.reshape(m)
-        fits = zip(self.lowest, self.largest, out.shape[1:])
-        if len(self.largest) != out.dim() - 1 or any(high >= size or low < -size for low, high, size in fits):
+        if len(self.largest) != out.dim() - 1:
             self._refuse_index(out)
-        index: tuple[Any, ...] = (slice(None), *self.index) if isinstance(self.index, tuple) else ()
+        for low, high, size in zip(self.lowest, self.largest, out.shape[1:]):
+            if high >= size or low < -size:
+                self._refuse_index(out)
         if isinstance(self.index, Tensor):
-            index = (torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))
-        return out[index]
+            return out[(torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))]
+        for i in self.index:
+            out = out.select(1, i)
+        return out
 
     def _refuse_index(self, out: Tensor) -> NoReturn:
         """Refuse an index that an output ``(M, ...)`` has not."""

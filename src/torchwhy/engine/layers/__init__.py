@@ -4,5 +4,6 @@
                    reading what passes layers, with or without gradient, and putting something else in its place
 ``grid_layout``    a layer's tensor as a grid of cells ``(N, C, *grid)``, where its shape alone says how; maps resized
 ``window_layout``  the same by *dependence*, where shapes do not say: which token a cell of a neighbouring grid comes from
+``dependence``     which picture a layer's cells come from, and whether they are its cells at all
 ``auto_layer``     ``layer="auto"``: the last layer with such a grid on which the target depends
 """

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
-from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, find_grid, image_input_index, spatial_shape
+from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
+from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, picture_of
 from torchwhy.engine.layers.layer import ResolvedLayer
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
     given, model = problem.target.given, problem.model
     shapes = tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
     first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
-    key = (shapes, str(first), tuple(name for name, _ in model.named_modules()))
+    key = (shapes, problem.axes, str(first), tuple(name for name, _ in model.named_modules()))
     if callable(first) or problem.neuron is not None:  # not known again
         found = _find_last_grid_layer(problem)
     else:
@@ -38,8 +39,10 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
 
 
 def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
-    size = spatial_shape(problem.inputs.tensors[image_input_index(problem.inputs.tensors)])
-    scores, passed = problem.run.trace([t[:1] for t in problem.x], problem.rows[:1])
+    picture = picture_of(problem)
+    size, shape = picture.size, tuple(problem.x[picture.number].shape)
+    z, graph = first_row_leaves(problem)
+    scores, passed = problem.run.trace(z, problem.rows[:1])
     calls = Counter(place.name for place, _ in passed)
     whole = next((t for place, t in passed if not place.name), None)
     if whole is not None and whole.dim() == 2 + len(size) and _dense_grid(tuple(whole.shape), size, set()):
@@ -51,7 +54,8 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
         total = whole.square().sum() if scores is None and whole is not None else scores
         total = None if total is None else total.sum()
     passed = [(place, tensor) for place, tensor in passed if tensor.dim() > 1]  # a bare number is the score of one row
-    grids = [(place, tensor, find_grid(place, tensor, 1, size)) for place, tensor in passed]
+    pictures = Pictures(problem, graph, [tensor for _, tensor in passed])
+    grids = [(place, tensor, pictures.grid(place, tensor)) for place, tensor in passed]
     sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
     for place, tensor, grid in reversed(grids):
         if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
@@ -64,10 +68,11 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
             (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
             if slope is None or not bool(grid(slope).any()):
                 continue
-        return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
+        if pictures.are_cells(tensor, grid):
+            return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
     raise ValueError(
-        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[0].shape)} on which the "
-        "target depends; name a layer, with reshape= if its cells are laid out in an unusual way"
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {shape} on which the target depends; "
+        "name a layer, with reshape= if its cells are laid out in an unusual way"
     )
 
 

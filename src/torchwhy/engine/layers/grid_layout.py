@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchwhy.engine.axes import COLOURS, axes_by_shape
 from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.torch_internals import (
     AdaptiveAvgPoolModule,
@@ -20,9 +21,6 @@ from torchwhy.engine.torch_internals import (
     MaxPoolModule,
     NormModule,
 )
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -67,20 +65,39 @@ class GridLayout:
         return cells[..., self.extra :].unflatten(2, self.size)
 
 
-def image_input_index(tensors: Sequence[Tensor]) -> int:
-    """Return which of the input tensors is the picture: the one with the most dimensions, two at least."""
-    return max(range(len(tensors)), key=lambda i: tensors[i].dim())
+class InputPicture(NamedTuple):
+    """The input tensor that maps lie on.
+
+    Args:
+        number: which of the input tensors it is.
+        size: in places, (L,), (H, W) or (D, H, W).
+        channels: the axis of its channels, where maps ``(N, 1, *size)`` get their 1 to go with it; None where it has none.
+    """
+
+    number: int
+    size: tuple[int, ...]
+    channels: int | None
 
 
-def spatial_shape(tensor: Tensor) -> tuple[int, ...]:
-    """Return the size of pictures ``(N, C, *size)``, or of plain rows ``(N, L)``.
+def picture_of(problem: Problem, place: ResolvedLayer | None = None) -> InputPicture:
+    """Return the input tensor that a map lies on: the one that a layer sees, or the one with the most dimensions.
 
     Raises:
-        ValueError: a single number a row.
+        ValueError: the layer sees none of the inputs, or these have a single number a row.
     """
-    if tensor.dim() < 2:
-        raise ValueError(f"inputs: a map needs a picture or a series to lie on, got shape {tuple(tensor.shape)}")
-    return tuple(tensor.shape[2:] if tensor.dim() > 2 else tensor.shape[1:])
+    tensors, data, index = problem.x, problem.inputs, 0
+    if place is not None and (len(tensors) > 1 or data.args or data.kwargs):
+        from torchwhy.engine.layers.dependence import seen_picture
+
+        index = seen_picture(problem, place)
+    elif len(tensors) > 1:
+        index = max(range(len(tensors)), key=lambda i: tensors[i].dim())
+    shape = tensors[index].shape
+    told = problem.axes[index] if problem.axes else None
+    if told is None and (len(shape) == 3 or (len(shape) == 4 and shape[3] not in COLOURS)):  # there is no other reading
+        return InputPicture(index, tuple(shape[2:]), 1)
+    channels, spatial = told or axes_by_shape(shape, problem.model)
+    return InputPicture(index, tuple(shape[i] for i in spatial), channels)
 
 
 def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...]) -> GridLayout | None:
@@ -210,6 +227,10 @@ def find_layout(
                 f"of {what}; choose a convolutional or token layer, the block around this one, layer='auto', or give "
                 "reshape="
             )
+        if tensor.dim() == 3:
+            from torchwhy.engine.layers.dependence import check_cells
+
+            check_cells(problem, place, found, size)
         return found
     shape = tuple(reshape(tensor).shape)
     if len(shape) != 2 + len(size) or shape[0] != n:

@@ -9,14 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.autograd import without_nested_tensors
-from torchwhy.engine.structure import Output, parts_by_key, replace_part
+from torchwhy.engine.structure import Keywords, Output, nested_tensors, parts_by_key, replace_part
+
+if TYPE_CHECKING:
+    from torchwhy.engine.layers.window_layout import BatchAxis
+
+
+OutputKey = int | str | tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,14 @@ class Layer:
     Args:
         module: the module, or its dotted name (``"layer4.1.conv2"``).
         call: which call of a module that runs several times in one forward pass, from 0.
-        output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``.
+        output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``; a tuple of
+            them for one in a container inside, as ``(1, 0)`` for the last hidden state of an LSTM.
         input: the tensor that goes into the module, not the one that comes out.
     """
 
     module: nn.Module | str
     call: int | None = None
-    output: int | str | None = None
+    output: OutputKey | None = None
     input: bool = False
 
 
@@ -41,13 +48,14 @@ LayerLike = Layer | str | nn.Module
 
 @dataclass(frozen=True)
 class ResolvedLayer:
-    """A :class:`Layer` found in a model."""
+    """A :class:`Layer` found in a model; ``rows``: where its tensor has its rows, None where they come first."""
 
     name: str
     module: nn.Module
     call: int | None
-    output: int | str | None
+    output: OutputKey | None
     input: bool
+    rows: BatchAxis | None = None
 
     def __str__(self) -> str:
         if not self.name:
@@ -139,15 +147,17 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             handle.remove()
 
 
-def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[int | str, Tensor]:
+def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[OutputKey, Tensor]:
     """Return the tensor that is meant among those that a module passes, and its key there."""
-    tensors = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
     if layer.output is not None:
-        if layer.output not in tensors:
-            raise LookupError(f"{layer}, output={layer.output!r}: there is no such tensor; there are {list(tensors)}")
-        return layer.output, tensors[layer.output]
+        each = nested_tensors(value)
+        if layer.output not in each:
+            raise LookupError(f"{layer}, output={layer.output!r}: there is no such tensor; there are {list(each)}")
+        return layer.output, each[layer.output]
+    tensors: dict[OutputKey, Tensor] = {k: v for k, v in parts_by_key(value).items() if isinstance(v, Tensor)}
     floats = {k: v for k, v in tensors.items() if v.is_floating_point()} or tensors
     if len(floats) != 1:
+        floats = floats or nested_tensors(value)
         found = f"{len(floats)} tensors ({', '.join(map(repr, floats))})" if floats else f"a {type(value).__name__}"
         raise LookupError(f"{layer} passes {found}: choose one with tw.Layer({layer.name!r}, output=...)")
     return next(iter(floats.items()))
@@ -242,21 +252,57 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
 
 
 @contextmanager
-def record_with_grad(layers: Sequence[ResolvedLayer]) -> Iterator[dict[int, Tensor]]:
-    """Keep what passes ``layers`` while open, so that it can be differentiated by; nothing below the lowest is."""
+def record_with_grad(layers: Sequence[ResolvedLayer], goal: str = "") -> Iterator[dict[int, Tensor]]:
+    """Keep what passes ``layers`` while open, so that it can be differentiated by; nothing below the lowest is.
+
+    A tensor that is one of several may be used inside its module, as attention matrices are: there the graph begins at what goes
+    into the module.
+
+    Raises:
+        LookupError: a layer was not passed before ``goal`` was reached.
+    """
     seen: dict[int, Tensor] = {}
 
     def act(i: int, tensor: Tensor) -> Tensor:
         if not tensor.requires_grad:  # whole numbers have no gradient
             tensor = tensor.detach().requires_grad_(tensor.is_floating_point() or tensor.is_complex())
+        elif layers[i].input:  # as it goes in here, not where else it goes
+            tensor = tensor.clone()
         seen[i] = tensor
         return tensor.clone()  # as in `replace_activations`
 
-    with hook_layers(layers, act):
+    inside = [layer for layer in layers if layer.output is not None and not layer.input]
+    with hook_layers(layers, act), begin_graph_at(inside) if inside else nullcontext():
         yield seen
     for i, layer in enumerate(layers):
         if i not in seen:
-            _raise_not_run(layer)
+            _raise_not_run(layer, f"before {goal}: the target does not depend on it" if goal else "")
+
+
+@contextmanager
+def begin_graph_at(layers: Sequence[ResolvedLayer]) -> Iterator[None]:
+    """Let a graph begin at the first tensor of floats that goes into modules, where there is none yet, while open."""
+    me, handles = threading.get_ident(), []
+
+    def begin(module: nn.Module, args: tuple, kwargs: Keywords) -> tuple[tuple, Keywords] | None:
+        given: dict[int | str, object] = dict(enumerate(args))
+        given.update(kwargs)
+        floats = (k for k, v in given.items() if isinstance(v, Tensor) and v.is_floating_point())
+        first = next(floats, None)
+        if first is None or threading.get_ident() != me or not torch.is_grad_enabled():
+            return None
+        tensor = given[first]
+        if isinstance(tensor, Tensor) and not tensor.requires_grad:
+            given[first] = tensor.detach().requires_grad_().clone()
+        return tuple(given[k] for k in range(len(args))), {k: given[k] for k in kwargs}
+
+    try:
+        for module in {layer.module for layer in layers}:
+            handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def find_dependent_pair(
@@ -273,11 +319,3 @@ def find_dependent_pair(
         if found is not None:
             return layers[found], layers[upper]
     return None
-
-
-def check_rows_first(layers: Sequence[ResolvedLayer], tensors: Sequence[Tensor], n: int) -> None:
-    """Refuse layers that do not pass ``n`` rows."""
-    for layer, t in zip(layers, tensors):
-        if len(t) != n:
-            shape = f"{layer} passes a tensor of shape {tuple(t.shape)} for {n} rows"
-            raise ValueError(f"{shape}: its first dimension must be the rows")

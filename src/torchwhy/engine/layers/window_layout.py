@@ -58,16 +58,24 @@ class WindowLayout:
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """Where a layer's tensor has its rows: along an ``axis``, or, if None, several entries of the first axis each."""
+    """Where a layer's tensor has its rows: along an ``axis``, or, if None, several entries of the first axis each.
+
+    These entries lie behind one another, or, ``alternating``, the first ones of all rows before the second ones.
+    """
 
     axis: int | None = 0
+    alternating: bool = False
 
     def split(self, tensor: Tensor, n: int) -> Tensor:
         """Return the tensor of n rows with the rows first."""
+        if self.alternating:
+            return tensor.unflatten(0, (-1, n)).movedim(1, 0)
         return tensor.unflatten(0, (n, -1)) if self.axis is None else tensor.movedim(self.axis, 0)
 
     def join(self, tensor: Tensor) -> Tensor:
         """Return rows ``(M, ...)`` as the layer passes them."""
+        if self.alternating:
+            tensor = tensor.movedim(0, 1)
         return tensor.flatten(0, 1) if self.axis is None else tensor.movedim(0, self.axis)
 
 

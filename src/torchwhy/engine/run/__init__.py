@@ -3,7 +3,7 @@
 ``runner``     the only place that calls the model: outputs, scores, gradients, activations; its tally
 ``batching``   cuts long work into calls of a number of rows that follows from shapes and a fixed budget
 ``optimizations``  the same values with less work: batch norms folded, channels last
-``autograd``   parameters without gradients, buffers put back, graphs switched on; gradients of scores
+``autograd``   parameters without gradients, graphs switched on; gradients of scores;  ``held_buffers``  buffers put back
 ``precision``  autocast, all but the head;  ``defaults``  the caller's autocast and default device, which are for the model
 ``randomness`` every draw, from one generator;  ``rows``  picking, shaping, moving and summing rows
 ``black_box``  models that are no modules;  ``checks``, ``warn``

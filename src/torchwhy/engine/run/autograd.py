@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
-from operator import is_
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.backends import cudnn, mha
-from torch.nn.parameter import is_lazy
 
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.held_buffers import HeldBuffers
 from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
@@ -28,14 +27,11 @@ from torchwhy.engine.torch_internals import (
     own_modules,
     own_parameters,
     saved_input,
-    version_of,
 )
 
 What = str | Sequence[object]
 UNCHANGED = nullcontext()
 OURS = __name__.partition(".")[0]
-
-LARGE_BUFFER = 2**27  # bytes
 
 
 def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
@@ -58,62 +54,28 @@ def _release_all(held: Sequence[int]) -> None:
                 switch(before)
 
 
-class HeldBuffers:
-    """A module's buffers, to be put back: the tensors that they were, with the values that they had.
-
-    Of one larger than ``LARGE_BUFFER``, weights in all but their name, no copy is made, and a warning says if it was written to.
+class ModuleTraits(NamedTuple):
+    """What the class of a module tells.
 
     Args:
-        name: the module's name.
-        module: whose own buffers are held; inference tensors, which nobody can write to outside of inference mode, as they are.
+        recurrent: it is a recurrent layer.
+        nests: it is an encoder that may pack padded sequences into nested tensors.
+        foreign: its code is not torch's own.
     """
 
-    def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.module = name, module
-        self.before = dict(self._now())
-        self.values: list[tuple[str, Tensor, int, Tensor | None]] = []
-        for key, b in self.before.items():
-            if b is not None and not b.is_inference() and not is_lazy(b):
-                value = b.detach().clone() if b.nbytes <= LARGE_BUFFER else None
-                self.values.append((key, b, version_of(b), value))
+    recurrent: bool
+    nests: bool
+    foreign: bool
 
-    def _now(self) -> dict[str, Tensor | None]:
-        scripted = isinstance(self.module, torch.jit.ScriptModule)
-        return dict(self.module.named_buffers(recurse=False)) if scripted else own_buffers(self.module)
 
-    def is_changed(self) -> bool:
-        """Say whether a buffer was written to, as far as its version says, replaced, added or taken away."""
-        now = self._now()
-        same = len(now) == len(self.before) and all(map(is_, now.values(), self.before.values()))
-        return not same or any(version_of(b) != version for _, b, version, _ in self.values)
+@lru_cache(maxsize=2**12)
+def traits_of(kind: type[nn.Module]) -> ModuleTraits:
+    """Return the traits of a class of modules."""
+    foreign = not kind.__module__.startswith("torch.nn.")
+    return ModuleTraits(issubclass(kind, nn.RNNBase), issubclass(kind, nn.TransformerEncoder), foreign)
 
-    def _is_rewritten(self) -> bool:
-        """Say whether a buffer has other values: torch's batch norm writes without a new version."""
-        looked_at = (v for v in self.values if v[1].device.type == "cpu" or getattr(self.module, "training", False))
-        return any(value is not None and not b.equal(value) for _, b, _, value in looked_at)
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put the buffers back."""
-        for i, (key, b, version, value) in enumerate(self.values):
-            if value is None:
-                if version_of(b) != version:
-                    warn(f"the model writes to its buffer {key!r} of {self.name!r}, which is too large to be put back")
-            elif version_of(b) != version or not b.equal(value):
-                b.copy_(value)
-            self.values[i] = (key, b, version_of(b), value)
-        if isinstance(self.module, torch.jit.ScriptModule):
-            for key, buffer in self.before.items():
-                setattr(self.module, key, buffer)
-        else:
-            now = own_buffers(self.module)
-            now.clear()
-            now.update(self.before)
-
-    def __call__(self, back: bool) -> None:
-        """Put the buffers back when the last one lets go, see :func:`_acquire`."""
-        if back and (self.is_changed() or self._is_rewritten()):
-            self.restore()
+NO_TRAITS = ModuleTraits(recurrent=False, nests=False, foreign=False)  # of a plain callable
 
 
 class HeldModel:
@@ -139,8 +101,8 @@ class HeldModel:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
-        self.recurrent = self.nests = False
         self.n_training = 0
+        traits: set[ModuleTraits] = set()
         self.mine: list[int] = []
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
         seen: set[nn.Module] = set()
@@ -160,14 +122,13 @@ class HeldModel:
                     self.noisy.append(name)
             if own_buffers(module):
                 self._hold_buffers(name, module)
-            self.recurrent = self.recurrent or isinstance(module, nn.RNNBase)
-            self.nests = self.nests or isinstance(module, nn.TransformerEncoder)
+            traits.add(traits_of(type(module)))
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
-        foreign = self.n_training or any(not type(module).__module__.startswith("torch.nn.") for module in seen)
+        self.recurrent, self.nests, foreign = (True in each for each in zip(*traits, NO_TRAITS))
         known = bool(seen) and state.repeating.get(waiting[0][1]) == self.n_training
-        self.may_draw = not (self.noisy or known) and (bool(foreign) or not seen)
+        self.may_draw = not (self.noisy or known) and (self.n_training > 0 or foreign or not seen)
 
     def _hold_buffers(self, name: str, module: nn.Module) -> None:
         """Hold a module's buffers, with the values that they had for the first that came."""
@@ -247,9 +208,12 @@ def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
     # an empty tensor tells the default device in less time than torch.get_default_device()
     is_usual = torch.empty(0).device.type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
-    usual = UNCHANGED if is_usual else torch_defaults()
+    if is_usual and not torch.is_inference_mode_enabled():
+        with torch.no_grad(), freeze_parameters(model) as held:
+            yield held
+        return
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
-    with mode, torch.no_grad(), freeze_parameters(model) as held, usual:
+    with mode, torch.no_grad(), freeze_parameters(model) as held, torch_defaults():
         yield held
 
 
@@ -268,6 +232,16 @@ def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
 def _in_words(what: What) -> str:
     """Return what is differentiated by, in words."""
     return what if isinstance(what, str) else ", ".join(map(str, what))
+
+
+def _hint_of_inside(what: What) -> str:
+    """Return what to do about tensors that layers hand back and use inside, where one of several was chosen."""
+    if isinstance(what, str) or all(getattr(layer, "output", None) is None for layer in what):
+        return ""
+    return (
+        "; what a layer hands back but uses inside, as attention matrices, can be read, not replaced: by InputXGradient, "
+        "Saliency, LinearApproximation, Conductance and InternalInfluence"
+    )
 
 
 def compute_gradients(
@@ -296,6 +270,7 @@ def compute_gradients(
         raise ValueError(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
             "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
+            + _hint_of_inside(what)
         )
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
@@ -303,6 +278,7 @@ def compute_gradients(
         raise ValueError(
             f"the target does not depend on the {_in_words(what)}, or an operation in between has no gradient, as those of int8 "
             "models: choose another target or layer, or a perturbation method, which needs no gradient"
+            + _hint_of_inside(what)
         )
     if any(g is None for g in found):
         _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
@@ -337,6 +313,12 @@ def second_order_gradient(
     return tuple(found)
 
 
+@lru_cache(maxsize=2**12)
+def _node_traits(kind: type) -> tuple[bool, bool]:
+    """Return whether the nodes of a class belong to an autograd Function written in Python, and to a batch norm."""
+    return issubclass(kind, BackwardCFunction), "BatchNorm" in kind.__name__
+
+
 def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     """Return the autograd Functions that the graph of some scores goes through, in one walk over all its nodes.
 
@@ -352,11 +334,12 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     while waiting:
         if (node := waiting.pop()) is None:
             continue
-        if isinstance(node, BackwardCFunction):
+        is_function, is_norm = _node_traits(type(node))
+        if is_function:
             kind = function_of_node(node)
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
                 functions.append(kind)
-        elif guard_norms and "BatchNorm" in type(node).__name__:
+        elif guard_norms and is_norm:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
             if following not in seen:

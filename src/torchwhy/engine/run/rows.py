@@ -90,8 +90,11 @@ def sum_per_row(tensors: Sequence[Tensor]) -> Tensor:
 
 def all_finite(t: Tensor) -> bool:
     """Say whether a tensor has no NaN and nothing infinite."""
+    if not t.is_floating_point():
+        return True
+    t = t.detach() if t.requires_grad else t
     # the sum is one operation, and tells where it is finite; a sum may also overflow
-    return not t.is_floating_point() or math.isfinite(t.detach().sum()) or bool(t.isfinite().all())
+    return math.isfinite(t.sum()) or bool(t.isfinite().all())
 
 
 def at_least_float32(t: Tensor) -> Tensor:

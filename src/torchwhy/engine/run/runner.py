@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -53,11 +53,13 @@ class Tally:
         evaluations: rows that went through the model.
         eps: the rounding of the model's scores, relative to their size.
         not_finite: whether a score was NaN or infinite; on a GPU a tensor there, so that nothing waits for it.
+        coalitions: of features ``(m, d)``, with their scores ``(m, N)``, see :func:`.note_coalitions`.
     """
 
     evaluations: int = 0
     eps: float = 0.0
     not_finite: Tensor | bool = False
+    coalitions: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def see(self, scores: Tensor, *, check_finite: bool) -> Tensor:
         """Note the type of scores and whether all are finite; return them in single precision at least."""
@@ -70,7 +72,7 @@ class Tally:
         self.eps = max(self.eps, torch.finfo(scores.dtype).eps)
         if check_finite and self.not_finite is not True:
             if scores.device.type == "cpu":
-                self.not_finite = not all_finite(scores.detach()) or self.not_finite
+                self.not_finite = not all_finite(scores) or self.not_finite
             else:  # nothing waits for the device
                 bad = ~scores.detach().isfinite().all()
                 self.not_finite = bad if self.not_finite is False else bad | self.not_finite
@@ -130,6 +132,7 @@ class ModelRunner:
                 z = [p.batching.format(t) for t in z]
             if p.input_layers:
                 values = z if p.to_layer_layout is None else [p.to_layer_layout(t) for t in z]
+                values = [t if at.rows is None else at.rows.join(t) for at, t in zip(p.input_layers, values)]
                 goal = [str(p.neuron)] if p.neuron else []
                 contexts.enter_context(replace_activations(p.input_layers, values, *goal))
                 z = [t[:1] if p.skip_below else t[rows] for t in p.inputs.tensors]
@@ -218,7 +221,8 @@ class ModelRunner:
         """
         p = self.problem
         with enable_grad_for(p.model, z[0].device):
-            with record_with_grad(p.read_layers) as recorded:
+            goal = [str(p.neuron)] if p.neuron else []
+            with record_with_grad(p.read_layers, *goal) as recorded:
                 scores = self.scores_with_graph(z, rows)
             at = [recorded[i] for i in range(len(p.read_layers))]
             return scores.detach(), derive(scores, at, what=p.read_layers), tuple(a.detach() for a in at)
@@ -270,6 +274,16 @@ class ModelRunner:
         rows, n = self.problem.rows, self.problem.n
         return self.concatenated(n, lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
 
+    def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:
+        """Return what passes ``layers`` in one call for inputs ``z`` ``(M, ...)``, as they pass it."""
+
+        def call() -> Output:
+            return self._call_model(z, rows)
+
+        found = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
+        self.problem.tally.evaluations += len(rows)
+        return tuple(found)
+
     def activations(
         self,
         layers: Sequence[ResolvedLayer],
@@ -283,12 +297,7 @@ class ModelRunner:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            def call() -> Output:
-                return self._call_model([t[a:b] for t in z], rows[a:b])
-
-            passed = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer
-            self.problem.tally.evaluations += b - a
-            return arrange(tuple(passed), b - a)
+            return arrange(self.passed(layers, [t[a:b] for t in z], rows[a:b]), b - a)
 
         with torch.no_grad():
             return self.concatenated(len(rows), work)

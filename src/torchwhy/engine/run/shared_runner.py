@@ -150,11 +150,13 @@ class SharedRunner(ModelRunner):
         shared = SharedQuestions.find(z, rows, p.n_targets)
         if shared is None:
             return super().gradients_and_activations(z, rows, derive)
-        g, axes = len(shared.first), self.batch_axes
+        g = len(shared.first)
         with enable_grad_for(p.model, z[0].device):
             with record_with_grad(p.read_layers) as recorded:
                 each = self._pick(shared.numbers, [t[shared.first] for t in z], rows[shared.first])
             at = [recorded[i] for i in range(len(p.read_layers))]
+            plain = all(a.shape[:1] == (g,) and g not in a.shape[1:] for a in at)
+            axes = [BatchAxis(0)] * len(at) if plain else self.batch_axes
             activations = [axis.split(a.detach(), g)[shared.group] for axis, a in zip(axes, at)]
             slopes = [torch.empty_like(a) for a in activations]
             scores = each[0].detach().new_empty(len(rows))

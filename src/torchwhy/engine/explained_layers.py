@@ -1,0 +1,121 @@
+"""The layers that a question is explained by: from ``layer=`` to the tensors there, at the inputs and at the baselines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from torchwhy.engine.layers.auto_layer import last_grid_layer
+from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
+from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
+from torchwhy.engine.layers.row_axes import RowAxes
+from torchwhy.engine.run.runner import Tally
+from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import Model, Structure, flatten
+from torchwhy.problem import Problem
+from torchwhy.targets.target import Neuron, TargetLike
+
+if TYPE_CHECKING:
+    from torchwhy.engine.prepare import Asker
+
+
+def named_places(asker: Asker, target: TargetLike) -> list[object]:
+    """Return the layers that a question names, in the forms of ``layer=``: to explain by, and those of neurons."""
+    neurons = [neuron for neuron in (target, getattr(asker, "neuron", None)) if isinstance(neuron, Neuron)]
+    given = [] if asker.layer is None else list(flatten(asker.layer)[0])
+    return given + [neuron.layer for neuron in neurons]
+
+
+def named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any, ...]:
+    """Return the layers that are named, None for what is found by running the model: ``"auto"``, and some ``"embeddings"``."""
+    if asker.layer is None:
+        label = getattr(asker, "label", type(asker).__name__)
+        raise ValueError(f"layer: {label} explains by a layer; give layer=")
+    if not isinstance(model, nn.Module):
+        raise TypeError("layer: the model is a plain callable and has no layers")
+    named = flatten(asker.layer)[0]
+    if not named:
+        raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
+    found: list[ResolvedLayer | None] = []
+    for layer in named:
+        if isinstance(layer, str) and layer == "embeddings":
+            tables = find_embeddings(model)
+            runs = len(tables) > 1 or several_ids
+            found.append(None if runs else resolve_layer(model, tables[0].layer, input=asker.attribute_to_layer_input))
+            continue
+        auto = isinstance(layer, str) and layer == "auto"
+        found.append(None if auto else resolve_layer(model, layer, input=asker.attribute_to_layer_input))
+    return tuple(found)
+
+
+def layers_by_running(problem: Problem, asker: Asker, layers: tuple[ResolvedLayer | None, ...]) -> Problem:
+    """Return the problem with the layers that are found by running the model as ``read_layers``; others as they are.
+
+    ``"embeddings"`` of several inputs are as many layers, and what is found has the form of the inputs.
+    """
+    found: list[ResolvedLayer] = []
+    for given, layer in zip(flatten(asker.layer)[0], layers):
+        if layer is not None:
+            found.append(layer)
+        elif given == "auto":
+            found.append(last_grid_layer(problem, input=asker.attribute_to_layer_input))
+        else:
+            tables, inputs = embeddings_of_inputs(problem, find_embeddings(problem.model))
+            found += tables
+            if len(tables) > 1:
+                names, masks = problem.inputs.names, problem.feature_mask
+                keys = None if names is None else tuple(names[i] for i in inputs if i is not None)
+                form = Structure("tuple" if keys is None else "dict", keys, len(tables))
+                problem = problem.replace(form=form)
+                if masks is not None and len(masks) == 1:
+                    problem = problem.replace(feature_mask=form.match(masks[0], "feature_mask"))
+    if len(found) > len(layers) > 1:
+        raise LookupError("layer: 'embeddings' is several layers here; name each of them, or give 'embeddings' alone")
+    return problem.replace(read_layers=tuple(found))
+
+
+def explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], asker: Asker) -> Problem:
+    """Return the problem in which the layers' tensors, at the inputs and at the baselines, are what is explained."""
+    data, rows = problem.inputs, problem.rows
+    if len(layers) > 1 and not asker.layers_may_depend and (pair := problem.run.find_dependent_pair(layers)):
+        raise ValueError(
+            f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
+            "each in its own call"
+        )
+    axes = RowAxes(problem, layers)
+    x = problem.run.activations(layers, data.tensors, rows, axes)
+    baselines = activations_at_baselines(problem, layers, axes) if problem.baselines else ()
+    problem = problem.replace(x=x, baselines=baselines, input_layers=axes.placed())
+    if not (asker.needs_gradient or asker.layers_may_depend):
+        _warn_of_used_inside(problem)
+    return problem
+
+
+def _warn_of_used_inside(problem: Problem) -> None:
+    """Warn of tensors that a layer hands back but uses inside: put others in their place, and nothing follows.
+
+    Tried on the first row, where one of several tensors was chosen.
+    """
+    aside, rows = problem.replace(tally=Tally(), check_finite=False), problem.rows[:1]
+    z = [x[:1] for x in problem.x]
+    for i, layer in enumerate(problem.input_layers):
+        if layer.output is None or layer.input:
+            continue
+        other = [t + t.abs().max() + 1 if i == j else t for j, t in enumerate(z)]
+        if torch.equal(aside.run.scores(z, rows), aside.run.scores(other, rows)):
+            warn(
+                f"{layer}, output={layer.output!r}: the target does not depend on what it hands back, and all attributions are "
+                "zero there; what it uses inside, as attention matrices, can be read by gradients (InputXGradient, Conductance)"
+            )
+
+
+def activations_at_baselines(problem: Problem, layers: tuple[ResolvedLayer, ...], axes: RowAxes) -> tuple[Tensor, ...]:
+    """Return what passes layers where the input is a baseline, tensors ``(K, N or 1, ...)``."""
+    data, baselines = problem.inputs, problem.baselines
+    k, m = len(baselines[0]), max(b.shape[1] for b in baselines)
+    m = problem.n if data.args or data.kwargs else m
+    z = [b.expand(k, m, *b.shape[2:]).flatten(0, 1) for b in baselines]
+    at = problem.run.activations(layers, z, problem.rows[:m].repeat(k), axes)
+    return tuple(t.unflatten(0, (k, m)) for t in at)

@@ -1,0 +1,274 @@
+"""Which picture a layer's cells come from, and whether they are its cells at all: told by what depends on what.
+
+How many tokens there are does not say where they come from. A model with two streams passes the words of a question as well as
+the cells of its picture; learned queries and latents look at the whole picture, each of them. Both are told from a run of one
+row with its graph. Which inputs a tensor comes from is in the graph (:class:`InputGraph`). Whether its tokens are the picture's
+cells follows from two backward passes (:func:`follows_cells`): half of the tokens, drawn at random, are added up, and so is the
+other half; the gradient of each by the picture is large where the picture's part belongs to its own half, if a token depends
+on its own part more than on the others. For queries, whatever they look at, it has nothing to do with the halves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchwhy.engine import state
+from torchwhy.engine.axes import Axes, axes_of
+from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, picture_of
+from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad
+from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
+from torchwhy.engine.run.randomness import draw_uniform
+from torchwhy.engine.run.runner import Tally
+
+if TYPE_CHECKING:
+    from torchwhy.problem import Problem
+
+LEAST_EFFECT = 0.25  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.1
+LEAST_CORRELATION = 0.35
+MOST_WIDER = 4  # a layer than the queries that it works on
+AVERAGE_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+class InputGraph:
+    """Which of the inputs a tensor depends on, by the graph of a run.
+
+    Args:
+        leaves: the inputs that have a gradient, by their numbers.
+    """
+
+    def __init__(self, leaves: Mapping[int, Tensor]) -> None:
+        self.leaves = leaves
+        self._known: dict[object, frozenset[int]] = {}  # node of the graph -> the inputs behind it
+
+    def inputs_behind(self, tensor: Tensor) -> frozenset[int]:
+        """Return the numbers of the inputs that a tensor depends on."""
+        if tensor.grad_fn is None:
+            return frozenset(k for k, leaf in self.leaves.items() if leaf is tensor)
+        todo = [tensor.grad_fn]
+        while todo:
+            node = todo[-1]
+            below = [n for n, _ in node.next_functions if n is not None]
+            missing = [n for n in below if n not in self._known]
+            if missing and node not in self._known:
+                todo += missing
+                continue
+            own = [k for k, leaf in self.leaves.items() if getattr(node, "variable", None) is leaf]
+            self._known[node] = frozenset(own).union(*(self._known[n] for n in below))
+            todo.pop()
+        return self._known[tensor.grad_fn]
+
+
+def first_row_leaves(problem: Problem) -> tuple[list[Tensor], InputGraph]:
+    """Return the first row of what is explained, as leaves of a graph where it has a gradient, and that graph."""
+    z = [t[:1].detach().clone() if t.is_floating_point() else t[:1] for t in problem.x]
+    leaves = {k: t.requires_grad_() for k, t in enumerate(z) if t.is_floating_point()}
+    return z, InputGraph(leaves)
+
+
+def may_be_learned(problem: Problem, tokens: int, width: int) -> bool:
+    """Say whether so many tokens of about a width may be no cells: other inputs, learned queries, or entries of a table."""
+    if len(problem.x) > 1 or problem.inputs.args or problem.inputs.kwargs:
+        return True
+    for module in problem.model.modules():
+        if isinstance(module, nn.Embedding):
+            return True
+        if type(module).__module__.startswith("torch.nn."):  # weights of layers, whatever their sizes
+            continue
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(_holds_tokens(p, sizes) for p in own for sizes in ((tokens, width), (width, tokens))):
+            return True
+    return False
+
+
+def _holds_tokens(parameter: Tensor, sizes: tuple[int, int]) -> bool:
+    """Say whether a parameter has a vector of about a width for each of so many tokens: ``sizes``."""
+    tokens, width = sizes
+    if parameter.dim() < 2 or not parameter.is_floating_point() or tokens not in parameter.shape[:-1]:
+        return False
+    return max(parameter.shape[-1], width) <= MOST_WIDER * min(parameter.shape[-1], width)
+
+
+def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> bool | None:
+    """Say whether each cell of a layer depends more on its own part of the picture than on the others; None: it is not known.
+
+    Args:
+        tensor: what passes the layer for one row, with its graph.
+        grid: brings it to ``(1, C, *size)``.
+        leaf: the picture, a leaf of the graph.
+        axes: the picture's.
+    """
+    with torch.enable_grad():
+        cells = grid(tensor)
+        size = tuple(cells.shape[2:])
+        n = math.prod(size)
+        generator = torch.Generator().manual_seed(0)
+        mine = (draw_uniform(n, generator=generator).argsort() < (n + 1) // 2).to(cells).view(size)
+        weights = (draw_uniform(*cells.shape, generator=generator) + 0.5).to(cells)
+        energy = []
+        for half in (mine, 1 - mine):
+            (slope,) = torch.autograd.grad((cells * weights * half).sum(), leaf, retain_graph=True, allow_unused=True)
+            if slope is None:
+                return None
+            places = axes.channels_first(slope.double()).square().sum(1)
+            energy.append(AVERAGE_POOLS[len(size)](places, size).flatten())
+    if not all(bool(e.any()) and bool(e.isfinite().all()) for e in energy):
+        return None
+    tiny = torch.finfo(torch.double).tiny
+    ratio = (energy[0].clamp(min=tiny).log() - energy[1].clamp(min=tiny).log()) / 2
+    ratio, mine = ratio - ratio.mean(), mine.flatten().double() - mine.double().mean()
+    together = float(ratio @ mine)
+    enough = max(LEAST_CORRELATION, min(0.9, 2 / math.sqrt(n)))  # what few cells reach by chance
+    correlation = together / max(float(ratio.norm() * mine.norm()), 1e-30)
+    return correlation >= enough and together / float(mine @ mine) >= LEAST_EFFECT
+
+
+def choose_picture(problem: Problem, seen: Sequence[int], shape: Sequence[int]) -> int:
+    """Return which of the input tensors a layer's map is to lie on: of those that it sees the one with the most dimensions.
+
+    Of several the one whose proportions are nearest to the layer's.
+    """
+    most = max(problem.x[i].dim() for i in seen)
+    best = [i for i in seen if problem.x[i].dim() == most]
+    if len(best) == 1 or len(shape) != most or most < 4:
+        return best[0]
+    sizes = [axes_of(problem, i).size_of(problem.x[i]) for i in best]
+    skews = [abs(math.log(s[-2] / s[-1]) - math.log(max(1, shape[-2]) / max(1, shape[-1]))) for s in sizes]
+    return best[skews.index(min(skews))]
+
+
+class Pictures:
+    """Which picture each of the tensors that pass the layers sees, and how it lies on it, for one row.
+
+    Only inputs with the most dimensions count as pictures here.
+
+    Args:
+        problem: explained by its inputs.
+        graph: of the run.
+        passed: all tensors that passed, with their graph.
+    """
+
+    def __init__(self, problem: Problem, graph: InputGraph, passed: Sequence[Tensor]) -> None:
+        self.problem, self.graph = problem, graph
+        most = max(t.dim() for t in problem.x)
+        self.numbers = [i for i, t in enumerate(problem.x) if t.dim() == most]
+        self.one_stream = len(problem.x) == 1 and not (problem.inputs.args or problem.inputs.kwargs)
+        self.passed = passed
+
+    @cached_property
+    def hidden(self) -> list[int]:
+        """The numbers of the pictures to which no graph leads: whole numbers, or a tower that runs without one."""
+        reached = frozenset[int]().union(*map(self.graph.inputs_behind, self.passed))
+        return [i for i in self.numbers if i not in reached]
+
+    def seen_by(self, tensor: Tensor) -> int | None:
+        """Return the number of the picture that a tensor comes from, None if there is none."""
+        if self.one_stream:
+            return self.numbers[0]
+        seen = sorted(self.graph.inputs_behind(tensor) & set(self.numbers)) or self.hidden
+        return choose_picture(self.problem, seen, tensor.shape) if seen else None
+
+    def grid(self, place: ResolvedLayer, tensor: Tensor) -> GridLayout | None:
+        """Return how a tensor lies on the picture that it sees, None if it does not."""
+        number = self.seen_by(tensor)
+        if number is None:
+            return None
+        return find_grid(place, tensor, 1, axes_of(self.problem, number).size_of(self.problem.x[number]))
+
+    def are_cells(self, tensor: Tensor, grid: GridLayout) -> bool:
+        """Say whether the tokens of a grid are the picture's cells, where they may be something else."""
+        number = self.seen_by(tensor)
+        tokens = math.prod(grid.size) + grid.extra
+        if tensor.dim() != 3 or number not in self.graph.leaves:
+            return True
+        if not may_be_learned(self.problem, tokens, tensor.shape[grid.channels]):
+            return True
+        if number not in self.graph.inputs_behind(tensor):
+            return number in self.hidden
+        return follows_cells(tensor, grid, self.graph.leaves[number], axes_of(self.problem, number)) is not False
+
+
+def seen_picture(problem: Problem, place: ResolvedLayer) -> int:
+    """Return which of the input tensors a named layer's map lies on, found once for a model and shapes of inputs.
+
+    Raises:
+        ValueError: it depends on none of them.
+    """
+    key = ("picture", *_place_key(problem, place))
+    known = state.layouts.setdefault(problem.model, {})
+    if key not in known:
+        z, graph = first_row_leaves(problem)
+        tensor = _passed_with_graph(problem, place, z)
+        seen = graph.inputs_behind(tensor) or _inputs_that_change(problem, place)
+        known[key] = choose_picture(problem, sorted(seen), tensor.shape) if seen else None
+    if known[key] is None:
+        raise ValueError(
+            f"layer: {place} does not depend on {' and '.join(map(str, problem.input_names))}: it belongs to another stream of "
+            "the model; choose a layer that sees what is explained, or layer='auto'"
+        )
+    return int(known[key])
+
+
+def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tuple[int, ...]) -> None:
+    """Refuse a named layer whose tokens are no cells of the picture, tried once for a model and shapes of inputs.
+
+    Raises:
+        ValueError: they are learned queries, latents, or the tokens of something else.
+    """
+    key = ("cells", *_place_key(problem, place))
+    known = state.layouts.setdefault(problem.model, {})
+    if key not in known:
+        known[key] = None
+        picture = picture_of(problem, place)
+        z, graph = first_row_leaves(problem)
+        if picture.number in graph.leaves:
+            tensor = _passed_with_graph(problem, place, z)
+            grid = find_grid(place, tensor, 1, size) if isinstance(layout, GridLayout) else layout
+            if grid is not None and may_be_learned(problem, *tensor.shape[1:]):
+                axes = axes_of(problem, picture.number)
+                known[key] = follows_cells(tensor, grid, graph.leaves[picture.number], axes)
+    if known[key] is False:
+        raise ValueError(
+            f"layer: the tokens of {place} are no cells of the inputs: each depends on all parts alike, as learned "
+            "queries and latents do; choose a layer below them, layer='auto', or give reshape= if they are laid out in a way of "
+            "their own"
+        )
+
+
+def _place_key(problem: Problem, place: ResolvedLayer) -> tuple[object, ...]:
+    shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
+    return place.name, place.call, place.output, place.input, shapes, problem.axes
+
+
+def _passed_with_graph(problem: Problem, place: ResolvedLayer, z: Sequence[Tensor]) -> Tensor:
+    """Return what passes a layer for one row, with its graph."""
+    trial = problem.replace(tally=Tally(), check_finite=False)
+    with (
+        enable_grad_for(problem.model, z[0].device),
+        freeze_parameters(problem.model),
+        record_with_grad([place]) as seen,
+    ):
+        trial.run.outputs(z, problem.rows[:1])
+    return seen[0]
+
+
+def _inputs_that_change(problem: Problem, place: ResolvedLayer) -> set[int]:
+    """Return which inputs change what passes a layer, where no graph leads to it: each turned round in its own run."""
+    trial, rows = problem.replace(tally=Tally(), check_finite=False), problem.rows[:1]
+    z = [t[:1] for t in problem.x]
+    (before,) = trial.run.activations([place], z, rows)
+    found = set()
+    for i, t in enumerate(z):
+        turned = t.flip(tuple(range(1, t.dim())))
+        if turned.equal(t):
+            turned = t + 1 if t.is_floating_point() else t
+        (after,) = trial.run.activations([place], [*z[:i], turned, *z[i + 1 :]], rows)
+        if turned.equal(t) or after.shape != before.shape or not after.equal(before):
+            found.add(i)
+    return found

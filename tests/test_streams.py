@@ -1,0 +1,271 @@
+"""Which picture a map is of: told by dependence, in networks with two streams, learned queries, several pictures."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import torchwhy as tw
+
+CAMS = {
+    name: {"n_steps": 3} if name == "OptiCAM" else {}
+    for name, m in tw.methods().items()
+    if m.__module__.startswith("torchwhy.cam.") and name not in ("CAM", "FullGrad", "GuidedGradCAM")
+}
+CAMS["SmoothGradCAMPlusPlus"] = {"n_samples": 3, "generator": 0}
+CAMS["SSCAM"] = {"n_samples": 2, "generator": 0}
+CAMS["ISCAM"] = {"n_steps": 2}
+
+
+def cam(name, model, **settings):
+    """A class activation map by its name, with little work."""
+    return getattr(tw, name)(model, **CAMS.get(name, {}), **settings)
+
+
+class Question(nn.Module):
+    """A picture and a question about it."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+        self.emb = nn.Embedding(50, 8)
+        self.q = nn.GRU(8, 8, batch_first=True)
+        self.o = nn.Linear(14, 4)
+
+    def forward(self, image, words):
+        return self.o(torch.cat([self.c(image).mean((2, 3)), self.q(self.emb(words))[0].mean(1)], 1))
+
+
+@pytest.mark.parametrize("name", CAMS)
+def test_the_map_of_a_picture_with_a_question_is_the_pictures(name):
+    torch.manual_seed(0)
+    net, words = Question().eval(), torch.randint(0, 50, (1, 9))
+    x = torch.rand(1, 3, 16, 16)
+    found = cam(name, net).explain(x, 1, additional_forward_args=words)
+    assert found.details["layer"] == "c"
+    named = cam(name, net, layer="c").attribute(x, 1, additional_forward_args=words)
+    torch.testing.assert_close(found.attributions, named)
+    other = cam(name, net).attribute(x.flip(2), 1, additional_forward_args=words)
+    assert (other - found.attributions).abs().max() > 0.1 * found.attributions.abs().max()
+
+
+def test_a_layer_of_the_other_stream_is_refused():
+    net, words, x = Question().eval(), torch.randint(0, 50, (1, 9)), torch.rand(1, 3, 16, 16)
+    for layer in ("emb", "q"):
+        with pytest.raises(
+            ValueError, match=f"layer '{layer}' does not depend on input 0: it belongs to another stream"
+        ):
+            tw.GradCAM(net, layer=tw.Layer(layer, output=0) if layer == "q" else layer).attribute(
+                x, 1, additional_forward_args=words
+            )
+
+
+def test_the_guided_map_and_full_gradients_are_the_pictures():
+    torch.manual_seed(0)
+    net, words, x = Question().eval(), torch.randint(0, 50, (1, 9)), torch.rand(1, 3, 16, 16)
+    expected = tw.GuidedBackprop(net).attribute(x, 1, additional_forward_args=words) * tw.GradCAM(
+        net, layer="c"
+    ).attribute(x, 1, additional_forward_args=words)
+    torch.testing.assert_close(tw.GuidedGradCAM(net).attribute(x, 1, additional_forward_args=words), expected)
+    alone = Question().eval()
+    alone.load_state_dict(net.state_dict())
+    alone.q.bias_hh_l0.data += 1  # of the other stream
+    torch.testing.assert_close(
+        *(tw.FullGrad(m).attribute(x, 1, additional_forward_args=words) for m in (net, alone)), rtol=0.2, atol=0.2
+    )
+
+
+class Queries(nn.Module):
+    """Learned queries read a picture's cells, as in DETR; as many as make a grid of their own."""
+
+    def __init__(self, n=16, table=False):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.table = nn.Embedding(n, 16) if table else None
+        self.q = nn.Parameter(torch.randn(n, 16))
+        self.enc = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.dec = nn.ModuleList(nn.TransformerDecoderLayer(16, 2, 32, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        cells = self.enc(self.patches(x).flatten(2).mT)
+        q = (self.q if self.table is None else self.table.weight).expand(len(x), -1, -1)
+        for layer in self.dec:
+            q = layer(q, cells)
+        return self.head(q.mean(1))
+
+
+@pytest.mark.parametrize("n", [4, 9, 16, 64, 65, 100])
+def test_learned_queries_are_no_cells(n):
+    torch.manual_seed(n)
+    for table in (False, True):
+        net, x = Queries(n, table).eval(), torch.rand(2, 3, 32, 32)
+        e = tw.GradCAM(net, upsample=False).explain(x, 1)
+        assert e.details["layer"].startswith("enc")
+        assert e.attributions.shape == (2, 1, 8, 8)
+        with pytest.raises(ValueError, match="are no cells of the inputs"):
+            tw.GradCAM(net, layer="dec.1").attribute(x, 1)
+        own = tw.GradCAM(net, layer="dec.1", upsample=False, reshape=lambda t: t.mT.unflatten(2, (1, n)))
+        assert own.attribute(x, 1).shape == (2, 1, 1, n)
+
+
+class Latents(nn.Module):
+    """A few latents read the picture and think on their own, as in Perceiver."""
+
+    def __init__(self, series=False):
+        super().__init__()
+        conv = nn.Conv1d if series else nn.Conv2d
+        self.series, self.cells = series, conv(3, 8, 4, 4)
+        self.latents = nn.Parameter(torch.randn(1, 16, 8))
+        self.read = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.think = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        cells = self.cells(x).flatten(2).mT
+        z = self.read(self.latents.expand(len(x), -1, -1), cells, cells)[0]
+        return self.head(self.think(z)[:, 0])
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_latents_are_no_cells(series):
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 64) if series else torch.rand(2, 3, 32, 32)
+    e = tw.GradCAM(Latents(series).eval()).explain(x, 1)
+    assert e.details["layer"] == "cells"
+    assert e.attributions.shape == (2, 1, *x.shape[2:])
+
+
+class TwoPictures(nn.Module):
+    """Two pictures of different sizes, each with a tower of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(1, 4, 2, 2)
+        self.o = nn.Linear(8, 3)
+
+    def forward(self, left, right):
+        return self.o(torch.cat([self.a(left).relu().mean((2, 3)), self.b(right).relu().mean((2, 3))], 1))
+
+
+@pytest.mark.parametrize("name", CAMS)
+def test_a_map_lies_on_the_picture_that_the_layer_sees(name):
+    torch.manual_seed(0)
+    net = TwoPictures().eval()
+    left, right = torch.rand(2, 3, 12, 8), torch.rand(2, 1, 10, 20)
+    assert cam(name, net).explain((left, right), 1).attributions.shape == (2, 1, 10, 20)  # the last one
+    assert cam(name, net, layer="a").attribute((left, right), 1).shape == (2, 1, 12, 8)
+    found = cam(name, net, layer="b", upsample=False).attribute((left, right), 1)
+    assert found.shape == (2, 1, 5, 10)
+    with pytest.raises(ValueError, match="see different inputs"):
+        cam(name, net, layer=["a", "b"]).attribute((left, right), 1)
+
+
+class Right(nn.Module):
+    """The network of two pictures for the second one alone."""
+
+    def __init__(self, net, left):
+        super().__init__()
+        self.net, self.left = net, left
+
+    def forward(self, right):
+        return self.net(self.left.expand(len(right), -1, -1, -1), right)
+
+
+@pytest.mark.parametrize("name", ["ScoreCAM", "OptiCAM", "ISCAM"])
+def test_masks_go_onto_the_picture_that_the_layer_sees(name):
+    torch.manual_seed(0)
+    net, left, right = TwoPictures().eval(), torch.rand(1, 3, 12, 8), torch.rand(1, 1, 10, 20)
+    expected = cam(name, Right(net, left).eval(), layer="net.b").attribute(right, 1)
+    torch.testing.assert_close(cam(name, net, layer="b").attribute((left, right), 1), expected)
+
+
+class PictureAndSeries(nn.Module):
+    """A picture and a series."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.s, self.o = nn.Conv2d(3, 4, 3), nn.Conv1d(2, 4, 3), nn.Linear(8, 3)
+
+    def forward(self, image, series):
+        return self.o(torch.cat([self.c(image).relu().mean((2, 3)), self.s(series).relu().mean(2)], 1))
+
+
+def test_of_a_picture_and_a_series_the_picture_is_meant_and_the_series_may_be_named():
+    torch.manual_seed(0)
+    net, image, series = PictureAndSeries().eval(), torch.rand(2, 3, 9, 9), torch.rand(2, 2, 49)
+    e = tw.GradCAM(net).explain((image, series), 1)
+    assert (e.details["layer"], tuple(e.attributions.shape)) == ("c", (2, 1, 9, 9))
+    assert tw.GradCAM(net).explain(image, 1, additional_forward_args=series).details["layer"] == "c"
+    assert tw.GradCAM(net, layer="s").attribute((image, series), 1).shape == (2, 1, 49)
+    with pytest.raises(ValueError, match="another stream"):
+        tw.GradCAM(net, layer="s").attribute(image, 1, additional_forward_args=series)
+
+
+class Frozen(Question):
+    """The vision tower runs without a graph."""
+
+    def forward(self, image, words):
+        with torch.no_grad():
+            cells = self.c(image)
+        return self.o(torch.cat([cells.mean((2, 3)), self.q(self.emb(words))[0].mean(1)], 1))
+
+
+def test_a_tower_without_a_graph_can_be_named():
+    torch.manual_seed(0)
+    net, words, x = Frozen().eval(), torch.randint(0, 50, (1, 9)), torch.rand(1, 3, 16, 16)
+    assert tw.EigenCAM(net, layer="c").attribute(x, additional_forward_args=words).shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("length", [5, 7, 9, 16, 17])
+def test_clip_of_every_prompt_length_is_looked_at_where_it_sees(length):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**small, "vocab_size": 50, "max_position_embeddings": 20, "eos_token_id": 49},
+        vision_config={**small, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    net = transformers.CLIPModel(config).eval()
+    ids, x = torch.randint(3, 49, (2, length)), torch.rand(1, 3, 32, 32)
+    ids[:, -1] = 49
+    more = {"additional_forward_args": {"input_ids": tw.Shared(ids)}}
+    e = tw.GradCAM(net).explain({"pixel_values": x}, lambda o: o.logits_per_image[:, 1], **more)
+    assert e.details["layer"].startswith("vision_model")
+    assert e.attributions.shape == (1, 1, 32, 32)
+    name = next(n for n, _ in net.named_modules() if n.startswith("text_model") and n.endswith("layers.1"))
+    with pytest.raises(ValueError, match="another stream"):
+        tw.GradCAM(net, layer=name).attribute({"pixel_values": x}, lambda o: o.logits_per_image[:, 1], **more)
+
+
+def test_the_search_runs_the_model_once():
+    torch.manual_seed(0)
+    runs = []
+    net = Queries().eval()
+    net.patches.register_forward_hook(lambda *_: runs.append(1))
+    x = torch.rand(2, 3, 32, 32)
+    tw.GradCAM(net, layer="enc", check=False).attribute(x, 1)
+    named = len(runs)
+    tw.GradCAM(net, layer="enc", check=False).attribute(x, 1)
+    again = len(runs) - named
+    tw.GradCAM(net, check=False).attribute(x, 1)
+    assert named - again <= 2
+    assert len(runs) - named - again <= again + 2
+
+
+def test_a_convolution_is_not_tried():
+    runs = []
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    net[0].register_forward_hook(lambda *_: runs.append(1))
+    tw.GradCAM(net, layer="0", check=False).attribute(torch.rand(2, 3, 8, 8), 1)
+    assert len(runs) == 1
+
+
+def test_interpolation_goes_to_the_size_of_the_picture_seen():
+    torch.manual_seed(0)
+    net = TwoPictures().eval()
+    left, right = torch.rand(2, 3, 12, 8), torch.rand(2, 1, 10, 20)
+    grid = tw.GradCAM(net, layer="b", upsample=False).attribute((left, right), 1)
+    expected = F.interpolate(grid, size=(10, 20), mode="bilinear")
+    torch.testing.assert_close(tw.GradCAM(net, layer="b").attribute((left, right), 1), expected)
