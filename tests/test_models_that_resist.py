@@ -225,6 +225,6 @@ def test_states_whose_rows_are_their_second_dimension():
     states = {"h": tw.PerRow(h, dim=1), "c": tw.PerRow(c, dim=1)}
     for method in (tw.IntegratedGradients, tw.FeatureAblation):
         found = method(Recurrent()).attribute({"x": x}, 1, additional_forward_args=states)["x"]
-        one = {"h": h[:, 1:2], "c": c[:, 1:2]}
+        one = {"h": tw.PerRow(h[:, 1:2], dim=1), "c": tw.PerRow(c[:, 1:2], dim=1)}
         alone = method(Recurrent()).attribute({"x": x[1:2]}, 1, additional_forward_args=one)["x"]
         torch.testing.assert_close(found[1:2], alone)
