@@ -192,3 +192,39 @@ def test_errors_name_the_row():
         tw.KernelSHAP(nn.Linear(4, 2)).attribute(x[:1], 1, baselines=tw.Distribution(background))
     with pytest.raises(TypeError, match="got slice; a callable selects several, and adds them up"):
         tw.Saliency(nn.Sequential(nn.Linear(4, 2))).attribute(x[:1], tw.Neuron("0", (slice(0, 2),)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, packed=False):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.r, self.o, self.packed = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 2), packed
+        self.eval()
+
+    def forward(self, x, lengths=None, h=None, c=None):
+        if self.packed:
+            x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        _, (found, _) = self.r(x) if h is None else self.r(x, (h, c))
+        return self.o(found[-1])
+
+
+def test_lengths_that_are_no_longer_sorted():
+    x, lengths = torch.randn(3, 5, 4), torch.tensor([5, 3, 2])
+    with pytest.raises(ValueError, match="enforce_sorted=False, or give batch_size= the number of rows"):
+        tw.IntegratedGradients(Recurrent(packed=True), batch_size=6).attribute(x, 1, additional_forward_args=lengths)
+    alone = tw.IntegratedGradients(Recurrent(packed=True), batch_size=3)
+    assert alone.attribute(x, 1, additional_forward_args=lengths)[2, 2:].eq(0).all()
+
+
+@pytest.mark.filterwarnings("ignore:the model runs on all rows together")
+def test_states_whose_rows_are_their_second_dimension():
+    x, h, c = torch.randn(3, 5, 4), torch.rand(1, 3, 6), torch.rand(1, 3, 6)
+    with pytest.raises(ValueError, match=r"give it as tw\.PerRow\(state, dim=1\)"):
+        tw.IntegratedGradients(Recurrent()).attribute({"x": x}, 1, additional_forward_args={"h": h, "c": c})
+    states = {"h": tw.PerRow(h, dim=1), "c": tw.PerRow(c, dim=1)}
+    for method in (tw.IntegratedGradients, tw.FeatureAblation):
+        found = method(Recurrent()).attribute({"x": x}, 1, additional_forward_args=states)["x"]
+        one = {"h": tw.PerRow(h[:, 1:2], dim=1), "c": tw.PerRow(c[:, 1:2], dim=1)}
+        alone = method(Recurrent()).attribute({"x": x[1:2]}, 1, additional_forward_args=one)["x"]
+        torch.testing.assert_close(found[1:2], alone)

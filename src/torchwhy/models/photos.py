@@ -209,8 +209,10 @@ class Preprocess:
 
     def __call__(self, image: Image | np.ndarray) -> Tensor:
         """Return the picture as a tensor ``(1, channels, size, size)``."""
-        settings = {"resize": self.resize, "interpolation": self.interpolation, "channels": self.channels}
-        return preprocess(image, self.size, self.mean, self.std, **settings)
+        return preprocess(
+            image, self.size, self.mean, self.std,
+            resize=self.resize, interpolation=self.interpolation, channels=self.channels,
+        )  # fmt: skip
 
     def to_image(self, x: Tensor) -> np.ndarray:
         """Return the tensor as a uint8 picture ``(H, W, 3)``, for showing."""
