@@ -19,6 +19,7 @@ from torchwhy.visualize.scaling import as_array
 from torchwhy.visualize.series import MOST_CHANNELS, series
 from torchwhy.visualize.slices import slices
 from torchwhy.visualize.text import text
+from torchwhy.visualize.text_and_pictures import text_and_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -218,6 +219,11 @@ def _text_in_order(e: Explanation, row: int, title: str, **options: PictureOptio
     """Draw a text in its order; token ids stand for tokens without names, and the scale is told in the title."""
     given = features_of(e, row)
     note = say_rounding(given.floor)
+    if "picture_units" in e.details:
+        units, pictures = e.details["picture_units"][row], e.details["pictures"][row]
+        first = min((int(u[u >= 0].min()) for u in units if bool((u >= 0).any())), default=len(given.names))
+        told = {"title": title, "label": f"attribution {note}".strip(), **options}
+        return text_and_pictures(given.names[:first], given.values, pictures, units, **told)
     if e.names is not None:
         return text(given.names, given.values, **{"title": title, "label": f"attribution {note}".strip(), **options})
     from torchwhy.visualize import drawing as draw
