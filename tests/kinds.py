@@ -97,12 +97,18 @@ GRAPH = {
     "FullGrad": "is a graph, scripted, traced or exported, in which no layer runs by itself.*give the nn.Module",
     "layers": "is a graph, scripted, traced or exported, in which no layer runs by itself; give the nn.Module",
 }
-SCRIPT = {**GRAPH, "rules": "is TorchScript, whose operations cannot be given rules; use the nn.Module"}
+SCRIPT = {
+    "FullGrad": GRAPH["FullGrad"],
+    "layers": "TorchScript, whose layers cannot be watched; give the nn.Module",
+    "rules": "is TorchScript, whose operations cannot be given rules; use the nn.Module",
+}
 CALLABLE = {"layers": "a plain callable( and)? has no layers"}
-NO_GRADIENT = r"(in a differentiable way|no gradient pass).*(perturbation method|AttentionRollout)"
+NO_GRADIENT = (
+    r"(in a differentiable way|no gradient pass|nothing can be differentiated).*(perturbation method|AttentionRollout)"
+)
 OF_GRADIENTS = {"gradient": NO_GRADIENT, "rules of gradients": NO_GRADIENT}
 LAYER_AGAIN = r"torch.utils.checkpoint\), where nothing can be read or changed; switch that off"
-REENTRANT = r"use_reentrant=False, or switch it off|in a differentiable way"
+REENTRANT = r"use_reentrant=False, or switch it off|in a differentiable way|as far as gradients say; name a layer"
 INT8 = r"no gradient, as those of int8 models.*perturbation method|no layer passes a grid.*name a layer"
 OF_INT8 = {
     "gradient": INT8,
@@ -503,7 +509,7 @@ def partial_function(net, x):
     return partial(lambda net, x: net(x), net)
 
 
-@kind(refuses=CALLABLE)
+@kind()
 def bound_method(net, x):
     return net.forward
 

@@ -63,7 +63,7 @@ def base_scores(problem: Problem, targets: Sequence[ScoreFunction]) -> list[Tens
             output = problem.run.outputs(at, rows[a:b])
             return [problem.tally.see(t.select(output, rows[a:b]), check_finite=problem.check_finite) for t in targets]
 
-    return [s.view(k, n).mean(0) for s in problem.run.concatenated(k * n, scores)]
+    return [problem.mean_over_baselines(s.view(k, n), 0) for s in problem.run.concatenated(k * n, scores)]
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:
@@ -106,7 +106,7 @@ class ModelHash:
     """A hash of a model's parameters and buffers, made when it is asked for; it keeps no model alive.
 
     The model is not touched when this is made. Where its parameters have been changed, or it is gone, before the hash was
-    asked for, there is none: None.
+    asked for, or they are fetched for each call, there is none: None.
     """
 
     def __init__(self, model: Model) -> None:
@@ -121,7 +121,8 @@ class ModelHash:
     def value(self) -> str | None:
         """Return the SHA-256 of the names, types, shapes and bytes of all parameters and buffers, in hexadecimal digits."""
         model = self.model() if self.model is not None and self.found is None else None
-        if isinstance(model, nn.Module) and self.versions == self._versions():
+        held = isinstance(model, nn.Module) and not any(p.is_meta for p in model.parameters())
+        if isinstance(model, nn.Module) and held and self.versions == self._versions():
             self.found = hash_parameters(model)
         return self.found
 

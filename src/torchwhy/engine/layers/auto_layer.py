@@ -29,7 +29,7 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
         ValueError: there is none, or the model's own output is such a grid.
     """
     given, model = problem.target.given, problem.model
-    if is_graph(model):
+    if is_graph(model) and not isinstance(model, torch.jit.ScriptModule):  # which tracing refuses
         refuse_layer_of_graph("auto", "")
     shapes = tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
     first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given

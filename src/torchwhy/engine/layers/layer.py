@@ -9,28 +9,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
-from torchwhy.engine.refusals import refuse_layer_in_transform, refuse_layer_of_graph
+from torchwhy.engine.refusals import refuse_layer_in_transform, refuse_layer_of_graph, refuse_torchscript
 from torchwhy.engine.run.autograd import UNCHANGED
 from torchwhy.engine.run.shortcuts import without_compiled_code, without_nested_tensors
-from torchwhy.engine.structure import (
-    Keywords,
-    Output,
-    named_parts,
-    nested_tensors,
-    parts_by_key,
-    replace_part,
-    tensors_in,
-)
+from torchwhy.engine.structure import Keywords, Output, nested_tensors, parts_by_key, replace_part
 from torchwhy.engine.torch_internals import is_graph, transforms_are_active
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.window_layout import BatchAxis
+
+
+class Autoencoder(Protocol):
+    """From tensors to codes, and back."""
+
+    def encode(self, x: Tensor, /) -> Tensor:
+        """Return the codes ``(..., latents)``."""
+
+    def decode(self, codes: Tensor, /) -> Tensor:
+        """Return what the codes stand for, ``(..., width)``."""
 
 
 OutputKey = int | str | tuple[int | str, ...]
@@ -46,12 +48,15 @@ class Layer:
         output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``; a tuple of
             them for one in a container inside, as ``(1, 0)`` for the last hidden state of an LSTM.
         input: the tensor that goes into the module, not the one that comes out.
+        latents: an autoencoder, with ``encode`` and ``decode``, of which the codes of that tensor are meant. Where codes are
+            replaced, what the autoencoder leaves out of the tensor stays.
     """
 
     module: nn.Module | str
     call: int | None = None
     output: OutputKey | None = None
     input: bool = False
+    latents: Autoencoder | None = None
 
 
 LayerLike = Layer | str | nn.Module
@@ -67,11 +72,12 @@ class ResolvedLayer:
     output: OutputKey | None
     input: bool
     rows: BatchAxis | None = None
+    latents: Autoencoder | None = None
 
     def __str__(self) -> str:
         if not self.name:
             return f"the model's {'input' if self.input else 'output'} {'' if self.output is None else repr(self.output)}".strip()
-        return f"{'the input of ' if self.input else ''}layer {self.name!r}"
+        return f"{'latents of ' if self.latents else ''}{'the input of ' if self.input else ''}layer {self.name!r}"
 
 
 def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
@@ -86,6 +92,8 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
             "layer: the model is a plain callable and has no layers; give the module, with a callable target where the function "
             "picks something of its output, or a module that holds both"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        refuse_torchscript()
     where = layer if isinstance(layer, Layer) else Layer(layer)
     if isinstance(where.module, str):
         name = where.module
@@ -110,7 +118,12 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
             raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
     else:
         raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
-    return ResolvedLayer(name, module, where.call, where.output, where.input or input)
+    for part in ("encode", "decode"):
+        if where.latents is not None and not callable(getattr(where.latents, part, None)):
+            raise TypeError(
+                f"latents: {type(where.latents).__name__} has no {part}; an autoencoder has encode and decode"
+            )
+    return ResolvedLayer(name, module, where.call, where.output, where.input or input, latents=where.latents)
 
 
 def graph_around(model: nn.Module, name: str) -> str | None:
@@ -143,9 +156,9 @@ def hook_layers(
     def watch(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, value: object) -> Any:
         if threading.get_ident() != me:
             return None
-        calls[i] += 1
         if transforms_are_active():
             refuse_layer_in_transform(layer)
+        calls[i] += 1
         if layer.call is None and calls[i] > 1:
             raise LookupError(
                 f"{layer} runs more than once in one forward pass: choose the call with "
@@ -153,10 +166,13 @@ def hook_layers(
             )
         if layer.call is not None and calls[i] != layer.call + 1:
             return None
+        see = partial(act, i) if layer.latents is None else partial(_act_on_codes, layer.latents, partial(act, i))
         if isinstance(value, Tensor):
-            return act(i, value)
+            if layer.output:  # 0 and None are the tensor itself
+                raise LookupError(f"{layer}, output={layer.output!r}: the layer passes one tensor; leave output out")
+            return see(value)
         key, tensor = _select_tensor(layer, value)
-        new = act(i, tensor)
+        new = see(tensor)
         return None if new is None else replace_part(value, key, new)
 
     def before(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, kwargs: dict) -> Any:
@@ -177,6 +193,15 @@ def hook_layers(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _act_on_codes(latents: Autoencoder, act: Callable[[Tensor], Tensor | None], tensor: Tensor) -> Tensor | None:
+    """Let ``act`` see the codes of a tensor; return the tensor with those that it gives, what is not in the codes as it was."""
+    new = act(latents.encode(tensor))
+    if new is None:
+        return None
+    left_out = tensor - latents.decode(latents.encode(tensor))  # encoded anew: no part of it depends on the codes seen
+    return latents.decode(new) + left_out
 
 
 def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[OutputKey, Tensor]:
@@ -217,7 +242,8 @@ def record_activations(
 
     with hook_layers(layers, act), suppress(_StopForward):
         run()
-    return [seen[i] if i in seen else _raise_not_run(layer) for i, layer in enumerate(layers)]
+    found = [seen[i] if i in seen else _raise_not_run(layer) for i, layer in enumerate(layers)]
+    return [t.clone() if t.is_inference() else t for t in found]  # a copy has a version, and can get a gradient
 
 
 def _raise_not_run(layer: ResolvedLayer, when: str = "") -> Tensor:
@@ -264,7 +290,7 @@ def trace_modules(model: nn.Module, *, complete: bool = False) -> Iterator[list[
                 return None
             if transforms_are_active():
                 return refuse_layer_in_transform(layer) if complete else None
-            if not layer.name and not isinstance(output, Tensor) and len(tensors_in(named_parts(output).values())) != 1:
+            if not layer.name and not isinstance(output, Tensor) and len(nested_tensors(output)) != 1:
                 return None  # which of them the answer is, nobody knows
             call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1
             new = None
@@ -279,10 +305,12 @@ def trace_modules(model: nn.Module, *, complete: bool = False) -> Iterator[list[
 
         return hook
 
+    if isinstance(model, torch.jit.ScriptModule):
+        refuse_torchscript()
     try:
         for name, module in model.named_modules():
-            if isinstance(module, torch.jit.RecursiveScriptModule):  # which takes no hooks
-                continue
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # which takes no hook
             handles.append(module.register_forward_hook(keep(ResolvedLayer(name, module, None, None, False))))
         held = state.held_here.models[id(model)]
         with (

@@ -183,8 +183,7 @@ class RuleMode(TorchFunctionMode):
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
-        rule = self.tables[-1].get(op.name)
-        in_place = op.in_place or kwargs.get("inplace") is True
+        rule, in_place = self.tables[-1].get(op.name), op.in_place or kwargs.get("inplace") is True
         if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
         signal = carries_signal(args, kwargs)

@@ -48,7 +48,7 @@ def keep_saved(tensor: Tensor) -> Tensor:
 
 def refuse_gradient_inside() -> NoReturn:
     """Refuse a model that computes a gradient itself, which rules would change, and with it what the model gives."""
-    raise NotImplementedError(
+    raise ValueError(
         "the model computes a gradient inside (torch.autograd.grad), which rules would change, and with it the model's output; "
         "use a method without rules, such as IntegratedGradients, or detach what needs no explanation before the call"
     )

@@ -33,6 +33,7 @@ from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
+from torchwhy.engine.run.torch_errors import raise_in_words
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
@@ -163,7 +164,10 @@ class ModelRunner:
             held.restore_buffers()
         callers = state.callers_state.get()
         with nullcontext() if callers is None else as_the_caller(callers):
-            return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
+            try:
+                return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
+            except RuntimeError as error:
+                raise_in_words(error)
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
