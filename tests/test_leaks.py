@@ -1,0 +1,80 @@
+"""Repeated calls keep nothing: no Python object, no traced memory, no memory of the process."""
+
+import gc
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from cases import CASES, each_case
+
+import torchwhy as tw
+
+METHODS = (tw.Saliency, tw.GradCAM, tw.LRP, tw.DeepLIFT, tw.FeatureAblation, tw.AttentionRollout)
+SOME = [next(c for c in CASES if c.method is method) for method in METHODS]
+
+
+def resident():
+    """The memory of this process, in KiB."""
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * 4
+
+
+def growth(case, calls, warm):
+    """Python objects, and bytes of traced memory, that so many calls add after a warm-up."""
+    net, x = case.setup(torch.float, 2)
+
+    def repeat(n):
+        for _ in range(n):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                case.make(net).attribute(x, 1, **case.data)
+
+    repeat(warm)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        repeat(15)  # what is kept once, is kept by now
+        gc.collect()
+        objects, traced = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
+        repeat(calls)
+        gc.collect()
+        return len(gc.get_objects()) - objects, tracemalloc.get_traced_memory()[0] - traced
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_a_few_calls_keep_nothing(case):
+    objects, traced = growth(case, 30, 5)
+    assert objects < 15  # less than one for two calls: what Python and torch keep now and then
+    assert traced < 30 * 500
+
+
+@pytest.mark.slow
+@each_case
+def test_a_thousand_calls_keep_nothing(case):
+    objects, traced = growth(case, 1000, 20)
+    assert objects < 100
+    assert traced < 1000 * 100
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_the_process_does_not_grow(case):
+    net, x = case.setup(torch.float, 2)
+    seen = []
+    for i in range(1000):
+        case.make(net).attribute(x, 1, **case.data)
+        if i % 20 == 0:
+            gc.collect()
+            seen.append(resident())
+    late = torch.tensor(seen[10:], dtype=torch.double)
+    steps = torch.arange(len(late), dtype=torch.double)
+    steps = steps - steps.mean()
+    slope = (steps * (late - late.mean())).sum() / steps.square().sum()
+    rest = late - late.mean() - slope * steps
+    error = (rest.square().sum() / (len(late) - 2) / steps.square().sum()).sqrt()
+    assert slope < 3 * error + 20  # KiB in 20 calls
