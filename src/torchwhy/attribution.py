@@ -161,7 +161,7 @@ class Attribution(Settings):
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
         given = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
-        structure = problem.form or self.result_structure(given)
+        structure = result.form or problem.form or self.result_structure(given)
         return structure.restore(result.attributions)
 
     def explain(
@@ -263,7 +263,7 @@ class Attribution(Settings):
         """Return a result with its context."""
         if problem.inputs.forms:
             inputs = row_lists(inputs, problem.inputs.structure)
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
+        structure = result.form or problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
         return Explanation(
             attributions=structure.restore(result.attributions),

@@ -48,7 +48,7 @@ def attribute_each(
         return [method.attribute(inputs, target, **data) for target in _listed(targets)]
     structure = method.result_structure(flatten(inputs)[1])
     solved = solve_each(method, inputs, targets, **data)
-    return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
+    return [(result.form or problem.form or structure).restore(result.attributions) for result, problem in solved]
 
 
 def explain_each(
@@ -298,4 +298,5 @@ def join_results(results: Sequence[Result], n: int) -> Result:
         of_all(lambda r: r.details),
         has_gap=results[0].has_gap,
         baselines=results[0].baselines,
+        form=results[0].form,
     )
