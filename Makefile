@@ -1,5 +1,5 @@
 # make check: everything that must pass, in the Python environment that is active; see CONTRIBUTING.md.
-.PHONY: check test lint types examples docs
+.PHONY: check test lint types examples pages docs
 .NOTPARALLEL:
 
 PYTHON ?= python
@@ -31,5 +31,11 @@ examples:
 		(cd "$$folder" && $(PYTHON) "$(CURDIR)/$$script" >log 2>&1) || { tail -n 50 "$$folder/log"; exit 1; }; \
 	done
 
-docs:
+# the pages that are written from the code
+pages:
 	$(PYTHON) docs/make.py
+
+# the site, into docs/_build/html: warnings are errors
+docs: pages
+	$(PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"

@@ -1,4 +1,4 @@
-"""Write docs/methods.md, docs/metrics.md, docs/benchmarks.md, the README's table and the pictures from what is there.
+"""Write docs/methods.md, docs/metrics.md, docs/benchmarks.md, docs/reference/ and the README's table from the code.
 
 ``python docs/make.py [--pictures] [--only FAMILY]``; the pictures take minutes.
 """
@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -253,5 +254,6 @@ if __name__ == "__main__":
     (DOCS / "methods.md").write_text(methods_page())
     (DOCS / "metrics.md").write_text(metrics_page())
     (DOCS / "benchmarks.md").write_text(benchmarks_page())
+    runpy.run_path(str(DOCS / "reference_pages.py"))["write"]()
     readme = DOCS.parent / "README.md"
     readme.write_text(readme_with_table(readme.read_text()))

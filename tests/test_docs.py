@@ -19,7 +19,16 @@ from torchwhy.problem import Problem
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+BROUGHT = {DOCS / "changelog.md", DOCS / "contributing.md"}  # by the building of the site
+SITE = [p for p in sorted(DOCS.rglob("*.md")) if "_build" not in p.parts and p not in BROUGHT]
+PAGES = [ROOT / "README.md", *SITE]
+RUN = [p for p in PAGES if p.parent.name not in ("migration", "reference")]  # tests/test_migration.py runs the former
+
+
+def name_of(page):
+    """A page's name in the list of tests."""
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
 def test_the_table_of_methods_is_that_of_the_classes():
@@ -57,14 +66,17 @@ def test_the_map_shows_every_folder_and_nothing_else():
     assert {place for place in shown if place.endswith("/")} >= code - {"src/torchwhy/engine/"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http", "mailto")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            place = (page.parent / target).resolve()
+            if place.parent == DOCS / "notebooks":  # where the site has them
+                place = ROOT / "examples" / place.name
+            assert place.exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
     monkeypatch.chdir(tmp_path)
@@ -176,13 +188,36 @@ def test_times_are_of_the_pinned_versions(results):
             assert own or f"{name} {version}" in machine
 
 
-@pytest.mark.parametrize("notebook", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda p: p.name)
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+def code_of(notebook):
+    """The code of each cell of a notebook."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
+def test_notebooks_are_sound(notebook):
+    text = notebook.read_text()
+    found = json.loads(text)
+    assert found["nbformat"] == 4
+    assert len(text) < 60_000  # without outputs
+    assert not any(cell.get("outputs") for cell in found["cells"])
+    assert "".join(found["cells"][0]["source"]).startswith("# ")
+    for source in code_of(notebook):
+        compile(source, notebook.name, "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
 def test_notebooks_run(notebook, tmp_path, monkeypatch):
+    for needed in re.findall(r"^needs: `(\w+)`", notebook.read_text().replace("\\n", "\n").replace('"', "\n"), re.M):
+        pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
-    for cell in json.loads(notebook.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), notebook.name, "exec"), scope)
+    for source in code_of(notebook):
+        exec(compile(source, notebook.name, "exec"), scope)
 
 
 def test_every_method_is_in_the_docs():
@@ -202,3 +237,62 @@ def test_the_number_of_metrics():
     found = [name for name in tw.metrics.__all__ if hasattr(getattr(tw.metrics, name), "needs")]
     assert all(f"### `{name}`" in page for name in found)
     assert f"`tw.metrics` has {len(found)} " in README
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The names and functions of docs/reference_pages.py."""
+    return runpy.run_path(str(DOCS / "reference_pages.py"))
+
+
+def test_the_reference_is_that_of_the_names(reference):
+    written = {path.stem: path.read_text() for path in (DOCS / "reference").glob("*.md")}
+    assert written == reference["pages"](), "run docs/make.py"
+
+
+def test_every_public_name_has_an_entry(reference):
+    text = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
+    entries = set(re.findall(r"^\.\. [\w:]+:: ([\w.]+)$", text, re.M))
+    assert len(entries) == len(re.findall(r"^\.\. ", text, re.M))  # each once
+    rooms = [
+        f"torchwhy.{room}" for room in tw._ROOMS if hasattr(importlib.import_module(f"torchwhy.{room}"), "__all__")
+    ]
+    for path in ["torchwhy", *rooms, *(m for m in reference["MODULES"] if ".captum." in m)]:
+        module = importlib.import_module(path)
+        for name in set(module.__all__) - {"__version__"}:
+            value = getattr(module, name)
+            top = f"torchwhy.{name}" if getattr(tw, name, None) is value else ""
+            assert {f"{path}.{name}", top} & entries or type(value).__name__ == "module", f"{path}.{name}"
+
+
+def test_every_page_is_in_the_contents():
+    contents = (DOCS / "index.md").read_text()
+    inside = (DOCS / "reference" / "index.md").read_text() + (DOCS / "benchmarks.md").read_text()
+    for page in SITE:
+        place = page.relative_to(DOCS).with_suffix("").as_posix()
+        if place not in ("index", "reference/index"):
+            assert re.search(rf"^{place}$", contents, re.M) or re.search(rf"^{page.stem}$|{page.name}", inside, re.M), (
+                place
+            )
+
+
+def test_the_gallery_has_every_picture():
+    code = "".join(re.findall(r"^```python\n(.*?)^```", (DOCS / "gallery.md").read_text(), re.M | re.S))
+    missing = {name for name in tw.visualize.__all__ if f"visualize.{name}(" not in code}
+    assert not missing, missing
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "families").glob("*.md")), ids=name_of)
+def test_the_defaults_that_a_page_names(page):
+    for line in page.read_text().splitlines():
+        methods = re.findall(r"\[`(\w+)`\]", line.split("|")[1]) if line.startswith("| [") else []
+        for setting, value in re.findall(r"`(\w+)=([^`]+)`", line) if methods else []:
+            for method in methods:
+                assert getattr(tw.methods()[method], setting) == ast.literal_eval(value), (method, setting)
+    assert "## Look at" in page.read_text()
+
+
+def test_what_the_pages_of_families_list_is_all_there_is():
+    text = "".join(path.read_text() for path in (DOCS / "families").glob("*.md"))
+    missing = [name for name in tw.methods() if f"`{name}`" not in text]
+    assert not missing, missing

@@ -184,3 +184,89 @@ def test_each_token_of_a_response_is_chosen_by_itself(tmp_path):
     assert second == [["car", "+5"], ["red", "+4"], ["the", "+3"]]
     (method,) = json.loads(parts(tmp_path / "why.html")[1])
     assert [row["score"] for row in method["rows"]] == [1.5, 2.5]
+
+
+def game(x):
+    return x[:, 0] * 2 + x[:, 1] * x[:, 2] - x[:, 3]
+
+
+@pytest.mark.parametrize(
+    ("method", "all_known"),
+    [
+        (tw.ExactShapley(game), True),
+        (tw.KernelSHAP(game), True),
+        (tw.KernelSHAP(game, n_samples=12, generator=0), False),
+        (tw.LIME(game, n_samples=12, generator=0), False),
+    ],
+    ids=["exact", "kernel, all", "kernel, some", "LIME"],
+)
+def test_what_was_evaluated_is_known(method, all_known):
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 1.0, 1.5, 2.0]])
+    e = method.explain(x)
+    kept, scores = e.details["coalitions"], e.details["coalition_scores"]
+    assert (kept.shape[1] == 16) == all_known
+    assert len({tuple(z) for z in kept[0].tolist()}) == kept.shape[1]
+    torch.testing.assert_close(scores, torch.stack([game(row * kept[0]) for row in x]).to(scores))
+    torch.testing.assert_close(e[1].details["coalition_scores"], scores[1:])
+    assert "coalitions" not in tw.KernelSHAP(lambda x: x.sum(1)).explain(torch.rand(1, 65)).details
+
+
+def test_what_if_is_answered_from_what_was_evaluated(tmp_path):
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    exact = tw.ExactShapley(game).explain(x, names=list("abcd"))
+    some = tw.KernelSHAP(game, n_samples=10, generator=0).explain(x, names=list("abcd"))
+    lost = next(
+        [i for i, there in enumerate(z) if not there]
+        for z in tw.ExactShapley(game).explain(x).details["coalitions"][0].tolist()
+        if z not in some.details["coalitions"][0].tolist()
+    )
+    ticks = "".join(f'fire("without-{i}", "change"); ' for i in lost)
+    code = """
+        const tick = i => { document.getElementById("without-" + i).events.change({target: {checked: true}}); };
+        const said = () => console.log(JSON.stringify(document.getElementById("what-if").text));
+        said(); tick(0); said(); tick(2); said();
+        state.without = new Set(); fire("tab-1", "click"); TICKS said();
+        """.replace("TICKS", ticks.replace('fire("without-', "tick(").replace('", "change")', ")"))
+    none, one, two, unknown = run(v.page({"exact": exact, "some": some}, tmp_path / "why.html"), code)
+    assert none.startswith("What if?")
+    assert one == "Without a: f = +2, which is −2 (evaluated)."
+    assert two == "Without a, c: f = −4, which is −8 (evaluated)."
+    assert unknown.endswith("not among what was evaluated.")
+
+
+def test_tokens_of_a_response_are_clicked(tmp_path):
+    a = torch.arange(6.0).view(1, 2, 3)
+    e = tw.Explanation(
+        attributions=a, names=[["the", "red", "car"]], details={"response": [["It", "is"]]}, method="any"
+    )
+    first, pressed, second = run(
+        e.to_html(tmp_path / "why.html"),
+        """
+        console.log(JSON.stringify(rows()));
+        document.getElementById("token-1").events.click();
+        console.log(JSON.stringify(main.all().filter(n => n.tag === "button" && n.attributes["aria-pressed"])
+          .map(n => [n.text, n.attributes["aria-pressed"]])));
+        console.log(JSON.stringify(rows()));
+        """,
+    )
+    assert first == [["car", "+2"], ["red", "+1"], ["the", "0"]]
+    assert pressed == [["It", "false"], ["is", "true"]]
+    assert second == [["car", "+5"], ["red", "+4"], ["the", "+3"]]
+
+
+def test_the_waterfall_goes_from_the_baseline_to_the_score(tmp_path):
+    e = tw.ExactShapley(game).explain(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), baselines=0.5)
+    (bars,) = run(
+        e.to_html(tmp_path / "why.html"),
+        """
+        fire("view", "change", "waterfall");
+        console.log(JSON.stringify(main.all().filter(n => n.tag === "rect").map(n => [n.attributes.x, n.attributes.width])));
+        """,
+    )
+    values = e.features()[0]
+    at = float(e.base_scores[0])
+    for (x, width), value in zip(bars, values[values.abs().argsort(descending=True, stable=True)].tolist()):
+        assert float(width) == pytest.approx(abs(value), rel=1e-4)
+        assert float(x) == pytest.approx(min(at, at + value), abs=1e-4)
+        at += value
+    assert at == pytest.approx(float(e.scores[0]), abs=1e-4)

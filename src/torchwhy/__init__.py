@@ -142,6 +142,7 @@ if TYPE_CHECKING:
     from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
     from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
     from torchwhy.targets import Neuron as Neuron
+    from torchwhy.visualize.report import report as report
     from torchwhy.wrapper import (
         Processed as Processed,
         Wrapper as Wrapper,
@@ -226,6 +227,7 @@ _HOME = {
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
+    "visualize.report": ["report"],
     "wrapper": ["Processed", "Wrapper"],
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import AtLayer, BaselineLike, at_layer
+from torchwhy.engine.features.masks import coalitions_as_details
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.autograd import freeze_parameters, isolated
@@ -275,7 +276,7 @@ class Attribution(Settings):
             seconds=seconds,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=result.details | self._found_layer(problem),
+            details=coalitions_as_details(problem.tally.coalitions) | result.details | self._found_layer(problem),
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -390,11 +391,4 @@ def has_unknown_gap(method: Attribution, result: Result) -> bool:
     return result.completeness_gap is None and result.has_gap and adds_up
 
 
-__all__ = [
-    "Attribution",
-    "BaselineLike",
-    "Inputs",
-    "Seed",
-    "prepare_for",
-    "solve",
-]
+__all__ = ["Attribution", "BaselineLike", "Inputs", "Seed", "prepare_for", "solve"]

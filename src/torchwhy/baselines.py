@@ -13,6 +13,8 @@ from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
 from torchwhy.engine.run.rows import as_type_of
 
+__all__ = ["AtLayer", "Baseline", "Blur", "Constant", "Distribution", "Mean", "Noise", "Random", "Uniform"]
+
 
 @dataclass(frozen=True)
 class Baseline:

@@ -25,7 +25,7 @@ class LRP(Attribution):
     says, :math:`R_j = \sum_k (z_{jk} / \sum_i z_{ik}) R_k`.
 
     Relevance is in units of the score, or sums to about 1 with ``unit``. It is conserved up to what biases and ε
-    absorb: |sum - score| is the explanation's ``completeness_gap``. With ``composite="epsilon"`` and ε → 0 it equals
+    absorb: \|sum - score\| is the explanation's ``completeness_gap``. With ``composite="epsilon"`` and ε → 0 it equals
     input times gradient on piecewise linear networks.
 
     The rules act on operations, on the untouched model. Batch norm is folded, for the rule only, into the linear operation

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.features.masks import evaluate_all
+from torchwhy.engine.features.masks import evaluate_all, note_coalitions
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.features.statistics import relative_error, sampling_rounds
 from torchwhy.engine.run.randomness import Seed
@@ -123,7 +123,9 @@ def score_coalitions(problem: Problem, features: Features, z: Tensor, rows: Tens
     def masks(index: Tensor, rows: Tensor) -> Tensors:
         return features.element_masks(to_device(z[index], rows.device), rows)
 
-    return evaluate_all(problem, masks, (0, len(z)), rows=rows)
+    scores = evaluate_all(problem, masks, (0, len(z)), rows=rows)
+    note_coalitions(problem, z, scores)
+    return scores
 
 
 def check_solvable(method: Attribution, d: int) -> None:

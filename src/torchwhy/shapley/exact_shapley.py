@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.features.masks import evaluate_all
+from torchwhy.engine.features.masks import evaluate_all, note_coalitions
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import to_device
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
+MOST_KNOWN = 12  # features of which all coalitions are kept
 MAX_FEATURES = 20  # features: 1,048,576 evaluations of a row
 
 
@@ -84,7 +85,10 @@ def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         return features.element_masks(all_coalitions(to_device(index, rows.device), d), rows)
 
-    return evaluate_all(problem, masks, (0, 2**d), rows=rows)
+    scores = evaluate_all(problem, masks, (0, 2**d), rows=rows)
+    if d <= MOST_KNOWN:
+        note_coalitions(problem, all_coalitions(torch.arange(2**d), d), scores)
+    return scores
 
 
 def shapley_values(v: Tensor) -> Tensor:

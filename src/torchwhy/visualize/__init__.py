@@ -21,6 +21,7 @@ from torchwhy.visualize.many_rows import cohorts, importance, row_matrix, scatte
 from torchwhy.visualize.maps import blend, heatmap, overlay, signed_map
 from torchwhy.visualize.matrix import matrix, spectrogram
 from torchwhy.visualize.page import page
+from torchwhy.visualize.report import report
 from torchwhy.visualize.scaling import as_photo, grey, normalize, to_map
 from torchwhy.visualize.series import series
 from torchwhy.visualize.slices import slices
@@ -54,6 +55,7 @@ __all__ = [
     "partial_dependence",
     "path_profile",
     "plot",
+    "report",
     "row_matrix",
     "scatter",
     "series",

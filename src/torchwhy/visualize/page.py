@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
 
 MOST_ROWS, MOST_IMAGES = 200, 16  # of one method
+MOST_COALITIONS = 2**12  # of a row
 
 
 def page(explanations: Mapping[str, Explanation], path: str | Path, *, title: str = "Why?") -> Path:
@@ -68,7 +69,7 @@ def _method(name: str, e: Explanation) -> Keywords:
     said = f"{name}, {most} of {len(e)} rows" if len(e) > most else name
     kind = "text" if tensor and are_tokens(e) else "table"
     rows = [row for i in range(min(most, len(e))) for row in _entries(e, i, images)]
-    return {"name": said, "kind": "text" if rows and "token" in rows[0] else kind, "rows": rows}
+    return {"name": said, "kind": "text" if rows and "said" in rows[0] else kind, "rows": rows}
 
 
 def _entries(e: Explanation, i: int, images: bool) -> list[Keywords]:
@@ -84,7 +85,8 @@ def _entries(e: Explanation, i: int, images: bool) -> list[Keywords]:
     return [
         {
             "title": f"{title} · {token}".removeprefix(" · "),
-            "token": t,
+            "of": i,
+            "said": token,
             "names": names,
             "floor": 0.0,
             "probability": None,
@@ -104,27 +106,42 @@ def _row(e: Explanation, i: int, images: bool) -> Keywords:
     }
     if images and e.feature_mask is None:
         found["values"] = [float(as_array(e.shown, "attributions")[i].sum())]
-        return {**found, "names": ["all pixels"], **_images_of(e, i)}
+        return {**found, "names": ["all pixels"], **images_of(e, i)}
     given = features_of(e, i)
     found |= {"names": given.names, "values": [float(f"{v:.6g}") for v in given.values], "floor": given.floor}
-    return {**found, **_images_of(e, i)} if images else found
+    if coalitions := _coalitions(e, i):
+        found["coalitions"] = coalitions
+    return {**found, **images_of(e, i)} if images else found
+
+
+def _coalitions(e: Explanation, i: int) -> list[tuple[str, float]]:
+    """Return the scores of a row without some of its features, as far as they were evaluated: the features' numbers, and f."""
+    kept, scores = e.details.get("coalitions"), e.details.get("coalition_scores")
+    if kept is None or scores is None or kept.shape[-1] != len(e.features()[i]):
+        return []
+    left = ~kept[i if len(kept) > 1 else 0]
+    numbers = [",".join(map(str, row.nonzero()[:, 0].tolist())) for row in left]
+    known = {number: float(f"{v:.6g}") for number, v in zip(numbers, scores[i].tolist())}
+    return list(known.items())[:MOST_COALITIONS]
 
 
 def _number(values: object, i: int) -> float | None:
     return None if values is None else float(values[i])  # type: ignore[index]
 
 
-def _images_of(e: Explanation, i: int) -> Keywords:
-    """Return the photo and the map of a row as images inside the page; red and blue, the larger the more opaque."""
+def images_of(e: Explanation, i: int) -> Keywords:
+    """Return the photo and the map of a row as images inside the page; red and blue, opaque at ``scale`` and beyond."""
     from torchwhy.visualize import drawing as draw
 
     maps = above_rounding(as_array(e.shown if e.maps is None else e.maps, "attributions"), e.rounding)[0][i].sum(0)
     given = e.inputs[i] if hasattr(e.inputs, "dim") and e.inputs.dim() == 4 and e.inputs.shape[1] in (1, 3) else None
     photo = np.ones((*maps.shape, 3)) if given is None else as_photo(given)
     maps = resize_image(maps, photo.shape[:2])
-    unit = to_unit(maps, find_scale(maps, 99.0, True)[0], True)
+    scale = find_scale(maps, 99.0, True)[0]
+    unit = to_unit(maps, scale, True)
     colors = np.concatenate([draw.to_rgb(np.where(unit > 0, 0.85, -0.85), True), np.abs(unit)[..., None]], 2)
-    return {"photo": _png(photo), "map": _png(colors), "width": photo.shape[1], "height": photo.shape[0]}
+    size = {"width": photo.shape[1], "height": photo.shape[0]}
+    return {"photo": _png(photo), "map": _png(colors), "scale": float(f"{scale:.6g}"), **size}
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -10,7 +10,7 @@ A mask is 1 (True) where an element is kept and 0 (False) where it is replaced; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchwhy.engine.run.rows import baseline_at, index_rows, to_device
+from torchwhy.engine.structure import Keywords
 from torchwhy.problem import Problem
 
 MaskFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 FillFunction = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+FEATURES_NOTED, COALITIONS_NOTED = 64, 2**12  # of which scores are kept, at most
 
 
 def blend_with_fill(keep: Tensor, x: Tensor, fill: Tensor) -> Tensor:
@@ -105,6 +108,29 @@ def evaluate_all(
             "baselines that it can take, or a target that is finite there"
         )
     return s
+
+
+def note_coalitions(problem: Problem, kept: Tensor, scores: Tensor) -> None:
+    """Keep the scores ``(m, N)`` of coalitions ``(m, d)``, true where a feature is there, with the counts; if they are few."""
+    known = problem.tally.coalitions
+    few = sum(len(z) for z, _ in known) + len(kept) <= COALITIONS_NOTED and kept.shape[1] <= FEATURES_NOTED
+    if few and problem.n_targets == 1 and scores.shape[1] == problem.n:
+        known.append((kept.cpu(), scores.detach().cpu()))
+
+
+def coalitions_as_details(known: Sequence[tuple[Tensor, Tensor]]) -> Keywords:
+    """Return ``coalitions`` ``(1, M, d)`` and ``coalition_scores`` ``(N, M)``, each coalition once; nothing where none are known.
+
+    >>> z, v = torch.tensor([[False], [True], [False]]), torch.tensor([[1.0], [2.0], [1.0]])
+    >>> coalitions_as_details([(z, v)])["coalition_scores"]
+    tensor([[1., 2.]])
+    """
+    if not known:
+        return {}
+    kept, scores = (torch.cat(parts) for parts in zip(*known))
+    different, where = kept.unique(dim=0, return_inverse=True)
+    first = torch.full((len(different),), len(kept)).scatter_reduce(0, where, torch.arange(len(kept)), "amin")
+    return {"coalitions": different[None], "coalition_scores": scores[first].T.contiguous()}
 
 
 def score_drops(problem: Problem, masks: MaskFunction, count: int, fill: FillFunction | None = None) -> Tensor:

@@ -1,0 +1,69 @@
+"""What the site needs of Sphinx: pages whose blocks of Python are cells, and formulas without a network."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import nbformat
+from docutils import nodes
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+# pages that lie beside this folder in the repository, and within it on the site
+OUTSIDE = {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changelog.md", "../README.md": "index.md"}
+CELL = re.compile(r"^```python\n(.*?)^```\n?", re.M | re.S)
+
+
+def read_page(text: str) -> nbformat.NotebookNode:
+    """Return a page as a notebook: its blocks of Python are the cells that run, one after the other."""
+    for old, here in OUTSIDE.items():
+        text = text.replace(f"]({old}", f"]({here}")
+    new, cells, lines = nbformat.v4, [], []
+
+    def add(cell: nbformat.NotebookNode, at: int) -> None:
+        cells.append(cell)
+        lines.append(text.count("\n", 0, at) + 1)
+
+    end = 0
+    for block in CELL.finditer(text):
+        if text[end : block.start()].strip():
+            add(new.new_markdown_cell(text[end : block.start()]), end)
+        add(new.new_code_cell(block.group(1).rstrip("\n")), block.start())
+        end = block.end()
+    if text[end:].strip():
+        add(new.new_markdown_cell(text[end:]), end)
+    for i, cell in enumerate(cells):
+        cell.id = f"cell-{i}"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    language = {"name": "python", "pygments_lexer": "ipython3"}
+    metadata = {"kernelspec": kernel, "language_info": language, "source_map": lines}
+    if len(cells) == 1 and cells[0].cell_type == "markdown":  # nothing to run
+        metadata["mystnb"] = {"execution_mode": "off"}
+    return new.new_notebook(cells=cells, metadata=metadata)
+
+
+def mathml(latex: str, display: str) -> str:
+    """Return a formula as MathML, which browsers draw by themselves."""
+    from latex2mathml.converter import convert
+
+    return convert(latex, display=display)
+
+
+def inline_math(writer, node: nodes.math) -> None:
+    """Write a formula that stands in a sentence."""
+    writer.body.append(mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def block_math(writer, node: nodes.math_block) -> None:
+    """Write a formula that stands by itself."""
+    writer.body.append(f'<div class="math-block">{mathml(node.astext(), "block")}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Tell Sphinx."""
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
