@@ -12,7 +12,7 @@ from torchwhy.attention.capture import AttentionCapture
 from torchwhy.attention.maps import Ground, grid_of_tokens, ground_of_tokens, mean_map
 from torchwhy.attention.selection import Indices, by_head, check_indices, matrices_by_head
 from torchwhy.attention.sequences import SequenceMap, TokenSequence
-from torchwhy.attention.tokens import Tokens, check_tokens, default_tokens, named_tokens, real_tokens
+from torchwhy.attention.tokens import TokenSetting, check_token_setting, default_tokens, named_tokens, real_tokens
 from torchwhy.attribution import Attribution
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
@@ -90,7 +90,7 @@ class AttentionMethod(Attribution):
 
     layers: Layers = None
     heads: Indices = None
-    token: Tokens = None
+    token: TokenSetting = None
     upsample: bool = True
     grid: tuple[int, ...] | None = None
 
@@ -215,7 +215,10 @@ class AttentionMethod(Attribution):
             by_head(captured.matrices[i], len(rows))  # no windows
         if not self.needs_gradient:
             return run, [[]] * step
-        return run, [_gradients(scores, captured.matrices, number < len(each)) for number, scores in enumerate(each, 1)]
+        return run, [
+            _gradients_by_matrices(scores, captured.matrices, number < len(each))
+            for number, scores in enumerate(each, 1)
+        ]
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -228,12 +231,12 @@ class AttentionMethod(Attribution):
                 f"layers={self.layers!r}: expected a number from 0 on, a list of them, 'cross', or None for all"
             )
         check_indices("heads", self.heads)
-        check_tokens("token", self.token)
+        check_token_setting("token", self.token)
         if self.grid is not None and not (len(self.grid) in (1, 2, 3) and all(n > 0 for n in self.grid)):
             raise ValueError(f"grid={self.grid!r}: expected the height and the width of the grid of patches, or None")
 
 
-def _gradients(scores: Tensor, matrices: list[Tensor], keep: bool) -> list[Tensor]:
+def _gradients_by_matrices(scores: Tensor, matrices: list[Tensor], keep: bool) -> list[Tensor]:
     """Return the gradients of scores by all matrices, zero where they do not depend on one."""
     if not scores.requires_grad:
         raise ValueError("the target does not depend on the attention in a differentiable way: choose another target")

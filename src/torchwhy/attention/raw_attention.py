@@ -15,7 +15,7 @@ from torchwhy.attention.attention_method import (
     fuse_heads,
 )
 from torchwhy.attention.selection import matrices_by_head, pick_rows
-from torchwhy.attention.tokens import Tokens, check_tokens, named_tokens, real_tokens
+from torchwhy.attention.tokens import TokenSetting, check_token_setting, named_tokens, real_tokens
 
 
 class RawAttention(AttentionMethod):
@@ -40,7 +40,7 @@ class RawAttention(AttentionMethod):
 
     layers: Layers = -1
     head_fusion: Fusion = "mean"
-    key: Tokens = None
+    key: TokenSetting = None
 
     averages_sequences: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1706.03762"
@@ -66,6 +66,6 @@ class RawAttention(AttentionMethod):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        check_tokens("key", self.key)
+        check_token_setting("key", self.key)
         if self.key is not None and self.token is not None:
             raise ValueError("key: a column of the matrix, where token is a row; give one of them")

@@ -94,7 +94,7 @@ class SequenceMap:
         numbers = select_numbers(count, layers, "layers")
         own = [[i for i in s.attentions if not self.is_cross(i)] for s in self.sequences]
         own = [of_one for of_one in own if of_one]
-        if layers is None or isinstance(layers, str) or len(own) < 2 or not all(i < 0 for i in _listed(layers)):
+        if layers is None or isinstance(layers, str) or len(own) < 2 or not all(i < 0 for i in _layer_numbers(layers)):
             return numbers
         return [i for of_one in own for i in select_items(of_one, layers, "layers")]
 
@@ -112,13 +112,13 @@ class SequenceMap:
             and len(crossing) == len(numbers)
         ):
             raise ValueError(
-                f"the attention matrices are {_shown(shapes.values())}: there are keys that belong to none of the tokens, as "
+                f"the attention matrices are {_sizes_in_words(shapes.values())}: there are keys that belong to none of the tokens, as "
                 "with add_bias_kv and add_zero_attn, or to another sequence, and what they hold cannot be traced back; use a "
                 "gradient method or LRP"
             )
         if crossing:
             raise ValueError(
-                f"layers: the attention matrices are {_shown(shapes.values())}; {', '.join(map(str, crossing))} of 0 to "
+                f"layers: the attention matrices are {_sizes_in_words(shapes.values())}; {', '.join(map(str, crossing))} of 0 to "
                 f"{len(self.rows) - 1} are not between the tokens of one sequence, as {method} asks for: choose layers= of one "
                 "sequence, or AttentionRelevance or RawAttention(layers='cross')"
             )
@@ -127,7 +127,7 @@ class SequenceMap:
             of_source.setdefault(self.rows[i].lineage.source, set()).add(self.rows[i].tokens)
         if any(len(tokens) > 1 for tokens in of_source.values()):
             raise ValueError(
-                f"layers: the attention matrices are {_shown(shapes.values())}; they must be square and of one size for each "
+                f"layers: the attention matrices are {_sizes_in_words(shapes.values())}; they must be square and of one size for each "
                 f"sequence: choose layers= of one size, from 0 to {len(self.rows) - 1}"
             )
         if joined := self.joins.intersection(numbers):
@@ -141,9 +141,9 @@ class SequenceMap:
         return self.rows[number].lineage.source != self.columns[number].lineage.source
 
 
-def _shown(shapes: Iterable[tuple[int, ...]]) -> str:
+def _sizes_in_words(shapes: Iterable[tuple[int, ...]]) -> str:
     return ", ".join(f"{t} × {s}" for t, s in sorted(set(shapes)))
 
 
-def _listed(layers: Indices) -> list[int]:
+def _layer_numbers(layers: Indices) -> list[int]:
     return [layers] if isinstance(layers, int) else list(layers or ())

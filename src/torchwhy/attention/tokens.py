@@ -12,10 +12,10 @@ from torchwhy.arguments import PerRow
 from torchwhy.attention.selection import check_indices, index_list
 from torchwhy.problem import Problem
 
-Tokens = int | Sequence[int] | Tensor | PerRow | None
+TokenSetting = int | Sequence[int] | Tensor | PerRow | None
 
 
-def check_tokens(name: str, given: Tokens) -> None:
+def check_token_setting(name: str, given: TokenSetting) -> None:
     """Refuse a setting that names no tokens.
 
     Raises:
@@ -31,7 +31,9 @@ def check_tokens(name: str, given: Tokens) -> None:
         )
 
 
-def named_tokens(name: str, given: Tokens, rows: Tensor, total: int, count: int, real: Tensor | None) -> Tensor | None:
+def named_tokens(
+    name: str, given: TokenSetting, rows: Tensor, total: int, count: int, real: Tensor | None
+) -> Tensor | None:
     """Return the tokens ``(M, K)`` that a setting names for rows ``(M,)`` of ``total``, from 0; None where it names none.
 
     A tensor, or :class:`torchwhy.PerRow`, has one, or several, for each row; a number, or a list of them, is for all.
