@@ -215,10 +215,7 @@ class AttentionMethod(Attribution):
             by_head(captured.matrices[i], len(rows))  # no windows
         if not self.needs_gradient:
             return run, [[]] * step
-        return run, [
-            _gradients_by_matrices(scores, captured.matrices, number < len(each))
-            for number, scores in enumerate(each, 1)
-        ]
+        return run, [_slopes_of(scores, captured.matrices, number < len(each)) for number, scores in enumerate(each, 1)]
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -236,7 +233,7 @@ class AttentionMethod(Attribution):
             raise ValueError(f"grid={self.grid!r}: expected the height and the width of the grid of patches, or None")
 
 
-def _gradients_by_matrices(scores: Tensor, matrices: list[Tensor], keep: bool) -> list[Tensor]:
+def _slopes_of(scores: Tensor, matrices: list[Tensor], keep: bool) -> list[Tensor]:
     """Return the gradients of scores by all matrices, zero where they do not depend on one."""
     if not scores.requires_grad:
         raise ValueError("the target does not depend on the attention in a differentiable way: choose another target")

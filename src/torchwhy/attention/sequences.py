@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torchwhy.attention.capture import AttentionCapture
@@ -105,6 +104,7 @@ class SequenceMap:
             ValueError: there are some; or sequences come together again.
         """
         shapes = {i: tuple(self.captured.matrices[i].shape[-2:]) for i in numbers}
+        sizes = ", ".join(f"{t} × {s}" for t, s in sorted(set(shapes.values())))
         crossing = [i for i in numbers if self.is_cross(i)]
         if (
             crossing
@@ -112,13 +112,13 @@ class SequenceMap:
             and len(crossing) == len(numbers)
         ):
             raise ValueError(
-                f"the attention matrices are {_sizes_in_words(shapes.values())}: there are keys that belong to none of the tokens, as "
+                f"the attention matrices are {sizes}: there are keys that belong to none of the tokens, as "
                 "with add_bias_kv and add_zero_attn, or to another sequence, and what they hold cannot be traced back; use a "
                 "gradient method or LRP"
             )
         if crossing:
             raise ValueError(
-                f"layers: the attention matrices are {_sizes_in_words(shapes.values())}; {', '.join(map(str, crossing))} of 0 to "
+                f"layers: the attention matrices are {sizes}; {', '.join(map(str, crossing))} of 0 to "
                 f"{len(self.rows) - 1} are not between the tokens of one sequence, as {method} asks for: choose layers= of one "
                 "sequence, or AttentionRelevance or RawAttention(layers='cross')"
             )
@@ -127,7 +127,7 @@ class SequenceMap:
             of_source.setdefault(self.rows[i].lineage.source, set()).add(self.rows[i].tokens)
         if any(len(tokens) > 1 for tokens in of_source.values()):
             raise ValueError(
-                f"layers: the attention matrices are {_sizes_in_words(shapes.values())}; they must be square and of one size for each "
+                f"layers: the attention matrices are {sizes}; they must be square and of one size for each "
                 f"sequence: choose layers= of one size, from 0 to {len(self.rows) - 1}"
             )
         if joined := self.joins.intersection(numbers):
@@ -139,10 +139,6 @@ class SequenceMap:
     def is_foreign(self, number: int) -> bool:
         """Say whether the values of an attention come from elsewhere than its queries."""
         return self.rows[number].lineage.source != self.columns[number].lineage.source
-
-
-def _sizes_in_words(shapes: Iterable[tuple[int, ...]]) -> str:
-    return ", ".join(f"{t} × {s}" for t, s in sorted(set(shapes)))
 
 
 def _layer_numbers(layers: Indices) -> list[int]:
