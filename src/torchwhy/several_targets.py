@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, finish_result, has_unknown_gap
+from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import freeze_parameters, isolated
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
     from torchwhy.samples.sample import Sample
 
 Solved = tuple[Result, Problem]
-DATA = ("baselines", "feature_mask", "additional_forward_args")  # what a call is given besides inputs and targets
-CallData = tuple[InForm, InForm, InForm]  # these
+DATA = (
+    "baselines",
+    "feature_mask",
+    "additional_forward_args",
+    "axes",
+)  # what a call is given besides inputs and targets
+CallData = tuple[InForm, InForm, InForm, AxesLike]  # these
 
 
 def attribute_each(
@@ -71,6 +77,7 @@ def solve_each(
     baselines: Baselines = None,
     feature_mask: FeatureMasks = None,
     additional_forward_args: object = None,
+    axes: AxesLike = None,
     *,
     measure_gap: bool = False,
     parent: Problem | None = None,
@@ -78,7 +85,7 @@ def solve_each(
     """Return for each target what :func:`torchwhy.attribution.solve` does.
 
     Args:
-        method, inputs, baselines, feature_mask, additional_forward_args: see :meth:`Attribution.attribute`.
+        method, inputs, baselines, feature_mask, additional_forward_args, axes: see :meth:`Attribution.attribute`.
         targets: the targets, or ``"all"``.
         measure_gap, parent: see :func:`torchwhy.attribution.solve`.
 
@@ -86,7 +93,7 @@ def solve_each(
         TypeError, ValueError: no targets.
     """
 
-    data = (baselines, feature_mask, additional_forward_args, parent)
+    data = (baselines, feature_mask, additional_forward_args, parent, axes)
 
     def problem_of(target: TargetLike, of: object = inputs) -> Problem:
         return prepare_for(method, of, target, *data)

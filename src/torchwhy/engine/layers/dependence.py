@@ -11,7 +11,7 @@ on its own part more than on the others. For queries, whatever they look at, it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,9 +30,12 @@ from torchwhy.engine.run.runner import Tally
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
-LEAST_EFFECT = 0.25  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.1
-LEAST_CORRELATION = 0.35
+LEAST_EFFECT = 0.4  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.3
+LEAST_CORRELATION = 0.3
+MOST_RATIO = 2.0
 MOST_WIDER = 4  # a layer than the queries that it works on
+REACHES = (0, 1, 2, 4)  # how many of their neighbours cells may see, on each side
+MOVING_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 AVERAGE_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
@@ -122,11 +125,31 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
         return None
     tiny = torch.finfo(torch.double).tiny
     ratio = (energy[0].clamp(min=tiny).log() - energy[1].clamp(min=tiny).log()) / 2
-    ratio, mine = ratio - ratio.mean(), mine.flatten().double() - mine.double().mean()
-    together = float(ratio @ mine)
+    ratio = ratio.clamp(-MOST_RATIO, MOST_RATIO)  # a part that one half does not see at all says no more than that
     enough = max(LEAST_CORRELATION, min(0.9, 2 / math.sqrt(n)))  # what few cells reach by chance
-    correlation = together / max(float(ratio.norm() * mine.norm()), 1e-30)
-    return correlation >= enough and together / float(mine @ mine) >= LEAST_EFFECT
+    return any(_goes_with(ratio, expected, enough) for expected in _expected_ratios(mine.double()))
+
+
+def _expected_ratios(mine: Tensor) -> Iterator[Tensor]:
+    """Yield the logarithms of a part's share in its own half, for cells that see some of their neighbours, too: ``(cells,)``."""
+    for reach in REACHES:
+        if 2 * reach >= max(mine.shape):
+            break
+        sides = [2 * min(reach, (side - 1) // 2) + 1 for side in mine.shape]
+        around = MOVING_MEANS[mine.dim()](
+            mine[None, None], sides, 1, [side // 2 for side in sides], count_include_pad=False
+        )
+        yield around.clamp(0.02, 0.98).logit().flatten() / 2
+
+
+def _goes_with(ratio: Tensor, expected: Tensor, enough: float) -> bool:
+    """Say whether what was found rises with what is expected, as closely as ``enough`` and by more than a little."""
+    ratio, expected = ratio - ratio.mean(), expected - expected.mean()
+    together, spread = float(ratio @ expected), float(expected @ expected)
+    if not spread:
+        return False
+    effect = together / spread * float(expected.max() - expected.min())
+    return together >= enough * float(ratio.norm()) * math.sqrt(spread) and effect >= LEAST_EFFECT
 
 
 def choose_picture(problem: Problem, seen: Sequence[int], shape: Sequence[int]) -> int:
