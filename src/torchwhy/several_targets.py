@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, finish_result, has_unknown_gap
+from torchwhy.attribution import Attribution, finish_result
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
@@ -25,7 +25,7 @@ from torchwhy.engine.samples import as_sample
 from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
-from torchwhy.provenance import measure_ends_besides, measure_ends_of_each
+from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
 from torchwhy.result import Result, ScoreEnds
 from torchwhy.targets.each_target import join_targets
 from torchwhy.targets.target import Neuron, TargetLike, logits_per_row

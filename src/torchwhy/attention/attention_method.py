@@ -184,7 +184,7 @@ class AttentionMethod(Attribution):
             of_input[None] = [pair for pair in found if pair[0].shape == shape]
         names = problem.inputs.names
         maps = []
-        for number in numbers or [None]:
+        for number in numbers or list(of_input):
             pairs = of_input[number]
             if len(pairs) > 1 and not self.averages_sequences:
                 name = repr(names[number]) if names and number is not None else number

@@ -90,10 +90,12 @@ class SequenceMap:
             if not found:
                 raise ValueError("layers='cross': the model has no attention between two sequences")
             return found
+        if isinstance(layers, str):
+            raise ValueError(f"layers={layers!r}: expected numbers, 'cross', or None for all")
         numbers = select_numbers(count, layers, "layers")
         own = [[i for i in s.attentions if not self.is_cross(i)] for s in self.sequences]
         own = [of_one for of_one in own if of_one]
-        if layers is None or isinstance(layers, str) or len(own) < 2 or not all(i < 0 for i in _layer_numbers(layers)):
+        if layers is None or len(own) < 2 or not all(i < 0 for i in _layer_numbers(layers)):
             return numbers
         return [i for of_one in own for i in select_items(of_one, layers, "layers")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -124,7 +124,8 @@ def _names_of(problem: Problem, args: Sequence[object]) -> dict[str, object]:
     if not args:
         return {}
     try:
-        names = list(inspect.signature(getattr(problem.model, "forward", problem.model)).parameters)
+        forward: Callable[..., object] = getattr(problem.model, "forward", problem.model)
+        names = list(inspect.signature(forward).parameters)
     except (TypeError, ValueError):
         return {}
     skipped = 0 if problem.inputs.names else len(problem.inputs.tensors)

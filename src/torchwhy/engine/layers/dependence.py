@@ -11,7 +11,7 @@ on its own part more than on the others. For queries, whatever they look at, it 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,11 @@ MOST_RATIO = 2.0
 MOST_WIDER = 4  # a layer than the queries that it works on
 REACHES = (0, 1, 2, 4)  # how many of their neighbours cells may see, on each side
 MOVING_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-AVERAGE_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+AVERAGE_POOLS: dict[int, Callable[[Tensor, list[int]], Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
 
 
 class InputGraph:
@@ -120,7 +124,7 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
             if slope is None:
                 return None
             places = axes.channels_first(slope.double()).square().sum(1)
-            energy.append(AVERAGE_POOLS[len(size)](places, size).flatten())
+            energy.append(AVERAGE_POOLS[len(size)](places, list(size)).flatten())
     if not all(bool(e.any()) and bool(e.isfinite().all()) for e in energy):
         return None
     tiny = torch.finfo(torch.double).tiny
@@ -253,7 +257,7 @@ def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tu
         if picture.number in graph.leaves:
             tensor = _passed_with_graph(problem, place, z)
             grid = find_grid(place, tensor, 1, size) if isinstance(layout, GridLayout) else layout
-            if grid is not None and may_be_learned(problem, *tensor.shape[1:]):
+            if grid is not None and may_be_learned(problem, tensor.shape[1], tensor.shape[2]):
                 axes = axes_of(problem, picture.number)
                 known[key] = follows_cells(tensor, grid, graph.leaves[picture.number], axes)
     if known[key] is False:
