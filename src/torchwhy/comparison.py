@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from torchwhy import metrics as known_metrics
+from torchwhy.arguments import Argument
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.refusals import refuse_inputs
 from torchwhy.engine.samples import count_features
 from torchwhy.engine.structure import Keywords, RowList, flatten
 from torchwhy.engine.uneven import read_uneven, row_lists
@@ -80,6 +82,8 @@ def compare(
         entry.check(mask)
     named = _name_methods(methods)
     data = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
+    if isinstance(inputs, Argument):
+        refuse_inputs((inputs,))
     if isinstance(inputs, list):
         uneven = read_uneven(model, inputs, additional_forward_args)
         inputs = inputs if uneven is None else row_lists(inputs, uneven.structure)
