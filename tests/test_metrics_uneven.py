@@ -214,3 +214,13 @@ def test_pages_and_tables_of_prompts(llama, tmp_path):
     each = tw.FeatureAblation(llama).explain(prompts(), target="each")
     each.to_html(tmp_path / "each.html")
     assert "lawyer" in (tmp_path / "each.html").read_text()
+
+
+def test_a_look_takes_the_tensors_of_a_sample(llama):
+    with pytest.raises(TypeError, match=r"ready = sample\.bind\(model\)"):
+        tw.inspect(llama, prompts())
+    ready = prompts().bind(llama)
+    found = tw.inspect(
+        llama, ready.tensors, ready.target, additional_forward_args=ready.arguments, methods=["InputXGradient"]
+    )
+    assert found.methods["InputXGradient"].applies
