@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         backprop as backprop,
         baselines as baselines,
         cam as cam,
+        circuits as circuits,
         concept as concept,
         counterfactual as counterfactual,
         datasets as datasets,
@@ -112,6 +113,11 @@ if TYPE_CHECKING:
         Noise as Noise,
         Uniform as Uniform,
     )
+    from torchwhy.circuits.activation_patching import ActivationPatching as ActivationPatching
+    from torchwhy.circuits.attribution_patching import AttributionPatching as AttributionPatching
+    from torchwhy.circuits.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
+    from torchwhy.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
+    from torchwhy.circuits.logit_lens import LogitLens as LogitLens, TunedLens as TunedLens
     from torchwhy.comparison import compare as compare
     from torchwhy.comparison_table import Comparison as Comparison
     from torchwhy.datasets import explain_dataset as explain_dataset
@@ -150,7 +156,7 @@ if TYPE_CHECKING:
     )
     # isort: on
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # where each public name lives; it is imported when it is first used
 _HOME = {
@@ -221,6 +227,11 @@ _HOME = {
     "attention.flow": ["AttentionFlow"],
     "attention.relevance": ["AttentionRelevance"],
     "attention.alti": ["ALTI"],
+    "circuits.activation_patching": ["ActivationPatching"],
+    "circuits.attribution_patching": ["AttributionPatching"],
+    "circuits.edge_attribution": ["EdgeAttribution"],
+    "circuits.direct_logit_attribution": ["DirectLogitAttribution"],
+    "circuits.logit_lens": ["LogitLens", "TunedLens"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
@@ -245,6 +256,7 @@ _ROOMS = (
     "backprop",
     "baselines",
     "cam",
+    "circuits",
     "concept",
     "counterfactual",
     "datasets",

@@ -51,6 +51,8 @@ def plot_explanation(
     parts = _parts(e.attributions)
     if len(parts) > 1:
         return _side_by_side(e, row or 0, title, **options)
+    if isinstance(e.details.get("axes"), list):
+        return _by_axes(e, 0 if row is None else row % len(e), title, **options)
     dims = parts[0][1].dim()
     if dims == 4 and not are_tokens(e):
         return _images(chosen, title, first=row or 0, **options)
@@ -100,6 +102,22 @@ def _each_token(e: Explanation, row: int, title: str, **options: PictureOption) 
     names = feature_names(e, row)
     known: dict[str, PictureOption] = {"xlabel": "prompt", "ylabel": "response", "title": title}
     return matrix(values[: len(tokens)], tokens, names, **{**known, **options})
+
+
+def _by_axes(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+    """Draw what was found at each layer, whose names and axes are in the details: a matrix, or bars of one number each."""
+    axes: list[str] = e.details["axes"]
+    layers, columns = e.details.get("layers"), e.details.get("columns")
+    values, title = as_array(e.attributions[row], "attributions"), title_of_row(e, row, title)
+    if values.ndim == 1:
+        return bars(values, layers, **{"title": title, "xlabel": "score", **options})
+    known: dict[str, PictureOption] = {
+        "xlabel": ", ".join(axes[1:]),
+        "ylabel": axes[0],
+        "title": title,
+        "columns": columns,
+    }
+    return matrix(values.reshape(len(values), -1), layers, **{**known, **options})
 
 
 def title_of_row(e: Explanation, row: int, title: str) -> str:
