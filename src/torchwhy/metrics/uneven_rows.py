@@ -15,7 +15,7 @@ from torchwhy.engine.uneven import UnevenRows, may_be_uneven, read_uneven, targe
 from torchwhy.metrics.curve import Curve
 from torchwhy.problem import ModelInputs
 
-DATA = ("baselines", "feature_mask")  # of each input, or of all
+VALUES_OF_INPUTS = ("baselines", "feature_mask")  # of each input, or of all
 
 
 def measure_uneven(function: Callable[..., Any], asked: Keywords) -> Tensor | Curve | None:
@@ -32,7 +32,7 @@ def measure_uneven(function: Callable[..., Any], asked: Keywords) -> Tensor | Cu
     if inputs is None and isinstance(attributions, (Ragged, RowList)):
         rows = range(len(attributions))
         others = {k: v for k, v in asked.items() if k != "attributions"}
-        return _in_order([function(attributions=attributions[i][None], **others) for i in rows], [[i] for i in rows])
+        return _of_all_rows([function(attributions=attributions[i][None], **others) for i in rows], [[i] for i in rows])
     if isinstance(inputs, Tensor) or not may_be_uneven(inputs):
         return None
     model = asked["method"].model if "method" in asked else asked["model"]
@@ -40,17 +40,17 @@ def measure_uneven(function: Callable[..., Any], asked: Keywords) -> Tensor | Cu
     if uneven is None:
         return None
     found = [function(**_asked_of_rows(asked, model, uneven, group)) for group in uneven.groups]
-    return _in_order(found, uneven.groups)
+    return _of_all_rows(found, uneven.groups)
 
 
 def _asked_of_rows(asked: Keywords, model: Model, uneven: UnevenRows, group: list[int]) -> Keywords:
     """Return what a metric is called with for some of the rows, all of one shape."""
     changed: Keywords = {"inputs": uneven.select(group)}
     if "attributions" in asked:
-        changed["attributions"] = _stacked(asked["attributions"], group, uneven.n)
+        changed["attributions"] = _attributions_of_rows(asked["attributions"], group, uneven.n)
     if "target" in asked:
         changed["target"] = target_of_rows(asked["target"], group, uneven.n)
-    for name in DATA:
+    for name in VALUES_OF_INPUTS:
         if asked.get(name) is not None:
             changed[name] = uneven.select_values(asked[name], group, name)
     if asked.get("additional_forward_args") is not None:
@@ -61,7 +61,7 @@ def _asked_of_rows(asked: Keywords, model: Model, uneven: UnevenRows, group: lis
     return {**asked, **changed}
 
 
-def _stacked(attributions: InForm, group: list[int], n: int) -> InForm:
+def _attributions_of_rows(attributions: InForm, group: list[int], n: int) -> InForm:
     """Return the attributions of some rows, all of one shape, as tensors with a row for each."""
     whole = isinstance(attributions, list) and not isinstance(attributions, RowList)
     parts, structure = flatten(RowList(attributions) if whole else attributions)
@@ -70,7 +70,7 @@ def _stacked(attributions: InForm, group: list[int], n: int) -> InForm:
     return structure.restore([torch.stack([part[i] for i in group]) for part in parts])
 
 
-def _in_order(found: list[Any], groups: list[list[int]]) -> Tensor | Curve:
+def _of_all_rows(found: list[Any], groups: list[list[int]]) -> Tensor | Curve:
     """Return one value, or curve, for each row from those of groups of rows, in the order of the rows.
 
     Curves with fewer points repeat their last one, which adds no area.
