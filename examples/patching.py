@@ -9,7 +9,6 @@ import torch
 
 import torchwhy as tw
 from torchwhy.models.language import find_smollm2, load_smollm2
-from torchwhy.visualize import matrix
 
 CLEAN = "Anna lives in Berlin. Tom lives in Madrid. Tom lives in"
 CORRUPTED = "Anna lives in Madrid. Tom lives in Berlin. Tom lives in"  # as many tokens, the other answer
@@ -48,33 +47,33 @@ def load() -> tuple[torch.nn.Module, list[str], torch.Tensor, torch.Tensor, tupl
 def main() -> None:
     model, blocks, clean, corrupted, answers, words = load()
     why = tw.targets.Contrast(*answers)  # the logit of Madrid less that of Berlin, at the last position
-    length, names = clean.shape[1], [name.rpartition(".")[2] for name in blocks]
+    ask = {"inputs": clean, "target": why}
 
-    fast = tw.LinearApproximation(model, layer=blocks).explain(clean, why, baselines=corrupted)
-    effect = torch.stack([a[0].sum(-1) for a in fast.attributions])  # (layers, positions)
-    print(f"attribution patching of {len(blocks)} blocks × {length} positions: {fast.evaluations} evaluations")
-    how = {"xlabel": "position", "ylabel": "block", "label": "drop of the score", "numbers": False}
-    matrix(effect, names, words, title="attribution patching", **how).savefig("patching-attribution.png")
+    fast = tw.AttributionPatching(model).explain(**ask, baselines=corrupted)
+    print(f"attribution patching of {len(blocks)} blocks × {len(words)} positions: {fast.evaluations} evaluations")
+    fast.plot(columns=words, numbers=False).savefig("patching-attribution.png")
 
-    position = torch.arange(length)[:, None]
-    for block in blocks[:: max(1, len(blocks) // 3)]:
-        ablation = tw.FeatureAblation(model, layer=block)
-        drop = ablation.attribute(clean, why, baselines=corrupted, feature_mask=position)[0, :, 0]
+    some = blocks[:: max(1, len(blocks) // 3)]
+    exact = tw.ActivationPatching(model, layer=some).explain(**ask, baselines=corrupted)
+    for block, drop in zip(some, exact.attributions[0]):
         best = drop.abs().argsort(descending=True)[:2].tolist()
         print(f"activation patching at {block}: " + ", ".join(f"{words[i]!r} at {i} {drop[i]:+.2f}" for i in best))
 
-    attention = blocks[len(blocks) // 2] + ".self_attn"
-    module = model.get_submodule(attention)
-    heads = torch.arange(module.o_proj.in_features) // module.head_dim
-    by_head = tw.FeatureAblation(model, layer=tw.Layer(f"{attention}.o_proj", input=True))
-    drop = by_head.attribute(clean, why, baselines=corrupted, feature_mask=heads[None])[0, 0, :: module.head_dim]
-    print(f"heads of {attention}: " + ", ".join(f"{d:+.2f}" for d in drop.tolist()))
+    heads = tw.AttributionPatching(model, units="head").attribute(**ask, baselines=corrupted)[0]
+    for i in heads.abs().flatten().argsort(descending=True)[:3].tolist():
+        block, head = divmod(i, heads.shape[1])
+        print(f"head {head} of block {block}: {heads[block, head]:+.2f}")
 
-    states = tw.LayerActivation(model, layer=blocks).attribute(clean)
-    with torch.no_grad():
-        logits = torch.cat([model.lm_head(model.model.norm(s[:, -1])) for s in states])  # (layers, tokens)
-    margin = logits[:, answers[0]] - logits[:, answers[1]]
+    edges = tw.EdgeAttribution(model).explain(**ask, baselines=corrupted)
+    senders, receivers = edges.details["layers"], edges.details["columns"]
+    for i in edges.attributions[0].abs().flatten().argsort(descending=True)[:3].tolist():
+        s, r = divmod(i, len(receivers))
+        print(f"from {senders[s]} to {receivers[r]}: {edges.attributions[0, s, r]:+.2f}")
+
+    margin = tw.LogitLens(model).attribute(**ask)[0]
     print("the logit lens, block by block: " + ", ".join(f"{m:+.1f}" for m in margin.tolist()))
+    direct = tw.DirectLogitAttribution(model).explain(**ask)
+    print(f"direct logits add up to {float(direct.attributions.sum()):+.2f} of {float(direct.scores):+.2f}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Case:
     data: dict[str, Any] = field(default_factory=dict)
     wrap: Callable[[Any], Any] | None = None  # model → options: methods of methods, what depends on its features
     maps: bool = False  # gives maps (N, 1, H, W)
+    shape: tuple[int, ...] | None = None  # of a row's attributions, where that is neither the inputs' nor such a map's
 
     def make(self, model, **options):
         layer = {"layer": self.layer} if self.layer else {}
@@ -45,6 +46,13 @@ class Case:
 
     def __str__(self):
         return f"{self.method.__name__}{'' if self.wrap in (None, thirds) else '-of'}"
+
+
+def parts(_):
+    """Two convolutions as the components of the convolutional network."""
+    first = tw.circuits.Component("first", writes=tw.Layer("conv1"))
+    second = tw.circuits.Component("second", tw.Layer("conv2", input=True), tw.Layer("conv2"))
+    return {"components": [first, second, tw.circuits.Component("end", tw.Layer("norm", input=True))]}
 
 
 PATCHES = torch.arange(64).view(8, 8) // 12
@@ -131,6 +139,12 @@ CASES = [
     Case(tw.OptiCAM, {"n_steps": 3, "relu": False}, maps=True),
     Case(tw.FullGrad, maps=True),
     Case(tw.GuidedGradCAM),
+    Case(tw.ActivationPatching, {"layer": ["conv1", "norm"], "units": "layer"}, shape=(2, 1)),
+    Case(tw.AttributionPatching, {"layer": ["conv1", "norm"], "units": "layer"}, shape=(2, 1)),
+    Case(tw.EdgeAttribution, {"n_steps": 4}, wrap=parts, shape=(2, 2)),
+    Case(tw.DirectLogitAttribution, wrap=parts, shape=(2,)),
+    Case(tw.LogitLens, {"layer": ["conv1", "norm"]}, shape=(2,)),
+    Case(tw.TunedLens, {"layer": ["conv1", "norm"]}, shape=(2,)),
 ]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)

@@ -143,7 +143,12 @@ def test_integers_have_no_path(method):
     ids=["detached", "argmax"],
 )
 def test_a_score_without_a_gradient(case, model, message):
-    if case.layer or case.method.layer or case.method in (tw.FullGrad, tw.GuidedGradCAM, tw.NeuronConductance):
+    if (
+        case.layer
+        or case.shape
+        or case.method.layer
+        or case.method in (tw.FullGrad, tw.GuidedGradCAM, tw.NeuronConductance)
+    ):
         pytest.skip("a callable has no layers")
     net, x = case.setup()
     function = model(net)

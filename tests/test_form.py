@@ -9,6 +9,8 @@ import torchwhy as tw
 
 
 def shape_of(case, x):
+    if case.shape is not None:
+        return (len(x), *case.shape)
     return (len(x), 6, 8, 8) if case.layer == "conv1" else (len(x), 1, 8, 8) if case.maps else tuple(x.shape)
 
 

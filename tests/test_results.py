@@ -63,7 +63,20 @@ def a_comparison():
     return tw.compare(model, X, 1, [tw.Saliency(model), tw.InputXGradient(model)], ["deletion"])
 
 
+class Reader(nn.Module):
+    """Tokens ``(N, 4)`` → logits ``(N, 4, 7)``, through two layers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.a, self.b, self.head = nn.Embedding(7, 5), nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 7)
+
+    def forward(self, ids):
+        return self.head(torch.tanh(self.b(torch.tanh(self.a(self.table(ids))))))
+
+
 MAKE = {
+    "LensReading": lambda: tw.LogitLens(Reader(), layer=["a", "b"]).read(torch.tensor([[1, 2, 3, 4]]), top=2),
     "Explanation": lambda: tw.Saliency(net()).explain(X, 1),
     "Curve": lambda: tw.metrics.deletion(NET, X, torch.rand(12, 4), 1, softmax=True),
     "Dependence": lambda: tw.PartialDependence(score).measure(X, feature=1),
@@ -144,7 +157,7 @@ def what_is_returned():
 
 def test_no_result_is_left_out():
     known = {name.split()[0].rstrip(",") for name in MAKE}
-    without_numbers = {"SurrogateNetwork", "TCAV"}  # what they return is themselves: a network, vectors
+    without_numbers = {"SurrogateNetwork", "TCAV", "TunedLens"}  # they return themselves: a network, vectors, maps
     wanted = {kind.__name__ for kind in what_is_returned()} | {kind.__name__ for kind in subclasses(Viewable)}
     assert wanted - without_numbers == known
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         backprop as backprop,
         baselines as baselines,
         cam as cam,
+        circuits as circuits,
         concept as concept,
         counterfactual as counterfactual,
         datasets as datasets,
@@ -112,6 +113,11 @@ if TYPE_CHECKING:
         Noise as Noise,
         Uniform as Uniform,
     )
+    from torchwhy.circuits.activation_patching import ActivationPatching as ActivationPatching
+    from torchwhy.circuits.attribution_patching import AttributionPatching as AttributionPatching
+    from torchwhy.circuits.direct_logit_attribution import DirectLogitAttribution as DirectLogitAttribution
+    from torchwhy.circuits.edge_attribution import EdgeAttribution as EdgeAttribution
+    from torchwhy.circuits.logit_lens import LogitLens as LogitLens, TunedLens as TunedLens
     from torchwhy.comparison import compare as compare
     from torchwhy.comparison_table import Comparison as Comparison
     from torchwhy.datasets import explain_dataset as explain_dataset
@@ -133,6 +139,7 @@ if TYPE_CHECKING:
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
+    from torchwhy.samples.picture import PromptPicture as PromptPicture
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -158,6 +165,7 @@ _HOME = {
     "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
+    "samples.picture": ["PromptPicture"],
     "samples.prompt": ["Prompt"],
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],
@@ -219,6 +227,11 @@ _HOME = {
     "attention.flow": ["AttentionFlow"],
     "attention.relevance": ["AttentionRelevance"],
     "attention.alti": ["ALTI"],
+    "circuits.activation_patching": ["ActivationPatching"],
+    "circuits.attribution_patching": ["AttributionPatching"],
+    "circuits.edge_attribution": ["EdgeAttribution"],
+    "circuits.direct_logit_attribution": ["DirectLogitAttribution"],
+    "circuits.logit_lens": ["LogitLens", "TunedLens"],
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
@@ -243,6 +256,7 @@ _ROOMS = (
     "backprop",
     "baselines",
     "cam",
+    "circuits",
     "concept",
     "counterfactual",
     "datasets",

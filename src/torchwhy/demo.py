@@ -70,6 +70,17 @@ NOT_FOR_PHOTOS = {
         ("RawAttention", "AttentionRollout", "AttentionFlow", "AttentionRelevance", "ALTI"),
         "is for models with attention",
     ),
+    **dict.fromkeys(
+        (
+            "ActivationPatching",
+            "AttributionPatching",
+            "EdgeAttribution",
+            "DirectLogitAttribution",
+            "LogitLens",
+            "TunedLens",
+        ),
+        "is for transformers",
+    ),
     "Counterfactual": "explains a change to another class",
     "LinearSHAP": "is for models that are linear in their input",
     "TCAV": "needs examples of concepts",

@@ -106,7 +106,7 @@ class ModelHash:
     """A hash of a model's parameters and buffers, made when it is asked for; it keeps no model alive.
 
     The model is not touched when this is made. Where its parameters have been changed, or it is gone, before the hash was
-    asked for, there is none: None.
+    asked for, or they are fetched for each call, there is none: None.
     """
 
     def __init__(self, model: Model) -> None:
@@ -121,7 +121,8 @@ class ModelHash:
     def value(self) -> str | None:
         """Return the SHA-256 of the names, types, shapes and bytes of all parameters and buffers, in hexadecimal digits."""
         model = self.model() if self.model is not None and self.found is None else None
-        if isinstance(model, nn.Module) and self.versions == self._versions():
+        held = isinstance(model, nn.Module) and not any(p.is_meta for p in model.parameters())
+        if isinstance(model, nn.Module) and held and self.versions == self._versions():
             self.found = hash_parameters(model)
         return self.found
 

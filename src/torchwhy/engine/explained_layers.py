@@ -78,14 +78,14 @@ def layers_by_running(problem: Problem, asker: Asker, layers: tuple[ResolvedLaye
 
 def explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], asker: Asker) -> Problem:
     """Return the problem in which the layers' tensors, at the inputs and at the baselines, are what is explained."""
-    data, rows = problem.inputs, problem.rows
+    rows = problem.rows
     if len(layers) > 1 and not asker.layers_may_depend and (pair := problem.run.find_dependent_pair(layers)):
         raise ValueError(
             f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
             "each in its own call"
         )
     axes = RowAxes(problem, layers)
-    x = problem.run.activations(layers, data.tensors, rows, axes)
+    x = problem.run.activations(layers, problem.x, rows, axes)
     baselines = activations_at_baselines(problem, layers, axes) if problem.baselines else ()
     problem = problem.replace(x=x, baselines=baselines, input_layers=axes.placed())
     if not (asker.needs_gradient or asker.layers_may_depend):

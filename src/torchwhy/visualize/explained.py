@@ -19,6 +19,7 @@ from torchwhy.visualize.scaling import as_array
 from torchwhy.visualize.series import MOST_CHANNELS, series
 from torchwhy.visualize.slices import slices
 from torchwhy.visualize.text import text
+from torchwhy.visualize.text_and_pictures import text_and_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +51,8 @@ def plot_explanation(
     parts = _parts(e.attributions)
     if len(parts) > 1:
         return _side_by_side(e, row or 0, title, **options)
+    if isinstance(e.details.get("axes"), list):
+        return _by_axes(e, 0 if row is None else row % len(e), title, **options)
     dims = parts[0][1].dim()
     if dims == 4 and not are_tokens(e):
         return _images(chosen, title, first=row or 0, **options)
@@ -99,6 +102,22 @@ def _each_token(e: Explanation, row: int, title: str, **options: PictureOption) 
     names = feature_names(e, row)
     known: dict[str, PictureOption] = {"xlabel": "prompt", "ylabel": "response", "title": title}
     return matrix(values[: len(tokens)], tokens, names, **{**known, **options})
+
+
+def _by_axes(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+    """Draw what was found at each layer, whose names and axes are in the details: a matrix, or bars of one number each."""
+    axes: list[str] = e.details["axes"]
+    layers, columns = e.details.get("layers"), e.details.get("columns")
+    values, title = as_array(e.attributions[row], "attributions"), title_of_row(e, row, title)
+    if values.ndim == 1:
+        return bars(values, layers, **{"title": title, "xlabel": "score", **options})
+    known: dict[str, PictureOption] = {
+        "xlabel": ", ".join(axes[1:]),
+        "ylabel": axes[0],
+        "title": title,
+        "columns": columns,
+    }
+    return matrix(values.reshape(len(values), -1), layers, **{**known, **options})
 
 
 def title_of_row(e: Explanation, row: int, title: str) -> str:
@@ -200,6 +219,11 @@ def _text_in_order(e: Explanation, row: int, title: str, **options: PictureOptio
     """Draw a text in its order; token ids stand for tokens without names, and the scale is told in the title."""
     given = features_of(e, row)
     note = say_rounding(given.floor)
+    if "picture_units" in e.details:
+        units, pictures = e.details["picture_units"][row], e.details["pictures"][row]
+        first = min((int(u[u >= 0].min()) for u in units if bool((u >= 0).any())), default=len(given.names))
+        told = {"title": title, "label": f"attribution {note}".strip(), **options}
+        return text_and_pictures(given.names[:first], given.values, pictures, units, **told)
     if e.names is not None:
         return text(given.names, given.values, **{"title": title, "label": f"attribution {note}".strip(), **options})
     from torchwhy.visualize import drawing as draw

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,16 @@ from torchwhy.engine.structure import Keywords, Output, nested_tensors, parts_by
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.window_layout import BatchAxis
+
+
+class Autoencoder(Protocol):
+    """From tensors to codes, and back."""
+
+    def encode(self, x: Tensor, /) -> Tensor:
+        """Return the codes ``(..., latents)``."""
+
+    def decode(self, codes: Tensor, /) -> Tensor:
+        """Return what the codes stand for, ``(..., width)``."""
 
 
 OutputKey = int | str | tuple[int | str, ...]
@@ -35,12 +45,15 @@ class Layer:
         output: which of several tensors: an index or key of its output, or of its arguments with ``input=True``; a tuple of
             them for one in a container inside, as ``(1, 0)`` for the last hidden state of an LSTM.
         input: the tensor that goes into the module, not the one that comes out.
+        latents: an autoencoder, with ``encode`` and ``decode``, of which the codes of that tensor are meant. Where codes are
+            replaced, what the autoencoder leaves out of the tensor stays.
     """
 
     module: nn.Module | str
     call: int | None = None
     output: OutputKey | None = None
     input: bool = False
+    latents: Autoencoder | None = None
 
 
 LayerLike = Layer | str | nn.Module
@@ -56,11 +69,12 @@ class ResolvedLayer:
     output: OutputKey | None
     input: bool
     rows: BatchAxis | None = None
+    latents: Autoencoder | None = None
 
     def __str__(self) -> str:
         if not self.name:
             return f"the model's {'input' if self.input else 'output'} {'' if self.output is None else repr(self.output)}".strip()
-        return f"{'the input of ' if self.input else ''}layer {self.name!r}"
+        return f"{'latents of ' if self.latents else ''}{'the input of ' if self.input else ''}layer {self.name!r}"
 
 
 def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) -> ResolvedLayer:
@@ -97,7 +111,12 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
             raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
     else:
         raise TypeError(f"layer={where.module!r}: expected a module, its dotted name or tw.Layer")
-    return ResolvedLayer(name, module, where.call, where.output, where.input or input)
+    for part in ("encode", "decode"):
+        if where.latents is not None and not callable(getattr(where.latents, part, None)):
+            raise TypeError(
+                f"latents: {type(where.latents).__name__} has no {part}; an autoencoder has encode and decode"
+            )
+    return ResolvedLayer(name, module, where.call, where.output, where.input or input, latents=where.latents)
 
 
 @contextmanager
@@ -122,10 +141,11 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             )
         if layer.call is not None and calls[i] != layer.call + 1:
             return None
+        see = partial(act, i) if layer.latents is None else partial(_act_on_codes, layer.latents, partial(act, i))
         if isinstance(value, Tensor):
-            return act(i, value)
+            return see(value)
         key, tensor = _select_tensor(layer, value)
-        new = act(i, tensor)
+        new = see(tensor)
         return None if new is None else replace_part(value, key, new)
 
     def before(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, kwargs: dict) -> Any:
@@ -145,6 +165,15 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _act_on_codes(latents: Autoencoder, act: Callable[[Tensor], Tensor | None], tensor: Tensor) -> Tensor | None:
+    """Let ``act`` see the codes of a tensor; return the tensor with those that it gives, what is not in the codes as it was."""
+    new = act(latents.encode(tensor))
+    if new is None:
+        return None
+    left_out = tensor - latents.decode(latents.encode(tensor))  # encoded anew: no part of it depends on the codes seen
+    return latents.decode(new) + left_out
 
 
 def _select_tensor(layer: ResolvedLayer, value: object) -> tuple[OutputKey, Tensor]:

@@ -15,6 +15,7 @@ from torch.backends import cudnn, mha
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
 from torchwhy.engine.run.held_buffers import HeldBuffers
+from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
@@ -111,7 +112,7 @@ class HeldModel:
                 if p is None:
                     continue
                 if self.device is None:
-                    self.device = p.device
+                    self.device = p.device if p.device.type != "meta" else device_of_parameters(p.device, model)
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
