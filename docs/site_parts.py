@@ -71,7 +71,9 @@ def with_settings(app, what, name, found, options, signature, returned):
 
     if what != "class" or not issubclass(found, torchwhy.Attribution) or found is torchwhy.Attribution:
         return None
-    settings = [f for f in dataclasses.fields(found) if f.init and f.name not in torchwhy.Attribution.__dataclass_fields__]
+    settings = [
+        f for f in dataclasses.fields(found) if f.init and f.name not in torchwhy.Attribution.__dataclass_fields__
+    ]
     own = [f.name if f.default is dataclasses.MISSING else f"{f.name}={f.default!r}" for f in settings]
     return f"({', '.join(['model', '*', *own, '...'] if own else ['model', '*', '...'])})", None
 
