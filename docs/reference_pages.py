@@ -24,6 +24,7 @@ OF_TORCHWHY = {
     "shapley": ("Shapley values", "shapley"),
     "attention": ("Attention", "attention"),
     "concept": ("Concepts and units", "concept"),
+    "inside": ("Inside a transformer", "circuits"),
     "counterfactual": ("Counterfactuals", "counterfactual"),
     "surrogate": ("The model as a whole", "surrogate"),
 }
@@ -31,6 +32,7 @@ OF_TORCHWHY = {
 MODULES = {
     "torchwhy.baselines": "Baselines",
     "torchwhy.targets": "Targets",
+    "torchwhy.circuits": "Parts of a transformer",
     "torchwhy.lrp": "Rules and composites of LRP",
     "torchwhy.metrics": "Metrics",
     "torchwhy.visualize": "Pictures",
