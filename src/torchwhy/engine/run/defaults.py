@@ -15,7 +15,6 @@ import torch
 from torchwhy.engine import state
 
 
-
 def _can_autocast(kind: str) -> bool:
     """Return whether this version of torch knows autocast for a type of device."""
     try:
