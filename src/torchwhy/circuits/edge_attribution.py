@@ -31,7 +31,7 @@ class EdgeAttribution(Attribution):
     r"""What a sender adds to what a receiver reads, to first order: :math:`A_{nsr} = (o_s(x_n) - o_s(b_n)) \cdot \partial f /
     \partial i_r(x_n)`, the drop of the score if r read what s writes on b.
 
-    Shape ``(N, senders, receivers)``, in units of the score; 0 where r does not read what s writes. Senders are the embeddings and
+    Shape ``(N, senders, receivers)``, in units of the score; 0 where r does not read what s writes. Senders are embeddings and
     what every attention and feed-forward part adds to the residual stream; receivers are these parts, where they read it,
     before their norms, and the output. ``baselines=`` is the other input, with as many tokens. Takes two evaluations of a row,
     with ``n_steps`` so many more.
