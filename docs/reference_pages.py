@@ -16,7 +16,7 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 OF_TORCHWHY = {
     "core": ("The base class and its results", "attribution explanation explanation_rows methods wrapper"),
     "inputs": ("Inputs, layers, models", "samples targets engine arguments"),
-    "comparing": ("Looking and comparing", "inspection inspection_result comparison comparison_table visualize"),
+    "comparing": ("Looking and comparing", "inspection inspection_result comparison comparison_table visualize explore"),
     "gradient": ("Gradients and paths", "gradient"),
     "backprop": ("Replaced backward passes", "backprop"),
     "cam": ("Class activation maps", "cam"),
