@@ -141,7 +141,7 @@ class Attribution(Settings):
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             layer_baselines: the absence of a unit of a layer, instead: short for ``baselines=tw.AtLayer(...)``.
-            feature_mask: integers that broadcast to a row: elements with the same number are one feature.
+            feature_mask: integers that broadcast to a row, the same in one feature; of a frame also ``{"home": ["city"]}``.
             additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one:
                 :class:`torchwhy.Shared`, :class:`torchwhy.PerRow`, :class:`torchwhy.Ragged`, or anything else. Tensors with N
                 rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.

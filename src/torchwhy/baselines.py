@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -127,9 +128,13 @@ class Distribution(Baseline):
 
     Args:
         data: tensor ``(K, ...)``, or an array.
+        weights: how much each row counts, ``(K,)``, such as the sizes of the clusters whose centres they are; None is all
+            alike. Only their ratios matter. For methods of perturbation and Shapley values, ExpectedGradients, GradientSHAP
+            and DeepSHAP.
     """
 
     data: Tensor
+    weights: Tensor | Sequence[float] | None = None
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the rows of data, shape ``(K, 1, ...)``.
@@ -149,6 +154,27 @@ class Distribution(Baseline):
                 f"baselines: a distribution of rows has shape (K, {', '.join(map(str, x.shape[1:]))}), got {tuple(data.shape)}"
             )
         return as_type_of(x, data, "baselines")[:, None]
+
+
+def weights_of(baselines: Sequence[object], k: int, device: torch.device) -> Tensor | None:
+    """Return how much each of k baselines counts, ``(k,)``, in all 1; None where all count alike.
+
+    Raises:
+        ValueError: not k weights, negative ones or nothing but zeros, or other ones for another input.
+    """
+    found: Tensor | None = None
+    for given in (b.weights for b in baselines if isinstance(b, Distribution) and b.weights is not None):
+        weights = torch.as_tensor(given, dtype=torch.double, device=device)
+        if weights.shape != (k,) or not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
+            raise ValueError(
+                f"baselines: weights of shape {tuple(weights.shape)} for {k} rows; give one for each, none of them negative or "
+                "infinite and not all zero"
+            )
+        weights = weights / weights.sum()
+        if found is not None and not torch.allclose(found, weights):
+            raise ValueError("baselines: the inputs' rows are taken together, so their weights must be the same")
+        found = weights
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,7 @@ def _check_alike(parts: list[Explanation]) -> None:
 
 
 def _as_text(value: object) -> str:
-    from torchwhy.explanation import plain_data
+    from torchwhy.explanation_files import plain_data
 
     return json.dumps(value, default=plain_data, sort_keys=True)
 

@@ -63,7 +63,7 @@ def base_scores(problem: Problem, targets: Sequence[ScoreFunction]) -> list[Tens
             output = problem.run.outputs(at, rows[a:b])
             return [problem.tally.see(t.select(output, rows[a:b]), check_finite=problem.check_finite) for t in targets]
 
-    return [s.view(k, n).mean(0) for s in problem.run.concatenated(k * n, scores)]
+    return [problem.mean_over_baselines(s.view(k, n), 0) for s in problem.run.concatenated(k * n, scores)]
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:

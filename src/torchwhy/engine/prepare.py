@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from torchwhy.baselines import AtLayer, resolve_baseline, same_number
+from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_number, weights_of
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import read_further, takes_one_row
 from torchwhy.engine.layers.function_layers import function_with_places
@@ -27,7 +27,7 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
-from torchwhy.engine.tables import as_tensors, column_names, holds_tables
+from torchwhy.engine.tables import as_tensors, column_names, holds_tables, mask_of_columns
 from torchwhy.engine.trials import notice_randomness, try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -159,7 +159,7 @@ def prepare_for(
         target = columns_of_labels(model, target) if parent is None else target
     if asker.needs_gradient and not all(map(all_finite, data.tensors)):
         row = min(first_row(t) for t in data.tensors if not all_finite(t))
-        raise ValueError(f"inputs: NaN or infinite values in row {row}")
+        raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         refuse_without_gradient(model, data.tensors)
@@ -178,6 +178,7 @@ def prepare_for(
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     beyond = baselines if isinstance(baselines, AtLayer) else None
     resolves = beyond is None and (asker.uses_baselines or (asker.takes_baselines and baselines is not None))
+    weights = _weights_of(asker, structure, baselines, first.device) if resolves and baselines is not None else None
     problem = Problem(
         model=model,
         inputs=data,
@@ -185,6 +186,7 @@ def prepare_for(
         batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
         baselines=_resolve_baselines(asker, data.tensors, structure, baselines, drawn) if resolves else (),
+        baseline_weights=weights,
         feature_mask=feature_mask,
         read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
@@ -221,6 +223,8 @@ def _prepare_for_sample_or_table(
         asked = ask_about(asker, inputs, target)
         return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
     columns, asker = column_names(inputs), copy(asker)
+    if columns is not None and isinstance(feature_mask, Mapping):
+        feature_mask, columns = mask_of_columns(feature_mask, columns)
     asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
     return prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent).replace(columns=columns)
 
@@ -270,6 +274,19 @@ def _resolve_baselines(
     return found
 
 
+def _weights_of(asker: Asker, structure: Structure, given: object, device: torch.device) -> Tensor | None:
+    """Return how much each baseline counts, ``(K,)``; None where all count alike."""
+    each = structure.match(given, "baselines")
+    k = max((len(b.data) for b in each if isinstance(b, Distribution)), default=1)
+    weights = weights_of(each, k, device)
+    if weights is not None and not getattr(asker, "takes_weights", False):
+        raise TypeError(
+            f"baselines: {getattr(asker, 'label', type(asker).__name__)} counts all rows alike; leave their weights out, or take "
+            "ExpectedGradients, DeepSHAP or a Shapley method"
+        )
+    return weights
+
+
 def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
     """Return the checked inputs and further arguments."""
     given, structure = flatten(inputs)
@@ -277,7 +294,9 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
     if any(isinstance(part, Stacked) for part in given):
         forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
         given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
-    if not given or not all(isinstance(t, Tensor) for t in given):
+    if not given or not all(isinstance(t, Tensor) and t.layout is torch.strided for t in given):
+        refuse_inputs(given)
+    if any(t.is_nested or t.is_meta for t in given):
         refuse_inputs(given)
     sizes = {len(t) if t.dim() else None for t in given}
     if len(sizes) != 1 or None in sizes or 0 in sizes:

@@ -245,4 +245,5 @@ def _flat_index(value: object) -> tuple[int, ...]:
     try:
         return (operator.index(value),)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"target: an index must be an int, got {type(value).__name__}") from None
+        hint = "; a callable selects several, and adds them up" if isinstance(value, slice) else ""
+        raise TypeError(f"target: an index must be an int, got {type(value).__name__}{hint}") from None

@@ -269,8 +269,8 @@ def compute_gradients(
     if not scores.requires_grad:
         raise ValueError(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
-            "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
-            + _hint_of_inside(what)
+            "integers, a detached tensor, or a forward under torch.no_grad or torch.inference_mode): choose another target or "
+            "layer, or a perturbation method, which needs no gradient" + _hint_of_inside(what)
         )
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
