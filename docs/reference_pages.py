@@ -23,6 +23,7 @@ OF_TORCHWHY = {
     "perturbation": ("Perturbation", "perturbation"),
     "shapley": ("Shapley values", "shapley"),
     "attention": ("Attention", "attention"),
+    "circuits": ("Inside a transformer", "circuits"),
     "concept": ("Concepts and units", "concept"),
     "counterfactual": ("Counterfactuals", "counterfactual"),
     "surrogate": ("The model as a whole", "surrogate"),
