@@ -16,15 +16,18 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 OF_TORCHWHY = {
     "core": ("The base class and its results", "attribution explanation explanation_rows methods wrapper"),
     "inputs": ("Inputs, layers, models", "samples targets engine arguments"),
-    "comparing": ("Looking and comparing", "inspection inspection_result comparison comparison_table visualize explore"),
+    "comparing": (
+        "Looking and comparing",
+        "inspection inspection_result comparison comparison_table visualize explore",
+    ),
     "gradient": ("Gradients and paths", "gradient"),
     "backprop": ("Replaced backward passes", "backprop"),
     "cam": ("Class activation maps", "cam"),
     "perturbation": ("Perturbation", "perturbation"),
     "shapley": ("Shapley values", "shapley"),
     "attention": ("Attention", "attention"),
-    "transformers": ("Inside a transformer", "circuits"),
     "concept": ("Concepts and units", "concept"),
+    "inside": ("Inside a transformer", "circuits"),
     "counterfactual": ("Counterfactuals", "counterfactual"),
     "surrogate": ("The model as a whole", "surrogate"),
 }

@@ -45,8 +45,8 @@ class Attribution(Settings):
         model: a module, used as it is and left as it was; methods without gradients take any callable, also from
             NumPy arrays to NumPy arrays, or a scikit-learn estimator.
         layer: what the target is explained by: the inputs (None), or what passes a layer, given as a module, its dotted
-            name, :class:`torchwhy.Layer`, or a list of these; ``"auto"`` is the last layer with a grid of cells or tokens
-            over the picture on which the target depends, found by running the model on the first row.
+            name, :class:`torchwhy.Layer`, or a list of these, in which None is the input; ``"auto"`` is the last layer with a
+            grid of cells or tokens over the picture on which the target depends, found by running the model on the first row.
         attribute_to_layer_input: explain by what goes into the layer, not by what comes out.
         batch_size: the most rows of one model call; None finds it from the memory that a row takes. It is halved, and
             the work goes on, when memory runs out. It does not change the numbers, beyond rounding.
@@ -60,7 +60,7 @@ class Attribution(Settings):
             number.
     """
 
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
@@ -80,6 +80,9 @@ class Attribution(Settings):
     layer_role: ClassVar[LayerRole] = "input"  # the model begins there | is read there | the method's own business
     layers_may_depend: ClassVar[bool] = False  # layers with the role "input" may lie behind one another
     reads_gradient: ClassVar[bool] = False  # such layers are left as they are: their gradients are read, in one pass
+    explains_inputs: ClassVar[bool] = (
+        True  # or layers: attributions belong to their elements, and a sample's to its features
+    )
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
     knows_pairs: ClassVar[bool] = False  # rows depend on the batch, which is told from the pairs of several targets
     searches: ClassVar[bool] = False  # what it asks depends on what it found: several targets take a run each
@@ -266,6 +269,8 @@ class Attribution(Settings):
             inputs = row_lists(inputs, problem.inputs.structure)
         structure = problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
+        if names is None:
+            names = explained_names(inputs, problem) if self.explains_inputs else result.details.get("layers")
         return Explanation(
             attributions=structure.restore(result.attributions),
             inputs=explained_inputs(inputs, problem),
@@ -281,7 +286,7 @@ class Attribution(Settings):
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=explained_names(inputs, problem) if names is None else names,
+            names=names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
@@ -380,7 +385,7 @@ def finish_result(
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
     values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
     result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
-    if problem.sample is not None:
+    if problem.sample is not None and method.explains_inputs:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result
 

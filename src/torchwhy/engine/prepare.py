@@ -42,7 +42,7 @@ class Asker(Protocol):
     :class:`Question`."""
 
     model: Model
-    layer: LayerLike | Sequence[LayerLike] | None
+    layer: LayerLike | Sequence[LayerLike | None] | None
     attribute_to_layer_input: bool
     batch_size: int | None
     precision: Literal["bf16", "fp16"] | None
@@ -91,7 +91,7 @@ class Question:
     """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
 
     model: Model
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: int | None = None
     precision: Literal["bf16", "fp16"] | None = None
@@ -169,8 +169,7 @@ def prepare_for(
         at_layer = layer is not None and asker.layer_role == "input"
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
-    several = len(data.tensors) > 1 and sum(not t.is_floating_point() for t in data.tensors) > 1
-    layers = named_layers(model, asker, several_ids=several) if needs_layer else ()
+    layers = named_layers(model, asker, data) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
     has_further = bool(data.args or data.kwargs)
