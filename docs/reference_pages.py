@@ -18,7 +18,7 @@ OF_TORCHWHY = {
     "inputs": ("Inputs, layers, models", "samples targets engine arguments"),
     "comparing": (
         "Looking and comparing",
-        "inspection inspection_result comparison comparison_table visualize explore",
+        "inspection inspection_result comparison comparison_table visualize app",
     ),
     "gradient": ("Gradients and paths", "gradient"),
     "backprop": ("Replaced backward passes", "backprop"),

@@ -9,8 +9,8 @@ import torch
 from language import VOCABULARY, WordTokenizer
 
 import torchwhy as tw
-from torchwhy.explore import Explorer, explore
-from torchwhy.explore.page import in_frame
+from torchwhy.app import Explorer, explore
+from torchwhy.app.page import in_frame
 
 W = torch.tensor([[1.0, -2.0, 3.0], [0.0, 1.0, 0.0]])
 ROWS = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.0, -1.0]])

@@ -101,8 +101,8 @@ def _serve_pictures(args: argparse.Namespace) -> None:
     """Open the page of the model, with the pictures as rows."""
     import torch
 
+    from torchwhy.app import explore
     from torchwhy.demo import make
-    from torchwhy.explore import explore
 
     args.quiet = False
     pictures = [picture_named(name, args.range) for name in expand_folders(args.inputs)]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from torchwhy.engine.structure import Model
-from torchwhy.explore.explorer import LONGEST_TEXT, Explorer
+from torchwhy.app.explorer import LONGEST_TEXT, Explorer
+from torchwhy.engine.structure import InForm, Keywords, Model, Output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from torchwhy.attribution import Attribution
+    from torchwhy.counterfactual.counterfactual import Counterfactual
     from torchwhy.samples.text import Text
     from torchwhy.targets import TargetLike
 
@@ -29,8 +31,9 @@ def explore(
     classes: Sequence[str] | None = None,
     port: int | None = None,
     launch: bool = True,
-    **more: Any,
-) -> Any:
+    method_data: Keywords | None = None,
+    counterfactual: Counterfactual | None = None,
+) -> Output:
     """Open a page on which rows are changed and explained anew, with a small server on this machine.
 
     For one user on one machine: it listens to 127.0.0.1 only, hands out no files, takes none, and limits what is typed. It is no
@@ -46,7 +49,9 @@ def explore(
         classes: of the model's outputs.
         port: of the server; None takes one that is free.
         launch: serve until interrupted; False returns the page without a server.
-        more: further fields of :class:`torchwhy.explore.Explorer`: ``method_data``, ``counterfactual``.
+        method_data: ``baselines`` or ``feature_mask`` for the methods that have a use for them.
+        counterfactual: what looks for a row with another answer; None is :class:`torchwhy.Counterfactual` within the
+            columns' ranges.
 
     Returns:
         The ``gradio.Blocks``.
@@ -56,7 +61,7 @@ def explore(
         TypeError, ValueError: data of another kind, no method, another number of names than of columns.
     """
     named = methods if isinstance(methods, Mapping) else {type(m).__name__: m for m in methods}
-    explorer = Explorer(model, data, named, target, names, classes, **more)
+    explorer = Explorer(model, data, named, target, names, classes, method_data or {}, counterfactual)
     try:
         import gradio
     except ImportError as error:
@@ -68,7 +73,7 @@ def explore(
     return page
 
 
-def build_page(gradio: Any, explorer: Explorer) -> Any:
+def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
     """Return the page: the row and its changes on the left, what explains it on the right."""
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # asks no other server
     with gradio.Blocks(title="Why?", analytics_enabled=False) as page:
@@ -89,9 +94,9 @@ def build_page(gradio: Any, explorer: Explorer) -> Any:
             return in_frame(_said(gradio, explorer.explained, i, read(given), name))
 
         def change_answer(i: float, *given: object) -> str:
-            return str(_said(gradio, explorer.counterfactuals, i, read(given)))
+            return _said(gradio, explorer.counterfactuals, i, read(given))
 
-        def show_row(i: float) -> list[Any]:
+        def show_row(i: float) -> list[InForm]:
             return _values(explorer, explorer.row(int(i)))
 
         row.release(show_row, row, change)
@@ -101,7 +106,7 @@ def build_page(gradio: Any, explorer: Explorer) -> Any:
     return page
 
 
-def _said(gradio: Any, function: Any, *given: object) -> Any:
+def _said(gradio: ModuleType, function: Callable[..., str], *given: object) -> str:
     """Return what a function gives; what it refuses is shown on the page."""
     try:
         return function(*given)
@@ -114,7 +119,7 @@ def in_frame(page: str) -> str:
     return f'<iframe sandbox="allow-scripts" style="width:100%;height:46em;border:0" srcdoc="{escape(page)}"></iframe>'
 
 
-def _editor(gradio: Any, explorer: Explorer) -> tuple[list[Any], Any]:
+def _editor(gradio: ModuleType, explorer: Explorer) -> tuple[list[InForm], Callable[[Sequence[object]], object]]:
     """Return the components that change a row, and what makes the change of their values."""
     values = _values(explorer, explorer.row(0))
     if explorer.kind == "text":
@@ -130,7 +135,7 @@ def _only_value(given: Sequence[object]) -> object:
     return given[0]
 
 
-def _values(explorer: Explorer, row: list[float] | str) -> list[Any]:
+def _values(explorer: Explorer, row: list[float] | str) -> list[InForm]:
     """Return what the components show of a row."""
     if isinstance(row, str):
         return [row]

@@ -4,7 +4,7 @@
 ``page``      the page itself, made of Gradio's components: ``pip install "torchwhy[app]"``
 """
 
-from torchwhy.explore.explorer import Explorer
-from torchwhy.explore.page import explore
+from torchwhy.app.explorer import Explorer
+from torchwhy.app.page import explore
 
 __all__ = ["Explorer", "explore"]
