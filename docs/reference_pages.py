@@ -16,7 +16,10 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 OF_TORCHWHY = {
     "core": ("The base class and its results", "attribution explanation explanation_rows methods wrapper"),
     "inputs": ("Inputs, layers, models", "samples targets engine arguments"),
-    "comparing": ("Looking and comparing", "inspection inspection_result comparison comparison_table visualize"),
+    "comparing": (
+        "Looking and comparing",
+        "inspection inspection_result comparison comparison_table visualize app",
+    ),
     "gradient": ("Gradients and paths", "gradient"),
     "backprop": ("Replaced backward passes", "backprop"),
     "cam": ("Class activation maps", "cam"),
@@ -32,9 +35,9 @@ OF_TORCHWHY = {
 MODULES = {
     "torchwhy.baselines": "Baselines",
     "torchwhy.targets": "Targets",
-    "torchwhy.circuits": "Parts of a transformer",
     "torchwhy.lrp": "Rules and composites of LRP",
     "torchwhy.metrics": "Metrics",
+    "torchwhy.circuits": "Parts of a transformer",
     "torchwhy.visualize": "Pictures",
     "torchwhy.models": "Small models and data",
     "torchwhy.datasets": "Whole data sets",
