@@ -361,3 +361,21 @@ def test_what_is_refused():
     mean = tw.AttributionPatching(model).attribute(**{**call, "baselines": two})
     each = [tw.AttributionPatching(model).attribute(**{**call, "baselines": b[None]}) for b in call["baselines"]]
     torch.testing.assert_close(mean, torch.stack(each).mean(0))
+
+
+def test_prompts():
+    from language import WordTokenizer
+    from language import make as language_model
+
+    model, prompt = language_model("gpt2"), tw.Prompt(WordTokenizer(), "Dave lives in Palm Coast")
+    why = tw.targets.Contrast("golf", "dull")
+    for method in (tw.LogitLens(model), tw.DirectLogitAttribution(model)):
+        e = method.explain(prompt, why)
+        assert e.attributions.shape == (1, len(e.details["layers"]))
+        assert e.names == e.details["layers"]
+        assert set(e.names) <= set(e.to_dataframe())
+        assert e.plot()
+    torch.testing.assert_close(tw.LogitLens(model).attribute(prompt, why)[:, -1], e.scores)
+    for method in (tw.ActivationPatching(model), tw.AttributionPatching(model), tw.EdgeAttribution(model)):
+        with pytest.raises(TypeError, match="compares two inputs of as many tokens"):
+            method.attribute(prompt, why)

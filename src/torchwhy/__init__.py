@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation
+    from torchwhy.app.page import explore as explore
     from torchwhy.explanation_rows import concat as concat
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
@@ -162,6 +163,7 @@ __version__ = "0.2.0"
 _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
+    "app.page": ["explore"],
     "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],

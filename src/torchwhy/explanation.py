@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
-from torchwhy.explanation_features import Names, check_names, feature_values, pixel_maps
+from torchwhy.explanation_features import Names, check_names, feature_values, in_usual_layout, pixel_maps, told_layout
 from torchwhy.explanation_files import SAVED_TENSORS, read_explanation, write_explanation
 from torchwhy.explanation_rows import RowIndex, select_rows
 from torchwhy.explanation_uneven import is_uneven, row_as_tensors, shape_in_words, tensors_by_name
@@ -124,8 +124,9 @@ class Explanation:
         neutral = self.details.get("neutral")
         if not isinstance(self.attributions, Tensor) or not isinstance(neutral, Tensor):
             return self.attributions
-        maps = self.attributions
-        return maps - neutral.to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+        maps, axes = self.attributions, told_layout(self)
+        shape = [len(maps), -1, *[1] * (maps.dim() - 2)]
+        return maps - neutral.to(maps).view(shape).movedim(1, 1 if axes is None else axes.channels or 1)
 
     @property
     def model_hash(self) -> str | None:
@@ -210,7 +211,7 @@ class Explanation:
 
         Channels are summed, and where one feature lies on several of them, its value counts once.
         """
-        return pixel_maps(self)
+        return pixel_maps(in_usual_layout(self))
 
     def plot(self, row: int | None = None, **options: Any) -> Figure:
         """Draw what the attributions are: maps of images, lines of series, bars of features, texts in their order.

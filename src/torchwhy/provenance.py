@@ -6,6 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,11 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import version_of
 from torchwhy.problem import Problem, ScoreFunction
-from torchwhy.result import ScoreEnds
+from torchwhy.result import Result, ScoreEnds
 from torchwhy.targets import Probability, find_logits
+
+if TYPE_CHECKING:
+    from torchwhy.attribution import Attribution
 
 
 def measure_ends(problem: Problem) -> ScoreEnds:
@@ -184,3 +188,9 @@ def in_words(value: object) -> str | None:
     if isinstance(data, Tensor) and not isinstance(value, Tensor):
         return f"{type(value).__name__}({in_words(data)})"
     return repr(value)
+
+
+def has_unknown_gap(method: Attribution, result: Result) -> bool:
+    """Say whether attributions add up to the change of the score, and how far they do has not been measured."""
+    adds_up = method.is_complete and getattr(method, "multiply_by_inputs", True)  # with its settings
+    return result.completeness_gap is None and result.has_gap and adds_up

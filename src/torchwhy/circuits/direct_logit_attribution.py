@@ -46,6 +46,7 @@ class DirectLogitAttribution(Attribution):
     needs_float_inputs: ClassVar[bool | None] = False
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
+    explains_inputs: ClassVar[bool] = False
     gives_one_map: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2211.00593"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
+from torchwhy.circuits.activation_patching import refuse_samples
 from torchwhy.circuits.transformer_parts import Component, find_components, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.features.moments import RunningMoments
@@ -63,6 +64,7 @@ class EdgeAttribution(Attribution):
     paper: ClassVar[str] = "arXiv:2310.10348"
 
     def _attribute(self, problem: Problem) -> Result:
+        refuse_samples(self, problem)
         aside = problem.replace(tally=Tally())
         components = list(self.components) if self.components is not None else find_components(aside)
         senders = [c for c in components if c.writes is not None]

@@ -13,6 +13,7 @@ from torchwhy.cli.demo import add_demo
 from torchwhy.cli.explain import add_explain
 from torchwhy.cli.inspect_model import add_inspect
 from torchwhy.cli.listings import add_listings
+from torchwhy.cli.report import add_report
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -60,6 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the versions, and stop")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_explain, add_inspect, add_listings, add_completion):
+    for add in (add_demo, add_explain, add_report, add_inspect, add_listings, add_completion):
         add(commands)
     return parser

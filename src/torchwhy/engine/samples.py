@@ -180,7 +180,7 @@ class ForeignSample(Sample):
     def __init__(self, sample: Given) -> None:
         super().__init__(*(getattr(sample, name, None) for name in ("tensors", "feature_mask")))
         self.sample = sample
-        for name in ("baselines", "arguments", "names", "target", "n_absences"):
+        for name in ("baselines", "arguments", "names", "target", "n_absences", "axes"):
             setattr(self, name, getattr(sample, name, getattr(Sample, name)))
 
     def bind(self, model: Model) -> Sample:

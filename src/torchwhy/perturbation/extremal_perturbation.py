@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.axes import axes_of
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
 from torchwhy.engine.structure import Output
@@ -75,7 +76,7 @@ class ExtremalPerturbation(Attribution):
 
     def _attribute(self, problem: Problem) -> Result:
         x = problem.x[0]
-        if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point():
+        if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point() or axes_of(problem, 0).channels != 1:
             raise ValueError(f"inputs: expected one tensor (N, C, H, W), got {[tuple(t.shape) for t in problem.x]}")
         if self.contrastive:
             problem = problem.replace(target=LeadOverOthers(problem.target))

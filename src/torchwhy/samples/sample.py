@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import BaselineLike, resolve_baseline
+from torchwhy.engine.axes import AxesLike, read_axes
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.further_arguments import read_further
 from torchwhy.engine.run.placement import device_of_parameters
@@ -40,6 +41,7 @@ class Sample:
             is zero.
         arguments: further arguments of the model, by keyword; tensors with N rows follow the rows.
         names: a list of names for each row, or one list for all rows.
+        axes: what the axes of the tensors are, where their shape does not say it, as for a method.
 
     >>> sample = Sample(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0, 0, 1]), names=["both", "last"])
     >>> sample.masked(torch.tensor([[False, True]]), torch.tensor([0]))
@@ -51,6 +53,7 @@ class Sample:
     baselines: Given = None
     arguments: Mapping[str, object] | None = None
     names: FeatureNames | None = None
+    axes: AxesLike = None
     target: Given = None  # what is explained unless the caller says
     details: Keywords = {}  # facts for the explanation
     n_absences: int = 1  # how many ways there are to be absent, over which scores are averaged
@@ -60,9 +63,9 @@ class Sample:
 
     def __init__(
         self, tensors: Given = None, feature_mask: Given = None, *, baselines: Given = None,
-        arguments: Mapping[str, object] | None = None, names: FeatureNames | None = None,
+        arguments: Mapping[str, object] | None = None, names: FeatureNames | None = None, axes: AxesLike = None,
     ) -> None:  # fmt: skip
-        given = {"tensors": tensors, "feature_mask": feature_mask, "baselines": baselines, "names": names}
+        given = {"tensors": tensors, "feature_mask": feature_mask, "baselines": baselines, "names": names, "axes": axes}
         for name, value in {**given, "arguments": arguments}.items():
             if value is not None:  # what a class derived from this one says stays
                 setattr(self, name, value)
@@ -129,12 +132,13 @@ class Sample:
         """
         tensors, structure = flatten(self.tensors)
         found = []
-        for given, t in zip(structure.match(self.baselines, "baselines"), tensors):
+        told = read_axes(self.axes, tensors, structure) if self.axes is not None else (None,) * len(tensors)
+        for given, t, axes in zip(structure.match(self.baselines, "baselines"), tensors, told):
             b: BaselineLike = 0 if given is None else given
             if isinstance(b, Tensor):
                 found.append(b.to(t).expand(t.shape))
                 continue
-            resolved = resolve_baseline(b, t, None)
+            resolved = resolve_baseline(b, t, None, axes=axes)
             if len(resolved) != 1:
                 raise ValueError(f"baselines: a sample has one for each row, not {len(resolved)}")
             found.append(resolved[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torchwhy.explanation_features import feature_names
+from torchwhy.explanation_features import feature_names, in_usual_layout
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.given import above_rounding, features_of
 from torchwhy.visualize.grid import grid
@@ -42,6 +42,7 @@ def plot_explanation(
     **options: PictureOption,
 ) -> Figure:
     """Draw an explanation, see :func:`torchwhy.visualize.plot`."""
+    e = in_usual_layout(e)
     if names is not None:
         e = e.with_names(list(names))
     chosen = e if row is None else e[row]
