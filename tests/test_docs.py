@@ -23,7 +23,9 @@ DOCS = ROOT / "docs"
 BROUGHT = {DOCS / "changelog.md", DOCS / "contributing.md"}  # by the building of the site
 SITE = [p for p in sorted(DOCS.rglob("*.md")) if "_build" not in p.parts and p not in BROUGHT]
 PAGES = [ROOT / "README.md", *SITE]
-RUN = [p for p in PAGES if p.parent.name not in ("migration", "reference")]  # tests/test_migration.py runs the former
+RUN = [
+    p for p in PAGES if p.parent.name not in ("migration", "reference", "benchmarks")
+]  # tests/test_migration.py runs the former
 
 
 def name_of(page):
@@ -230,6 +232,12 @@ def test_every_method_is_in_the_docs():
 def test_pages_are_what_is_written_from_the_code(page):
     make = runpy.run_path(str(ROOT / "docs" / "make.py"))
     assert (ROOT / "docs" / f"{page}.md").read_text() == make[f"{page}_page"](), "run docs/make.py"
+
+
+def test_the_pages_of_benchmarks_are_what_is_kept():
+    make = runpy.run_path(str(DOCS / "make.py"))
+    written = {path.stem: path.read_text() for path in (DOCS / "benchmarks").glob("*.md")}
+    assert written == make["benchmark_pages"](), "run docs/make.py"
 
 
 def test_the_number_of_metrics():

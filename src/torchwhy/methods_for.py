@@ -11,7 +11,7 @@ DataKind = Literal["image", "text", "table", "black-box"]
 
 # methods that need a picture's axes, besides those of ``cam``
 PICTURES_ALONE = ("BlurIG", "ExtremalPerturbation", "GuidedGradCAM", "FullGrad", "RISE", "Occlusion")
-# methods that are no map of the input: of a layer's units, of examples, of another row
+# methods that are no map of the input: of a layer's units, of examples, of another row; those of ``circuits`` neither
 OTHER_QUESTIONS = ("Conductance", "InternalInfluence", "LayerActivation", "NeuronConductance", "TCAV", "Counterfactual")
 LINEAR_MODELS = ("LinearSHAP",)
 
@@ -38,7 +38,7 @@ def methods_for(kind: DataKind) -> dict[str, type[Attribution]]:
 
 def _applies(method: type[Attribution], kind: DataKind) -> bool:
     name, family = method.__name__, method.__module__.split(".")[1]
-    if name in OTHER_QUESTIONS:
+    if name in OTHER_QUESTIONS or family == "circuits":
         return False
     if kind == "image":
         return name not in LINEAR_MODELS

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
     from torchwhy.models.language import TextModel
     from torchwhy.samples.sample import Sample
+    from torchwhy.targets import TargetLike
 
 SMOLLM2 = "smollm2"
 SHOWN = 8  # units that are printed
@@ -44,7 +45,7 @@ def explain_text(args: argparse.Namespace, settings: Keywords) -> None:
     write_found(args, found, [row], {"model": name}, outs)
 
 
-def _sample(args: argparse.Namespace, loaded: TextModel) -> tuple[Sample, object]:
+def _sample(args: argparse.Namespace, loaded: TextModel) -> tuple[Sample, TargetLike]:
     """Return the text as the model takes it, and what is explained.
 
     Raises:

@@ -118,4 +118,4 @@ def _write_arrays(path: Path, found: Mapping[str, Explanation], rows: Sequence[K
                 arrays[f"{method}.{name}"] = value.cpu().numpy()
         if e.names:
             arrays[f"{method}.names"] = np.array(json.dumps(e.names))
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]

@@ -63,16 +63,22 @@ def load_as_asked(args: argparse.Namespace) -> tuple[LoadedModel, int | str]:
     wanted = loaded.preprocess
     if args.size is not None:
         wanted = replace(wanted, size=args.size, resize=None)
-    for name in ("mean", "std"):
-        given = getattr(args, name)
-        if given is not None and len(given) not in (1, wanted.channels):
-            raise ValueError(
-                f"--{name}: {len(given)} numbers for {wanted.channels} channels; give one, or one for each"
-            )
-        if given is not None:
-            wanted = replace(wanted, **{name: tuple(given) if len(given) > 1 else given[0]})
+    mean, std = (_numbers_asked_for(args, name, wanted.channels) for name in ("mean", "std"))
+    wanted = replace(wanted, mean=wanted.mean if mean is None else mean, std=wanted.std if std is None else std)
     loaded = replace(loaded, preprocess=wanted)
     return loaded, args.target if args.target == "predicted" else find_label(loaded.labels, args.target)
+
+
+def _numbers_asked_for(args: argparse.Namespace, name: str, channels: int) -> tuple[float, ...] | None:
+    """Return the numbers of ``--mean`` or ``--std``; None where it is not given.
+
+    Raises:
+        ValueError: neither one number nor one for each channel.
+    """
+    given = getattr(args, name)
+    if given is not None and len(given) not in (1, channels):
+        raise ValueError(f"--{name}: {len(given)} numbers for {channels} channels; give one, or one for each")
+    return None if given is None else tuple(given)
 
 
 def move_to_device(loaded: LoadedModel, device: str) -> None:

@@ -93,5 +93,6 @@ def _write_one(e: Explanation, place: Path) -> None:
     if place.suffix.lower() == ".csv":
         e.to_csv(place)
         return
-    several = {"kind": "beeswarm"} if len(e) > 1 and not isinstance(e.attributions, (tuple, Mapping)) else {}
-    e.plot(**several).savefig(place, dpi=110, bbox_inches="tight")
+    several = len(e) > 1 and not isinstance(e.attributions, (tuple, Mapping))
+    figure = e.plot(kind="beeswarm") if several else e.plot()
+    figure.savefig(place, dpi=110, bbox_inches="tight")
