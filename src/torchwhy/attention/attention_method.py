@@ -183,8 +183,8 @@ class AttentionMethod(Attribution):
             shape = found[-1][0].shape
             of_input[None] = [pair for pair in found if pair[0].shape == shape]
         names = problem.inputs.names
-        maps = []
-        for number in numbers or list(of_input):
+        maps, chosen = [], list[int | None](numbers) or list(of_input)
+        for number in chosen:
             pairs = of_input[number]
             if len(pairs) > 1 and not self.averages_sequences:
                 name = repr(names[number]) if names and number is not None else number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -124,8 +124,7 @@ def _names_of(problem: Problem, args: Sequence[object]) -> dict[str, object]:
     if not args:
         return {}
     try:
-        forward: Callable[..., object] = getattr(problem.model, "forward", problem.model)
-        names = list(inspect.signature(forward).parameters)
+        names = list(inspect.signature(getattr(problem.model, "forward", None) or problem.model).parameters)
     except (TypeError, ValueError):
         return {}
     skipped = 0 if problem.inputs.names else len(problem.inputs.tensors)

@@ -36,7 +36,7 @@ MOST_RATIO = 2.0
 MOST_WIDER = 4  # a layer than the queries that it works on
 REACHES = (0, 1, 2, 4)  # how many of their neighbours cells may see, on each side
 MOVING_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-AVERAGE_POOLS: dict[int, Callable[[Tensor, list[int]], Tensor]] = {
+AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
     3: F.adaptive_avg_pool3d,
