@@ -129,7 +129,7 @@ class HeldModel:
                 self._hold_buffers(name, module)
             if compiled_call(module) is not None or hasattr(vars(module).get("forward"), COMPILED_MARK):
                 self.compiled = True
-            traits.add(traits_of(type(module)))
+            traits.add(traits_of(type(module)))  # type: ignore[arg-type]  # classes can be hashed
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
