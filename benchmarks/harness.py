@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import cpuinfo, peak_growth, peaks_apart, timed
+from measure import APART, cpuinfo, peak_growth, peaks_apart, timed
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 PINNED = Path(__file__).with_name("versions.txt").read_text().splitlines()[1:]
@@ -140,11 +140,11 @@ class Benchmark:
         return result
 
     def memory(
-        self, label: str, calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = ""
-    ) -> None:
+        self, label: str, calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "", before: str = APART
+    ) -> None:  # fmt: skip
         """Keep the peak growth of each call in a process of its own (see :func:`peaks_apart`), against the first one's."""
         print(label)
-        found = peaks_apart(calls, model, side, rows, prepare)
+        found = peaks_apart(calls, model, side, rows, prepare, before)
         base = next(iter(calls))
         ratio = {name: mib / found[base] for name, mib in found.items()}
         print("    " + ", ".join(f"{name} {r:.2f} ×" for name, r in ratio.items() if name != base))

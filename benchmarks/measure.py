@@ -74,8 +74,12 @@ print("MIB", peak_growth(lambda: {call}))
 """
 
 
-def peaks_apart(calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "") -> dict[str, float]:
+def peaks_apart(
+    calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "", before: str = APART
+) -> dict[str, float]:
     """MiB by which memory grows at most in each call (of ``model`` on ``x``), each in a process of its own; and print them.
+
+    ``before`` is what each process runs, for other models and inputs than pictures.
 
     Freed memory is given back at once there, so that, as on a GPU, the figure is of what is held and not of what the C
     library keeps for later.
@@ -83,14 +87,15 @@ def peaks_apart(calls: dict[str, str], model: str, side: int, rows: int = 1, pre
     found, at_once = {}, {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18), "CUDA_VISIBLE_DEVICES": ""}
     for name, call in calls.items():
         here = str(Path(__file__).resolve().parent)
-        code = APART.format(here=here, model=model, side=side, rows=rows, prepare=prepare, call=call)
+        code = before.format(here=here, model=model, side=side, rows=rows, prepare=prepare, call=call)
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=at_once, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("MIB")]
         if not lines:
             print(f"{name:42} left out: {done.stderr.strip().splitlines()[-1]}")
             continue
         found[name] = float(lines[0].split()[1])
-        print(f"{name:42} {found[name]:8.0f} MiB", flush=True)
+        note = next((line[5:] for line in done.stdout.splitlines() if line.startswith("NOTE ")), "")
+        print(f"{name:42} {found[name]:8.0f} MiB  {note}".rstrip(), flush=True)
     return found
 
 

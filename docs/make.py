@@ -133,13 +133,65 @@ def times_beside() -> list[str]:
         for (device, library), ratios in sorted(found.items()):
             numbers = " | ".join(f"{v:.2f}" for v in (statistics.median(ratios), min(ratios), max(ratios)))
             lines.append(
-                f"| [{path.stem}](benchmarks/{path.stem}.json) | {device} | {library} | {len(ratios)} | {numbers} |"
+                f"| [{path.stem}](benchmarks/{path.stem}.md) | {device} | {library} | {len(ratios)} | {numbers} |"
             )
     return lines
 
 
+def benchmark_page(script: Path) -> str | None:
+    """Return the page of the results that are kept of a script: its machine, its tables, its plot; None if none are."""
+    path = DOCS / "benchmarks" / f"{script.stem}.json"
+    if not path.exists():
+        if not path.with_suffix(".png").exists():
+            return None
+        about = ast.get_docstring(ast.parse(script.read_text())) or script.stem  # a plot is all that it keeps
+        title, plot = f"# {about.splitlines()[0]}", f"![{script.stem}]({script.stem}.png)"
+        return "\n".join([title, "", f"`benchmarks/{script.name}`", "", plot, ""])
+    report = json.loads(path.read_text())
+    lines = [
+        f"# {report['title']}",
+        "",
+        f"`benchmarks/{path.stem}.py`" + (" (quick)" if report.get("quick") else "") + f"; {report['machine']}",
+        "",
+    ]
+    if "markdown" in report:
+        lines += [report["markdown"]]
+    results = [r for r in report.get("results", []) if isinstance(r, dict) and "ratio" in r]
+    if results:
+        lines += ["| case | side | seconds | × base | peak MiB |", "|---|---|--:|--:|--:|"]
+    for r in results:
+        for side, ratio in r["ratio"].items():
+            seconds, peak = r.get("seconds", {}).get(side), r.get("peak_mib", {}).get(side)
+            case = r["case"] + (" (one round)" if r.get("rounds") == 1 else "")
+            lines.append(
+                f"| {case} | {side} | {'' if seconds is None else f'{seconds:.3g}'} | {ratio:.3g} | "
+                f"{'' if peak is None else f'{peak:.0f}'} |"
+            )
+    for r in results:
+        rows = ", ".join(f"{side} {n / r['images']:.0f}" for side, n in r.get("evaluated", {}).items())
+        told = [f"rows through the network for an image: {rows}"] if rows else []
+        told += [r["note"]] if r.get("note") else []
+        lines += ["", f"{r['case']}: {'; '.join(told)}."] if told else []
+    for machine in dict.fromkeys(r["machine"] for r in results if "machine" in r):
+        of_it = [r for r in results if r.get("machine") == machine]
+        device = of_it[0].get("device")
+        all_of_device = device and of_it == [r for r in results if r.get("device") == device]
+        cases = f"those with *{device}* in their names" if all_of_device else "; ".join(r["case"] for r in of_it)
+        lines += ["", f"Measured on {machine}: {cases}."]
+    if path.with_suffix(".png").exists():
+        lines += ["", f"![{report['title']}]({path.stem}.png)"]
+    lines.append("")
+    return "\n".join(lines)
+
+
+def benchmark_pages() -> dict[str, str]:
+    """Return the pages of the scripts of which results are kept, by their names."""
+    found = {path.stem: benchmark_page(path) for path in sorted((DOCS.parent / "benchmarks").glob("*.py"))}
+    return {name: page for name, page in found.items() if page is not None}
+
+
 def benchmarks_page() -> str:
-    """Return the page of the results that are kept, each with its machine, its tables and its plot."""
+    """Return the short page: how is measured, the times beside others, and the pages of the scripts."""
     lines = [
         "# Benchmarks",
         "",
@@ -163,59 +215,15 @@ def benchmarks_page() -> str:
         *times_beside(),
         "",
     ]
-    missing: list[str] = []
-    for script in sorted((DOCS.parent / "benchmarks").glob("*.py")):
-        path = DOCS / "benchmarks" / f"{script.stem}.json"
-        if not path.exists():
-            if path.with_suffix(".png").exists():  # a plot is all that it keeps
-                about = ast.get_docstring(ast.parse(script.read_text())) or script.stem
-                lines += [
-                    f"## {about.splitlines()[0]}",
-                    "",
-                    f"`benchmarks/{script.name}`",
-                    "",
-                    f"![{script.stem}](benchmarks/{script.stem}.png)",
-                    "",
-                ]
-            elif "from harness import" in script.read_text():  # the others keep nothing
-                missing.append(f"`benchmarks/{script.name}`")
-            continue
-        report = json.loads(path.read_text())
-        lines += [
-            f"## {report['title']}",
-            "",
-            f"`benchmarks/{path.stem}.py`" + (" (quick)" if report.get("quick") else "") + f"; {report['machine']}",
-            "",
-        ]
-        if "markdown" in report:
-            lines += [report["markdown"]]
-        results = [r for r in report.get("results", []) if isinstance(r, dict) and "ratio" in r]
-        if results:
-            lines += ["| case | side | seconds | × base | peak MiB |", "|---|---|--:|--:|--:|"]
-        for r in results:
-            for side, ratio in r["ratio"].items():
-                seconds, peak = r.get("seconds", {}).get(side), r.get("peak_mib", {}).get(side)
-                case = r["case"] + (" (one round)" if r.get("rounds") == 1 else "")
-                lines.append(
-                    f"| {case} | {side} | {'' if seconds is None else f'{seconds:.3g}'} | {ratio:.3g} | "
-                    f"{'' if peak is None else f'{peak:.0f}'} |"
-                )
-        for r in results:
-            rows = ", ".join(f"{side} {n / r['images']:.0f}" for side, n in r.get("evaluated", {}).items())
-            told = [f"rows through the network for an image: {rows}"] if rows else []
-            told += [r["note"]] if r.get("note") else []
-            lines += ["", f"{r['case']}: {'; '.join(told)}."] if told else []
-        for machine in dict.fromkeys(r["machine"] for r in results if "machine" in r):
-            of_it = [r for r in results if r.get("machine") == machine]
-            device = of_it[0].get("device")
-            all_of_device = device and of_it == [r for r in results if r.get("device") == device]
-            cases = f"those with *{device}* in their names" if all_of_device else "; ".join(r["case"] for r in of_it)
-            lines += ["", f"Measured on {machine}: {cases}."]
-        if path.with_suffix(".png").exists():
-            lines += ["", f"![{report['title']}](benchmarks/{path.stem}.png)"]
-        lines.append("")
+    pages = benchmark_pages()
+    lines += ["## One by one", ""]
+    for name, page in pages.items():
+        lines.append(f"- [{page.splitlines()[0].removeprefix('# ')}](benchmarks/{name}.md)")
+    scripts = sorted((DOCS.parent / "benchmarks").glob("*.py"))
+    missing = [p for p in scripts if p.stem not in pages and "from harness import" in p.read_text()]
     if missing:
-        lines += [f"No results are kept of {', '.join(missing)}.", ""]
+        lines += ["", f"No results are kept of {', '.join(f'`benchmarks/{p.name}`' for p in missing)}."]
+    lines += ["", "```{toctree}", ":hidden:", "", *(f"benchmarks/{name}" for name in pages), "```", ""]
     return "\n".join(lines)
 
 
@@ -254,6 +262,8 @@ if __name__ == "__main__":
     (DOCS / "methods.md").write_text(methods_page())
     (DOCS / "metrics.md").write_text(metrics_page())
     (DOCS / "benchmarks.md").write_text(benchmarks_page())
+    for name, text in benchmark_pages().items():
+        (DOCS / "benchmarks" / f"{name}.md").write_text(text)
     runpy.run_path(str(DOCS / "reference_pages.py"))["write"]()
     readme = DOCS.parent / "README.md"
     readme.write_text(readme_with_table(readme.read_text()))

@@ -16,7 +16,10 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 OF_TORCHWHY = {
     "core": ("The base class and its results", "attribution explanation explanation_rows methods wrapper"),
     "inputs": ("Inputs, layers, models", "samples targets engine arguments"),
-    "comparing": ("Looking and comparing", "inspection inspection_result comparison comparison_table"),
+    "comparing": (
+        "Looking and comparing",
+        "inspection inspection_result comparison comparison_table visualize app",
+    ),
     "gradient": ("Gradients and paths", "gradient"),
     "backprop": ("Replaced backward passes", "backprop"),
     "cam": ("Class activation maps", "cam"),
@@ -24,6 +27,7 @@ OF_TORCHWHY = {
     "shapley": ("Shapley values", "shapley"),
     "attention": ("Attention", "attention"),
     "concept": ("Concepts and units", "concept"),
+    "inside": ("Inside a transformer", "circuits"),
     "counterfactual": ("Counterfactuals", "counterfactual"),
     "surrogate": ("The model as a whole", "surrogate"),
 }
@@ -33,6 +37,7 @@ MODULES = {
     "torchwhy.targets": "Targets",
     "torchwhy.lrp": "Rules and composites of LRP",
     "torchwhy.metrics": "Metrics",
+    "torchwhy.circuits": "Parts of a transformer",
     "torchwhy.visualize": "Pictures",
     "torchwhy.models": "Small models and data",
     "torchwhy.datasets": "Whole data sets",

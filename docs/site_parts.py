@@ -63,7 +63,23 @@ def block_math(writer, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def with_settings(app, what, name, found, options, signature, returned):
+    """Return the signature of a method: its own settings with their defaults; those of all methods are those of Attribution."""
+    import dataclasses
+
+    import torchwhy
+
+    if what != "class" or not issubclass(found, torchwhy.Attribution) or found is torchwhy.Attribution:
+        return None
+    settings = [
+        f for f in dataclasses.fields(found) if f.init and f.name not in torchwhy.Attribution.__dataclass_fields__
+    ]
+    own = [f.name if f.default is dataclasses.MISSING else f"{f.name}={f.default!r}" for f in settings]
+    return f"({', '.join(['model', '*', *own, '...'] if own else ['model', '*', '...'])})", None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx."""
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("autodoc-process-signature", with_settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -68,3 +68,34 @@ def detr(t):
 
 
 MAKERS = {f.__name__: f for f in (clip, llava, qwen2_vl, whisper, vilt, videomae, detr)}
+
+
+WORDS = ["<unk>", "<s>", "<pad>", "</s>", "what", "is", "this", "a", "cat", "dog", "on", "the", "mat", ".", "?", "user"]
+WORDS += ["assistant", ":"]
+NUMBERS = {**{w: i for i, w in enumerate(WORDS)}, "<ve>": 45, "<vs>": 46, "<video>": 47, "<image>": IMAGE}
+CHAT = (
+    "{% for m in messages %}<s> {{ m['role'] }} : {% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %} </s> {% endfor %}<s> assistant :"
+)
+
+
+def processor(kind):
+    """What makes token ids and pixel values of texts and pictures."""
+    t = pytest.importorskip("transformers")
+    made = pytest.importorskip("tokenizers")
+    words = made.Tokenizer(made.models.WordLevel(NUMBERS, unk_token="<unk>"))
+    words.pre_tokenizer = made.pre_tokenizers.Whitespace()
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>"}
+    others = ["<image>", "<video>", "<vs>", "<ve>"]
+    tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=words, additional_special_tokens=others, **special)
+    if kind == "llava":
+        square = {"height": 16, "width": 16}
+        images = t.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=square)
+        how = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+        return t.LlavaProcessor(images, tokenizer, image_token="<image>", chat_template=CHAT, **how)
+    tokenizer.image_token, tokenizer.image_token_id = "<image>", IMAGE
+    tokenizer.video_token, tokenizer.video_token_id = "<video>", 47
+    how = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+    images = t.Qwen2VLImageProcessor(min_pixels=64, max_pixels=1024, **how)
+    return t.Qwen2VLProcessor(images, tokenizer, t.Qwen2VLVideoProcessor(), chat_template=CHAT)

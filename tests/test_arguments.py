@@ -398,3 +398,18 @@ def test_what_marks_arguments_is_no_input(given):
     for inputs_ in (given, (given,), {"x": given}):
         with pytest.raises(TypeError, match=f"inputs: .*tw.{kind}; .*additional_forward_args"):
             tw.Saliency(net).attribute(inputs_, 1)
+
+
+@pytest.mark.parametrize("mark", [tw.Shared, tw.PerRow])
+def test_marks_of_further_arguments_are_no_inputs(mark):
+    model, x = nn.Linear(4, 2), mark(torch.ones(2, 4))
+    asked = [
+        lambda: tw.Saliency(model).attribute(x, 1),
+        lambda: tw.KernelSHAP(model).explain({"input": x}, 1),
+        lambda: tw.metrics.deletion(model, x, torch.ones(2, 4), 1),
+        lambda: tw.compare(model, x, 1, {"a": tw.Saliency(model)}, ["deletion"]),
+        lambda: tw.inspect(model, x),
+    ]
+    for ask in asked:
+        with pytest.raises(TypeError, match=f"got tw.{mark.__name__}; such marks are for additional_forward_args"):
+            ask()

@@ -361,3 +361,59 @@ def test_what_is_refused():
     mean = tw.AttributionPatching(model).attribute(**{**call, "baselines": two})
     each = [tw.AttributionPatching(model).attribute(**{**call, "baselines": b[None]}) for b in call["baselines"]]
     torch.testing.assert_close(mean, torch.stack(each).mean(0))
+
+
+def test_prompts():
+    from language import WordTokenizer
+    from language import make as language_model
+
+    model, prompt = language_model("gpt2"), tw.Prompt(WordTokenizer(), "Dave lives in Palm Coast")
+    why = tw.targets.Contrast("golf", "dull")
+    for method in (tw.LogitLens(model), tw.DirectLogitAttribution(model)):
+        e = method.explain(prompt, why)
+        assert e.attributions.shape == (1, len(e.details["layers"]))
+        assert e.names == e.details["layers"]
+        assert set(e.names) <= set(e.to_dataframe())
+        assert e.plot()
+    torch.testing.assert_close(tw.LogitLens(model).attribute(prompt, why)[:, -1], e.scores)
+    for method in (tw.ActivationPatching(model), tw.AttributionPatching(model), tw.EdgeAttribution(model)):
+        with pytest.raises(TypeError, match="compares two inputs of as many tokens"):
+            method.attribute(prompt, why)
+
+
+SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDE = {**SMALL, "intermediate_size": 64}
+GROUPED = {**WIDE, "num_key_value_heads": 2, "head_dim": 8}
+KINDS = {
+    "Qwen3": GROUPED,
+    "Gemma2": GROUPED,
+    "GPTNeoX": WIDE,
+    "GPTJ": {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+}
+
+
+def of_kind(name, options):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**options)
+    return getattr(transformers, f"{name}ForCausalLM")(config).double().eval()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_components_of_other_models(name):
+    """Norms of heads, norms behind the parts, parts side by side."""
+    model, ids = of_kind(name, KINDS[name]), torch.randint(1, 40, (2, 2, 6), generator=torch.Generator().manual_seed(0))
+    e = tw.DirectLogitAttribution(model).explain(ids[0], margin)
+    assert e.attributions.shape == (2, 5)
+    assert float(e.completeness_gap.max()) < 1e-6
+    edges = tw.EdgeAttribution(model).attribute(ids[0], margin, baselines=ids[1])
+    beside = name in ("GPTNeoX", "GPTJ")  # the feed-forward part does not read the attention's
+    assert bool(edges[:, 1, 1].any()) != beside
+    assert tw.ActivationPatching(model, units="head").attribute(ids[0], margin, baselines=ids[1]).shape == (2, 2, 4)
+
+
+def test_components_that_are_not_all_there():
+    sizes = {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}
+    model, ids = of_kind("OPT", sizes), torch.tensor([[5, 6, 7]])
+    for method in (tw.DirectLogitAttribution, tw.EdgeAttribution):
+        with pytest.raises(LookupError, match="do not add up to what 'output' reads"):
+            method(model).attribute(ids, margin)

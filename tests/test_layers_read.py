@@ -3,6 +3,7 @@
 import pytest
 import torch
 from nets import inputs, make
+from nets import inputs as make_inputs
 from torch import nn
 
 import torchwhy as tw
@@ -359,3 +360,36 @@ def test_the_model_of_the_table_behind_one_another():
     together = tw.InputXGradient(net, layer=layers).attribute(x, 1)
     for found, layer in zip(together, layers):
         torch.testing.assert_close(found, tw.InputXGradient(net, layer=layer).attribute(x, 1))
+
+
+class Question(nn.Module):
+    """A picture and a question about it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.net = nn.Embedding(9, 6).double(), dense()[0]
+
+    def forward(self, image, ids):
+        return self.net(torch.sin(image) + self.table(ids).sum(1))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_input_together_with_a_layer(named):
+    net, (_, image, _) = Question(), dense()
+    ids = torch.tensor([[1, 2], [3, 4], [5, 6]])
+    inputs = {"ids": ids, "image": image} if named else (image, ids)
+    zero = torch.zeros(1, 2, dtype=torch.long)
+    baselines = {"ids": zero} if named else (0.0, zero)
+    e = tw.IntegratedGradients(net, layer=[None, "table"]).explain(inputs, 1, baselines=baselines)
+    assert [tuple(t.shape) for t in e.attributions] == [(3, 6), (3, 2, 6)]
+    change = net(image, ids) - net(image * 0, zero.expand(3, 2))
+    torch.testing.assert_close(
+        sum(t.flatten(1).sum(1) for t in e.attributions), change[:, 1].detach(), rtol=1e-6, atol=1e-8
+    )
+    for method in (tw.InputXGradient, tw.Saliency):
+        both = method(net, layer=[None, "table"]).attribute(inputs, 1)
+        torch.testing.assert_close(both[1], method(net, layer="table").attribute(inputs, 1))
+        torch.testing.assert_close(both[0], method(lambda x: net(x, ids), check=False).attribute(image, 1))
+    with pytest.raises(ValueError, match="there are 2; name each as"):
+        tw.Saliency(make("two"), layer=[None, "a"]).attribute(make_inputs("two"), 1)

@@ -167,9 +167,54 @@ def detr():
     return tensors("detr", {"pixel_values": x}, masks, {"pixel_values": 0.5}, targets, lambda out: out.logits[0][found])
 
 
+SEEN = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(k)) for k in (1, 2)]
+SEEN_WIDE = [SEEN[0], torch.cat(SEEN, 2)]  # of different sizes, where a processor keeps them
+BLACK = torch.zeros(3, 16, 32)
+
+
+def pictures(kind):
+    """A model of text and pictures: the response is explained by the words and by quarters, or halves, of the picture.
+
+    By hand what is absent is painted over before the processor sees the picture.
+    """
+    model, processor = multimodal.make(kind), multimodal.processor(kind)
+    texts = ["<image> what is this", "a cat on <image>"]
+    if kind == "qwen2_vl":
+        texts = [text.replace("<image>", "<vs> <image> <ve>") for text in texts]
+    images = SEEN_WIDE if kind == "qwen2_vl" else SEEN
+    marks, answer = {"<image>", "<vs>", "<ve>"}, "a dog"
+    halves = [torch.arange(i.shape[2]).mul(2).div(i.shape[2]).long().expand(16, -1) for i in images]
+
+    def sample(rows, absent):
+        shown = [tw.PromptPicture(images[r], halves[r], absent=BLACK[:, :, : images[r].shape[2]]) for r in rows]
+        return tw.Prompt(processor, [texts[r] for r in rows], answer, absent=absent, pictures=shown)
+
+    def scores(row, there, absent):
+        words, token, k, shown = texts[row].split(), {"pad": "<pad>", 13: "."}.get(absent), 0, []
+        for word in words:
+            if word not in marks:
+                word, k = (word if k in there else token), k + 1
+            shown += [word] if word else []
+        painted = torch.where(torch.isin(halves[row], torch.tensor([i - k for i in there])), images[row], 0.0)
+        image = (painted * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        made = processor(text=[" ".join(shown)], images=[image], return_tensors="pt")
+        said = torch.tensor([processor.tokenizer(answer)["input_ids"]])
+        both = {**made, "input_ids": torch.cat([made["input_ids"], said], 1)}
+        both["attention_mask"] = torch.ones_like(both["input_ids"])
+        if "mm_token_type_ids" in made:
+            both["mm_token_type_ids"] = (both["input_ids"] == multimodal.IMAGE).long()
+        with torch.no_grad():
+            after = model(**both).logits[0, -3:-1].log_softmax(1)
+        return [after.gather(1, said[0, :, None]).sum(), after[0, 8]]
+
+    counts = tuple(len([w for w in text.split() if w not in marks]) + 2 for text in texts)
+    return Family(model, sample, scores, counts, [None, tw.targets.LogProb("cat")], 13)
+
+
 FAMILIES = {kind: (lambda kind=kind: prompts(kind)) for kind in ("gpt2", "llama", "qwen2", "t5", "bart")}
+FAMILIES |= {kind: (lambda kind=kind: pictures(kind)) for kind in ("llava", "qwen2_vl")}
 FAMILIES |= {"bert": texts, "clip": clip, "vilt": vilt, "whisper": whisper, "videomae": videomae, "detr": detr}
-PROMPTED = ("gpt2", "llama", "qwen2", "t5", "bart")
+PROMPTED = ("gpt2", "llama", "qwen2", "t5", "bart", "llava", "qwen2_vl")
 
 
 @cache
@@ -177,7 +222,7 @@ def family(name):
     return FAMILIES[name]()
 
 
-ABSENCES = [(n, a) for n in PROMPTED for a in ("pad", "remove", GOLF)]
+ABSENCES = [(n, a) for n in PROMPTED for a in ("pad", "remove", 13 if n in ("llava", "qwen2_vl") else GOLF)]
 ABSENCES += [("bert", a) for a in ("mask", "pad", "remove")]
 ABSENCES += [(n, "replaced") for n in FAMILIES if n not in (*PROMPTED, "bert")]
 

@@ -61,8 +61,8 @@ def test_to_image_inverts_preprocess():
     assert np.array_equal(settings.to_image(settings(array)), array)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 1, 4, 4), (4, 4), (1, 4, 3, 4)])
-def test_to_image_wants_one_colour_image(shape):
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 2, 4, 4), (4, 4), (1, 4, 3, 4)])
+def test_to_image_wants_one_image(shape):
     with pytest.raises(ValueError, match="x: one image of shape"):
         to_image(torch.zeros(shape))
 

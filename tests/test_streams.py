@@ -1,5 +1,7 @@
 """Which picture a map is of: told by dependence, in networks with two streams, learned queries, several pictures."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -200,6 +202,36 @@ def test_of_a_picture_and_a_series_the_picture_is_meant_and_the_series_may_be_na
     assert tw.GradCAM(net, layer="s").attribute((image, series), 1).shape == (2, 1, 49)
     with pytest.raises(ValueError, match="another stream"):
         tw.GradCAM(net, layer="s").attribute(image, 1, additional_forward_args=series)
+
+
+class Measured(nn.Module):
+    """A series and numbers about it: convolutions of any depth, or a recurrent layer."""
+
+    def __init__(self, kind):
+        super().__init__()
+        if kind == "gru":
+            self.gru, self.front, self.width = nn.GRU(3, 8, batch_first=True), nn.LayerNorm(8), 8
+        else:
+            sizes = [3, *[6] * kind]
+            layers = [(nn.Conv1d(a, b, 3, padding=1), nn.ReLU()) for a, b in pairwise(sizes)]
+            self.front, self.width = nn.Sequential(*[part for pair in layers for part in pair]), 6
+        self.kind, self.out = kind, nn.Linear(self.width + 2, 3)
+
+    def forward(self, series, numbers):
+        seen = self.front(self.gru(series.mT)[0]).square().mean(1) if self.kind == "gru" else self.front(series).mean(2)
+        return self.out(torch.cat([seen, numbers], 1))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 4, 8, "gru"])
+@pytest.mark.parametrize("length", [16, 40, 64])
+def test_layers_that_see_their_neighbours_are_cells(kind, length):
+    torch.manual_seed(0)
+    net, x = Measured(kind).eval(), torch.rand(2, 3, length)
+    e = tw.GradCAM(net).explain(x, 1, additional_forward_args=tw.PerRow(torch.rand(2, 2)))
+    assert e.details["layer"] == "front"
+    assert e.attributions.shape == (2, 1, length)
+    named = tw.GradCAM(net, layer="front", relu=False)
+    assert named.attribute(x, 1, additional_forward_args=torch.rand(1, 2).expand(2, 2)).any()
 
 
 class Frozen(Question):

@@ -246,11 +246,11 @@ def test_models_that_do_not_take_gaps_are_not_given_them(gaps):
     logistic = LogisticRegression().fit(x.nan_to_num().numpy(), y.numpy())
     for model in (nn.Linear(4, 2).double(), logistic, lambda z: z.sum(1)):
         target = None if callable(model) and not isinstance(model, nn.Module) else 1
-        with pytest.raises(ValueError, match=f"^inputs: NaN or infinite values in row {row}"):
+        with pytest.raises(ValueError, match=f"^inputs: row {row} holds NaN or infinite values"):
             tw.FeatureAblation(model).attribute(x, target)
         with pytest.raises(ValueError, match=r"^baselines: NaN or infinite values"):
             tw.KernelSHAP(model).attribute(x[:1].nan_to_num(), target, baselines=float("nan"))
-    with pytest.raises(ValueError, match=f"^inputs: NaN or infinite values in row {row}"):
+    with pytest.raises(ValueError, match=f"^inputs: row {row} holds NaN or infinite values"):
         tw.Saliency(lambda z: z.nan_to_num().sum(1)).attribute(x)
 
 

@@ -133,12 +133,14 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation
+    from torchwhy.app.page import explore as explore
     from torchwhy.explanation_rows import concat as concat
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
+    from torchwhy.samples.picture import PromptPicture as PromptPicture
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -161,9 +163,11 @@ __version__ = "0.2.0"
 _HOME = {
     "attribution": ["Attribution"],
     "explanation": ["Explanation"],
+    "app.page": ["explore"],
     "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
+    "samples.picture": ["PromptPicture"],
     "samples.prompt": ["Prompt"],
     "targets": ["Neuron"],
     "engine.layers.layer": ["Layer"],

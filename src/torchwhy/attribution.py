@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import AtLayer, BaselineLike, at_layer
+from torchwhy.engine.axes import AxesLike, axes_in_words
 from torchwhy.engine.features.masks import coalitions_as_details
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
@@ -23,7 +24,7 @@ from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_
 from torchwhy.explanation import Explanation, Names
 from torchwhy.other_libraries import refuse_arguments
 from torchwhy.problem import Problem
-from torchwhy.provenance import ModelHash, gap_of, measure_ends, measure_ends_besides, provenance
+from torchwhy.provenance import ModelHash, gap_of, has_unknown_gap, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
 from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
@@ -45,8 +46,8 @@ class Attribution(Settings):
         model: a module, used as it is and left as it was; methods without gradients take any callable, also from
             NumPy arrays to NumPy arrays, or a scikit-learn estimator.
         layer: what the target is explained by: the inputs (None), or what passes a layer, given as a module, its dotted
-            name, :class:`torchwhy.Layer`, or a list of these; ``"auto"`` is the last layer with a grid of cells or tokens
-            over the picture on which the target depends, found by running the model on the first row.
+            name, :class:`torchwhy.Layer`, or a list of these, in which None is the input; ``"auto"`` is the last layer with a
+            grid of cells or tokens over the picture on which the target depends, found by running the model on the first row.
         attribute_to_layer_input: explain by what goes into the layer, not by what comes out.
         batch_size: the most rows of one model call; None finds it from the memory that a row takes. It is halved, and
             the work goes on, when memory runs out. It does not change the numbers, beyond rounding.
@@ -60,7 +61,7 @@ class Attribution(Settings):
             number.
     """
 
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
@@ -80,6 +81,9 @@ class Attribution(Settings):
     layer_role: ClassVar[LayerRole] = "input"  # the model begins there | is read there | the method's own business
     layers_may_depend: ClassVar[bool] = False  # layers with the role "input" may lie behind one another
     reads_gradient: ClassVar[bool] = False  # such layers are left as they are: their gradients are read, in one pass
+    explains_inputs: ClassVar[bool] = (
+        True  # or layers: attributions belong to their elements, and a sample's to its features
+    )
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
     knows_pairs: ClassVar[bool] = False  # rows depend on the batch, which is told from the pairs of several targets
     searches: ClassVar[bool] = False  # what it asks depends on what it found: several targets take a run each
@@ -125,6 +129,7 @@ class Attribution(Settings):
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        axes: AxesLike = None,
         **unknown: object,
     ) -> Any:
         """Return the attributions: how much each input element had to do with the target.
@@ -141,10 +146,12 @@ class Attribution(Settings):
             baselines: the absence of a feature: a number, a tensor that broadcasts to the inputs, an object or name of
                 :mod:`torchwhy.baselines`; a tuple or dict of them for several inputs. None is zero.
             layer_baselines: the absence of a unit of a layer, instead: short for ``baselines=tw.AtLayer(...)``.
-            feature_mask: integers that broadcast to a row: elements with the same number are one feature.
+            feature_mask: integers that broadcast to a row, the same in one feature; of a frame also ``{"home": ["city"]}``.
             additional_forward_args: further arguments of the model, a tuple, a dict of keywords or a single one:
                 :class:`torchwhy.Shared`, :class:`torchwhy.PerRow`, :class:`torchwhy.Ragged`, or anything else. Tensors with N
                 rows follow the rows, if a trial on the first row does not say otherwise; objects that hold tensors are copied.
+            axes: what the axes of the inputs are, where their shape does not say it: ``"NTF"`` is a series with its features
+                last, ``"NTCHW"`` a video, see :mod:`torchwhy.engine.axes`; a tuple or dict of them for several inputs.
 
         Returns:
             Tensors of the inputs' form, shape, type and device; of the layer's with ``layer=``. Of a ragged tensor a ragged
@@ -160,9 +167,9 @@ class Attribution(Settings):
             baselines = at_layer(baselines, layer_baselines)
         if isinstance(target, str) and target == "each":
             return self.explain(inputs, target).attributions
-        result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args)
+        result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args, axes=axes)
         given = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
-        structure = problem.form or self.result_structure(given)
+        structure = result.form or problem.form or self.result_structure(given)
         return structure.restore(result.attributions)
 
     def explain(
@@ -174,6 +181,7 @@ class Attribution(Settings):
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        axes: AxesLike = None,
         names: Names = None,
     ) -> Explanation:
         """Return what :meth:`attribute` does, with what it took and how far it can be trusted: see :class:`Explanation`.
@@ -182,7 +190,7 @@ class Attribution(Settings):
         taken them already; these are not counted in ``evaluations``.
 
         Args:
-            inputs, target, baselines, layer_baselines, feature_mask, additional_forward_args: as for :meth:`attribute`.
+            inputs, target, baselines, layer_baselines, feature_mask, additional_forward_args, axes: as for :meth:`attribute`.
             names: what the features are called: a string for each feature of ``feature_mask``, or for each element of a
                 row; or a list of such for each row.
 
@@ -196,9 +204,8 @@ class Attribution(Settings):
         if layer_baselines is not None:
             baselines = at_layer(baselines, layer_baselines)
         begun = time.perf_counter()
-        result, problem = solve(
-            self, inputs, target, baselines, feature_mask, additional_forward_args, measure_gap=True
-        )
+        data = (baselines, feature_mask, additional_forward_args)
+        result, problem = solve(self, inputs, target, *data, measure_gap=True, axes=axes)
         return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
     def attribute_each(
@@ -210,6 +217,7 @@ class Attribution(Settings):
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        axes: AxesLike = None,
     ) -> list[Any]:
         """Return what :meth:`attribute` gives for each of several targets, from one run.
 
@@ -233,7 +241,7 @@ class Attribution(Settings):
 
         if layer_baselines is not None:
             baselines = at_layer(baselines, layer_baselines)
-        data = (baselines, feature_mask, additional_forward_args)
+        data = (baselines, feature_mask, additional_forward_args, axes)
         return attribute_each(self, inputs, targets, data)
 
     def explain_each(
@@ -245,6 +253,7 @@ class Attribution(Settings):
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
+        axes: AxesLike = None,
         names: Names = None,
     ) -> list[Explanation]:
         """Return what :meth:`explain` does for each of several targets, from one run as :meth:`attribute_each` makes it.
@@ -255,7 +264,7 @@ class Attribution(Settings):
 
         if layer_baselines is not None:
             baselines = at_layer(baselines, layer_baselines)
-        data = (baselines, feature_mask, additional_forward_args)
+        data = (baselines, feature_mask, additional_forward_args, axes)
         return explain_each(self, inputs, targets, data, names)
 
     def explanation_of(
@@ -264,8 +273,10 @@ class Attribution(Settings):
         """Return a result with its context."""
         if problem.inputs.forms:
             inputs = row_lists(inputs, problem.inputs.structure)
-        structure = problem.form or self.result_structure(flatten(inputs)[1])
+        structure = result.form or problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
+        if names is None:
+            names = explained_names(inputs, problem) if self.explains_inputs else result.details.get("layers")
         return Explanation(
             attributions=structure.restore(result.attributions),
             inputs=explained_inputs(inputs, problem),
@@ -276,12 +287,12 @@ class Attribution(Settings):
             seconds=seconds,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=coalitions_as_details(problem.tally.coalitions) | result.details | self._found_layer(problem),
+            details=coalitions_as_details(problem.tally.coalitions) | result.details | self._found_places(problem),
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=explained_names(inputs, problem) if names is None else names,
+            names=names,
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
@@ -297,18 +308,17 @@ class Attribution(Settings):
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
 
-    def _found_layer(self, problem: Problem) -> Keywords:
-        """Return the layer that ``"auto"``, ``"embeddings"`` or a sample meant, as ``layer``; nothing where it was named."""
+    def _found_places(self, problem: Problem) -> Keywords:
+        """Return unusual ``axes`` of the inputs, and as ``layer`` what ``"auto"``, ``"embeddings"`` or a sample meant."""
         layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
         if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
-            return {}
-        return {"layer": ", ".join(layer.name for layer in layers)}
+            return axes_in_words(problem)
+        return {"layer": ", ".join(layer.name for layer in layers)} | axes_in_words(problem)
 
     def _explained_features(self, problem: Problem, structure: Structure) -> Any:
         """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
-        if problem.feature_mask is None or problem.sample is not None:
-            return None
-        return structure.restore(problem.feature_mask)
+        hidden = problem.feature_mask is None or problem.sample is not None
+        return None if hidden else structure.restore(problem.feature_mask)
 
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
@@ -327,11 +337,12 @@ def solve(
     *,
     measure_gap: bool = False,
     parent: Problem | None = None,
+    axes: AxesLike = None,
 ) -> tuple[Result, Problem]:
     """Return what a method finds, and the problem that it solved.
 
     Args:
-        method, inputs, target, baselines, feature_mask, additional_forward_args: see :meth:`Attribution.attribute`.
+        method, inputs, target, baselines, feature_mask, additional_forward_args, axes: see :meth:`Attribution.attribute`.
         measure_gap: also measure the scores at the inputs and the baselines, and with them the completeness gap of methods
             that are complete.
         parent: the problem of which this is a part, see :func:`prepare`.
@@ -339,10 +350,10 @@ def solve(
     if not isinstance(inputs, Tensor) and may_be_uneven(inputs):
         uneven = read_uneven(method.model, inputs, additional_forward_args)
         if uneven is not None:
-            how: Keywords = {"measure_gap": measure_gap, "parent": parent}
+            how: Keywords = {"measure_gap": measure_gap, "parent": parent, "axes": axes}
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
-        problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent)
+        problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent, axes)
         with freeze_parameters(problem.model):  # a function's layers are known by now
             return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
@@ -380,15 +391,9 @@ def finish_result(
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
     values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
     result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
-    if problem.sample is not None:
+    if problem.sample is not None and method.explains_inputs:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result
-
-
-def has_unknown_gap(method: Attribution, result: Result) -> bool:
-    """Say whether attributions add up to the change of the score, and how far they do has not been measured."""
-    adds_up = method.is_complete and getattr(method, "multiply_by_inputs", True)  # with its settings
-    return result.completeness_gap is None and result.has_gap and adds_up
 
 
 __all__ = ["Attribution", "BaselineLike", "Inputs", "Seed", "prepare_for", "solve"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import Axes, axes_by_shape
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
 from torchwhy.engine.run.rows import as_type_of
@@ -22,6 +25,8 @@ class Baseline:
 
     A subclass with a ``rows`` of its own goes wherever ``baselines=`` is taken.
     """
+
+    knows_places: ClassVar[bool] = False  # x is (N, C, *places) for it, also where a caller's axes are in another order
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
@@ -41,7 +46,9 @@ class Constant(Baseline):
 
 @dataclass(frozen=True)
 class Mean(Baseline):
-    """Each row's mean: over its last two dimensions for images (one value a channel), else over all of it."""
+    """Each row's mean: over its places for images, volumes and series (one value a channel), else over all of it."""
+
+    knows_places: ClassVar[bool] = True
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return means, shape ``(1, N, ...)``."""
@@ -50,13 +57,14 @@ class Mean(Baseline):
 
 @dataclass(frozen=True)
 class Blur(Baseline):
-    """The row blurred by a Gaussian over its last one (N, C, L) or two (N, C, H, W) dimensions.
+    """The row blurred by a Gaussian over its places: of (N, C, L), (N, C, H, W) or (N, C, D, H, W) the last dimensions.
 
     Args:
         sigma: standard deviation of the Gaussian, in pixels.
     """
 
     sigma: float = 20.0
+    knows_places: ClassVar[bool] = True
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return blurred rows, shape ``(1, N, ...)``."""
@@ -127,9 +135,13 @@ class Distribution(Baseline):
 
     Args:
         data: tensor ``(K, ...)``, or an array.
+        weights: how much each row counts, ``(K,)``, such as the sizes of the clusters whose centres they are; None is all
+            alike. Only their ratios matter. For methods of perturbation and Shapley values, ExpectedGradients, GradientSHAP
+            and DeepSHAP.
     """
 
     data: Tensor
+    weights: Tensor | Sequence[float] | None = None
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the rows of data, shape ``(K, 1, ...)``.
@@ -149,6 +161,27 @@ class Distribution(Baseline):
                 f"baselines: a distribution of rows has shape (K, {', '.join(map(str, x.shape[1:]))}), got {tuple(data.shape)}"
             )
         return as_type_of(x, data, "baselines")[:, None]
+
+
+def weights_of(baselines: Sequence[object], k: int, device: torch.device) -> Tensor | None:
+    """Return how much each of k baselines counts, ``(k,)``, in all 1; None where all count alike.
+
+    Raises:
+        ValueError: not k weights, negative ones or nothing but zeros, or other ones for another input.
+    """
+    found: Tensor | None = None
+    for given in (b.weights for b in baselines if isinstance(b, Distribution) and b.weights is not None):
+        weights = torch.as_tensor(given, dtype=torch.double, device=device)
+        if weights.shape != (k,) or not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
+            raise ValueError(
+                f"baselines: weights of shape {tuple(weights.shape)} for {k} rows; give one for each, none of them negative or "
+                "infinite and not all zero"
+            )
+        weights = weights / weights.sum()
+        if found is not None and not torch.allclose(found, weights):
+            raise ValueError("baselines: the inputs' rows are taken together, so their weights must be the same")
+        found = weights
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +236,12 @@ BaselineLike = Baseline | Tensor | float | str | None
 
 
 def resolve_baseline(
-    baseline: BaselineLike, x: Tensor, generator: torch.Generator | None, *, distribution: bool = False
+    baseline: BaselineLike,
+    x: Tensor,
+    generator: torch.Generator | None,
+    *,
+    distribution: bool = False,
+    axes: Axes | None = None,
 ) -> Tensor:
     """Return the baselines ``(K, N or 1, ...)`` for the inputs ``x`` ``(N, ...)``.
 
@@ -212,6 +250,7 @@ def resolve_baseline(
         x: the inputs.
         generator: for the random ones.
         distribution: read a tensor as K rows to draw from.
+        axes: where the inputs have their channels and their places, as a caller says it; None where their shape says it.
 
     Raises:
         TypeError: none of these.
@@ -230,7 +269,13 @@ def resolve_baseline(
             raise TypeError(
                 f"baselines={type(baseline).__name__}: the inputs are integers; give a number or a tensor of them"
             )
-        return baseline.rows(x, generator)
+        if not baseline.knows_places or x.dim() < 2:
+            return baseline.rows(x, generator)
+        axes = axes or axes_by_shape(x.shape)
+        if axes.are_usual:
+            return baseline.rows(x, generator)
+        found = baseline.rows(axes.channels_first(x), generator)
+        return axes.restore(found.flatten(0, 1)).unflatten(0, found.shape[:2])
     if isinstance(baseline, bool) or not isinstance(baseline, (int, float, Tensor)):
         raise TypeError(
             f"baselines: expected a number, a tensor, one of {', '.join(NAMED)} or an object such as tw.Blur(); "

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from torchwhy import metrics as known_metrics
+from torchwhy.arguments import Argument
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.refusals import refuse_inputs
 from torchwhy.engine.samples import count_features
-from torchwhy.engine.structure import Keywords, flatten
+from torchwhy.engine.structure import Keywords, RowList, flatten
+from torchwhy.engine.uneven import read_uneven, row_lists
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike
@@ -79,6 +82,11 @@ def compare(
         entry.check(mask)
     named = _name_methods(methods)
     data = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
+    if isinstance(inputs, Argument):
+        refuse_inputs((inputs,))
+    if isinstance(inputs, list):
+        uneven = read_uneven(model, inputs, additional_forward_args)
+        inputs = inputs if uneven is None else row_lists(inputs, uneven.structure)
     if isinstance(inputs, Sample):
         inputs, target = inputs.asked(model, target)
     elif baselines is not None:
@@ -223,15 +231,17 @@ def _sum_channels(attributions: Given, inputs: Given) -> Given:
         return {name: _sum_image_channels(a, inputs[name]) for name, a in attributions.items()}
     sequences = isinstance(attributions, (tuple, list)) and isinstance(inputs, (tuple, list))
     if sequences and len(attributions) == len(inputs):
+        if isinstance(attributions, RowList):  # one picture each
+            return RowList(_sum_image_channels(a, x, 3) for a, x in zip(attributions, inputs))
         return tuple(_sum_image_channels(a, x) for a, x in zip(attributions, inputs))
     if isinstance(attributions, Tensor) and isinstance(inputs, Tensor):
         return _sum_image_channels(attributions, inputs)
     return attributions
 
 
-def _sum_image_channels(attributions: Tensor, inputs: Tensor) -> Tensor:
-    """Return attributions ``(N, 1, H, W)`` of inputs ``(N, C, H, W)``; others as they are."""
-    return attributions.sum(1, keepdim=True) if inputs.dim() == attributions.dim() == 4 else attributions
+def _sum_image_channels(attributions: Tensor, inputs: Tensor, dims: int = 4) -> Tensor:
+    """Return attributions ``(N, 1, H, W)`` of inputs ``(N, C, H, W)``, those of one picture with 3 dims; others as they are."""
+    return attributions.sum(-3, keepdim=True) if inputs.dim() == attributions.dim() == dims else attributions
 
 
 def _data_for_method(method: Attribution, data: Named) -> Named:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
-from torchwhy.explanation_features import Names, check_names, feature_values, pixel_maps
+from torchwhy.explanation_features import Names, check_names, feature_values, in_usual_layout, pixel_maps, told_layout
+from torchwhy.explanation_files import SAVED_TENSORS, read_explanation, write_explanation
 from torchwhy.explanation_rows import RowIndex, select_rows
-from torchwhy.explanation_uneven import is_uneven, parts_of_names, row_as_tensors, shape_in_words, tensors_by_name
+from torchwhy.explanation_uneven import is_uneven, row_as_tensors, shape_in_words, tensors_by_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from torchwhy.provenance import ModelHash
-
-SAVED_TENSORS = (
-    *("attributions", "inputs", "completeness_gap", "standard_error"),
-    *("scores", "base_scores", "probabilities", "rounding", "feature_mask"),
-)
-SAVED_FACTS = (
-    *("target", "method", "settings", "evaluations", "seconds", "details"),
-    *("names", "classes", "whole_features", "provenance"),
-)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -133,8 +124,9 @@ class Explanation:
         neutral = self.details.get("neutral")
         if not isinstance(self.attributions, Tensor) or not isinstance(neutral, Tensor):
             return self.attributions
-        maps = self.attributions
-        return maps - neutral.to(maps).view(*maps.shape[:2], *[1] * (maps.dim() - 2))
+        maps, axes = self.attributions, told_layout(self)
+        shape = [len(maps), -1, *[1] * (maps.dim() - 2)]
+        return maps - neutral.to(maps).view(shape).movedim(1, 1 if axes is None else axes.channels or 1)
 
     @property
     def model_hash(self) -> str | None:
@@ -219,7 +211,7 @@ class Explanation:
 
         Channels are summed, and where one feature lies on several of them, its value counts once.
         """
-        return pixel_maps(self)
+        return pixel_maps(in_usual_layout(self))
 
     def plot(self, row: int | None = None, **options: Any) -> Figure:
         """Draw what the attributions are: maps of images, lines of series, bars of features, texts in their order.
@@ -285,59 +277,31 @@ class Explanation:
         Args:
             path: of the file.
             inputs: also write what was explained; False keeps it out, as for data of patients.
-        """
-        from safetensors.torch import save_file
 
-        tensors: dict[str, Tensor] = {}
-        forms = {}
-        for name in SAVED_TENSORS:
-            value = getattr(self, name) if inputs or name != "inputs" else None
-            kinds = {"dict": Mapping, "Tensor": Tensor}  # subclasses too, such as parameters
-            forms[name] = next((k for k, kind in kinds.items() if isinstance(value, kind)), type(value).__name__)
-            tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in tensors_by_name(value).items()}
-        self.provenance["parameters"] = self.model_hash
-        facts = {name: getattr(self, name) for name in SAVED_FACTS} | {"forms": forms}
-        measured = {k: v for k, v in self.details.items() if isinstance(v, Tensor)}
-        tensors |= {f"details.{k}": t.detach().contiguous().clone() for k, t in measured.items()}
-        facts["details"] = {k: v for k, v in self.details.items() if k not in measured}
-        save_file(tensors, str(path), metadata={"torchwhy": json.dumps(facts, default=plain_data)})
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_explanation(self, path, inputs=inputs)
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: the file was not written by :meth:`save`.
+            OSError: there is no such file.
+            ValueError: the file was not written by :meth:`save`, or was damaged since.
         """
-        from safetensors import SafetensorError, safe_open
-
+        fields = read_explanation(path)
         try:
-            with safe_open(str(path), framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("torchwhy", "null"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+            return cls(**fields)
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+        ) as error:  # parts that do not fit one another
             raise ValueError(f"{path}: not an explanation written by save() ({error})") from error
-        if facts is None:
-            raise ValueError(f"{path}: not an explanation written by save()")
-        forms = facts.pop("forms")
-        for name, form in forms.items():
-            parts = {k.split(".", 1)[1]: t for k, t in tensors.items() if k.split(".", 1)[0] == name}
-            facts[name] = _in_form(form, parts_of_names(parts))
-        facts["details"] |= {k.split(".", 1)[1]: t for k, t in tensors.items() if k.startswith("details.")}
-        if isinstance(neutral := facts["details"].get("neutral"), list):  # as version 0.1 wrote it
-            facts["details"]["neutral"] = torch.tensor(neutral, dtype=facts["attributions"].dtype)
-        return cls(**facts)
-
-
-def _in_form(form: str, parts: dict[str, InForm]) -> InForm:
-    """Return what :func:`tensors_by_name` took apart: None, a tensor, a tuple or a dict, as the name of its class says."""
-    if form == "NoneType":
-        return None
-    if form in ("Tensor", "Ragged", "RowList"):
-        return parts["0"]
-    if form == "dict":
-        return parts
-    return tuple(parts[str(i)] for i in range(len(parts)))
 
 
 def _mapped(function: Callable[[object], object], value: object) -> InForm:
@@ -355,11 +319,6 @@ def _only(value: InForm) -> InForm:
     if len(tensors) > 1:
         raise ValueError(f"a picture shows one tensor, this explanation has {len(tensors)}: pick one of .attributions")
     return next(iter(tensors.values()), None)
-
-
-def plain_data(value: object) -> object:
-    """Return what JSON has no form for as numbers, if it is a small tensor, else as text."""
-    return value.tolist() if isinstance(value, Tensor) and value.numel() < 1000 else repr(value)
 
 
 def _short(target: object) -> str:

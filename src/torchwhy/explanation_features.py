@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import Axes, parse_axes
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.structure import Tensors, flatten
@@ -84,6 +85,30 @@ def pixel_maps(e: Explanation) -> Tensor | None:
     if not e.whole_features:
         return maps.sum(1, keepdim=True)
     return (maps / channels_per_feature(e, maps)).sum(1, keepdim=True)
+
+
+def in_usual_layout(e: Explanation) -> Explanation:
+    """Return an explanation whose axes are in another order with tensors ``(N, C, *places)``, as pictures draw them."""
+    axes = told_layout(e)
+    if axes is None:
+        return e
+
+    def moved(value: object) -> Any:
+        fits = isinstance(value, Tensor) and value.dim() == len(axes.letters)
+        return axes.channels_first(value) if fits else value  # type: ignore[arg-type]
+
+    fields = ("attributions", "inputs", "standard_error", "feature_mask")
+    return replace(
+        e, details={k: v for k, v in e.details.items() if k != "axes"}, **{f: moved(getattr(e, f)) for f in fields}
+    )
+
+
+def told_layout(e: Explanation) -> Axes | None:
+    """Return where the single tensor of an explanation has its channels, None where they come first."""
+    letters = e.details.get("axes")
+    if not isinstance(letters, str) or not isinstance(e.attributions, Tensor) or e.attributions.dim() != len(letters):
+        return None
+    return parse_axes(letters, e.attributions.shape)
 
 
 def channels_per_feature(e: Explanation, maps: Tensor) -> Tensor:

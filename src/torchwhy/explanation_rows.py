@@ -165,7 +165,7 @@ def _check_alike(parts: list[Explanation]) -> None:
 
 
 def _as_text(value: object) -> str:
-    from torchwhy.explanation import plain_data
+    from torchwhy.explanation_files import plain_data
 
     return json.dumps(value, default=plain_data, sort_keys=True)
 
@@ -255,8 +255,9 @@ def _joined_details(parts: list[Explanation]) -> Keywords:
     found: Keywords = {}
     for key in parts[0].details:
         values = [e.details.get(key) for e in parts]
-        if all(isinstance(v, Tensor) and v.dim() and len(v) == len(e) for v, e in zip(values, parts)):
-            found[key] = torch.cat([v for v in values if isinstance(v, Tensor)])
+        tensors = [v for v, e in zip(values, parts) if isinstance(v, Tensor) and v.dim() and len(v) == len(e)]
+        if len(tensors) == len(parts) and len({v.shape[1:] for v in tensors}) == 1:
+            found[key] = torch.cat(tensors)
         else:
             found[key] = _one_or_all(values)
     return found

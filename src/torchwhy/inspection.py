@@ -75,6 +75,11 @@ def inspect(
     >>> found.methods["Saliency"].applies, found.methods["GradCAM"].applies
     (True, False)
     """
+    if hasattr(inputs, "masked"):
+        raise TypeError(
+            "inputs: a look takes tensors; of a sample, ready = sample.bind(model), give ready.tensors, and ready.arguments as "
+            "additional_forward_args"
+        )
     with warnings.catch_warnings(record=True) as said, torch.random.fork_rng():
         warnings.simplefilter("always")
         found = _inspect(model, inputs, target, additional_forward_args, _chosen(methods))

@@ -115,6 +115,7 @@ class Problem:
         target: what is explained.
         x: what is explained it by, tensors ``(N, ...)``: the inputs, or what passes the ``input_layers``.
         baselines: one tensor ``(K, N or 1, ...)`` for each of ``x``: K baselines.
+        baseline_weights: how much each of the K counts, ``(K,)``, in all 1; None where all count alike.
         feature_mask: as the caller gave it, one entry for each of ``x``, or None.
         input_layers: the layers whose tensors are explained, the model below being left out; none: the inputs.
         to_layer_layout: how rows of what is explained become what passes the input layer, None if they are that already.
@@ -142,6 +143,7 @@ class Problem:
     batching: Batching
     x: Tensors = ()
     baselines: Tensors = ()
+    baseline_weights: Tensor | None = None
     feature_mask: Any = None
     input_layers: tuple[ResolvedLayer, ...] = ()
     to_layer_layout: Callable[[Tensor], Tensor] | None = None
@@ -168,6 +170,12 @@ class Problem:
     def n_baselines(self) -> int:
         """The number of baselines K."""
         return len(self.baselines[0])
+
+    def mean_over_baselines(self, values: Tensor, dim: int) -> Tensor:
+        """Return the mean of values over a dimension of the K baselines, each counting as much as its weight says."""
+        if self.baseline_weights is None or values.shape[dim] == 1:
+            return values.mean(dim)
+        return (values.movedim(dim, -1) * self.baseline_weights.to(values)).sum(-1)
 
     @cached_property
     def rows(self) -> Tensor:

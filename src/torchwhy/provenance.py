@@ -6,6 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,11 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import version_of
 from torchwhy.problem import Problem, ScoreFunction
-from torchwhy.result import ScoreEnds
+from torchwhy.result import Result, ScoreEnds
 from torchwhy.targets import Probability, find_logits
+
+if TYPE_CHECKING:
+    from torchwhy.attribution import Attribution
 
 
 def measure_ends(problem: Problem) -> ScoreEnds:
@@ -63,7 +67,7 @@ def base_scores(problem: Problem, targets: Sequence[ScoreFunction]) -> list[Tens
             output = problem.run.outputs(at, rows[a:b])
             return [problem.tally.see(t.select(output, rows[a:b]), check_finite=problem.check_finite) for t in targets]
 
-    return [s.view(k, n).mean(0) for s in problem.run.concatenated(k * n, scores)]
+    return [problem.mean_over_baselines(s.view(k, n), 0) for s in problem.run.concatenated(k * n, scores)]
 
 
 def gap_of(ends: ScoreEnds, values: Sequence[Tensor]) -> Tensor:
@@ -106,7 +110,7 @@ class ModelHash:
     """A hash of a model's parameters and buffers, made when it is asked for; it keeps no model alive.
 
     The model is not touched when this is made. Where its parameters have been changed, or it is gone, before the hash was
-    asked for, there is none: None.
+    asked for, or they are fetched for each call, there is none: None.
     """
 
     def __init__(self, model: Model) -> None:
@@ -121,7 +125,8 @@ class ModelHash:
     def value(self) -> str | None:
         """Return the SHA-256 of the names, types, shapes and bytes of all parameters and buffers, in hexadecimal digits."""
         model = self.model() if self.model is not None and self.found is None else None
-        if isinstance(model, nn.Module) and self.versions == self._versions():
+        held = isinstance(model, nn.Module) and not any(p.is_meta for p in model.parameters())
+        if isinstance(model, nn.Module) and held and self.versions == self._versions():
             self.found = hash_parameters(model)
         return self.found
 
@@ -183,3 +188,9 @@ def in_words(value: object) -> str | None:
     if isinstance(data, Tensor) and not isinstance(value, Tensor):
         return f"{type(value).__name__}({in_words(data)})"
     return repr(value)
+
+
+def has_unknown_gap(method: Attribution, result: Result) -> bool:
+    """Say whether attributions add up to the change of the score, and how far they do has not been measured."""
+    adds_up = method.is_complete and getattr(method, "multiply_by_inputs", True)  # with its settings
+    return result.completeness_gap is None and result.has_gap and adds_up

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import Keywords, Tensors
+from torchwhy.engine.structure import Keywords, Structure, Tensors
 
 
 class ScoreEnds(NamedTuple):
@@ -44,6 +44,7 @@ class Result:
         details: further facts by name.
         baselines: from where the attributions add up to the score, where that is not the problem's baselines.
         has_gap: False where the attributions add up to nothing, although the method is complete elsewhere.
+        form: how the attributions are put together, where only a run of the model says it.
         ends: the scores at the inputs and the baselines, which the base class measures.
     """
 
@@ -53,4 +54,5 @@ class Result:
     details: Keywords = field(default_factory=dict)
     has_gap: bool = True
     baselines: Tensors | None = None
+    form: Structure | None = None
     ends: ScoreEnds | None = None

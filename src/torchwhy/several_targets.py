@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, finish_result, has_unknown_gap
+from torchwhy.attribution import Attribution, finish_result
+from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import freeze_parameters, isolated
@@ -24,7 +25,7 @@ from torchwhy.engine.samples import as_sample
 from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
-from torchwhy.provenance import measure_ends_besides, measure_ends_of_each
+from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
 from torchwhy.result import Result, ScoreEnds
 from torchwhy.targets.each_target import join_targets
 from torchwhy.targets.target import Neuron, TargetLike, logits_per_row
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
     from torchwhy.samples.sample import Sample
 
 Solved = tuple[Result, Problem]
-DATA = ("baselines", "feature_mask", "additional_forward_args")  # what a call is given besides inputs and targets
-CallData = tuple[InForm, InForm, InForm]  # these
+DATA = (
+    "baselines",
+    "feature_mask",
+    "additional_forward_args",
+    "axes",
+)  # what a call is given besides inputs and targets
+CallData = tuple[InForm, InForm, InForm, AxesLike]  # these
 
 
 def attribute_each(
@@ -48,7 +54,7 @@ def attribute_each(
         return [method.attribute(inputs, target, **data) for target in _listed(targets)]
     structure = method.result_structure(flatten(inputs)[1])
     solved = solve_each(method, inputs, targets, **data)
-    return [(problem.form or structure).restore(result.attributions) for result, problem in solved]
+    return [(result.form or problem.form or structure).restore(result.attributions) for result, problem in solved]
 
 
 def explain_each(
@@ -71,6 +77,7 @@ def solve_each(
     baselines: Baselines = None,
     feature_mask: FeatureMasks = None,
     additional_forward_args: object = None,
+    axes: AxesLike = None,
     *,
     measure_gap: bool = False,
     parent: Problem | None = None,
@@ -78,7 +85,7 @@ def solve_each(
     """Return for each target what :func:`torchwhy.attribution.solve` does.
 
     Args:
-        method, inputs, baselines, feature_mask, additional_forward_args: see :meth:`Attribution.attribute`.
+        method, inputs, baselines, feature_mask, additional_forward_args, axes: see :meth:`Attribution.attribute`.
         targets: the targets, or ``"all"``.
         measure_gap, parent: see :func:`torchwhy.attribution.solve`.
 
@@ -86,7 +93,7 @@ def solve_each(
         TypeError, ValueError: no targets.
     """
 
-    data = (baselines, feature_mask, additional_forward_args, parent)
+    data = (baselines, feature_mask, additional_forward_args, parent, axes)
 
     def problem_of(target: TargetLike, of: object = inputs) -> Problem:
         return prepare_for(method, of, target, *data)
@@ -298,4 +305,5 @@ def join_results(results: Sequence[Result], n: int) -> Result:
         of_all(lambda r: r.details),
         has_gap=results[0].has_gap,
         baselines=results[0].baselines,
+        form=results[0].form,
     )

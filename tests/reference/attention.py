@@ -129,3 +129,46 @@ def relevance(attentions, gradients):
         weighted = fuse((g * attention).clamp(min=0), "mean")
         R = R + product(weighted, R)
     return R
+
+
+def normalised(R):
+    """R without its identity, each row divided by its sum, plus the identity; eq. 8 and 9 of arXiv:2103.15679.
+
+    Choice: a row of zeros, which owes nothing to others, stays.
+    """
+    size = len(R)
+    out = torch.eye(size, dtype=R.dtype)
+    for i in range(size):
+        others = [R[i, k].item() - (i == k) for k in range(size)]
+        total = sum(others)
+        for k in range(size):
+            out[i, k] += others[k] / total if total > 0 else 0.0
+    return out
+
+
+def relevance_of_two(steps, sizes):
+    """R for each pair of sequences; Chefer, Gur, Wolf, arXiv:2103.15679, eq. 1 and 2, 5 to 11.
+
+    ``steps``: the attentions in the model's order, each a list of (s, q, attention, gradient) that run side by side: queries of
+    sequence s, keys and values of q, (heads, T_s, T_q). Those of one step all see the R of the step before. ``sizes``: how many
+    tokens each sequence has. Returns {(s, q): (T_s, T_q)}, with the identity in (s, s).
+    """
+    like = steps[0][0][2]
+    R = {
+        (s, q): torch.eye(m, dtype=like.dtype) if s == q else torch.zeros(m, n, dtype=like.dtype)
+        for s, m in sizes.items()
+        for q, n in sizes.items()
+    }
+    for step in steps:
+        before = dict(R)
+        for s, q, attention, g in step:
+            heads = attention.shape[0]
+            weighted = sum((g[h] * attention[h]).clamp(min=0) for h in range(heads)) / heads
+            if s == q:
+                for other in sizes:
+                    R[s, other] = R[s, other] + product(weighted, before[s, other])
+                continue
+            seen = product(product(normalised(before[s, s]).T, weighted), normalised(before[q, q]))
+            R[s, q] = R[s, q] + seen
+            R[s, s] = R[s, s] + product(weighted, before[q, s])
+    return R

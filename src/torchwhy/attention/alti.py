@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torchwhy.attention.attention_method import AttentionMethod
+from torchwhy.attention.attention_method import AttentionMethod, AttentionRun
 from torchwhy.attention.capture import AttentionCapture
 from torchwhy.attention.capture_projections import ProjectionCapture
-from torchwhy.attention.selection import by_head, select_items
+from torchwhy.attention.selection import by_head, pick_rows
 from torchwhy.engine.run.rows import at_least_float32
 
 
@@ -32,15 +32,14 @@ class ALTI(AttentionMethod):
     paper: ClassVar[str] = "arXiv:2203.04212"
     capture: ClassVar[type[AttentionCapture]] = ProjectionCapture
 
-    def matrices(self, captured: Any, n: int) -> list[Tensor]:
-        """Return the contributions C ``(n, 1, T, T)`` of each chosen layer."""
-        super().matrices(captured, n)  # its checks
-        layers = select_items(range(len(captured.matrices)), self.layers, "layers")
-        return [_contributions(captured, i, n)[:, None] for i in layers]
+    def matrices(self, run: AttentionRun, numbers: list[int]) -> list[Tensor]:
+        """Return the contributions C ``(n, 1, T, T)`` of some attentions."""
+        captured: Any = run.captured
+        return [_contributions(captured, i, run.n)[:, None] for i in numbers]
 
     def mix(self, attentions: list[Tensor], gradients: list[Tensor], tokens: Tensor) -> Tensor:
         """Return the chosen rows of the product, from the last layer down."""
-        found = attentions[-1][:, 0, tokens]
+        found = pick_rows(attentions[-1][:, 0], tokens)
         for layer in reversed(attentions[:-1]):
             found = found @ layer[:, 0]
         return found.mean(1)

@@ -2,157 +2,247 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attention.capture import AttentionCapture
-from torchwhy.attention.selection import Indices, check_indices, index_list, select_matrices
+from torchwhy.attention.maps import Ground, grid_of_tokens, ground_of_tokens, mean_map
+from torchwhy.attention.selection import Indices, by_head, check_indices, matrices_by_head
+from torchwhy.attention.sequences import SequenceMap, TokenSequence
+from torchwhy.attention.tokens import TokenSetting, check_token_setting, default_tokens, named_tokens, real_tokens
 from torchwhy.attribution import Attribution
-from torchwhy.engine.layers.grid_layout import picture_of, resize_maps, token_grid
 from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.autograd import enable_grad_for
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Structure
 from torchwhy.problem import Problem
+from torchwhy.result import Result
 
 Fusion = Literal["mean", "max", "min"]
+Layers = Indices | Literal["cross"]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionRun:
+    """What a run of n rows gave.
+
+    Args:
+        problem: that was run.
+        rows: which of its rows, ``(n,)``.
+        captured: the attentions.
+        map: their sequences.
+        numbers: those that are chosen.
+    """
+
+    problem: Problem
+    rows: Tensor
+    captured: AttentionCapture
+    map: SequenceMap
+    numbers: list[int]
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return len(self.rows)
+
+    def input_of(self, sequence: TokenSequence) -> int | None:
+        """Return the number of the input that a sequence is, None of another one."""
+        return self.captured.lineages.inputs[sequence.lineage.source]
+
+    def ground_of(self, sequence: TokenSequence) -> Ground:
+        """Return what a sequence's tokens are of."""
+        number = self.input_of(sequence)
+        return ground_of_tokens(self.problem, number, self.captured.lineages.shapes[sequence.lineage.source])
+
+
+SequenceValues = list[tuple[TokenSequence, Tensor]]
 
 
 class AttentionMethod(Attribution):
     """The base class of the methods that read the attention between tokens.
 
     The matrices are seen as they are computed: ``nn.MultiheadAttention``, ``F.scaled_dot_product_attention`` and hand-written
-    softmax(q kᵀ) v alike, the fused ones taken apart for the run. For images ``(N, C, H, W)`` the result is a map
-    ``(N, 1, H, W)``, the tokens that are no patches left out; else it is ``(N, T)``, one number for each token. Several inputs
-    (a dict, a tuple) get one result, in the first one's place.
+    softmax(q kᵀ) v alike, the fused ones taken apart for the run. For images ``(N, C, H, W)`` and videos the result is a map
+    with one channel, of their size, the tokens that are no patches left out; else it is ``(N, T)``, one number for each token.
+
+    Of several inputs (a dict, a tuple) those that are sequences of their own, such as the sentences of a pair, get a result
+    each, in the form of the inputs; where one is, or all go together into one sequence, there is a single result. What
+    belongs together is told by where the tokens come from, not by how many they are.
 
     Args:
-        layers: which of the model's attentions, by their order, from 0, one or several; None is all.
+        layers: which of the model's attentions, by their order, from 0, one or several; None is all. Of several sequences, -1
+            is the last of each.
         heads: which heads, one or several; None is all.
-        token: whose row of the matrix is the result, or the mean of several; None is the class token (with two more tokens than
-            patches also the distillation token; without any, all tokens; in a causal model the last token).
+        token: whose row of the matrix is the result, or the mean of several; a tensor ``(N,)`` is one for each row. None is the
+            class token (with two more tokens than patches also the distillation token; without any, all tokens; in a causal model
+            the last token, and with an ``attention_mask`` among the arguments the last real one).
         upsample: bring maps to the image's size; otherwise they are the grid's ``(N, 1, h, w)``.
         grid: (h, w), where it cannot be told from the number of tokens.
 
     Raises:
-        ValueError: no attention in the model, attention within windows (Swin), matrices of several sizes.
+        ValueError: no attention in the model, attention within windows (Swin), matrices of several sizes; a token that is
+            padding.
         IndexError: no such layer, head or token.
     """
 
-    layers: Indices = None
+    layers: Layers = None
     heads: Indices = None
-    token: int | Sequence[int] | None = None
+    token: TokenSetting = None
     upsample: bool = True
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
 
     needs_gradient: ClassVar[bool] = False  # True: mix gets the derivatives by the matrices
     needs_float_inputs: ClassVar[bool] = False  # token ids are as good as any input
     gives_one_map: ClassVar[bool] = True
     layer_role: ClassVar[LayerRole] = "own"
+    averages_sequences: ClassVar[bool] = False  # the mean of what is found of several sequences of one input
     capture: ClassVar[type[AttentionCapture]] = AttentionCapture
 
-    def matrices(self, captured: AttentionCapture, n: int) -> list[Tensor]:
-        """Return the matrices ``(n, heads, T, T)`` of the chosen layers and heads, from a run of n rows."""
-        return select_matrices([m.detach() for m in captured.matrices], self.layers, self.heads, n)
+    def matrices(self, run: AttentionRun, numbers: list[int]) -> list[Tensor]:
+        """Return the matrices ``(n, heads, T, T)`` of some attentions of one sequence."""
+        return matrices_by_head([run.captured.matrices[i].detach() for i in numbers], self.heads, run.n)
 
     def mix(self, attentions: list[Tensor], gradients: list[Tensor], tokens: Tensor) -> Tensor:
-        """Return what the output tokens ``tokens`` owe to each input token, ``(n, T)``.
+        """Return what the output tokens of each row owe to each input token, ``(n, T)``.
 
         Args:
             attentions: matrices ``(n, heads, T, T)`` of the chosen layers.
             gradients: the gradients of the score by these, for methods that need them.
-            tokens: the output tokens that are explained.
+            tokens: the output tokens that are explained, ``(n, K)``.
         """
         raise NotImplementedError
 
-    def _attribute(self, problem: Problem) -> Tensors:
-        refuse_opaque_models(problem.model)
+    def explain_sequences(self, run: AttentionRun, gradients: list[Tensor]) -> SequenceValues:
+        """Return for each sequence that is explained one number for each of its tokens, ``(n, T)``.
 
-        def work(a: int, b: int) -> Tensor:
-            attentions, each = self._run(problem, a, b)
-            tokens = self._output_tokens(problem, attentions[0])
-            values = [self.mix(attentions, gradients, tokens) for gradients in each]
-            return torch.stack(values, 1).flatten(0, 1)
+        Args:
+            run: the attentions.
+            gradients: of the score by all matrices, for methods that need them.
+
+        Raises:
+            ValueError: attention between two sequences, or sequences that come together.
+        """
+        run.map.refuse_cross(run.numbers, type(self).__name__)
+        found = []
+        for sequence in run.map.sequences:
+            own = [i for i in run.numbers if run.map.rows[i] is sequence]
+            if not own:
+                continue
+            attentions = self.matrices(run, own)
+            slopes = matrices_by_head([gradients[i] for i in own], self.heads, run.n) if gradients else []
+            found.append((sequence, self.mix(attentions, slopes, self.output_tokens(run, sequence, attentions[0]))))
+        return found
+
+    def output_tokens(self, run: AttentionRun, sequence: TokenSequence, attention: Tensor | None) -> Tensor:
+        """Return the output tokens of a sequence that are explained, ``(n, K)``.
+
+        ``attention`` is one of the matrices between its tokens; without any, all of them are explained.
+        """
+        problem, count = run.problem, sequence.tokens
+        real = real_tokens(problem, problem.given_rows(run.rows), run.input_of(sequence), count)
+        total = problem.n // problem.n_targets
+        named = named_tokens("token", self.token, problem.given_rows(run.rows), total, count, real)
+        if named is not None:
+            return named
+        ground = run.ground_of(sequence)
+        if attention is not None and not ground.is_picture:
+            return default_tokens(attention, real)
+        extra = grid_of_tokens(count, ground, self.grid)[1] if ground.is_picture else 0
+        tokens = {0: list(range(count)), 2: [0, 1]}.get(extra, [0])
+        return torch.tensor(tokens, device=run.rows.device).expand(run.n, -1)
+
+    def _attribute(self, problem: Problem) -> Result:
+        refuse_opaque_models(problem.model)
+        grounds: list[Ground] = []  # of each sequence, the same for all calls
+
+        def work(a: int, b: int) -> tuple[Tensor, ...]:
+            run, each = self._run(problem, a, b)
+            of_targets = [self.explain_sequences(run, gradients) for gradients in each]
+            grounds[:] = [run.ground_of(sequence) for sequence, _ in of_targets[0]]
+            values = zip(*([v for _, v in found] for found in of_targets))
+            return tuple(torch.stack(of_one, 1).flatten(0, 1) for of_one in values)
 
         with enable_grad_for(problem.model, problem.x[0].device) if self.needs_gradient else torch.no_grad():
-            values = problem.run.concatenated(problem.n, work).detach()
-        if problem.x[0].dim() != 4:
-            return (values,)
-        size = picture_of(problem).size
-        h, w, extra = self._grid(values.shape[1], size)
-        maps = values[:, extra:].reshape(len(values), 1, h, w)
-        return (resize_maps(maps, size) if self.upsample else maps,)
+            values = problem.run.concatenated(problem.n, work)
+        return self._in_form(problem, list(zip(grounds, (v.detach() for v in values))))
 
-    def _run(self, problem: Problem, a: int, b: int) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Return the chosen matrices of rows a to b - 1, and for each target the gradients of its scores by them, if needed."""
+    def _in_form(self, problem: Problem, found: list[tuple[Ground, Tensor]]) -> Result:
+        """Return the values of sequences in the form of the inputs that these are.
+
+        Raises:
+            ValueError: several of one input.
+        """
+        of_input: dict[int | None, list[tuple[Ground, Tensor]]] = {}
+        for ground, v in found:
+            of_input.setdefault(ground.number, []).append((ground, v))
+        numbers = sorted(number for number in of_input if number is not None)
+        if not numbers:  # none is an input: what is read last
+            shape = found[-1][0].shape
+            of_input[None] = [pair for pair in found if pair[0].shape == shape]
+        names = problem.inputs.names
+        maps, chosen = [], list[int | None](numbers) or list(of_input)
+        for number in chosen:
+            pairs = of_input[number]
+            if len(pairs) > 1 and not self.averages_sequences:
+                name = repr(names[number]) if names and number is not None else number
+                raise ValueError(
+                    f"layers: input {name} is more than one sequence, or goes through attentions beside one another; choose "
+                    "layers= of one sequence"
+                )
+            maps.append(mean_map(pairs, self.grid, upsample=self.upsample))
+        if len(maps) == 1:
+            return Result(tuple(maps))
+        keys = None if names is None else tuple(names[number] for number in numbers)
+        return Result(tuple(maps), form=Structure("tuple" if keys is None else "dict", keys, len(maps)))
+
+    def _run(self, problem: Problem, a: int, b: int) -> tuple[AttentionRun, list[list[Tensor]]]:
+        """Return the attentions of rows a to b - 1, and for each target the gradients of its scores by them, if needed."""
         step = problem.n_targets  # the matrices know no target
         z, rows = [t[a:b:step] for t in problem.x], problem.rows[a:b:step]
         each: list[Tensor] = []
         with self.capture(graph=self.needs_gradient) as captured:
+            captured.lineages.begin(z)
             if self.needs_gradient or problem.target.given is not None:  # a wrong target is refused by all methods
                 each = problem.run.scores_of_targets(z, rows)
             else:
                 problem.run.outputs(z, rows)
-        attentions = self.matrices(captured, len(rows))
+        found = SequenceMap(captured)
+        run = AttentionRun(problem, rows, captured, found, found.chosen(self.layers))
+        for i in run.numbers:
+            by_head(captured.matrices[i], len(rows))  # no windows
         if not self.needs_gradient:
-            return attentions, [[]] * step
-        found = []
-        for number, scores in enumerate(each, 1):
-            if not scores.requires_grad:
-                raise ValueError(
-                    "the target does not depend on the attention in a differentiable way: choose another target"
-                )
-            slopes = torch.autograd.grad(
-                scores.sum(), captured.matrices, allow_unused=True, retain_graph=number < len(each)
-            )
-            gradients = [torch.zeros_like(m) if g is None else g for m, g in zip(captured.matrices, slopes)]
-            found.append(select_matrices(gradients, self.layers, self.heads, len(rows)))
-        return attentions, found
-
-    def _output_tokens(self, problem: Problem, attention: Tensor) -> Tensor:
-        """Return the output tokens that are explained."""
-        count = attention.shape[-1]
-        if self.token is not None:
-            tokens = index_list(self.token)
-            if not all(-count <= t < count for t in tokens):
-                raise IndexError(f"token={self.token!r}: the model has {count} tokens (0 to {count - 1})")
-        elif problem.x[0].dim() == 4:
-            extra = self._grid(count, picture_of(problem).size)[2]
-            tokens = {0: list(range(count)), 2: [0, 1]}.get(extra, [0])
-        else:
-            causal = count > 1 and not bool(attention.triu(1).any())
-            tokens = [count - 1 if causal else 0]
-        return torch.tensor(tokens, device=attention.device) % count
-
-    def _grid(self, count: int, size: tuple[int, ...]) -> tuple[int, int, int]:
-        """Return the grid's height and width, and how many tokens come before it."""
-        if self.grid is not None:
-            h, w = self.grid
-            if not 0 <= count - h * w < count:
-                raise ValueError(f"grid={self.grid}: {h * w} cells, but the model has {count} tokens")
-            return h, w, count - h * w
-        found = token_grid(count, size)
-        if found is None:
-            raise ValueError(
-                f"grid: {count} tokens make no grid of patches over an image of {size[0]} × {size[1]}; give it"
-            )
-        return found.size[0], found.size[1], found.extra
+            return run, [[]] * step
+        return run, [_slopes_of(scores, captured.matrices, number < len(each)) for number, scores in enumerate(each, 1)]
 
     def _check_settings(self) -> None:
         super()._check_settings()
         if self.layer is not None:
             raise ValueError("layer: attention methods choose the model's attentions by their order, layers=[...]")
-        for name in ("layers", "heads", "token"):
-            check_indices(name, getattr(self, name))
-        if self.grid is not None and not (len(self.grid) == 2 and all(n > 0 for n in self.grid)):
+        if not isinstance(self.layers, str):
+            check_indices("layers", self.layers)
+        elif self.layers != "cross":
+            raise ValueError(
+                f"layers={self.layers!r}: expected a number from 0 on, a list of them, 'cross', or None for all"
+            )
+        check_indices("heads", self.heads)
+        check_token_setting("token", self.token)
+        if self.grid is not None and not (len(self.grid) in (1, 2, 3) and all(n > 0 for n in self.grid)):
             raise ValueError(f"grid={self.grid!r}: expected the height and the width of the grid of patches, or None")
 
 
+def _slopes_of(scores: Tensor, matrices: list[Tensor], keep: bool) -> list[Tensor]:
+    """Return the gradients of scores by all matrices, zero where they do not depend on one."""
+    if not scores.requires_grad:
+        raise ValueError("the target does not depend on the attention in a differentiable way: choose another target")
+    slopes = torch.autograd.grad(scores.sum(), matrices, allow_unused=True, retain_graph=keep)
+    return [torch.zeros_like(m) if g is None else g for m, g in zip(matrices, slopes)]
+
+
 def fuse_heads(attention: Tensor, how: Fusion) -> Tensor:
-    """Return one matrix ``(n, T, T)`` from the heads' ``(n, heads, T, T)``."""
+    """Return one matrix ``(n, T, S)`` from the heads' ``(n, heads, T, S)``."""
     if how == "mean":
         return attention.mean(1)
     return attention.amax(1) if how == "max" else attention.amin(1)

@@ -34,7 +34,8 @@ class AttentionFlow(AttentionMethod):
     def mix(self, attentions: list[Tensor], gradients: list[Tensor], tokens: Tensor) -> Tensor:
         """Return the largest flows of each row."""
         layers = torch.stack([with_residual(fuse_heads(a, self.head_fusion)) for a in attentions], 1)
-        flows = [_largest_flows(row, tokens.tolist()) for row in layers.double().cpu().numpy()]
+        each = zip(layers.double().cpu().numpy(), tokens.tolist())
+        flows = [_largest_flows(row, of_row) for row, of_row in each]
         return torch.from_numpy(np.array(flows)).to(attentions[0])
 
 

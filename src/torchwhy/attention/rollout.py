@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from torch import Tensor
 
 from torchwhy.attention.attention_method import AttentionMethod, Fusion, fuse_heads, with_residual
+from torchwhy.attention.selection import pick_rows
 from torchwhy.settings import Bounds
 
 
@@ -34,7 +35,7 @@ class AttentionRollout(AttentionMethod):
         layers = [
             with_residual(_discard_smallest(fuse_heads(a, self.head_fusion), self.discard_ratio)) for a in attentions
         ]
-        found = layers[-1][:, tokens]
+        found = pick_rows(layers[-1], tokens)
         for layer in reversed(layers[:-1]):
             found = found @ layer
         return found.mean(1)

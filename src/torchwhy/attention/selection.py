@@ -1,4 +1,4 @@
-"""The layers and heads that are chosen of a model's attention matrices."""
+"""The layers, heads and tokens that are chosen of a model's attention matrices."""
 
 from __future__ import annotations
 
@@ -29,32 +29,15 @@ def by_head(weights: Tensor, n: int) -> Tensor:
     return weights
 
 
-def select_matrices(matrices: list[Tensor], layers: Indices, heads: Indices, n: int) -> list[Tensor]:
-    """Return the matrices of the chosen layers and heads, each ``(n, heads, T, T)``.
+def matrices_by_head(matrices: Sequence[Tensor], heads: Indices, n: int) -> list[Tensor]:
+    """Return matrices ``(n, heads, T, S)`` of the chosen heads, of one type.
 
     Raises:
-        ValueError: no attention at all, between different sequences, or of different lengths.
-        IndexError: no such layer or head.
+        ValueError: attention within windows.
+        IndexError: no such head.
     """
-    if not matrices:
-        raise ValueError(
-            "the model computes no attention, softmax(q kᵀ) v, that can be seen; use a gradient method, LRP or a CAM"
-        )
-    count, matrices = len(matrices), select_items(matrices, layers, "layers")
     dtype = reduce(torch.promote_types, (m.dtype for m in matrices), torch.float)  # they may differ from layer to layer
     found = [by_head(m.to(dtype), n) for m in matrices]
-    shapes = sorted({tuple(m.shape[2:]) for m in found})
-    if all(t < s for t, s in shapes):
-        raise ValueError(
-            f"the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}: there are keys that belong to none of the "
-            "tokens, as with add_bias_kv and add_zero_attn, or to another sequence, and what they hold cannot be traced back; "
-            "use a gradient method or LRP"
-        )
-    if len(shapes) > 1 or shapes[0][0] != shapes[0][1]:
-        raise ValueError(
-            f"layers: the attention matrices are {', '.join(f'{t} × {s}' for t, s in shapes)}; they must be square and of "
-            f"one size: choose layers= of one sequence, from 0 to {count - 1}"
-        )
     if heads is None:
         return found
     return [torch.stack(select_items(m.unbind(1), heads, "heads"), 1) for m in found]
@@ -66,17 +49,30 @@ def select_items(items: Sequence[Item], which: Indices, name: str) -> list[Item]
     Raises:
         IndexError: no such layer or head.
     """
-    count = len(items)
-    numbers = range(count) if which is None else index_list(which)
+    return [items[i] for i in select_numbers(len(items), which, name)]
+
+
+def select_numbers(count: int, which: Indices, name: str) -> list[int]:
+    """Return the numbers, from 0, of the chosen ones among ``count``.
+
+    Raises:
+        IndexError: no such layer or head.
+    """
+    numbers = list(range(count)) if which is None else index_list(which)
     for i in numbers:
         if not -count <= i < count:
             raise IndexError(f"{name}: there is no {i}; the model has {count} (0 to {count - 1})")
-    return [items[i] for i in numbers]
+    return [int(i) % count for i in numbers]
 
 
 def index_list(which: int | Iterable[int]) -> list[int]:
     """Return one number or several as a list."""
     return list(which) if isinstance(which, Iterable) else [which]
+
+
+def pick_rows(matrix: Tensor, tokens: Tensor) -> Tensor:
+    """Return rows ``(n, K, S)`` of matrices ``(n, T, S)``: those of tokens ``(n, K)``."""
+    return matrix.gather(1, tokens[..., None].expand(-1, -1, matrix.shape[2]))
 
 
 def check_indices(name: str, which: Indices) -> None:

@@ -16,7 +16,7 @@ from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models
 from torchwhy.engine.rules.operations import RuleTable
 from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
-from torchwhy.engine.run.rows import baseline_at
+from torchwhy.engine.run.rows import baseline_at, expand_like
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
@@ -109,6 +109,13 @@ class DeepLIFT(Attribution):
         below = problem.run.scores(b, rows, recording)
         rules = mode(table, apart, recording, strict=self.strict)
         above, m = problem.run.gradients(x, rows, rules)
+        if problem.baseline_weights is not None:  # so that the mean over the baselines is the weighted one
+            share = problem.baseline_weights[k] * problem.n_baselines
+            m, above, below = (
+                tuple(t * expand_like(share, t) for t in m),
+                above * share.to(above),
+                below * share.to(below),
+            )
         return rows, m, [v - w for v, w in zip(x, b)], (above, below), rules
 
     def _gap(self, values: Tensors, scores: Tensors, plain: dict[str, int]) -> Tensor:
@@ -142,4 +149,5 @@ class DeepSHAP(DeepLIFT):
     """
 
     baselines_are_rows: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1705.07874"

@@ -77,19 +77,24 @@ def rescale_attention(call: OpCall) -> Tensor:
     """
     (q, k, v, bias, scale, dead), (q0, k0, v0, bias0, _, _) = attention_operands(call), attention_operands(call.base)
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
-    wanted, held, shapes = zip(*((carries_signal(t), call.mode.save_for_backward(t), t.shape) for t in inputs))
+    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)  # under autocast they differ
+    q0, k0, v0 = (t.to(dtype) for t in (q0, k0, v0))
+    wanted, held, shapes, types = zip(
+        *((carries_signal(t), call.mode.save_for_backward(t), t.shape, t.dtype) for t in inputs)
+    )
 
     def logs(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
         scores = torch.matmul(q * scale, k.mT)
         return F.log_softmax(scores if bias is None else scores + bias, -1)
 
     def backward(m: Tensor) -> tuple[Tensor, ...]:
-        q1, k1, v1, *bias1 = (h.value for h in held)
+        q1, k1, v1, *bias1 = (h.value.to(dtype) for h in held)
         m = m if dead is None else m.masked_fill(dead, 0)
-        s1, s0, m = logs(q1, k1, *bias1 or [None]), logs(q0, k0, bias0), m.to(q1.dtype)
+        s1, s0, m = logs(q1, k1, *bias1 or [None]), logs(q0, k0, bias0), m.to(dtype)
         of_v = torch.matmul(((s1.exp() + s0.exp()) / 2).mT, m)
         of_s = _through_softmax(log_mean(s1, s0), torch.matmul(m, (v1 + v0).mT / 2), -1)
         of_q, of_k = (torch.matmul(a, b).mul_(scale / 2) for a, b in ((of_s, k1 + k0), (of_s.mT, q1 + q0)))
-        return tuple(f.sum_to_size(shape) for f, shape, w in zip((of_q, of_k, of_v, of_s), shapes, wanted) if w)
+        found = zip((of_q, of_k, of_v, of_s), shapes, wanted, types)
+        return tuple(f.sum_to_size(shape).to(own) for f, shape, w, own in found if w)
 
     return custom_backward(call.value(), backward, *(t for t, w in zip(inputs, wanted) if w))

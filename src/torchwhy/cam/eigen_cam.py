@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.cam.class_activation_map import ClassActivationMap
+from torchwhy.engine.run.rows import all_finite
 from torchwhy.problem import Problem
 
 
@@ -40,6 +41,10 @@ class EigenCAM(ClassActivationMap):
 
     def project(self, values: Tensor) -> Tensor:
         """Return the projections ``(N, *grid)`` of values ``(N, C, *grid)``."""
+        if not all_finite(values):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the layer passes NaN or infinite values, or gradients of it are"
+            )
         rows = values.flatten(2).mT  # (N, cells, C)
         points = rows - rows.mean(1, keepdim=True) if self.centre else rows
         if points.shape[1] <= points.shape[2]:

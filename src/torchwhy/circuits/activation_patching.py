@@ -22,10 +22,23 @@ from torchwhy.result import Result
 from torchwhy.settings import Count
 
 
+def refuse_samples(method: Attribution, problem: Problem) -> None:
+    """Refuse texts and prompts, whose features are absent, where two inputs are compared.
+
+    Raises:
+        TypeError: the inputs are a sample.
+    """
+    if problem.sample is not None:
+        raise TypeError(
+            f"inputs: {type(method).__name__} compares two inputs of as many tokens; give token ids, and those of the other "
+            "text as baselines="
+        )
+
+
 class Patching(Attribution):
     """The base of the methods that patch units of layers: which layers, which units, in which direction."""
 
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
     units: UnitKind = "position"
     heads: Count | None = None
     denoise: bool = False
@@ -40,6 +53,7 @@ class Patching(Attribution):
     def places(self, problem: Problem) -> tuple[ResolvedLayer, ...]:
         """Return the layers that are patched: those that were given, or all of the model."""
         model = problem.model
+        refuse_samples(self, problem)
         if not isinstance(model, nn.Module):
             raise TypeError(
                 "model: a plain callable has no layers to patch; give a module, or layer= modules that it runs"

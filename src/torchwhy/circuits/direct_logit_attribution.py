@@ -10,7 +10,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.lrp import LRP
 from torchwhy.backprop.propagation import Propagation
-from torchwhy.circuits.transformer_parts import Component, find_components, names_of_layers
+from torchwhy.circuits.transformer_parts import Component, check_stream, find_components, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.layers.layer import resolve_layer
 from torchwhy.engine.prepare import LayerRole
@@ -46,6 +46,7 @@ class DirectLogitAttribution(Attribution):
     needs_float_inputs: ClassVar[bool | None] = False
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
+    explains_inputs: ClassVar[bool] = False
     gives_one_map: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2211.00593"
@@ -62,6 +63,8 @@ class DirectLogitAttribution(Attribution):
         senders = [c for c in components if c.writes is not None and c.stack == output.stack]
         places = [resolve_layer(problem.model, c.writes) for c in senders if c.writes is not None]
         at = explain_by_layers(problem, (*places, resolve_layer(problem.model, output.reads)), self)
+        if self.components is None:
+            check_stream([output], at.x[:-1], at.x[-1:], senders=senders)
         above = at.replace(x=at.x[-1:], baselines=(), input_layers=at.input_layers[-1:])
         scores, (slope,), _ = run_with_rules(above, _rules)
         found = slope.new_zeros(problem.n, len(senders))

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.circuits.transformer_parts import Component, find_components, names_of_layers
+from torchwhy.circuits.activation_patching import refuse_samples
+from torchwhy.circuits.transformer_parts import Component, check_stream, find_components, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
-from torchwhy.engine.layers.layer import ResolvedLayer, hook_layers, resolve_layer
+from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad, resolve_layer
 from torchwhy.engine.layers.row_axes import RowAxes
 from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
@@ -30,10 +31,10 @@ class EdgeAttribution(Attribution):
     r"""What a sender adds to what a receiver reads, to first order: :math:`A_{nsr} = (o_s(x_n) - o_s(b_n)) \cdot \partial f /
     \partial i_r(x_n)`, the drop of the score if r read what s writes on b.
 
-    Shape ``(N, senders, receivers)``, in units of the score; 0 where s runs after r. Senders are the embeddings and what every
-    attention and feed-forward part adds to the residual stream; receivers are these parts, where they read it, before their
-    norms, and the output. ``baselines=`` is the other input, with as many tokens. Takes two evaluations of a row, with
-    ``n_steps`` so many more.
+    Shape ``(N, senders, receivers)``, in units of the score; 0 where r does not read what s writes. Senders are embeddings and
+    what every attention and feed-forward part adds to the residual stream; receivers are these parts, where they read it,
+    before their norms, and the output. ``baselines=`` is the other input, with as many tokens. Takes two evaluations of a row,
+    with ``n_steps`` so many more.
 
     Where the model is linear, an edge is what path patching finds, which patches it alone.
 
@@ -63,20 +64,24 @@ class EdgeAttribution(Attribution):
     paper: ClassVar[str] = "arXiv:2310.10348"
 
     def _attribute(self, problem: Problem) -> Result:
+        refuse_samples(self, problem)
         aside = problem.replace(tally=Tally())
         components = list(self.components) if self.components is not None else find_components(aside)
         senders = [c for c in components if c.writes is not None]
         receivers = [c for c in components if c.reads is not None]
         writes = tuple(resolve_layer(problem.model, c.writes) for c in senders if c.writes is not None)
         reads = tuple(resolve_layer(problem.model, c.reads) for c in receivers if c.reads is not None)
-        earlier = _runs_before(aside, writes, reads)
+        reached = _reaches(aside, writes, reads)
         at, slopes = read_layers(problem.replace(read_layers=(*writes, *reads)))
+        if self.components is None:
+            check_stream(components, at.x[: len(writes)], at.x[len(writes) :], senders=senders)
         changes = [x - b.mean(0) for x, b in zip(at.x[: len(writes)], at.baselines)]
         gradients = slopes[len(writes) :] if self.n_steps is None else self._mean_gradients(problem, reads)
         found = changes[0].new_zeros(problem.n, len(senders), len(receivers))
         for s, (sender, change) in enumerate(zip(senders, changes)):
             for r, (receiver, gradient) in enumerate(zip(receivers, gradients)):
-                if earlier[s][r] and sender.stack == receiver.stack and sender is not receiver:
+                begins = sender.reads is None  # the embeddings reach whatever reads the stream
+                if sender.stack == receiver.stack and sender is not receiver and (begins or reached[s][r]):
                     found[:, s, r] = (change * gradient).flatten(1).sum(1)
         names = names_of_layers([c.name for c in components])
         known = dict(zip((c.name for c in components), names))
@@ -109,16 +114,19 @@ class EdgeAttribution(Attribution):
             raise TypeError("components: expected a list of tw.circuits.Component, or None")
 
 
-def _runs_before(problem: Problem, writes: Sequence[ResolvedLayer], reads: Sequence[ResolvedLayer]) -> list[list[bool]]:
-    """Return for each sender and receiver whether what is sent is there before it is read, as they run on the first row."""
-    order: list[int] = []
+def _reaches(problem: Problem, writes: Sequence[ResolvedLayer], reads: Sequence[ResolvedLayer]) -> list[list[bool]]:
+    """Return for each sender and receiver whether what is read depends on what is sent, by the graph of the first row.
 
-    def note(i: int, tensor: Tensor) -> None:
-        order.append(i)
-
-    with torch.no_grad(), hook_layers([*writes, *reads], note):
-        problem.run.first_row()
-    at = {i: order.index(i) for i in set(order)}
-    if missing := [layer for i, layer in enumerate([*writes, *reads]) if i not in at]:
-        raise LookupError(f"components: {missing[0]} did not run in the forward pass")
-    return [[at[s] <= at[len(writes) + r] for r in range(len(reads))] for s in range(len(writes))]
+    Running earlier is not enough: parts side by side read the same stream, one after the other.
+    """
+    with enable_grad_for(problem.model, problem.x[0].device), freeze_parameters(problem.model):
+        with record_with_grad([*writes, *reads]) as seen:
+            problem.run.first_row()
+        sent = [seen[s] for s in range(len(writes))]
+        found = []
+        for r in range(len(reads)):
+            read = seen[len(writes) + r]
+            ones = torch.ones_like(read)
+            slopes = torch.autograd.grad(read, sent, ones, allow_unused=True, retain_graph=True)
+            found.append([slope is not None for slope in slopes])
+    return [list(column) for column in zip(*found)]

@@ -105,11 +105,12 @@ class LogitLens(Attribution):
     Paper: nostalgebraist 2020, "Interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112, section 2.
     """
 
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
 
     needs_gradient: ClassVar[bool] = False
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
+    explains_inputs: ClassVar[bool] = False
     gives_one_map: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2303.08112"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchwhy.engine.layers.layer import Layer
 
@@ -77,7 +77,8 @@ def _outermost(kind: re.Pattern[str], block: str, modules: Mapping[str, nn.Modul
     for name, module in modules.items():
         inside = name.startswith(f"{block}.") and not any(name.startswith(f"{outer}.") for outer in found)
         children = list(module.named_children())
-        wraps = any(_is(NORM_NAMES, n, m) for n, m in children) and any(_is(kind, n, m) for n, m in children)
+        held = any(_is(kind, n, m) and len(list(m.children())) for n, m in children)
+        wraps = held and any(_is(NORM_NAMES, n, m) for n, m in children)
         if inside and _is(kind, name, module) and not _is(NORM_NAMES, name, module) and children and not wraps:
             found.append(name)
     return found
@@ -100,6 +101,8 @@ def find_head_layers(model: nn.Module) -> list[Layer]:
                     "as layer=[tw.Layer('h.0.attn.c_proj', input=True)], and heads="
                 )
             found.append(Layer(projection, input=True))
+    if not found:
+        raise LookupError("layer: no attention with heads was found in the blocks; name the layers, and heads=")
     return found
 
 
@@ -171,6 +174,33 @@ def find_components(problem: Problem) -> list[Component]:
             Component(f"{stack} output" if len(stacks) > 1 else "output", Layer(final, input=True), None, stack)
         )
     return found
+
+
+def check_stream(
+    components: Sequence[Component], writes: Sequence[Tensor], reads: Sequence[Tensor], *, senders: Sequence[Component]
+) -> None:
+    """Refuse components that were found and do not add up to the stream that the output reads: a part is missing among them.
+
+    Args:
+        components: all of them.
+        writes, reads: what is written and read there, ``(N, ...)``: by the senders, and by the components that read.
+        senders: those that write.
+
+    Raises:
+        LookupError: they do not.
+    """
+    receivers = [c for c in components if c.reads is not None]
+    for receiver, stream in zip(receivers, reads):
+        if receiver.writes is not None:
+            continue
+        total = torch.stack([w.double() for c, w in zip(senders, writes) if c.stack == receiver.stack]).sum(0)
+        off = float((total - stream).abs().max() / stream.abs().max())
+        if off > 0.01:
+            names = ", ".join(names_of_layers([c.name for c in senders if c.stack == receiver.stack]))
+            raise LookupError(
+                f"components: {names} were found, and do not add up to what {receiver.name!r} reads (off by {off:.0%}): a part "
+                "has a name of its own, or adds the stream itself; give components=, a list of tw.circuits.Component"
+            )
 
 
 def _no_norm(name: str) -> LookupError:

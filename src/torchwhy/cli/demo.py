@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchwhy.cli.outputs import refuse_figure
-from torchwhy.cli.pictures import DEFAULT_MODEL, show_figure
+from torchwhy.cli.arguments import DEFAULT_MODEL, add_quiet, say, seconds_of
+from torchwhy.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
@@ -20,24 +20,26 @@ def add_demo(commands: Commands) -> None:
     demo = commands.add_parser("demo", help="the methods for photos on a real network and two photos, on one figure")
     demo.add_argument("--out", type=Path, default=Path("torchwhy-demo.png"), help="the figure (default: %(default)s)")
     demo.add_argument("--text", action="store_true", help="a language model's answer instead, token by token")
-    demo.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
+    demo.add_argument("--methods", nargs="+", metavar="NAME", dest="method", help="only these")
     demo.add_argument("--quick", action="store_true", help="an eighth of the samples and steps")
+    add_quiet(demo)
     demo.set_defaults(run=_demo)
 
 
 def _demo(args: argparse.Namespace) -> None:
+    check_outputs([args.out], [])
     if args.text:
         _demo_on_text(args)
         return
-    import torch
-
-    from torchwhy.demo import for_photos
+    from torchwhy.cli.explain_pictures import draw, explain_some, methods_asked_for
     from torchwhy.models import load, photo
 
-    refuse_figure(args.out)
     loaded = load(DEFAULT_MODEL)
-    x = torch.cat([loaded.preprocess(photo(name)) for name in DEMO_PHOTOS])
-    show_figure(loaded, x, "predicted", args.methods or for_photos(), args.out, {}, effort=0.125 if args.quick else 1.0)
+    x = [loaded.preprocess(photo(name)) for name in DEMO_PHOTOS]
+    methods = methods_asked_for(args.method or ["all"])
+    shown, rows = explain_some(args, loaded, x, "predicted", methods, {}, effort=0.125 if args.quick else 1.0)
+    draw(loaded, x, shown, rows, args.out)
+    say(args, f"{args.out}: {len(shown)} methods, {seconds_of(args):.0f} s")
 
 
 def _demo_on_text(args: argparse.Namespace) -> None:
@@ -50,13 +52,11 @@ def _demo_on_text(args: argparse.Namespace) -> None:
     from torchwhy.demo_text import STORY, explain_answer
     from torchwhy.models.language import load_smollm2
 
-    if args.methods:
+    if args.method:
         raise ValueError("--methods: are for photos; leave them out with --text")
-    refuse_figure(args.out)
-    print(f"{STORY} ...")
+    say(args, f"{STORY} ...")
     for answer in explain_answer(load_smollm2(), effort=0.125 if args.quick else 1.0):
         said = answer.explanation.details.get("response")
-        print(f"\n{answer.question}" + (f": {' '.join(said[0])}" if said else ""))
-        print("\n".join(answer.lines[:5]), flush=True)
+        say(args, f"\n{answer.question}" + (f": {' '.join(said[0])}" if said else ""), *answer.lines[:5])
     answer.explanation.plot().savefig(args.out, dpi=110, bbox_inches="tight")
-    print(f"\n{args.out}")
+    say(args, f"\n{args.out}")

@@ -1,41 +1,46 @@
-"""``torchwhy explain``: why a model says what it says of an image."""
+"""``torchwhy explain``: why a model says what it says of pictures, a text or the rows of a table."""
 
 from __future__ import annotations
 
 import argparse
-import ast
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torchwhy.cli.outputs import refuse_figure
-from torchwhy.cli.pictures import DEFAULT_MODEL, load_as_asked, picture_named, show_figure
+from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting
 
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
 
+EXPLAIN_EXAMPLES = """examples:
+  torchwhy explain photo.jpg --model resnet50 --weights DEFAULT --method IntegratedGradients SmoothGrad
+  torchwhy explain scans/ --model net.pt --trust --out figures/ all.npz     a figure each, and all numbers
+  torchwhy explain photo.jpg --method all --set n_steps=64 --target "tiger cat"
+  torchwhy explain --text "Tom lives in Madrid. Where does Tom live? Tom lives in" --response " Madrid"
+  torchwhy explain --text "What a lovely film" --model folder-of-a-classifier --target positive
+  torchwhy explain --csv rows.csv --model forest.pkl --trust --target 1 --drop label --out why.png why.csv
+"""
+
 
 def add_explain(commands: Commands) -> None:
     """Add the subcommand."""
-    explain = commands.add_parser("explain", help="explain an image file")
-    explain.add_argument("image", help="an image file, or the name of a bundled photo: chelsea, coffee, ...")
-    explain.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        help="a name (resnet18, timm:vit_small_patch16_224, shapes-resnet) or a "
-        "file with a pickled model (default: %(default)s)",
+    explain = commands.add_parser(
+        "explain",
+        help="explain pictures, a text or the rows of a table",
+        epilog=EXPLAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    explain.add_argument("--weights", help="a file with a state_dict for the named model, or DEFAULT to download")
     explain.add_argument(
-        "--size",
-        type=int,
-        metavar="PIXELS",
-        help="the side of the picture (default: what a named model wants, 224 for a file)",
+        "inputs",
+        nargs="*",
+        metavar="PICTURE",
+        help="image files, folders of them, or bundled photos: chelsea, coffee, ...",
     )
-    explain.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
+    add_model_arguments(explain)
     explain.add_argument(
-        "--method", nargs="+", default=["IntegratedGradients"], metavar="NAME", help="see `torchwhy methods`"
+        "--method",
+        nargs="+",
+        metavar="NAME",
+        help="see `torchwhy methods`; all: every one that applies (default: IntegratedGradients, of texts and tables KernelSHAP)",
     )
-    explain.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
     explain.add_argument(
         "--set",
         nargs="+",
@@ -43,39 +48,53 @@ def add_explain(commands: Commands) -> None:
         default=[],
         metavar="NAME=VALUE",
         dest="settings",
-        help="settings, as n_steps=64",
+        help="settings, as n_steps=64 signed=false",
     )
     explain.add_argument("--device", default="cpu")
-    explain.add_argument("--out", type=Path, default=Path("explanation.png"), help="the figure (default: %(default)s)")
-    explain.set_defaults(run=_explain_command)
+    explain.add_argument(
+        "--out",
+        nargs="+",
+        metavar="PATH",
+        help="figures (.png, .pdf, .svg), numbers (.npz, .json, of tables .csv), a page (.html), or a folder for a figure "
+        "of each picture (default: explanation.png)",
+    )
+    texts = explain.add_argument_group("a text instead of pictures")
+    texts.add_argument(
+        "--text", help="a prompt, or a text for a classifier; --model is smollm2 or a folder of transformers"
+    )
+    texts.add_argument("--response", help="what a language model says, to be explained (default: what it would say)")
+    texts.add_argument(
+        "--units", default="word", help="token, word, sentence or a regular expression (default: %(default)s)"
+    )
+    tables = explain.add_argument_group("a table instead of pictures")
+    tables.add_argument(
+        "--csv", metavar="FILE", help="its rows are explained; --model is a file, of scikit-learn or torch"
+    )
+    tables.add_argument("--rows", metavar="FROM:TO", help="only these rows, counted from 0")
+    tables.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns that the model is not given")
+    tables.add_argument(
+        "--background", metavar="FILE", help="rows that stand for what is absent (default: 100 of the table's)"
+    )
+    add_quiet(explain)
+    explain.set_defaults(run=_explain)
 
 
-def _explain_command(args: argparse.Namespace) -> None:
-    from torchwhy.demo import method_named
+def _explain(args: argparse.Namespace) -> None:
+    given = [name for name, value in (("pictures", args.inputs), ("--text", args.text), ("--csv", args.csv)) if value]
+    if len(given) != 1:
+        raise ValueError(
+            f"explain: expected one of pictures, --text and --csv, got {' and '.join(given) or 'none'}; see torchwhy explain -h"
+        )
+    settings = dict(parse_setting(text) for text in args.settings)
+    if args.text:
+        from torchwhy.cli.explain_text import explain_text
 
-    for name in args.method:  # a mistake is said before anything slow
-        method_named(name)
-    settings = dict(_setting(text) for text in args.settings)
-    refuse_figure(args.out)
-    picture = picture_named(args.image)
-    loaded, target = load_as_asked(args)
-    try:
-        loaded.model.to(args.device)
-    except (RuntimeError, AssertionError) as error:  # no such word, or no such device here
-        raise ValueError(f"--device {args.device}: {str(error).splitlines()[0]}") from None
-    show_figure(loaded, loaded.preprocess(picture).to(args.device), target, args.method, args.out, settings)
+        explain_text(args, settings)
+    elif args.csv:
+        from torchwhy.cli.explain_table import explain_table
 
+        explain_table(args, settings)
+    else:
+        from torchwhy.cli.explain_pictures import explain_pictures
 
-def _setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of a setting that was given as ``NAME=VALUE``.
-
-    Raises:
-        ValueError: there is no ``=``.
-    """
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set: expected NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        explain_pictures(args, settings)

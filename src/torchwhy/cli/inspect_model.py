@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from torchwhy.cli.pictures import DEFAULT_MODEL, load_as_asked, picture_named
+from torchwhy.cli.arguments import add_model_arguments
+from torchwhy.cli.pictures import load_as_asked, picture_named
 
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
@@ -15,22 +16,18 @@ def add_inspect(commands: Commands) -> None:
     """Add the subcommand."""
     look = commands.add_parser("inspect", help="which methods apply to a model, what they cost, and what may go wrong")
     look.add_argument("image", help="an image file, or the name of a bundled photo")
-    look.add_argument("--model", default=DEFAULT_MODEL, help="as for explain (default: %(default)s)")
-    look.add_argument("--weights", help="as for explain")
-    look.add_argument("--size", type=int, metavar="PIXELS", help="the side of the picture")
-    look.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
-    look.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
+    add_model_arguments(look)
     look.add_argument("--methods", nargs="+", metavar="NAME", help="only these")
     look.add_argument("--json", action="store_true", help="print it as JSON")
-    look.set_defaults(run=_inspect_command)
+    look.set_defaults(run=_print_inspection)
 
 
-def _inspect_command(args: argparse.Namespace) -> None:
+def _print_inspection(args: argparse.Namespace) -> None:
     import json
 
     from torchwhy.inspection import inspect
 
-    picture = picture_named(args.image)
+    picture = picture_named(args.image, args.range)
     loaded, target = load_as_asked(args)
     found = inspect(loaded.model, loaded.preprocess(picture), target, methods=args.methods)
     print(json.dumps(found.to_dict(), indent=2) if args.json else found)

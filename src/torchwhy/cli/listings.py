@@ -8,31 +8,38 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
+    from torchwhy.methods_for import DataKind
+
+KINDS = ("image", "text", "table", "black-box")
 
 
 def add_listings(commands: Commands) -> None:
     """Add the two subcommands."""
     methods = commands.add_parser("methods", help="the table of methods")
+    methods.add_argument(
+        "--for", choices=KINDS, dest="kind", help="only those for such data, or for models that are no modules"
+    )
     methods.set_defaults(run=_print_methods)
     metrics = commands.add_parser("metrics", help="the table of metrics")
     metrics.set_defaults(run=_print_metrics)
 
 
 def _print_methods(args: argparse.Namespace) -> None:
-    print(methods_table())
+    print(methods_table(args.kind))
 
 
 def _print_metrics(args: argparse.Namespace) -> None:
     print(metrics_table())
 
 
-def methods_table() -> str:
-    """Return the table of methods in Markdown, from the facts that their classes state."""
+def methods_table(kind: DataKind | None = None) -> str:
+    """Return the table of methods in Markdown, from the facts that their classes state: of all, or of those for such data."""
     from torchwhy import methods
+    from torchwhy.methods_for import methods_for
 
     yes = {True: "✓", False: ""}
     lines = ["| method | what it is | gradient | × input | complete | paper |", "|---|---|:-:|:-:|:-:|---|"]
-    for name, method in methods().items():
+    for name, method in (methods() if kind is None else methods_for(kind)).items():
         lines.append(
             f"| `{name}` | {_what(method)} | {yes[method.needs_gradient]} | {yes[method.multiplies_by_input]} | "
             f"{yes[method.is_complete]} | {_link(method.paper)} |"

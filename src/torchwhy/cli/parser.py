@@ -4,33 +4,63 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from torchwhy.cli.completion import add_completion
 from torchwhy.cli.demo import add_demo
 from torchwhy.cli.explain import add_explain
 from torchwhy.cli.inspect_model import add_inspect
 from torchwhy.cli.listings import add_listings
+from torchwhy.cli.report import add_report
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+COMMAND_EXAMPLES = """examples:
+  torchwhy demo --quick
+  torchwhy explain photo.jpg --method IntegratedGradients LRP --out why.png
+  torchwhy inspect photo.jpg --model resnet18 --weights random
+  torchwhy methods --for table
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, or 2 after a mistake in what was asked for."""
     args = build_parser().parse_args(arguments)
+    args.begun = time.perf_counter()
     try:
         args.run(args)
-    except (ValueError, LookupError, TypeError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, LookupError, TypeError, OSError, ImportError, FloatingPointError, NotImplementedError) as error:
         print(f"torchwhy: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+class PrintVersion(argparse.Action):
+    """Print the versions that an answer comes from, and stop."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print them."""
+        import torch
+
+        import torchwhy
+
+        print(f"torchwhy {torchwhy.__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands."""
-    parser = argparse.ArgumentParser(prog="torchwhy", description="Why did the model say that?")
+    parser = argparse.ArgumentParser(
+        prog="torchwhy",
+        description="Why did the model say that?",
+        epilog=COMMAND_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the versions, and stop")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_explain, add_inspect, add_listings):
+    for add in (add_demo, add_explain, add_report, add_inspect, add_listings, add_completion):
         add(commands)
     return parser

@@ -1,13 +1,14 @@
-"""Pictures and their models, as the command line names them, and the figure of what explains them."""
+"""Pictures and their models, as the command line names them."""
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from torchwhy.cli.arguments import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,18 +16,38 @@ if TYPE_CHECKING:
 
     from torchwhy.models import LoadedModel
 
-DEFAULT_MODEL = "efficientnet-lite0"
 
-
-def picture_named(name: str) -> Image:
+def picture_named(name: str, value_range: Sequence[float] | None = None) -> Image:
     """Return a bundled photo, or the picture in a file."""
     from torchwhy.models import PHOTOS, photo, read_image
 
-    return photo(name) if name in PHOTOS else read_image(name)
+    return photo(name) if name in PHOTOS and not Path(name).is_file() else read_image(name, value_range)
+
+
+def expand_folders(names: Sequence[str]) -> list[str]:
+    """Return the names with a folder's pictures in the place of each folder, in the order of their names.
+
+    Raises:
+        ValueError: a folder without a picture.
+    """
+    from PIL import Image
+
+    Image.init()
+    kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found: list[str] = []
+    for name in names:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        inside = sorted(str(p) for p in Path(name).iterdir() if p.suffix.lower() in kinds and p.is_file())
+        if not inside:
+            raise ValueError(f"'{name}': no picture in this folder")
+        found += inside
+    return found
 
 
 def load_as_asked(args: argparse.Namespace) -> tuple[LoadedModel, int | str]:
-    """Return the model of ``--model``, ``--weights``, ``--size`` and ``--trust``, and what ``--target`` is for it.
+    """Return the model of ``--model`` and what goes with it, and what ``--target`` is for it.
 
     Raises:
         ValueError: a size of no pixels, an unknown model or label.
@@ -35,57 +56,46 @@ def load_as_asked(args: argparse.Namespace) -> tuple[LoadedModel, int | str]:
 
     if args.size is not None and args.size < 1:
         raise ValueError(f"--size: {args.size} is no number of pixels")
-    loaded = load(args.model, weights=args.weights, trust=args.trust)
+    try:
+        loaded = load(args.model or DEFAULT_MODEL, weights=args.weights, trust=args.trust)
+    except ValueError as error:
+        raise ValueError(str(error).replace("Pass trust=True", "Pass --trust")) from error
+    wanted = loaded.preprocess
     if args.size is not None:
-        loaded = replace(loaded, preprocess=replace(loaded.preprocess, size=args.size, resize=None))
+        wanted = replace(wanted, size=args.size, resize=None)
+    mean, std = (_numbers_asked_for(args, name, wanted.channels) for name in ("mean", "std"))
+    wanted = replace(wanted, mean=wanted.mean if mean is None else mean, std=wanted.std if std is None else std)
+    loaded = replace(loaded, preprocess=wanted)
     return loaded, args.target if args.target == "predicted" else find_label(loaded.labels, args.target)
 
 
-def show_figure(
-    loaded: LoadedModel,
-    x: Tensor,
-    target: int | str,
-    names: Sequence[str],
-    out: Path,
-    settings: dict[str, object],
-    effort: float = 1.0,
-) -> None:
-    """Explain the images by the methods, print a line for each, and write the figure.
+def _numbers_asked_for(args: argparse.Namespace, name: str, channels: int) -> tuple[float, ...] | None:
+    """Return the numbers of ``--mean`` or ``--std``; None where it is not given.
 
     Raises:
-        ValueError: the model does not give one score per class, or has no such class.
+        ValueError: neither one number nor one for each channel.
     """
-    from torchwhy.demo import explain_photos
-    from torchwhy.models import to_image
-    from torchwhy.visualize import grid
-
-    begun, scores = time.perf_counter(), _shares(loaded, x)
-    classes = scores.argmax(1).tolist() if isinstance(target, str) else [target] * len(x)
-    if max(classes) >= scores.shape[1]:
-        raise ValueError(
-            f"--target: {max(classes)} is not the number of a class; they go from 0 to {scores.shape[1] - 1}"
-        )
-    names_of = [loaded.labels[c] if loaded.labels else f"class {c}" for c in classes]
-    titles = [f"{name} {scores[i, c]:.0%}" for i, (name, c) in enumerate(zip(names_of, classes))]
-    print(f"{loaded.name} ({loaded.weights}): " + ", ".join(titles))
-    shown = []
-    for name in names:
-        answer = explain_photos([name], loaded.model, x, classes, effort=effort, **{"progress": True, **settings})[0]
-        print(f"  {answer.name:22} " + "   ".join(c.replace("\n", " · ") for c in answer.captions), flush=True)
-        shown.append(answer)
-    mean, std = loaded.preprocess.mean, loaded.preprocess.std
-    pictures = [to_image(row, mean, std).transpose(2, 0, 1) for row in x]
-    figure = grid(
-        {s.name: s.explanation.shown for s in shown},
-        images=pictures,
-        titles=titles,
-        captions={s.name: s.captions for s in shown},
-    )
-    figure.savefig(out, dpi=110, bbox_inches="tight")
-    print(f"{out}: {len(shown)} methods, {time.perf_counter() - begun:.0f} s")
+    given = getattr(args, name)
+    if given is not None and len(given) not in (1, channels):
+        raise ValueError(f"--{name}: {len(given)} numbers for {channels} channels; give one, or one for each")
+    return None if given is None else tuple(given)
 
 
-def _shares(loaded: LoadedModel, x: Tensor) -> Tensor:
+def move_to_device(loaded: LoadedModel, device: str) -> None:
+    """Move a model.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        if device.split(":")[0] == "meta":
+            raise RuntimeError("there are no numbers on it")
+        loaded.model.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # no such word, or no such device here
+        raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
+
+
+def class_shares(loaded: LoadedModel, x: Tensor) -> Tensor:
     """Return the probability of each class, ``(N, classes)``.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,8 +76,11 @@ def constraints_per_row(
     integers: Sequence[int | str],
     one_hot: Sequence[Sequence[int | str]],
     names: Sequence[str] | None = None,
+    labels: Mapping[int, int] | None = None,
 ) -> RowVectors:
     """Return the checked description of the inputs ``(N, ...)``; columns go by number, or by ``names`` where there are any.
+
+    ``labels`` says of columns of a data frame that hold labels how many there are: they stay the numbers of one.
 
     Raises:
         ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
@@ -111,6 +114,9 @@ def constraints_per_row(
             "out, or give the column as it was before it was scaled"
         )
     whole += [c for c in _integer_columns(tensors) if c not in columns]
+    for c, count in (labels or {}).items():
+        whole += [c] if c not in columns and c not in whole else []
+        low[:, c], high[:, c] = low[:, c].clamp(min=0), high[:, c].clamp(max=count - 1)
     low[:, whole], high[:, whole] = low[:, whole].ceil(), high[:, whole].floor()
     for group in groups:
         low[:, group], high[:, group] = 0, 1

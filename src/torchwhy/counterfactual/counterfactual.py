@@ -22,6 +22,7 @@ from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
+from torchwhy.engine.tables import labels_of_columns
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
@@ -180,7 +181,13 @@ class Counterfactual(Attribution):
         """Return candidates ``(N · n_diverse, ...)``, whether, how far and after how many steps each flipped, and the gaps."""
         problem.batching.progress = False  # the bar here is that of the steps
         rows = constraints_per_row(
-            problem.x, self.bounds, self.changeable, self.integers, self.one_hot, problem.columns
+            problem.x,
+            self.bounds,
+            self.changeable,
+            self.integers,
+            self.one_hot,
+            problem.columns,
+            {column: len(labels) for column, labels in labels_of_columns(problem.model).items()},
         )
         problem = self._aim(problem)
         z, found, steps, history = self._freely(problem, rows) if self._is_free else self._downhill(problem, rows)

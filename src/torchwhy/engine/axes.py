@@ -40,10 +40,12 @@ class Axes(NamedTuple):
     Args:
         channels: the axis of the channels, None where each place has one number.
         spatial: the axes along which places lie, in the order of the tensor.
+        letters: how a caller says it.
     """
 
     channels: int | None
     spatial: tuple[int, ...]
+    letters: str = ""
 
     @property
     def are_usual(self) -> bool:
@@ -73,12 +75,14 @@ def axes_by_shape(shape: Sequence[int], model: Model = None) -> Axes:
     if dims < 2:
         raise ValueError(f"inputs: a map needs a picture or a series to lie on, got shape {tuple(shape)}")
     if dims == 2:
-        return Axes(None, (1,))
+        return Axes(None, (1,), "NL")
     for i in {4: (3,), 5: (2, 4)}.get(dims, ()):
         if shape[i] in COLOURS and shape[i] != shape[1] and _holds_colours(shape, i, model):
             channels = i
             break
-    return Axes(channels, tuple(i for i in range(1, dims) if i != channels))
+    places = {3: "L", 4: "HW", 5: "THW"}.get(dims, "")
+    letters = f"N{places[: channels - 1]}C{places[channels - 1 :]}"
+    return Axes(channels, tuple(i for i in range(1, dims) if i != channels), letters)
 
 
 def axes_of(problem: Problem, index: int) -> Axes:
@@ -137,4 +141,25 @@ def parse_axes(letters: str, shape: Sequence[int]) -> Axes:
     spatial = tuple(i for i in range(1, len(letters)) if i != channels)
     if not spatial:
         raise ValueError(f"axes={letters!r}: no axis of places; the letters are {known}")
-    return Axes(None if channels < 0 else channels, spatial)
+    return Axes(None if channels < 0 else channels, spatial, letters)
+
+
+def told_axes(
+    given: AxesLike, tensors: Sequence[Tensor], structure: Structure, parent: Problem | None
+) -> tuple[Axes | None, ...]:
+    """Return the axes of the input tensors as a caller says them, or said them of the problem that this one is a part of."""
+    if given is not None:
+        return read_axes(given, tensors, structure)
+    known = () if parent is None else parent.axes
+    same = len(known) == len(tensors) and all(a is None or len(a.letters) == t.dim() for a, t in zip(known, tensors))
+    return known if same else ()
+
+
+def axes_in_words(problem: Problem) -> dict[str, str]:
+    """Return the axes of the inputs for the details of an explanation; nothing where they are as usual."""
+    if problem.input_layers or problem.sample is not None:
+        return {}
+    dims = [t.dim() for t in problem.x]
+    found = [axes_of(problem, i) if d > 2 or problem.axes else None for i, d in enumerate(dims)]
+    letters = ["" if a is None or a.are_usual else a.letters for a in found]
+    return {"axes": ", ".join(letters)} if any(letters) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,12 +10,12 @@ from torch import Tensor, nn
 
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
-from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
+from torchwhy.engine.layers.layer import Layer, ResolvedLayer, resolve_layer
 from torchwhy.engine.layers.row_axes import RowAxes
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model, Structure, flatten
-from torchwhy.problem import Problem
+from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.target import Neuron, TargetLike
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ def named_places(asker: Asker, target: TargetLike) -> list[object]:
     return given + [neuron.layer for neuron in neurons]
 
 
-def named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any, ...]:
-    """Return the layers that are named, None for what is found by running the model: ``"auto"``, and some ``"embeddings"``."""
+def named_layers(model: Model, asker: Asker, inputs: ModelInputs) -> tuple[Any, ...]:
+    """Return the layers that are named, None for what is found by running the model: ``"auto"``, and some ``"embeddings"``.
+
+    None in a list of layers is an input: the one that is a tensor of floats.
+    """
     if asker.layer is None:
         label = getattr(asker, "label", type(asker).__name__)
         raise ValueError(f"layer: {label} explains by a layer; give layer=")
@@ -38,8 +42,12 @@ def named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any,
     named = flatten(asker.layer)[0]
     if not named:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
+    several_ids = len(inputs.tensors) > 1 and sum(not t.is_floating_point() for t in inputs.tensors) > 1
     found: list[ResolvedLayer | None] = []
     for layer in named:
+        if layer is None:
+            found.append(resolve_layer(model, _input_of_floats(model, inputs)))
+            continue
         if isinstance(layer, str) and layer == "embeddings":
             tables = find_embeddings(model)
             runs = len(tables) > 1 or several_ids
@@ -48,6 +56,22 @@ def named_layers(model: Model, asker: Asker, *, several_ids: bool) -> tuple[Any,
         auto = isinstance(layer, str) and layer == "auto"
         found.append(None if auto else resolve_layer(model, layer, input=asker.attribute_to_layer_input))
     return tuple(found)
+
+
+def _input_of_floats(model: nn.Module, inputs: ModelInputs) -> Layer:
+    """Return the place where the model takes its only input of floats.
+
+    Raises:
+        ValueError: it has several, or none.
+    """
+    names: Sequence[int | str] = inputs.names or range(len(inputs.tensors))
+    keys = [key for key, t in zip(names, inputs.tensors) if t.is_floating_point()]
+    if len(keys) != 1:
+        raise ValueError(
+            f"layer: None in a list is the input that is a tensor of floats, and there are {len(keys)}; name each as "
+            "tw.Layer(model, input=True, output=position or keyword)"
+        )
+    return Layer(model, input=True, output=keys[0])
 
 
 def layers_by_running(problem: Problem, asker: Asker, layers: tuple[ResolvedLayer | None, ...]) -> Problem:

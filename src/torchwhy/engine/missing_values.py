@@ -34,14 +34,14 @@ def check_takes_missing(problem: Problem) -> None:
                 problem,
                 tuple(x[i : i + 1] for x in problem.inputs.tensors),
                 row,
-                f"inputs: NaN or infinite values in row {i}",
+                f"inputs: row {i:,} holds NaN or infinite values",
             )
     for b in problem.baselines:
         if not all_finite(b):
             k = first_row(b)
             row = problem.rows[:1] if b.shape[1] == 1 else problem.rows[first_row(b[k])][None]
             at = tuple(baseline_at(t, torch.tensor([k]), row) for t in problem.baselines)
-            _try(problem, at, row, "baselines: NaN or infinite values")
+            _try(problem, at, row, f"baselines: {'' if len(b) == 1 else f'row {k:,} holds '}NaN or infinite values")
 
 
 def _try(problem: Problem, z: tuple[Tensor, ...], row: Tensor, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from torchwhy.baselines import AtLayer, resolve_baseline, same_number
+from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_number, weights_of
+from torchwhy.engine.axes import Axes, AxesLike, told_axes
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import read_further, takes_one_row
 from torchwhy.engine.layers.function_layers import function_with_places
@@ -27,7 +28,7 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
-from torchwhy.engine.tables import as_tensors, column_names, holds_tables
+from torchwhy.engine.tables import as_tensors, column_names, holds_tables, mask_of_columns
 from torchwhy.engine.trials import notice_randomness, try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -42,7 +43,7 @@ class Asker(Protocol):
     :class:`Question`."""
 
     model: Model
-    layer: LayerLike | Sequence[LayerLike] | None
+    layer: LayerLike | Sequence[LayerLike | None] | None
     attribute_to_layer_input: bool
     batch_size: int | None
     precision: Literal["bf16", "fp16"] | None
@@ -91,7 +92,7 @@ class Question:
     """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
 
     model: Model
-    layer: LayerLike | Sequence[LayerLike] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: int | None = None
     precision: Literal["bf16", "fp16"] | None = None
@@ -133,12 +134,13 @@ def prepare_for(
     feature_mask: object = None,
     additional_forward_args: object = None,
     parent: Problem | None = None,
+    axes: AxesLike = None,
 ) -> Problem:
     """Return the checked problem of a call.
 
     Args:
         asker: the method, or a :class:`Question`.
-        inputs, target, baselines, feature_mask, additional_forward_args: as a caller gives them, see
+        inputs, target, baselines, feature_mask, additional_forward_args, axes: as a caller gives them, see
             :meth:`torchwhy.Attribution.attribute`.
         parent: the problem of which this one is a part: its batching and tally hold here too.
 
@@ -147,11 +149,12 @@ def prepare_for(
     """
     given = (baselines, feature_mask, additional_forward_args)
     if not isinstance(inputs, Tensor) and (hasattr(inputs, "masked") or holds_tables(inputs)):
-        return _prepare_for_sample_or_table(asker, inputs, target, given, parent)
+        return _prepare_for_sample_or_table(asker, inputs, target, given, parent, axes)
     if baselines is not None or feature_mask is not None:
         _check_uses(asker, baselines, feature_mask)
     data = _model_inputs(inputs, additional_forward_args, asker.model)
     structure = data.structure
+    told = () if axes is None and parent is None else told_axes(axes, data.tensors, structure, parent)
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model = function_with_places(model, named_places(asker, target))
@@ -159,7 +162,7 @@ def prepare_for(
         target = columns_of_labels(model, target) if parent is None else target
     if asker.needs_gradient and not all(map(all_finite, data.tensors)):
         row = min(first_row(t) for t in data.tensors if not all_finite(t))
-        raise ValueError(f"inputs: NaN or infinite values in row {row}")
+        raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         refuse_without_gradient(model, data.tensors)
@@ -169,8 +172,7 @@ def prepare_for(
         at_layer = layer is not None and asker.layer_role == "input"
         feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
-    several = len(data.tensors) > 1 and sum(not t.is_floating_point() for t in data.tensors) > 1
-    layers = named_layers(model, asker, several_ids=several) if needs_layer else ()
+    layers = named_layers(model, asker, data) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
     has_further = bool(data.args or data.kwargs)
@@ -178,18 +180,21 @@ def prepare_for(
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     beyond = baselines if isinstance(baselines, AtLayer) else None
     resolves = beyond is None and (asker.uses_baselines or (asker.takes_baselines and baselines is not None))
+    weights = _weights_of(asker, structure, baselines, first.device) if resolves and baselines is not None else None
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
         batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
-        baselines=_resolve_baselines(asker, data.tensors, structure, baselines, drawn) if resolves else (),
+        baselines=_resolve_baselines(asker, data.tensors, structure, baselines, drawn, told) if resolves else (),
+        baseline_weights=weights,
         feature_mask=feature_mask,
         read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
         precision=PRECISIONS[asker.precision],
         tally=Tally() if parent is None else parent.tally,
+        axes=told,
     )
     with freeze_parameters(model) as held:
         if held.noisy or held.device not in (None, first.device):
@@ -212,17 +217,21 @@ def prepare_for(
 
 
 def _prepare_for_sample_or_table(
-    asker: Asker, inputs: object, target: TargetLike, given: tuple[object, ...], parent: Problem | None
+    asker: Asker, inputs: object, target: TargetLike, given: tuple[object, ...], parent: Problem | None, axes: AxesLike
 ) -> Problem:
     """Return the problem of a sample, or of tables and arrays, which are tensors with something besides."""
     baselines, feature_mask, arguments = given
     if hasattr(inputs, "masked"):
         refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=arguments)
         asked = ask_about(asker, inputs, target)
-        return prepare_for(*asked[:-1], parent).replace(sample=asked.features, form=None)
+        told = asked.features.sample.axes if axes is None else axes
+        told = None if asked.features.is_game else told  # a game's tensor says which features are there
+        return prepare_for(*asked[:-1], parent, told).replace(sample=asked.features, form=None)
     columns, asker = column_names(inputs), copy(asker)
+    if columns is not None and isinstance(feature_mask, Mapping):
+        feature_mask, columns = mask_of_columns(feature_mask, columns)
     asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
-    return prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent).replace(columns=columns)
+    return prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes).replace(columns=columns)
 
 
 def _check_uses(asker: Asker, baselines: object, feature_mask: object) -> None:
@@ -258,16 +267,37 @@ def _resolve_by_running(
 
 
 def _resolve_baselines(
-    asker: Asker, tensors: Sequence[Tensor], structure: Structure, given: object, generator: torch.Generator | None
+    asker: Asker,
+    tensors: Sequence[Tensor],
+    structure: Structure,
+    given: object,
+    generator: torch.Generator | None,
+    told: tuple[Axes | None, ...] = (),
 ) -> tuple[Tensor, ...]:
     """Return baselines ``(K, N or 1, ...)`` for each tensor; zero, if none are given."""
     if given is None:
         return tuple(torch.zeros_like(x[:1])[None] for x in tensors)
     rows, each = asker.baselines_are_rows, structure.match(given, "baselines")
-    found = same_number([resolve_baseline(b, x, generator, distribution=rows) for b, x in zip(each, tensors)])
+    lying = told or (None,) * len(tensors)
+    found = same_number(
+        [resolve_baseline(b, x, generator, distribution=rows, axes=a) for b, x, a in zip(each, tensors, lying)]
+    )
     if asker.needs_gradient and not all(map(all_finite, found)):
         raise ValueError("baselines: NaN or infinite values")
     return found
+
+
+def _weights_of(asker: Asker, structure: Structure, given: object, device: torch.device) -> Tensor | None:
+    """Return how much each baseline counts, ``(K,)``; None where all count alike."""
+    each = structure.match(given, "baselines")
+    k = max((len(b.data) for b in each if isinstance(b, Distribution)), default=1)
+    weights = weights_of(each, k, device)
+    if weights is not None and not getattr(asker, "takes_weights", False):
+        raise TypeError(
+            f"baselines: {getattr(asker, 'label', type(asker).__name__)} counts all rows alike; leave their weights out, or take "
+            "ExpectedGradients, DeepSHAP or a Shapley method"
+        )
+    return weights
 
 
 def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
@@ -277,7 +307,9 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
     if any(isinstance(part, Stacked) for part in given):
         forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
         given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
-    if not given or not all(isinstance(t, Tensor) for t in given):
+    if not given or not all(isinstance(t, Tensor) and t.layout is torch.strided for t in given):
+        refuse_inputs(given)
+    if any(t.is_nested or t.is_meta for t in given):
         refuse_inputs(given)
     sizes = {len(t) if t.dim() else None for t in given}
     if len(sizes) != 1 or None in sizes or 0 in sizes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, Ragged
@@ -29,7 +30,25 @@ def refuse_inputs(given: Sequence[object]) -> NoReturn:
     kinds = ", ".join(f"tw.{type(t).__name__}" if t in marks else type(t).__name__ for t in given) or "nothing"
     hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in marks) else ""
     hint = "; rows of several shapes are for methods alone" if marks and not hint else hint
+    unusual = [t for t in given if isinstance(t, Tensor) and is_unusual(t)]
+    if unusual:
+        raise TypeError(
+            "inputs: expected dense tensors with values; of a nested one give tw.Ragged or its .to_padded_tensor(0.0), of a "
+            "sparse one its .to_dense(), and a meta tensor has no values"
+        )
     raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds}{hint}")
+
+
+def is_unusual(t: Tensor) -> bool:
+    """Say whether a tensor has no values that could be masked: nested, sparse, on the meta device."""
+    return t.is_nested or t.is_meta or t.layout is not torch.strided
+
+
+def refuse_torchscript() -> NoReturn:
+    """Refuse the layers of TorchScript, which cannot be watched."""
+    raise TypeError(
+        "layer: the model is TorchScript, whose layers cannot be watched; give the nn.Module that it was made from"
+    )
 
 
 def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:

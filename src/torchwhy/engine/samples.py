@@ -144,13 +144,43 @@ class MaskedModel(nn.Module):
         return self.model.named_modules(*args, **options) if isinstance(self.model, nn.Module) else iter(())
 
 
+class PackingModel(nn.Module):
+    """A model that takes some tensors packed, as a function of tensors with a row for each: see :meth:`Sample.pack`.
+
+    ``forward(..., sample_rows (M,))``: the rows of the sample that these are. The layers are the model's, by their own names.
+    """
+
+    def __init__(self, model: nn.Module, sample: Sample) -> None:
+        super().__init__()
+        self.model, self.sample, self.training = model, sample, False
+
+    def forward(self, sample_rows: Tensor, **given: Given) -> Output:
+        """Return the model's output."""
+        packed = {k: self.sample.pack(k, v, sample_rows) if k in self.sample.packed else v for k, v in given.items()}
+        return self.model(**packed)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a module of the model; the outermost one is this."""
+        return self.model.get_submodule(target) if target else self
+
+    def named_modules(self, *args: Given, **options: Given) -> Given:
+        """Return the modules of the model by name; the outermost one is this."""
+        yield "", self
+        yield from ((name, m) for name, m in self.model.named_modules(*args, **options) if name)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the model's table of token ids."""
+        model: Model = self.model
+        return model.get_input_embeddings()
+
+
 class ForeignSample(Sample):
     """A sample of a class of its own, which has what the protocol asks for."""
 
     def __init__(self, sample: Given) -> None:
         super().__init__(*(getattr(sample, name, None) for name in ("tensors", "feature_mask")))
         self.sample = sample
-        for name in ("baselines", "arguments", "names", "target", "n_absences"):
+        for name in ("baselines", "arguments", "names", "target", "n_absences", "axes"):
             setattr(self, name, getattr(sample, name, getattr(Sample, name)))
 
     def bind(self, model: Model) -> Sample:
@@ -249,9 +279,13 @@ def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) ->
             f"inputs: {type(asker).__name__} needs tensors, this sample has none; choose a method that masks"
         )
     tensors, structure = flatten(sample.tensors)
-    layer = asker.layer
+    layer, model = asker.layer, asker.model
+    arguments = {k: _following_rows(v, features.n) for k, v in (sample.arguments or {}).items()}
+    if sample.packed:
+        model = PackingModel(model, sample)
+        arguments["sample_rows"] = PerRow(torch.arange(features.n, device=tensors[0].device))
     if layer is None and asker.layer_role == "input" and asker.needs_gradient:
-        layer = _layers_of_tensors(asker.model, tensors, structure.names)
+        layer = _layers_of_tensors(model, tensors, structure.names)
     baselines = structure.restore(_absent(sample)) if asker.uses_baselines else None
     masks: Given = None
     if asker.uses_feature_mask:
@@ -259,8 +293,7 @@ def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) ->
         each = isinstance(layer, (tuple, list))  # a layer of its own for each tensor
         if not each:
             masks = masks[0] if len(masks) == 1 else structure.restore(masks)
-    changed = AskerAboutSample(asker, layer=layer)
-    arguments = {k: _following_rows(v, features.n) for k, v in (sample.arguments or {}).items()}
+    changed = AskerAboutSample(asker, layer=layer, model=model, owner=asker.model)
     return Asked(changed, sample.tensors, target, baselines, masks, arguments or None, features)
 
 

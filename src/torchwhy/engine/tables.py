@@ -37,6 +37,38 @@ def column_names(inputs: object) -> list[str] | None:
     return [str(c) for c in getattr(inputs, "columns", ())] if is_frame(inputs) else None
 
 
+def mask_of_columns(groups: Mapping[str, Sequence[str]], columns: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """Return the number of the feature of each column ``(d,)``, and what the features are called, from columns in named groups.
+
+    A column in no group is a feature by itself.
+
+    Raises:
+        ValueError: a column that there is not, or that is in two groups.
+
+    >>> mask_of_columns({"person": ["age", "job"]}, ["age", "pay", "job"])
+    (tensor([0, 1, 0]), ['person', 'pay'])
+    """
+    group: dict[str, str] = {}
+    for name, members in groups.items():
+        for column in [members] if isinstance(members, str) else members:
+            if str(column) not in columns:
+                raise ValueError(f"feature_mask: no column {column!r}; there are {', '.join(map(repr, columns))}")
+            if str(column) in group:
+                raise ValueError(f"feature_mask: column {column!r} is in two groups")
+            group[str(column)] = str(name)
+    called = [group.get(column, column) for column in columns]
+    names = list(dict.fromkeys(called))
+    return torch.tensor([names.index(name) for name in called]), names
+
+
+def labels_of_columns(model: object) -> dict[int, list[Hashable]]:
+    """Return the labels of those columns of a data frame that a black box is given labels in, by the column's number."""
+    form = getattr(getattr(model, "to_call", None), "__self__", None)
+    if not isinstance(form, FrameForm):
+        return {}
+    return {form.columns.index(name): labels for name, labels in form.categories.items()}
+
+
 def explained_inputs(inputs: object, problem: Problem) -> Frame:
     """Return what was explained: the inputs as they were given, with tensors in the place of arrays, frames and samples."""
     if problem.sample is not None:
@@ -48,6 +80,8 @@ def explained_names(inputs: object, problem: Problem) -> Frame:
     """Return what the features are called, where the inputs say so: a sample's features, the columns of a data frame."""
     if problem.sample is not None:
         return problem.sample.names
+    if problem.feature_mask is not None and problem.columns is not None:
+        return problem.columns if problem.columns != column_names(inputs) else None  # those of its groups
     return column_names(inputs) if problem.feature_mask is None and not problem.input_layers else None
 
 

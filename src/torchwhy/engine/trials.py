@@ -167,7 +167,7 @@ def notice_randomness(problem: Problem, held: HeldModel) -> None:
 def _key_of(inputs: ModelInputs, further: Sequence[Argument], owner: object) -> tuple[object, ...]:
     """Return what an outcome is remembered by: the form of a row, the kinds of further arguments, the model's mode."""
     shapes = tuple((t.shape[1:], t.dtype) for t in inputs.tensors)
-    mode = owner.training if isinstance(owner, nn.Module) else getattr(owner, "__name__", None)
+    mode = getattr(owner, "training", None) if isinstance(owner, nn.Module) else getattr(owner, "__name__", None)
     return (mode, shapes, inputs.names, inputs.forms, tuple(map(type, further)))
 
 

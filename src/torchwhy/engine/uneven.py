@@ -234,12 +234,12 @@ def solve_uneven(
             uneven.select_values(v, group, name)
             for name, v in (("baselines", baselines), ("feature_mask", feature_mask))
         ]
-        of_group = _target_of(target, group, uneven.n)
+        of_group = target_of_rows(target, group, uneven.n)
         found.append(solve(method, uneven.select(group), of_group, *values, data.take_further(rows), **options))
     return _together(method, uneven, target, uneven.masks_of_rows(feature_mask), found)
 
 
-def _target_of(target: TargetLike, rows: list[int], n: int) -> TargetLike:
+def target_of_rows(target: TargetLike, rows: list[int], n: int) -> TargetLike:
     """Return the target of some of n rows, as a caller can give it."""
     if isinstance(target, list) and len(target) == n:
         return [target[i] for i in rows]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import axes_of
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.engine.structure import Tensors
@@ -18,7 +19,7 @@ class BlurPath:
     """Points from the most blurred image to the image itself.
 
     Args:
-        problem: whose ``x`` ``(N, C, L)`` or ``(N, C, H, W)`` is blurred.
+        problem: whose ``x`` is blurred along its places, ``(N, C, L)``, ``(N, C, H, W)``, ``(N, C, D, H, W)`` or as its axes say.
         sigmas: ``(n,)``, the widths of the Gaussian in pixels, falling.
     """
 
@@ -33,7 +34,14 @@ class BlurPath:
     def point(self, rows: Tensor, k: Tensor) -> Tensors:
         """Return points ``k`` ``(M,)`` of rows ``(M,)``, tensors ``(M, ...)``."""
         sigmas = to_device(self.sigmas[k], rows.device)
-        return tuple(gaussian_blur(index_rows(x, rows), sigmas) for x in self.problem.x)
+        found = []
+        for i, x in enumerate(self.problem.x):
+            x, axes = index_rows(x, rows), axes_of(self.problem, i)
+            usual = axes.are_usual and not self.problem.axes
+            found.append(
+                gaussian_blur(x, sigmas) if usual else axes.restore(gaussian_blur(axes.channels_first(x), sigmas))
+            )
+        return tuple(found)
 
     def velocity(self, rows: Tensor, k: Tensor) -> Tensors:
         """Return the step that the trapezoid rule gives to each point: half the way between its neighbours."""

@@ -39,6 +39,7 @@ class ExpectedGradients(Attribution):
     is_complete: ClassVar[bool] = True
     uses_baselines: ClassVar[bool] = True
     baselines_are_rows: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1906.10670"
 
     def noise(self, problem: Problem) -> tuple[Draws, ...]:
@@ -48,7 +49,10 @@ class ExpectedGradients(Attribution):
     def _attribute(self, problem: Problem) -> Result:
         m = self.n_samples
         alphas = draw_uniform(m, generator=problem.generator, dtype=torch.double)
-        drawn = torch.randint(problem.n_baselines, (m,), generator=problem.generator)
+        if problem.baseline_weights is None:
+            drawn = torch.randint(problem.n_baselines, (m,), generator=problem.generator)
+        else:
+            drawn = problem.baseline_weights.cpu().multinomial(m, replacement=True, generator=problem.generator)
         path, sums = StraightPath(problem, alphas, drawn, self.noise(problem)), RunningMoments(problem.n, square=True)
         for c in problem.run.evaluate_points(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])

@@ -229,6 +229,11 @@ def _shared_features(problem: Problem, attributions: AttributionsLike, options: 
         ValueError: a feature mask with rows of its own, or fewer than 3 features.
     """
     by_feature = to_features(problem, attributions, reduce=reduction(options))
+    if not by_feature.features.shared and problem.sample is not None:
+        raise ValueError(
+            f"inputs: the rows of this sample have {problem.sample.count.tolist()} features; sets of features are drawn for all "
+            "rows at once, so give rows of as many, or one by one"
+        )
     if not by_feature.features.shared:
         raise ValueError(
             "feature_mask: has rows of its own; sets of features are drawn for all rows at once, so give one (1, ...) for all"

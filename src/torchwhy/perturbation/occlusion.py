@@ -45,6 +45,7 @@ class Occlusion(Attribution):
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1311.2901"
 

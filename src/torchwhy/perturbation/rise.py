@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import axes_of
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.structure import Output
 from torchwhy.perturbation.rise_masks import RandomGridMasks
@@ -69,23 +70,23 @@ class RISE(SamplingMethod):
             values, error = sums.summary()
             if self._enough(values - sums.mean_score()[:, None], error):
                 break
-        shape = (problem.n, -1, *problem.x[0].shape[2:])
+        shape, axis = (problem.n, -1, *masks.shape), masks.axes.channels or 1
         neutral = sums.mean_score().view(problem.n, -1).to(problem.x[0].dtype)
-        error = error.view(shape).to(problem.x[0].dtype)
-        return Result((values.view(shape),), standard_error=(error,), details={"neutral": neutral})
+        values, error = values.view(shape).movedim(1, axis), error.view(shape).movedim(1, axis).to(problem.x[0].dtype)
+        return Result((values,), standard_error=(error,), details={"neutral": neutral})
 
     def _check_inputs(self, problem: Problem) -> None:
         """Refuse what has no grid to lay over it."""
         x = problem.x[0]
-        if len(problem.x) != 1 or x.dim() < 3 or not x.is_floating_point():
+        told = bool(problem.axes) and x.dim() > 1
+        if len(problem.x) != 1 or (x.dim() < 3 and not told) or not x.is_floating_point():
             raise ValueError(
                 "inputs: RISE masks one tensor (N, C, ...) with spatial dimensions, got "
                 f"{', '.join(f'{tuple(t.shape)} of {t.dtype}' for t in problem.x)}; LIME and KernelSHAP take any"
             )
-        if self.grid > min(x.shape[2:]):
-            raise ValueError(
-                f"grid={self.grid!r}: expected 1 to {min(x.shape[2:])} cells, the shortest side of the input"
-            )
+        shortest = min(axes_of(problem, 0).size_of(x))
+        if self.grid > shortest:
+            raise ValueError(f"grid={self.grid!r}: expected 1 to {shortest} cells, the shortest side of the input")
 
 
 def _add_scores(sums: PlainMoments | ReducedMoments, masks: RandomGridMasks, first: int, s: Tensor) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import axes_of
 from torchwhy.engine.run.randomness import Draws, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors
@@ -36,7 +37,8 @@ class RandomGridMasks:
     shifts: Draws = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = self.problem.x[0].shape[2:]
+        self.axes = axes_of(self.problem, 0)
+        self.shape = torch.Size(self.axes.size_of(self.problem.x[0]))
         number, dims = self.cells ** len(self.shape), len(self.shape)
         each = int(MOST_KNOTS ** (1 / dims) + 1e-9)
         self.knots = [torch.linspace(0, n - 1, min(each, n), dtype=torch.float).round().long() for n in self.shape]
@@ -51,10 +53,10 @@ class RandomGridMasks:
         return enlarge_grids(to_device(on, device), to_device(self.shifts[index // self.unit], device), self.shape)
 
     def for_rows(self, index: Tensor, rows: Tensor) -> Tensors:
-        """Return the masks with the numbers ``(M,)``, which rise, for the engine: ``(M, 1, *spatial)``."""
+        """Return the masks with the numbers ``(M,)``, which rise, for the engine: ``(M, 1, *spatial)`` in the input's order."""
         low = int(index[0])  # one mask serves several rows and baselines: it is made once
         made = self.make(torch.arange(low, int(index[-1]) + 1), rows.device)
-        return (made[to_device(index - low, rows.device)][:, None],)
+        return (self.axes.restore(made[to_device(index - low, rows.device)][:, None]),)
 
     def covariance(self, like: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Return the covariance of the mask at the knots, what carries knots to all elements, and the variance this leaves out.

@@ -40,6 +40,7 @@ class SamplingMethod(Attribution):
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
 
     def _check_settings(self) -> None:
         super()._check_settings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import axes_by_shape, parse_axes
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.rows import expand_like
 
@@ -48,8 +49,10 @@ def superpixels(x: Tensor, n_segments: int = 50, *, compactness: float = 10.0, s
     return torch.stack(masks)[:, None].to(x.device)
 
 
-def patches(x: Tensor, grid: int = 7) -> Tensor:
+def patches(x: Tensor, grid: int = 7, axes: str | None = None) -> Tensor:
     """Return a feature mask ``(1, 1, *spatial)`` of ``grid`` patches along each dimension, for inputs ``(N, C, *spatial)``.
+
+    ``axes`` says where the inputs have their channels, where their shape does not, as ``"NTF"`` of series; the mask's 1 is there.
 
     >>> patches(torch.zeros(1, 3, 4, 4), 2)[0, 0].tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
@@ -57,12 +60,14 @@ def patches(x: Tensor, grid: int = 7) -> Tensor:
     Raises:
         ValueError: no spatial dimensions, or fewer elements than patches along one.
     """
-    shape = x.shape[2:]
-    if not shape or not 1 <= grid <= min(shape):
+    lying = axes_by_shape(x.shape) if axes is None and x.dim() > 2 else None
+    lying = lying if axes is None else parse_axes(axes, x.shape)
+    shape = () if lying is None else lying.size_of(x)
+    if lying is None or not 1 <= grid <= min(shape):
         raise ValueError(
             f"grid={grid}: expected 1 to the shortest side of inputs (N, C, ...), which have {tuple(x.shape)}"
         )
     mask = torch.zeros((), dtype=torch.long, device=x.device)
     for n in shape:
         mask = mask[..., None] * grid + torch.arange(n, device=x.device) * grid // n
-    return mask[None, None]
+    return lying.restore(mask[None, None])

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model
+from torchwhy.samples.prompt_pictures import PIXELS, PromptPictures
+from torchwhy.samples.prompt_text import PromptText
 from torchwhy.samples.response import as_target, is_encoder_decoder
 from torchwhy.samples.sample import Given, Sample, device_of, moved_to
 from torchwhy.samples.token_sample import TokenSample
-from torchwhy.samples.tokens import TokenRow, as_batch, encode, parameters_of, special_id
+from torchwhy.samples.tokens import TokenRow, as_batch, parameters_of, special_id
 from torchwhy.targets.of_classes import ClassTarget
 
 if TYPE_CHECKING:
@@ -47,10 +49,33 @@ class BoundPrompt(TokenSample):
         if response is not None:
             self.target = as_target(response, from_end=not self.is_decoder)
         self.fit(model)
+        if origin.pictures is not None:
+            self._add_pictures(origin.pictures)
         names = parameters_of(model)[0]
-        self.takes_positions, self.cuts_logits = "position_ids" in names, "logits_to_keep" in names
+        own = any(hasattr(m, "get_rope_index") for m in model.modules())  # positions of its own, in rows and columns
+        self.takes_positions, self.cuts_logits = "position_ids" in names and not own, "logits_to_keep" in names
         self.arguments = self.positioned(moved_to(self.arguments, device_of(model) or self.ids().device))
         self.tensors = moved_to(self.tensors, device_of(model) or self.ids().device)
+
+    def _add_pictures(self, pictures: PromptPictures) -> None:
+        """Put the pixel values beside the token ids, their units behind those of the text.
+
+        Raises:
+            ValueError: a model that takes ids without a name.
+        """
+        if self.positional:
+            raise ValueError(f"pictures: the model takes no {self.ids_name} by name, to tell them from pixel values")
+        first = [len(row.names) for row in self.origin.rows]
+        pixels, units, absent = pictures.pixels()
+        behind = torch.tensor(first).view(-1, *[1] * (units.dim() - 1))
+        self.tensors |= {PIXELS: pixels}
+        self.feature_mask |= {PIXELS: torch.where(units < 0, -1, units + behind)}
+        self.baselines = {**(self.baselines or {}), PIXELS: absent}
+        self.arguments = {**(self.arguments or {}), **pictures.arguments()}
+        if set(pictures.sizes()) != {1}:
+            self.packed = {PIXELS: pictures.sizes()}
+        self.names = self.origin.names
+        self.details = {**self.details, **pictures.shown(first)}
 
     def with_response(self, row: TokenRow, i: int) -> TokenRow:
         """Return the tokens of a prompt and, for causal models, of the response to row i behind them."""
@@ -58,9 +83,14 @@ class BoundPrompt(TokenSample):
 
     def seen_by_generate(self) -> dict[str, Tensor]:
         """Return what the model is given to go on from; the ids first, under no name where the model has none for them."""
-        names = ("attention_mask", "position_ids") if self.takes_positions else ("attention_mask",)
+        names: tuple[str, ...] = ("attention_mask", "position_ids") if self.takes_positions else ("attention_mask",)
         found = {"" if self.positional else self.ids_name: self.ids()}
-        return found | {k: v for k, v in (self.arguments or {}).items() if k in names and isinstance(v, Tensor)}
+        rows = torch.arange(len(self.ids()), device=self.ids().device)
+        arguments, pictures = self.arguments_of(rows), {}
+        if self.origin.pictures is not None:
+            pictures = {PIXELS: self.pack(PIXELS, self.tensors[PIXELS], rows)}
+            names = tuple(arguments)
+        return found | {k: v for k, v in arguments.items() if k in names and isinstance(v, Tensor)} | pictures
 
     def bind(self, model: Model) -> Sample:
         """Return the prompt on the device of a model."""
@@ -89,19 +119,28 @@ class BoundPrompt(TokenSample):
     def masked(self, kept: Tensor, rows: Tensor, absence: Tensor | None = None) -> tuple[Given, Keywords]:
         """Return token ids and arguments with the units that are kept, the others replaced, cut out or of other texts."""
         if self.origin.template is not None:
-            return self._filled(self.origin.template.filled(kept, rows, absence), rows)
-        seen, arguments = super().masked(kept, rows)
-        return seen, self.positioned(arguments) if self.absent == "remove" else arguments
+            seen, arguments = self._filled(self.origin.template.filled(kept, rows, absence), rows)
+        else:
+            seen, arguments = super().masked(kept, rows)
+            arguments = self.positioned(arguments) if self.absent == "remove" else arguments
+        if self.origin.pictures is not None:
+            pixels = seen[PIXELS] if PIXELS in seen else self.replaced(PIXELS, kept, rows)
+            seen = {**seen, PIXELS: self.pack(PIXELS, pixels, rows)}
+        return seen, arguments
 
     def _filled(self, texts: list[str], rows: Tensor) -> tuple[Given, Keywords]:
         """Return the token ids of texts, with the responses to rows ``(M,)`` behind them, and arguments."""
-        made = {text: TokenRow(encode(self.tokenizer, text).ids) for text in set(texts)}
-        found = [self.with_response(made[text], row).ids for text, row in zip(texts, rows.tolist())]
-        ids = as_batch(found, self.padding, left=self.pad_left).to(rows.device)
-        mask = as_batch([[1] * len(r) for r in found], 0, left=self.pad_left).to(rows.device)
+        made: dict[tuple[int, str], TokenRow] = {}
+        for row, text in set(zip(rows.tolist(), texts)):
+            encoding = self.origin.encoded(row, PromptText(text, ()))
+            made[row, text] = TokenRow(encoding.ids, extra=encoding.extra)
+        found = [self.with_response(made[row, text], row) for text, row in zip(texts, rows.tolist())]
+        ids = as_batch([r.ids for r in found], self.padding, left=self.pad_left).to(rows.device)
+        mask = as_batch([[1] * len(r.ids) for r in found], 0, left=self.pad_left).to(rows.device)
         arguments = self.arguments_of(rows)
-        arguments = self.with_mask({k: v for k, v in arguments.items() if k != "token_type_ids"}, mask)
-        return (ids if self.positional else {self.ids_name: ids}), self.positioned(arguments)
+        for name in found[0].extra.keys() & arguments.keys():
+            arguments[name] = as_batch([r.extra[name] for r in found], 0, left=self.pad_left).to(rows.device)
+        return (ids if self.positional else {self.ids_name: ids}), self.positioned(self.with_mask(arguments, mask))
 
     def positioned(self, arguments: Keywords) -> Keywords:
         """Return arguments with the positions of tokens behind padding, where a model takes them."""

@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.structure import Model
 from torchwhy.samples.bound_prompt import BoundPrompt
-from torchwhy.samples.prompt_text import Message, PromptText, check_fields, fill_template, is_chat, render_chat
+from torchwhy.samples.chat import Message, is_chat, pictures_of_chat, render_chat
+from torchwhy.samples.picture import PromptPicture
+from torchwhy.samples.prompt_pictures import PromptPictures, read_pictures
+from torchwhy.samples.prompt_text import PromptText, check_fields, fill_template
 from torchwhy.samples.response import check_responses, generate, response_ids
 from torchwhy.samples.sample import Given, Sample
 from torchwhy.samples.template import TemplateTexts
 from torchwhy.samples.text import check_for_function, check_texts
 from torchwhy.samples.token_sample import TextUnits, check_absent, is_text_function
-from torchwhy.samples.tokens import TokenizerLike, TokenRow
+from torchwhy.samples.tokens import Encoding, TokenizerLike, TokenRow, encode
 from torchwhy.samples.units import check_skip
 from torchwhy.targets.of_classes import ClassTarget
 
 PromptLike = str | Sequence[str] | Sequence[Message] | Sequence[Sequence[Message]]
-Units = str | Mapping[str, str]
+Units = str | Mapping[str, str] | None
 AbsentTexts = Mapping[str, str | Sequence[str]]
 
 
@@ -36,32 +39,44 @@ class Prompt(Sample):
 
     A model that is no module is a function of texts: a list of strings to scores; what is absent is removed then.
 
+    Pictures stand in the prompt where the processor's mark for them does, such as ``<image>``; their units, named
+    ``picture[row, column]`` where they are patches, come behind those of the text, in one game. What is absent of a picture is
+    painted over, also where absent text is removed.
+
     Args:
-        tokenizer: gives token ids and the characters that each stands for, as those of Hugging Face do.
+        tokenizer: gives token ids and the characters that each stands for, as those of Hugging Face do; for prompts with pictures
+            the model's processor.
         prompt: a text; a list of N texts; a chat (a list of messages with ``role`` and ``content``) or a list of chats, in the
             tokenizer's template; with ``units`` a mapping, a template such as ``"{name} lives in {city}"``.
         response: a text, token ids, or one of these for each prompt; None lets the model generate it, by the most probable
             token each time.
         units: ``"token"``, ``"word"`` (by blanks), ``"sentence"`` (up to and with ``.``, ``!`` or ``?`` and the blanks after it),
-            a regular expression, whose matches are the units; or the texts of a template's fields, by field.
+            a regular expression, whose matches are the units; or the texts of a template's fields, by field. None, for prompts
+            with pictures: the text is not explained.
         absent: ``"pad"``: each token of the unit is replaced by that for padding (that for the end, where there is none) and
             stays attended; ``"remove"``: the tokens are cut out, rows are filled up on the left and positions told; the id of
             a token; or, for a template, other texts for each field, ``{field: [texts]}``, over which scores are averaged:
             the first ones together, the second ones, ...
         skip: what is never a unit: texts, wherever they occur in the prompt, or the roles of a chat (``"system"``).
         max_new_tokens: the most tokens of a response that is generated.
+        pictures: the picture of the prompt, a :class:`PromptPicture` or as PIL opens it, or several in their order; a list of
+            these for each of several prompts. None takes those in the messages of a chat.
 
     Raises:
-        TypeError: something else than texts or chats.
-        ValueError: a unit that matches nothing, a response that the tokenizer cannot align, a field without text.
+        TypeError: something else than texts or chats, or pictures without a processor.
+        ValueError: a unit that matches nothing, a response that the tokenizer cannot align, a field without text, more or
+            fewer pictures than marks.
     """
 
     def __init__(
         self, tokenizer: TokenizerLike, prompt: PromptLike, response: Given = None, units: Units = "word",
         absent: str | int | AbsentTexts = "pad", *, skip: str | Sequence[str] | None = None, max_new_tokens: int = 20,
+        pictures: Given = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.tokenizer, self.prompt, self.units, self.absent = tokenizer, prompt, units, absent
+        self.processor = tokenizer if hasattr(tokenizer, "image_processor") else None
+        self.tokenizer = tokenizer if self.processor is None else self.processor.tokenizer
+        self.prompt, self.units, self.absent = prompt, units, absent
         self.skip, self.max_new_tokens = check_skip(skip), check_count("max_new_tokens", max_new_tokens)
         self.template: TemplateTexts | None = None
         if not isinstance(absent, Mapping):
@@ -75,12 +90,40 @@ class Prompt(Sample):
             self.n_absences = self.template.n_absences
         self.texts = self._texts()
         self.responses = None if response is None else check_responses(response, len(self.texts))
+        self.pictures = self._read_pictures(pictures)
         self.rows: list[TokenRow] = []
         if tokenizer is not None:
             kind = "word" if isinstance(units, Mapping) else units
-            self.rows = [t.token_row(tokenizer, kind, self._texts_to_skip()) for t in self.texts]
-            self.names = [list(row.names) for row in self.rows]
+            encodings = [self.encoded(i, text) for i, text in enumerate(self.texts)]
+            self.rows = [t.token_row(e, kind, self._texts_to_skip()) for t, e in zip(self.texts, encodings)]
+            shown = [[] for _ in self.rows] if self.pictures is None else self.pictures.names()
+            self.names = [row.names + names for row, names in zip(self.rows, shown)]
             self.response_ids()
+
+    def encoded(self, row: int, text: PromptText) -> Encoding:
+        """Return the tokens of a text in the place of a row's, with those that stand for the row's pictures."""
+        plain = encode(self.tokenizer, text.text, special=text.special)
+        return plain if self.pictures is None else self.pictures.rows[row].expand(plain, self.pictures.image_id)
+
+    def _read_pictures(self, given: Given) -> PromptPictures | None:
+        """Return the pictures through the processor, None without any.
+
+        Raises:
+            TypeError: pictures and no processor.
+            ValueError: neither units of a text nor pictures, or another number of pictures than prompts and marks.
+        """
+        of_chats: list[list[PromptPicture]] = [pictures_of_chat(chat) for chat in self._chats()]
+        each = of_chats if given is None else read_pictures(given, len(self.texts))
+        if not any(each):
+            if self.units is None:
+                raise ValueError("units: None, and the prompt has no pictures; there is nothing to explain")
+            return None
+        if self.processor is None:
+            raise TypeError(
+                f"tokenizer: {type(self.tokenizer).__name__} is none for pictures; give the model's processor, as AutoProcessor "
+                "loads it"
+            )
+        return PromptPictures.read(self.processor, self.texts, each)
 
     def _texts(self) -> list[PromptText]:
         """Return the text of each row.
@@ -96,7 +139,8 @@ class Prompt(Sample):
                 check_fields(text, given, "units")
             return [fill_template(text, given) for text in texts]
         if self._chats():
-            return [render_chat(self.tokenizer, chat, self.skip) for chat in self._chats()]
+            renderer = self.tokenizer if self.processor is None else self.processor
+            return [render_chat(renderer, chat, self.skip) for chat in self._chats()]
         return [PromptText(text, ((0, len(text)),)) for text in check_texts(self.prompt, "prompt")]
 
     def _chats(self) -> list[Given]:
@@ -170,7 +214,9 @@ class Prompt(Sample):
             return self.template
         if self._chats():
             raise ValueError("prompt: a function is given texts, not chats; give the text of the chat")
-        units = check_for_function(self.absent, "word" if isinstance(self.units, Mapping) else self.units)
+        if self.pictures is not None:
+            raise ValueError("pictures: a function is given texts; a model of text and pictures is a module")
+        units = check_for_function(self.absent, self.units if isinstance(self.units, str) else "word")
         texts = [(text.text,) for text in self.texts]
         if isinstance(self.units, Mapping):
             return TextUnits(texts, [[text.regions] for text in self.texts])

@@ -6,11 +6,8 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torchwhy.samples.sample import Given
-from torchwhy.samples.tokens import TokenizerLike, TokenRow, encode, number_tokens
+from torchwhy.samples.tokens import Encoding, TokenRow, number_tokens
 from torchwhy.samples.units import CharSpan, find_skipped, find_units, shorten
-
-Message = Mapping[str, Given]
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,10 @@ class PromptText:
         inside = [(a + i, a + j) for a, b in self.regions for i, j in find_skipped(self.text[a:b], skip)]
         return sorted(between + inside)
 
-    def token_row(self, tokenizer: TokenizerLike, units: str, skip: Sequence[str]) -> TokenRow:
-        """Return the tokens with their units."""
-        encoding = encode(tokenizer, self.text, special=self.special)
+    def token_row(self, encoding: Encoding, units: str | None, skip: Sequence[str]) -> TokenRow:
+        """Return the tokens of the text with their units, none for None."""
+        if units is None:
+            return TokenRow(encoding.ids, [-1] * len(encoding.ids), [], encoding.extra)
         if self.fields:
             return self._fields_of_tokens(number_tokens(encoding, [self.text], [self.regions], [[]]))
         found = [] if units == "token" else [self.units(units, skip)]
@@ -115,60 +113,3 @@ def fill_template(template: str, texts: Mapping[str, str]) -> PromptText:
             fields.append(field)
             text += texts[field]
     return PromptText(text, tuple(regions), tuple(fields))
-
-
-def render_chat(tokenizer: TokenizerLike, messages: Sequence[Message], skip: Sequence[str]) -> PromptText:
-    """Return the text of a chat, with the contents of its messages as the regions; those of skipped roles are none.
-
-    The contents are found by rendering the chat once more with marks in their places.
-
-    Raises:
-        TypeError: messages that are none, or a tokenizer without a chat template.
-        ValueError: a template that changes the contents.
-    """
-    if not hasattr(tokenizer, "apply_chat_template"):
-        raise TypeError(f"prompt: a chat, and {type(tokenizer).__name__} has no chat template; give a text")
-    contents = [check_message(m) for m in messages]
-    marks = [f"zqx{i}xqz" for i in range(len(messages))]
-    text = _render_messages(tokenizer, messages)
-    marked = _render_messages(tokenizer, [{**m, "content": mark} for m, mark in zip(messages, marks)])
-    pieces, places = [], []
-    for mark in marks:
-        before, found, marked = marked.partition(mark)
-        if not found:
-            raise ValueError("prompt: the chat template leaves out or moves a message; give the text that it makes")
-        pieces.append(before)
-    at = 0
-    for piece, content in zip(pieces, contents):
-        at += len(piece)
-        shown = next((c for c in (content, content.strip()) if text.startswith(c, at)), None)
-        if shown is None or text[at - len(piece) : at] != piece:
-            raise ValueError(
-                f"prompt: the chat template changes the message {shorten(content)!r}; give the text that it makes"
-            )
-        places.append((at, at + len(shown)))
-        at += len(shown)
-    kept = [place for place, m in zip(places, messages) if m["role"] not in skip]
-    return PromptText(text, tuple(kept), special=False)
-
-
-def _render_messages(tokenizer: TokenizerLike, messages: Sequence[Message]) -> str:
-    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-
-
-def check_message(message: object) -> str:
-    """Return the content of a message of a chat.
-
-    Raises:
-        TypeError: no message with a role and a text.
-    """
-    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-        raise TypeError(f"prompt: expected messages with a role and a content, got {message!r}")
-    if not isinstance(message["content"], str):
-        raise TypeError(f"prompt: the content of a message is a text, not {type(message['content']).__name__}")
-    return message["content"]
-
-
-def is_chat(prompt: object) -> bool:
-    """Say whether a prompt is a chat: a list of messages."""
-    return isinstance(prompt, (list, tuple)) and bool(prompt) and all(isinstance(m, Mapping) for m in prompt)

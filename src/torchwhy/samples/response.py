@@ -137,11 +137,11 @@ def generate(
 def _greedy(model: nn.Module, seen: dict[str, Tensor], max_new_tokens: int) -> Tensor:
     """Return the most probable tokens ``(N, T)``, one after the other."""
     (name, ids), *others = seen.items()
-    start = ids.shape[1]
+    start, alike = ids.shape[1], ids.shape
     for _ in range(max_new_tokens):
         more = torch.arange(1, ids.shape[1] - start + 1, device=ids.device).expand(len(ids), -1)
-        grown = {k: v[:, -1:] + more if k == "position_ids" else torch.ones_like(more) for k, v in others}
-        arguments = {k: torch.cat([v, grown[k]], 1) for k, v in others}
+        grown = {"attention_mask": torch.ones_like(more), "position_ids": seen.get("position_ids", ids)[:, -1:] + more}
+        arguments = {k: torch.cat([v, grown.get(k, 0 * more)], 1) if v.shape == alike else v for k, v in others}
         out = logits_per_row(model(**{name: ids}, **arguments) if name else model(ids, **arguments), len(ids))
         ids = torch.cat([ids, out[:, -1].argmax(-1, keepdim=True)], 1)
     return ids[:, start:]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from torchwhy.arguments import Ragged
 from torchwhy.baselines import BaselineLike, resolve_baseline
+from torchwhy.engine.axes import AxesLike, read_axes
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.further_arguments import read_further
+from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors, flatten
 from torchwhy.problem import ModelInputs
@@ -37,6 +41,7 @@ class Sample:
             is zero.
         arguments: further arguments of the model, by keyword; tensors with N rows follow the rows.
         names: a list of names for each row, or one list for all rows.
+        axes: what the axes of the tensors are, where their shape does not say it, as for a method.
 
     >>> sample = Sample(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0, 0, 1]), names=["both", "last"])
     >>> sample.masked(torch.tensor([[False, True]]), torch.tensor([0]))
@@ -48,15 +53,19 @@ class Sample:
     baselines: Given = None
     arguments: Mapping[str, object] | None = None
     names: FeatureNames | None = None
+    axes: AxesLike = None
     target: Given = None  # what is explained unless the caller says
     details: Keywords = {}  # facts for the explanation
     n_absences: int = 1  # how many ways there are to be absent, over which scores are averaged
+    packed: Mapping[
+        str, Sequence[int]
+    ] = {}  # what the model takes of tensors, by name, that hold their rows filled up: see pack
 
     def __init__(
         self, tensors: Given = None, feature_mask: Given = None, *, baselines: Given = None,
-        arguments: Mapping[str, object] | None = None, names: FeatureNames | None = None,
+        arguments: Mapping[str, object] | None = None, names: FeatureNames | None = None, axes: AxesLike = None,
     ) -> None:  # fmt: skip
-        given = {"tensors": tensors, "feature_mask": feature_mask, "baselines": baselines, "names": names}
+        given = {"tensors": tensors, "feature_mask": feature_mask, "baselines": baselines, "names": names, "axes": axes}
         for name, value in {**given, "arguments": arguments}.items():
             if value is not None:  # what a class derived from this one says stays
                 setattr(self, name, value)
@@ -96,13 +105,24 @@ class Sample:
             rows: ``(M,)``, the rows.
         """
         tensors, structure = flatten(self.tensors)
-        ids, absent = numbers_of(self), self.absent_tensors()
-        found = []
-        for t, mask, b in zip(tensors, ids, absent):
-            number = index_rows(mask, rows)
-            there = kept.gather(1, number.flatten(1).clamp(min=0)).view(number.shape) | (number < 0)
-            found.append(torch.where(there, index_rows(t, rows), index_rows(b, rows)))
+        parts = zip(tensors, numbers_of(self), self.absent_tensors())
+        found = [replace_absent(t, mask, b, kept, rows) for t, mask, b in parts]
         return structure.restore(found), self.arguments_of(rows)
+
+    def replaced(self, name: str, kept: Tensor, rows: Tensor) -> Tensor:
+        """Return the tensor of this name for rows ``(M,)``, with what is not kept replaced by its baseline."""
+        t, mask, b = (part[name] for part in (self.tensors, self.feature_mask, self.baselines))
+        return replace_absent(t, mask.to(t.device), b.to(t), kept, rows)
+
+    def pack(self, name: str, values: Tensor, rows: Tensor) -> Tensor:
+        """Return values ``(M, most, ...)`` of rows ``(M,)`` as the model takes the tensor of this name.
+
+        Where rows are of different lengths, as pixels of pictures in patches are, models take them behind one another, without
+        what fills them up.
+        """
+        if name not in self.packed:
+            return values
+        return torch.cat([v[: self.packed[name][row]] for v, row in zip(values, rows.tolist())])
 
     def absent_tensors(self) -> Tensors:
         """Return what stands in the place of absent elements, ``(N or 1, ...)`` for each tensor.
@@ -112,12 +132,13 @@ class Sample:
         """
         tensors, structure = flatten(self.tensors)
         found = []
-        for given, t in zip(structure.match(self.baselines, "baselines"), tensors):
+        told = read_axes(self.axes, tensors, structure) if self.axes is not None else (None,) * len(tensors)
+        for given, t, axes in zip(structure.match(self.baselines, "baselines"), tensors, told):
             b: BaselineLike = 0 if given is None else given
             if isinstance(b, Tensor):
                 found.append(b.to(t).expand(t.shape))
                 continue
-            resolved = resolve_baseline(b, t, None)
+            resolved = resolve_baseline(b, t, None, axes=axes)
             if len(resolved) != 1:
                 raise ValueError(f"baselines: a sample has one for each row, not {len(resolved)}")
             found.append(resolved[0])
@@ -128,6 +149,21 @@ class Sample:
         tensors = flatten(self.tensors)[0]
         arguments = read_further(dict(self.arguments or {}), len(tensors[0]), None, {})
         return ModelInputs(tensors, None, *arguments).further(rows)[1]
+
+
+def replace_absent(t: Tensor, number: Tensor, absent: Tensor, kept: Tensor, rows: Tensor) -> Tensor:
+    """Return rows ``(M,)`` of a tensor ``(N, ...)`` in which elements of the features that are not kept are others.
+
+    Args:
+        t: the tensor.
+        number: of each element's feature, ``(N or 1, ...)``, −1 for none.
+        absent: what stands in their place, ``(N or 1, ...)``.
+        kept: bool ``(M, d)``.
+        rows: ``(M,)``.
+    """
+    number = index_rows(number, rows)
+    there = kept.gather(1, number.flatten(1).clamp(min=0)).view(number.shape) | (number < 0)
+    return torch.where(there, index_rows(t, rows), index_rows(absent, rows))
 
 
 def numbers_of(sample: Sample) -> Tensors:
@@ -157,21 +193,23 @@ def numbers_of(sample: Sample) -> Tensors:
 
 
 def device_of(model: Model) -> torch.device | None:
-    """Return the device of a module's first parameter, which is where token ids go; None without any."""
+    """Return where a module takes token ids: the device of its first parameter, or where that is fetched to; None without any."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return None if first is None else first.device
+    return None if first is None else device_of_parameters(first.device, model)
 
 
 def moved_to(value: Given, device: torch.device) -> Given:
     """Return tensors, and those in a tuple, list or dict, on a device."""
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, Ragged):
+        return dataclasses.replace(value, tensor=value.tensor.to(device))
     if value is None:
         return None
     parts, structure = flatten(value)
     if structure.kind == "single":
         return value
-    return structure.restore([v.to(device) if isinstance(v, Tensor) else v for v in parts])
+    return structure.restore([moved_to(v, device) for v in parts])
 
 
 def names_of_rows(names: FeatureNames | None, count: Sequence[int]) -> list[list[str]]:

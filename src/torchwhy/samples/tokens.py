@@ -50,7 +50,7 @@ class Encoding:
     Args:
         ids: T token ids.
         spans: the characters of each token, empty where it stands for none.
-        sequence: 0, 1 for the second text of a pair, −1 for tokens that stand for no text.
+        sequence: 0, 1 for the second text of a pair, −1 for tokens that stand for no text, and for special tokens in one.
         extra: further numbers of each token.
     """
 
@@ -81,7 +81,9 @@ def encode(tokenizer: TokenizerLike, text: str, pair: str | None = None, *, spec
     ids = [int(i) for i in _flat(made["input_ids"])]
     extra = {k: _flat(v) for k, v in dict(made).items() if k not in ("input_ids", "attention_mask", "offset_mapping")}
     extra = {k: v for k, v in extra.items() if isinstance(v, list) and len(v) == len(ids)}
-    return Encoding(ids, spans, _sequences(made, ids, spans, pair is not None), extra)
+    never = {int(i) for i in getattr(tokenizer, "all_special_ids", ())} - {special_id(tokenizer, "unk")}
+    sequence = _sequences(made, ids, spans, pair is not None)
+    return Encoding(ids, spans, [-1 if i in never else s for i, s in zip(ids, sequence)], extra)
 
 
 def _flat(value: Given, depth: int = 1) -> list:

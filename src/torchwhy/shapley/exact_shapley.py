@@ -41,6 +41,7 @@ class ExactShapley(Attribution):
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True
+    takes_weights: ClassVar[bool] = True
     uses_feature_mask: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     is_complete: ClassVar[bool] = True

@@ -187,7 +187,8 @@ class Target:
             if high >= size or low < -size:
                 self._refuse_index(out)
         if isinstance(self.index, Tensor):
-            return out[(torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))]
+            each = (torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))
+            return out[each]
         for i in self.index:
             out = out.select(1, i)
         return out
@@ -245,4 +246,5 @@ def _flat_index(value: object) -> tuple[int, ...]:
     try:
         return (operator.index(value),)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"target: an index must be an int, got {type(value).__name__}") from None
+        hint = "; a callable selects several, and adds them up" if isinstance(value, slice) else ""
+        raise TypeError(f"target: an index must be an int, got {type(value).__name__}{hint}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torchwhy.explanation_features import feature_names
+from torchwhy.explanation_features import feature_names, in_usual_layout
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.given import above_rounding, features_of
 from torchwhy.visualize.grid import grid
@@ -19,6 +19,7 @@ from torchwhy.visualize.scaling import as_array
 from torchwhy.visualize.series import MOST_CHANNELS, series
 from torchwhy.visualize.slices import slices
 from torchwhy.visualize.text import text
+from torchwhy.visualize.text_and_pictures import text_and_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,7 @@ def plot_explanation(
     **options: PictureOption,
 ) -> Figure:
     """Draw an explanation, see :func:`torchwhy.visualize.plot`."""
+    e = in_usual_layout(e)
     if names is not None:
         e = e.with_names(list(names))
     chosen = e if row is None else e[row]
@@ -218,6 +220,11 @@ def _text_in_order(e: Explanation, row: int, title: str, **options: PictureOptio
     """Draw a text in its order; token ids stand for tokens without names, and the scale is told in the title."""
     given = features_of(e, row)
     note = say_rounding(given.floor)
+    if "picture_units" in e.details:
+        units, pictures = e.details["picture_units"][row], e.details["pictures"][row]
+        first = min((int(u[u >= 0].min()) for u in units if bool((u >= 0).any())), default=len(given.names))
+        told = {"title": title, "label": f"attribution {note}".strip(), **options}
+        return text_and_pictures(given.names[:first], given.values, pictures, units, **told)
     if e.names is not None:
         return text(given.names, given.values, **{"title": title, "label": f"attribution {note}".strip(), **options})
     from torchwhy.visualize import drawing as draw

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.explanation_features import feature_names
+from torchwhy.explanation_features import feature_names, in_usual_layout
 from torchwhy.visualize.explained import are_tokens, title_of_row
 from torchwhy.visualize.given import above_rounding, features_of, is_explanation
 from torchwhy.visualize.scaling import as_array, as_photo, find_scale, resize_image, to_unit
@@ -63,6 +63,7 @@ def page(explanations: Mapping[str, Explanation], path: str | Path, *, title: st
 
 def _method(name: str, e: Explanation) -> Keywords:
     """Return what the page shows of one explanation."""
+    e = in_usual_layout(e)
     tensor = not isinstance(e.attributions, (tuple, Mapping))
     images = tensor and e.attributions.dim() == 4 and not are_tokens(e)
     most = MOST_IMAGES if images else MOST_ROWS

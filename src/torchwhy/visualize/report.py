@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from html import escape
 from importlib.resources import files
@@ -54,6 +55,7 @@ def report(
     model: Model = None,
     metrics: Mapping[str, MetricLike] | Sequence[MetricLike] = (),
     notes: Sequence[Sequence[str]] | None = None,
+    images: torch.Tensor | None = None,
 ) -> Path:
     """Write one HTML page with a section for each row: its picture, the prediction, what was measured, and what to beware of.
 
@@ -70,6 +72,8 @@ def report(
         model: for ``metrics``.
         metrics: as for :func:`torchwhy.compare`: each gives one number for each row.
         notes: for each row, sentences that are added to what is to beware of.
+        images: ``(N, 1 or 3, H, W)`` that are shown in the place of the inputs, such as photos as they were before a model's
+            preprocessing.
 
     Returns:
         The path.
@@ -85,8 +89,10 @@ def report(
     'report.html'
     """
     named = dict(explanations) if isinstance(explanations, Mapping) else {explanations.method: explanations}
-    n = _check_rows(named, rows, notes)
+    n = _check_rows(named, {"rows": rows, "notes": notes, "images": images})
     measured = _measure(named, model, metrics)
+    if images is not None:
+        named = {name: replace(e, inputs=images) for name, e in named.items()}
     names = [str(i) for i in range(n)] if rows is None else list(map(str, rows))
     parts = {name: (e, _are_images(e)) for name, e in named.items()}
     sections, lines = [], []
@@ -103,9 +109,7 @@ def report(
     return Path(path)
 
 
-def _check_rows(
-    named: Mapping[str, Explanation], rows: Sequence[str] | None, notes: Sequence[Sequence[str]] | None
-) -> int:
+def _check_rows(named: Mapping[str, Explanation], per_row: Mapping[str, Sequence[object] | torch.Tensor | None]) -> int:
     """Return the number of rows, which all that is given has to have."""
     if not named:
         raise ValueError("explanations: none given")
@@ -118,7 +122,7 @@ def _check_rows(
     if len(set(sizes.values())) > 1:
         raise ValueError(f"explanations: of the same rows, expected; got {sizes}")
     n = next(iter(sizes.values()))
-    for argument, given in (("rows", rows), ("notes", notes)):
+    for argument, given in per_row.items():
         if given is not None and len(given) != n:
             raise ValueError(f"{argument}: {len(given)} given for {n} rows")
     return n

@@ -75,6 +75,7 @@ def text(
     colorbar: bool = True,
     title: str | None = None,
     label: str = "",
+    limit: float | None = None,
 ) -> Figure:
     """Draw a text, each token on the colour of its score, as :func:`colored_text` does, for print.
 
@@ -82,7 +83,7 @@ def text(
     ``ax`` runs out of it below.
 
     Args:
-        tokens, scores, percentile, cmap: as of :func:`colored_text`.
+        tokens, scores, percentile, cmap, limit: as of :func:`colored_text`.
         ax: the axes to draw on.
         colorbar: draw the colour bar.
         title: the text above.
@@ -93,9 +94,9 @@ def text(
     """
     from torchwhy.visualize import drawing as draw
 
-    pieces = _pieces(tokens, scores, percentile, cmap)
+    pieces = _pieces(tokens, scores, percentile, cmap, limit)
     values = as_array(scores, "scores")
-    limit = find_scale(values, percentile, True)[0]
+    limit = find_scale(values, percentile, True)[0] if limit is None else limit
     width = 6.5 if ax is None else draw.axes_width(ax)
     room = width - 0.2 - 0.9 * colorbar
     places, lines = _flow(pieces, room)

@@ -47,7 +47,7 @@ def evaluate_masks(
 
     Args:
         problem: with ``x`` and ``baselines``: the holes are filled with each of the K baselines in turn, and the K scores
-            averaged.
+            averaged, by the weights of the baselines where these have any.
         masks: ``(index, rows)`` → the masks with these numbers (M,), on the CPU and rising, for these rows (M,): for each of
             ``x`` (M, \\*), broadcastable to ``x[rows]``. It may be asked for the same ones again, so what it draws must
             depend on the number alone, and with several targets not on which of a row's it is for: they share the scores.
@@ -83,7 +83,7 @@ def evaluate_masks(
         if units:
             s = torch.cat(held)
             held = [s[units * per_unit :]]
-            s = s[: units * per_unit].view(units * unit, n, k, *s.shape[1:]).mean(2)
+            s = problem.mean_over_baselines(s[: units * per_unit].view(units * unit, n, k, *s.shape[1:]), 2)
             yield first, s.flatten(1, 2) if several else s
             first += units * unit
 

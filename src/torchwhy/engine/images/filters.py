@@ -11,7 +11,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
     r"""Return each row blurred by its own Gaussian, :math:`x * \exp(-u^2 / 2\sigma_n^2)`, normalised, edges replicated.
 
     Args:
-        x: ``(N, C, L)`` or ``(N, C, H, W)``.
+        x: ``(N, C, L)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``.
         sigma: ``(N,)``, in pixels; 0 leaves the row as it is.
         truncate: the kernel ends at this many standard deviations.
 
@@ -21,8 +21,8 @@ def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
     Raises:
         ValueError: no spatial dimension.
     """
-    if x.dim() not in (3, 4):
-        raise ValueError(f"a blur needs rows of shape (C, L) or (C, H, W), got {tuple(x.shape[1:])}")
+    if x.dim() not in (3, 4, 5):
+        raise ValueError(f"a blur needs rows of shape (C, L), (C, H, W) or (C, D, H, W), got {tuple(x.shape[1:])}")
     for dim in range(2, x.dim()):
         x = torch.einsum(
             "nij,nc...j->nc...i", _blur_matrices(sigma, x.shape[dim], truncate).to(x), x.movedim(dim, -1)

@@ -11,7 +11,7 @@ on its own part more than on the others. For queries, whatever they look at, it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,10 +30,17 @@ from torchwhy.engine.run.runner import Tally
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
-LEAST_EFFECT = 0.25  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.1
-LEAST_CORRELATION = 0.35
+LEAST_EFFECT = 0.4  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.3
+LEAST_CORRELATION = 0.3
+MOST_RATIO = 2.0
 MOST_WIDER = 4  # a layer than the queries that it works on
-AVERAGE_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+REACHES = (0, 1, 2, 4)  # how many of their neighbours cells may see, on each side
+MOVING_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
 
 
 class InputGraph:
@@ -117,16 +124,36 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
             if slope is None:
                 return None
             places = axes.channels_first(slope.double()).square().sum(1)
-            energy.append(AVERAGE_POOLS[len(size)](places, size).flatten())
+            energy.append(AVERAGE_POOLS[len(size)](places, list(size)).flatten())
     if not all(bool(e.any()) and bool(e.isfinite().all()) for e in energy):
         return None
     tiny = torch.finfo(torch.double).tiny
     ratio = (energy[0].clamp(min=tiny).log() - energy[1].clamp(min=tiny).log()) / 2
-    ratio, mine = ratio - ratio.mean(), mine.flatten().double() - mine.double().mean()
-    together = float(ratio @ mine)
+    ratio = ratio.clamp(-MOST_RATIO, MOST_RATIO)  # a part that one half does not see at all says no more than that
     enough = max(LEAST_CORRELATION, min(0.9, 2 / math.sqrt(n)))  # what few cells reach by chance
-    correlation = together / max(float(ratio.norm() * mine.norm()), 1e-30)
-    return correlation >= enough and together / float(mine @ mine) >= LEAST_EFFECT
+    return any(_goes_with(ratio, expected, enough) for expected in _expected_ratios(mine.double()))
+
+
+def _expected_ratios(mine: Tensor) -> Iterator[Tensor]:
+    """Yield the logarithms of a part's share in its own half, for cells that see some of their neighbours, too: ``(cells,)``."""
+    for reach in REACHES:
+        if 2 * reach >= max(mine.shape):
+            break
+        sides = [2 * min(reach, (side - 1) // 2) + 1 for side in mine.shape]
+        around = MOVING_MEANS[mine.dim()](
+            mine[None, None], sides, 1, [side // 2 for side in sides], count_include_pad=False
+        )
+        yield around.clamp(0.02, 0.98).logit().flatten() / 2
+
+
+def _goes_with(ratio: Tensor, expected: Tensor, enough: float) -> bool:
+    """Say whether what was found rises with what is expected, as closely as ``enough`` and by more than a little."""
+    ratio, expected = ratio - ratio.mean(), expected - expected.mean()
+    together, spread = float(ratio @ expected), float(expected @ expected)
+    if not spread:
+        return False
+    effect = together / spread * float(expected.max() - expected.min())
+    return together >= enough * float(ratio.norm()) * math.sqrt(spread) and effect >= LEAST_EFFECT
 
 
 def choose_picture(problem: Problem, seen: Sequence[int], shape: Sequence[int]) -> int:
@@ -230,7 +257,7 @@ def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tu
         if picture.number in graph.leaves:
             tensor = _passed_with_graph(problem, place, z)
             grid = find_grid(place, tensor, 1, size) if isinstance(layout, GridLayout) else layout
-            if grid is not None and may_be_learned(problem, *tensor.shape[1:]):
+            if grid is not None and may_be_learned(problem, tensor.shape[1], tensor.shape[2]):
                 axes = axes_of(problem, picture.number)
                 known[key] = follows_cells(tensor, grid, graph.leaves[picture.number], axes)
     if known[key] is False:

@@ -96,7 +96,7 @@ def picture_of(problem: Problem, place: ResolvedLayer | None = None) -> InputPic
     told = problem.axes[index] if problem.axes else None
     if told is None and (len(shape) == 3 or (len(shape) == 4 and shape[3] not in COLOURS)):  # there is no other reading
         return InputPicture(index, tuple(shape[2:]), 1)
-    channels, spatial = told or axes_by_shape(shape, problem.model)
+    channels, spatial, _ = told or axes_by_shape(shape, problem.model)
     return InputPicture(index, tuple(shape[i] for i in spatial), channels)
 
 

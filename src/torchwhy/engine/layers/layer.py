@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
+from torchwhy.engine.refusals import refuse_torchscript
 from torchwhy.engine.run.autograd import without_nested_tensors
 from torchwhy.engine.structure import Keywords, Output, nested_tensors, parts_by_key, replace_part
+from torchwhy.engine.torch_internals import transforms_are_active
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.window_layout import BatchAxis
@@ -89,6 +91,8 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
             "layer: the model is a plain callable and has no layers; give the module, with a callable target where the function "
             "picks something of its output, or a module that holds both"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        refuse_torchscript()
     where = layer if isinstance(layer, Layer) else Layer(layer)
     if isinstance(where.module, str):
         name = where.module
@@ -133,6 +137,11 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
     def watch(i: int, layer: ResolvedLayer, module: nn.Module, args: tuple, value: object) -> Any:
         if threading.get_ident() != me:
             return None
+        if transforms_are_active():
+            raise LookupError(
+                f"{layer} runs inside a transform of torch.func, such as vmap, where it passes one row at a time: choose a layer "
+                "outside of it"
+            )
         calls[i] += 1
         if layer.call is None and calls[i] > 1:
             raise LookupError(
@@ -143,6 +152,8 @@ def hook_layers(layers: Sequence[ResolvedLayer], act: Callable[[int, Tensor], Te
             return None
         see = partial(act, i) if layer.latents is None else partial(_act_on_codes, layer.latents, partial(act, i))
         if isinstance(value, Tensor):
+            if layer.output:  # 0 and None are the tensor itself
+                raise LookupError(f"{layer}, output={layer.output!r}: the layer passes one tensor; leave output out")
             return see(value)
         key, tensor = _select_tensor(layer, value)
         new = see(tensor)
@@ -214,7 +225,8 @@ def record_activations(
 
     with hook_layers(layers, act), suppress(_StopForward):
         run()
-    return [seen[i] if i in seen else _raise_not_run(layer) for i, layer in enumerate(layers)]
+    found = [seen[i] if i in seen else _raise_not_run(layer) for i, layer in enumerate(layers)]
+    return [t.clone() if t.is_inference() else t for t in found]  # a copy has a version, and can get a gradient
 
 
 def _raise_not_run(layer: ResolvedLayer, when: str = "") -> Tensor:
@@ -225,6 +237,8 @@ def _raise_not_run(layer: ResolvedLayer, when: str = "") -> Tensor:
         if around and not which
         else ""
     )
+    if "_orig_mod" in layer.name.split("."):
+        hint = "; torch.compile passes by hooks that come later: explain the model that was compiled, its _orig_mod"
     raise LookupError(f"{layer}{which} did not run {when or 'in the forward pass' + hint}")
 
 
@@ -255,7 +269,7 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
 
     def keep(layer: ResolvedLayer) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Output) -> Any:
-            if threading.get_ident() != me:
+            if threading.get_ident() != me or transforms_are_active():
                 return None
             call, calls[layer.name] = calls[layer.name], calls[layer.name] + 1
             new = None
@@ -269,8 +283,12 @@ def trace_modules(model: nn.Module) -> Iterator[list[tuple[ResolvedLayer, Tensor
 
         return hook
 
+    if isinstance(model, torch.jit.ScriptModule):
+        refuse_torchscript()
     try:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # which takes no hook
             handles.append(module.register_forward_hook(keep(ResolvedLayer(name, module, None, None, False))))
         nests = any(isinstance(module, nn.TransformerEncoder) for module in model.modules())
         with without_nested_tensors() if nests else nullcontext():

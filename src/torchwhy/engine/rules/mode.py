@@ -182,8 +182,7 @@ class RuleMode(TorchFunctionMode):
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation by its rule, where it has one and a gradient passes through it; else as it is."""
-        rule = self.tables[-1].get(op.name)
-        in_place = op.in_place or kwargs.get("inplace") is True
+        rule, in_place = self.tables[-1].get(op.name), op.in_place or kwargs.get("inplace") is True
         if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
         signal = carries_signal(args, kwargs)
@@ -213,8 +212,9 @@ class RuleMode(TorchFunctionMode):
         return args[0].copy_(y)
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
-        """Return what a rule makes of a call."""
-        return rule(call)
+        """Return what a rule makes of a call; of a subclass of tensors a copy, since it is a view that must not be written to."""
+        y = rule(call)
+        return y.clone() if isinstance(y, Tensor) and type(y) is not Tensor else y
 
     def save_for_backward(self, tensor: Tensor) -> SavedTensor:
         """Keep a tensor for the backward pass, safe from the model's own in-place operations."""

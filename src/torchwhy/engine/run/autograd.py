@@ -15,6 +15,7 @@ from torch.backends import cudnn, mha
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
 from torchwhy.engine.run.held_buffers import HeldBuffers
+from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model
 from torchwhy.engine.torch_internals import (
@@ -111,7 +112,7 @@ class HeldModel:
                 if p is None:
                     continue
                 if self.device is None:
-                    self.device = p.device
+                    self.device = p.device if p.device.type != "meta" else device_of_parameters(p.device, model)
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
                     self.mine.append(_acquire(p, p.requires_grad_, False))
@@ -121,7 +122,7 @@ class HeldModel:
                     self.noisy.append(name)
             if own_buffers(module):
                 self._hold_buffers(name, module)
-            traits.add(traits_of(type(module)))
+            traits.add(traits_of(type(module)))  # type: ignore[arg-type]  # classes can be hashed
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
@@ -268,8 +269,8 @@ def compute_gradients(
     if not scores.requires_grad:
         raise ValueError(
             f"the target does not depend on the {_in_words(what)} in a differentiable way (it may come from argmax, rounding, "
-            "integers or a detached tensor): choose another target or layer, or a perturbation method, which needs no gradient"
-            + _hint_of_inside(what)
+            "integers, a detached tensor, or a forward under torch.no_grad or torch.inference_mode): choose another target or "
+            "layer, or a perturbation method, which needs no gradient" + _hint_of_inside(what)
         )
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)

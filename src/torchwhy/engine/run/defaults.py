@@ -14,7 +14,17 @@ import torch
 
 from torchwhy.engine import state
 
-AUTOCASTING = ("cpu", "cuda", "mps", "xpu")  # types of devices
+
+def _can_autocast(kind: str) -> bool:
+    """Return whether this version of torch knows autocast for a type of device."""
+    try:
+        torch.is_autocast_enabled(kind)
+    except RuntimeError:
+        return False
+    return True
+
+
+AUTOCASTING = tuple(filter(_can_autocast, ("cpu", "cuda", "mps", "xpu")))  # types of devices
 
 
 class CallersState(NamedTuple):

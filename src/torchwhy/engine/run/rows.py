@@ -55,6 +55,8 @@ def as_type_of(like: Tensor, values: Any, name: str) -> Tensor:
         ValueError: the type cannot hold one of them: 0.9 is no integer, -1 and 300 are none from 0 to 255.
     """
     given = exact_tensor(values)
+    if given.layout is not torch.strided:
+        given = given.to_dense()
     found = given.to(like)
     if like.is_complex() or (like.is_floating_point() and like.dtype not in (torch.half, torch.bfloat16)):
         return found
