@@ -139,12 +139,12 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
 
 def _comes_earlier(ratio: Tensor, mine: Tensor, extra: int) -> bool:
     """Say whether the cells are rather tokens some places earlier, which were taken for no cells, as with a text behind them."""
-    here = _correlation(ratio, mine)
+    here = _cells_agree(ratio, mine)
     shifts = range(1, min(extra, len(mine) - 2) + 1)
-    return any(_correlation(ratio[s:], mine[:-s]) > max(here + CLEARLY_MORE, 0.5) for s in shifts)
+    return any(_cells_agree(ratio[s:], mine[:-s]) > max(here + CLEARLY_MORE, 0.5) for s in shifts)
 
 
-def _correlation(a: Tensor, b: Tensor) -> float:
+def _cells_agree(a: Tensor, b: Tensor) -> float:
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b) / max(float(a.norm() * b.norm()), 1e-30)
 
