@@ -1,5 +1,6 @@
 """Extremal perturbations: the parts against the paper written out, the whole on a planted square."""
 
+import numpy as np
 import pytest
 import torch
 from reference import perturbation as reference
@@ -36,18 +37,18 @@ def test_the_planted_square_is_found(reward, scale):
 
 
 def test_masks_are_the_papers():
-    p = torch.rand(1, 7, 8, dtype=torch.double)
+    p = torch.rand(1, 3, 4, dtype=torch.double)
     masks = SmoothMasks((8, 11), 3, 2.5, p)
     assert masks.cells == (3, 4)
-    assert masks.grid == (7, 8)
-    torch.testing.assert_close(masks(p)[0, 0], reference.smooth_mask(p[0], 3, 2.5, masks.reach, (8, 11)))
+    beyond = torch.from_numpy(np.pad(p[0].numpy(), masks.reach, mode="symmetric"))
+    torch.testing.assert_close(masks(p)[0, 0], reference.smooth_mask(beyond, 3, 2.5, masks.reach, (8, 11)))
 
 
 @pytest.mark.parametrize(("size", "step", "sigma"), [((224, 224), 7, 21.0), ((64, 64), 2, 6.0), ((60, 90), 5, 12.0)])
 @pytest.mark.parametrize("level", [1.0, 0.7, 0.2])
 def test_even_parameters_do_not_favour_the_border(size, step, sigma, level):
     masks = SmoothMasks(size, step, sigma, torch.zeros(1, dtype=torch.double))
-    m = masks(torch.full((1, *masks.grid), level, dtype=torch.double))[0, 0]
+    m = masks(torch.full((1, *masks.cells), level, dtype=torch.double))[0, 0]
     cell = m[:step, :step]
     for row in (0, size[0] // 2 // step * step, size[0] // step * step - step):
         for column in (0, size[1] // 2 // step * step, size[1] // step * step - step):
@@ -94,3 +95,15 @@ def test_bad_settings(settings, message):
         tw.ExtremalPerturbation(model, **settings).attribute(x, 0)
     with pytest.raises(ValueError, match="inputs: expected one tensor"):
         tw.ExtremalPerturbation(model).attribute(x[0], 0)
+
+
+@pytest.mark.parametrize("area", [0.1, 0.3])
+def test_the_ascent_does_not_end_at_the_border(area):
+    x = 1 + 0.2 * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    method = tw.ExtremalPerturbation(
+        lambda z: torch.tanh(z).mean((1, 2, 3)), areas=(area,), n_steps=80, sigma=6.0, step=4, max_blur=None
+    )
+    m = method.attribute(x)[:, 0]  # of a score to which every pixel is worth the same
+    at_border = 1 - m[:, 6:-6, 6:-6].sum((1, 2)) / m.sum((1, 2))
+    assert (at_border < 0.4).all(), "0.34 of the pixels are there"
+    assert abs(m.mean() - area) < 0.02

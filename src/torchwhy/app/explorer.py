@@ -60,8 +60,9 @@ class Explorer:
         if not self.methods:
             raise ValueError("methods: none given")
         self.kind = self._kind_of_data()
+        self.rows = self.data if isinstance(self.data, Tensor) else torch.zeros(0, 0)  # of tables and images
         if self.kind == "table":
-            columns = self.data.shape[1]
+            columns = self.rows.shape[1]
             self.names = [f"feature {i}" for i in range(columns)] if self.names is None else list(self.names)
             if len(self.names) != columns:
                 raise ValueError(f"names: {len(self.names)} given for {columns} columns")
@@ -124,23 +125,23 @@ class Explorer:
             return tw.Text(old.tokenizer, text, units=old.units, absent=old.absent, skip=old.skip)
         if self.kind == "table":
             return self._row_of_table(change)
-        return self._covered(self.data[i : i + 1], change)
+        return self._covered(self.rows[i : i + 1], change)
 
     def counterfactuals(self, i: int, change: object) -> str:
         """Return the nearest row of a table with another answer, beside the row itself, as an HTML table."""
         if self.kind != "table":
             raise ValueError("counterfactual: looked for in tables only")
-        given = self.changed(i, change)
-        low, high = self._bounds()
+        self._checked_row(i)
+        given, (low, high) = self._row_of_table(change), self._bounds()
         bounds = torch.minimum(low, given[0]), torch.maximum(high, given[0])  # a row that was changed may lie outside
         method = self.counterfactual or tw.Counterfactual(self.model, bounds=bounds)
         found = method.generate(given)
-        there = found.counterfactuals
+        there = torch.as_tensor(found.counterfactuals)
         if found.found.dim() == 2:  # several: the nearest
             there = there[:, int(found.distance[0].nan_to_num(torch.inf).argmin())]
         if not bool(found.found.any()):
             return "<p>No row with another answer was found within the bounds of the data.</p>"
-        lines = [
+        lines: list[list[object]] = [
             [name, f"{before:.4g}", f"{after:.4g}", f"{after - before:+.4g}"]
             for name, before, after in zip(self.names or (), given[0].tolist(), there[0].tolist())
             if abs(after - before) > 1e-6 * max(1.0, abs(before))
@@ -149,7 +150,7 @@ class Explorer:
 
     def _bounds(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and largest value of each column."""
-        low, high = self.data.amin(0), self.data.amax(0)
+        low, high = self.rows.amin(0), self.rows.amax(0)
         return low, torch.where(high > low, high, low + 1)
 
     def _answer(self, e: Explanation) -> str:
@@ -171,8 +172,8 @@ class Explorer:
     def _row_of_table(self, change: object) -> Tensor:
         """Return numbers from the page as a row ``(1, d)``."""
         values = list(change) if isinstance(change, (list, tuple)) else []
-        if len(values) != self.data.shape[1]:
-            raise ValueError(f"values: {len(values)} given for {self.data.shape[1]} columns")
+        if len(values) != self.rows.shape[1]:
+            raise ValueError(f"values: {len(values)} given for {self.rows.shape[1]} columns")
         numbers = []
         for name, value in zip(self.names or (), values):
             try:
@@ -182,7 +183,7 @@ class Explorer:
             if not math.isfinite(number) or abs(number) > LARGEST:
                 raise ValueError(f"{name}: {number} is out of range")
             numbers.append(number)
-        return torch.tensor([numbers], dtype=self.data.dtype, device=self.data.device)
+        return torch.tensor([numbers], dtype=self.rows.dtype, device=self.rows.device)
 
     def _covered(self, image: Tensor, change: object) -> Tensor:
         """Return an image with a rectangle in its mean colour."""

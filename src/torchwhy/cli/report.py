@@ -109,7 +109,7 @@ def _serve_pictures(args: argparse.Namespace) -> None:
     loaded, target = load_as_asked(args)
     move_to_device(loaded, args.device)
     x = torch.cat([loaded.preprocess(p).to(args.device) for p in pictures])
-    settings = dict(parse_setting(text) for text in args.settings)
+    settings: Keywords = dict(parse_setting(text) for text in args.settings)
     methods = {name: make(name, loaded.model, **settings) for name in methods_asked_for(args.method)}
     say(args, "at 127.0.0.1, for this machine alone; Ctrl+C ends it")
     explore(loaded.model, x, methods, target=target, classes=loaded.labels or None, port=args.port)

@@ -36,7 +36,7 @@ class ExtremalPerturbation(Attribution):
 
     :math:`r_a` being 1 for a share a of the pixels and 0 for the others; :math:`m \otimes x` blurs what is masked.
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-\max(0, z - 1)^2 / 4}`, of
-    parameters p on a coarse grid that goes beyond the image, so that its border is no other than its middle, found by gradient
+    parameters p on a coarse grid, mirrored beyond the image, so that its border is no other than its middle, found by gradient
     ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel is kept. They rank pixels; they are no parts of the
     score. The masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)``
     are in the explanation's ``details``. Takes n_steps forward and backward passes for each row, area and target, twice as many
@@ -82,7 +82,7 @@ class ExtremalPerturbation(Attribution):
             problem = problem.replace(target=LeadOverOthers(problem.target))
         masks = SmoothMasks(x.shape[2:], self.step, self.sigma, x)
         search = MaskSearch.begin(problem, masks, self._levels(problem), self.areas, self.reward)
-        p = x.new_full((len(search.rows), *masks.grid), FIRST_LEVEL[self.reward])
+        p = x.new_full((len(search.rows), *masks.cells), FIRST_LEVEL[self.reward])
         speed, rate = torch.zeros_like(p), RATE * math.prod(masks.cells)  # a cell's gradient falls with their number
         for t in range(self.n_steps):
             weight = self.area_weight * GROWTH ** (t / self.n_steps)

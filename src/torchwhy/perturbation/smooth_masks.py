@@ -15,9 +15,10 @@ SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
 class SmoothMasks:
     """Masks ``(M, 1, H, W)`` from parameters ``(M, rows, columns)`` on a grid of points, one in the middle of each cell.
 
-    The grid goes beyond the picture on all sides, as far as a point reaches, so that a pixel at the border has as many points
-    around it as any other. Else even parameters gave the largest masks at the border, and what sorts the pixels of a mask by
-    size, as the error of its area does, kept the border from the first step on.
+    Beyond the picture the grid goes on as its mirror image, as far as a point reaches, so that a pixel at the border has as many
+    points around it as any other. Else even parameters gave the largest masks at the border, and what sorts the pixels of a mask
+    by size, as the error of its area does, kept the border from the first step on. Points of their own out there would reach
+    few pixels, follow their gradient later than the others, and so keep the border too.
 
     Args:
         size: height and width.
@@ -30,7 +31,7 @@ class SmoothMasks:
         self.size, self.step = tuple(size), step
         self.cells = tuple(math.ceil(n / step) for n in size)  # of the picture itself
         self.reach = math.ceil(2 * sigma / step)  # beyond two radii the kernel has fallen below 0.78
-        self.grid = tuple(n + 2 * self.reach for n in self.cells)
+        self.mirror = [_mirrored(n, self.reach, like.device) for n in self.cells]
         at = torch.arange(step, device=like.device, dtype=like.dtype) - (step - 1) / 2
         cells = torch.arange(-self.reach, self.reach + 1, device=like.device, dtype=like.dtype) * step
         line = (at[None, :] - cells[:, None]).square()  # (neighbours, pixels of a cell) along one side
@@ -39,8 +40,8 @@ class SmoothMasks:
 
     def __call__(self, p: Tensor) -> Tensor:
         """Return the masks of parameters p ``(M, rows, columns)``."""
-        side = 2 * self.reach + 1
-        near = F.unfold(p[:, None], side)  # (M, neighbours, cells of the picture)
+        side, (rows, columns) = 2 * self.reach + 1, self.mirror
+        near = F.unfold(p[:, None, rows][..., columns], side)  # (M, neighbours, cells of the picture)
         v = near[:, :, None] * self.kernel[None, :, :, None]
         m = (torch.softmax(SHARPNESS * v, 1) * v).sum(1)  # (M, pixels of a cell, cells)
         m = F.pixel_shuffle(m.unflatten(2, self.cells), self.step)
@@ -53,6 +54,16 @@ class SmoothMasks:
         place = torch.arange(pixels.shape[1], device=m.device, dtype=torch.float) + 0.5
         ones = (place[None] >= (1 - areas[:, None]) * pixels.shape[1]).to(m)
         return (pixels - ones).square().mean(1)
+
+
+def _mirrored(n: int, beyond: int, device: torch.device) -> Tensor:
+    """Return which of n points stands at each place of a line that goes on as its mirror image, ``(n + 2 * beyond,)``.
+
+    >>> _mirrored(3, 2, torch.device("cpu"))
+    tensor([1, 0, 0, 1, 2, 2, 1])
+    """
+    at = torch.arange(-beyond, n + beyond, device=device) % (2 * n)
+    return torch.minimum(at, 2 * n - 1 - at)
 
 
 def blend_levels(levels: Tensor, m: Tensor) -> Tensor:

@@ -117,9 +117,8 @@ def _numbers_of_lists(groups: Groups, members: list[tuple[object, int]], columns
         if unknown:
             raise ValueError(f"groups: there is no column {unknown[0]!r}{did_you_mean(str(unknown[0]), columns)}")
         members = [(list(columns).index(str(i)), k) for i, k in members]
-    numbers = [i for i, _ in members]
-    if not all(isinstance(i, Integral) for i in numbers) or sorted(map(int, numbers)) != list(
-        range(len(columns or members))
-    ):  # type: ignore[call-overload]
+    numbered = sorted((int(i), k) for i, k in members if isinstance(i, Integral))
+    whole = len(numbered) == len(members) and [i for i, _ in numbered] == list(range(len(columns or members)))
+    if not whole:
         raise ValueError(f"groups={groups!r}: expected every feature, 0 to d - 1, in one list")
-    return torch.tensor([k for _, k in sorted((int(i), k) for i, k in members)])  # type: ignore[call-overload]
+    return torch.tensor([k for _, k in numbered])

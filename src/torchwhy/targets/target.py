@@ -187,7 +187,8 @@ class Target:
             if high >= size or low < -size:
                 self._refuse_index(out)
         if isinstance(self.index, Tensor):
-            return out[(torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))]
+            each = (torch.arange(m, device=out.device), *self.index[rows].to(out.device).unbind(1))
+            return out[each]
         for i in self.index:
             out = out.select(1, i)
         return out

@@ -122,7 +122,7 @@ class HeldModel:
                     self.noisy.append(name)
             if own_buffers(module):
                 self._hold_buffers(name, module)
-            traits.add(traits_of(type(module)))
+            traits.add(traits_of(type(module)))  # type: ignore[arg-type]  # classes can be hashed
             for key, child in own_modules(module).items():
                 if child is not None and child not in seen:
                     waiting.append((f"{name}.{key}" if name else key, child))
