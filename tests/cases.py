@@ -108,7 +108,7 @@ CASES = [
         data={"feature_mask": PATCHES},
         laws=("linear", "complete"),
     ),
-    Case(tw.OwenValues, {"n_samples": 6, "generator": 0}, wrap=thirds, laws=("linear", "complete", "dummy")),
+    Case(tw.OwenValues, {"n_samples": 4, "generator": 0}, wrap=thirds, laws=("linear", "complete", "dummy")),
     Case(tw.RawAttention, net="attending", maps=True),
     Case(tw.AttentionRollout, {"discard_ratio": 0.3}, net="attending", maps=True),
     Case(tw.AttentionFlow, net="attending", maps=True),

@@ -138,10 +138,17 @@ def test_timm_swin(block, layer):
     compare(lively(net), f"layers.0.blocks.{block}.attn.{layer}", reshape, PICTURES, [0, 1])
 
 
+MAXVIT_LAYERS = ["attn_layer.0", "attn_layer.1.to_qkv", "attn_layer.1", "attn_layer.2", "mlp_layer.1"]
+
+
 @pytest.mark.parametrize(
-    "layer", ["attn_layer.0", "attn_layer.1.to_qkv", "attn_layer.1", "attn_layer.2", "mlp_layer.1"]
+    "part, layer",
+    [
+        ("window", "attn_layer.1"),
+        ("grid", "attn_layer.1.to_qkv"),
+        *(pytest.param(p, layer, marks=pytest.mark.slow) for p in ("window", "grid") for layer in MAXVIT_LAYERS),
+    ],
 )
-@pytest.mark.parametrize("part", ["window", "grid"])
 def test_torchvision_maxvit(part, layer):
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)

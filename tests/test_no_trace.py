@@ -83,8 +83,13 @@ def test_no_memory_is_held(case):
     e = method.explain(x, target=1, **case.data)
     handle.remove()
     held = {t.data_ptr() for t in (e.attributions, x)}
-    gc.collect()
-    assert not [r for r in seen if r() is not None and r().data_ptr() not in held]
+
+    def kept():
+        return [r for r in seen if r() is not None and r().data_ptr() not in held]
+
+    if kept():
+        gc.collect()  # half a second, where most is gone already
+    assert not kept()
 
 
 class InPlace(nn.Module):

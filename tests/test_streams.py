@@ -271,6 +271,23 @@ def test_clip_of_every_prompt_length_is_looked_at_where_it_sees(length):
         tw.GradCAM(net, layer=name).attribute({"pixel_values": x}, lambda o: o.logits_per_image[:, 1], **more)
 
 
+def test_the_map_of_a_picture_within_a_text_is_not_shifted():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**small, image_size=32, patch_size=8),
+        text_config=transformers.LlamaConfig(**small, vocab_size=50, num_key_value_heads=2, pad_token_id=2),
+        image_token_index=48, vision_feature_select_strategy="default", vision_feature_layer=-1, image_seq_length=16,
+    )  # fmt: skip
+    net, x = transformers.LlavaForConditionalGeneration(config).eval(), torch.rand(1, 3, 32, 32)
+    ids = torch.cat(
+        [torch.full((1, 16), 48), torch.randint(3, 47, (1, 4))], 1
+    )  # the picture first, as many words as a line
+    e = tw.GradCAM(net).explain({"pixel_values": x}, (19, 7), additional_forward_args={"input_ids": ids})
+    assert e.details["layer"] == "model.multi_modal_projector"  # the last one with the picture's cells alone
+
+
 def test_the_search_runs_the_model_once():
     torch.manual_seed(0)
     runs = []

@@ -19,6 +19,22 @@ TIMM = {
 }  # fmt: skip
 
 
+def _small_vgg(vgg) -> nn.Module:
+    """Return VGG with few features between its linear layers, which have a hundred million weights in torchvision's."""
+    net = vgg.VGG(vgg.make_layers([4, "M", 64, "M"], batch_norm=True), num_classes=5, init_weights=False)
+    net.avgpool = nn.AdaptiveAvgPool2d(3)
+    net.classifier = nn.Sequential(
+        nn.Linear(64 * 9, 32),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(32, 32),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(32, 5),
+    )
+    return net
+
+
 def _small() -> dict[str, Callable[[], tuple[nn.Module, int]]]:
     """The same families at a size for every run of the tests."""
     from torchvision import models as m
@@ -26,7 +42,7 @@ def _small() -> dict[str, Callable[[], tuple[nn.Module, int]]]:
 
     settings = [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]
     return {
-        "small vgg": lambda: (m.vgg.VGG(m.vgg.make_layers([4, "M", 512, "M"], batch_norm=True), num_classes=5), 32),
+        "small vgg": lambda: (_small_vgg(m.vgg), 32),
         "small resnet": lambda: (m.resnet.ResNet(m.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5), 32),
         "small densenet": lambda: (densenet.DenseNet(4, (2, 2), 8, num_classes=5), 32),
         "small mobilenet v3": lambda: (m.mobilenet_v3_small(num_classes=5, width_mult=0.3), 32),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LEAST_EFFECT = 0.4  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.3
 LEAST_CORRELATION = 0.3
 MOST_RATIO = 2.0
+CLEARLY_MORE = 0.2  # of a correlation, than another one
 MOST_WIDER = 4  # a layer than the queries that it works on
 REACHES = (0, 1, 2, 4)  # how many of their neighbours cells may see, on each side
 MOVING_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -130,8 +131,22 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
     tiny = torch.finfo(torch.double).tiny
     ratio = (energy[0].clamp(min=tiny).log() - energy[1].clamp(min=tiny).log()) / 2
     ratio = ratio.clamp(-MOST_RATIO, MOST_RATIO)  # a part that one half does not see at all says no more than that
+    if isinstance(grid, GridLayout) and _comes_earlier(ratio, mine.flatten().double(), grid.extra):
+        return False
     enough = max(LEAST_CORRELATION, min(0.9, 2 / math.sqrt(n)))  # what few cells reach by chance
     return any(_goes_with(ratio, expected, enough) for expected in _expected_ratios(mine.double()))
+
+
+def _comes_earlier(ratio: Tensor, mine: Tensor, extra: int) -> bool:
+    """Say whether the cells are rather tokens some places earlier, which were taken for no cells, as with a text behind them."""
+    here = _cells_agree(ratio, mine)
+    shifts = range(1, min(extra, len(mine) - 2) + 1)
+    return any(_cells_agree(ratio[s:], mine[:-s]) > max(here + CLEARLY_MORE, 0.5) for s in shifts)
+
+
+def _cells_agree(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b) / max(float(a.norm() * b.norm()), 1e-30)
 
 
 def _expected_ratios(mine: Tensor) -> Iterator[Tensor]:
