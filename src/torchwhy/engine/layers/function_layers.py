@@ -34,7 +34,7 @@ class FunctionWithLayers(nn.Module):
                 self.add_module(name, child)
         for layer in layers:
             if layer not in set(self.modules()):
-                self.add_module(f"{type(layer).__name__} {len(self._modules)}", layer)
+                self.add_module(f"{type(layer).__name__} {len(list(self.children()))}", layer)
 
     def forward(self, *args: object, **kwargs: object) -> Output:
         """Return the function's output."""
