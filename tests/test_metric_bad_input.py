@@ -25,7 +25,7 @@ def test_attributions_that_are_no_numbers(case, bad):
 def test_inputs_that_are_no_numbers(case):
     scene = Scene.make()
     scene.x = scene.x.clone().index_fill_(0, torch.tensor([1]), math.nan)
-    with pytest.raises(ValueError, match="inputs: NaN"):
+    with pytest.raises(ValueError, match="inputs: row 1 holds NaN"):
         case.measure(scene)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import AtLayer, BaselineLike, at_layer
 from torchwhy.engine.axes import AxesLike, axes_in_words
-from torchwhy.engine.features.masks import coalitions_as_details
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.autograd import freeze_parameters, isolated
@@ -287,7 +286,7 @@ class Attribution(Settings):
             seconds=seconds,
             completeness_gap=result.completeness_gap,
             standard_error=None if error is None else structure.restore(error),
-            details=coalitions_as_details(problem.tally.coalitions) | result.details | self._found_places(problem),
+            details=result.details | self._found_places(problem),
             scores=ends.scores,
             base_scores=ends.base_scores,
             probabilities=ends.probabilities,
@@ -354,6 +353,7 @@ def solve(
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent, axes)
+        problem = problem.replace(coalitions=[]) if measure_gap else problem
         with freeze_parameters(problem.model):  # a function's layers are known by now
             return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 

@@ -135,6 +135,7 @@ class Problem:
         axes: where each of the input tensors has its channels and its places, as a caller says it, None where the shape is to
             say it; empty: all by their shapes.
         sample: the features of the sample that stood in the place of the inputs, None without one.
+        coalitions: where the scores of coalitions of features are noted, None where nobody asks for them.
     """
 
     model: Model
@@ -160,6 +161,7 @@ class Problem:
     form: Structure | None = None
     axes: tuple[Axes | None, ...] = ()
     sample: FeaturesOfSample | None = None
+    coalitions: list[tuple[Tensor, Tensor]] | None = None
 
     @property
     def n(self) -> int:

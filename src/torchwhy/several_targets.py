@@ -96,7 +96,8 @@ def solve_each(
     data = (baselines, feature_mask, additional_forward_args, parent, axes)
 
     def problem_of(target: TargetLike, of: object = inputs) -> Problem:
-        return prepare_for(method, of, target, *data)
+        problem = prepare_for(method, of, target, *data)
+        return problem.replace(coalitions=[]) if measure_gap else problem
 
     with isolated(method.model):
         each = list_targets(targets) or all_classes(problem_of(0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.features.masks import evaluate_all, note_coalitions
+from torchwhy.engine.features.masks import coalitions_as_details, evaluate_all, note_coalitions
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.features.statistics import relative_error, sampling_rounds
 from torchwhy.engine.run.randomness import Seed
@@ -106,11 +106,12 @@ class SampledFeatureMethod(SamplingMethod):
         found = SampledEstimate(**whole)
         gap = None if found.total is None else (found.values.sum(1) - found.total).abs()
         named = {"r_squared": found.r_squared, "interactions": found.pairs, "interactions_error": found.pairs_error}
+        known = coalitions_as_details(problem.coalitions) if problem.coalitions else {}
         return Result(
             features.to_elements(found.values, problem.x),
             gap,
             features.to_elements(found.error, problem.x),
-            {name: value for name, value in named.items() if value is not None},
+            {name: value for name, value in named.items() if value is not None} | known,
         )
 
     def _estimate(self, problem: Problem, features: Features, rows: Tensor, d: int) -> SampledEstimate:
@@ -125,7 +126,8 @@ def score_coalitions(problem: Problem, features: Features, z: Tensor, rows: Tens
         return features.element_masks(to_device(z[index], rows.device), rows)
 
     scores = evaluate_all(problem, masks, (0, len(z)), rows=rows)
-    note_coalitions(problem, z, scores)
+    if problem.coalitions is not None:
+        note_coalitions(problem.coalitions, z, scores, problem.n)
     return scores
 
 

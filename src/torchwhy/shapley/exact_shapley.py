@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.features.masks import evaluate_all, note_coalitions
+from torchwhy.engine.features.masks import coalitions_as_details, evaluate_all, note_coalitions
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import to_device
 from torchwhy.problem import Problem
@@ -59,6 +59,7 @@ class ExactShapley(Attribution):
             if pairs is not None:
                 pairs[rows, :d, :d] = shapley_interactions(v)
         details = {} if pairs is None else {"interactions": pairs}
+        details |= coalitions_as_details(problem.coalitions or [])
         return Result(features.to_elements(values, problem.x), gap, details=details)
 
 
@@ -87,8 +88,8 @@ def all_coalition_scores(problem: Problem, features: Features, rows: Tensor, d: 
         return features.element_masks(all_coalitions(to_device(index, rows.device), d), rows)
 
     scores = evaluate_all(problem, masks, (0, 2**d), rows=rows)
-    if d <= MOST_KNOWN:
-        note_coalitions(problem, all_coalitions(torch.arange(2**d), d), scores)
+    if problem.coalitions is not None and d <= MOST_KNOWN:
+        note_coalitions(problem.coalitions, all_coalitions(torch.arange(2**d), d), scores, problem.n)
     return scores
 
 

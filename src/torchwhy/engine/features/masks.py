@@ -110,11 +110,10 @@ def evaluate_all(
     return s
 
 
-def note_coalitions(problem: Problem, kept: Tensor, scores: Tensor) -> None:
-    """Keep the scores ``(m, N)`` of coalitions ``(m, d)``, true where a feature is there, with the counts; if they are few."""
-    known = problem.tally.coalitions
+def note_coalitions(known: list[tuple[Tensor, Tensor]], kept: Tensor, scores: Tensor, n: int) -> None:
+    """Add the scores ``(m, N)`` of coalitions ``(m, d)``, true where a feature is there, if they are of all n rows, and few."""
     few = sum(len(z) for z, _ in known) + len(kept) <= COALITIONS_NOTED and kept.shape[1] <= FEATURES_NOTED
-    if few and problem.n_targets == 1 and scores.shape[1] == problem.n:
+    if few and scores.shape[1] == n:
         known.append((kept.cpu(), scores.detach().cpu()))
 
 

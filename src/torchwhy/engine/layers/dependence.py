@@ -116,6 +116,8 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
         cells = grid(tensor)
         size = tuple(cells.shape[2:])
         n = math.prod(size)
+        if len(size) == 1 and size[0] > axes.size_of(leaf)[0]:
+            return None  # more tokens than the series has points: it may lie the other way round
         generator = torch.Generator().manual_seed(0)
         mine = (draw_uniform(n, generator=generator).argsort() < (n + 1) // 2).to(cells).view(size)
         weights = (draw_uniform(*cells.shape, generator=generator) + 0.5).to(cells)
@@ -159,6 +161,12 @@ def _expected_ratios(mine: Tensor) -> Iterator[Tensor]:
             mine[None, None], sides, 1, [side // 2 for side in sides], count_include_pad=False
         )
         yield around.clamp(0.02, 0.98).logit().flatten() / 2
+    for side in range(
+        2, min(mine.shape) // 2 + 1 if mine.dim() == 2 else 0
+    ):  # windows whose cells see one another alike
+        if all(length % side == 0 for length in mine.shape):
+            windows = F.avg_pool2d(mine[None, None], side).repeat_interleave(side, 2).repeat_interleave(side, 3)
+            yield windows.clamp(0.02, 0.98).logit().flatten() / 2
 
 
 def _goes_with(ratio: Tensor, expected: Tensor, enough: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -53,13 +53,11 @@ class Tally:
         evaluations: rows that went through the model.
         eps: the rounding of the model's scores, relative to their size.
         not_finite: whether a score was NaN or infinite; on a GPU a tensor there, so that nothing waits for it.
-        coalitions: of features ``(m, d)``, with their scores ``(m, N)``, see :func:`.note_coalitions`.
     """
 
     evaluations: int = 0
     eps: float = 0.0
     not_finite: Tensor | bool = False
-    coalitions: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def see(self, scores: Tensor, *, check_finite: bool) -> Tensor:
         """Note the type of scores and whether all are finite; return them in single precision at least."""
