@@ -95,7 +95,7 @@ CASES = [
     Case(tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0}, maps=True),
     Case(
         tw.ExtremalPerturbation,
-        {"n_steps": 4, "areas": (0.2, 0.4), "step": 2, "sigma": 2.0, "max_blur": 3.0},
+        {"n_steps": 3, "areas": (0.2, 0.4), "step": 2, "sigma": 2.0, "max_blur": 3.0},
         maps=True,
     ),
     Case(tw.LIME, {"n_samples": 60, "n_segments": 6, "generator": 0, "kernel_width": 1.0}),
