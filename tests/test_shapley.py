@@ -135,7 +135,7 @@ def pairs_of(model, x, method):
     return torch.stack([index(v, x.shape[1]) for v in games(model, x)])
 
 
-@pytest.mark.parametrize("method", [tw.KernelSHAP, tw.Banzhaf])
+@pytest.mark.parametrize("method", [tw.KernelSHAP, pytest.param(tw.Banzhaf, marks=pytest.mark.slow)])
 def test_sampled_interactions(method):
     model, x = network(8)
     expected = pairs_of(model, x, method)
