@@ -14,7 +14,7 @@ from torchwhy.baselines import AtLayer, BaselineLike, at_layer
 from torchwhy.engine.axes import AxesLike, axes_in_words
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
-from torchwhy.engine.run.autograd import freeze_parameters, isolated
+from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
@@ -354,7 +354,8 @@ def solve(
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent, axes)
         problem = problem.replace(coalitions=[]) if measure_gap else problem
-        with freeze_parameters(problem.model):  # a function's layers are known by now
+        is_held = problem.model is method.model
+        with UNCHANGED if is_held else freeze_parameters(problem.model):  # a function's layers are known by now
             return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
 
 

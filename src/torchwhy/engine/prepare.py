@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_number, weights_of
+from torchwhy.engine import state
 from torchwhy.engine.axes import Axes, AxesLike, told_axes
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import read_further, takes_one_row
@@ -196,7 +198,8 @@ def prepare_for(
         tally=Tally() if parent is None else parent.tally,
         axes=told,
     )
-    with freeze_parameters(model) as held:
+    held_already = state.held_here.models.get(id(model))
+    with freeze_parameters(model) if held_already is None else nullcontext(held_already) as held:
         if held.noisy or held.device not in (None, first.device):
             _check_held(held, first.device)
         if not asker.needs_gradient and not all(map(all_finite, (*data.tensors, *problem.baselines))):

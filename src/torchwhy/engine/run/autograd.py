@@ -215,6 +215,10 @@ def isolated(model: Model) -> Iterator[HeldModel]:
 @contextmanager
 def enable_grad_for(model: Model, device: torch.device) -> Iterator[None]:
     """Let operations build a graph while open, whatever the caller switched off."""
+    if device.type != "cuda" and not torch.is_inference_mode_enabled():
+        with torch.enable_grad():
+            yield
+        return
     mode = torch.inference_mode(False) if torch.is_inference_mode_enabled() else UNCHANGED
     with mode, torch.enable_grad():
         if device.type != "cuda":
@@ -269,14 +273,16 @@ def compute_gradients(
         )
     ones = None if scores.numel() == 1 else torch.ones_like(scores)
     found = torch.autograd.grad(scores, wrt, ones, allow_unused=True, retain_graph=keep or build, create_graph=build)
-    if all(g is None for g in found):
+    missing = [g is None for g in found]
+    if not any(missing):
+        return found
+    if all(missing):
         raise ValueError(
             f"the target does not depend on the {_in_words(what)}, or an operation in between has no gradient, as those of int8 "
             "models: choose another target or layer, or a perturbation method, which needs no gradient"
             + _hint_of_inside(what)
         )
-    if any(g is None for g in found):
-        _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
+    _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
 
 
