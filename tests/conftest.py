@@ -13,6 +13,21 @@ def _same_start():
 
 
 @pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """``run("explain", ...)`` runs the command in an empty folder: its exit code, and what it prints to both streams."""
+    from torchwhy.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = main(list(arguments))
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+@pytest.fixture
 def optimized(monkeypatch):
     """``with optimized():`` the calls of long work are optimized also for networks that are too small for it."""
 

@@ -9,19 +9,6 @@ from torch import nn
 from torchwhy.cli import main, methods_table, metrics_table
 from torchwhy.models import shapes_vit
 
-
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = main(list(arguments))
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
-
-
 SHAPES = ("--model", "shapes-resnet")
 
 

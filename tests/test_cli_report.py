@@ -7,21 +7,8 @@ import torch
 from PIL import Image
 
 import torchwhy.app
-from torchwhy.cli import main
 
 SHAPES = ("--model", "shapes-resnet")
-
-
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = main(list(arguments))
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 def test_a_folder_becomes_one_page(run, tmp_path):

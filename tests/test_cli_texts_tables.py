@@ -14,21 +14,8 @@ from sklearn.linear_model import LinearRegression
 from torch import nn
 
 import torchwhy as tw
-from torchwhy.cli import main
 from torchwhy.methods_for import methods_for
 from torchwhy.models import language
-
-
-@pytest.fixture
-def run(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = main(list(arguments))
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 @pytest.fixture
