@@ -89,20 +89,8 @@ def constraints_per_row(
     if bounds is not None and not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
         raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
     low, high = (-torch.inf, torch.inf) if bounds is None else bounds
-    try:
-        if isinstance(integers, str) or any(isinstance(g, str) for g in one_hot):
-            raise TypeError
-        whole = [_column(c, names, "integers") for c in integers]
-        groups = [[_column(c, names, "one_hot") for c in g] for g in one_hot]
-    except TypeError:
-        raise ValueError(
-            f"integers={integers!r}, one_hot={one_hot!r}: expected a list of columns, and a list of such lists"
-        ) from None
+    whole, groups = _columns_of_tables(tensors, x.shape[1], integers, one_hot, names)
     columns = [*whole, *(c for g in groups for c in g)]
-    if columns and any(t.dim() != 2 for t in tensors):
-        raise ValueError("integers, one_hot: columns are those of a table, inputs (N, d)")
-    if any(not 0 <= c < x.shape[1] for c in columns) or len(set(columns)) < len(columns):
-        raise ValueError(f"integers, one_hot: {columns} are not different columns of 0 to {x.shape[1] - 1}")
     low, high = (_broadcast_constraint(v, tensors, "bounds").to(x, copy=True) for v in (low, high))
     if not bool((low <= high).all()):  # also where one is NaN
         raise ValueError(f"bounds={bounds!r}: low is not below high everywhere")
@@ -124,6 +112,45 @@ def constraints_per_row(
     if not bool(free.any()):
         raise ValueError("changeable: no value may change")
     rows = RowVectors([t.shape[1:] for t in tensors], [t.dtype for t in tensors], low, high, free, whole, groups)
+    _check_inside(x, rows)
+    return rows
+
+
+def _columns_of_tables(
+    tensors: Sequence[Tensor],
+    d: int,
+    integers: Sequence[int | str],
+    one_hot: Sequence[Sequence[int | str]],
+    names: Sequence[str] | None,
+) -> tuple[list[int], list[list[int]]]:
+    """Return the numbers of the columns of whole numbers, and of each one-hot group, of tables with d columns.
+
+    Raises:
+        ValueError: something else than columns, or columns that there are not or that are named twice.
+    """
+    try:
+        if isinstance(integers, str) or any(isinstance(g, str) for g in one_hot):
+            raise TypeError
+        whole = [_column(c, names, "integers") for c in integers]
+        groups = [[_column(c, names, "one_hot") for c in g] for g in one_hot]
+    except TypeError:
+        raise ValueError(
+            f"integers={integers!r}, one_hot={one_hot!r}: expected a list of columns, and a list of such lists"
+        ) from None
+    columns = [*whole, *(c for g in groups for c in g)]
+    if columns and any(t.dim() != 2 for t in tensors):
+        raise ValueError("integers, one_hot: columns are those of a table, inputs (N, d)")
+    if any(not 0 <= c < d for c in columns) or len(set(columns)) < len(columns):
+        raise ValueError(f"integers, one_hot: {columns} are not different columns of 0 to {d - 1}")
+    return whole, groups
+
+
+def _check_inside(x: Tensor, rows: RowVectors) -> None:
+    """Refuse inputs ``(N, d)`` that do not keep to the constraints themselves.
+
+    Raises:
+        ValueError: a value out of its bounds, no whole number, not one-hot, or a group of which only some may change.
+    """
     outside = (x < rows.low) | (x > rows.high)
     if bool(outside.any()):
         row, column = outside.nonzero()[0].tolist()
@@ -133,10 +160,9 @@ def constraints_per_row(
         )
     if not torch.equal(rows.valid(x), x):
         raise ValueError("integers, one_hot: some of the inputs are not whole numbers or not one-hot in these columns")
-    for group in groups:
-        if not torch.equal(free[:, group].any(1), free[:, group].all(1)):
+    for group in rows.groups:
+        if not torch.equal(rows.free[:, group].any(1), rows.free[:, group].all(1)):
             raise ValueError(f"changeable: of the one-hot columns {group} either all may change or none")
-    return rows
 
 
 def _column(column: object, names: Sequence[str] | None, setting: str) -> int:
