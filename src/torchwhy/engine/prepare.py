@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -163,16 +163,14 @@ def prepare_for(
         model = as_model(model, gradient=asker.needs_gradient)
         target = columns_of_labels(model, target) if parent is None else target
     if asker.needs_gradient and not all(map(all_finite, data.tensors)):
-        row = min(first_row(t) for t in data.tensors if not all_finite(t))
-        raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
+        _refuse_missing(data)
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         refuse_without_gradient(model, data.tensors)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:
-        at_layer = layer is not None and asker.layer_role == "input"
-        feature_mask = (flatten(layer)[1] if at_layer else structure).match(feature_mask, "feature_mask")
+        feature_mask = _explained_structure(asker, structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
     layers = named_layers(model, asker, data) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
@@ -209,11 +207,7 @@ def prepare_for(
         if runs or None in layers or (layers and asker.layer_role == "input"):
             problem = _resolve_by_running(problem, asker, target, layers)
         if beyond is not None:
-            form = problem.form or flatten(layer)[1]
-            if asker.reads_gradient:
-                problem = problem.replace(absence=form.match(beyond.value, "baselines"))
-            else:
-                problem = problem.replace(baselines=_resolve_baselines(asker, problem.x, form, beyond.value, drawn))
+            problem = _with_baselines_at_layer(problem, asker, beyond, drawn)
         if held.may_draw and asker.check and parent is None:
             notice_randomness(problem, held)
         return problem
@@ -235,6 +229,28 @@ def _prepare_for_sample_or_table(
         feature_mask, columns = mask_of_columns(feature_mask, columns)
     asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
     return prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes).replace(columns=columns)
+
+
+def _refuse_missing(data: ModelInputs) -> NoReturn:
+    """Refuse inputs that are not all numbers, where gradients are wanted."""
+    row = min(first_row(t) for t in data.tensors if not all_finite(t))
+    raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
+
+
+def _explained_structure(asker: Asker, inputs: Structure) -> Structure:
+    """Return how what is explained is put together: as the layers where the model begins, or as the inputs."""
+    at_layer = asker.layer is not None and asker.layer_role == "input"
+    return flatten(asker.layer)[1] if at_layer else inputs
+
+
+def _with_baselines_at_layer(
+    problem: Problem, asker: Asker, given: AtLayer, generator: torch.Generator | None
+) -> Problem:
+    """Return the problem with baselines that are those of its layers: what a gradient is multiplied by, or what is put in."""
+    form = problem.form or flatten(asker.layer)[1]
+    if asker.reads_gradient:
+        return problem.replace(absence=form.match(given.value, "baselines"))
+    return problem.replace(baselines=_resolve_baselines(asker, problem.x, form, given.value, generator))
 
 
 def _check_uses(asker: Asker, baselines: object, feature_mask: object) -> None:
