@@ -1,5 +1,6 @@
 """Circuits: which parts inside a transformer carry an answer, and which of them hand it to which.
 
+``circuit_method``            what the methods here have in common
 ``transformer_parts``         the blocks, heads and components of a model, found by their names and the order in which they run
 ``units``                     positions and heads of a layer
 ``activation_patching``       a unit gets the value that it has on another input

@@ -8,21 +8,20 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from torchwhy.attribution import Attribution
+from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import find_blocks, find_head_layers, names_of_layers, number_of_heads
 from torchwhy.circuits.units import LayerUnits, UnitKind, stack_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.features.masks import score_drops
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, resolve_layer
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 
 
-def refuse_samples(method: Attribution, problem: Problem) -> None:
+def refuse_samples(method: CircuitMethod, problem: Problem) -> None:
     """Refuse texts and prompts, whose features are absent, where two inputs are compared.
 
     Raises:
@@ -35,7 +34,7 @@ def refuse_samples(method: Attribution, problem: Problem) -> None:
         )
 
 
-class Patching(Attribution):
+class Patching(CircuitMethod):
     """The base of the methods that patch units of layers: which layers, which units, in which direction."""
 
     layer: LayerLike | Sequence[LayerLike | None] | None = None
@@ -45,9 +44,6 @@ class Patching(Attribution):
 
     needs_float_inputs: ClassVar[bool | None] = False
     uses_baselines: ClassVar[bool] = True
-    layer_role: ClassVar[LayerRole] = "own"
-    layers_may_depend: ClassVar[bool] = True
-    gives_one_map: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
 
     def places(self, problem: Problem) -> tuple[ResolvedLayer, ...]:

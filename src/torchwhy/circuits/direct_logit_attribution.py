@@ -7,13 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from torchwhy.attribution import Attribution
 from torchwhy.backprop.lrp import LRP
 from torchwhy.backprop.propagation import Propagation
+from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import Component, check_stream, find_components, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.layers.layer import resolve_layer
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.rules.mode import run_with_rules
 from torchwhy.engine.run.runner import Tally
 from torchwhy.problem import Problem
@@ -22,7 +21,7 @@ from torchwhy.result import Result
 NEXT_TO_NOTHING = 1e-12  # what stabilizes a division
 
 
-class DirectLogitAttribution(Attribution):
+class DirectLogitAttribution(CircuitMethod):
     r"""What each component adds to the score by itself, through the last norm and the head:
     :math:`A_{ns} = o_s(x_n) \cdot m(x_n)`, where m is the slope of the score by the last residual stream, the scale of the norm
     held as it is.
@@ -44,10 +43,7 @@ class DirectLogitAttribution(Attribution):
     components: Sequence[Component] | None = None
 
     needs_float_inputs: ClassVar[bool | None] = False
-    layer_role: ClassVar[LayerRole] = "own"
-    layers_may_depend: ClassVar[bool] = True
     explains_inputs: ClassVar[bool] = False
-    gives_one_map: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2211.00593"
 

@@ -7,15 +7,14 @@ from typing import ClassVar
 
 import torch
 
-from torchwhy.attribution import Attribution
 from torchwhy.circuits.activation_patching import refuse_samples
+from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import Component, check_stream, find_components, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad, resolve_layer
 from torchwhy.engine.layers.row_axes import RowAxes
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Tensors
@@ -27,7 +26,7 @@ from torchwhy.result import Result
 from torchwhy.settings import Count
 
 
-class EdgeAttribution(Attribution):
+class EdgeAttribution(CircuitMethod):
     r"""What a sender adds to what a receiver reads, to first order: :math:`A_{nsr} = (o_s(x_n) - o_s(b_n)) \cdot \partial f /
     \partial i_r(x_n)`, the drop of the score if r read what s writes on b.
 
@@ -57,9 +56,6 @@ class EdgeAttribution(Attribution):
 
     needs_float_inputs: ClassVar[bool | None] = False
     uses_baselines: ClassVar[bool] = True
-    layer_role: ClassVar[LayerRole] = "own"
-    layers_may_depend: ClassVar[bool] = True
-    gives_one_map: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2310.10348"
 

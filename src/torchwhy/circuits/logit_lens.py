@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Inputs
+from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import find_blocks, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
-from torchwhy.engine.prepare import LayerRole, prepare_for
+from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import enable_grad_for, isolated
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
@@ -88,7 +89,7 @@ class LensReading(Viewable):
         return ["row", "layer", "position", "rank", "token", "probability"], lines
 
 
-class LogitLens(Attribution):
+class LogitLens(CircuitMethod):
     r"""What the score would be if the model ended after a block: :math:`A_{nl} = g(h_l(x_n))`, g what follows the last block.
 
     Shape ``(N, layers)``, in units of the score; the last one is the score itself. Not an attribution: it says what could be read
@@ -108,10 +109,7 @@ class LogitLens(Attribution):
     layer: LayerLike | Sequence[LayerLike | None] | None = None
 
     needs_gradient: ClassVar[bool] = False
-    layer_role: ClassVar[LayerRole] = "own"
-    layers_may_depend: ClassVar[bool] = True
     explains_inputs: ClassVar[bool] = False
-    gives_one_map: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2303.08112"
 
     def read(self, inputs: Inputs, *, top: Count = 1, additional_forward_args: object = None) -> LensReading:

@@ -1,0 +1,16 @@
+"""What the methods that look inside a transformer have in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torchwhy.attribution import Attribution
+from torchwhy.engine.prepare import LayerRole
+
+
+class CircuitMethod(Attribution):
+    """The base of the methods whose layers lie behind one another, and whose result is no map of the inputs."""
+
+    layer_role: ClassVar[LayerRole] = "own"
+    layers_may_depend: ClassVar[bool] = True
+    gives_one_map: ClassVar[bool] = True
