@@ -132,9 +132,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import Layer as Layer
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
-    from torchwhy.explanation import Explanation as Explanation
+    from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
-    from torchwhy.explanation_rows import concat as concat
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -164,9 +163,8 @@ __version__ = "0.2.0"
 # where each public name lives; it is imported when it is first used
 _HOME = {
     "attribution": ["Attribution"],
-    "explanation": ["Explanation"],
+    "explanation": ["Explanation", "concat"],
     "app.page": ["explore"],
-    "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
     "samples.picture": ["PromptPicture"],
