@@ -121,7 +121,7 @@ class AccumulatedLocalEffects(Analysis):
             values = table.column(column).contiguous()
             ends = interval_ends(values, self.n_intervals, feature)
             place = torch.bucketize(values, ends[1:-1])  # (z[k-1], z[k]], and the first with z[0]
-            change = _changes(problem, table, column, ends, place)
+            change = _changes_within(problem, table, column, ends, place)
         name = table.names[column] if table.names is not None else None
         return _accumulated(ends, place, change.double(), name)
 
@@ -145,7 +145,7 @@ def interval_ends(values: Tensor, n: int, feature: object) -> Tensor:
     return values.sort().values[ranks.to(values.device)].unique()
 
 
-def _changes(problem: Problem, table: TableColumns, column: int, ends: Tensor, place: Tensor) -> Tensor:
+def _changes_within(problem: Problem, table: TableColumns, column: int, ends: Tensor, place: Tensor) -> Tensor:
     """Return by how much each row's score rises from the lower to the upper end of its interval, ``(N,)``."""
 
     def work(start: int, stop: int) -> Tensor:
