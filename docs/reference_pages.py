@@ -14,7 +14,7 @@ import torchwhy as tw
 REFERENCE = Path(__file__).resolve().parent / "reference"
 # the pages, and what is on each: public names of torchwhy by the file or folder they live in
 OF_TORCHWHY = {
-    "core": ("The base class and its results", "attribution explanation explanation_rows methods wrapper"),
+    "core": ("The base class and its results", "attribution explanation methods wrapper"),
     "inputs": ("Inputs, layers, models", "samples targets engine arguments"),
     "comparing": (
         "Looking and comparing",

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import torchwhy as tw
 from torchwhy.engine.axes import axes_by_shape
-from torchwhy.explanation_features import in_usual_layout
+from torchwhy.explanation.features import in_usual_layout
 
 
 class Moved(nn.Module):

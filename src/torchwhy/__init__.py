@@ -132,15 +132,15 @@ if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import Layer as Layer
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
-    from torchwhy.explanation import Explanation as Explanation
+    from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
-    from torchwhy.explanation_rows import concat as concat
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
     from torchwhy.samples.picture import PromptPicture as PromptPicture
+    from torchwhy.surrogate.accumulated import AccumulatedLocalEffects as AccumulatedLocalEffects
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -148,6 +148,7 @@ if TYPE_CHECKING:
         PermutationImportance as PermutationImportance,
     )
     from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
+    from torchwhy.surrogate.sage import SAGE as SAGE
     from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
     from torchwhy.targets import Neuron as Neuron
     from torchwhy.visualize.report import report as report
@@ -162,9 +163,8 @@ __version__ = "0.2.0"
 # where each public name lives; it is imported when it is first used
 _HOME = {
     "attribution": ["Attribution"],
-    "explanation": ["Explanation"],
+    "explanation": ["Explanation", "concat"],
     "app.page": ["explore"],
-    "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
     "samples.picture": ["PromptPicture"],
@@ -239,6 +239,8 @@ _HOME = {
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
+    "surrogate.accumulated": ["AccumulatedLocalEffects"],
+    "surrogate.sage": ["SAGE"],
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],

@@ -18,7 +18,7 @@ from torchwhy.datasets.store import FailedRow, Finished, Store, write_whole
 from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import InForm, Keywords
 from torchwhy.explanation import Explanation
-from torchwhy.explanation_rows import concat
+from torchwhy.explanation.rows import concat
 from torchwhy.targets import TargetLike
 
 log = logging.getLogger("torchwhy")

@@ -11,7 +11,7 @@ from torch import nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.structure import Keywords
-from torchwhy.explanation_files import plain_data
+from torchwhy.explanation.files import plain_data
 from torchwhy.provenance import hash_parameters, in_words
 
 SAME_EACH_TIME = (

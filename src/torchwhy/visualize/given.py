@@ -62,7 +62,7 @@ class FeatureRow(NamedTuple):
 
 def features_of(e: Explanation, row: int = 0, names: Sequence[str] | None = None) -> FeatureRow:
     """Return the features of a row of an explanation."""
-    from torchwhy.explanation_table import feature_errors, feature_names
+    from torchwhy.explanation.table import feature_errors, feature_names
 
     named = e if names is None else e.with_names(list(names))
     values = as_array(e.features()[row], "attributions")
@@ -91,7 +91,7 @@ def table_of_features(e: Explanation, names: Sequence[str] | None = None) -> Fea
     Raises:
         ValueError: rows of different features.
     """
-    from torchwhy.explanation_table import feature_names, input_values
+    from torchwhy.explanation.table import feature_names, input_values
 
     named = e if names is None else e.with_names(list(names))
     rows = [as_array(r, "attributions") for r in e.features()]
