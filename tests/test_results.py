@@ -83,6 +83,8 @@ MAKE = {
     "Dependence of two": lambda: tw.PartialDependence(score, grid_resolution=4).measure(X, feature=(1, 2)),
     "Importance": lambda: tw.PermutationImportance(score).measure(X, score(X)),
     "Importance of gradients": lambda: tw.GradientImportance(net()).measure(X, torch.arange(12) % 3),
+    "LocalEffects": lambda: tw.AccumulatedLocalEffects(score).measure(X, feature=1),
+    "LossShares": lambda: tw.SAGE(net(), n_samples=8).measure(X, torch.arange(12) % 3),
     "Bias": a_bias,
     "SurrogateTree": lambda: tw.SurrogateTree(two_classes, max_depth=2).fit(X),
     "SurrogateTree of scores": lambda: tw.SurrogateTree(score, max_depth=2).fit(X),

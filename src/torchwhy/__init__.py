@@ -143,6 +143,7 @@ if TYPE_CHECKING:
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
     from torchwhy.samples.picture import PromptPicture as PromptPicture
+    from torchwhy.surrogate.accumulated import AccumulatedLocalEffects as AccumulatedLocalEffects
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
         PermutationImportance as PermutationImportance,
     )
     from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
+    from torchwhy.surrogate.sage import SAGE as SAGE
     from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
     from torchwhy.targets import Neuron as Neuron
     from torchwhy.visualize.report import report as report
@@ -242,6 +244,8 @@ _HOME = {
     "influence.similarity": ["Similarity"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
+    "surrogate.accumulated": ["AccumulatedLocalEffects"],
+    "surrogate.sage": ["SAGE"],
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
