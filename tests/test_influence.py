@@ -126,9 +126,9 @@ def test_projected_products_are_right_on_average():
 def test_a_projection_that_is_not_kept_is_the_same(monkeypatch):
     from torchwhy.influence import projection
 
-    monkeypatch.setattr(projection, "BLOCK", 40)
+    monkeypatch.setattr(projection, "SIGNS_DRAWN", 40)
     kept = tw.TracIn(net(), dim=8).fit(*TRAIN).explain(*TEST).attributions
-    monkeypatch.setattr(projection, "KEPT", 0)
+    monkeypatch.setattr(projection, "SIGNS_KEPT", 0)
     torch.testing.assert_close(tw.TracIn(net(), dim=8).fit(*TRAIN).explain(*TEST).attributions, kept)
 
 
@@ -141,14 +141,18 @@ def test_similarity(measure, layer, pool):
     model = net()
     a, b = ((model[0](x) if layer else x).detach() for x, _ in (TEST, TRAIN))
     a, b = ((t.mean((2, 3)) if pool else t.flatten(1)) for t in (a, b))
-    found = tw.Similarity(model, layer=layer, pool=pool, metric=measure).fit(*TRAIN).explain(TEST[0]).attributions
+    found = (
+        tw.SimilarityInfluence(model, layer=layer, pool=pool, metric=measure).fit(*TRAIN).explain(TEST[0]).attributions
+    )
     torch.testing.assert_close(found, slow.similarity(a, b, measure), **CLOSE)
 
 
 def test_similarity_of_texts_is_over_their_tokens():
     model, ids = Speaker(), torch.randint(7, (6, 5))
     table = model.table(ids).mean(1).detach()
-    found = tw.Similarity(model, layer="table", pool="tokens", metric="dot").fit(ids).explain(ids[:2]).attributions
+    found = (
+        tw.SimilarityInfluence(model, layer="table", pool="tokens", metric="dot").fit(ids).explain(ids[:2]).attributions
+    )
     torch.testing.assert_close(found, table[:2] @ table.T, **CLOSE)
 
 
@@ -184,7 +188,7 @@ def test_data_come_in_every_form(data):
 
 
 GRADIENT = {"TracIn": tw.TracIn}
-EVERY = {**GRADIENT, "Similarity": lambda model: tw.Similarity(model, layer="3")}
+EVERY = {**GRADIENT, "SimilarityInfluence": lambda model: tw.SimilarityInfluence(model, layer="3")}
 each = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 each_by_gradient = pytest.mark.parametrize("make", GRADIENT.values(), ids=GRADIENT)
 
@@ -382,7 +386,7 @@ def test_settings_are_checked():
             ValueError,
             "one number for a batch",
         ),
-        (lambda: tw.Similarity(net(), layer="0", metric="cos"), ValueError, "metric='cos'"),
+        (lambda: tw.SimilarityInfluence(net(), layer="0", metric="cos"), ValueError, "metric='cos'"),
     ):
         with pytest.raises(error, match=message):
             make()

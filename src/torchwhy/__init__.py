@@ -135,7 +135,7 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
-    from torchwhy.influence.similarity import Similarity as Similarity
+    from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
     from torchwhy.influence.tracin import TracIn as TracIn
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
@@ -241,7 +241,7 @@ _HOME = {
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
     "influence.tracin": ["TracIn"],
-    "influence.similarity": ["Similarity"],
+    "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
     "surrogate.accumulated": ["AccumulatedLocalEffects"],

@@ -24,7 +24,7 @@ def state_at(model: nn.Module, given: StateOrFile, number: int) -> dict[str, Ten
         TypeError: neither.
         ValueError: a file that cannot be read, names that the model does not have, lacks, or has with other shapes.
     """
-    state = _read(given, number) if isinstance(given, (str, Path)) else given
+    state = _read_state(given, number) if isinstance(given, (str, Path)) else given
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise TypeError(f"checkpoints[{number}]: expected a state dict or a file with one, got {type(state).__name__}")
     own = model.state_dict(keep_vars=True)
@@ -42,7 +42,7 @@ def state_at(model: nn.Module, given: StateOrFile, number: int) -> dict[str, Ten
     return {name: state[name].detach().to(own[name]) for name in own}
 
 
-def _read(path: str | Path, number: int) -> State:
+def _read_state(path: str | Path, number: int) -> State:
     """Return what a file holds."""
     try:
         if str(path).endswith(".safetensors"):

@@ -15,15 +15,15 @@ from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.batching import budget_of
 from torchwhy.engine.structure import InForm
-from torchwhy.influence.influences import Influences, all_finite
+from torchwhy.influence.influences import Influences, finite_influences
 from torchwhy.influence.losses import LossFunction, RowLoss
-from torchwhy.influence.row_gradients import GradientsOfRows, RowGradients, parameters_of
+from torchwhy.influence.row_gradients import GradientsOfRows, RowGradients, parameters_at
 from torchwhy.influence.training_rows import Rows
 from torchwhy.provenance import hash_parameters
 from torchwhy.settings import Count, Settings
 
-Layers = LayerLike | Sequence[LayerLike] | None
-Item = TypeVar("Item")
+ParameterLayers = LayerLike | Sequence[LayerLike] | None
+Gone = TypeVar("Gone")
 
 
 class InfluenceMethod(Settings):
@@ -83,7 +83,7 @@ class InfluenceMethod(Settings):
             training = self._fitted()
             rows = Rows(inputs, labels, device, self.batch_size)
             own = rows.labels()
-            values = all_finite(self._explain(rows, training), type(self).__name__)
+            values = finite_influences(self._explain(rows, training), type(self).__name__)
         return Influences(values, own, self.training_labels, type(self).__name__, rows, training)
 
     def _before_fit(self) -> None:
@@ -123,7 +123,7 @@ class InfluenceMethod(Settings):
             raise RuntimeError("model: its parameters or buffers changed since fit(); call fit(data) again")
         return self.training
 
-    def _steps(self, items: Iterable[Item]) -> Iterable[Item]:
+    def _steps(self, items: Iterable[Gone]) -> Iterable[Gone]:
         """Return what is gone through, with a bar if asked for."""
         if not self.progress:
             return items
@@ -151,7 +151,7 @@ class GradientInfluence(InfluenceMethod):
     """
 
     loss: LossFunction | None = None
-    layer: Layers = None
+    layer: ParameterLayers = None
     names: list[str] = field(default_factory=list, init=False, compare=False)
 
     def self_influence(self) -> Tensor:
@@ -163,13 +163,13 @@ class GradientInfluence(InfluenceMethod):
             RuntimeError: :meth:`fit` was not called, or the model changed since.
         """
         with self._open():
-            return all_finite(self._self_influence(self._fitted())[None], type(self).__name__)[0]
+            return finite_influences(self._self_influence(self._fitted())[None], type(self).__name__)[0]
 
     def _self_influence(self, training: Rows) -> Tensor:
         raise NotImplementedError
 
     def _before_fit(self) -> None:
-        self.names = parameters_of(self.model, self.layer)
+        self.names = parameters_at(self.model, self.layer)
 
     def _gradients(self, state: dict[str, Tensor] | None = None) -> RowGradients:
         """Return the gradients of rows, at the model's own parameters or others."""

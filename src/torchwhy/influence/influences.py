@@ -115,7 +115,7 @@ class Influences(Viewable):
         return ["row", "training row", *([] if labels is None else ["label"]), "influence"], lines
 
 
-def all_finite(values: Tensor, method: str) -> Tensor:
+def finite_influences(values: Tensor, method: str) -> Tensor:
     """Return values.
 
     Raises:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
 
-BLOCK = 2**22  # signs that are drawn together
-KEPT = 2**27  # signs that are kept; more are drawn again each time
+SIGNS_DRAWN = 2**22  # signs that are drawn together
+SIGNS_KEPT = 2**27  # signs that are kept; more are drawn again each time
 
 
 class RandomProjection:
@@ -24,7 +24,7 @@ class RandomProjection:
 
     def __init__(self, total: int, dim: int, generator: Seed) -> None:
         self.total, self.dim = total, dim
-        self.rows = max(1, BLOCK // dim)
+        self.rows = max(1, SIGNS_DRAWN // dim)
         source = make_generator(generator)
         self.seeds = [draw_seed(source) for _ in range(0, total, self.rows)]
         self.kept: dict[int, Tensor] = {}
@@ -36,7 +36,7 @@ class RandomProjection:
         rows = min(self.rows, self.total - block * self.rows)
         generator = torch.Generator().manual_seed(self.seeds[block])
         signs = torch.randint(2, (rows, self.dim), generator=generator, dtype=torch.int8).mul_(2).sub_(1)
-        if self.total * self.dim <= KEPT:
+        if self.total * self.dim <= SIGNS_KEPT:
             self.kept[block] = signs
         return signs
 

@@ -18,7 +18,7 @@ from torchwhy.engine.structure import Structure, flatten
 from torchwhy.influence.losses import RowLoss
 from torchwhy.influence.training_rows import RowBatch, Rows
 
-COPIES = 4  # of a row's gradient that are in memory at a time, about
+GRADIENTS_HELD = 4  # of a row's gradient that are in memory at a time, about
 NamedTensors = dict[str, Tensor]
 
 
@@ -57,7 +57,7 @@ class RowGradients:
         self.sizes = [shape.numel() for shape in self.shapes]
         self.total = sum(self.sizes)
         bytes_of_row = self.total * next(iter(self.parameters.values())).element_size()
-        affordable = budget_of(next(iter(self.parameters.values())).device) // (COPIES * bytes_of_row)
+        affordable = budget_of(next(iter(self.parameters.values())).device) // (GRADIENTS_HELD * bytes_of_row)
         self.rows = max(1, min(affordable, rows or affordable))
         self.maps = True
 
@@ -114,7 +114,7 @@ def exact_attention() -> Iterator[None]:
         yield
 
 
-def parameters_of(model: nn.Module, layer: LayerLike | list[LayerLike] | tuple[LayerLike, ...] | None) -> list[str]:
+def parameters_at(model: nn.Module, layer: LayerLike | list[LayerLike] | tuple[LayerLike, ...] | None) -> list[str]:
     """Return the names of the parameters of layers; of None all that require a gradient, or all if none does.
 
     Raises:

@@ -65,7 +65,7 @@ class LayerFeatures(InfluenceMethod):
         return own, kept
 
 
-class Similarity(LayerFeatures):
+class SimilarityInfluence(LayerFeatures):
     r"""How alike an explained row and a training row are to a layer: :math:`A_{ni} = s(y(x_n), y(z_i))`.
 
     Shape ``(N, n_train)``, the larger the more alike: the cosine in [−1, 1], the product, or the Euclidean distance below zero.
@@ -76,7 +76,7 @@ class Similarity(LayerFeatures):
         layer, pool: where, and whether over places; see above.
         metric: s.
 
-    Paper: the comparison in Hanawa et al. 2021, arXiv:2006.04528; of Captum ``SimilarityInfluence``.
+    Paper: the comparison in Hanawa et al. 2021, arXiv:2006.04528; as of Captum.
     """
 
     metric: Literal["cosine", "dot", "euclidean"] = "cosine"
