@@ -135,6 +135,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
+    from torchwhy.influence.knn_shapley import KNNShapley as KNNShapley
+    from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
     from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
     from torchwhy.influence.tracin import TracIn as TracIn
     from torchwhy.inspection import inspect as inspect
@@ -241,6 +243,8 @@ _HOME = {
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
     "influence.tracin": ["TracIn"],
+    "influence.representer_points": ["RepresenterPoints"],
+    "influence.knn_shapley": ["KNNShapley"],
     "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],

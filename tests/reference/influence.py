@@ -48,3 +48,25 @@ def similarity(a, b, measure):
             if measure == "cosine":
                 found[i, j] /= a[i].norm() * b[j].norm()
     return found
+
+
+def knn_shapley(distances, train_labels, label, k):
+    """The values of n rows ``(n,)`` for one row, by all orders in which they may come."""
+    n = len(train_labels)
+
+    def value(rows):
+        nearest = sorted(rows, key=lambda i: (float(distances[i]), i))[:k]
+        return sum(int(train_labels[i] == label) for i in nearest) / k
+
+    found, orders = [0.0] * n, list(itertools.permutations(range(n)))
+    for order in orders:
+        for j, i in enumerate(order):
+            found[i] += (value(order[: j + 1]) - value(order[:j])) / len(orders)
+    return torch.tensor(found, dtype=torch.double)
+
+
+def ridge(features, wanted, penalty):
+    """The weights ``(C, d)`` that make the mean of half the squared errors plus the penalty small."""
+    n, d = features.shape
+    matrix = features.T @ features / n + 2 * penalty * torch.eye(d, dtype=features.dtype)
+    return torch.linalg.solve(matrix, features.T @ wanted / n).T

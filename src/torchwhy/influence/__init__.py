@@ -9,6 +9,9 @@
 ``influences``         the result
 ``tracin``             steps of training
 ``similarity``         rows that look alike to a layer
+``knn_shapley``        their shares in a nearest-neighbour classifier
+``last_layer``         the last linear layer, and what goes into it
+``representer_points`` a score as a sum over training rows
 """
 
 from torchwhy.influence.influences import Influences, RankedRows
