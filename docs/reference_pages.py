@@ -30,6 +30,7 @@ OF_TORCHWHY = {
     "inside": ("Inside a transformer", "circuits"),
     "counterfactual": ("Counterfactuals", "counterfactual"),
     "surrogate": ("The model as a whole", "surrogate"),
+    "training": ("Training data", "influence"),
 }
 # modules whose ``__all__`` is public
 MODULES = {
@@ -38,6 +39,7 @@ MODULES = {
     "torchwhy.lrp": "Rules and composites of LRP",
     "torchwhy.metrics": "Metrics",
     "torchwhy.circuits": "Parts of a transformer",
+    "torchwhy.influence": "Results of training data",
     "torchwhy.visualize": "Pictures",
     "torchwhy.models": "Small models and data",
     "torchwhy.datasets": "Whole data sets",

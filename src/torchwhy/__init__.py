@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         counterfactual as counterfactual,
         datasets as datasets,
         gradient as gradient,
+        influence as influence,
         lrp as lrp,
         metrics as metrics,
         models as models,
@@ -134,6 +135,8 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
+    from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
+    from torchwhy.influence.tracin import TracIn as TracIn
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -237,6 +240,8 @@ _HOME = {
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
+    "influence.tracin": ["TracIn"],
+    "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
     "surrogate.accumulated": ["AccumulatedLocalEffects"],
@@ -265,6 +270,7 @@ _ROOMS = (
     "counterfactual",
     "datasets",
     "gradient",
+    "influence",
     "lrp",
     "metrics",
     "models",
