@@ -135,6 +135,7 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
+    from torchwhy.influence.influence_function import InfluenceFunction as InfluenceFunction
     from torchwhy.influence.knn_shapley import KNNShapley as KNNShapley
     from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
     from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
@@ -245,6 +246,7 @@ _HOME = {
     "influence.tracin": ["TracIn"],
     "influence.representer_points": ["RepresenterPoints"],
     "influence.knn_shapley": ["KNNShapley"],
+    "influence.influence_function": ["InfluenceFunction"],
     "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],

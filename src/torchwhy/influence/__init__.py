@@ -12,6 +12,13 @@
 ``knn_shapley``        their shares in a nearest-neighbour classifier
 ``last_layer``         the last linear layer, and what goes into it
 ``representer_points`` a score as a sum over training rows
+``influence_function`` a training row left out
+``curvature``          what stands for the Hessian, and its products with vectors
+``exact_hessian``      the matrix itself
+``ekfac``              layer by layer, between eigenvectors
+``layer_kinds``        layers as matrices
+``conjugate_gradients`` from there to the Gauss-Newton matrix
+``arnoldi``            the largest eigenvalues
 """
 
 from torchwhy.influence.influences import Influences, RankedRows
