@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         concept as concept,
         counterfactual as counterfactual,
         datasets as datasets,
+        global_view as global_view,
         gradient as gradient,
         lrp as lrp,
         metrics as metrics,
@@ -134,6 +135,11 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
+    from torchwhy.global_view.drift import drift as drift
+    from torchwhy.global_view.measured import measure_dataset as measure_dataset
+    from torchwhy.global_view.pick import submodular_pick as submodular_pick
+    from torchwhy.global_view.spray import SpRAy as SpRAy
+    from torchwhy.global_view.summary import summarize as summarize
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -249,6 +255,11 @@ _HOME = {
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "global_view.drift": ["drift"],
+    "global_view.measured": ["measure_dataset"],
+    "global_view.pick": ["submodular_pick"],
+    "global_view.spray": ["SpRAy"],
+    "global_view.summary": ["summarize"],
     "inspection": ["inspect"],
     "inspection_result": ["Inspection"],
 }
@@ -264,6 +275,7 @@ _ROOMS = (
     "concept",
     "counterfactual",
     "datasets",
+    "global_view",
     "gradient",
     "lrp",
     "metrics",
