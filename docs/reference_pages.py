@@ -31,6 +31,7 @@ OF_TORCHWHY = {
     "counterfactual": ("Counterfactuals", "counterfactual"),
     "whole": ("What explanations of many rows say together", "global_view"),
     "surrogate": ("The model as a whole", "surrogate"),
+    "training": ("Training data", "influence"),
 }
 # modules whose ``__all__`` is public
 MODULES = {
@@ -39,6 +40,7 @@ MODULES = {
     "torchwhy.lrp": "Rules and composites of LRP",
     "torchwhy.metrics": "Metrics",
     "torchwhy.circuits": "Parts of a transformer",
+    "torchwhy.influence": "Results of training data",
     "torchwhy.visualize": "Pictures",
     "torchwhy.models": "Small models and data",
     "torchwhy.datasets": "Whole data sets",

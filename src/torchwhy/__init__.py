@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         datasets as datasets,
         global_view as global_view,
         gradient as gradient,
+        influence as influence,
         lrp as lrp,
         metrics as metrics,
         models as models,
@@ -140,6 +141,10 @@ if TYPE_CHECKING:
     from torchwhy.global_view.pick import submodular_pick as submodular_pick
     from torchwhy.global_view.spray import SpRAy as SpRAy
     from torchwhy.global_view.summary import summarize as summarize
+    from torchwhy.influence.knn_shapley import KNNShapley as KNNShapley
+    from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
+    from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
+    from torchwhy.influence.tracin import TracIn as TracIn
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -243,6 +248,10 @@ _HOME = {
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
+    "influence.tracin": ["TracIn"],
+    "influence.representer_points": ["RepresenterPoints"],
+    "influence.knn_shapley": ["KNNShapley"],
+    "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
     "surrogate.accumulated": ["AccumulatedLocalEffects"],
@@ -277,6 +286,7 @@ _ROOMS = (
     "datasets",
     "global_view",
     "gradient",
+    "influence",
     "lrp",
     "metrics",
     "models",

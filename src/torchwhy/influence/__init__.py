@@ -1,0 +1,19 @@
+"""Training data: which of the rows that a model was trained on an answer comes from.
+
+``influence_method``   what the methods have in common: ``fit`` takes the training rows, ``explain`` compares with them
+``training_rows``      rows that come in batches, gone through as often as needed
+``losses``             the loss of each row
+``row_gradients``      its gradient by the parameters, row by row
+``projection``         random projections of gradients
+``checkpoints``        parameters from the course of training
+``influences``         the result
+``tracin``             steps of training
+``similarity``         rows that look alike to a layer
+``knn_shapley``        their shares in a nearest-neighbour classifier
+``last_layer``         the last linear layer, and what goes into it
+``representer_points`` a score as a sum over training rows
+"""
+
+from torchwhy.influence.influences import Influences, RankedRows
+
+__all__ = ["Influences", "RankedRows"]
