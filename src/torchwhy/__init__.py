@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         concept as concept,
         counterfactual as counterfactual,
         datasets as datasets,
+        global_view as global_view,
         gradient as gradient,
         influence as influence,
         lrp as lrp,
@@ -136,6 +137,11 @@ if TYPE_CHECKING:
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
     from torchwhy.influence.influence_function import InfluenceFunction as InfluenceFunction
+    from torchwhy.global_view.drift import drift as drift
+    from torchwhy.global_view.measured import measure_dataset as measure_dataset
+    from torchwhy.global_view.pick import submodular_pick as submodular_pick
+    from torchwhy.global_view.spray import SpRAy as SpRAy
+    from torchwhy.global_view.summary import summarize as summarize
     from torchwhy.influence.knn_shapley import KNNShapley as KNNShapley
     from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
     from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
@@ -260,6 +266,11 @@ _HOME = {
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "global_view.drift": ["drift"],
+    "global_view.measured": ["measure_dataset"],
+    "global_view.pick": ["submodular_pick"],
+    "global_view.spray": ["SpRAy"],
+    "global_view.summary": ["summarize"],
     "inspection": ["inspect"],
     "inspection_result": ["Inspection"],
 }
@@ -275,6 +286,7 @@ _ROOMS = (
     "concept",
     "counterfactual",
     "datasets",
+    "global_view",
     "gradient",
     "influence",
     "lrp",
