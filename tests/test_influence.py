@@ -268,6 +268,7 @@ def test_data_come_in_every_form(data):
 GRADIENT = {
     "TracIn": tw.TracIn,
     "InfluenceFunction": tw.InfluenceFunction,
+    "TRAK": lambda model: tw.TRAK(model, dim=8),
     "EK-FAC": lambda model: tw.InfluenceFunction(model, hessian="ekfac"),
 }
 EVERY = {

@@ -102,6 +102,7 @@ MAKE = {
     "Found of images": lambda: tw.Counterfactual(images(), n_steps=3).generate(torch.rand(2, 3, 8, 8)),
     "Found, several": lambda: tw.Counterfactual(net(), bounds=None, n_diverse=2).generate(X),
     "Comparison": a_comparison,
+    "RetrainingScore": lambda: tw.influence.linear_datamodeling_score(X.T, X.T > 0.5, X[:4]),
     "Influences": lambda: tw.TracIn(net()).fit(X, torch.arange(12) % 3).explain(X[:2], torch.tensor([0, 2])),
 }
 each_result = pytest.mark.parametrize("name", MAKE)

@@ -146,6 +146,7 @@ if TYPE_CHECKING:
     from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
     from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
     from torchwhy.influence.tracin import TracIn as TracIn
+    from torchwhy.influence.trak import TRAK as TRAK
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -253,6 +254,7 @@ _HOME = {
     "influence.representer_points": ["RepresenterPoints"],
     "influence.knn_shapley": ["KNNShapley"],
     "influence.influence_function": ["InfluenceFunction"],
+    "influence.trak": ["TRAK"],
     "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],

@@ -107,3 +107,16 @@ def ridge_of_rows(x, y, weights, penalty):
     n, d = x.shape
     matrix = 2 * x.T @ (weights[:, None] * x) / n + penalty * torch.eye(d, dtype=x.dtype)
     return torch.linalg.solve(matrix, 2 * x.T @ (weights * y) / n)
+
+
+def trak(gradients_of, test, train, projections, damping):
+    """``gradients_of``: for each model, a function from rows to margins' gradients ``(n, p)`` and probabilities ``(n,)``."""
+    products, weights = 0, 0
+    for of, projection in zip(gradients_of, projections):
+        (a, _), (b, p) = of(*test), of(*train)
+        a, b = a @ projection, b @ projection
+        matrix = b.T @ b
+        matrix = matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype)
+        products = products + a @ torch.linalg.inv(matrix) @ b.T / len(projections)
+        weights = weights + (1 - p) / len(projections)
+    return products * weights

@@ -19,8 +19,27 @@
 ``layer_kinds``        layers as matrices
 ``conjugate_gradients`` from there to the Gauss-Newton matrix
 ``arnoldi``            the largest eigenvalues
+``trak``               a model as linear in its parameters
+``evaluation``         do influences foretell what training again gives?
 """
 
+from torchwhy.influence.evaluation import (
+    RetrainingScore,
+    draw_subsets,
+    leave_one_out_correlation,
+    linear_datamodeling_score,
+    mislabelled_auc,
+    retrain,
+)
 from torchwhy.influence.influences import Influences, RankedRows
 
-__all__ = ["Influences", "RankedRows"]
+__all__ = [
+    "Influences",
+    "RankedRows",
+    "RetrainingScore",
+    "draw_subsets",
+    "leave_one_out_correlation",
+    "linear_datamodeling_score",
+    "mislabelled_auc",
+    "retrain",
+]
