@@ -54,6 +54,15 @@ def test_batch_norm_is_told_from_instance_norm():
     assert not issubclass(nn.InstanceNorm2d, internals.BatchNormModule)
 
 
+def test_function_modes_are_counted_and_a_default_device_is_one():
+    assert internals.count_function_modes() == 0
+    with torch.device("meta"):
+        assert internals.count_function_modes() == 1
+    with Seen(), Seen():
+        assert internals.count_function_modes() == 2
+    assert internals.count_function_modes() == 0
+
+
 def test_dispatch_modes_see_what_is_computed_and_what_is_a_view():
     found = {}
 
