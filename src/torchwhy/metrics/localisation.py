@@ -153,7 +153,7 @@ def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tenso
         raise ValueError(
             f"attributions: expected maps (N, H, W) or (N, C, H, W), got {', '.join(str(tuple(t.shape)) for t in found)}"
         )
-    maps, mask = _side_by_side(found[0], torch.as_tensor(mask, device=found[0].device), told)
+    maps, mask = _with_mask(found[0], torch.as_tensor(mask, device=found[0].device), told)
     maps = maps.sum(1).clamp(min=0) if sign == "positive" else maps.abs().sum(1)
     if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("mask: expected True or 1 where a pixel is known to matter, False or 0 elsewhere")
@@ -164,7 +164,7 @@ def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tenso
     return maps, mask
 
 
-def _side_by_side(maps: Tensor, mask: Tensor, axes: Axes | None) -> tuple[Tensor, Tensor]:
+def _with_mask(maps: Tensor, mask: Tensor, axes: Axes | None) -> tuple[Tensor, Tensor]:
     """Return maps with their channels in front, (N, C, *places), and the mask (N, *places).
 
     Args:

@@ -75,7 +75,7 @@ class ExtremalPerturbation(Attribution):
     paper: ClassVar[str] = "arXiv:1910.08485"
 
     def _attribute(self, problem: Problem) -> Result:
-        x, axes = problem.x[0], self._axes_of_pictures(problem)
+        x, axes = problem.x[0], self._checked_axes(problem)
         if self.contrastive:
             problem = problem.replace(target=LeadOverOthers(problem.target))
         masks = SmoothMasks(axes.size_of(x), self.step, self.sigma, x)
@@ -91,7 +91,7 @@ class ExtremalPerturbation(Attribution):
         found = found.view(problem.n, -1, *found.shape[1:])
         return Result((found.mean(1),), details={"masks": found, "scores": scores.view(problem.n, -1)})
 
-    def _axes_of_pictures(self, problem: Problem) -> Axes:
+    def _checked_axes(self, problem: Problem) -> Axes:
         """Return where the pictures have their channels and their pixels.
 
         Raises:
