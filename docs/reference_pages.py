@@ -29,6 +29,7 @@ OF_TORCHWHY = {
     "concept": ("Concepts and units", "concept"),
     "inside": ("Inside a transformer", "circuits"),
     "counterfactual": ("Counterfactuals", "counterfactual"),
+    "whole": ("What explanations of many rows say together", "global_view"),
     "surrogate": ("The model as a whole", "surrogate"),
     "training": ("Training data", "influence"),
 }
@@ -43,6 +44,7 @@ MODULES = {
     "torchwhy.visualize": "Pictures",
     "torchwhy.models": "Small models and data",
     "torchwhy.datasets": "Whole data sets",
+    "torchwhy.global_view": "Results of the global view",
     "torchwhy.result": "What a method of your own returns",
     "torchwhy.captum.attr": "Captum: attr",
     "torchwhy.captum.attr.visualization": "Captum: attr.visualization",

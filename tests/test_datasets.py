@@ -358,3 +358,13 @@ def test_two_processes_give_the_bits_of_one_and_a_lost_one_is_made_up_for(tmp_pa
     assert running.wait() != 0
     assert torchrun(job, path).wait() == 0
     assert files(path) == files(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_the_example_of_ray_equals_the_plain_call(tmp_path):
+    pytest.importorskip("ray")
+    example = Path(__file__).parent.parent / "examples" / "ray_data.py"
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    said = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stderr
+    assert "114 rows, with the columns row, x, label, attributions, scores" in said.stdout

@@ -156,6 +156,84 @@ def test_similarity_of_texts_is_over_their_tokens():
     torch.testing.assert_close(found, table[:2] @ table.T, **CLOSE)
 
 
+# ---- nearest neighbours, and representer points
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 2), (6, 1), (5, 5), (4, 7)])
+def test_knn_shapley_equals_all_orders(n, k):
+    x, y = rows(n, seed=3)
+    x[3] = x[1]  # a tie
+    found = tw.KNNShapley(net(), n_neighbors=k).fit(x, y % 2).explain(TEST[0], TEST[1] % 2).attributions
+    distances = -slow.similarity(TEST[0].flatten(1), x.flatten(1), "euclidean")
+    for line, d, label in zip(found, distances, TEST[1] % 2):
+        torch.testing.assert_close(line, slow.knn_shapley(d, y % 2, label, k), **CLOSE)
+        nearest = sorted(range(n), key=lambda i: (float(d[i]), i))[:k]
+        assert float(line.sum()) == pytest.approx(sum(int(y[i] % 2 == label) for i in nearest) / k)
+
+
+def test_knn_shapley_needs_labels():
+    with pytest.raises(ValueError, match="data: KNNShapley needs a whole number"):
+        tw.KNNShapley(net()).fit(TRAIN[0]).explain(*TEST)
+    with pytest.raises(ValueError, match="labels: KNNShapley needs a whole number"):
+        tw.KNNShapley(net()).fit(*TRAIN).explain(TEST[0])
+    with pytest.raises(ValueError, match="inputs: 12 numbers a row at the layer, the training rows have 16"):
+        tw.KNNShapley(net()).fit(*TRAIN).explain(TEST[0][:, :, :3], TEST[1])
+
+
+@pytest.mark.parametrize("fit_to", ["model", "labels"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_representer_points_sum_to_the_score(loss, fit_to):
+    model = net()
+    if loss == "squared_error":
+        model[4] = nn.Linear(12, 1).double()
+    method = tw.RepresenterPoints(model, loss=loss, fit_to=fit_to, penalty=0.01).fit(*TRAIN)
+    labels = TEST[1] if loss == "cross_entropy" else TEST[1] * 0
+    found = method.explain(TEST[0], labels).attributions
+    features, own = (torch.cat([model[:4](x), torch.ones(len(x), 1)], 1).detach() for x in (TRAIN[0], TEST[0]))
+    logits = model(TRAIN[0]).detach()
+    if loss == "squared_error":
+        wanted = logits if fit_to == "model" else TRAIN[1][:, None].double()
+        weights = slow.ridge(features, wanted, 0.01)
+        errors = features @ weights.T - wanted
+    else:
+        weights = (method.alphas.T @ features).requires_grad_()
+        wanted = logits.softmax(1) if fit_to == "model" else F.one_hot(TRAIN[1], 4).double()
+        value = F.cross_entropy(features @ weights.T, wanted) + 0.01 * weights.square().sum()
+        assert torch.autograd.grad(value, weights)[0].abs().max() < 1e-7  # the least there is: the problem is convex
+        errors = (features @ weights.T).softmax(1) - wanted
+    by_hand = torch.stack([-errors[:, c] / (0.02 * 17) * (features @ f) for f, c in zip(own, labels)])
+    torch.testing.assert_close(found, by_hand.detach(), rtol=1e-5, atol=1e-6)
+    scores = (own @ weights.T).gather(1, labels[:, None])[:, 0].detach()
+    torch.testing.assert_close(found.sum(1), scores, rtol=1e-5, atol=1e-6)
+    themselves = method.explain(*TRAIN if loss == "cross_entropy" else (TRAIN[0], TRAIN[1] * 0)).attributions.diag()
+    if loss == "cross_entropy":
+        torch.testing.assert_close(method.self_influence(), themselves, **CLOSE)
+        unlabelled = method.explain(TEST[0]).attributions
+        predicted = method.explain(TEST[0], model(TEST[0]).argmax(1)).attributions
+        assert torch.equal(unlabelled, predicted)
+
+
+def test_a_small_penalty_leaves_the_model_as_it_is():
+    gaps = [tw.RepresenterPoints(net(), penalty=p).fit(*TRAIN).gap for p in (1e-1, 1e-3, 1e-5)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 1e-2
+
+
+def test_representer_points_need_the_last_layer():
+    with pytest.raises(ValueError, match="is not the model's output"):
+        tw.RepresenterPoints(nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.Tanh()).double()).fit(*TRAIN)
+    with pytest.raises(LookupError, match=r"runs no torch\.nn\.Linear"):
+        tw.RepresenterPoints(nn.Sequential(nn.Conv2d(1, 4, 4), nn.Flatten()).double()).fit(*TRAIN)
+    with pytest.raises(ValueError, match=r"must be a torch\.nn\.Linear"):
+        tw.RepresenterPoints(net(), layer="0").fit(*TRAIN)
+    with pytest.raises(ValueError, match="labels: the label 7 of row 1 is none of the outputs 0 to 3"):
+        tw.RepresenterPoints(net()).fit(*TRAIN).explain(TEST[0], torch.tensor([0, 7, 1]))
+    with pytest.raises(ValueError, match="needs one label for each row"):
+        tw.RepresenterPoints(net(), fit_to="labels").fit(TRAIN[0])
+    with pytest.warns(UserWarning, match="not learned to the end"):
+        tw.RepresenterPoints(net(), max_steps=1).fit(*TRAIN)
+
+
 # ---- data in every form, and what is left behind
 
 
@@ -187,8 +265,18 @@ def test_data_come_in_every_form(data):
     assert torch.equal(found.labels, TEST[1])
 
 
-GRADIENT = {"TracIn": tw.TracIn}
-EVERY = {**GRADIENT, "SimilarityInfluence": lambda model: tw.SimilarityInfluence(model, layer="3")}
+GRADIENT = {
+    "TracIn": tw.TracIn,
+    "InfluenceFunction": tw.InfluenceFunction,
+    "TRAK": lambda model: tw.TRAK(model, dim=8),
+    "EK-FAC": lambda model: tw.InfluenceFunction(model, hessian="ekfac"),
+}
+EVERY = {
+    **GRADIENT,
+    "KNNShapley": tw.KNNShapley,
+    "RepresenterPoints": tw.RepresenterPoints,
+    "SimilarityInfluence": lambda model: tw.SimilarityInfluence(model, layer="3"),
+}
 each = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 each_by_gradient = pytest.mark.parametrize("make", GRADIENT.values(), ids=GRADIENT)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         concept as concept,
         counterfactual as counterfactual,
         datasets as datasets,
+        global_view as global_view,
         gradient as gradient,
         influence as influence,
         lrp as lrp,
@@ -135,8 +136,17 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
+    from torchwhy.influence.influence_function import InfluenceFunction as InfluenceFunction
+    from torchwhy.global_view.drift import drift as drift
+    from torchwhy.global_view.measured import measure_dataset as measure_dataset
+    from torchwhy.global_view.pick import submodular_pick as submodular_pick
+    from torchwhy.global_view.spray import SpRAy as SpRAy
+    from torchwhy.global_view.summary import summarize as summarize
+    from torchwhy.influence.knn_shapley import KNNShapley as KNNShapley
+    from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
     from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
     from torchwhy.influence.tracin import TracIn as TracIn
+    from torchwhy.influence.trak import TRAK as TRAK
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -241,6 +251,10 @@ _HOME = {
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
     "influence.tracin": ["TracIn"],
+    "influence.representer_points": ["RepresenterPoints"],
+    "influence.knn_shapley": ["KNNShapley"],
+    "influence.influence_function": ["InfluenceFunction"],
+    "influence.trak": ["TRAK"],
     "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
@@ -254,6 +268,11 @@ _HOME = {
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "global_view.drift": ["drift"],
+    "global_view.measured": ["measure_dataset"],
+    "global_view.pick": ["submodular_pick"],
+    "global_view.spray": ["SpRAy"],
+    "global_view.summary": ["summarize"],
     "inspection": ["inspect"],
     "inspection_result": ["Inspection"],
 }
@@ -269,6 +288,7 @@ _ROOMS = (
     "concept",
     "counterfactual",
     "datasets",
+    "global_view",
     "gradient",
     "influence",
     "lrp",
