@@ -93,10 +93,9 @@ def retrain(train: Callable[[Tensor], Tensor], subsets: Tensor) -> Tensor:
 
 
 def linear_datamodeling_score(influences: InfluenceLike, subsets: Tensor, outcomes: Tensor) -> RetrainingScore:
-    r"""Return the linear datamodeling score: the rank correlation of summed influences with what trained models do.
-
-    Over subsets :math:`S_j` of the training rows, of the sum of a row's influences in the subset with what a model trained on
-    it gives for this row: :math:`\rho_n = \mathrm{Spearman}_j (\sum_{i \in S_j} A_{ni}, y_{jn})`.
+    r"""Return the linear datamodeling score: the rank correlation, over subsets of the training rows, of the sum of the
+    influences in a subset with what a model trained on it does: :math:`\rho_n = \mathrm{Spearman}_j
+    (\sum_{i \in S_j} A_{ni}, y_{jn})`.
 
     1 foretells the order of all subsets, 0 nothing. The interval is wide with few subsets or rows, and trainings that differ by
     chance bound the score from above.
