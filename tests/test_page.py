@@ -39,7 +39,7 @@ globalThis.document = {
     : q === `[data-feature="${n.attributes["data-feature"]}"]`),
 };
 const bodies = () => main.all().filter(n => n.tag === "tbody");
-const rows = () => bodies().flatMap(b => b.children.map(tr => [tr.children[0].text, tr.children[1].text]));
+const rows = () => bodies().flatMap(b => b.children.map(tr => [tr.children[0].text.trim(), tr.children[1].text]));
 const fire = (id, event, value) => document.getElementById(id).events[event]({target: {value}, key: value});
 """
 
