@@ -88,12 +88,12 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
                 last = len(explorer) - 1
                 row = gradio.Slider(0, max(last, 1), value=0, step=1, label="row", visible=last > 0, elem_id="row")
                 method = gradio.Dropdown(list(explorer.methods), value=next(iter(explorer.methods)), label="method")
-                change, read = _editor(gradio, explorer)
                 explain = gradio.Button("Explain", variant="primary")
                 other = gradio.Button("What would change the answer?", visible=explorer.kind == "table")
                 found = gradio.HTML()
                 along = gradio.Button("Which concepts raise it?", visible=explorer.concepts is not None)
                 raised = gradio.HTML()
+                change, read = _editor(gradio, explorer)
             with gradio.Column(scale=2):
                 shown = gradio.HTML()
 
