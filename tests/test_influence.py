@@ -265,7 +265,12 @@ def test_data_come_in_every_form(data):
     assert torch.equal(found.labels, TEST[1])
 
 
-GRADIENT = {"TracIn": tw.TracIn}
+GRADIENT = {
+    "TracIn": tw.TracIn,
+    "InfluenceFunction": tw.InfluenceFunction,
+    "TRAK": lambda model: tw.TRAK(model, dim=8),
+    "EK-FAC": lambda model: tw.InfluenceFunction(model, hessian="ekfac"),
+}
 EVERY = {
     **GRADIENT,
     "KNNShapley": tw.KNNShapley,

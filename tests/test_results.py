@@ -47,8 +47,8 @@ def a_bias(**options):
 
 def a_tcav(layer="1", random=True):
     concepts = {"small": X * 0.1, "large": X + 1}
-    sets = [torch.rand(12, 4, generator=torch.Generator().manual_seed(i)) for i in range(19)]
-    return tw.TCAV(net(), layer=layer).fit(concepts, sets if random else None).score(X, 1)
+    sets = [torch.rand(12, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    return tw.TCAV(net(), layer=layer, level=0.25).fit(concepts, sets if random else None).score(X, 1)
 
 
 def a_dissection():
@@ -102,6 +102,7 @@ MAKE = {
     "Found of images": lambda: tw.Counterfactual(images(), n_steps=3).generate(torch.rand(2, 3, 8, 8)),
     "Found, several": lambda: tw.Counterfactual(net(), bounds=None, n_diverse=2).generate(X),
     "Comparison": a_comparison,
+    "RetrainingScore": lambda: tw.influence.linear_datamodeling_score(X.T, X.T > 0.5, X[:4]),
     "Influences": lambda: tw.TracIn(net()).fit(X, torch.arange(12) % 3).explain(X[:2], torch.tensor([0, 2])),
 }
 each_result = pytest.mark.parametrize("name", MAKE)

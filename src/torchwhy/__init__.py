@@ -136,6 +136,7 @@ if TYPE_CHECKING:
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
     from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
+    from torchwhy.influence.influence_function import InfluenceFunction as InfluenceFunction
     from torchwhy.global_view.drift import drift as drift
     from torchwhy.global_view.measured import measure_dataset as measure_dataset
     from torchwhy.global_view.pick import submodular_pick as submodular_pick
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
     from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
     from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
     from torchwhy.influence.tracin import TracIn as TracIn
+    from torchwhy.influence.trak import TRAK as TRAK
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
@@ -251,6 +253,8 @@ _HOME = {
     "influence.tracin": ["TracIn"],
     "influence.representer_points": ["RepresenterPoints"],
     "influence.knn_shapley": ["KNNShapley"],
+    "influence.influence_function": ["InfluenceFunction"],
+    "influence.trak": ["TRAK"],
     "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],

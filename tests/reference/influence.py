@@ -70,3 +70,53 @@ def ridge(features, wanted, penalty):
     n, d = features.shape
     matrix = features.T @ features / n + 2 * penalty * torch.eye(d, dtype=features.dtype)
     return torch.linalg.solve(matrix, features.T @ wanted / n).T
+
+
+def hessian(model, loss, x, y, parameters):
+    """The Hessian of the mean loss ``(p, p)``, an element's row at a time."""
+    mean = sum(loss(model(a[None]), b[None]) for a, b in zip(x, y)) / len(x)
+    slope = torch.cat([g.flatten() for g in torch.autograd.grad(mean, parameters, create_graph=True)])
+    lines = [torch.autograd.grad(s, parameters, retain_graph=True, materialize_grads=True) for s in slope]
+    return torch.stack([torch.cat([t.flatten() for t in line]) for line in lines])
+
+
+def influence(model, loss, test, train, parameters, damping):
+    """What leaving a row out does to a loss, to first order, ``(N, n)``."""
+    matrix = hessian(model, loss, *train, parameters)
+    inverse = torch.linalg.inv(matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype))
+    a, b = gradients(model, loss, *test, parameters), gradients(model, loss, *train, parameters)
+    return a @ inverse @ b.T / len(b)
+
+
+def ekfac_inverse(rows, damping):
+    """The inverse of one linear layer's curvature ``(out · in, out · in)``, as a matrix over flattened weights.
+
+    ``rows``: for each row the inputs ``(places, in)`` and the output gradients ``(places, out)``.
+    """
+    inputs = sum(torch.outer(a, a) for row, _ in rows for a in row)
+    outputs = sum(torch.outer(d, d) for _, row in rows for d in row)
+    q = torch.kron(torch.linalg.eigh(outputs)[1], torch.linalg.eigh(inputs)[1])  # of the weight, row after row
+    turned = [q.T @ sum(torch.outer(d, a) for a, d in zip(*row)).flatten() for row in rows]
+    values = sum(t.square() for t in turned) / len(rows)
+    damping = 0.1 * values.mean() if damping is None else damping
+    return q @ torch.diag(1 / (values + damping)) @ q.T
+
+
+def ridge_of_rows(x, y, weights, penalty):
+    """The least of the weighted mean of squared errors plus ``penalty / 2`` times the squared weights, ``(d,)``."""
+    n, d = x.shape
+    matrix = 2 * x.T @ (weights[:, None] * x) / n + penalty * torch.eye(d, dtype=x.dtype)
+    return torch.linalg.solve(matrix, 2 * x.T @ (weights * y) / n)
+
+
+def trak(gradients_of, test, train, projections, damping):
+    """``gradients_of``: for each model, a function from rows to margins' gradients ``(n, p)`` and probabilities ``(n,)``."""
+    products, weights = 0, 0
+    for of, projection in zip(gradients_of, projections):
+        (a, _), (b, p) = of(*test), of(*train)
+        a, b = a @ projection, b @ projection
+        matrix = b.T @ b
+        matrix = matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype)
+        products = products + a @ torch.linalg.inv(matrix) @ b.T / len(projections)
+        weights = weights + (1 - p) / len(projections)
+    return products * weights

@@ -11,17 +11,13 @@ from torchwhy.influence.training_rows import RowBatch, Rows
 from torchwhy.targets import find_logits
 
 
-def last_linear_layer(model: nn.Module, rows: Rows) -> str:
-    """Return the name of the linear layer that runs last on the first row; the model's own is ``""``.
-
-    Raises:
-        LookupError: there is none.
-    """
+def layers_that_run(model: nn.Module, rows: Rows, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+    """Return the names of layers of some kinds in the order in which the first row runs them, each as often as it does."""
     ran: list[str] = []
     handles = [
         module.register_forward_hook(lambda *_, name=name: ran.append(name))  # type: ignore[misc]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, kinds)
     ]
     try:
         for batch in rows:
@@ -30,6 +26,16 @@ def last_linear_layer(model: nn.Module, rows: Rows) -> str:
     finally:
         for handle in handles:
             handle.remove()
+    return ran
+
+
+def last_linear_layer(model: nn.Module, rows: Rows) -> str:
+    """Return the name of the linear layer that runs last on the first row; the model's own is ``""``.
+
+    Raises:
+        LookupError: there is none.
+    """
+    ran = layers_that_run(model, rows, (nn.Linear,))
     if not ran:
         raise LookupError("layer: the model runs no torch.nn.Linear; name the layer whose parameters count")
     return ran[-1]

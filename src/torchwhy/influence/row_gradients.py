@@ -17,6 +17,7 @@ from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Structure, flatten
 from torchwhy.influence.losses import RowLoss
 from torchwhy.influence.training_rows import RowBatch, Rows
+from torchwhy.targets import find_logits
 
 GRADIENTS_HELD = 4  # of a row's gradient that are in memory at a time, about
 NamedTensors = dict[str, Tensor]
@@ -59,7 +60,7 @@ class RowGradients:
         bytes_of_row = self.total * next(iter(self.parameters.values())).element_size()
         affordable = budget_of(next(iter(self.parameters.values())).device) // (GRADIENTS_HELD * bytes_of_row)
         self.rows = max(1, min(affordable, rows or affordable))
-        self.maps = True
+        self.maps = self.maps_loss = True
 
     def row_loss(self, parameters: NamedTensors, parts: tuple[Tensor, ...], labels: Tensor, how: Structure) -> Tensor:
         """Return the loss of one row, ``parts`` without the dimension of rows, under other parameters."""
@@ -71,13 +72,35 @@ class RowGradients:
     def _arguments(parts: list[Tensor], how: Structure) -> tuple[tuple[Tensor, ...], NamedTensors]:
         return (tuple(parts), {}) if how.names is None else ((), how.restore(parts))
 
+    def losses(self, parameters: NamedTensors, piece: RowBatch) -> Tensor:
+        """Return the losses ``(m,)`` of rows that run together, under other parameters, to be differentiated again."""
+        return self.losses_of(self.logits(parameters, piece), piece)
+
+    def logits(self, parameters: NamedTensors, piece: RowBatch) -> Tensor:
+        """Return the logits of rows that run together, under other parameters."""
+        state = {**self.rest, **parameters}
+        return find_logits(functional_call(self.model, (state,), *self._arguments(list(piece.parts), piece.structure)))
+
+    def losses_of(self, logits: Tensor, piece: RowBatch) -> Tensor:
+        """Return the losses ``(m,)`` of rows with these logits."""
+        labels = piece.labels
+        if labels is None or len(logits) != piece.rows:
+            raise ValueError(
+                f"the model was given {piece.rows} rows and returned an output of shape {tuple(logits.shape)}"
+            )
+        if self.maps_loss:
+            try:
+                return vmap(lambda z, y: self.loss(z[None], y[None]))(logits, labels)  # type: ignore[no-any-return]
+            except RuntimeError:
+                self.maps_loss = False
+        return torch.stack([self.loss(logits[i : i + 1], labels[i : i + 1]) for i in range(piece.rows)])
+
     def of_batch(self, batch: RowBatch) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of a batch, a chunk at a time."""
         with exact_attention():
             for piece in self.loss.complete(batch).pieces(self.rows):
                 gradients, losses = self._of_chunk(piece)
-                flat = torch.cat([gradients[name].flatten(1) for name in self.names], 1)
-                yield GradientsOfRows(piece.first, losses, flat)
+                yield GradientsOfRows(piece.first, losses, self.flatten(gradients))
 
     def of_rows(self, rows: Rows) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of all rows, a chunk at a time."""
@@ -100,6 +123,10 @@ class RowGradients:
             warn(f"rows are taken one at a time, as torch.func.vmap cannot run this model: {reason}")
         gradients = {name: torch.stack([g[name] for g, _ in found]) for name in self.names}
         return gradients, torch.stack([value for _, value in found])
+
+    def flatten(self, named: NamedTensors) -> Tensor:
+        """Return what speaks of the parameters, ``(m, ...)`` by name, as vectors ``(m, p)``."""
+        return torch.cat([named[name].flatten(1) for name in self.names], 1)
 
     def split(self, flat: Tensor) -> NamedTensors:
         """Return vectors ``(m, p)`` as the parameters ``(m, ...)`` that they speak of, by name."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.axes import axes_of
+from torchwhy.engine.axes import Axes, axes_of
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
 from torchwhy.engine.structure import Output
@@ -37,10 +37,10 @@ class ExtremalPerturbation(Attribution):
     :math:`r_a` being 1 for a share a of the pixels and 0 for the others; :math:`m \otimes x` blurs what is masked.
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-\max(0, z - 1)^2 / 4}`, of
     parameters p on a coarse grid, mirrored beyond the image, so that its border is no other than its middle, found by gradient
-    ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel is kept. They rank pixels; they are no parts of the
-    score. The masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)``
-    are in the explanation's ``details``. Takes n_steps forward and backward passes for each row, area and target, twice as many
-    for ``"hybrid"``.
+    ascent with momentum. Maps are ``(N, 1, H, W)``, in [0, 1], or in the layout of the inputs: where a pixel is kept. They
+    rank pixels; they are no parts of the score. The masks ``(N, areas, 1, H, W)``, in the same layout, and their scores
+    ``(N, areas)`` are in the explanation's ``details``. Takes n_steps forward and backward passes for each row, area and
+    target, twice as many for ``"hybrid"``.
 
     The reward is divided by f(x) − f(blurred x), so that the settings do not depend on the score's scale.
 
@@ -56,7 +56,7 @@ class ExtremalPerturbation(Attribution):
             the area decides.
 
     Raises:
-        ValueError: not one image tensor ``(N, C, H, W)``, or settings out of range.
+        ValueError: not one tensor of pictures, ``(N, C, H, W)`` or as ``axes=`` says, such as ``"NHWC"``; settings out of range.
 
     Paper: Fong, Patrick & Vedaldi 2019, arXiv:1910.08485, equations 2 to 7.
     """
@@ -75,13 +75,11 @@ class ExtremalPerturbation(Attribution):
     paper: ClassVar[str] = "arXiv:1910.08485"
 
     def _attribute(self, problem: Problem) -> Result:
-        x = problem.x[0]
-        if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point() or axes_of(problem, 0).channels != 1:
-            raise ValueError(f"inputs: expected one tensor (N, C, H, W), got {[tuple(t.shape) for t in problem.x]}")
+        x, axes = problem.x[0], self._checked_axes(problem)
         if self.contrastive:
             problem = problem.replace(target=LeadOverOthers(problem.target))
-        masks = SmoothMasks(x.shape[2:], self.step, self.sigma, x)
-        search = MaskSearch.begin(problem, masks, self._levels(problem), self.areas, self.reward)
+        masks = SmoothMasks(axes.size_of(x), self.step, self.sigma, x)
+        search = MaskSearch.begin(problem, masks, self._levels(problem, axes), axes, self.areas, self.reward)
         p = x.new_full((len(search.rows), *masks.cells), FIRST_LEVEL[self.reward])
         speed, rate = torch.zeros_like(p), RATE * math.prod(masks.cells)  # a cell's gradient falls with their number
         for t in range(self.n_steps):
@@ -89,14 +87,32 @@ class ExtremalPerturbation(Attribution):
             speed = MOMENTUM * speed - rate * search.loss_gradients(p, weight)
             p = (p + speed).clamp(0, 1)
         found, scores = search.masks_and_scores(p)
+        found = axes.restore(found)
         found = found.view(problem.n, -1, *found.shape[1:])
         return Result((found.mean(1),), details={"masks": found, "scores": scores.view(problem.n, -1)})
 
-    def _levels(self, problem: Problem) -> Tensor:
-        """Return each image from sharp to wholly hidden, ``(N, levels, C, H, W)``."""
+    def _checked_axes(self, problem: Problem) -> Axes:
+        """Return where the pictures have their channels and their pixels.
+
+        Raises:
+            ValueError: no pictures.
+        """
         x = problem.x[0]
+        axes = axes_of(problem, 0) if len(problem.x) == 1 and x.dim() > 1 and x.is_floating_point() else None
+        if axes is None or len(axes.spatial) != 2:
+            got = ", ".join(str(tuple(t.shape)) for t in problem.x) + ("" if axes is None else f", axes {axes.letters}")
+            raise ValueError(
+                f"inputs: expected one tensor of pictures (N, C, H, W), got {got}; axes= says where channels and pixels "
+                "are where the shape does not; of series and videos RISE and Occlusion make maps"
+            )
+        return axes
+
+    def _levels(self, problem: Problem, axes: Axes) -> Tensor:
+        """Return each image from sharp to wholly hidden, ``(N, levels, C, H, W)``."""
+        x = axes.channels_first(problem.x[0])
         if self.max_blur is None:
-            return torch.stack([x, index_rows(problem.baselines[0].mean(0), problem.rows)], 1)
+            hidden = axes.channels_first(index_rows(problem.baselines[0].mean(0), problem.rows))
+            return torch.stack([x, hidden.expand_as(x)], 1)
         widths = torch.linspace(0, self.max_blur, LEVELS, dtype=torch.double).tolist()
         return torch.stack([gaussian_blur(x, x.new_full((len(x),), w)) for w in widths], 1)
 
@@ -112,7 +128,8 @@ class MaskSearch:
     :math:`\lambda\, \| \mathrm{sort}(m) - r_a \|^2 \mp f(m \otimes x) / s`.
 
     Args:
-        problem: of one image tensor.
+        problem: of one tensor of images.
+        axes: of this tensor.
         masks: parameters ``(M, rows, columns)`` → masks ``(M, 1, H, W)``.
         levels: each image from sharp to hidden, ``(N, L, C, H, W)``.
         reward: whether the score is to be high with the mask, low without it, or both.
@@ -121,6 +138,7 @@ class MaskSearch:
     """
 
     problem: Problem
+    axes: Axes
     masks: SmoothMasks
     levels: Tensor
     reward: Reward
@@ -130,14 +148,14 @@ class MaskSearch:
 
     @classmethod
     def begin(
-        cls, problem: Problem, masks: SmoothMasks, levels: Tensor, areas: Sequence[float], reward: Reward
+        cls, problem: Problem, masks: SmoothMasks, levels: Tensor, axes: Axes, areas: Sequence[float], reward: Reward
     ) -> MaskSearch:
         """Return the search for masks of each of some areas for each row."""
         x = problem.x[0]
-        sharp, hidden = problem.run.all_scores((x,)), problem.run.all_scores((levels[:, -1],))
+        sharp, hidden = problem.run.all_scores((x,)), problem.run.all_scores((axes.restore(levels[:, -1]),))
         scale = (sharp - hidden).abs().clamp(min=1e-6 * float(sharp.abs().max()) + 1e-30)
         each = torch.tensor(tuple(areas), dtype=x.dtype, device=x.device).repeat(problem.n)
-        return cls(problem, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)
+        return cls(problem, axes, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)
 
     def loss_gradients(self, p: Tensor, weight: float) -> Tensor:
         """Return the gradients of the loss by the parameters p ``(M, rows, columns)``; the area's error counts ``weight``."""
@@ -149,7 +167,7 @@ class MaskSearch:
                 m = self.masks(q)
                 loss = weight * self.masks.area_error(m, self.areas[start:stop]).sum()
                 for sign, kept in self._rewards(m):
-                    z = blend_levels(self.levels[rows], kept)
+                    z = self.axes.restore(blend_levels(self.levels[rows], kept))
                     slopes = self.problem.run.gradients((z.detach(),), rows)[1][0]
                     loss = loss - sign * (z * slopes / expand_like(self.scale[rows], z)).sum()
                 return torch.autograd.grad(loss, q)[0]
@@ -162,7 +180,7 @@ class MaskSearch:
         def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
             m, rows = self.masks(p[start:stop]), self.rows[start:stop]
             kept = 1 - m if self.reward == "delete" else m
-            return m, self.problem.run.scores((blend_levels(self.levels[rows], kept),), rows)
+            return m, self.problem.run.scores((self.axes.restore(blend_levels(self.levels[rows], kept)),), rows)
 
         return self.problem.run.concatenated(len(self.rows), work)
 
