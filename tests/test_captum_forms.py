@@ -288,6 +288,7 @@ def test_several_pictures_series_and_texts():
 
 
 HERE = {"sensitivity_max", "CAV", "Concept", "TCAV"}  # of the other packages
+HERE |= {"NaiveInfluenceFunction", "SimilarityInfluence", "TracInCP", "TracInCPFast", "TracInCPFastRandProj"}
 
 
 @pytest.mark.parametrize("package", ["metrics", "concept", "robust", "influence"])

@@ -47,8 +47,8 @@ def a_bias(**options):
 
 def a_tcav(layer="1", random=True):
     concepts = {"small": X * 0.1, "large": X + 1}
-    sets = [torch.rand(12, 4, generator=torch.Generator().manual_seed(i)) for i in range(19)]
-    return tw.TCAV(net(), layer=layer).fit(concepts, sets if random else None).score(X, 1)
+    sets = [torch.rand(12, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    return tw.TCAV(net(), layer=layer, level=0.25).fit(concepts, sets if random else None).score(X, 1)
 
 
 def a_dissection():

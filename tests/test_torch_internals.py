@@ -200,13 +200,22 @@ def test_the_body_of_a_function_hands_what_it_calls_to_the_mode_but_not_itself()
     assert internals.body_without_dispatch(torch.relu) is None
 
 
+def dotted(node):
+    """The parts of a dotted name; what stands before the first dot is empty where it is no name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    return [node.id if isinstance(node, ast.Name) else "", *parts]
+
+
 def private_names(tree):
     """The private names of torch that a module imports or looks up, with their lines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
             parts = [*node.module.split("."), *(a.name for a in node.names)]
         elif isinstance(node, ast.Attribute):
-            parts = ast.unparse(node).split(".")
+            parts = dotted(node)
             parts = parts if parts[0] in ("torch", "nn", "F") else parts[-1:] if node.attr in PRIVATE else []
         else:
             parts = []

@@ -94,7 +94,8 @@ def retrain(train: Callable[[Tensor], Tensor], subsets: Tensor) -> Tensor:
 
 def linear_datamodeling_score(influences: InfluenceLike, subsets: Tensor, outcomes: Tensor) -> RetrainingScore:
     r"""Return the linear datamodeling score: the rank correlation, over subsets of the training rows, of the sum of the
-    influences in a subset with what a model trained on it does: :math:`\rho_n = \mathrm{Spearman}_j (\sum_{i \in S_j} A_{ni}, y_{jn})`.
+    influences in a subset with what a model trained on it does: :math:`\rho_n = \mathrm{Spearman}_j
+    (\sum_{i \in S_j} A_{ni}, y_{jn})`.
 
     1 foretells the order of all subsets, 0 nothing. The interval is wide with few subsets or rows, and trainings that differ by
     chance bound the score from above.

@@ -77,6 +77,17 @@ def features_of(e: Explanation, row: int = 0, names: Sequence[str] | None = None
     )
 
 
+def named_with_values(e: Explanation, given: FeatureRow) -> list[str]:
+    """Return the names of the first row's features, as ``"age = 52"`` where the row has names and a feature is one number."""
+    from torchwhy.explanation.table import input_values
+
+    known = input_values(e) if e.names is not None else None
+    if known is None:
+        return given.names
+    numbers = [f"{number:.4g}".replace("-", "−") for number in known[0].tolist()]
+    return [f"{name} = {number}" for name, number in zip(given.names, numbers)]
+
+
 class FeatureTable(NamedTuple):
     """All rows' features: ``values`` ``(N, d)``, their ``names``, and their own numbers ``(N, d)``, where they have any."""
 
