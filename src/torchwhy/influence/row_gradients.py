@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from torchwhy.targets import find_logits
 
 GRADIENTS_HELD = 4  # of a row's gradient that are in memory at a time, about
 NamedTensors = dict[str, Tensor]
+ParameterLayers = LayerLike | Sequence[LayerLike] | None
 
 
 class GradientsOfRows(NamedTuple):
@@ -112,13 +113,13 @@ class RowGradients:
             return self.row_loss(parameters, parts, labels, piece.structure)
 
         one, reason = grad_and_value(loss), ""
-        given = (piece.parts, piece.labels)
+        parts, labels = piece.parts, torch.as_tensor(piece.labels)
         if self.maps:
             try:
-                return vmap(one, in_dims=(None, 0, 0))(self.parameters, *given)
+                return vmap(one, in_dims=(None, 0, 0))(self.parameters, parts, labels)
             except RuntimeError as error:
                 self.maps, reason = False, str(error).strip().partition("\n")[0][:150]
-        found = [one(self.parameters, tuple(p[i] for p in given[0]), given[1][i]) for i in range(piece.rows)]
+        found = [one(self.parameters, tuple(p[i] for p in parts), labels[i]) for i in range(piece.rows)]
         if reason:  # it was the map, not the model
             warn(f"rows are taken one at a time, as torch.func.vmap cannot run this model: {reason}")
         gradients = {name: torch.stack([g[name] for g, _ in found]) for name in self.names}
@@ -141,7 +142,7 @@ def exact_attention() -> Iterator[None]:
         yield
 
 
-def parameters_at(model: nn.Module, layer: LayerLike | list[LayerLike] | tuple[LayerLike, ...] | None) -> list[str]:
+def parameters_at(model: nn.Module, layer: ParameterLayers) -> list[str]:
     """Return the names of the parameters of layers; of None all that require a gradient, or all if none does.
 
     Raises:
