@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torchwhy.models import LoadedModel
     from torchwhy.targets import TargetLike
 
-TABLES = (".csv", ".parquet")
+TABLE_KINDS = (".csv", ".parquet")
 ROWS_FILE = "rows.csv"  # of pictures: which file each row is
 EXAMPLES = """examples:
   torchwhy explain-dataset scans/ --model net.pt --trust --method LRP --out explained/
@@ -86,7 +86,7 @@ def _explain_dataset(args: argparse.Namespace) -> None:
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes speaks
         args.quiet = True
     settings = dict(parse_setting(text) for text in args.settings)
-    is_table = [Path(name).suffix.lower() in TABLES for name in args.inputs]
+    is_table = [Path(name).suffix.lower() in TABLE_KINDS for name in args.inputs]
     if any(is_table) and len(args.inputs) > 1:
         raise ValueError("explain-dataset: expected pictures and folders, or one table")
     work = _of_table(args, settings) if is_table[0] else _of_pictures(args, settings)
@@ -137,10 +137,11 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
     method = make(args.method or "IntegratedGradients", loaded.model, **settings)
     read = partial(_read_picture, args, loaded)
     data = (
-        _stacked([read(name) for name in names[a : a + args.batch_size]]) for a in range(0, len(names), args.batch_size)
+        _batch_of([read(name) for name in names[a : a + args.batch_size]])
+        for a in range(0, len(names), args.batch_size)
     )
     _write_files(Path(args.out), names)
-    arguments = data_for_photos(type(method).__name__, _stacked([read(names[0])]), 1.0)
+    arguments = data_for_photos(type(method).__name__, _batch_of([read(names[0])]), 1.0)
     return _Work(method, data, target, arguments, len(names))
 
 
@@ -162,7 +163,7 @@ def _read_picture(args: argparse.Namespace, loaded: LoadedModel, name: str) -> T
         return torch.full((1, wanted.channels, wanted.size, wanted.size), torch.nan, device=args.device)
 
 
-def _stacked(pictures: list[Tensor]) -> Tensor:
+def _batch_of(pictures: list[Tensor]) -> Tensor:
     import torch
 
     return torch.cat(pictures)
