@@ -380,6 +380,13 @@ def test_only_a_batch_of_rows_is_in_memory(name):
     assert data.most <= 3
 
 
+def test_a_bar_where_it_is_asked_for(capsys):
+    tw.TracIn(net(), progress=True, dim=4).fit(*TRAIN)
+    assert "TracIn" in capsys.readouterr().err
+    tw.TracIn(net(), dim=4).fit(*TRAIN)
+    assert not capsys.readouterr().err
+
+
 # ---- the result
 
 
