@@ -140,15 +140,22 @@ class Benchmark:
         return result
 
     def memory(
-        self, label: str, calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "", before: str = APART
+        self, label: str, calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "", before: str = APART,
+        note: str = "",
     ) -> None:  # fmt: skip
         """Keep the peak growth of each call in a process of its own (see :func:`peaks_apart`), against the first one's."""
+        if not self.wanted(label):
+            return
         print(label)
         found = peaks_apart(calls, model, side, rows, prepare, before)
         base = next(iter(calls))
-        ratio = {name: mib / found[base] for name, mib in found.items()}
+        ratio = {name: of.mib / found[base].mib for name, of in found.items()}
         print("    " + ", ".join(f"{name} {r:.2f} ×" for name, r in ratio.items() if name != base))
-        self._keep({"case": label, "base": base, "peak_mib": found, "ratio": ratio})
+        seconds = {name: of.seconds for name, of in found.items() if of.seconds is not None}
+        told = ({"seconds": seconds} if seconds else {}) | ({"note": note} if note else {})
+        self._keep(
+            {"case": label, "base": base, "peak_mib": {n: of.mib for n, of in found.items()}, "ratio": ratio, **told}
+        )
 
     def _keep(self, result: dict[str, Any]) -> None:
         self.results.append(result)

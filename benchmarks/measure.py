@@ -11,9 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+
+class Apart(NamedTuple):
+    """What a call took in a process of its own: memory, and seconds where the process says them."""
+
+    mib: float
+    seconds: float | None
 
 
 def timed(side: Callable[[], Any]) -> float:
@@ -76,10 +83,10 @@ print("MIB", peak_growth(lambda: {call}))
 
 def peaks_apart(
     calls: dict[str, str], model: str, side: int, rows: int = 1, prepare: str = "", before: str = APART
-) -> dict[str, float]:
+) -> dict[str, Apart]:
     """MiB by which memory grows at most in each call (of ``model`` on ``x``), each in a process of its own; and print them.
 
-    ``before`` is what each process runs, for other models and inputs than pictures.
+    ``before`` is what each process runs, for other models and inputs than pictures; it may print the seconds, too.
 
     Freed memory is given back at once there, so that, as on a GPU, the figure is of what is held and not of what the C
     library keeps for later.
@@ -89,13 +96,15 @@ def peaks_apart(
         here = str(Path(__file__).resolve().parent)
         code = before.format(here=here, model=model, side=side, rows=rows, prepare=prepare, call=call)
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=at_once, capture_output=True, text=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("MIB")]
-        if not lines:
+        said = dict(
+            line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith(("MIB ", "SECONDS "))
+        )
+        if "MIB" not in said:
             print(f"{name:42} left out: {done.stderr.strip().splitlines()[-1]}")
             continue
-        found[name] = float(lines[0].split()[1])
-        note = next((line[5:] for line in done.stdout.splitlines() if line.startswith("NOTE ")), "")
-        print(f"{name:42} {found[name]:8.0f} MiB  {note}".rstrip(), flush=True)
+        found[name] = Apart(float(said["MIB"]), float(said["SECONDS"]) if "SECONDS" in said else None)
+        time_taken = "" if found[name].seconds is None else f"{found[name].seconds:10.1f} s"
+        print(f"{name:42} {found[name].mib:8.0f} MiB{time_taken}", flush=True)
     return found
 
 

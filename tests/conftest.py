@@ -1,9 +1,13 @@
+import os
 from contextlib import contextmanager
 
-import pytest
-import torch
+for library in ("OMP", "OPENBLAS", "MKL"):  # the networks are tiny: threads only get in each other's way
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-torch.set_num_threads(1)  # the networks are tiny: threads only get in each other's way
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -65,6 +65,12 @@ FIGURES = {
     "decision": lambda a: v.decision(a(ROWS), 1.5, NAMES, top=3, title="all rows"),
     "importance": lambda a: v.importance(a(ROWS), NAMES, top=3, title="all rows"),
     "cohorts": lambda a: v.cohorts({"left": a(ROWS[:20]), "right": a(ROWS[20:])}, NAMES),
+    "panels_of_swarms": lambda a: v.panels_of_swarms(
+        {"left": a(ROWS[:20]), "right": a(ROWS[20:])}, {"left": a(ROWS[:20]), "right": a(ROWS[20:])}, NAMES, top=3
+    ),
+    "scatter_of_cohorts": lambda a: v.scatter_of_cohorts({"a $b$": (a(GAPS), a(GAPS)), "c": (a(STEPS), a(GAPS))}, "x"),
+    "clusters": lambda a: v.clusters(a(np.sort(GAPS)), a(ROWS[:3]), ["a", "b", "c"], NAMES),
+    "clusters of maps": lambda a: v.clusters(a(np.sort(GAPS)), a(SIGNED[:2, None]), ["a cluster", "another one"]),
     "scatter": lambda a: v.scatter(a(ROWS[:, 0]), a(ROWS[:, 1]), a(ROWS[:, 2]), names=("age", "bmi")),
     "row_matrix": lambda a: v.row_matrix(a(ROWS), NAMES, title="all rows"),
     "partial_dependence": lambda a: v.partial_dependence(a(FRACTIONS), a(CURVES.mean(0)), a(CURVES), names=["age"]),

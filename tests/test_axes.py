@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import torchwhy as tw
 from torchwhy.engine.axes import axes_by_shape
-from torchwhy.explanation_features import in_usual_layout
+from torchwhy.explanation.features import in_usual_layout
 
 
 class Moved(nn.Module):
@@ -301,6 +301,139 @@ def test_axes_that_do_not_fit_are_refused(axes, message):
         tw.Saliency(net).attribute(x, 1, axes=4)
 
 
-def test_a_mask_search_asks_for_channels_in_front():
-    with pytest.raises(ValueError, match=r"expected one tensor \(N, C, H, W\)"):
-        tw.ExtremalPerturbation(Moved(network(2), (0, 3, 1, 2))).attribute(torch.rand(1, 12, 16, 3), 1)
+def test_a_grid_has_a_number_for_each_axis():
+    """Cells of one frame keep the frames apart; and a number for each axis means what it means in the other order."""
+    net, x = network(3), torch.rand(1, 3, 4, 12, 10)
+    moved = Moved(net, (0, 2, 1, 3, 4)).eval()
+    options = {"n_samples": 20, "grid": (4, 3, 2), "generator": 0}
+    for reduced in (True, False):
+        usual = tw.RISE(net, variance_reduced=reduced, **options).attribute(x, 1)
+        assert usual.shape == (1, 1, 4, 12, 10)
+        torch.testing.assert_close(
+            tw.RISE(moved, variance_reduced=reduced, **options).attribute(x.transpose(1, 2), 1), usual.transpose(1, 2)
+        )
+    same = [tw.RISE(net, **{**options, "grid": g}).attribute(x, 1) for g in (3, (3, 3, 3), [3, 3, 3])]
+    torch.testing.assert_close(same[0], same[1], rtol=0, atol=0)
+    torch.testing.assert_close(same[0], same[2], rtol=0, atol=0)
+    series = tw.RISE(Moved(network(1), (0, 2, 1)).eval(), n_samples=20, grid=(5,), generator=0)
+    assert series.attribute(torch.rand(2, 16, 3), 1, axes="NTF").shape == (2, 16, 1)
+    frames = tw.patches(x, (4, 1, 2))[0, 0]
+    assert frames.amax() == 7
+    assert all(frames[t].unique().tolist() == [2 * t, 2 * t + 1] for t in range(4))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ((2, 3), r"grid=\(2, 3\): 2 numbers for the 3 axes of places, \(4, 12, 10\)"),
+        ((5, 3, 3), r"grid=\(5, 3, 3\): expected 1 to 4 cells along an axis of 4 places"),
+        ((0, 3, 3), r"grid=\(0, 3, 3\): expected"),
+        (13, "grid=13: expected 1 to 4 cells"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(grid, message):
+    x = torch.rand(1, 3, 4, 12, 10)
+    for ask in (lambda: tw.RISE(network(3), n_samples=2, grid=grid).attribute(x, 1), lambda: tw.patches(x, grid)):
+        with pytest.raises(ValueError, match=message):
+            ask()
+    with pytest.raises(ValueError, match="one for each axis of places"):
+        tw.RISE(network(3), grid=())
+
+
+class InAnotherOrder:
+    """A network and pictures in the usual order, the same with another order of axes, and what that is to be told."""
+
+    def __init__(self, letters):
+        self.order = tuple("NCHW".index(letter) for letter in letters)
+        self.net, self.x = network(2), torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+        self.moved = Moved(self.net, [letters.index(letter) for letter in "NCHW"]).eval()
+        self.y, self.axes = self.x.permute(self.order), None if letters == "NHWC" else letters
+
+    def assert_alike(self, found, expected):
+        torch.testing.assert_close(found, expected.permute(self.order), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(params=["NHWC", "NHCW"])
+def both(request):
+    return InAnotherOrder(request.param)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_blur": None, "reward": "hybrid"}, {"contrastive": True}], ids=str)
+def test_a_search_for_masks_reads_the_axes(both, settings):
+    search = {"areas": (0.2,), "n_steps": 3, "step": 4, "sigma": 6.0, **settings}
+    usual = tw.ExtremalPerturbation(both.net, **search).explain(both.x, 1, baselines="mean")
+    found = tw.ExtremalPerturbation(both.moved, **search).explain(both.y, 1, baselines="mean", axes=both.axes)
+    both.assert_alike(found.attributions, usual.attributions)
+    both.assert_alike(found.details["masks"][:, 0], usual.details["masks"][:, 0])
+
+
+def test_superpixels_read_the_axes(both):
+    few = {"n_samples": 40, "n_segments": 6, "generator": 0}
+    found = tw.LIME(both.moved, **few).attribute(both.y, 1, axes=both.axes)
+    both.assert_alike(found, tw.LIME(both.net, **few).attribute(both.x, 1))
+    both.assert_alike(tw.superpixels(both.y, 6, axes=both.axes), tw.superpixels(both.x, 6))
+
+
+def test_metrics_read_the_axes(both):
+    maps = tw.Saliency(both.net).attribute(both.x, 1).sum(1, keepdim=True)
+    for metric in (tw.metrics.road, tw.metrics.deletion):
+        expected = metric(both.net, both.x, maps, 1).scores
+        for given in (maps.permute(both.order), maps[:, 0]):  # also without channels
+            found = metric(both.moved, both.y, given, 1, axes=both.axes).scores
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_comparison_reads_the_axes(both):
+    names, mask = ["road", "deletion", "relevance_mass"], torch.rand(2, 12, 16) > 0.5
+    expected = tw.compare(both.net, both.x, 1, [tw.Saliency(both.net)], names, mask=mask)
+    again = [*names, "sensitivity_max"]
+    found = tw.compare(both.moved, both.y, 1, [tw.Saliency(both.moved)], again, mask=mask, axes=both.axes)
+    for name in names:
+        torch.testing.assert_close(
+            found.values[name]["Saliency"], expected.values[name]["Saliency"], rtol=1e-3, atol=1e-4
+        )
+    assert found.values["sensitivity_max"]["Saliency"].isfinite().all()
+
+
+LOCALISATION = ["pointing_game", "relevance_mass", "energy_pointing_game", "relevance_rank", "auc", "iou"]
+
+
+@pytest.mark.parametrize("name", LOCALISATION)
+def test_localisation_goes_by_the_places_of_the_mask(name):
+    """Flattened into a picture of one line, maps of series and videos have the same values; so has any order of axes."""
+    metric, g = getattr(tw.metrics, name), torch.Generator().manual_seed(0)
+    for shape, order in (((9,), (0, 2, 1)), ((4, 5), (0, 2, 3, 1)), ((6, 4, 5), (0, 2, 1, 3, 4))):
+        maps, mask = torch.randn(2, 3, *shape, generator=g), torch.rand(2, *shape, generator=g) > 0.6
+        expected = metric(maps.flatten(2)[:, :, None], mask.flatten(1)[:, None])
+        for given in (maps, maps.permute(order)):
+            torch.testing.assert_close(metric(given, mask), expected)
+        torch.testing.assert_close(metric(maps.permute(order), mask[:, None].permute(order)), expected)
+        torch.testing.assert_close(metric(maps.sum(1), mask), metric(maps.sum(1, keepdim=True), mask))
+    square = torch.randn(2, 3, 3, 5, 5, generator=g)  # as many frames as channels: an explanation knows which are which
+    net = Moved(network(3), (0, 2, 1, 3, 4)).eval()
+    e = tw.Saliency(net).explain(square, 1, axes="NTCHW")
+    mask = torch.rand(2, 3, 5, 5, generator=g) > 0.6
+    torch.testing.assert_close(metric(e, mask), metric(e.attributions.transpose(1, 2), mask))
+
+
+def test_the_tolerance_of_the_pointing_game_is_a_distance_along_all_axes():
+    maps, mask = torch.zeros(1, 1, 5, 6, 7), torch.zeros(1, 5, 6, 7, dtype=torch.bool)
+    maps[0, 0, 2, 3, 3], mask[0, 1, 2, 2] = 1, True
+    assert tw.metrics.pointing_game(maps, mask, tolerance=1.5) == 0
+    assert tw.metrics.pointing_game(maps, mask, tolerance=1.8) == 1
+    assert tw.metrics.pointing_game(maps[:, :, 2, 3], torch.arange(7)[None] == 5, tolerance=2) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 3, 12, 12), (1, 3, 40)])
+def test_what_needs_pictures_says_so_and_its_neighbours_run(shape):
+    x = torch.rand(shape)
+    net = Moved(network(3), (0, 2, 1, 3, 4)).eval() if len(shape) == 5 else network(1)
+    with pytest.raises(ValueError, match=r"expected one tensor of pictures .* RISE and Occlusion make maps"):
+        tw.ExtremalPerturbation(net).attribute(x, 1)
+    maps = tw.RISE(net, n_samples=8, grid=2, generator=0).attribute(x, 1)
+    with pytest.raises(ValueError, match=r"road imputes images, .* baselines='blur'"):
+        tw.metrics.road(net, x, maps, 1)
+    assert tw.metrics.deletion(net, x, maps, 1, baselines="blur").scores.isfinite().all()
+    with pytest.raises(ValueError, match=r"x: expected images \(N, 1 or 3, H, W\)"):
+        tw.superpixels(x)
+    assert tw.Occlusion(net, sliding_window_shapes=shape[1:]).attribute(x, 1).shape == shape

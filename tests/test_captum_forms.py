@@ -287,6 +287,10 @@ def test_several_pictures_series_and_texts():
     assert ours.TokenReferenceBase(7).generate_reference(3, "cpu").tolist() == [7, 7, 7]
 
 
+HERE = {"sensitivity_max", "CAV", "Concept", "TCAV"}  # of the other packages
+HERE |= {"NaiveInfluenceFunction", "SimilarityInfluence", "TracInCP", "TracInCPFast", "TracInCPFastRandProj"}
+
+
 @pytest.mark.parametrize("package", ["metrics", "concept", "robust", "influence"])
 def test_other_packages_have_captums_names(package):
     import importlib
@@ -294,7 +298,7 @@ def test_other_packages_have_captums_names(package):
     expected = importlib.import_module(f"captum.{package}")
     found = importlib.import_module(f"torchwhy.captum.{package}")
     assert set(found.__all__) == set(expected.__all__)
-    for name in set(found.__all__) - {"sensitivity_max"}:
+    for name in set(found.__all__) - HERE:
         with pytest.raises(NotImplementedError, match=f"captum.{package}.{name} has no counterpart in torchwhy: "):
             getattr(found, name)()
 

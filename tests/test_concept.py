@@ -212,9 +212,9 @@ def test_bad_concepts_are_refused(planted):
     with pytest.raises(ValueError, match=r"5 random sets .* 1/6, 19 sets are needed"):
         method.fit({"alone": x}, randoms(5))
     with pytest.raises(TypeError, match="dict of examples"):
-        method.fit(x, randoms())
+        method.fit(x, randoms(n=40))
     with pytest.raises(ValueError, match="at least 2"):
-        method.fit({"few": x[:1]}, randoms())
+        method.fit({"few": x[:1]}, randoms(n=40))
     with pytest.raises(RuntimeError, match="call fit"):
         method.score(x, target=0)
     with pytest.raises(ValueError, match="give layer="):
@@ -233,7 +233,8 @@ def test_bad_concepts_are_refused(planted):
             tw.TCAV(planted, layer="turn", **setting).fit({"a": x, "b": x + 1})
     with pytest.raises(LookupError, match="nearest"):
         tw.TCAV(planted, layer="trun").fit({"a": x, "b": x + 1})
-    assert method.fit({"alone": x}, randoms()).score(x, target=0)  # and it still works
+    method.level = None
+    assert method.fit({"alone": x}, randoms(1)).score(x, target=0)  # and it still works
 
 
 def test_fit_leaves_the_model_as_it_was(planted):

@@ -215,6 +215,23 @@ def test_a_second_writer_is_refused(tmp_path):
     assert len(tw.explain_dataset(tw.Saliency(network()), loader(), path, target="label", callback=meanwhile)) == ROWS
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_lock_is_not_that_of_a_loaders_workers(tmp_path):
+    store = stored.Store(tmp_path)
+    with store.locked():
+        child = os.fork()
+        if not child:  # as a worker that outlives its process
+            time.sleep(60)
+            os._exit(0)
+    try:
+        time.sleep(0.2)  # for it to begin
+        with store.locked():
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_bad_input(tmp_path):
     method = tw.Saliency(network())
     taken = tmp_path / "file"
@@ -299,9 +316,20 @@ def script(tmp_path, count):
     return str(file)
 
 
+def run_here(path, count):
+    """The same job in this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        method = tw.SmoothGrad(network(), n_samples=4, generator=3)
+        return tw.explain_dataset(method, loader(count), path, target="label")
+    finally:
+        torch.set_num_threads(threads)
+
+
 def check_killed(tmp_path, count, times):
     job = script(tmp_path, count)
-    subprocess.run([sys.executable, job, str(tmp_path / "whole")], check=True)
+    run_here(tmp_path / "whole", count)
     seed = random.Random(0)
     path = tmp_path / "killed"
     for _ in range(times):
@@ -313,15 +341,15 @@ def check_killed(tmp_path, count, times):
         time.sleep(seed.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run([sys.executable, job, str(path)], check=True)
+    assert len(list(path.glob("batch-*"))) < len(loader(count))
+    found = run_here(path, count)
     assert files(path) == files(tmp_path / "whole")
-    found = tw.load_dataset(path)
     assert found.rows == list(range(count))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_killed_and_started_again_it_gives_the_same_bits(tmp_path):
-    check_killed(tmp_path, 400, 2)
+    check_killed(tmp_path, 640, 1)
 
 
 @pytest.mark.slow
@@ -358,3 +386,13 @@ def test_two_processes_give_the_bits_of_one_and_a_lost_one_is_made_up_for(tmp_pa
     assert running.wait() != 0
     assert torchrun(job, path).wait() == 0
     assert files(path) == files(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_the_example_of_ray_equals_the_plain_call(tmp_path):
+    pytest.importorskip("ray")
+    example = Path(__file__).parent.parent / "examples" / "ray_data.py"
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    said = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert said.returncode == 0, said.stderr
+    assert "114 rows, with the columns row, x, label, attributions, scores" in said.stdout

@@ -89,6 +89,29 @@ def test_counterfactuals_are_told_by_what_changes():
     ).counterfactuals(0, [1.0, 1.0, 3.0])
 
 
+def test_concepts_say_along_which_the_target_rises():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Identity())
+    net.load_state_dict({"0.weight": W, "0.bias": torch.zeros(2)})
+    steps = 0.1 * torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    concepts = {"first": steps + torch.tensor([1.0, 0.0, 0.0]), "second": steps - torch.tensor([1.0, 0.0, 0.0])}
+    tcav = tw.TCAV(net, layer="1").fit(concepts)
+    found = Explorer(net, ROWS, {"ig": tw.IntegratedGradients(net)}, target=0, concepts=tcav)
+    said = found.concept_derivatives(0, [0, 0, 0])
+    lines = re.findall(r"<td>(\w+)</td><td>1</td><td>(.*?)</td><td>(.*?)</td>", said)
+    values = tcav.attribute(torch.zeros(1, 3), 0)[0].tolist()
+    assert values[0] > 0.9
+    assert lines == [("first", f"{values[0]:+.4g}", "1.00"), ("second", f"{values[1]:+.4g}", "1.00")]
+    both = tw.TCAV(net, layer=["0", "1"]).fit(concepts)
+    said = Explorer(net, ROWS, {"ig": tw.IntegratedGradients(net)}, 0, concepts=both).concept_derivatives(1, [1, 2, 3])
+    assert re.findall(r"<td>(\w+)</td><td>([01])</td>", said) == [
+        ("first", "0"), ("second", "0"), ("first", "1"), ("second", "1")
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="concepts: none given"):
+        table().concept_derivatives(0, [1, 2, 3])
+    with pytest.raises(ValueError, match="no vectors yet"):
+        table(concepts=tw.TCAV(net, layer="1"))
+
+
 @pytest.mark.parametrize(
     ("row", "change", "method", "words"),
     [

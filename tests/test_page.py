@@ -39,7 +39,7 @@ globalThis.document = {
     : q === `[data-feature="${n.attributes["data-feature"]}"]`),
 };
 const bodies = () => main.all().filter(n => n.tag === "tbody");
-const rows = () => bodies().flatMap(b => b.children.map(tr => [tr.children[0].text, tr.children[1].text]));
+const rows = () => bodies().flatMap(b => b.children.map(tr => [tr.children[0].text.trim(), tr.children[1].text]));
 const fire = (id, event, value) => document.getElementById(id).events[event]({target: {value}, key: value});
 """
 
@@ -232,6 +232,21 @@ def test_what_if_is_answered_from_what_was_evaluated(tmp_path):
     assert one == "Without a: f = +2, which is −2 (evaluated)."
     assert two == "Without a, c: f = −4, which is −8 (evaluated)."
     assert unknown.endswith("not among what was evaluated.")
+
+
+def test_an_ablation_answers_for_single_features(tmp_path):
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    code = """
+        const tick = i => { document.getElementById("without-" + i).events.change({target: {checked: true}}); };
+        const said = () => console.log(JSON.stringify(document.getElementById("what-if").text));
+        tick(2); said(); tick(0); said();
+        """
+    one, two = run(tw.FeatureAblation(game).explain(x, names=list("abcd")).to_html(tmp_path / "why.html"), code)
+    without = float(game(x * torch.tensor([1.0, 1.0, 0.0, 1.0])))
+    lost = without - float(game(x))
+    number = "{:+g}".format
+    assert one == f"Without c: f = {number(without)}, which is {number(lost)} (evaluated).".replace("-", "−")
+    assert two.endswith("not among what was evaluated.")
 
 
 def test_tokens_of_a_response_are_clicked(tmp_path):

@@ -168,7 +168,7 @@ def test_grids_come_with_their_opposites_and_a_known_covariance():
 
     class Spy(tw.RISE):
         def _attribute(self, problem):
-            grids = RandomGridMasks(problem, 3, 0.5, 2)
+            grids = RandomGridMasks(problem, (3, 3), 0.5, 2)
             index = torch.arange(20000)
             seen.append((grids.make(index, torch.device("cpu")).flatten(1).double(), grids.covariance(problem.x[0])))
             return problem.x

@@ -43,7 +43,13 @@ def test_a_waterfall_goes_from_the_base_score_to_the_score(e):
     assert found[-1][0] == pytest.approx(float(e.base_scores[7]))
     assert found[0][1] == pytest.approx(float(e.scores[7]), abs=1e-5)
     values = e.attributions[7]
-    assert names_of(ax) == [NAMES[i] for i in values.abs().argsort(descending=True)]
+    order = values.abs().argsort(descending=True).tolist()
+    numbers = [f"{v:.4g}".replace("-", "−") for v in X[7].tolist()]
+    assert names_of(ax) == [f"{NAMES[i]} = {numbers[i]}" for i in order]
+    below = int((X < 0).any(1).nonzero()[0])
+    assert any("= −" in name for name in names_of(v.waterfall(e[below]).axes[0]))
+    own = v.waterfall(e[7], names=list("abcde")).axes[0]  # names that the caller gives stay as they are
+    assert names_of(own) == ["abcde"[i] for i in order]
     np.testing.assert_allclose([b - a for a, b in found], sorted(values, key=lambda a: -abs(a)), atol=1e-6)
     texts = [t.get_text() for t in ax.texts]
     assert f"f(x) = {found[0][1]:.4g}".replace("-", "−") in texts
@@ -91,6 +97,8 @@ def test_forces_meet_at_the_score(e):
     texts = [t.get_text() for t in ax.texts]
     assert f"f(x) = {end:.4g}" in texts
     assert f"base = {float(e.base_scores[7]):.4g}" in texts
+    top = int(e.attributions[7].abs().argmax())
+    assert f"{NAMES[top]} = {X[7, top]:.4g}".replace("-", "−") in texts
     some = v.force([4.0, 1.0, 1.0, -2.0], top=1).axes[0]
     assert sorted(round(abs(b - a), 6) for a, b in spans(some)) == [2, 2, 4]
 

@@ -47,8 +47,8 @@ def a_bias(**options):
 
 def a_tcav(layer="1", random=True):
     concepts = {"small": X * 0.1, "large": X + 1}
-    sets = [torch.rand(12, 4, generator=torch.Generator().manual_seed(i)) for i in range(19)]
-    return tw.TCAV(net(), layer=layer).fit(concepts, sets if random else None).score(X, 1)
+    sets = [torch.rand(12, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    return tw.TCAV(net(), layer=layer, level=0.25).fit(concepts, sets if random else None).score(X, 1)
 
 
 def a_dissection():
@@ -83,6 +83,12 @@ MAKE = {
     "Dependence of two": lambda: tw.PartialDependence(score, grid_resolution=4).measure(X, feature=(1, 2)),
     "Importance": lambda: tw.PermutationImportance(score).measure(X, score(X)),
     "Importance of gradients": lambda: tw.GradientImportance(net()).measure(X, torch.arange(12) % 3),
+    "LocalEffects": lambda: tw.AccumulatedLocalEffects(score).measure(X, feature=1),
+    "LossShares": lambda: tw.SAGE(net(), n_samples=8).measure(X, torch.arange(12) % 3),
+    "Summary": lambda: tw.summarize(tw.Saliency(net()).explain(X, 1), cohorts=["a", "b"] * 6),
+    "PickedRows": lambda: tw.submodular_pick(tw.Saliency(net()).explain(X, 1), n_features=2),
+    "Drift": lambda: tw.drift(tw.Saliency(net()).explain(X, 1), tw.InputXGradient(net()).explain(X, 1)),
+    "ExplanationClusters": lambda: tw.SpRAy(n_neighbors=3).cluster(tw.InputXGradient(net()).explain(X, 1)),
     "Bias": a_bias,
     "SurrogateTree": lambda: tw.SurrogateTree(two_classes, max_depth=2).fit(X),
     "SurrogateTree of scores": lambda: tw.SurrogateTree(score, max_depth=2).fit(X),
@@ -96,6 +102,8 @@ MAKE = {
     "Found of images": lambda: tw.Counterfactual(images(), n_steps=3).generate(torch.rand(2, 3, 8, 8)),
     "Found, several": lambda: tw.Counterfactual(net(), bounds=None, n_diverse=2).generate(X),
     "Comparison": a_comparison,
+    "RetrainingScore": lambda: tw.influence.linear_datamodeling_score(X.T, X.T > 0.5, X[:4]),
+    "Influences": lambda: tw.TracIn(net()).fit(X, torch.arange(12) % 3).explain(X[:2], torch.tensor([0, 2])),
 }
 each_result = pytest.mark.parametrize("name", MAKE)
 

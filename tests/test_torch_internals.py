@@ -54,6 +54,15 @@ def test_batch_norm_is_told_from_instance_norm():
     assert not issubclass(nn.InstanceNorm2d, internals.BatchNormModule)
 
 
+def test_function_modes_are_counted_and_a_default_device_is_one():
+    assert internals.count_function_modes() == 0
+    with torch.device("meta"):
+        assert internals.count_function_modes() == 1
+    with Seen(), Seen():
+        assert internals.count_function_modes() == 2
+    assert internals.count_function_modes() == 0
+
+
 def test_dispatch_modes_see_what_is_computed_and_what_is_a_view():
     found = {}
 
@@ -191,13 +200,22 @@ def test_the_body_of_a_function_hands_what_it_calls_to_the_mode_but_not_itself()
     assert internals.body_without_dispatch(torch.relu) is None
 
 
+def dotted(node):
+    """The parts of a dotted name; what stands before the first dot is empty where it is no name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    return [node.id if isinstance(node, ast.Name) else "", *parts]
+
+
 def private_names(tree):
     """The private names of torch that a module imports or looks up, with their lines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
             parts = [*node.module.split("."), *(a.name for a in node.names)]
         elif isinstance(node, ast.Attribute):
-            parts = ast.unparse(node).split(".")
+            parts = dotted(node)
             parts = parts if parts[0] in ("torch", "nn", "F") else parts[-1:] if node.attr in PRIVATE else []
         else:
             parts = []

@@ -211,12 +211,40 @@ def test_cross_attention_by_row_and_by_column(kind):
     last = model(**inputs, output_attentions=True)
     torch.testing.assert_close(own["input_ids"].double(), last.encoder_attentions[-1].mean(1)[:, 0].detach())
     torch.testing.assert_close(own["decoder_input_ids"].double(), last.decoder_attentions[-1].mean(1)[:, -1].detach())
-    for name in ("AttentionRollout", "AttentionFlow", "ALTI"):
+
+
+@pytest.mark.parametrize("kind", ["BART", "T5"])
+@pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
+def test_what_multiplies_attentions_refuses_cross_attention_and_has_each_sequences_own(kind, lengths):
+    model = translator(kind)
+    inputs = {
+        "input_ids": torch.arange(3, 3 + lengths[0])[None],
+        "decoder_input_ids": torch.arange(9, 9 + lengths[1])[None],
+    }
+    out = model(**inputs, output_attentions=True)
+    matrices = {"input_ids": out.encoder_attentions, "decoder_input_ids": out.decoder_attentions}
+    read = {"input_ids": 0, "decoder_input_ids": -1}  # the first token; of a causal sequence the last
+    for name, by_hand in (("AttentionRollout", reference.rollout), ("AttentionFlow", reference.flow), ("ALTI", None)):
+        method = getattr(tw, name)
+        with pytest.raises(ValueError, match=r"not between the tokens of one sequence.*choose layers='own'"):
+            method(model).attribute(inputs)
         with pytest.raises(ValueError, match="not between the tokens of one sequence"):
-            getattr(tw, name)(model).attribute(inputs)
-    encoder = tw.AttentionRollout(model, layers=[0, 1]).attribute(inputs)
-    expected = reference.rollout([m[0].detach() for m in last.encoder_attentions])[0]
-    torch.testing.assert_close(encoder[0].double(), expected)
+            method(model, layers="cross").attribute(inputs)
+        found = method(model, layers="own").attribute(inputs)
+        assert list(found) == list(inputs)
+        for key, values in found.items():
+            if by_hand is not None:
+                expected = by_hand([m[0].detach() for m in matrices[key]])[read[key]]
+                torch.testing.assert_close(values[0].double(), expected)
+        encoder = method(model.get_encoder()).attribute(inputs["input_ids"])
+        torch.testing.assert_close(found["input_ids"], encoder)
+        torch.testing.assert_close(method(model, layers=[0, 1]).attribute(inputs), encoder)
+        if name != "AttentionFlow":
+            torch.testing.assert_close(found["decoder_input_ids"].sum(1), torch.ones(1, dtype=torch.double))
+    cross = tw.RawAttention(model, layers="own").attribute(inputs)  # the mean of each sequence's
+    for key, values in cross.items():
+        expected = torch.stack([m[0].mean(0) for m in matrices[key]]).mean(0)[read[key]].detach()
+        torch.testing.assert_close(values[0].double(), expected)
 
 
 # --------------------------------------------------------------------------- two that look at each other

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         concept as concept,
         counterfactual as counterfactual,
         datasets as datasets,
+        global_view as global_view,
         gradient as gradient,
+        influence as influence,
         lrp as lrp,
         metrics as metrics,
         models as models,
@@ -132,15 +134,26 @@ if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import Layer as Layer
     from torchwhy.engine.run.batching import memory_budget as memory_budget
     from torchwhy.engine.run.black_box import NumPyModel as NumPyModel, TorchModel as TorchModel
-    from torchwhy.explanation import Explanation as Explanation
+    from torchwhy.explanation import Explanation as Explanation, concat as concat
     from torchwhy.app.page import explore as explore
-    from torchwhy.explanation_rows import concat as concat
+    from torchwhy.influence.influence_function import InfluenceFunction as InfluenceFunction
+    from torchwhy.global_view.drift import drift as drift
+    from torchwhy.global_view.measured import measure_dataset as measure_dataset
+    from torchwhy.global_view.pick import submodular_pick as submodular_pick
+    from torchwhy.global_view.spray import SpRAy as SpRAy
+    from torchwhy.global_view.summary import summarize as summarize
+    from torchwhy.influence.knn_shapley import KNNShapley as KNNShapley
+    from torchwhy.influence.representer_points import RepresenterPoints as RepresenterPoints
+    from torchwhy.influence.similarity import SimilarityInfluence as SimilarityInfluence
+    from torchwhy.influence.tracin import TracIn as TracIn
+    from torchwhy.influence.trak import TRAK as TRAK
     from torchwhy.inspection import inspect as inspect
     from torchwhy.inspection_result import Inspection as Inspection
     from torchwhy.samples.sample import Sample as Sample
     from torchwhy.samples.text import Text as Text
     from torchwhy.samples.prompt import Prompt as Prompt
     from torchwhy.samples.picture import PromptPicture as PromptPicture
+    from torchwhy.surrogate.accumulated import AccumulatedLocalEffects as AccumulatedLocalEffects
     from torchwhy.surrogate.bias import BiasReport as BiasReport
     from torchwhy.surrogate.dependence import PartialDependence as PartialDependence
     from torchwhy.surrogate.importance import (
@@ -148,6 +161,7 @@ if TYPE_CHECKING:
         PermutationImportance as PermutationImportance,
     )
     from torchwhy.surrogate.network import SurrogateNetwork as SurrogateNetwork
+    from torchwhy.surrogate.sage import SAGE as SAGE
     from torchwhy.surrogate.tree import SurrogateTree as SurrogateTree
     from torchwhy.targets import Neuron as Neuron
     from torchwhy.visualize.report import report as report
@@ -162,9 +176,8 @@ __version__ = "0.2.0"
 # where each public name lives; it is imported when it is first used
 _HOME = {
     "attribution": ["Attribution"],
-    "explanation": ["Explanation"],
+    "explanation": ["Explanation", "concat"],
     "app.page": ["explore"],
-    "explanation_rows": ["concat"],
     "samples.sample": ["Sample"],
     "samples.text": ["Text"],
     "samples.picture": ["PromptPicture"],
@@ -237,8 +250,16 @@ _HOME = {
     "concept.tcav": ["TCAV"],
     "concept.dissection": ["NetworkDissection"],
     "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
+    "influence.tracin": ["TracIn"],
+    "influence.representer_points": ["RepresenterPoints"],
+    "influence.knn_shapley": ["KNNShapley"],
+    "influence.influence_function": ["InfluenceFunction"],
+    "influence.trak": ["TRAK"],
+    "influence.similarity": ["SimilarityInfluence"],
     "surrogate.importance": ["GradientImportance", "PermutationImportance"],
     "surrogate.dependence": ["PartialDependence"],
+    "surrogate.accumulated": ["AccumulatedLocalEffects"],
+    "surrogate.sage": ["SAGE"],
     "surrogate.tree": ["SurrogateTree"],
     "surrogate.network": ["SurrogateNetwork"],
     "surrogate.bias": ["BiasReport"],
@@ -247,6 +268,11 @@ _HOME = {
     "comparison": ["compare"],
     "datasets": ["explain_dataset", "load_dataset"],
     "comparison_table": ["Comparison"],
+    "global_view.drift": ["drift"],
+    "global_view.measured": ["measure_dataset"],
+    "global_view.pick": ["submodular_pick"],
+    "global_view.spray": ["SpRAy"],
+    "global_view.summary": ["summarize"],
     "inspection": ["inspect"],
     "inspection_result": ["Inspection"],
 }
@@ -262,7 +288,9 @@ _ROOMS = (
     "concept",
     "counterfactual",
     "datasets",
+    "global_view",
     "gradient",
+    "influence",
     "lrp",
     "metrics",
     "models",

@@ -80,9 +80,7 @@ class Attribution(Settings):
     layer_role: ClassVar[LayerRole] = "input"  # the model begins there | is read there | the method's own business
     layers_may_depend: ClassVar[bool] = False  # layers with the role "input" may lie behind one another
     reads_gradient: ClassVar[bool] = False  # such layers are left as they are: their gradients are read, in one pass
-    explains_inputs: ClassVar[bool] = (
-        True  # or layers: attributions belong to their elements, and a sample's to its features
-    )
+    explains_inputs: ClassVar[bool] = True  # or layers: attributions are of their elements, a sample's of its features
     gives_one_map: ClassVar[bool] = False  # a single tensor, whatever the form of the inputs
     knows_pairs: ClassVar[bool] = False  # rows depend on the batch, which is told from the pairs of several targets
     searches: ClassVar[bool] = False  # what it asks depends on what it found: several targets take a run each
@@ -390,8 +388,10 @@ def finish_result(
             "or the model divides by zero"
         )
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
-    values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
-    result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
+    if any(v.dtype is not x.dtype and x.is_floating_point() for v, x in zip(values, like)):
+        values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))
+    if measure_gap or values is not result.attributions:
+        result = replace(result, attributions=values, completeness_gap=gap, ends=ends)
     if problem.sample is not None and method.explains_inputs:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result

@@ -17,6 +17,7 @@ from torchwhy import metrics as known_metrics
 from torchwhy.arguments import Argument
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.axes import Axes, AxesLike, axes_by_shape, read_axes
 from torchwhy.engine.refusals import refuse_inputs
 from torchwhy.engine.samples import count_features
 from torchwhy.engine.structure import Keywords, RowList, flatten
@@ -32,7 +33,12 @@ from torchwhy.targets import TargetLike
 MetricLike = str | Callable[..., object]
 MethodLike = Attribution | Explanation | AttributionsLike
 Named = Keywords  # arguments by name
-CALL_DATA = ("baselines", "feature_mask", "additional_forward_args")  # what methods and metrics are called with besides
+CALL_DATA = (
+    "baselines",
+    "feature_mask",
+    "additional_forward_args",
+    "axes",
+)  # what methods and metrics are called with besides
 ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *CALL_DATA)  # what a metric may ask for by name
 
 
@@ -47,6 +53,7 @@ def compare(
     baselines: Baselines = None,
     feature_mask: FeatureMasks = None,
     additional_forward_args: object = None,
+    axes: AxesLike = None,
     level: float = 0.95,
 ) -> Comparison:
     """Explain with every method and measure with every metric.
@@ -65,6 +72,7 @@ def compare(
         metrics: names of :mod:`torchwhy.metrics`, or metrics, also your own (:func:`torchwhy.metrics.metric`), by name or in
             a list, with settings through ``functools.partial``; a :class:`torchwhy.metrics.Curve` counts as its area.
         mask: the pixels that are known to matter, for the metrics of localisation.
+        axes: what the axes of the inputs are, where their shape does not say it, for methods and metrics.
         baselines, feature_mask: for the metrics, and for the methods that have a use for them; baselines that are drawn are
             drawn once.
         level: of the confidence intervals.
@@ -81,7 +89,7 @@ def compare(
     for entry in chosen.values():
         entry.check(mask)
     named = _name_methods(methods)
-    data = {"baselines": baselines, "feature_mask": feature_mask, "additional_forward_args": additional_forward_args}
+    data: Named = dict(zip(CALL_DATA, (baselines, feature_mask, additional_forward_args, axes)))
     if isinstance(inputs, Argument):
         refuse_inputs((inputs,))
     if isinstance(inputs, list):
@@ -150,7 +158,10 @@ class _Entry:
         else:
             return torch.full((rows,), math.nan, dtype=torch.double)
         if self.metric.sum_channels and "feature_mask" not in told:  # which may tell channels apart
-            given = {**given, "attributions": _sum_channels(given["attributions"], given["inputs"])}
+            given = {
+                **given,
+                "attributions": _sum_channels(given["attributions"], given["inputs"], told.get("axes"), given["model"]),
+            }
         given = {**given, "method": method, **told}
         asked = {
             name: value
@@ -225,23 +236,27 @@ def _first_tensor(tensors: Inputs) -> Tensor:
     return flatten(tensors)[0][0]
 
 
-def _sum_channels(attributions: Given, inputs: Given) -> Given:
-    """Return the attributions of images' pixels, summed over the channels."""
+def _sum_channels(attributions: Given, inputs: Given, axes: AxesLike, model: ModelLike) -> Given:
+    """Return the attributions of images' pixels, and of places whose ``axes`` were told, summed over the channels."""
+    if isinstance(attributions, RowList):  # one picture (C, H, W) each
+        pairs = list(zip(attributions, inputs)) if len(attributions) == len(inputs) else []
+        return RowList(a.sum(0, keepdim=True) if a.dim() == x.dim() == 3 else a for a, x in pairs) or attributions
     if isinstance(attributions, Mapping) and isinstance(inputs, Mapping) and set(attributions) == set(inputs):
-        return {name: _sum_image_channels(a, inputs[name]) for name, a in attributions.items()}
-    sequences = isinstance(attributions, (tuple, list)) and isinstance(inputs, (tuple, list))
-    if sequences and len(attributions) == len(inputs):
-        if isinstance(attributions, RowList):  # one picture each
-            return RowList(_sum_image_channels(a, x, 3) for a, x in zip(attributions, inputs))
-        return tuple(_sum_image_channels(a, x) for a, x in zip(attributions, inputs))
-    if isinstance(attributions, Tensor) and isinstance(inputs, Tensor):
-        return _sum_image_channels(attributions, inputs)
-    return attributions
+        attributions = {name: attributions[name] for name in inputs}
+    (found, structure), (tensors, form) = flatten(attributions), flatten(inputs)
+    if len(found) != len(tensors):
+        return attributions
+    told = [None] * len(tensors) if axes is None else read_axes(axes, tensors, form)
+    return structure.restore([_sum_image_channels(a, x, at, model) for a, x, at in zip(found, tensors, told)])
 
 
-def _sum_image_channels(attributions: Tensor, inputs: Tensor, dims: int = 4) -> Tensor:
-    """Return attributions ``(N, 1, H, W)`` of inputs ``(N, C, H, W)``, those of one picture with 3 dims; others as they are."""
-    return attributions.sum(-3, keepdim=True) if inputs.dim() == attributions.dim() == dims else attributions
+def _sum_image_channels(attributions: Tensor, inputs: Tensor, axes: Axes | None, model: ModelLike) -> Tensor:
+    """Return attributions with one channel, of images ``(N, C, H, W)`` or of places with the axes told; others as they are."""
+    tensors = isinstance(attributions, Tensor) and isinstance(inputs, Tensor)
+    if not tensors or inputs.dim() != attributions.dim() or (axes is None and inputs.dim() != 4):
+        return attributions
+    axes = axes or axes_by_shape(inputs.shape, model)
+    return attributions if axes.channels is None else attributions.sum(axes.channels, keepdim=True)
 
 
 def _data_for_method(method: Attribution, data: Named) -> Named:

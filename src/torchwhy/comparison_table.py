@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Inputs
+from torchwhy.p_values import holm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,11 +123,8 @@ class Comparison:
                 moved = gap[gap != 0]  # the test drops the others too, but counts them when it chooses how to compute p
                 p = float(wilcoxon(moved.numpy()).pvalue) if len(moved) else 1.0
                 found.append(Difference(a, b, float(gap.mean()), p, p))
-        largest, done = 0.0, {}
-        for rank, d in enumerate(sorted(found, key=lambda d: d.p_value)):
-            largest = max(largest, min(1.0, (len(found) - rank) * d.p_value))
-            done[d.first, d.second] = largest
-        return [d._replace(adjusted=done[d.first, d.second]) for d in found]
+        adjusted = holm(torch.tensor([d.p_value for d in found], dtype=torch.double)).tolist()
+        return [d._replace(adjusted=p) for d, p in zip(found, adjusted)]
 
     def best(self, metric: str) -> set[str]:
         """Return the method with the best mean, and those that cannot be told from it; none where nothing is better.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import torchwhy as tw
-from torchwhy.engine.structure import Keywords, Model
+from torchwhy.engine.structure import Keywords, Model, flatten
 from torchwhy.viewable import table_as_html
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ class Explorer:
         classes: of the model's outputs.
         method_data: ``baselines`` or ``feature_mask`` for the methods that have a use for them.
         counterfactual: what looks for a row with another answer, for tables.
+        concepts: with learnt vectors, to say along which of them the target rises.
 
     Raises:
         TypeError: data of another kind.
-        ValueError: no method, another number of names than of columns.
+        ValueError: no method, another number of names than of columns, concepts that were not learnt.
     """
 
     model: Model
@@ -55,10 +56,13 @@ class Explorer:
     classes: Sequence[str] | None = None
     method_data: Keywords = field(default_factory=dict)
     counterfactual: tw.Counterfactual | None = None
+    concepts: tw.TCAV | None = None
 
     def __post_init__(self) -> None:
         if not self.methods:
             raise ValueError("methods: none given")
+        if self.concepts is not None and not self.concepts.cavs:
+            raise ValueError("concepts: no vectors yet; call fit(concepts, random) or load(path) first")
         self.kind = self._kind_of_data()
         self.rows = self.data if isinstance(self.data, Tensor) else torch.zeros(0, 0)  # of tables and images
         if self.kind == "table":
@@ -147,6 +151,22 @@ class Explorer:
             if abs(after - before) > 1e-6 * max(1.0, abs(before))
         ]
         return table_as_html(["feature", "is", "would be", "change"], lines)
+
+    def concept_derivatives(self, i: int, change: object) -> str:
+        """Return how the target of a row changes along each concept's vector, layer by layer, as an HTML table.
+
+        Raises:
+            ValueError: there are no concepts; and what the page cannot have sent.
+        """
+        if self.concepts is None:
+            raise ValueError("concepts: none given")
+        found = flatten(self.concepts.attribute(self.changed(i, change), self.target))[0]
+        lines: list[list[object]] = [
+            [name, layer, f"{value:+.4g}", f"{accuracy:.2f}"]
+            for (layer, cavs), values in zip(self.concepts.cavs.items(), found)
+            for name, value, accuracy in zip(self.concepts.concepts, values[0].tolist(), cavs.accuracy.mean(1).tolist())
+        ]
+        return table_as_html(["concept", "layer", "change of f towards it", "accuracy"], lines)
 
     def _bounds(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and largest value of each column."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchwhy.attribution import Attribution
+    from torchwhy.concept.tcav import TCAV
     from torchwhy.counterfactual.counterfactual import Counterfactual
     from torchwhy.samples.text import Text
     from torchwhy.targets import TargetLike
@@ -33,12 +34,14 @@ def explore(
     launch: bool = True,
     method_data: Keywords | None = None,
     counterfactual: Counterfactual | None = None,
+    concepts: TCAV | None = None,
 ) -> Output:
     """Open a page on which rows are changed and explained anew, with a small server on this machine.
 
     For one user on one machine: it listens to 127.0.0.1 only, hands out no files, takes none, and limits what is typed. It is no
     service: there are no accounts and no queue. Numbers of a table and texts are edited, a rectangle of an image is covered;
-    of tables a counterfactual is looked for. Needs Gradio: ``pip install "torchwhy[app]"``.
+    of tables a counterfactual is looked for, and concepts say along which of them the target rises. Needs Gradio:
+    ``pip install "torchwhy[app]"``.
 
     Args:
         model: a module or any callable.
@@ -52,16 +55,18 @@ def explore(
         method_data: ``baselines`` or ``feature_mask`` for the methods that have a use for them.
         counterfactual: what looks for a row with another answer; None is :class:`torchwhy.Counterfactual` within the
             columns' ranges.
+        concepts: a :class:`torchwhy.TCAV` with learnt vectors.
 
     Returns:
         The ``gradio.Blocks``.
 
     Raises:
         ImportError: Gradio is not installed.
-        TypeError, ValueError: data of another kind, no method, another number of names than of columns.
+        TypeError, ValueError: data of another kind, no method, another number of names than of columns, concepts that were
+            not learnt.
     """
     named = methods if isinstance(methods, Mapping) else {type(m).__name__: m for m in methods}
-    explorer = Explorer(model, data, named, target, names, classes, method_data or {}, counterfactual)
+    explorer = Explorer(model, data, named, target, names, classes, method_data or {}, counterfactual, concepts)
     try:
         import gradio
     except ImportError as error:
@@ -83,10 +88,12 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
                 last = len(explorer) - 1
                 row = gradio.Slider(0, max(last, 1), value=0, step=1, label="row", visible=last > 0, elem_id="row")
                 method = gradio.Dropdown(list(explorer.methods), value=next(iter(explorer.methods)), label="method")
-                change, read = _editor(gradio, explorer)
                 explain = gradio.Button("Explain", variant="primary")
                 other = gradio.Button("What would change the answer?", visible=explorer.kind == "table")
                 found = gradio.HTML()
+                along = gradio.Button("Which concepts raise it?", visible=explorer.concepts is not None)
+                raised = gradio.HTML()
+                change, read = _editor(gradio, explorer)
             with gradio.Column(scale=2):
                 shown = gradio.HTML()
 
@@ -96,12 +103,16 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
         def change_answer(i: float, *given: object) -> str:
             return _said(gradio, explorer.counterfactuals, i, read(given))
 
+        def try_concepts(i: float, *given: object) -> str:
+            return _said(gradio, explorer.concept_derivatives, i, read(given))
+
         def show_row(i: float) -> list[InForm]:
             return _values(explorer, explorer.row(int(i)))
 
         row.release(show_row, row, change)
         explain.click(explain_row, [row, method, *change], shown)
         other.click(change_answer, [row, *change], found)
+        along.click(try_concepts, [row, *change], raised)
         page.load(explain_row, [row, method, *change], shown)
     return page
 

@@ -22,7 +22,7 @@ from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 Fusion = Literal["mean", "max", "min"]
-Layers = Indices | Literal["cross"]
+Layers = Indices | Literal["own", "cross"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,8 @@ class AttentionMethod(Attribution):
 
     Args:
         layers: which of the model's attentions, by their order, from 0, one or several; None is all. Of several sequences, -1
-            is the last of each.
+            is the last of each. ``"own"`` are those within a sequence, as an encoder's and a decoder's own: what goes on
+            between two sequences is then left out. ``"cross"`` are those between two.
         heads: which heads, one or several; None is all.
         token: whose row of the matrix is the result, or the mean of several; a tensor ``(N,)`` is one for each row. None is the
             class token (with two more tokens than patches also the distillation token; without any, all tokens; in a causal model
@@ -223,9 +224,9 @@ class AttentionMethod(Attribution):
             raise ValueError("layer: attention methods choose the model's attentions by their order, layers=[...]")
         if not isinstance(self.layers, str):
             check_indices("layers", self.layers)
-        elif self.layers != "cross":
+        elif self.layers not in ("own", "cross"):
             raise ValueError(
-                f"layers={self.layers!r}: expected a number from 0 on, a list of them, 'cross', or None for all"
+                f"layers={self.layers!r}: expected a number from 0 on, a list of them, 'own', 'cross', or None for all"
             )
         check_indices("heads", self.heads)
         check_token_setting("token", self.token)

@@ -90,8 +90,10 @@ class SequenceMap:
             if not found:
                 raise ValueError("layers='cross': the model has no attention between two sequences")
             return found
+        if layers == "own":
+            return [i for i in range(count) if not self.is_cross(i)]
         if isinstance(layers, str):
-            raise ValueError(f"layers={layers!r}: expected numbers, 'cross', or None for all")
+            raise ValueError(f"layers={layers!r}: expected numbers, 'own', 'cross', or None for all")
         numbers = select_numbers(count, layers, "layers")
         own = [[i for i in s.attentions if not self.is_cross(i)] for s in self.sequences]
         own = [of_one for of_one in own if of_one]
@@ -121,8 +123,9 @@ class SequenceMap:
         if crossing:
             raise ValueError(
                 f"layers: the attention matrices are {sizes}; {', '.join(map(str, crossing))} of 0 to "
-                f"{len(self.rows) - 1} are not between the tokens of one sequence, as {method} asks for: choose layers= of one "
-                "sequence, or AttentionRelevance or RawAttention(layers='cross')"
+                f"{len(self.rows) - 1} are not between the tokens of one sequence, as {method} asks for: choose layers='own', "
+                "each sequence's own attentions alone, layers= of one sequence, or AttentionRelevance or "
+                "RawAttention(layers='cross')"
             )
         of_source: dict[int, set[int]] = {}
         for i in numbers:

@@ -128,7 +128,8 @@ class ClassActivationMap(Attribution):
             maps = [torch.where(p > 0, m / p, 0) for m, p in zip(maps, peaks)]
         large = [resize_maps(m[:, None], picture.size, self.interpolation) for m in maps]
         found = large[0] if len(large) == 1 else torch.stack(large).mean(0)
-        return Result((found.movedim(1, picture.channels or 1),), details=details)
+        channels = picture.channels or 1
+        return Result((found if channels == 1 else found.movedim(1, channels),), details=details)
 
     def _check_settings(self) -> None:
         super()._check_settings()

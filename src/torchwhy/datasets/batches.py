@@ -137,7 +137,7 @@ def take_rows(value: InForm, rows: slice, n: int) -> InForm:
 
 
 class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
 
 
 def hash_of(value: InForm) -> str:
@@ -153,7 +153,7 @@ def _update(digest: _Digest, value: InForm, depth: int) -> None:
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
         digest.update(f"tensor {plain.dtype} {tuple(plain.shape)};".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        digest.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
     elif isinstance(value, np.ndarray):
         digest.update(f"array {value.dtype} {value.shape};".encode())
         digest.update(value.tobytes() if value.dtype != object else repr(value.tolist()).encode())

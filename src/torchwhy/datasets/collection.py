@@ -13,7 +13,7 @@ from torch import Tensor
 from torchwhy.datasets.store import FailedRow, Finished, Store
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
-from torchwhy.explanation_rows import RowIndex, concat, find_rows
+from torchwhy.explanation.rows import RowIndex, concat, find_rows
 
 if TYPE_CHECKING:
     import pandas

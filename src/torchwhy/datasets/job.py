@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from torch import nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
-from torchwhy.datasets.store import FailedRow, Finished, Store, write_whole
+from torchwhy.datasets.store import FailedRow, Finished, Store, finish_part, write_part
 from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import InForm, Keywords
 from torchwhy.explanation import Explanation
-from torchwhy.explanation_rows import concat
+from torchwhy.explanation.rows import concat
+from torchwhy.provenance import is_spread
 from torchwhy.targets import TargetLike
 
+_BegunBatch = tuple[Batch, "Future[Finished] | None"]  # None: it was finished before
 log = logging.getLogger("torchwhy")
 
 
@@ -87,6 +92,15 @@ def explain_dataset(
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'record'")
     with joined_workers() as workers:
+        if (
+            workers.world_size > 1
+            and isinstance(method.model, nn.Module)
+            and any(map(is_spread, method.model.parameters()))
+        ):
+            raise ValueError(
+                "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
+                "batches of its own; call method.explain in every process, or give each the whole model"
+            )
         store = Store(path, workers.rank)
         store.make()
         with store.locked():
@@ -151,19 +165,19 @@ class _Job:
     inputs: bool
     parameters: str | None
     batches: int = 0
+    last: Future[Finished] | None = None
+    note: Callable[[Finished], None] = field(init=False)
 
     def run(self, batches: Iterator[Batch]) -> Iterator[Progress]:
-        """Yield what was done after each batch."""
+        """Yield what was done after each batch, once it is on the disk: a thread sees to that while the next one is explained."""
         finished = self.store.finished()
         explained = failed = before = 0
-        for batch in batches:
-            self.batches += 1
-            entry = finished.get(batch.number)
-            if self.workers.has(batch.number):
-                if entry is not None and self._is_done(batch, entry):
+        with self.store.adding() as self.note, ThreadPoolExecutor(1) as disk:
+            for batch, pending in _one_behind(self._begun(batch, finished, disk) for batch in self._own(batches)):
+                if pending is None:
                     before += batch.rows
                 else:
-                    entry = self._explain(batch)
+                    entry = pending.result()
                     explained, failed = explained + len(entry.explained), failed + len(entry.failed)
                 yield Progress(batch.number, explained, failed, before)
         beyond = [number for number in finished if number >= self.batches]
@@ -171,6 +185,20 @@ class _Job:
             raise ValueError(
                 f"data: {self.store.path} has {beyond[-1] + 1} batches finished, the data have {self.batches}"
             )
+
+    def _own(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Count the batches, and yield those that are this process's."""
+        for batch in batches:
+            self.batches += 1
+            if self.workers.has(batch.number):
+                yield batch
+
+    def _begun(self, batch: Batch, finished: dict[int, Finished], disk: ThreadPoolExecutor) -> _BegunBatch:
+        """Explain a batch, if it is not finished, and have it brought to the disk."""
+        entry = finished.get(batch.number)
+        if entry is not None and self._is_done(batch, entry):
+            return batch, None
+        return batch, self._explain(batch, disk)
 
     def _is_done(self, batch: Batch, entry: Finished) -> bool:
         """Say whether a batch is finished and its file intact.
@@ -188,21 +216,29 @@ class _Job:
             log.warning("%s is broken or gone and is made again", self.store.path / str(entry.file))
         return intact
 
-    def _explain(self, batch: Batch) -> Finished:
-        """Explain a batch, write its file and note that it is finished."""
+    def _explain(self, batch: Batch, disk: ThreadPoolExecutor) -> Future[Finished]:
+        """Explain a batch and write its file; what follows on the disk is left to the thread, which does not need the data."""
         begun = time.perf_counter()
         if self.target == "label" and batch.labels is None:
             raise ValueError("target='label': the data have no labels; a batch is to be a tuple (inputs, labels)")
         explanation, failed = self._explain_rows(batch)
-        file, digest = None, None
+        entry = Finished(*batch[:3], tuple(failed), hash_of(batch[3:]), None, None, 0.0)
+        part = None
+        if self.last is not None:
+            self.last.result()  # after an error there, nothing more is written
         if explanation is not None:
-            file = self.store.file_of(batch.number)
-            digest = write_whole(file, lambda part: explanation.save(part, inputs=self.inputs))
-        seconds = round(time.perf_counter() - begun, 3)
-        place, data = (batch.number, batch.first_row, batch.rows), hash_of(batch[3:])
-        entry = Finished(*place, tuple(failed), data, None if file is None else file.name, digest, seconds)
-        self.store.add(entry)
-        log.info("batch %d: %d rows, %d failed, %.2f s", batch.number, batch.rows, len(failed), seconds)
+            part = write_part(self.store.file_of(batch.number), lambda path: explanation.save(path, inputs=self.inputs))
+        self.last = disk.submit(self._finish, entry, part, begun)
+        return self.last
+
+    def _finish(self, entry: Finished, part: Path | None, begun: float) -> Finished:
+        """Bring a batch's file to the disk, and note that it is finished."""
+        if part is not None:
+            file = self.store.file_of(entry.batch)
+            entry = entry._replace(sha256=finish_part(part, file), file=file.name)
+        entry = entry._replace(seconds=round(time.perf_counter() - begun, 3))
+        self.note(entry)
+        log.info("batch %d: %d rows, %d failed, %.2f s", entry.batch, entry.rows, len(entry.failed), entry.seconds)
         return entry
 
     def _explain_rows(self, batch: Batch) -> tuple[Explanation | None, list[FailedRow]]:
@@ -246,6 +282,19 @@ class _Job:
                 "start again, which does only these"
             )
         self.store.write_index(list(finished.values()))
+
+
+def _one_behind(begun: Iterator[_BegunBatch]) -> Iterator[_BegunBatch]:
+    """Yield each batch when the next one has begun, or failed to."""
+    last: list[_BegunBatch] = []
+    try:
+        for batch in begun:
+            yield from last
+            last = [batch]
+    except Exception:
+        yield from last
+        raise
+    yield from last
 
 
 def _name_error(error: Exception) -> str:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import IO, NamedTuple
 from torchwhy.engine.structure import Keywords
 
 MANIFEST, INDEX = "manifest.json", "index.json"
+SECONDS_UNSYNCED = 1.0  # that finished lines wait for the disk, at most
 FORM = 1  # of the folder; another one is refused
 
 
@@ -63,20 +66,49 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> str:
     Raises:
         OSError: it cannot be written; what was there before is there still.
     """
+    digest = finish_part(write_part(path, write), path)
+    _sync_folder(path.parent)
+    return digest
+
+
+def write_part(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write what is to become a file under another name, and return that; nothing is left where it cannot be written.
+
+    Raises:
+        OSError: as :func:`write_whole`.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _removed_after_errors(part, path):
         write(part)
+    return part
+
+
+def finish_part(part: Path, path: Path) -> str:
+    """Make a file of what :func:`write_part` wrote, when all of it is on the disk; return its SHA-256.
+
+    Its name may get there later than its contents: after a power failure the part may be there in its place.
+
+    Raises:
+        OSError: as :func:`write_whole`.
+    """
+    with _removed_after_errors(part, path):
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         digest = hash_file(part)
         os.replace(part, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror or error}: nothing was written", str(path)) from error
-    finally:
+    return digest
+
+
+@contextmanager
+def _removed_after_errors(part: Path, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
-    return digest
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"{error.strerror or error}: nothing was written", str(path)) from error
+        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -127,6 +159,7 @@ class Store:
             RuntimeError: another process has it.
         """
         file = open(self.path / f"lock-{self.rank}", "a+b")  # noqa: SIM115
+        _close_in_children(file)
         try:
             if not _lock(file):
                 raise RuntimeError(
@@ -180,16 +213,37 @@ class Store:
         path = self.path / entry.file
         return path.is_file() and hash_file(path) == entry.sha256
 
-    def add(self, entry: Finished) -> None:
-        """Note that a batch is finished; its file is there already."""
+    @contextmanager
+    def adding(self) -> Iterator[Callable[[Finished], None]]:
+        """Open the lines; yield what notes that a batch is finished, whose file is there already.
+
+        Lines, and the names of files, are brought to the disk every second or so, and at the end: a process that is killed loses
+        nothing, and after a power failure the batches of the last second are done again.
+        """
         path = self.path / f"finished-{self.rank}.jsonl"
         with open(path, "a+b") as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
-            is_cut_off = file.read(1) not in (b"\n", b"")
-            file.write((b"\n" if is_cut_off else b"") + json.dumps(_entry_as_json(entry)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+                if file.read(1) != b"\n":  # a line that was cut off
+                    file.write(b"\n")
+            synced = time.monotonic()
+
+            def bring_to_disk() -> None:
+                os.fsync(file.fileno())
+                _sync_folder(self.path)
+
+            def add(entry: Finished) -> None:
+                nonlocal synced
+                file.write(json.dumps(_entry_as_json(entry)).encode() + b"\n")
+                file.flush()
+                if time.monotonic() - synced > SECONDS_UNSYNCED:
+                    bring_to_disk()
+                    synced = time.monotonic()
+
+            try:
+                yield add
+            finally:
+                bring_to_disk()
 
     def write_index(self, entries: list[Finished]) -> None:
         """Write all that is finished into one file."""
@@ -205,6 +259,18 @@ class Store:
     def file_of(self, batch: int) -> Path:
         """Return the path of a batch's file."""
         return self.path / f"batch-{batch:08d}.safetensors"
+
+
+def _close_in_children(file: IO[bytes]) -> None:
+    """Keep a file to this process: a loader's workers, which outlive it by seconds when it is killed, would hold the lock."""
+    held = weakref.ref(file)
+
+    def close() -> None:
+        if (inherited := held()) is not None:
+            inherited.close()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=close)
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -85,6 +85,24 @@ def axes_by_shape(shape: Sequence[int], model: Model = None) -> Axes:
     return Axes(channels, tuple(i for i in range(1, dims) if i != channels), letters)
 
 
+def cells_along(grid: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
+    """Return into how many cells each axis of places is cut: a single number is for each of them.
+
+    Raises:
+        ValueError: another number of them than of axes, less than one cell, or more than an axis has places.
+    """
+    cells = (grid,) * len(size) if isinstance(grid, int) else tuple(grid)
+    if len(cells) != len(size):
+        raise ValueError(f"grid={grid!r}: {len(cells)} numbers for the {len(size)} axes of places, {tuple(size)}")
+    for n, places in zip(cells, size):
+        if not 1 <= n <= places:
+            raise ValueError(
+                f"grid={grid!r}: expected 1 to {places} cells along an axis of {places} places, of {tuple(size)}; "
+                "several numbers are one for each axis"
+            )
+    return cells
+
+
 def axes_of(problem: Problem, index: int) -> Axes:
     """Return where an input tensor has its channels and its places: as it was told, else by its shape."""
     told = problem.axes[index] if problem.axes else None

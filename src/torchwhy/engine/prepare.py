@@ -121,11 +121,12 @@ def prepare(
     baselines: object = None,
     feature_mask: object = None,
     additional_forward_args: object = None,
+    axes: AxesLike = None,
     **how: Any,
 ) -> Problem:
     """Return the checked problem of somebody who is no method; ``how`` are the fields of :class:`Question`."""
     question = Question(model=model, **how)
-    return prepare_for(question, inputs, target, baselines, feature_mask, additional_forward_args)
+    return prepare_for(question, inputs, target, baselines, feature_mask, additional_forward_args, axes=axes)
 
 
 def prepare_for(

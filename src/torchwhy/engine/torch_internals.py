@@ -54,6 +54,8 @@ def is_graph(module: object) -> bool:
     return isinstance(module, torch.jit.ScriptModule) or any(isinstance(node.target, OPERATORS) for node in nodes)
 
 
+# How many torch function modes are open on this thread; a default device other than the CPU is one.
+count_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 # While open, operations go to no torch function mode, and to no subclass's ``__torch_function__``.
 without_torch_functions = torch._C.DisableTorchFunction
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import axes_of
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.engine.structure import flatten
@@ -118,7 +119,7 @@ def _in_the_form_of_inputs(problem: Problem, attributions: AttributionsLike) -> 
     found = tensors_of(attributions)
     if len(found) != len(problem.x):
         raise ValueError(f"attributions: {len(found)} tensors given for {len(problem.x)} inputs")
-    found = tuple(t[:, None] if t.dim() == 3 and x.dim() == 4 else t for t, x in zip(found, problem.x))
+    found = tuple(_with_channels(problem, i, t) for i, t in enumerate(found))
     for t, x in zip(found, problem.x):
         if t.dim() != x.dim() or len(t) != len(x) or any(a not in (1, b) for a, b in zip(t.shape[1:], x.shape[1:])):
             raise ValueError(
@@ -126,3 +127,12 @@ def _in_the_form_of_inputs(problem: Problem, attributions: AttributionsLike) -> 
                 "first must be that of the inputs or 1"
             )
     return tuple(t.to(x.device) for t, x in zip(found, problem.x))
+
+
+def _with_channels(problem: Problem, index: int, attributions: Tensor) -> Tensor:
+    """Return the attributions of pictures and videos with an axis of one channel, where they have none."""
+    dims = problem.x[index].dim()
+    if attributions.dim() != dims - 1 or (dims < 4 and not problem.axes):
+        return attributions
+    channels = axes_of(problem, index).channels
+    return attributions if channels is None else attributions.unsqueeze(channels)

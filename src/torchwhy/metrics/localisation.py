@@ -1,8 +1,10 @@
 """Localisation: does the map lie on the pixels that are known to matter?
 
 All take maps ``(N, H, W)`` or ``(N, C, H, W)``, whose channels are summed, and a mask of the known pixels, ``(N, H, W)`` or
-``(N, 1, H, W)``, of which each row has at least one; no model is run. ``sign`` says how negative attributions count:
-``"positive"`` takes the positive part of the sum over the channels, ``"absolute"`` the sum of the absolute values.
+``(N, 1, H, W)``, of which each row has at least one; no model is run. Likewise a series or a video with a mask of its steps
+or of its frames' pixels: the mask's shape, ``(N, *places)``, says which axis of the maps holds the channels, where it fits
+several the first. An explanation knows its axes. ``sign`` says how negative attributions count: ``"positive"`` takes the
+positive part of the sum over the channels, ``"absolute"`` the sum of the absolute values.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchwhy.engine.axes import Axes
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.explanation import Explanation
+from torchwhy.explanation.features import told_layout
 from torchwhy.metrics.correlation import average_ranks
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import tensors_of
@@ -41,13 +46,9 @@ def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0,
     maps, mask = _maps(attributions, mask, sign)
     if tolerance < 0:
         raise ValueError(f"tolerance={tolerance}: a distance in pixels cannot be negative")
-    r = int(tolerance)
-    if r:
-        at = torch.arange(-r, r + 1, device=maps.device)
-        disc = (at[:, None].square() + at.square() <= tolerance**2).to(maps)
-        mask = F.conv2d(mask[:, None].to(maps), disc[None, None], padding=r)[:, 0] > 0.5
-    largest = maps == maps.amax((1, 2), keepdim=True)
-    return (largest & mask).sum((1, 2)).to(maps) / largest.sum((1, 2))
+    mask = _widened(mask, tolerance)
+    largest = maps == maps.flatten(1).amax(1).view(-1, *[1] * (maps.dim() - 1))
+    return (largest & mask).flatten(1).sum(1).to(maps) / largest.flatten(1).sum(1)
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2003.07258")
@@ -60,7 +61,7 @@ def relevance_mass(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
     Paper: Arras et al. 2022, arXiv:2003.07258, equation 1.
     """
     maps, mask = _maps(attributions, mask, sign)
-    return (maps * mask).sum((1, 2)) / maps.sum((1, 2))
+    return (maps * mask).flatten(1).sum(1) / maps.flatten(1).sum(1)
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1910.01279")
@@ -83,7 +84,7 @@ def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
     Paper: Arras et al. 2022, arXiv:2003.07258, equation 2.
     """
     maps, mask = _maps(attributions, mask, sign)
-    return _on_mask(maps, mask, mask.sum((1, 2)))
+    return _on_mask(maps, mask, mask.flatten(1).sum(1))
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2104.14995")
@@ -131,31 +132,29 @@ def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sig
     maps, mask = _maps(attributions, mask, sign)
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold={threshold}: expected a share of the largest attribution, from 0 to below 1")
-    largest = maps.amax((1, 2), keepdim=True)
-    marked = maps > threshold * largest
-    shares = (marked & mask).sum((1, 2)).to(maps) / (marked | mask).sum((1, 2))
-    return torch.where(largest[:, 0, 0] > 0, shares, torch.nan)
+    maps, mask = maps.flatten(1), mask.flatten(1)
+    largest = maps.amax(1)
+    marked = maps > threshold * largest[:, None]
+    shares = (marked & mask).sum(1).to(maps) / (marked | mask).sum(1)
+    return torch.where(largest > 0, shares, torch.nan)
 
 
 def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tensor]:
-    """Return maps (N, H, W), none negative, and masks (N, H, W).
+    """Return maps (N, *places), none negative, and masks (N, *places).
 
     Raises:
         ValueError: no maps, or a mask of another shape, of other numbers than 0 and 1, or with an empty row.
     """
     if sign not in ("positive", "absolute"):
         raise ValueError(f"sign={sign!r}: expected 'positive' or 'absolute'")
+    told = told_layout(attributions) if isinstance(attributions, Explanation) else None
     found = tensors_of(attributions)
-    if len(found) != 1 or found[0].dim() not in (3, 4):
+    if len(found) != 1 or found[0].dim() not in (2, 3, 4, 5):
         raise ValueError(
             f"attributions: expected maps (N, H, W) or (N, C, H, W), got {', '.join(str(tuple(t.shape)) for t in found)}"
         )
-    maps = found[0] if found[0].dim() == 4 else found[0][:, None]
+    maps, mask = _with_mask(found[0], torch.as_tensor(mask, device=found[0].device), told)
     maps = maps.sum(1).clamp(min=0) if sign == "positive" else maps.abs().sum(1)
-    mask = torch.as_tensor(mask, device=maps.device)
-    mask = mask[:, 0] if mask.dim() == 4 and mask.shape[1] == 1 else mask
-    if mask.shape != maps.shape:
-        raise ValueError(f"mask: shape {tuple(mask.shape)} does not fit the maps' {tuple(maps.shape)}")
     if mask.is_floating_point() and not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("mask: expected True or 1 where a pixel is known to matter, False or 0 elsewhere")
     mask = mask.bool()
@@ -163,6 +162,46 @@ def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tenso
     if empty:
         raise ValueError(f"mask: row {empty[0]} has no pixel")
     return maps, mask
+
+
+def _with_mask(maps: Tensor, mask: Tensor, axes: Axes | None) -> tuple[Tensor, Tensor]:
+    """Return maps with their channels in front, (N, C, *places), and the mask (N, *places).
+
+    Args:
+        maps, mask: as they are given, the mask perhaps with an axis of one channel.
+        axes: of the maps, None where the mask's shape says which axis holds the channels.
+
+    Raises:
+        ValueError: a mask that fits no axis.
+    """
+    given = maps.shape
+    if axes is not None:
+        mask = axes.channels_first(mask) if mask.dim() == maps.dim() else mask
+        maps = axes.channels_first(maps)
+    maps = maps[:, None] if mask.dim() > maps.dim() else maps
+    channels = next((i for i in range(1, maps.dim()) if mask.shape in _without(maps.shape, i)), None)
+    if channels is not None:
+        return maps.movedim(channels, 1), mask.squeeze(channels) if mask.dim() == maps.dim() else mask
+    if mask.shape != maps.shape:
+        raise ValueError(f"mask: shape {tuple(mask.shape)} does not fit the maps' {tuple(given)}")
+    return maps[:, None], mask  # neither has channels
+
+
+def _without(shape: torch.Size, channels: int) -> tuple[torch.Size, torch.Size]:
+    """Return what a mask's shape may be beside maps of this one: without channels, or with one."""
+    before, after = shape[:channels], shape[channels + 1 :]
+    return torch.Size((*before, *after)), torch.Size((*before, 1, *after))
+
+
+def _widened(mask: Tensor, tolerance: float) -> Tensor:
+    """Return a mask (N, *places) with all places within a Euclidean distance of it."""
+    r, dims = int(tolerance), mask.dim() - 1
+    if not r:
+        return mask
+    steps = torch.meshgrid([torch.arange(-r, r + 1, device=mask.device)] * dims, indexing="ij")
+    ball = (torch.stack(steps).square().sum(0) <= tolerance**2).float()
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
+    return convolve(mask[:, None].float(), ball[None, None], padding=r)[:, 0] > 0.5
 
 
 def _on_mask(maps: Tensor, mask: Tensor, k: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchwhy.arguments import Ragged
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.baselines import is_fixed
+from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Tensors, flatten
@@ -28,6 +29,7 @@ class Data(TypedDict, total=False):
     baselines: Baselines
     feature_mask: FeatureMasks
     additional_forward_args: object
+    axes: AxesLike
 
 
 def explain_again(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:

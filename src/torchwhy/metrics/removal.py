@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Inputs
+from torchwhy.engine.axes import axes_of
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
 from torchwhy.engine.run.checks import check_count
@@ -153,8 +154,8 @@ def road(
     so it cannot read the class from the shape of the mask.
 
     Args:
-        model, inputs, attributions, target, options: as for :func:`deletion`; inputs (N, C, H, W), attributions
-            (N, 1, H, W).
+        model, inputs, attributions, target, options: as for :func:`deletion`; pictures (N, C, H, W), attributions
+            (N, 1, H, W), or both in another layout, by the shape or ``axes``.
         fractions: the shares of the pixels to remove, ascending, below 1.
         remove: the pixels with the largest attributions (a low curve is good) or with the smallest (a high one is).
         noise: the standard deviation of the noise, in the units of the inputs.
@@ -168,17 +169,23 @@ def road(
         raise ValueError("baselines: road imputes from the neighbouring pixels; leave them out")
     problem = problem_of(model, inputs, target, **options)
     x = problem.x[0]
-    if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point():
-        raise ValueError("inputs: road imputes images, one tensor (N, C, H, W)")
+    axes = axes_of(problem, 0) if len(problem.x) == 1 and x.dim() > 1 and x.is_floating_point() else None
+    if axes is None or len(axes.spatial) != 2:
+        raise ValueError(
+            f"inputs: road imputes images, one tensor (N, C, H, W), got {', '.join(str(tuple(t.shape)) for t in problem.x)}; "
+            "axes= says where their channels are; of series and videos deletion takes baselines='blur'"
+        )
     if remove not in ("top", "bottom"):
         raise ValueError(f"remove={remove!r}: expected 'top' or 'bottom'")
     shares = check_fractions(fractions, below=0.99)
-    draws = normal_draws(x, problem.generator)
+    images = axes.channels_first(x)
+    draws = normal_draws(images, problem.generator)
 
     def impute(index: Tensor, rows: Tensor, keep: Tensor) -> Tensor:
+        keep = axes.channels_first(keep)
         if keep.shape[1] != 1:
             raise ValueError("attributions: road removes whole pixels; sum over the channels, .sum(1, keepdim=True)")
-        return inpaint_linearly(index_rows(x, rows), keep) + noise * draws[index].to(x)
+        return axes.restore(inpaint_linearly(index_rows(images, rows), keep) + noise * draws[index].to(x))
 
     reduce, bounds = reduction(options), bounds_of_scores(problem, options)
     return removal_curve(problem, attributions, shares, remove=remove, reduce=reduce, impute=impute, bounds=bounds)

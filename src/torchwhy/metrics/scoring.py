@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.problem import Problem, ScoreFunction
@@ -30,6 +31,7 @@ class Options(TypedDict, total=False):
         whole_features: with ``feature_mask``, each element has its feature's whole attribution, as ablation, Shapley
             values and LIME give it; else a feature's attribution is the sum over its elements.
         additional_forward_args: further arguments of the model.
+        axes: what the axes of the inputs are, where their shape does not say it, as for a method.
         softmax: score by the class probabilities, not by the model's output; an output that holds them is left as it
             is.
         batch_size: the most rows of one model call; None finds it. It does not change the numbers.
@@ -41,6 +43,7 @@ class Options(TypedDict, total=False):
     feature_mask: FeatureMasks
     whole_features: bool
     additional_forward_args: object
+    axes: AxesLike
     softmax: bool
     batch_size: int | None
     generator: Seed
@@ -76,6 +79,7 @@ def problem_of(
         baselines_are_rows=like is not None and like.baselines_are_rows,
         feature_mask=options.get("feature_mask"),
         additional_forward_args=options.get("additional_forward_args"),
+        axes=options.get("axes"),
         batch_size=options.get("batch_size"),
         generator=options.get("generator", 0),
         label="metric",

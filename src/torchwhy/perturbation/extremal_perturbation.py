@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.axes import axes_of
+from torchwhy.engine.axes import Axes, axes_of
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
 from torchwhy.engine.structure import Output
@@ -37,10 +37,10 @@ class ExtremalPerturbation(Attribution):
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-2 \max(0, z - 1/2)^2}`, of
     parameters p on a coarse grid, mirrored beyond the image, so that its border is no other than its middle. Gradient ascent
     with momentum begins at the best of the discs of that area on a grid of places a radius apart, and ends at the best mask that
-    it met. Maps are ``(N, 1, H, W)``, in [0, 1]: where a pixel is kept. They rank pixels; they are no parts of the score. The
-    masks ``(N, areas, 1, H, W)`` and their scores ``(N, areas)`` are in the explanation's ``details``. For each row, area and
-    target it takes n_steps forward and backward passes, and about 1 / (0.3 area) forward passes for the discs; twice as many
-    for ``"hybrid"``.
+    it met. Maps are ``(N, 1, H, W)``, in [0, 1], or in the layout of the inputs: where a pixel is kept. They rank pixels; they
+    are no parts of the score. The masks ``(N, areas, 1, H, W)``, in the same layout, and their scores ``(N, areas)`` are in the
+    explanation's ``details``. For each row, area and target it takes n_steps forward and backward passes, and about
+    1 / (0.3 area) forward passes for the discs; twice as many for ``"hybrid"``.
 
     The reward is divided by f(x) − f(blurred x), so that the settings do not depend on the score's scale. The paper's profile,
     :math:`e^{-\max(0, z - 1)^2 / 4}`, is 0.78 at two radii: there the smallest mask, of a single point, is larger than most
@@ -59,7 +59,7 @@ class ExtremalPerturbation(Attribution):
             too large costs as much as the whole score.
 
     Raises:
-        ValueError: not one image tensor ``(N, C, H, W)``, or settings out of range.
+        ValueError: not one tensor of pictures, ``(N, C, H, W)`` or as ``axes=`` says, such as ``"NHWC"``; settings out of range.
 
     Paper: Fong, Patrick & Vedaldi 2019, arXiv:1910.08485, equations 2 to 7.
     """
@@ -78,14 +78,13 @@ class ExtremalPerturbation(Attribution):
     paper: ClassVar[str] = "arXiv:1910.08485"
 
     def _attribute(self, problem: Problem) -> Result:
-        x = problem.x[0]
-        if len(problem.x) != 1 or x.dim() != 4 or not x.is_floating_point() or axes_of(problem, 0).channels != 1:
-            raise ValueError(f"inputs: expected one tensor (N, C, H, W), got {[tuple(t.shape) for t in problem.x]}")
+        x, axes = problem.x[0], self._checked_axes(problem)
         if self.contrastive:
             problem = problem.replace(target=LeadOverOthers(problem.target))
-        masks = SmoothMasks(x.shape[2:], self.step, self.sigma, x)
-        search = MaskSearch.begin(problem, masks, self._levels(problem), self.areas, self.reward)
+        masks = SmoothMasks(axes.size_of(x), self.step, self.sigma, x)
+        search = MaskSearch.begin(problem, masks, self._levels(problem, axes), axes, self.areas, self.reward)
         found, scores = search.masks_and_scores(self._ascend(search))
+        found = axes.restore(found)
         found = found.view(problem.n, -1, *found.shape[1:])
         return Result((found.mean(1),), details={"masks": found, "scores": scores.view(problem.n, -1)})
 
@@ -104,11 +103,28 @@ class ExtremalPerturbation(Attribution):
             p = (p + speed).clamp(0, 1)
         return best
 
-    def _levels(self, problem: Problem) -> Tensor:
-        """Return each image from sharp to wholly hidden, ``(N, levels, C, H, W)``."""
+    def _checked_axes(self, problem: Problem) -> Axes:
+        """Return where the pictures have their channels and their pixels.
+
+        Raises:
+            ValueError: no pictures.
+        """
         x = problem.x[0]
+        axes = axes_of(problem, 0) if len(problem.x) == 1 and x.dim() > 1 and x.is_floating_point() else None
+        if axes is None or len(axes.spatial) != 2:
+            got = ", ".join(str(tuple(t.shape)) for t in problem.x) + ("" if axes is None else f", axes {axes.letters}")
+            raise ValueError(
+                f"inputs: expected one tensor of pictures (N, C, H, W), got {got}; axes= says where channels and pixels "
+                "are where the shape does not; of series and videos RISE and Occlusion make maps"
+            )
+        return axes
+
+    def _levels(self, problem: Problem, axes: Axes) -> Tensor:
+        """Return each image from sharp to wholly hidden, ``(N, levels, C, H, W)``."""
+        x = axes.channels_first(problem.x[0])
         if self.max_blur is None:
-            return torch.stack([x, index_rows(problem.baselines[0].mean(0), problem.rows)], 1)
+            hidden = axes.channels_first(index_rows(problem.baselines[0].mean(0), problem.rows))
+            return torch.stack([x, hidden.expand_as(x)], 1)
         widths = torch.linspace(0, self.max_blur, LEVELS, dtype=torch.double).tolist()
         return torch.stack([gaussian_blur(x, x.new_full((len(x),), w)) for w in widths], 1)
 
@@ -124,7 +140,8 @@ class MaskSearch:
     :math:`\lambda\, \| \mathrm{sort}(m) - r_a \|^2 \mp f(m \otimes x) / s`.
 
     Args:
-        problem: of one image tensor.
+        problem: of one tensor of images.
+        axes: of this tensor.
         masks: parameters ``(M, rows, columns)`` → masks ``(M, 1, H, W)``.
         levels: each image from sharp to hidden, ``(N, L, C, H, W)``.
         reward: whether the score is to be high with the mask, low without it, or both.
@@ -133,6 +150,7 @@ class MaskSearch:
     """
 
     problem: Problem
+    axes: Axes
     masks: SmoothMasks
     levels: Tensor
     reward: Reward
@@ -142,14 +160,14 @@ class MaskSearch:
 
     @classmethod
     def begin(
-        cls, problem: Problem, masks: SmoothMasks, levels: Tensor, areas: Sequence[float], reward: Reward
+        cls, problem: Problem, masks: SmoothMasks, levels: Tensor, axes: Axes, areas: Sequence[float], reward: Reward
     ) -> MaskSearch:
         """Return the search for masks of each of some areas for each row."""
         x = problem.x[0]
-        sharp, hidden = problem.run.all_scores((x,)), problem.run.all_scores((levels[:, -1],))
+        sharp, hidden = problem.run.all_scores((x,)), problem.run.all_scores((axes.restore(levels[:, -1]),))
         scale = (sharp - hidden).abs().clamp(min=1e-6 * float(sharp.abs().max()) + 1e-30)
         each = torch.tensor(tuple(areas), dtype=x.dtype, device=x.device).repeat(problem.n)
-        return cls(problem, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)
+        return cls(problem, axes, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)
 
     def best_discs(self) -> Tensor:
         """Return for each mask the parameters ``(M, rows, columns)`` of the disc with the highest reward."""
@@ -168,8 +186,7 @@ class MaskSearch:
             pairs = torch.arange(start, stop, device=discs.device)
             rows, m = pairs // count, self.masks(index_rows(discs, pairs % count))
             parts = [
-                sign * self.problem.run.scores((blend_levels(self.levels[rows], kept),), rows)
-                for sign, kept in self._rewards(m)
+                sign * self.problem.run.scores((self._mixed(rows, kept),), rows) for sign, kept in self._rewards(m)
             ]
             return torch.stack(parts).sum(0)
 
@@ -189,7 +206,7 @@ class MaskSearch:
                 errors = self.masks.area_error(m, self.areas[start:stop])
                 loss, rewards = weight * errors.sum(), torch.zeros_like(errors.detach())
                 for sign, kept in self._rewards(m):
-                    z = blend_levels(self.levels[rows], kept)
+                    z = self._mixed(rows, kept)
                     scores, slopes = self.problem.run.gradients((z.detach(),), rows)
                     rewards = rewards + sign * scores / self.scale[rows]
                     loss = loss - sign * (z * slopes[0] / expand_like(self.scale[rows], z)).sum()
@@ -203,9 +220,13 @@ class MaskSearch:
         def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
             m, rows = self.masks(p[start:stop]), self.rows[start:stop]
             kept = 1 - m if self.reward == "delete" else m
-            return m, self.problem.run.scores((blend_levels(self.levels[rows], kept),), rows)
+            return m, self.problem.run.scores((self._mixed(rows, kept),), rows)
 
         return self.problem.run.concatenated(len(self.rows), work)
+
+    def _mixed(self, rows: Tensor, kept: Tensor) -> Tensor:
+        """Return pictures of rows ``(M,)`` in the layout of the inputs, sharp where ``kept`` ``(M, 1, H, W)`` is 1."""
+        return self.axes.restore(blend_levels(self.levels[rows], kept))
 
     def _rewards(self, m: Tensor) -> list[tuple[float, Tensor]]:
         """Return what is kept, and 1 where the score there is to be high, −1 where it is to be low."""

@@ -8,12 +8,13 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from torchwhy.engine.axes import Axes, axes_of
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.run.warn import warn
 from torchwhy.perturbation.coin_flips import CoinFlips
 from torchwhy.perturbation.linear_fit import LinearFit, Samples, fit_chosen, fit_estimator, fit_lasso, fit_ridge
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
-from torchwhy.perturbation.segments import superpixels
+from torchwhy.perturbation.segments import are_pictures, superpixels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Bounds, Count, Fraction, NotNegative, Positive
@@ -38,8 +39,8 @@ class LIME(SampledFeatureMethod):
     The standard errors are those of the ridge regression; for the lasso, of least squares on the features that it keeps. Where
     features are chosen they hold given the choice, and those left out have none (NaN; ``tolerance`` passes over them).
 
-    Features are the given ``feature_mask``; without one, superpixels for images ``(N, 1 or 3, H, W)``, and otherwise every
-    element (a column, a token).
+    Features are the given ``feature_mask``; without one, superpixels for images ``(N, 1 or 3, H, W)`` or with their channels
+    last (``axes=`` says it where the shape does not), and otherwise every element (a column, a token).
 
     Args:
         n_samples: the number of samples; None is 1000. Where there are fewer, all of them are taken once.
@@ -73,10 +74,9 @@ class LIME(SampledFeatureMethod):
     paper: ClassVar[str] = "arXiv:1602.04938"
 
     def _attribute(self, problem: Problem) -> Result:
-        x = problem.x[0]
-        image = len(problem.x) == 1 and x.dim() == 4 and x.shape[1] in (1, 3)
-        if problem.feature_mask is None and image and not problem.input_layers:
-            segments = superpixels(x[:: problem.n_targets], self.n_segments)
+        axes = _axes_of_pictures(problem)
+        if problem.feature_mask is None and axes is not None:
+            segments = superpixels(problem.x[0][:: problem.n_targets], self.n_segments, axes=axes.letters)
             problem = problem.replace(feature_mask=(segments.repeat_interleave(problem.n_targets, 0),))
         return super()._attribute(problem)
 
@@ -159,6 +159,15 @@ def sample_weights(
     if distance == "cosine":
         return (-(((1 - kept.sqrt()) / (width or 0.25)) ** 2)).exp()
     return (-(((1 - kept).sqrt() / (width or 0.75)) ** 2)).exp()
+
+
+def _axes_of_pictures(problem: Problem) -> Axes | None:
+    """Return the axes of the only input, where it holds pictures whose pixels are explained."""
+    x = problem.x[0]
+    if len(problem.x) > 1 or problem.input_layers or x.dim() < (3 if problem.axes else 4):
+        return None
+    axes = axes_of(problem, 0)
+    return axes if are_pictures(x, axes) else None
 
 
 def _own_coalitions(given: Tensor, d: int) -> Tensor:

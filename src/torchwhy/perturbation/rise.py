@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from torchwhy.engine.axes import axes_of
+from torchwhy.engine.axes import axes_of, cells_along
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.structure import Output
 from torchwhy.perturbation.rise_masks import RandomGridMasks
@@ -16,7 +17,7 @@ from torchwhy.perturbation.rise_moments import PlainMoments, ReducedMoments
 from torchwhy.perturbation.sampling import SamplingMethod
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count, Fraction
+from torchwhy.settings import Fraction
 from torchwhy.targets import DerivedTarget, logits_per_row
 
 MASKS_AT_ONCE = 64  # whose scores are summed up together
@@ -35,7 +36,8 @@ class RISE(SamplingMethod):
 
     Args:
         n_samples: the number m of masks; None is 1000.
-        grid: cells along each side.
+        grid: cells along each axis of places, or one number for each of them in the tensor's order: ``(4, 7, 7)`` for the
+            frames, rows and columns of a video. Where channels and places are, is read from ``axes=``, or the shape.
         keep_probability: the chance p of a cell to be visible.
         variance_reduced: use each grid with its opposite, centre, :math:`\overline f + \mathrm{cov}(f, M_u) / p`, and take
             out the noise of what is linear in the mask (:class:`ReducedMoments`): the same limit with far less noise.
@@ -44,12 +46,12 @@ class RISE(SamplingMethod):
         targets: ``"all"`` gives a map for every output ``(N, classes, *spatial)`` from one run, whatever the target.
 
     Raises:
-        ValueError: several inputs, or one without spatial dimensions ``(N, C, ...)``.
+        ValueError: several inputs, or one without spatial dimensions ``(N, C, ...)``; more cells than places.
 
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, equations 5 and 6.
     """
 
-    grid: Count = 7
+    grid: int | Sequence[int] = 7
     keep_probability: Fraction = 0.5
     variance_reduced: bool = True
     targets: Literal["all"] | None = None
@@ -58,7 +60,8 @@ class RISE(SamplingMethod):
 
     def _attribute(self, problem: Problem) -> Result:
         self._check_inputs(problem)
-        masks = RandomGridMasks(problem, self.grid, self.keep_probability, 2 if self.variance_reduced else 1)
+        cells = cells_along(self.grid, axes_of(problem, 0).size_of(problem.x[0]))
+        masks = RandomGridMasks(problem, cells, self.keep_probability, 2 if self.variance_reduced else 1)
         sums = ReducedMoments(masks) if self.variance_reduced else PlainMoments(self.keep_probability)
         m = 1000 if self.n_samples is None else self.n_samples
         if self.targets == "all":
@@ -84,9 +87,12 @@ class RISE(SamplingMethod):
                 "inputs: RISE masks one tensor (N, C, ...) with spatial dimensions, got "
                 f"{', '.join(f'{tuple(t.shape)} of {t.dtype}' for t in problem.x)}; LIME and KernelSHAP take any"
             )
-        shortest = min(axes_of(problem, 0).size_of(x))
-        if self.grid > shortest:
-            raise ValueError(f"grid={self.grid!r}: expected 1 to {shortest} cells, the shortest side of the input")
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        cells = self.grid if isinstance(self.grid, Sequence) and not isinstance(self.grid, str) else (self.grid,)
+        if not cells or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in cells):
+            raise ValueError(f"grid={self.grid!r}: expected an int of at least 1, or one for each axis of places")
 
 
 def _add_scores(sums: PlainMoments | ReducedMoments, masks: RandomGridMasks, first: int, s: Tensor) -> None:

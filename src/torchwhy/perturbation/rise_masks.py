@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,13 +25,13 @@ class RandomGridMasks:
 
     Args:
         problem: of which the spatial shape and the generator are taken.
-        cells: along each side of the grid.
+        cells: of the grid along each axis of places.
         p: the chance of a cell to be visible.
         unit: 2 makes an odd number's grid the opposite of the one before.
     """
 
     problem: Problem
-    cells: int
+    cells: Sequence[int]
     p: float
     unit: int
     chances: Draws = field(init=False)
@@ -39,7 +40,7 @@ class RandomGridMasks:
     def __post_init__(self) -> None:
         self.axes = axes_of(self.problem, 0)
         self.shape = torch.Size(self.axes.size_of(self.problem.x[0]))
-        number, dims = self.cells ** len(self.shape), len(self.shape)
+        number, dims = math.prod(self.cells), len(self.shape)
         each = int(MOST_KNOTS ** (1 / dims) + 1e-9)
         self.knots = [torch.linspace(0, n - 1, min(each, n), dtype=torch.float).round().long() for n in self.shape]
         self.chances = _uniform_draws(number, self.problem.generator, draws_per_block(number))
@@ -49,7 +50,7 @@ class RandomGridMasks:
         """Return the masks with these numbers ``(M,)``."""
         chance = self.chances[index // self.unit]
         chance = torch.where((index % self.unit == 1)[:, None], 1 - chance, chance)
-        on = (chance < self.p).float().view(-1, *[self.cells] * len(self.shape))
+        on = (chance < self.p).float().view(-1, *self.cells)
         return enlarge_grids(to_device(on, device), to_device(self.shifts[index // self.unit], device), self.shape)
 
     def for_rows(self, index: Tensor, rows: Tensor) -> Tensors:
@@ -66,25 +67,26 @@ class RandomGridMasks:
         shifts, and the best linear prediction of the mask from its knots.
         """
         known, carry, whole, told = [], [], [], []
-        for dim, n in enumerate(self.shape):
+        for dim, (n, cells) in enumerate(zip(self.shape, self.cells)):
             knots = self.knots[dim].to(like.device)
             scale = self.p * (1 - self.p) if dim == 0 else 1
-            near, own = self._line_covariance(n, knots, like, scale)
+            near, own = _line_covariance(n, cells, knots, like, scale)
             known.append(near[knots])
             carry.append(near @ torch.linalg.pinv(known[-1], hermitian=True, rtol=1e-6))
             whole.append(own[None])
             told.append((carry[-1] * near).sum(1)[None])
         return known, carry, (kronecker_product(whole) - kronecker_product(told))[0].clamp(min=0)
 
-    def _line_covariance(self, n: int, knots: Tensor, like: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Return along one side of n elements their covariance with the knots ``(n, knots)`` and their variance ``(n,)``."""
-        cell = -(-n // self.cells)
-        near, own = like.new_zeros(n, len(knots)), like.new_zeros(n)
-        for start in torch.arange(cell, dtype=torch.float).split(max(1, MOST_WEIGHTS // (n * self.cells))):
-            weights = line_weights(n, self.cells, start[:, None]).to(like)
-            near += torch.einsum("sng,smg->nm", weights, weights[:, knots])
-            own += weights.square().sum((0, 2))
-        return near * (scale / cell), own * (scale / cell)
+
+def _line_covariance(n: int, cells: int, knots: Tensor, like: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return along one axis of n elements their covariance with the knots ``(n, knots)`` and their variance ``(n,)``."""
+    cell = -(-n // cells)
+    near, own = like.new_zeros(n, len(knots)), like.new_zeros(n)
+    for start in torch.arange(cell, dtype=torch.float).split(max(1, MOST_WEIGHTS // (n * cells))):
+        weights = line_weights(n, cells, start[:, None]).to(like)
+        near += torch.einsum("sng,smg->nm", weights, weights[:, knots])
+        own += weights.square().sum((0, 2))
+    return near * (scale / cell), own * (scale / cell)
 
 
 def _uniform_draws(size: int, generator: torch.Generator, per_block: int) -> Draws:

@@ -1,1 +1,1 @@
-"""The global view: what matters over all rows, and simple models in place of the model."""
+"""The model as a whole: what matters over all rows, how the score goes with a feature, and simple models in its place."""

@@ -113,7 +113,7 @@ class PermutationImportance(Analysis):
             labels = label_columns(problem, labels, as_columns=self.metric is None)
             if n < 2:
                 raise ValueError(f"inputs: {n} rows; at least 2 are needed")
-            features = _features(problem, feature_mask)
+            features = feature_of_elements(problem, feature_mask)
             n_features, metric = max(int(f.max()) for f in features) + 1, self._metric(labels)
             orders = self.permutations(n).to(rows.device)
             score = metric(outputs(problem, x, rows), labels)
@@ -201,7 +201,7 @@ class GradientImportance(Analysis):
         """
         with self.problem(inputs, gradient=True, additional_forward_args=additional_forward_args) as problem:
             labels = label_columns(problem, labels, as_columns=self.loss is None)
-            problem = problem.replace(target=_Loss(self.loss or _default_loss(labels), labels))
+            problem = problem.replace(target=_Loss(self.loss or default_loss(labels), labels))
             each = [g.abs() for g in problem.run.all_gradients(problem.x)]
             sizes = each[0] if len(each) == 1 else torch.cat([g.flatten(1) for g in each], 1)
             loss = float(problem.run.all_scores(problem.x).mean())
@@ -237,7 +237,7 @@ def label_columns(problem: Problem, labels: Any, *, as_columns: bool) -> Tensor:
     return labels
 
 
-def _features(problem: Problem, mask: FeatureMasks) -> list[Tensor]:
+def feature_of_elements(problem: Problem, mask: FeatureMasks) -> list[Tensor]:
     """Return the feature of each element of a row, for each tensor."""
     masks = None if mask is None else problem.inputs.structure.match(mask, "feature_mask")
     ids = number_features([t[:1] for t in problem.x], masks).ids
@@ -249,28 +249,28 @@ def _default_metric(labels: Tensor) -> ScoreFunctionOfData:
     return _r_squared if labels.is_floating_point() else _accuracy
 
 
-def _default_loss(labels: Tensor) -> ScoreFunctionOfData:
+def default_loss(labels: Tensor) -> ScoreFunctionOfData:
     """Return the cross-entropy for whole-number labels, the squared error for others."""
     return _squared_error if labels.is_floating_point() else _cross_entropy
 
 
 def _r_squared(out: Tensor, labels: Tensor) -> float:
-    return agreement(labels, _rows_like(out, labels))
+    return agreement(labels, rows_like(out, labels))
 
 
 def _accuracy(out: Tensor, labels: Tensor) -> float:
-    return agreement(labels, _classes(out, labels).argmax(1))
+    return agreement(labels, classes_in(out, labels).argmax(1))
 
 
 def _squared_error(out: Tensor, labels: Tensor) -> Tensor:
-    return (_rows_like(out, labels) - labels).square().reshape(len(labels), -1).sum(1)
+    return (rows_like(out, labels) - labels).square().reshape(len(labels), -1).sum(1)
 
 
 def _cross_entropy(out: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(_classes(out, labels), labels.long(), reduction="none")
+    return F.cross_entropy(classes_in(out, labels), labels.long(), reduction="none")
 
 
-def _classes(out: Tensor, labels: Tensor) -> Tensor:
+def classes_in(out: Tensor, labels: Tensor) -> Tensor:
     """Return the outputs, which have a number for each class.
 
     Raises:
@@ -291,7 +291,7 @@ def _classes(out: Tensor, labels: Tensor) -> Tensor:
     return out
 
 
-def _rows_like(out: Tensor, labels: Tensor) -> Tensor:
+def rows_like(out: Tensor, labels: Tensor) -> Tensor:
     """Return the outputs in the shape of their labels.
 
     Raises:

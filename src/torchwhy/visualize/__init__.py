@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torchwhy.visualize.additive import decision, force, waterfall
 from torchwhy.visualize.auto import plot
 from torchwhy.visualize.bars import bars, beeswarm
+from torchwhy.visualize.cohort_charts import clusters, panels_of_swarms, scatter_of_cohorts
 from torchwhy.visualize.curves import convergence, curve, path_profile
 from torchwhy.visualize.effects import before_after, intervals, panels_of_intervals, partial_dependence
 from torchwhy.visualize.export import to_html, to_png
@@ -35,6 +36,7 @@ __all__ = [
     "before_after",
     "before_after_images",
     "blend",
+    "clusters",
     "cohorts",
     "colored_text",
     "convergence",
@@ -52,12 +54,14 @@ __all__ = [
     "overlay",
     "page",
     "panels_of_intervals",
+    "panels_of_swarms",
     "partial_dependence",
     "path_profile",
     "plot",
     "report",
     "row_matrix",
     "scatter",
+    "scatter_of_cohorts",
     "series",
     "signed_map",
     "slices",

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwhy.visualize.bars import GREY, largest_features, name_rows, one_row, others_named
-from torchwhy.visualize.given import base_of, features_of, is_explanation, score_of, table_of_features
+from torchwhy.visualize.given import (
+    base_of,
+    features_of,
+    is_explanation,
+    named_with_values,
+    score_of,
+    table_of_features,
+)
 from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
@@ -38,7 +45,7 @@ def waterfall(
 
     Args:
         values: ``(d,)`` in units of the score, or an :class:`torchwhy.Explanation`, of which the first row is drawn with its
-            names, its score and its base score.
+            score, its base score, and its names with the values that they have, where a feature is one number.
         base: the score without any feature, f(baseline); None is an explanation's own, else 0.
         names: d strings.
         score: the score f(x), which the bars should reach; None is an explanation's own, else their sum.
@@ -59,7 +66,8 @@ def waterfall(
     if is_explanation(values):
         base, score = base_of(values) if base is None else base, score_of(values) if score is None else score
         given = features_of(values, 0, names)
-        values, names = given.values, given.names
+        names = named_with_values(values, given) if names is None else given.names
+        values = given.values
     a, start = one_row(values, "values"), 0.0 if base is None else float(base)
     labels, order = largest_features(np.abs(a), names, top)
     steps, shades = list(a[order]), [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]]
@@ -137,11 +145,12 @@ def force(
     if is_explanation(values):
         base = base_of(values) if base is None else base
         given = features_of(values, 0, names)
-        values, names = given.values, given.names
+        names = named_with_values(values, given) if names is None else given.names
+        values = given.values
     a, start = one_row(values, "values"), 0.0 if base is None else float(base)
     labels, order = largest_features(np.abs(a), names, top)
     end = start + float(a.sum())
-    figure, ax = draw.axes_for(ax, 7.5, 1.9)
+    figure, ax = draw.axes_for(ax, 7.5, 2.3)
     for sign, shade in ((1, draw.POSITIVE), (-1, draw.NEGATIVE)):
         parts = [(float(a[j]), label, shade) for j, label in zip(order, labels) if sign * a[j] > 0]
         rest = [v for v in np.delete(a, order) if sign * v > 0]
@@ -154,7 +163,7 @@ def force(
     draw.plain(ax, xlabel, "", title)
     ax.grid(False)
     ax.set_yticks([])
-    ax.set_ylim(-1.1, 0.85)
+    ax.set_ylim(-1.75, 0.85)
     ax.spines["left"].set_visible(False)
     for at, name, y in ((start, "base", 0.55), (end, "f(x)", 0.55)):
         ax.plot(

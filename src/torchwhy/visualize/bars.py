@@ -104,6 +104,7 @@ def beeswarm(
     names: Sequence[str] | None = None,
     *,
     top: int = 10,
+    order: Sequence[int] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
     xlabel: str = "attribution",
@@ -119,6 +120,7 @@ def beeswarm(
         features: the features' own values ``(N, d)``, told by colours from their 5th to their 95th percentile.
         names: d strings.
         top: how many features are drawn by themselves.
+        order: the numbers of those that are, from top to bottom, in the place of the ``top`` largest.
         ax: the axes to draw on.
         title: the text above the axes.
         xlabel: the text below them.
@@ -135,17 +137,20 @@ def beeswarm(
     x = None if features is None else as_array(features, "features", ndim=(2,))
     if x is not None and x.shape != a.shape:
         raise ValueError(f"features must have the shape of attributions, {a.shape}, not {x.shape}")
-    labels, order = largest_features(np.abs(a).mean(0), names, top)
-    others = None if len(order) == a.shape[1] else np.delete(a, order, axis=1).sum(1)
-    labels += [] if others is None else [others_named(a[0], order)]
+    labels, chosen = largest_features(np.abs(a).mean(0), names, top)
+    if order is not None:
+        chosen = np.array(order)
+        labels = [f"feature {j}" if names is None else str(names[j]) for j in chosen]
+    others = None if len(chosen) == a.shape[1] else np.delete(a, chosen, axis=1).sum(1)
+    labels += [] if others is None else [others_named(a[0], chosen)]
     figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(labels))
-    span = float(np.ptp(a[:, order] if others is None else np.column_stack([a[:, order], others]))) or 1.0
+    span = float(np.ptp(a[:, chosen] if others is None else np.column_stack([a[:, chosen], others]))) or 1.0
     colors = draw.colormap(False, "viridis")
-    for y, j in enumerate(order):
+    for y, j in enumerate(chosen):
         shade = draw.LINES[0] if x is None else colors(_between(x[:, j]))
         ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, color=shade)
     if others is not None:
-        ax.scatter(others, len(order) + _stacked(others, span), s=9, linewidths=0, alpha=0.9, color=GREY)
+        ax.scatter(others, len(chosen) + _stacked(others, span), s=9, linewidths=0, alpha=0.9, color=GREY)
     name_rows(ax, labels, xlabel, title)
     if x is not None:
         draw.scale_bar([ax], colors, 1.0, False, label="value of the feature", clipped=False)

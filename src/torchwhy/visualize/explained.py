@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torchwhy.explanation_features import feature_names, in_usual_layout
+from torchwhy.explanation.features import feature_names, in_usual_layout
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.given import above_rounding, features_of
 from torchwhy.visualize.grid import grid

@@ -62,7 +62,7 @@ class FeatureRow(NamedTuple):
 
 def features_of(e: Explanation, row: int = 0, names: Sequence[str] | None = None) -> FeatureRow:
     """Return the features of a row of an explanation."""
-    from torchwhy.explanation_table import feature_errors, feature_names
+    from torchwhy.explanation.table import feature_errors, feature_names
 
     named = e if names is None else e.with_names(list(names))
     values = as_array(e.features()[row], "attributions")
@@ -75,6 +75,17 @@ def features_of(e: Explanation, row: int = 0, names: Sequence[str] | None = None
     return FeatureRow(
         np.where(lost, 0.0, values), feature_names(named, row)[: len(values)], error, floor * bool(lost.any())
     )
+
+
+def named_with_values(e: Explanation, given: FeatureRow) -> list[str]:
+    """Return the names of the first row's features, as ``"age = 52"`` where the row has names and a feature is one number."""
+    from torchwhy.explanation.table import input_values
+
+    known = input_values(e) if e.names is not None else None
+    if known is None:
+        return given.names
+    numbers = [f"{number:.4g}".replace("-", "−") for number in known[0].tolist()]
+    return [f"{name} = {number}" for name, number in zip(given.names, numbers)]
 
 
 class FeatureTable(NamedTuple):
@@ -91,7 +102,7 @@ def table_of_features(e: Explanation, names: Sequence[str] | None = None) -> Fea
     Raises:
         ValueError: rows of different features.
     """
-    from torchwhy.explanation_table import feature_names, input_values
+    from torchwhy.explanation.table import feature_names, input_values
 
     named = e if names is None else e.with_names(list(names))
     rows = [as_array(r, "attributions") for r in e.features()]

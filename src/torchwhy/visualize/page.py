@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.explanation_features import feature_names, in_usual_layout
+from torchwhy.explanation.features import feature_names, in_usual_layout
 from torchwhy.visualize.explained import are_tokens, title_of_row
 from torchwhy.visualize.given import above_rounding, features_of, is_explanation
 from torchwhy.visualize.scaling import as_array, as_photo, find_scale, resize_image, to_unit
@@ -118,6 +118,11 @@ def _row(e: Explanation, i: int, images: bool) -> Keywords:
 def _coalitions(e: Explanation, i: int) -> list[tuple[str, float]]:
     """Return the scores of a row without some of its features, as far as they were evaluated: the features' numbers, and f."""
     kept, scores = e.details.get("coalitions"), e.details.get("coalition_scores")
+    if (
+        e.method == "FeatureAblation" and e.scores is not None
+    ):  # its values are what the score loses without one feature
+        without = float(e.scores[i]) - e.features()[i]
+        return [(str(j), float(f"{v:.6g}")) for j, v in enumerate(without.tolist())][:MOST_COALITIONS]
     if kept is None or scores is None or kept.shape[-1] != len(e.features()[i]):
         return []
     left = ~kept[i if len(kept) > 1 else 0]

@@ -25,6 +25,7 @@ from torchwhy.engine.torch_internals import (
     BatchNormModule,
     DropoutModule,
     compiled_call,
+    count_function_modes,
     function_of_node,
     own_buffers,
     own_modules,
@@ -198,8 +199,9 @@ def _without_cudnn() -> Iterator[None]:
 @contextmanager
 def isolated(model: Model) -> Iterator[HeldModel]:
     """Keep what happens inside apart from the caller's state: parameters frozen, no graph, no inference mode, no autocast."""
-    # an empty tensor tells the default device in less time than torch.get_default_device()
-    is_usual = torch.empty(0).device.type == "cpu" and not any(map(torch.is_autocast_enabled, AUTOCASTING))
+    # a default device is a torch function mode; an empty tensor tells it in less time than torch.get_default_device()
+    on_cpu = not count_function_modes() or torch.empty(0).device.type == "cpu"
+    is_usual = on_cpu and not any(map(torch.is_autocast_enabled, AUTOCASTING))
     try:
         if is_usual and not torch.is_inference_mode_enabled():
             with torch.no_grad(), freeze_parameters(model) as held:

@@ -277,7 +277,7 @@ class ModelRunner:
     def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
         """Return gradients with respect to ``z`` ``(N, ...)``."""
         rows, n = self.problem.rows, self.problem.n
-        return self.concatenated(n, lambda a, b: self.gradients([t[a:b] for t in z], rows[a:b])[1])
+        return self.concatenated(n, lambda a, b: self.gradients(z if b - a == n else [t[a:b] for t in z], rows[a:b])[1])
 
     def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:
         """Return what passes ``layers`` in one call for inputs ``z`` ``(M, ...)``, as they pass it."""

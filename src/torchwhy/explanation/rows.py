@@ -13,10 +13,10 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.engine.structure import InForm, Keywords, RowList, flatten
-from torchwhy.explanation_features import is_nested
+from torchwhy.explanation.features import is_nested
 
 if TYPE_CHECKING:
-    from torchwhy.explanation import Explanation
+    from torchwhy.explanation.explanation import Explanation
 
 RowIndex = int | slice | Sequence[int] | Tensor | np.ndarray
 PER_ROW = ("completeness_gap", "scores", "base_scores", "probabilities", "rounding")  # tensors (N, ...)
@@ -119,7 +119,7 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
     >>> len(tw.concat([method.explain(torch.ones(2, 2)), method.explain(torch.ones(3, 2))]))
     5
     """
-    from torchwhy.explanation import Explanation
+    from torchwhy.explanation.explanation import Explanation
 
     parts = list(explanations)
     for part in parts:
@@ -165,7 +165,7 @@ def _check_alike(parts: list[Explanation]) -> None:
 
 
 def _as_text(value: object) -> str:
-    from torchwhy.explanation_files import plain_data
+    from torchwhy.explanation.files import plain_data
 
     return json.dumps(value, default=plain_data, sort_keys=True)
 

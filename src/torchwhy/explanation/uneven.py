@@ -12,7 +12,7 @@ from torchwhy.arguments import Ragged
 from torchwhy.engine.structure import InForm, RowList, flatten
 
 if TYPE_CHECKING:
-    from torchwhy.explanation import Explanation
+    from torchwhy.explanation.explanation import Explanation
 
 
 def is_uneven(value: InForm) -> bool:

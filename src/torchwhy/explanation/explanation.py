@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
-from torchwhy.explanation_features import Names, check_names, feature_values, in_usual_layout, pixel_maps, told_layout
-from torchwhy.explanation_files import SAVED_TENSORS, read_explanation, write_explanation
-from torchwhy.explanation_rows import RowIndex, select_rows
-from torchwhy.explanation_uneven import is_uneven, row_as_tensors, shape_in_words, tensors_by_name
+from torchwhy.explanation.features import Names, check_names, feature_values, in_usual_layout, pixel_maps, told_layout
+from torchwhy.explanation.files import SAVED_TENSORS, read_explanation, write_explanation
+from torchwhy.explanation.rows import RowIndex, select_rows
+from torchwhy.explanation.uneven import is_uneven, row_as_tensors, shape_in_words, tensors_by_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,7 @@ class Explanation:
         return (self[i] for i in range(len(self)))
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        from torchwhy.explanation_table import as_array_of
+        from torchwhy.explanation.table import as_array_of
 
         array = as_array_of(_only(self.attributions))
         return array if dtype is None else array.astype(dtype)
@@ -171,7 +171,7 @@ class Explanation:
 
     def numpy(self) -> InForm:
         """Return the attributions as NumPy arrays, in their form: an array, a tuple or a dict of them."""
-        from torchwhy.explanation_table import as_arrays
+        from torchwhy.explanation.table import as_arrays
 
         return _mapped(as_arrays, self.attributions)
 
@@ -190,7 +190,7 @@ class Explanation:
             ImportError: there is no pandas; :meth:`to_csv` does without.
             ValueError: another number of names than of features.
         """
-        from torchwhy.explanation_table import to_dataframe
+        from torchwhy.explanation.table import to_dataframe
 
         return to_dataframe(self.with_names(names), long=long, facts=facts)
 
@@ -201,7 +201,7 @@ class Explanation:
             OSError: the file cannot be written.
             ValueError: another number of names than of features.
         """
-        from torchwhy.explanation_table import write_csv
+        from torchwhy.explanation.table import write_csv
 
         write_csv(self.with_names(names), path, long=long, facts=facts)
 

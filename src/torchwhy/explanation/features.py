@@ -13,10 +13,10 @@ from torchwhy.engine.axes import Axes, parse_axes
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.structure import Tensors, flatten
-from torchwhy.explanation_uneven import is_uneven, row_as_tensors
+from torchwhy.explanation.uneven import is_uneven, row_as_tensors
 
 if TYPE_CHECKING:
-    from torchwhy.explanation import Explanation
+    from torchwhy.explanation.explanation import Explanation
 
 Names = Sequence[str] | Sequence[Sequence[str]] | None
 

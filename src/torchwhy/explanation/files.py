@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import InForm, Keywords
-from torchwhy.explanation_uneven import parts_of_names, tensors_by_name
+from torchwhy.explanation.uneven import parts_of_names, tensors_by_name
 
 if TYPE_CHECKING:
-    from torchwhy.explanation import Explanation
+    from torchwhy.explanation.explanation import Explanation
 
 SAVED_TENSORS = (
     *("attributions", "inputs", "completeness_gap", "standard_error"),

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import Keywords
-from torchwhy.explanation_features import feature_names, feature_values
+from torchwhy.explanation.features import feature_names, feature_values
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas
 
-    from torchwhy.explanation import Explanation
+    from torchwhy.explanation.explanation import Explanation
 
 FACTS = {"score": "scores", "base_score": "base_scores", "probability": "probabilities", "gap": "completeness_gap"}
 

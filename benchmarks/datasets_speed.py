@@ -1,0 +1,120 @@
+"""What does ``tw.explain_dataset`` cost, against the bare loop that keeps nothing?
+
+A small CNN, images of 32 × 32, batches of 32. The bare loop calls ``method.explain`` for each batch and drops the result; the job
+also hashes the data, writes the attributions and the images to files, and has each of them on the disk before it counts.
+Saliency is the cheapest method that there is, integrated gradients is a usual one. Two processes are started by torchrun. The
+memory is the largest of a process of its own, with ten times as many rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from harness import Benchmark
+from torch import Tensor, nn
+
+import torchwhy as tw
+
+BATCH = 32
+METHODS: dict[str, Callable[[nn.Module], tw.Attribution]] = {
+    "Saliency": tw.Saliency,
+    "IG, 16 steps": lambda model: tw.IntegratedGradients(model, n_steps=16),
+}
+
+
+def network() -> nn.Module:
+    """Return a small convolutional network."""
+    torch.manual_seed(0)
+    blocks: list[nn.Module] = []
+    for before, after in ((3, 16), (16, 32), (32, 32)):
+        blocks += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(512, 10)).eval()
+
+
+def batches(rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and labels, made when they are asked for."""
+    generator = torch.Generator().manual_seed(0)
+    for first in range(0, rows, BATCH):
+        yield torch.rand(BATCH, 3, 32, 32, generator=generator), torch.arange(first, first + BATCH) % 10
+
+
+def bare(method: tw.Attribution, rows: int) -> None:
+    """Explain this process's batches, and keep nothing."""
+    rank, size = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    for k, (x, y) in enumerate(batches(rows)):
+        if k % size == rank:
+            method.explain(x, y)
+
+
+def measured(side: str, method: tw.Attribution, rows: int) -> dict[str, float]:
+    """Return the wall-clock and CPU seconds of one side; the removal of the files does not count."""
+    with tempfile.TemporaryDirectory() as own:
+        folder = os.environ.get("FOLDER", own)  # that of several processes
+        wall, cpu = time.perf_counter(), time.process_time()
+        if side == "torchwhy":
+            tw.explain_dataset(method, batches(rows), folder, target="label")
+        else:
+            bare(method, rows)
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+SIDES = ("the bare loop", "torchwhy")
+
+
+def as_child(side: str, name: str, rows: int, processes: int = 1) -> list[dict[str, float]]:
+    """Return what each of some processes says of its part."""
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"FOLDER": folder} if processes > 1 else {})}
+        command = [sys.executable, *start, __file__, "child", side, name, str(rows)]
+        said = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, check=True
+        )
+    return [json.loads(line) for line in said.stdout.splitlines() if line.startswith("{")]
+
+
+def child(side: str, name: str, rows: str) -> None:
+    """Measure one side here, after a first batch that does not count."""
+    torch.set_num_threads(1)
+    method = METHODS[name](network())
+    bare(method, 2 * BATCH)
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = measured(side, method, int(rows))
+    print(json.dumps({**found, "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun) / 1024}), flush=True)
+
+
+def main() -> None:
+    bench = Benchmark("datasets_speed", "Whole data sets, against the bare loop", rounds=7)
+    bench.text = (
+        "The kept times are of a machine whose two cores were busy with other work: CPU seconds, of all threads, hold better "
+        "than wall-clock time, of which waiting for the disk is a part; files are brought to the disk while the next batch is "
+        "explained. The share of the bare loop's rows per second is 1 / the ratio."
+    )
+    torch.set_num_threads(1)
+    for name, make in METHODS.items():
+        method, rows = make(network()), 640 if bench.quick else 1920 if name == "Saliency" else 640
+        bare(method, 2 * BATCH)
+        for what in ("cpu", "wall"):
+            sides = {side: lambda side=side, what=what, m=method, n=rows: measured(side, m, n)[what] for side in SIDES}
+            bench.case(f"{name}, {rows} rows, {what} seconds", sides, base="the bare loop")
+        sides = {
+            f"{side}": lambda side=side, n=rows, name=name: sum(p["cpu"] for p in as_child(side, name, n, 2))
+            for side in SIDES
+        }
+        bench.case(f"{name}, {rows} rows, two processes, CPU seconds of both", sides, base="the bare loop", rounds=3)
+    few, many = (as_child("torchwhy", "Saliency", n)[0]["mib"] for n in (1024, 2048 if bench.quick else 10240))
+    print(f"memory: {few:.0f} MiB for 1024 rows, {many:.0f} MiB for ten times as many")
+    bench.text += f" Memory grew by {few:.0f} MiB for 1024 rows and by {many:.0f} MiB for 10240."
+    bench.finish()
+
+
+if __name__ == "__main__":
+    child(*sys.argv[2:]) if sys.argv[1:2] == ["child"] else main()

@@ -1,0 +1,171 @@
+"""Accumulated local effects: how the score moves with a feature, among rows that are like the ones there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from torch import Tensor
+
+from torchwhy.analysis import Analysis
+from torchwhy.attribution import Inputs
+from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.tables import column_names
+from torchwhy.problem import Problem
+from torchwhy.settings import Bounds
+from torchwhy.surrogate.table import TableColumns
+from torchwhy.targets import TargetLike
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
+
+
+@dataclass(frozen=True, repr=False)
+class LocalEffects(Viewable):
+    """The accumulated local effects of a feature.
+
+    Args:
+        grid: ``(K + 1,)``, the ends of the K intervals.
+        values: ``(K + 1,)``, the effect at each end, in the units of the score; its mean over the rows is 0.
+        counts: ``(K,)``, how many rows lie in each interval.
+        changes: ``(K,)``, the mean change of the score from one end of an interval to the other.
+        standard_error: ``(K,)``, of each of these means; NaN where an interval has one row.
+        name: of the feature, where it has one.
+    """
+
+    grid: Tensor
+    values: Tensor
+    counts: Tensor
+    changes: Tensor
+    standard_error: Tensor
+    name: str | None = None
+
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        named = {} if self.name is None else {"names": [self.name]}
+        return pictures.partial_dependence(
+            self.grid, self.values, **{"ylabel": "effect on the score", **named, **options}
+        )
+
+    def _table(self) -> Table:
+        nothing = self.changes.new_tensor([torch.nan])
+        columns = (
+            self.grid,
+            self.values,
+            *(torch.cat([nothing, part]) for part in (self.changes, self.standard_error)),
+        )
+        lines = torch.stack([c.double() for c in columns], 1).tolist()
+        counts: list[object] = [0, *self.counts.tolist()]
+        head = ["value", "effect", "change from the value before", "standard error", "rows between"]
+        return head, [[*line, count] for line, count in zip(lines, counts)]
+
+
+class AccumulatedLocalEffects(Analysis):
+    r"""How the score changes with a feature from interval to interval, each asked of the rows that lie in it, added up.
+
+    Of the ends :math:`z_0 < \dots < z_K` of K intervals with :math:`n_k` rows each,
+
+    .. math:: g(z_m) = \sum_{k=1}^{m} \frac{1}{n_k} \sum_{i: x_{ij} \in (z_{k-1}, z_k]}
+              \left[ f(z_k, x_{i, \setminus j}) - f(z_{k-1}, x_{i, \setminus j}) \right],
+
+    less its mean over the rows. Where features go together, partial dependence asks the model about rows that do not exist, such
+    as large flats with one room; here a feature moves no further than to the ends of its row's own interval.
+
+    The effect is in the units of the score and is 0 on the mean: it says how the score goes up and down, not how high it is. It
+    is no effect in the world, and says nothing of features moved together.
+
+    The ends are quantiles of the feature, as in the paper (equal ones taken once), so that intervals have about as many rows;
+    a feature with few values has one interval between each two. For the mean the paper takes the effect at the upper end of each
+    row's interval (equation 16); here it is half of both ends', so that a straight line is 0 in the middle of its rows.
+    Evaluations: two for each row.
+
+    Args:
+        n_intervals: K; more show finer steps and are less certain.
+
+    Paper: Apley and Zhu 2020, arXiv:1612.08468, equations 15 and 16.
+    """
+
+    n_intervals: Annotated[int, Bounds(1)] = 20
+
+    @torch_defaults()
+    def measure(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        *,
+        feature: int | str,
+        additional_forward_args: object = None,
+    ) -> LocalEffects:
+        """Measure the effect of a feature on ``target``.
+
+        Args:
+            inputs: ``(N, ...)``, also an array, a data frame, or several tensors, whose columns are numbered through.
+            target: as of every method.
+            feature: a column: the index of an element of a flattened row, or the name of a column of a data frame.
+            additional_forward_args: further arguments of the model.
+
+        Raises:
+            TypeError: inputs that are no tensors.
+            ValueError: no such feature, one that is the same in every row, or is NaN in one.
+        """
+        with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
+            table = TableColumns(problem.x, column_names(inputs))
+            column = table.number(feature)
+            if column is None:
+                named = f" or {', '.join(map(repr, table.names))}" if table.names is not None else ""
+                raise ValueError(f"feature={feature!r}: expected one of 0 to {table.d - 1}{named}")
+            values = table.column(column).contiguous()
+            ends = interval_ends(values, self.n_intervals, feature)
+            place = torch.bucketize(values, ends[1:-1])  # (z[k-1], z[k]], and the first with z[0]
+            change = _changes_within(problem, table, column, ends, place)
+        name = table.names[column] if table.names is not None else None
+        return _accumulated(ends, place, change.double(), name)
+
+
+def interval_ends(values: Tensor, n: int, feature: object) -> Tensor:
+    """Return the ends ``(K + 1,)`` of at most n intervals with about as many of the values each, in the values' type.
+
+    Raises:
+        ValueError: fewer than two different values, or NaN.
+    """
+    if values.is_floating_point() and bool(values.isnan().any()):
+        raise ValueError(f"feature={feature!r}: row {int(values.isnan().nonzero()[0])} is NaN; leave such rows out")
+    different = values.unique()
+    if len(different) < 2:
+        raise ValueError(
+            f"feature={feature!r}: it is {different[0].item():g} in every row, so that it has no effect here"
+        )
+    if len(different) <= n + 1:
+        return different
+    ranks = (torch.arange(n + 1, dtype=torch.double) / n * (len(values) - 1)).ceil().long()  # values that occur
+    return values.sort().values[ranks.to(values.device)].unique()
+
+
+def _changes_within(problem: Problem, table: TableColumns, column: int, ends: Tensor, place: Tensor) -> Tensor:
+    """Return by how much each row's score rises from the lower to the upper end of its interval, ``(N,)``."""
+
+    def work(start: int, stop: int) -> Tensor:
+        rows, side = problem.run.rows_and_samples(start, stop)
+        at = ends[place[rows.to(place.device)] + side.to(place.device)]
+        return problem.run.scores(table.with_columns(rows, [column], at[:, None].to(rows.device)), rows)
+
+    low, high = problem.run.concatenated(2 * problem.n, work).split(problem.n)
+    return high - low
+
+
+def _accumulated(ends: Tensor, place: Tensor, change: Tensor, name: str | None) -> LocalEffects:
+    """Return the effects: means within the intervals, added up, less their mean over the rows."""
+    k = len(ends) - 1
+    place = place.to(change.device)
+    counts = torch.bincount(place, minlength=k)
+    mean = change.new_zeros(k).index_add_(0, place, change) / counts.clamp(min=1)
+    squares = change.new_zeros(k).index_add_(0, place, (change - mean[place]).square())
+    error = (squares / (counts - 1).clamp(min=1) / counts.clamp(min=1)).sqrt()
+    error = torch.where(counts > 1, error, torch.nan)
+    total = torch.cat([mean.new_zeros(1), mean.cumsum(0)])
+    middle = ((total[1:] + total[:-1]) / 2 * counts).sum() / counts.sum()
+    return LocalEffects(ends.double().cpu(), (total - middle).cpu(), counts.cpu(), mean.cpu(), error.cpu(), name)
