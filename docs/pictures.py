@@ -169,8 +169,15 @@ def spray() -> None:
     example["main"]().savefig(PICTURES / "spray.png", dpi=110, bbox_inches="tight")
 
 
+def influence() -> None:
+    """Draw the training digits that helped and harmed an answer."""
+    example = runpy.run_path(str(PICTURES.parent.parent / "examples" / "influence.py"))
+    example["main"]().plot(row=0).savefig(PICTURES / "influence.png", dpi=110, bbox_inches="tight")
+
+
 DRAW = {
-    draw.__name__: draw for draw in (attention, counterfactuals, visualizations, metrics, tables, ways, results, spray)
+    draw.__name__: draw
+    for draw in (attention, counterfactuals, visualizations, metrics, tables, ways, results, spray, influence)
 }
 
 if __name__ == "__main__":

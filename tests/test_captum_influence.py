@@ -74,6 +74,21 @@ def test_influence_functions(tmp_path):
     torch.testing.assert_close(found.self_influence(), expected.self_influence(), rtol=1e-3, atol=1e-5)
 
 
+def test_arnoldi(tmp_path):
+    from captum.influence._core.arnoldi_influence_function import ArnoldiInfluenceFunction
+
+    path = files(tmp_path)[0]
+    call = {"loss_fn": SUM, "hessian_reg": 0.5, "batch_size": 20, "sample_wise_grads_per_batch": True, "layers": ["2"]}
+    call |= {"arnoldi_dim": 15, "projection_dim": 15, "arnoldi_tol": 1e-6}
+    found, expected = (
+        m(net(), DATA, path, load, **call) for m in (ours.ArnoldiInfluenceFunction, ArnoldiInfluenceFunction)
+    )
+    whole = ours.NaiveInfluenceFunction(net(), DATA, path, load, loss_fn=SUM, hessian_reg=0.5, layers=["2"])
+    torch.testing.assert_close(found.influence(TEST), whole.influence(TEST), rtol=1e-3, atol=1e-4)
+    both = torch.stack([found.influence(TEST).flatten(), expected.influence(TEST).flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.99
+
+
 def cosine_similarity(a, b):
     return F.normalize(a) @ F.normalize(b).T
 

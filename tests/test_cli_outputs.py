@@ -169,7 +169,7 @@ def test_version_and_completion(run, capsys):
 
 
 def test_help_has_examples(capsys):
-    for arguments in (["-h"], ["explain", "-h"], ["completion", "-h"]):
+    for arguments in (["-h"], ["explain", "-h"], ["explain-dataset", "-h"], ["completion", "-h"]):
         with pytest.raises(SystemExit):
             main(arguments)
         assert "examples:\n  torchwhy " in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Training data: the methods equal their slow versions, take data in every form, and leave the model as it was."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -335,6 +336,55 @@ def test_little_memory_takes_more_calls_and_gives_the_same(monkeypatch):
     expected = tw.TracIn(net()).fit(*TRAIN).explain(*TRAIN).attributions
     monkeypatch.setitem(tw.memory_budget, "cpu", 8000)
     torch.testing.assert_close(tw.TracIn(net()).fit(*TRAIN).explain(*TRAIN).attributions, expected, **CLOSE)
+
+
+def test_out_of_memory_costs_time_only(monkeypatch):
+    from torchwhy.influence import row_gradients
+
+    expected, vmap, sizes = tw.TracIn(net()).fit(*TRAIN).explain(*TEST).attributions, row_gradients.vmap, []
+
+    def small(function, **options):
+        def run(parameters, parts, labels):
+            sizes.append(len(labels))
+            if len(labels) > 4:
+                raise RuntimeError("out of memory")
+            return vmap(function, **options)(parameters, parts, labels)
+
+        return run
+
+    monkeypatch.setattr(row_gradients, "vmap", small)
+    found = tw.TracIn(net()).fit(*TRAIN).explain(*TEST).attributions
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert {3, 17, 8, 4, 1} == set(sizes)
+
+
+class Watched:
+    """Batches that are made when they are asked for, and how many of them there are at a time."""
+
+    def __init__(self):
+        self.made, self.most = [], 0
+
+    def __iter__(self):
+        for i in range(17):
+            x, y = TRAIN[0][i : i + 1].clone(), TRAIN[1][i : i + 1].clone()
+            self.made.append(weakref.ref(x))
+            self.most = max(self.most, sum(ref() is not None for ref in self.made))
+            yield x, y
+
+
+@pytest.mark.parametrize("name", ["TracIn", "InfluenceFunction", "EK-FAC", "TRAK", "SimilarityInfluence"])
+def test_only_a_batch_of_rows_is_in_memory(name):
+    data = Watched()
+    found = EVERY[name](net()).fit(data).explain(*TEST)
+    torch.testing.assert_close(found.attributions, EVERY[name](net()).fit(*TRAIN).explain(*TEST).attributions, **CLOSE)
+    assert data.most <= 3
+
+
+def test_a_bar_where_it_is_asked_for(capsys):
+    tw.TracIn(net(), progress=True, dim=4).fit(*TRAIN)
+    assert "TracIn" in capsys.readouterr().err
+    tw.TracIn(net(), dim=4).fit(*TRAIN)
+    assert not capsys.readouterr().err
 
 
 # ---- the result

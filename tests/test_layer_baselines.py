@@ -123,3 +123,27 @@ def test_a_layer_of_vectors_is_one_cell():
     torch.testing.assert_close(found[:, :, 0], by_hand)
     with pytest.raises(ValueError, match="no grid of cells"):
         tw.GradCAM(NET, layer="1").attribute(X, 1)
+
+
+class TwoStreams(nn.Module):
+    """A score of a row of numbers and of another row beside it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.own, self.other = nn.Linear(6, 3).double(), nn.Linear(6, 3).double()
+
+    def forward(self, x, beside):
+        return (self.own(x).tanh() * self.other(beside)).sum(1)
+
+
+@pytest.mark.parametrize("method", [tw.IntegratedGradients, tw.DeepLIFT, tw.FeatureAblation])
+def test_a_layer_of_what_is_given_besides_has_no_baseline_of_its_own(method):
+    net = TwoStreams()
+    with pytest.warns(UserWarning, match=r"'other'.* further arguments, which stay as they are: give them among"):
+        none = method(net, layer=["own", "other"]).attribute(X, additional_forward_args=B)
+    assert none[0].any()
+    assert not none[1].any()
+    both = method(net, layer=["own", "other"]).attribute((X, B))  # filterwarnings makes a warning an error
+    assert all(a.any() for a in both)
+    assert method(net, layer="own").attribute(X, additional_forward_args=B).any()

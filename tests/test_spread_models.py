@@ -1,6 +1,10 @@
-"""Language models that are spread, under autocast, in lower precision or quantized: right, or one clear sentence."""
+"""Models that are spread over processes; language models that are spread, of low precision, quantized: right, or one sentence."""
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -74,3 +78,99 @@ def test_quantized_models_are_masked_and_their_gradients_refused(model):
     for method in (tw.InputXGradient, tw.IntegratedGradients, tw.LRP, tw.DeepLIFT):
         with pytest.raises(ValueError, match="as those of int8 models: choose another target"):
             method(low).attribute(prompts())
+
+
+# each process runs this: methods without and with rules, of a model spread in each way, against the model in one piece
+PROCESS = """
+import json, sys, warnings
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+import torchwhy as tw
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+def fsdp(model):
+    for part in (model[0], model[2], model):
+        fully_shard(part, mesh=mesh)
+    return model
+
+def parallel(model):
+    return parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+def parts(model):
+    # a forward pass leaves the outermost of FSDP's parameters whole, also without us; state_dict has them in parts
+    return [getattr(p, "to_local", lambda p=p: p)().detach().clone() for p in model.state_dict().values()]
+
+WAYS = {"ddp": nn.parallel.DistributedDataParallel, "fsdp": fsdp, "tensor parallel": parallel}
+METHODS = {
+    "Saliency": tw.Saliency,
+    "IntegratedGradients": lambda m: tw.IntegratedGradients(m, n_steps=8),
+    "SmoothGrad": lambda m: tw.SmoothGrad(m, n_samples=4, generator=0),
+    "KernelSHAP": lambda m: tw.KernelSHAP(m, generator=0),
+    "FeatureAblation": tw.FeatureAblation,
+    "ExactShapley": tw.ExactShapley,
+    "GuidedBackprop": tw.GuidedBackprop,
+    "LRP": tw.LRP,
+    "DeepLIFT": tw.DeepLIFT,
+}
+x, y = torch.randn(5, 6, generator=torch.Generator().manual_seed(1)), torch.arange(5) % 3
+found = {}
+for way, wrap in WAYS.items():
+    for name, make in METHODS.items():
+        model = wrap(net())
+        before = parts(model)
+        try:
+            e = make(model).explain(x, y)
+            same = all(map(torch.equal, before, parts(model))) and all(p.grad is None for p in model.parameters())
+            away = float((e.attributions - make(net()).attribute(x, y)).abs().max())
+            e.save(sys.argv[1] + f"/{dist.get_rank()}.safetensors")
+            found[f"{way}, {name}"] = [away, same, e.model_hash is not None]
+        except Exception as error:
+            found[f"{way}, {name}"] = f"{type(error).__name__}: {error}"
+try:
+    tw.explain_dataset(tw.Saliency(fsdp(net())), [x], sys.argv[1] + "/kept", target=1)
+except ValueError as error:
+    found["dataset"] = str(error)
+if dist.get_rank() == 0:
+    print(json.dumps(found))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_models_that_are_spread_over_two_processes(tmp_path):
+    (tmp_path / "job.py").write_text(PROCESS)
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(tmp_path / "job.py"),
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert "none can have batches of its own" in found.pop("dataset")
+    assert not (tmp_path / "kept").exists()
+    refused = {f"tensor parallel, {name}" for name in ("LRP", "DeepLIFT")}
+    assert len(found) == 27
+    for case, said in found.items():
+        if case in refused:
+            assert said.startswith("ValueError: model: its parameters are spread"), (case, said)
+        else:
+            away, unchanged, known = said
+            assert away < 1e-6, (case, said)
+            assert unchanged, case
+            assert known == case.startswith("ddp"), case

@@ -133,7 +133,7 @@ def _patches_along(name: str, effort: float) -> int:
     return quick if effort < 0.5 else full
 
 
-def _data_for(name: str, x: Tensor, effort: float) -> Keywords:
+def data_for_photos(name: str, x: Tensor, effort: float) -> Keywords:
     """Return what a method is given besides the images and the target."""
     if name in ("ExpectedGradients", "GradientSHAP"):
         return {"baselines": "noise"}
@@ -213,5 +213,5 @@ def explain_photos(
     for name in names:
         method = make(name, model, effort=effort, **settings)
         name = type(method).__name__
-        shown.append(Shown(name, method.explain(x, target, **_data_for(name, x, effort))))
+        shown.append(Shown(name, method.explain(x, target, **data_for_photos(name, x, effort))))
     return shown

@@ -110,7 +110,7 @@ class ModelHash:
     """A hash of a model's parameters and buffers, made when it is asked for; it keeps no model alive.
 
     The model is not touched when this is made. Where its parameters have been changed, or it is gone, before the hash was
-    asked for, or they are fetched for each call, there is none: None.
+    asked for, or they are not all here (see :func:`is_elsewhere`), there is none: None.
     """
 
     def __init__(self, model: Model) -> None:
@@ -125,7 +125,7 @@ class ModelHash:
     def value(self) -> str | None:
         """Return the SHA-256 of the names, types, shapes and bytes of all parameters and buffers, in hexadecimal digits."""
         model = self.model() if self.model is not None and self.found is None else None
-        held = isinstance(model, nn.Module) and not any(p.is_meta for p in model.parameters())
+        held = isinstance(model, nn.Module) and not is_elsewhere(model)
         if isinstance(model, nn.Module) and held and self.versions == self._versions():
             self.found = hash_parameters(model)
         return self.found
@@ -138,6 +138,16 @@ def _known_hash(found: str | None) -> ModelHash:
     known = ModelHash(None)
     known.found = found
     return known
+
+
+def is_elsewhere(model: nn.Module) -> bool:
+    """Say whether some parameters are not here as a whole: fetched for each call, or spread over several processes."""
+    return any(p.is_meta or is_spread(p) for p in model.parameters())
+
+
+def is_spread(tensor: Tensor) -> bool:
+    """Say whether a tensor is one of ``torch.distributed``, of which each process has a part."""
+    return hasattr(tensor, "placements")
 
 
 def hash_parameters(model: nn.Module) -> str:

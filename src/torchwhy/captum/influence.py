@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -128,12 +128,24 @@ class TracInCPFast(CaptumInfluence):
         test_loss_fn: InForm = None, vectorize: bool = False, projection_dim: int | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         states = _states(model, [checkpoints] if isinstance(checkpoints, str) else checkpoints, checkpoints_load_func)
-        loss, more = _loss_of(loss_fn, test_loss_fn), {"dim": projection_dim, "generator": seed}
-        self.method = tw.TracIn(model, checkpoints=states, layer=final_fc_layer, loss=loss, **more).fit(train_dataset)
+        loss = _loss_of(loss_fn, test_loss_fn)
+        method = tw.TracIn(
+            model, checkpoints=states, layer=final_fc_layer, loss=loss, dim=projection_dim, generator=seed
+        )
+        self.method = method.fit(train_dataset)
 
 
 class TracInCPFastRandProj(TracInCPFast):
     """``captum.influence.TracInCPFastRandProj``: ``projection_dim`` random signs in the place of its normal draws."""
+
+
+def _at_checkpoint(model: nn.Module, checkpoint: InForm, load: LoadCheckpoint, hessian_dataset: InForm) -> nn.Module:
+    """Return a copy of the model with the parameters of a checkpoint."""
+    if hessian_dataset is not None:
+        raise NotImplementedError("torchwhy.captum: a Hessian of other rows than the training rows (hessian_dataset)")
+    other = copy.deepcopy(model)
+    load(other, checkpoint)
+    return other
 
 
 class NaiveInfluenceFunction(CaptumInfluence):
@@ -150,18 +162,35 @@ class NaiveInfluenceFunction(CaptumInfluence):
         projection_dim: int = 50, seed: int = 42, hessian_reg: float = 1e-6, hessian_inverse_tol: float = 1e-5,
         projection_on_cpu: bool = True, show_progress: bool = False,
     ) -> None:  # fmt: skip
-        if hessian_dataset is not None:
-            raise NotImplementedError(
-                "torchwhy.captum: a Hessian of other rows than the training rows (hessian_dataset)"
-            )
-        ((state, _),) = _states(model, [checkpoint], checkpoints_load_func)
-        other = copy.deepcopy(model)
-        other.load_state_dict(state)
-        settings = {"layer": "" if layers is None else layers, "loss": _loss_of(loss_fn, test_loss_fn)}
         damping = hessian_reg / Rows(train_dataset).count()
-        self.method = tw.InfluenceFunction(other, damping=damping, progress=show_progress, **settings).fit(
-            train_dataset
-        )
+        other = _at_checkpoint(model, checkpoint, checkpoints_load_func, hessian_dataset)
+        loss, layer = _loss_of(loss_fn, test_loss_fn), "" if layers is None else layers
+        method = tw.InfluenceFunction(other, damping=damping, layer=layer, loss=loss, progress=show_progress)
+        self.method = method.fit(train_dataset)
+
+
+class ArnoldiInfluenceFunction(CaptumInfluence):
+    """``captum.influence._core.arnoldi_influence_function.ArnoldiInfluenceFunction``, by :class:`torchwhy.InfluenceFunction`.
+
+    ``hessian_reg`` is of the summed loss; ``arnoldi_tol``, ``hessian_inverse_tol`` and ``projection_on_cpu`` have no effect.
+    """
+
+    def __init__(
+        self, model: nn.Module, train_dataset: InForm, checkpoint: InForm,
+        checkpoints_load_func: LoadCheckpoint = load_state_dict, layers: list[str] | None = None,
+        loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None, batch_size: int | None = 1,
+        hessian_dataset: InForm = None, test_loss_fn: InForm = None, sample_wise_grads_per_batch: bool = False,
+        projection_dim: int = 50, seed: int = 0, arnoldi_dim: int = 200, arnoldi_tol: float = 1e-1,
+        hessian_reg: float = 1e-3, hessian_inverse_tol: float = 1e-4, projection_on_cpu: bool = True,
+        show_progress: bool = False,
+    ) -> None:  # fmt: skip
+        damping = hessian_reg / Rows(train_dataset).count()
+        other = _at_checkpoint(model, checkpoint, checkpoints_load_func, hessian_dataset)
+        method = tw.InfluenceFunction(
+            other, hessian="arnoldi", damping=damping, layer="" if layers is None else layers, n_steps=arnoldi_dim,
+            rank=projection_dim, generator=seed, loss=_loss_of(loss_fn, test_loss_fn), progress=show_progress,
+        )  # fmt: skip
+        self.method = method.fit(train_dataset)
 
 
 class CaptumSimilarity:
@@ -178,6 +207,7 @@ class CaptumSimilarity:
         model_id: str = "", similarity_metric: Callable[[Tensor, Tensor], Tensor] | None = None,
         similarity_direction: str = "max", batch_size: int = 1,
     ) -> None:  # fmt: skip
+        metrics: dict[str, Literal["cosine", "euclidean"]]
         metrics = {"cosine_similarity": "cosine", "euclidean_distance": "euclidean"}
         name = "cosine_similarity" if similarity_metric is None else getattr(similarity_metric, "__name__", "")
         if name not in metrics or similarity_direction not in ("max", "min"):

@@ -31,20 +31,19 @@ def explain_table(args: argparse.Namespace, settings: Keywords) -> None:
     check_outputs(outs, [args.csv, args.background, args.model])
     if args.model is None:
         raise ValueError("--model: name the file of the model, of scikit-learn or torch")
-    model, labels = _load_table_model(Path(args.model), args.trust)
+    model, labels = load_table_model(Path(args.model), args.trust)
     methods = methods_named(args.method, "table" if isinstance(model, _module()) else "black-box")
-    whole = _read_table(args.csv, args.drop)
+    whole = read_table(args.csv, args.drop)
     rows = _rows_asked_for(whole, args.rows)
-    background = whole if args.background is None else _read_table(args.background, args.drop)
-    background = background.iloc[:: max(1, -(-len(background) // BACKGROUND_ROWS))]
-    target = _target(args, labels, model)
+    background = whole if args.background is None else read_table(args.background, args.drop)
+    target = target_of_table(args, labels, model)
     found = explain_by_each(
         args,
         methods,
         model,
         settings,
         lambda method: method.explain(
-            rows, target, baselines=tw.Distribution(background) if _takes_several(method) else None
+            rows, target, baselines=tw.Distribution(background_rows(background)) if takes_several(method) else None
         ),
     )
     facts: list[Keywords] = [{"row": int(i), "target": args.target} for i in rows.index]
@@ -54,19 +53,24 @@ def explain_table(args: argparse.Namespace, settings: Keywords) -> None:
     write_found(args, found, facts, {"model": args.model, "columns": list(map(str, rows.columns))}, outs)
 
 
+def background_rows(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return rows, spread over a table, that stand for what is absent."""
+    return table.iloc[:: max(1, -(-len(table) // BACKGROUND_ROWS))]
+
+
 def _module() -> type:
     from torch import nn
 
     return nn.Module
 
 
-def _takes_several(method: Any) -> bool:
+def takes_several(method: Any) -> bool:
     """Say whether a method takes rows that stand for what is absent."""
     return bool(method.uses_baselines) and type(method).__name__ not in ("GuidedIG", "IDGI")
 
 
-def _read_table(path: str, drop: list[str]) -> pandas.DataFrame:
-    """Return a table from a file, without some columns.
+def read_table(path: str, drop: list[str]) -> pandas.DataFrame:
+    """Return a table from a file, ``.parquet`` or of comma-separated values, without some columns.
 
     Raises:
         ValueError: no such file or column, or no table.
@@ -75,10 +79,11 @@ def _read_table(path: str, drop: list[str]) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError("--csv: tables are read by pandas: pip install pandas") from error
+        raise ImportError("tables are read by pandas: pip install pandas") from error
+    is_parquet = Path(path).suffix.lower() == ".parquet"
     try:
-        table = pandas.read_csv(path)
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pandas.read_parquet(path) if is_parquet else pandas.read_csv(path)
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, ValueError) as error:
         raise ValueError(f"'{path}' cannot be read as a table ({error})") from error
     missing = [column for column in drop if column not in table.columns]
     if missing:
@@ -106,7 +111,7 @@ def _rows_asked_for(table: pandas.DataFrame, rows: str | None) -> pandas.DataFra
     return table.iloc[start:stop]
 
 
-def _load_table_model(path: Path, trust: bool) -> tuple[Model, list[Any]]:
+def load_table_model(path: Path, trust: bool) -> tuple[Model, list[Any]]:
     """Return a model from a file, and the labels of its classes, where it has any.
 
     Raises:
@@ -134,7 +139,7 @@ def _load_table_model(path: Path, trust: bool) -> tuple[Model, list[Any]]:
     return model, list(getattr(model, "classes_", []))
 
 
-def _target(args: argparse.Namespace, labels: list[Any], model: Model) -> int | str | None:
+def target_of_table(args: argparse.Namespace, labels: list[Any], model: Model) -> int | str | None:
     """Return what ``--target`` is for the model: of a scikit-learn classifier one of its labels, of a regression nothing.
 
     Raises:

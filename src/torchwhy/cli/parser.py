@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torchwhy.cli.completion import add_completion
 from torchwhy.cli.demo import add_demo
 from torchwhy.cli.explain import add_explain
+from torchwhy.cli.explain_dataset import add_explain_dataset
 from torchwhy.cli.inspect_model import add_inspect
 from torchwhy.cli.listings import add_listings
 from torchwhy.cli.report import add_report
@@ -61,6 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the versions, and stop")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_explain, add_report, add_inspect, add_listings, add_completion):
+    for add in (add_demo, add_explain, add_explain_dataset, add_report, add_inspect, add_listings, add_completion):
         add(commands)
     return parser

@@ -7,7 +7,7 @@ a callable for other engines. Begin with ``job``.
 """
 
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
-from torchwhy.datasets.job import explain_dataset
+from torchwhy.datasets.job import Progress, explain_dataset
 from torchwhy.datasets.mapper import Mapper
 
-__all__ = ["ExplainedDataset", "Mapper", "explain_dataset", "load_dataset"]
+__all__ = ["ExplainedDataset", "Mapper", "Progress", "explain_dataset", "load_dataset"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from torch import nn
+
 from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
@@ -20,6 +22,7 @@ from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import InForm, Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.explanation.rows import concat
+from torchwhy.provenance import is_spread
 from torchwhy.targets import TargetLike
 
 _BegunBatch = tuple[Batch, "Future[Finished] | None"]  # None: it was finished before
@@ -89,6 +92,15 @@ def explain_dataset(
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'record'")
     with joined_workers() as workers:
+        if (
+            workers.world_size > 1
+            and isinstance(method.model, nn.Module)
+            and any(map(is_spread, method.model.parameters()))
+        ):
+            raise ValueError(
+                "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
+                "batches of its own; call method.explain in every process, or give each the whole model"
+            )
         store = Store(path, workers.rank)
         store.make()
         with store.locked():

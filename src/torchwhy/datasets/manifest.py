@@ -12,7 +12,7 @@ from torch import nn
 from torchwhy.attribution import Attribution
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation.files import plain_data
-from torchwhy.provenance import hash_parameters, in_words
+from torchwhy.provenance import ModelHash, in_words
 
 SAME_EACH_TIME = (
     "method",
@@ -45,7 +45,7 @@ def describe_job(method: Attribution, target: object, arguments: Mapping[str, ob
         "target": target if isinstance(target, (int, str, list, tuple)) or target is None else _word_for(target),
         "arguments": {name: in_words(value) for name, value in arguments.items() if value is not None},
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
-        "parameters": hash_parameters(model) if isinstance(model, nn.Module) else None,
+        "parameters": ModelHash(model).value(),
         "torchwhy": torchwhy.__version__,
         "torch": torch.__version__,
         **facts,

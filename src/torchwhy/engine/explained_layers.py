@@ -14,7 +14,7 @@ from torchwhy.engine.layers.layer import Layer, ResolvedLayer, resolve_layer
 from torchwhy.engine.layers.row_axes import RowAxes
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import Model, Structure, flatten
+from torchwhy.engine.structure import Model, Structure, Tensors, flatten
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.target import Neuron, TargetLike
 
@@ -111,10 +111,22 @@ def explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], asker
     axes = RowAxes(problem, layers)
     x = problem.run.activations(layers, problem.x, rows, axes)
     baselines = activations_at_baselines(problem, layers, axes) if problem.baselines else ()
+    if problem.inputs.args or problem.inputs.kwargs:
+        _warn_of_given_layers(layers, x, baselines)
     problem = problem.replace(x=x, baselines=baselines, input_layers=axes.placed())
     if not (asker.needs_gradient or asker.layers_may_depend):
         _warn_of_used_inside(problem)
     return problem
+
+
+def _warn_of_given_layers(layers: tuple[ResolvedLayer, ...], x: Tensors, baselines: Tensors) -> None:
+    """Warn of layers that pass the same at the baselines as at the inputs: they see further arguments, which stay."""
+    for layer, at_inputs, at_baselines in zip(layers, x, baselines):
+        if bool((at_inputs == at_baselines).all()):
+            warn(
+                f"{layer}: it passes the same at the baselines as at the inputs, and all attributions are zero there; what it "
+                "sees are further arguments, which stay as they are: give them among the inputs"
+            )
 
 
 def _warn_of_used_inside(problem: Problem) -> None:

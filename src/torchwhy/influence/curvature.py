@@ -56,7 +56,7 @@ class CurvatureProducts:
         def total(parameters: NamedTensors) -> Tensor:
             return of.losses(parameters, piece).sum()
 
-        _, back = vjp(grad(total), of.parameters)
+        back = vjp(grad(total), of.parameters)[1]
         return lambda v: back(v)[0]
 
     def _gauss_newton(self, piece: RowBatch) -> Product:
@@ -66,7 +66,15 @@ class CurvatureProducts:
         def logits(parameters: NamedTensors) -> Tensor:
             return of.logits(parameters, piece)
 
-        outputs, back = vjp(logits, of.parameters)
-        _, forth = vjp(back, torch.zeros_like(outputs))  # what is linear, turned once more, is J itself
-        _, bend = vjp(grad(lambda z: of.losses_of(z, piece).sum()), outputs)
-        return lambda v: back(*bend(*forth((v,))))[0]
+        def loss(z: Tensor) -> Tensor:
+            return of.losses_of(z, piece).sum()
+
+        outputs, back = vjp(logits, of.parameters)[:2]
+        forth = vjp(back, torch.zeros_like(outputs))[1]  # what is linear, turned once more, is J itself
+        bend = vjp(grad(loss), outputs)[1]
+
+        def product(v: NamedTensors) -> NamedTensors:
+            (found,) = back(*bend(*forth((v,))))
+            return found
+
+        return product

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from typing import ClassVar, TypeVar
@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.batching import budget_of
 from torchwhy.engine.structure import InForm
 from torchwhy.influence.influences import Influences, finite_influences
 from torchwhy.influence.losses import LossFunction, RowLoss
-from torchwhy.influence.row_gradients import GradientsOfRows, RowGradients, parameters_at
+from torchwhy.influence.row_gradients import GradientsOfRows, ParameterLayers, RowGradients, parameters_at
 from torchwhy.influence.training_rows import Rows
 from torchwhy.provenance import hash_parameters
 from torchwhy.settings import Count, Settings
 
-ParameterLayers = LayerLike | Sequence[LayerLike] | None
 Gone = TypeVar("Gone")
 
 

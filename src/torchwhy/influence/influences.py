@@ -95,11 +95,10 @@ class Influences(Viewable):
         images, k = self.training.take(chosen), len(helped.indices[row])
         shown = {"max_columns": k + 1, **options}
         captions = [f"{v:+.3g}" for v in values.tolist()]
-        first = [image, *images[:k]], [own, *known[:k]], ["explained", *captions[:k]]
-        rest = [image, *images[k:]], [own, *known[k:]], ["explained", *captions[k:]]
-        if len(images) == k:  # all of them are shown already
-            rest = [], [], []
-        panels, titles, below = (a + b for a, b in zip(first, rest))
+        ends = [slice(0, k), slice(k, None)] if len(images) > k else [slice(0, k)]  # a line each, unless all are shown
+        panels = [panel for end in ends for panel in (image, *images[end])]
+        titles = [title for end in ends for title in (own, *known[end])]
+        below = [caption for end in ends for caption in ("explained", *captions[end])]
         return pictures.gallery(panels, titles, captions=below, **shown)
 
     def _name(self, i: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
-from torchwhy.engine.run.batching import budget_of
+from torchwhy.engine.run.batching import budget_of, is_out_of_memory
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Structure, flatten
 from torchwhy.influence.losses import RowLoss
@@ -21,6 +21,7 @@ from torchwhy.targets import find_logits
 
 GRADIENTS_HELD = 4  # of a row's gradient that are in memory at a time, about
 NamedTensors = dict[str, Tensor]
+ParameterLayers = LayerLike | Sequence[LayerLike] | None
 
 
 class GradientsOfRows(NamedTuple):
@@ -98,8 +99,17 @@ class RowGradients:
     def of_batch(self, batch: RowBatch) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of a batch, a chunk at a time."""
         with exact_attention():
-            for piece in self.loss.complete(batch).pieces(self.rows):
-                gradients, losses = self._of_chunk(piece)
+            waiting = list(self.loss.complete(batch).pieces(self.rows))
+            while waiting:
+                piece = waiting.pop(0)
+                try:
+                    gradients, losses = self._of_chunk(piece)
+                except Exception as error:
+                    if not is_out_of_memory(error) or piece.rows == 1:
+                        raise
+                    self.rows = piece.rows // 2
+                    waiting = [*piece.pieces(self.rows), *waiting]
+                    continue
                 yield GradientsOfRows(piece.first, losses, self.flatten(gradients))
 
     def of_rows(self, rows: Rows) -> Iterator[GradientsOfRows]:
@@ -112,13 +122,15 @@ class RowGradients:
             return self.row_loss(parameters, parts, labels, piece.structure)
 
         one, reason = grad_and_value(loss), ""
-        given = (piece.parts, piece.labels)
+        parts, labels = piece.parts, torch.as_tensor(piece.labels)
         if self.maps:
             try:
-                return vmap(one, in_dims=(None, 0, 0))(self.parameters, *given)
+                return vmap(one, in_dims=(None, 0, 0))(self.parameters, parts, labels)
             except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
                 self.maps, reason = False, str(error).strip().partition("\n")[0][:150]
-        found = [one(self.parameters, tuple(p[i] for p in given[0]), given[1][i]) for i in range(piece.rows)]
+        found = [one(self.parameters, tuple(p[i] for p in parts), labels[i]) for i in range(piece.rows)]
         if reason:  # it was the map, not the model
             warn(f"rows are taken one at a time, as torch.func.vmap cannot run this model: {reason}")
         gradients = {name: torch.stack([g[name] for g, _ in found]) for name in self.names}
@@ -141,7 +153,7 @@ def exact_attention() -> Iterator[None]:
         yield
 
 
-def parameters_at(model: nn.Module, layer: LayerLike | list[LayerLike] | tuple[LayerLike, ...] | None) -> list[str]:
+def parameters_at(model: nn.Module, layer: ParameterLayers) -> list[str]:
     """Return the names of the parameters of layers; of None all that require a gradient, or all if none does.
 
     Raises:

@@ -35,6 +35,10 @@ MEANINGS = {
         "model: it runs parts again in the backward pass (torch.utils.checkpoint), where nothing can be read or changed; switch "
         "that off to explain it, as by model.gradient_checkpointing_disable() or model.set_grad_checkpointing(False)"
     ),
+    "access the data pointer on an invalid python storage": (
+        "model: its parameters are spread over processes as distributed tensors (tensor parallel), whose operations cannot be "
+        "given rules; use a method without rules, such as IntegratedGradients or KernelSHAP, or the model in one piece"
+    ),
     "has been modified by an inplace operation": (
         "model: an operation works in place on what another one keeps for the gradient, so that torch cannot differentiate it; "
         "give the one inplace=False, as nn.ReLU(inplace=False), or use a perturbation method, which needs no gradient"

@@ -1,0 +1,219 @@
+"""``torchwhy explain-dataset``: every picture of a folder, or every row of a table, into a folder of explanations."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting, say, seconds_of, shows_progress
+from torchwhy.cli.pictures import expand_folders, load_as_asked, move_to_device, picture_named
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchwhy.attribution import Attribution
+    from torchwhy.cli.parser import Commands
+    from torchwhy.datasets import ExplainedDataset
+    from torchwhy.engine.structure import InForm, Keywords
+    from torchwhy.models import LoadedModel
+    from torchwhy.targets import TargetLike
+
+TABLE_KINDS = (".csv", ".parquet")
+ROWS_FILE = "rows.csv"  # of pictures: which file each row is
+EXAMPLES = """examples:
+  torchwhy explain-dataset scans/ --model net.pt --trust --method LRP --out explained/
+  torchwhy explain-dataset rows.parquet --model forest.pkl --trust --label answer --out explained/
+  torchrun --nproc-per-node=2 -m torchwhy explain-dataset scans/ --model net.pt --trust --out explained/
+
+The same command goes on where it was stopped. In Python, tw.load_dataset("explained/") reads what is there.
+"""
+
+
+class _Work(NamedTuple):
+    """What is asked of :func:`torchwhy.explain_dataset`."""
+
+    method: Attribution
+    data: Iterator[InForm]
+    target: TargetLike
+    arguments: Keywords
+    rows: int
+
+
+def add_explain_dataset(commands: Commands) -> None:
+    """Add the subcommand."""
+    command = commands.add_parser(
+        "explain-dataset",
+        help="explain all pictures of a folder, or all rows of a table, into a folder",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "inputs", nargs="+", metavar="DATA", help="folders of pictures and pictures, or a table: one .csv or .parquet"
+    )
+    add_model_arguments(command)
+    command.add_argument("--method", metavar="NAME", help="one (default: IntegratedGradients, of tables KernelSHAP)")
+    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="settings")
+    command.add_argument("--out", required=True, metavar="FOLDER", help="where the explanations are kept")
+    command.add_argument(
+        "--batch-size", type=int, default=32, metavar="ROWS", help="rows of a file (default: %(default)s)"
+    )
+    command.add_argument(
+        "--on-error",
+        choices=("raise", "record"),
+        default="raise",
+        help="a row that cannot be explained ends the work, or is noted (default: %(default)s)",
+    )
+    command.add_argument("--no-resume", action="store_true", help="refuse a folder that holds explanations")
+    command.add_argument("--device", default="cpu")
+    tables = command.add_argument_group("of a table")
+    tables.add_argument("--label", metavar="COLUMN", help="the class that each row is explained for; not an input")
+    tables.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns that the model is not given")
+    tables.add_argument("--background", metavar="FILE", help="rows for what is absent (default: 100 of the table's)")
+    add_quiet(command)
+    command.set_defaults(run=_explain_dataset)
+
+
+def _explain_dataset(args: argparse.Namespace) -> None:
+    import torchwhy as tw
+
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size: {args.batch_size} is no number of rows")
+    if int(os.environ.get("RANK", "0")) > 0:  # one of several processes speaks
+        args.quiet = True
+    settings = dict(parse_setting(text) for text in args.settings)
+    is_table = [Path(name).suffix.lower() in TABLE_KINDS for name in args.inputs]
+    if any(is_table) and len(args.inputs) > 1:
+        raise ValueError("explain-dataset: expected pictures and folders, or one table")
+    work = _of_table(args, settings) if is_table[0] else _of_pictures(args, settings)
+    say(args, f"{type(work.method).__name__}: {work.rows} rows into {args.out}")
+    counts = [0, 0, 0]
+
+    def count(report: tw.datasets.Progress) -> None:
+        counts[:] = report[1:]
+
+    found = tw.explain_dataset(
+        work.method,
+        work.data,
+        args.out,
+        target=work.target,
+        on_error=args.on_error,
+        resume=not args.no_resume,
+        progress=shows_progress(args),
+        callback=count,
+        **work.arguments,
+    )
+    _tell(args, found, *counts)
+
+
+def _tell(args: argparse.Namespace, found: ExplainedDataset, explained: int, failed: int, before: int) -> None:
+    """Say what was done, and what failed."""
+    for row in found.failed[:10]:
+        say(args, f"  row {row.row}: {row.error}")
+    if len(found.failed) > 10:
+        say(args, f"  and {len(found.failed) - 10} rows more that failed")
+    done = f"{explained} rows explained, {failed} failed" + (f", {before} were there before" if before else "")
+    say(args, f"{done}: {args.out}, {seconds_of(args):.0f} s")
+
+
+def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
+    """Return the work for pictures, which are read when their turn comes.
+
+    Raises:
+        ValueError: a mistake in what was asked for.
+    """
+    from torchwhy.demo import data_for_photos, make
+
+    for name in ("label", "drop", "background"):
+        if getattr(args, name):
+            raise ValueError(f"--{name}: is for tables")
+    names = expand_folders(args.inputs)
+    loaded, target = load_as_asked(args)
+    move_to_device(loaded, args.device)
+    method = make(args.method or "IntegratedGradients", loaded.model, **settings)
+    read = partial(_read_picture, args, loaded)
+    data = (
+        _batch_of([read(name) for name in names[a : a + args.batch_size]])
+        for a in range(0, len(names), args.batch_size)
+    )
+    _write_files(Path(args.out), names)
+    arguments = data_for_photos(type(method).__name__, _batch_of([read(names[0])]), 1.0)
+    return _Work(method, data, target, arguments, len(names))
+
+
+def _read_picture(args: argparse.Namespace, loaded: LoadedModel, name: str) -> Tensor:
+    """Return a picture ``(1, C, H, W)``; one that cannot be read, and is to be noted, as NaN, which every method refuses.
+
+    Raises:
+        ValueError, OSError: it cannot be read.
+    """
+    import torch
+
+    wanted = loaded.preprocess
+    try:
+        return wanted(picture_named(name, args.range)).to(args.device)
+    except (ValueError, OSError) as error:
+        if args.on_error == "raise":
+            raise
+        say(args, f"  {error}")
+        return torch.full((1, wanted.channels, wanted.size, wanted.size), torch.nan, device=args.device)
+
+
+def _batch_of(pictures: list[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat(pictures)
+
+
+def _write_files(folder: Path, names: list[str]) -> None:
+    """Write which file each row is, beside the explanations, where that is not written yet."""
+    from torchwhy.datasets.store import write_whole
+
+    if (folder / ROWS_FILE).exists() or folder.is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("row", "file"), *enumerate(names)])
+
+    write_whole(folder / ROWS_FILE, write)
+
+
+def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:
+    """Return the work for the rows of a table.
+
+    Raises:
+        ValueError: a mistake in what was asked for.
+    """
+    import torchwhy as tw
+    from torchwhy.cli.explain_table import background_rows, load_table_model, read_table, takes_several, target_of_table
+    from torchwhy.demo import method_named
+
+    if args.model is None:
+        raise ValueError("--model: name the file of the model, of scikit-learn or torch")
+    model, labels = load_table_model(Path(args.model), args.trust)
+    whole = read_table(args.inputs[0], args.drop)
+    answers = None
+    if args.label is not None:
+        if args.label not in whole.columns:
+            raise ValueError(f"--label: no column {args.label!r}; there are {', '.join(map(repr, whole.columns))}")
+        answers = whole[args.label].tolist()
+        whole = whole.drop(columns=[args.label])
+    kind = method_named(args.method or "KernelSHAP")
+    seed: Keywords = {"generator": 0} if hasattr(kind, "generator") else {}
+    method = kind(model, **{**seed, **settings})
+    background = whole if args.background is None else read_table(args.background, args.drop)
+    arguments: Keywords = {"names": list(map(str, whole.columns))}
+    if takes_several(method):
+        arguments["baselines"] = tw.Distribution(background_rows(background))
+    parts = [slice(a, a + args.batch_size) for a in range(0, len(whole), args.batch_size)]
+    if answers is None:
+        return _Work(
+            method, (whole.iloc[p] for p in parts), target_of_table(args, labels, model), arguments, len(whole)
+        )
+    return _Work(method, ((whole.iloc[p], answers[p]) for p in parts), "label", arguments, len(whole))
