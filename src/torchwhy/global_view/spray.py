@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torchwhy.visualize.scaling import PictureOption
 
-DENSE_ROWS = 1500  # up to so many, all eigenvectors are computed at once
+DENSE_ROWS = 200  # up to so many, all eigenvectors are computed at once
 
 
 @dataclass(frozen=True, repr=False)

@@ -85,7 +85,7 @@ class SAGE(Analysis):
     drop of the loss at its turn. All rows are gone through before one comes again. Here the background is the same rows for
     all draws, and every feature set is evaluated on all of it.
 
-    Evaluations: ``n_samples`` × (features − 1) × ``n_background``, and at most the rows × 1 + ``n_background`` besides.
+    Evaluations: ``n_samples`` × (features − 1) × ``n_background``, and one for each row.
 
     Args:
         n_samples: rows with an order each. The standard errors fall with its square root.
