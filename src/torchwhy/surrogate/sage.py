@@ -216,11 +216,12 @@ class _LossGame:
         m, sets = len(self.background), kept.shape[1]
         every = rows.repeat_interleave(sets * m)
         flat = kept.flatten(0, 1)
+        own_elements = [flat[:, f] for f in self.features]
 
         def point(a: int, b: int) -> list[Tensor]:
             job = torch.arange(a, b, device=rows.device)
-            own, other, mine = every[a:b], self.background[job % m], flat[job // m]
-            return [torch.where(mine[:, f], t[own], t[other]) for t, f in zip(self.problem.x, self.features)]
+            own, other, at = every[a:b], self.background[job % m], job // m
+            return [torch.where(mine[at], t[own], t[other]) for t, mine in zip(self.problem.x, own_elements)]
 
         out = self.as_predictions(outputs(self.problem, point, every))
         return out.view(len(flat), m, *out.shape[1:]).mean(1)
