@@ -267,9 +267,9 @@ class InfluenceBenchmark(Benchmark):
         for ax, r in zip(figure.subplots(1, len(results), squeeze=False)[0], results):
             order = sorted(r["scores"].items(), key=lambda item: item[1]["mean"])
             for i, (name, s) in enumerate(order):
-                colour = "#8c9bb0" if name.startswith(("captum", "dattri")) else "#c44e52"
-                ax.plot([s["low"], s["high"]], [i, i], color=colour)
-                ax.plot(s["mean"], i, "o", color="black" if name.startswith("baseline") else colour)
+                colours = {"captum": "#8c9bb0", "dattri": "#8c9bb0", "baseline:": "black"}
+                colour = colours.get(name.split()[0], "#c44e52")
+                ax.plot([s["low"], s["high"]], [i, i], "-", s["mean"], i, "o", color=colour)
             ax.set_yticks(range(len(order)), [name for name, _ in order], fontsize=8)
             ax.axvline(0, color="black", linewidth=0.6)
             ax.set_title(r["world"], fontsize=9)

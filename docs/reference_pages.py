@@ -40,7 +40,7 @@ MODULES = {
     "torchwhy.lrp": "Rules and composites of LRP",
     "torchwhy.metrics": "Metrics",
     "torchwhy.circuits": "Parts of a transformer",
-    "torchwhy.influence": "Results of training data",
+    "torchwhy.influence": "Training data: bases, results, measures",
     "torchwhy.visualize": "Pictures",
     "torchwhy.models": "Small models and data",
     "torchwhy.datasets": "Whole data sets",
@@ -53,6 +53,10 @@ MODULES = {
     "torchwhy.captum.robust": "Captum: robust",
     "torchwhy.captum.influence": "Captum: influence",
 }
+
+# what stands at the head of pages that are not of methods with attributions
+ABOUT = dict.fromkeys(("core", "inputs", "comparing"), "")
+ABOUT["training"] = "What they share, their result, and how they are measured: [torchwhy.influence](influence.md)."
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -93,6 +97,9 @@ def entry(path: str) -> list[str]:
         calls = [n for n in ("generate", "fit", "score", "save", "load", "rules") if shown and hasattr(found, n)]
         if calls and ".captum." not in path:
             members = [f"   :members: {', '.join(calls)}"]
+        if ".influence." in found.__module__ and hasattr(found, "fit"):  # most of it is inherited
+            own = [n for n in ("fit", "explain", "self_influence") if hasattr(found, n)]
+            members = [f"   :members: {', '.join(own)}"] if ".captum." not in path else members
         return [f".. autoclass:: {path}", *members, ""]
     if inspect.isroutine(found) or hasattr(found, "needs"):
         return [f".. autofunction:: {path}", ""]
@@ -113,7 +120,8 @@ def pages() -> dict[str, str]:
         paths = [f"torchwhy.{n}" for n, home in homes.items() if home.split(".")[0] in rooms.split()]
         about = "What all methods share (`layer`, `batch_size`, ...): [Attribution](core.md)."
         placed.update(paths)
-        found[name] = page(title, about if name not in ("core", "inputs", "comparing") else "", paths)
+        about = ABOUT.get(name, about)
+        found[name] = page(title, about, paths)
     for path, title in MODULES.items():
         module = importlib.import_module(path)
         name = path.removeprefix("torchwhy.").replace(".", "_")

@@ -1,6 +1,7 @@
 """Training data: the methods equal their slow versions, take data in every form, and leave the model as it was."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import torchwhy as tw
+from torchwhy.influence.training_rows import Rows
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 
@@ -249,19 +251,22 @@ class Dicts(torch.utils.data.Dataset):
     "data",
     [
         TRAIN,
+        tuple(t.numpy() for t in TRAIN),
         TensorDataset(*TRAIN),
         DataLoader(TensorDataset(*TRAIN), batch_size=4),
         [(TRAIN[0][:9], TRAIN[1][:9]), (TRAIN[0][9:], TRAIN[1][9:])],
         Dicts(),
         DataLoader(Dicts(), batch_size=5),
     ],
-    ids=["tensors", "dataset", "loader", "batches", "dicts", "loader of dicts"],
+    ids=["tensors", "arrays", "dataset", "loader", "batches", "dicts", "loader of dicts"],
 )
 def test_data_come_in_every_form(data):
     expected = tw.TracIn(net()).fit(*TRAIN).explain(*TEST)
     found = tw.TracIn(net()).fit(data).explain(DataLoader(TensorDataset(*TEST), batch_size=2))
     torch.testing.assert_close(found.attributions, expected.attributions, **CLOSE)
     assert torch.equal(found.training_labels, TRAIN[1])
+    arrays = tw.TracIn(net()).fit(TRAIN[0].numpy(), TRAIN[1].numpy()).explain(TEST[0].numpy(), TEST[1].tolist())
+    torch.testing.assert_close(arrays.attributions, expected.attributions, **CLOSE)
     assert torch.equal(found.labels, TEST[1])
 
 
@@ -281,17 +286,23 @@ each = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 each_by_gradient = pytest.mark.parametrize("make", GRADIENT.values(), ids=GRADIENT)
 
 
+def attention_kernels():
+    kinds = ("flash", "mem_efficient", "math")
+    return [getattr(torch.backends.cuda, f"{kind}_sdp_enabled")() for kind in kinds]
+
+
 @each
 def test_nothing_is_left_behind(make):
     model = net()
     model[0].weight.requires_grad_(False)
     model[4].bias.grad = torch.ones(4, dtype=torch.double)
-    before = copy.deepcopy(model)
+    before, kernels = copy.deepcopy(model), attention_kernels()
     x, y = TRAIN[0].clone(), TRAIN[1].clone()
     method = make(model).fit(x, y)
     method.explain(*TEST)
-    with pytest.raises(Exception, match=r".+"):
+    with pytest.raises(Exception, match=r".+") as caught:
         method.explain(TEST[0][:, :, :2], TEST[1])
+    assert attention_kernels() == kernels, caught  # while the traceback holds its frames
     for (name, p), q in zip(model.named_parameters(), before.parameters()):
         assert torch.equal(p, q), name
         assert p.requires_grad == q.requires_grad
@@ -302,6 +313,23 @@ def test_nothing_is_left_behind(make):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m.training for m in model.modules())
     assert torch.equal(x, TRAIN[0])
     assert torch.is_grad_enabled()
+
+
+def test_nothing_is_switched_between_chunks():
+    kernels, method = attention_kernels(), tw.InfluenceFunction(net(), hessian="ekfac").fit(*TRAIN)
+    rows = Rows(TRAIN)
+    for chunks in (method._gradients().of_rows(rows), method.curvature._passes(rows, 0)):
+        with torch.no_grad():
+            next(chunks)
+            assert attention_kernels() == kernels
+            assert not torch.is_grad_enabled()
+
+
+def test_the_callers_autocast_is_not_for_gradients():
+    x, y = TRAIN[0].float(), TRAIN[1]
+    expected = tw.TracIn(net().float()).fit(x, y).explain(x[:3], y[:3]).attributions
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tw.TracIn(net().float()).fit(x, y).explain(x[:3], y[:3]).attributions, expected)
 
 
 @each
@@ -335,6 +363,55 @@ def test_little_memory_takes_more_calls_and_gives_the_same(monkeypatch):
     expected = tw.TracIn(net()).fit(*TRAIN).explain(*TRAIN).attributions
     monkeypatch.setitem(tw.memory_budget, "cpu", 8000)
     torch.testing.assert_close(tw.TracIn(net()).fit(*TRAIN).explain(*TRAIN).attributions, expected, **CLOSE)
+
+
+def test_out_of_memory_costs_time_only(monkeypatch):
+    from torchwhy.influence import row_gradients
+
+    expected, vmap, sizes = tw.TracIn(net()).fit(*TRAIN).explain(*TEST).attributions, row_gradients.vmap, []
+
+    def small(function, **options):
+        def run(parameters, parts, labels):
+            sizes.append(len(labels))
+            if len(labels) > 4:
+                raise RuntimeError("out of memory")
+            return vmap(function, **options)(parameters, parts, labels)
+
+        return run
+
+    monkeypatch.setattr(row_gradients, "vmap", small)
+    found = tw.TracIn(net()).fit(*TRAIN).explain(*TEST).attributions
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert {3, 17, 8, 4, 1} == set(sizes)
+
+
+class Watched:
+    """Batches that are made when they are asked for, and how many of them there are at a time."""
+
+    def __init__(self):
+        self.made, self.most = [], 0
+
+    def __iter__(self):
+        for i in range(17):
+            x, y = TRAIN[0][i : i + 1].clone(), TRAIN[1][i : i + 1].clone()
+            self.made.append(weakref.ref(x))
+            self.most = max(self.most, sum(ref() is not None for ref in self.made))
+            yield x, y
+
+
+@pytest.mark.parametrize("name", ["TracIn", "InfluenceFunction", "EK-FAC", "TRAK", "SimilarityInfluence"])
+def test_only_a_batch_of_rows_is_in_memory(name):
+    data = Watched()
+    found = EVERY[name](net()).fit(data).explain(*TEST)
+    torch.testing.assert_close(found.attributions, EVERY[name](net()).fit(*TRAIN).explain(*TEST).attributions, **CLOSE)
+    assert data.most <= 3
+
+
+def test_a_bar_where_it_is_asked_for(capsys):
+    tw.TracIn(net(), progress=True, dim=4).fit(*TRAIN)
+    assert "TracIn" in capsys.readouterr().err
+    tw.TracIn(net(), dim=4).fit(*TRAIN)
+    assert not capsys.readouterr().err
 
 
 # ---- the result

@@ -70,6 +70,9 @@ def test_of_a_convex_layer_all_are_the_exact_one(hessian):
     torch.testing.assert_close(method.explain(*TEST).attributions, expected, rtol=1e-3, atol=1e-5)
     if hessian == "ekfac_cg":
         assert method.curvature.residual <= 1e-5
+        few = tw.InfluenceFunction(model, layer="4", hessian=hessian, damping=0.01, n_steps=5).fit(*TRAIN)
+        few.explain(*TEST)
+        assert 1e-5 < few.curvature.residual < 3e-4  # steps straight down leave 1e-3
 
 
 def free_loss(output, labels):

@@ -170,7 +170,58 @@ def smooth_mask(p, step, sigma, reach, size):
         for i in itertools.product(*(range(c // step - reach, c // step + reach + 1) for c in u)):
             distance = math.dist(u, [k * step + (step - 1) / 2 for k in i])
             point = tuple(k + reach for k in i)
-            values.append(float(p[point]) * math.exp(-(max(0.0, distance / sigma - 1) ** 2) / 4))
+            values.append(float(p[point]) * math.exp(-2 * max(0.0, distance / sigma - 0.5) ** 2))
         weights = [math.exp(20 * v) for v in values]
         out[u] = sum(w * v for w, v in zip(weights, values)) / sum(weights)
     return out
+
+
+def area_error(m, area):
+    """Fong et al. 2019, the mean square distance of the sorted mask from 1 for a share of its pixels and 0 for the others."""
+    values = m.flatten().sort().values
+    ones = torch.tensor([float(k + 0.5 >= (1 - area) * len(values)) for k in range(len(values))], dtype=values.dtype)
+    return (values - ones).square().sum() / len(values)
+
+
+def mixed(levels, m):
+    """Fong et al. 2019, each pixel (C,) between two of L levels (C, H, W): the first where m is 1, the last where it is 0."""
+    out = torch.empty_like(levels[0])
+    for u in itertools.product(*map(range, m.shape)):
+        at = (1 - m[u]) * (len(levels) - 1)
+        low = min(int(at), len(levels) - 2)
+        out[(slice(None), *u)] = (low + 1 - at) * levels[low][(slice(None), *u)] + (at - low) * levels[low + 1][
+            (slice(None), *u)
+        ]
+    return out
+
+
+def extremal_mask(f, x, b, area, step, sigma, n_steps):
+    """Fong et al. 2019, equation 7: the ascent that begins with the whole picture, λ growing; x, b (C, H, W) → (H, W).
+
+    The mirror images of the points stand beyond the picture; one level between x and b.
+    """
+    h, w = x.shape[1:]
+    lines = [torch.arange(-2 * math.ceil(sigma / step) * step, n + 2 * sigma, step) + (step - 1) / 2 for n in (h, w)]
+    points = torch.cartesian_prod(*lines)
+    pixels = torch.cartesian_prod(torch.arange(h), torch.arange(w)).double()
+    kernel = torch.exp(-2 * (torch.cdist(pixels, points.double()) / sigma - 0.5).clamp(min=0) ** 2)
+    rows, columns = -(-h // step), -(-w // step)
+    index = []
+    for y, c in points.tolist():
+        i, j = math.floor(y / step), math.floor(c / step)
+        i, j = (k % (2 * n) for k, n in ((i, rows), (j, columns)))
+        index.append((min(i, 2 * rows - 1 - i), min(j, 2 * columns - 1 - j)))
+    p, speed = torch.ones(rows, columns, dtype=torch.double), 0
+    scale = abs(f(x) - f(b))
+
+    def mask(p):
+        v = kernel * torch.stack([p[i, j] for i, j in index])
+        return (torch.softmax(20 * v, 1) * v).sum(1).view(h, w)
+
+    for t in range(n_steps):
+        q = p.clone().requires_grad_()
+        m = mask(q)
+        loss = 0.3 * 100 ** (t / n_steps) * area_error(m, area) - f(m * x + (1 - m) * b) / scale
+        speed = 0.9 * speed - 1e-3 * rows * columns * torch.autograd.grad(loss, q)[0]
+        p = (p + speed).clamp(0, 1)
+    return mask(p)

@@ -31,9 +31,12 @@ from torchwhy.influence.evaluation import (
     mislabelled_auc,
     retrain,
 )
+from torchwhy.influence.influence_method import GradientInfluence, InfluenceMethod
 from torchwhy.influence.influences import Influences, RankedRows
 
 __all__ = [
+    "GradientInfluence",
+    "InfluenceMethod",
     "Influences",
     "RankedRows",
     "RetrainingScore",

@@ -35,6 +35,11 @@ class InfluenceFunction(GradientInfluence):
     on it**: try several, and take the one that foretells best what happens to held-out rows when rows are left out
     (``tw.influence.linear_datamodeling_score``). ``damping`` may be set after :meth:`fit`, which need not be repeated.
 
+    Measured by training again (linear datamodeling score, ``benchmarks/influence.py``), on a small CNN and a tiny language model,
+    whose best baselines have 0.13 (rows alike at a layer) and 0.23 (words in common, BM25): exact 0.53 and –; EK-FAC 0.51 and
+    0.33; with conjugate gradients 0.44 and 0.23, with a chosen damping 0.53 and 0.27; Arnoldi 0.30 and 0.08. So of the language
+    model **only EK-FAC is above its baseline**, and not surely: its interval begins there.
+
     Args:
         hessian: what stands for H.
             ``"exact"``: H itself, of few parameters; one pass over the training rows for 32 of them.

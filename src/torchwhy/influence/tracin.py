@@ -28,6 +28,10 @@ class TracIn(GradientInfluence):
     stands for all steps until the next one: give :math:`\eta_k` times their number for these). Positive: training on the row
     lowered the loss. Rows with a large loss, such as outliers, are large for many answers.
 
+    Measured by training again (linear datamodeling score, ``benchmarks/influence.py``): 0.41 on a small CNN, where rows alike
+    at a layer have 0.13; on a tiny language model 0.23, **no better than words in common** (BM25, 0.23), and less with one
+    checkpoint or projected.
+
     Takes the gradient of every row at every checkpoint, each time something is explained; with ``dim`` once, in :meth:`fit`.
 
     Args:

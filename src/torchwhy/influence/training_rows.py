@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from torchwhy.datasets.batches import batches_of
+from torchwhy.engine.run.batching import budget_of
 from torchwhy.engine.structure import InForm, Output, Structure, flatten
 
-SLICE = 256  # rows of a batch of tensors
+SLICE, SMALLEST_SLICE = 256, 8  # rows of a batch of tensors
+INPUTS_SHARE = 64  # of the memory, of which their inputs take one
 IGNORED = -100  # the label of a token that counts nothing, as in PyTorch's cross-entropy
 
 
@@ -77,7 +80,7 @@ class Rows:
         Raises:
             ValueError: no rows, other numbers of them in the tensors of a batch, or another number than the last time.
         """
-        total, size = 0, SLICE if isinstance(self.data, (Tensor, tuple, Mapping)) else None
+        total, size = 0, self._slice() if isinstance(self.data, (Tensor, tuple, Mapping)) else None
         for batch in batches_of(self.data, None, size):
             parts, structure = flatten(batch.inputs)
             tensors = tuple(self._tensor(p, f"inputs of batch {batch.number}") for p in parts)
@@ -91,6 +94,12 @@ class Rows:
         if self.n is not None and total != self.n:
             raise ValueError(f"data: {self.n} rows when they were counted, {total} now; the rows must stay the same")
         self.n = total
+
+    def _slice(self) -> int:
+        """Return how many rows of tensors make a batch: fewer of large ones."""
+        parts = [part for part in flatten(self.data)[0] if isinstance(part, Tensor) and part.dim() and len(part)]
+        bytes_of_row = sum(part.nbytes // len(part) for part in parts)
+        return max(SMALLEST_SLICE, min(SLICE, budget_of(self.device) // (INPUTS_SHARE * max(1, bytes_of_row))))
 
     def _tensor(self, value: InForm, name: str) -> Tensor:
         """Return a tensor on the model's device."""
@@ -130,10 +139,13 @@ class Rows:
 
 def _join(data: InForm, labels: InForm) -> InForm:
     """Return tensors together with their labels, in the form in which a data set holds both."""
-    if isinstance(data, Tensor):
+    if isinstance(data, (Tensor, np.ndarray)):
         return (data, labels)
     if isinstance(data, tuple):
         return (*data, labels)
     if isinstance(data, Mapping):
         return {**data, "labels": labels}
-    raise TypeError(f"labels: a {type(data).__name__} holds its labels itself; give them there, or tensors and labels")
+    kind = type(data).__name__
+    raise TypeError(
+        f"labels: a {kind} holds its labels itself, in pairs (x, y); they are given beside tensors and arrays"
+    )

@@ -34,6 +34,9 @@ class TRAK(GradientInfluence):
     under model m, projected by random signs. Shape ``(N, n_train)``, in units of the margin; positive: the row raised it. Several
     models trained alike make it much better; several checkpoints of one training are a cheap stand-in.
 
+    Measured by training again (linear datamodeling score, ``benchmarks/influence.py``): with five models 0.59 on a small CNN,
+    the best there, with one 0.40; on a tiny language model 0.17 and 0.06, **less than words in common** (BM25, 0.23).
+
     Takes the gradient of every training row once for each model, in :meth:`fit`, which keeps ``n_train`` × ``dim`` numbers of
     each.
 

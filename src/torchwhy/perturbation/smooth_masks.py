@@ -30,13 +30,14 @@ class SmoothMasks:
     def __init__(self, size: Sequence[int], step: int, sigma: float, like: Tensor) -> None:
         self.size, self.step = tuple(size), step
         self.cells = tuple(math.ceil(n / step) for n in size)  # of the picture itself
-        self.reach = math.ceil(2 * sigma / step)  # beyond two radii the kernel has fallen below 0.78
+        self.sigma, self.like = sigma, like
+        self.reach = math.ceil(2 * sigma / step)  # beyond two radii the kernel has fallen below 0.012
         self.mirror = [_mirrored(n, self.reach, like.device) for n in self.cells]
         at = torch.arange(step, device=like.device, dtype=like.dtype) - (step - 1) / 2
         cells = torch.arange(-self.reach, self.reach + 1, device=like.device, dtype=like.dtype) * step
         line = (at[None, :] - cells[:, None]).square()  # (neighbours, pixels of a cell) along one side
         distance = (line[:, None, :, None] + line[None, :, None, :]).flatten(2).flatten(0, 1).sqrt()
-        self.kernel = torch.exp(-(distance / sigma - 1).clamp(min=0).square() / 4)
+        self.kernel = torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0).square())
 
     def __call__(self, p: Tensor) -> Tensor:
         """Return the masks of parameters p ``(M, rows, columns)``."""
@@ -46,6 +47,33 @@ class SmoothMasks:
         m = (torch.softmax(SHARPNESS * v, 1) * v).sum(1)  # (M, pixels of a cell, cells)
         m = F.pixel_shuffle(m.unflatten(2, self.cells), self.step)
         return m[..., : self.size[0], : self.size[1]]
+
+    def discs(self, area: float) -> Tensor:
+        """Return the parameters ``(K, rows, columns)`` of discs of a share of the picture, a radius or less apart.
+
+        At the border less of a disc is in the picture.
+        """
+        radius = math.sqrt(area * math.prod(self.size) / math.pi)
+        counts = [math.ceil(n / radius) for n in self.size]
+        middles = [(torch.arange(k).to(self.like) + 0.5) * n / k for k, n in zip(counts, self.size)]
+        places = torch.cartesian_prod(*middles).view(-1, 2)
+        low, high = 0.0, float(sum(self.size))
+        middle = torch.tensor([self.size]).to(self.like) / 2
+        for _ in range(
+            16
+        ):  # the radius of the points that are on, for which the smooth mask in the middle has the area
+            half = (low + high) / 2
+            if float(self(self._within(middle, half)).mean()) < area:
+                low = half
+            else:
+                high = half
+        return self._within(places, (low + high) / 2)
+
+    def _within(self, places: Tensor, radius: float) -> Tensor:
+        """Return parameters ``(K, rows, columns)``: 1 where a point is nearer than a radius to a place ``(K, 2)``, 0 beyond."""
+        rows, columns = ((torch.arange(n).to(self.like) + 0.5) * self.step for n in self.cells)
+        distance = torch.hypot(rows[:, None] - places[:, :1, None], columns - places[:, 1:, None])
+        return (0.5 + (radius - distance) / self.step).clamp(0, 1)
 
     @staticmethod
     def area_error(m: Tensor, areas: Tensor) -> Tensor:
