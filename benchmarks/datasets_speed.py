@@ -126,8 +126,8 @@ def main() -> None:
     bench.text = (
         "The kept times are of a machine whose two cores were busy with other work, so that CPU seconds, of all threads and "
         "processes, hold better than wall-clock time, of which waiting for the disk and for a core is a part; files are brought "
-        "to the disk while the next batch is explained. The share of the bare loop's rows per second is 1 / the ratio. Hashing and "
-        "writing an image and its map take about 0.15 ms of CPU time here: little beside integrated gradients, and a fifth of "
+        "to the disk while the next batch is explained. The share of the bare loop's rows per second is 1 / the ratio. Hashing "
+        "and writing an image and its map take about 0.15 ms of CPU time here: little beside integrated gradients, a fifth of "
         "Saliency, which takes 0.7 ms. "
         f"Memory grew by {few:.0f} MiB for 1024 rows and by {many:.0f} MiB for 10240, in a process of its own each."
     )
