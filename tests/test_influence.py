@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import torchwhy as tw
+from torchwhy.influence.training_rows import Rows
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 
@@ -250,19 +251,22 @@ class Dicts(torch.utils.data.Dataset):
     "data",
     [
         TRAIN,
+        tuple(t.numpy() for t in TRAIN),
         TensorDataset(*TRAIN),
         DataLoader(TensorDataset(*TRAIN), batch_size=4),
         [(TRAIN[0][:9], TRAIN[1][:9]), (TRAIN[0][9:], TRAIN[1][9:])],
         Dicts(),
         DataLoader(Dicts(), batch_size=5),
     ],
-    ids=["tensors", "dataset", "loader", "batches", "dicts", "loader of dicts"],
+    ids=["tensors", "arrays", "dataset", "loader", "batches", "dicts", "loader of dicts"],
 )
 def test_data_come_in_every_form(data):
     expected = tw.TracIn(net()).fit(*TRAIN).explain(*TEST)
     found = tw.TracIn(net()).fit(data).explain(DataLoader(TensorDataset(*TEST), batch_size=2))
     torch.testing.assert_close(found.attributions, expected.attributions, **CLOSE)
     assert torch.equal(found.training_labels, TRAIN[1])
+    arrays = tw.TracIn(net()).fit(TRAIN[0].numpy(), TRAIN[1].numpy()).explain(TEST[0].numpy(), TEST[1].tolist())
+    torch.testing.assert_close(arrays.attributions, expected.attributions, **CLOSE)
     assert torch.equal(found.labels, TEST[1])
 
 
@@ -282,17 +286,23 @@ each = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 each_by_gradient = pytest.mark.parametrize("make", GRADIENT.values(), ids=GRADIENT)
 
 
+def attention_kernels():
+    kinds = ("flash", "mem_efficient", "math")
+    return [getattr(torch.backends.cuda, f"{kind}_sdp_enabled")() for kind in kinds]
+
+
 @each
 def test_nothing_is_left_behind(make):
     model = net()
     model[0].weight.requires_grad_(False)
     model[4].bias.grad = torch.ones(4, dtype=torch.double)
-    before = copy.deepcopy(model)
+    before, kernels = copy.deepcopy(model), attention_kernels()
     x, y = TRAIN[0].clone(), TRAIN[1].clone()
     method = make(model).fit(x, y)
     method.explain(*TEST)
-    with pytest.raises(Exception, match=r".+"):
+    with pytest.raises(Exception, match=r".+") as caught:
         method.explain(TEST[0][:, :, :2], TEST[1])
+    assert attention_kernels() == kernels, caught  # while the traceback holds its frames
     for (name, p), q in zip(model.named_parameters(), before.parameters()):
         assert torch.equal(p, q), name
         assert p.requires_grad == q.requires_grad
@@ -303,6 +313,23 @@ def test_nothing_is_left_behind(make):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m.training for m in model.modules())
     assert torch.equal(x, TRAIN[0])
     assert torch.is_grad_enabled()
+
+
+def test_nothing_is_switched_between_chunks():
+    kernels, method = attention_kernels(), tw.InfluenceFunction(net(), hessian="ekfac").fit(*TRAIN)
+    rows = Rows(TRAIN)
+    for chunks in (method._gradients().of_rows(rows), method.curvature._passes(rows, 0)):
+        with torch.no_grad():
+            next(chunks)
+            assert attention_kernels() == kernels
+            assert not torch.is_grad_enabled()
+
+
+def test_the_callers_autocast_is_not_for_gradients():
+    x, y = TRAIN[0].float(), TRAIN[1]
+    expected = tw.TracIn(net().float()).fit(x, y).explain(x[:3], y[:3]).attributions
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tw.TracIn(net().float()).fit(x, y).explain(x[:3], y[:3]).attributions, expected)
 
 
 @each

@@ -61,9 +61,10 @@ class EKFAC(Curvature):
     def _passes(self, rows: Rows, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """Yield what goes into each layer, and the gradient of what comes out, of a batch at a time."""
         generator = torch.Generator().manual_seed(seed)
-        with exact_attention():
-            for batch in rows:
-                yield self._passed(self.gradients.loss.complete(batch), generator)
+        for batch in rows:
+            with exact_attention():
+                passed = self._passed(self.gradients.loss.complete(batch), generator)
+            yield passed
 
     def _passed(self, batch: RowBatch, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
         model, inputs = self.gradients.model, {}

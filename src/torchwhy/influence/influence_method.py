@@ -27,6 +27,8 @@ Gone = TypeVar("Gone")
 class InfluenceMethod(Settings):
     """The base class: a model, the rows that it was trained on, and what each of these is worth for an answer.
 
+    Models run in their own precision, whatever autocast is on around the call.
+
     Args:
         model: a module, used as it is and left as it was.
         batch_size: the most rows of one model call; None takes batches as they come, as far as memory allows.

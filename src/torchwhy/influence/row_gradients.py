@@ -12,6 +12,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
+from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.run.batching import budget_of, is_out_of_memory
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Structure, flatten
@@ -98,19 +99,19 @@ class RowGradients:
 
     def of_batch(self, batch: RowBatch) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of a batch, a chunk at a time."""
-        with exact_attention():
-            waiting = list(self.loss.complete(batch).pieces(self.rows))
-            while waiting:
-                piece = waiting.pop(0)
-                try:
+        waiting = list(self.loss.complete(batch).pieces(self.rows))
+        while waiting:
+            piece = waiting.pop(0)
+            try:
+                with exact_attention(), enable_grad_for(self.model, piece.parts[0].device):
                     gradients, losses = self._of_chunk(piece)
-                except Exception as error:
-                    if not is_out_of_memory(error) or piece.rows == 1:
-                        raise
-                    self.rows = piece.rows // 2
-                    waiting = [*piece.pieces(self.rows), *waiting]
-                    continue
-                yield GradientsOfRows(piece.first, losses, self.flatten(gradients))
+            except Exception as error:
+                if not is_out_of_memory(error) or piece.rows == 1:
+                    raise
+                self.rows = piece.rows // 2
+                waiting = [*piece.pieces(self.rows), *waiting]
+                continue
+            yield GradientsOfRows(piece.first, losses, self.flatten(gradients))
 
     def of_rows(self, rows: Rows) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of all rows, a chunk at a time."""
