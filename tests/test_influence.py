@@ -251,19 +251,22 @@ class Dicts(torch.utils.data.Dataset):
     "data",
     [
         TRAIN,
+        tuple(t.numpy() for t in TRAIN),
         TensorDataset(*TRAIN),
         DataLoader(TensorDataset(*TRAIN), batch_size=4),
         [(TRAIN[0][:9], TRAIN[1][:9]), (TRAIN[0][9:], TRAIN[1][9:])],
         Dicts(),
         DataLoader(Dicts(), batch_size=5),
     ],
-    ids=["tensors", "dataset", "loader", "batches", "dicts", "loader of dicts"],
+    ids=["tensors", "arrays", "dataset", "loader", "batches", "dicts", "loader of dicts"],
 )
 def test_data_come_in_every_form(data):
     expected = tw.TracIn(net()).fit(*TRAIN).explain(*TEST)
     found = tw.TracIn(net()).fit(data).explain(DataLoader(TensorDataset(*TEST), batch_size=2))
     torch.testing.assert_close(found.attributions, expected.attributions, **CLOSE)
     assert torch.equal(found.training_labels, TRAIN[1])
+    arrays = tw.TracIn(net()).fit(TRAIN[0].numpy(), TRAIN[1].numpy()).explain(TEST[0].numpy(), TEST[1].tolist())
+    torch.testing.assert_close(arrays.attributions, expected.attributions, **CLOSE)
     assert torch.equal(found.labels, TEST[1])
 
 

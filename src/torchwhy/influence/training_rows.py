@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -138,10 +139,13 @@ class Rows:
 
 def _join(data: InForm, labels: InForm) -> InForm:
     """Return tensors together with their labels, in the form in which a data set holds both."""
-    if isinstance(data, Tensor):
+    if isinstance(data, (Tensor, np.ndarray)):
         return (data, labels)
     if isinstance(data, tuple):
         return (*data, labels)
     if isinstance(data, Mapping):
         return {**data, "labels": labels}
-    raise TypeError(f"labels: a {type(data).__name__} holds its labels itself; give them there, or tensors and labels")
+    kind = type(data).__name__
+    raise TypeError(
+        f"labels: a {kind} holds its labels itself, in pairs (x, y); they are given beside tensors and arrays"
+    )
