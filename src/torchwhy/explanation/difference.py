@@ -41,7 +41,7 @@ def subtract(e: Explanation, other: Explanation) -> Explanation:
         **changes,
     )
     promised = e.completeness_gap is not None and other.completeness_gap is not None and found.scores is not None
-    return replace(found, completeness_gap=_gap(found) if promised else None)
+    return replace(found, completeness_gap=_gap_of_sums(found) if promised else None)
 
 
 _SAME_FEATURES: dict[str, Callable[[Explanation], object]] = {
@@ -81,15 +81,15 @@ def _equal_nan(a: Tensor, b: Tensor) -> bool:
 
 def _less(a: InForm, b: InForm) -> InForm:
     """Return a − b, tensors in the same form; None where one is."""
-    return _together(torch.sub, a, b)
+    return _element_by_element(torch.sub, a, b)
 
 
 def _sum(a: InForm, b: InForm) -> InForm:
     """Return a + b likewise: no less than the error of a difference, however the two errors hang together."""
-    return _together(torch.add, a, b)
+    return _element_by_element(torch.add, a, b)
 
 
-def _together(operation: Callable[[Tensor, Tensor], Tensor], a: InForm, b: InForm) -> InForm:
+def _element_by_element(operation: Callable[[Tensor, Tensor], Tensor], a: InForm, b: InForm) -> InForm:
     if a is None or b is None:
         return None
     (first, structure), second = flatten(a), flatten(b)
@@ -136,7 +136,7 @@ def _both_said(a: list[str], b: list[str], *, by_token: bool) -> list[str]:
     return [f"{x} − {y}" for x, y in pairs]
 
 
-def _gap(e: Explanation) -> Tensor:
+def _gap_of_sums(e: Explanation) -> Tensor:
     """Return how far the sums of the attributions are from the change of the score, ``(N,)`` or ``(N, T)``."""
     sums = torch.stack([row.double().sum(-1) for row in e.features()])
     change = e.scores if e.base_scores is None else e.scores.double() - e.base_scores
