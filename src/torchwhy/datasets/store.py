@@ -249,6 +249,10 @@ class Store:
         """Write all that is finished into one file."""
         self._write(INDEX, {"batches": [_entry_as_json(entry) for entry in entries]})
 
+    def has_index(self) -> bool:
+        """Say whether the index is there: the job was once done to its end."""
+        return (self.path / INDEX).exists()
+
     def index(self) -> list[Finished]:
         """Return all batches, from the index where it is complete, else from the lines."""
         path = self.path / INDEX
