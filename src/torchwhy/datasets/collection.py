@@ -34,8 +34,9 @@ def load_dataset(path: str | Path) -> ExplainedDataset:
     manifest = store.manifest()
     if manifest is None:
         raise FileNotFoundError(f"{path}: no explanations of a data set here")
-    finished, batches = store.index(), manifest.get("batches")
-    complete = store.has_index() and (batches is None or len(finished) >= batches)
+    joined = store.index()
+    complete = joined is not None and len(joined) >= (manifest.get("batches") or 0)
+    finished = joined if joined is not None and complete else list(store.finished().values())
     return ExplainedDataset(store.path, manifest, finished, complete=complete)
 
 
@@ -43,8 +44,8 @@ class ExplainedDataset:
     """The explanations of a data set: ``len``, ``d[3]``, ``d[3:7]`` and ``d[[0, 4]]`` as of one explanation, read when asked for.
 
     Rows that could not be explained are left out, and are in ``failed``; ``rows`` are the numbers that the others have in the
-    data. Only the files of the rows that are asked for are read. Of a job that is unfinished the rows that are there are read, and
-    what goes over all of them warns.
+    data. Only the files of the rows that are asked for are read. Of a job that is unfinished the rows that are there are read,
+    and what goes over all of them warns.
 
     Attributes:
         path: of the folder.
@@ -96,15 +97,11 @@ class ExplainedDataset:
         return replace(Explanation.load(self.path / str(entry.file)), seconds=entry.seconds)
 
     def batches(self) -> Iterator[Explanation]:
-        """Return the explanations of the files, one in memory at a time; of an unfinished job those that are there.
-
-        Warns:
-            UserWarning: the job is unfinished.
-        """
+        """Return the explanations of the files, one in memory at a time; of an unfinished job those there are, with a warning."""
         if not self.complete:
             warnings.warn(
-                f"{self.path} is unfinished, {self._progress()}: what is said of all rows is said of {len(self)}; the same call of "
-                "tw.explain_dataset goes on",
+                f"{self.path} is unfinished, {self._progress()}: what is said of all rows is said of the {len(self)} that are "
+                "there; the same call of tw.explain_dataset goes on",
                 stacklevel=2,
             )
         return (self._load(file) for file in range(len(self._entries)))
