@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.baselines import Distribution
+from torchwhy.engine.axes import axes_in_words
 from torchwhy.engine.run.black_box import BlackBox, as_model
-from torchwhy.engine.structure import Model, flatten
+from torchwhy.engine.structure import Keywords, Model, flatten
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -66,6 +67,13 @@ def explained_inputs(inputs: object, problem: Problem) -> Frame:
     if problem.sample is not None:
         return problem.sample.sample.tensors
     return flatten(inputs)[1].restore(problem.inputs.tensors) if holds_tables(inputs) else inputs
+
+
+def facts_of_inputs(problem: Problem) -> Keywords:
+    """Return unusual ``axes`` of the inputs, and the ``labels`` of columns of a data frame whose numbers stand for them."""
+    categories = {} if problem.table is None else problem.table.categories
+    labels = {str(name): [str(label) for label in known] for name, known in categories.items()}
+    return axes_in_words(problem) | ({"labels": labels} if labels else {})
 
 
 def explained_names(inputs: object, problem: Problem) -> Frame:

@@ -1,4 +1,4 @@
-"""Counterfactuals of data frames are data frames: their names, labels and types."""
+"""What is found of data frames speaks of their names, labels and types."""
 
 import numpy as np
 import pandas
@@ -117,3 +117,32 @@ def test_a_network_gets_numbers_and_gives_a_frame():
     assert torch.equal(after[found.found], wanted[found.found])
     with pytest.raises(TypeError, match="plausible: a data frame, but the inputs are tensors"):
         tw.Counterfactual(net, bounds=None, plausible=frame).generate(torch.tensor(rows.to_numpy()), wanted)
+
+
+def test_groups_are_called_by_their_labels():
+    model = fitted((FRAME.housing == "own").astype(int))
+    report = tw.BiasReport(model).measure(FRAME, 1, column="housing")
+    assert report.names == ("free", "own", "rent")
+    assert report.to_dataframe().group.tolist() == ["free", "own", "rent"]
+    assert report.sizes == FRAME.housing.value_counts()[["free", "own", "rent"]].tolist()
+    assert "own" in str(report)
+    both = tw.BiasReport(model).measure(FRAME, 1, column=["housing", "married"])
+    assert both.names[:2] == ("free, 0", "free, 1")
+    hot = pandas.get_dummies(FRAME[["years", "housing"]], dtype=float)
+    network = nn.Linear(4, 1).double()
+    one_hot = tw.BiasReport(network).measure(hot, column=["housing_own", "housing_free", "housing_rent"])
+    assert sorted(one_hot.names) == ["housing_free", "housing_own", "housing_rent"]
+    for name, size in zip(one_hot.names, one_hot.sizes):
+        assert size == hot[name].sum()
+    assert tw.BiasReport(network).measure(hot, column="housing_own").names == ()
+
+
+def test_a_waterfall_says_the_label(tmp_path):
+    model = fitted((FRAME.housing == "own").astype(int))
+    e = tw.KernelSHAP(model, n_samples=64, generator=0).explain(FRAME[:2], 1, baselines=tw.Distribution(FRAME[:30]))
+    assert e.details["labels"] == {"housing": ["free", "own", "rent"]}
+    e.save(tmp_path / "e.safetensors")
+    for found in (e, e[0], tw.Explanation.load(tmp_path / "e.safetensors")):
+        names = {t.get_text() for t in found.plot(kind="waterfall", row=0).axes[0].get_yticklabels()}
+        assert f"housing = {FRAME.housing.iloc[0]}" in names
+        assert f"years = {FRAME.years.iloc[0]}" in names
