@@ -172,7 +172,7 @@ class BiasReport(Analysis):
                 for order in (torch.randperm(len(rows), generator=generator) for _ in range(self.n_repeats))
             ]
             rates = self._rates(problem, plain, labels, member, len(groups))
-            names = _names_of_groups(groups, columns, table, problem.table)
+            names = _names_of_values(groups, columns, table, problem.table)
         means = given.mean(0)
         attribution = None
         if self.method is not None:
@@ -272,7 +272,7 @@ class BiasReport(Analysis):
         return groups, member
 
 
-def _names_of_groups(
+def _names_of_values(
     groups: Tensor, columns: list[int], table: TableColumns, form: FrameForm | None
 ) -> tuple[str, ...]:
     """Return what groups of values ``(G, columns)`` are called, where columns or their labels have names; else nothing."""
