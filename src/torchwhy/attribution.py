@@ -94,27 +94,27 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: Ragged, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Ragged, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Ragged: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: Inputs, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Inputs, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Any: ...  # fmt: skip
     def attribute(
