@@ -456,3 +456,15 @@ def test_the_example_of_ray_equals_the_plain_call(tmp_path):
     said = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert said.returncode == 0, said.stderr
     assert "114 rows, with the columns row, x, label, attributions, scores" in said.stdout
+
+
+def test_data_that_are_overwritten_in_place_are_kept_as_they_were(tmp_path):
+    x = rows()[0]
+
+    def batches():
+        buffer = torch.empty(8, 4)
+        for part in x.split(8):
+            yield buffer.copy_(part)
+
+    found = tw.explain_dataset(tw.Saliency(network()), batches(), tmp_path / "out", target=1)
+    assert found[:].inputs.equal(x)

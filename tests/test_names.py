@@ -138,9 +138,33 @@ def test_importing_imports_nothing_heavy():
         (lambda m, x: tw.LRP(m).attribute(x, 1, return_convergence_delta=True), r"explain\(...\).completeness_gap"),
         (lambda m, x: tw.FeatureAblation(m).attribute(x, 1, perturbations_per_eval=8), "batch_size= is a setting"),
         (lambda m, x: tw.Saliency(m).attribute(x, 1, bases=0), "there are inputs, target, baselines"),
+        (lambda m, x: tw.DeepLIFT(m).attribute(x, x * 0, target=1), "multiple values for argument 'target'"),
+        (lambda m, x: tw.Occlusion(m), "keyword-only argument: 'sliding_window_shapes'"),
+        (lambda m, x: tw.Saliency(m).attribute(x, (slice(0, 2),)), "a callable selects several, and adds them up"),
     ],
 )
 def test_calls_of_other_libraries_are_told_what_to_do(call, message):
     model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), torch.randn(2, 4)
     with pytest.raises(TypeError, match=message):
         call(model, x)
+
+
+ASKED = (tw.Saliency, tw.IntegratedGradients, tw.FeatureAblation, tw.ExactShapley, tw.KernelSHAP, tw.DeepLIFT)
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_one_number_for_all_rows_is_refused(method):
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), torch.randn(5, 4)
+    for whole in (lambda z: model(z)[:, 1].sum(), lambda z: model(z).mean(), lambda z: model(z).sum(0)):
+        with pytest.raises(ValueError, match="must be the rows, one score or more for each"):
+            method(whole).attribute(x, None if whole(x).dim() == 0 else 1)
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_several_outputs_are_asked_for_each(method):
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), torch.randn(2, 4)
+    with pytest.raises(ValueError, match=r"attribute_each\(inputs, targets\) explains several"):
+        method(model).attribute(x)
+    for k, found in enumerate(method(model).attribute_each(x, [0, 1, 2])):
+        torch.testing.assert_close(found, method(model).attribute(x, k))

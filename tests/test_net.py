@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 from cases import CASES
-from drawn import CONTEXTS, questions
+from drawn import CONTEXTS, Question, questions
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from traces import of_input, of_model, of_torch, same
@@ -194,6 +194,20 @@ def run(name, examples, **how):
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_property(name):
     run(name, PROPERTIES[name][2], derandomize=True)
+
+
+EVEN = {"steps": (), "head": "mean", "seed": 0, "values": "zero", "context": "nothing", "dtype": torch.double}
+DISCARDS = [i for i, case in enumerate(CASES) if "discard_ratio" in case.options]
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("values", ["zero", "equal rows"])
+@pytest.mark.parametrize("case", DISCARDS)
+def test_what_rounding_alone_sets_apart_is_not_sorted(case, values, n):
+    """All patches alike: which attention is among the smallest was another for each size of a batch."""
+    asked = {**EVEN, "case": case, "values": values, "target": "predicted", "baselines": "none"}
+    rows_are_as_if_alone(Question(**asked, n=n, batch_size=2))
+    batch_size_changes_rounding_only(Question(**asked, n=n, batch_size=1))
 
 
 @pytest.mark.slow

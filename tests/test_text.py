@@ -74,6 +74,18 @@ def test_other_methods_of_token_ids(bert, method, options, data):
         assert torch.allclose(found.attributions.sum((1, 2)), change.detach(), atol=1e-6)
 
 
+def test_attributions_of_embeddings_are_measured_as_one_number_for_each_token(bert):
+    of_embeddings = tw.InputXGradient(bert, layer="embeddings").attribute(IDS, 1)
+    assert of_embeddings.shape == (2, 5, 16)
+    for metric in (tw.metrics.deletion, tw.metrics.faithfulness_correlation):
+        found, expected = (metric(bert, IDS, a, 1, baselines=0) for a in (of_embeddings, of_embeddings.sum(2)))
+        torch.testing.assert_close(*(getattr(value, "scores", value) for value in (found, expected)))
+    methods = {"embeddings": tw.InputXGradient(bert, layer="embeddings"), "summed": of_embeddings.sum(2)}
+    table = tw.compare(bert, IDS, 1, methods, ["deletion", "sparseness"], baselines=0)
+    for values in table.values.values():
+        torch.testing.assert_close(values["embeddings"], values["summed"])
+
+
 def test_noise_goes_to_embeddings_and_not_to_token_ids(bert):
     for stdevs in (None, 0.1):  # too little to change a rounded id: it would pass for the gradient
         with pytest.raises(TypeError, match="noise has no meaning for whole numbers"):

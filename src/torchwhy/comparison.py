@@ -24,7 +24,7 @@ from torchwhy.engine.structure import Keywords, RowList, flatten
 from torchwhy.engine.uneven import read_uneven, row_lists
 from torchwhy.explanation import Explanation
 from torchwhy.metrics import Curve, Metric
-from torchwhy.metrics.features_of_attributions import AttributionsLike
+from torchwhy.metrics.features_of_attributions import AttributionsLike, one_for_each_token
 from torchwhy.metrics.reexplain import draw_baselines_once
 from torchwhy.metrics.scoring import ModelLike
 from torchwhy.samples.sample import Given, Sample
@@ -59,10 +59,10 @@ def compare(
     """Explain with every method and measure with every metric.
 
     Metrics of pixels get the sums over the channels of an image's attributions, so that methods with and without
-    channels answer one question; with ``feature_mask``, those that run the model go by its features.
-    ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT (and others whose fact
-    ``is_slope_times_input`` holds) are ``multiplied_by_inputs``; all other attributions, tensors too, it takes for local
-    coefficients.
+    channels answer one question, and of token ids' embeddings one number for each token; with ``feature_mask``, those that
+    run the model go by its features. ``infidelity`` is told that InputXGradient, IntegratedGradients and DeepLIFT (and others
+    whose fact ``is_slope_times_input`` holds) are ``multiplied_by_inputs``; all other attributions, tensors too, it takes for
+    local coefficients.
 
     Args:
         model: what the metrics run.
@@ -251,9 +251,11 @@ def _sum_channels(attributions: Given, inputs: Given, axes: AxesLike, model: Mod
 
 
 def _sum_image_channels(attributions: Tensor, inputs: Tensor, axes: Axes | None, model: ModelLike) -> Tensor:
-    """Return attributions with one channel, of images ``(N, C, H, W)`` or of places with the axes told; others as they are."""
-    tensors = isinstance(attributions, Tensor) and isinstance(inputs, Tensor)
-    if not tensors or inputs.dim() != attributions.dim() or (axes is None and inputs.dim() != 4):
+    """Return one number for each pixel of images ``(N, C, H, W)``, each place whose axes were told, and each token id."""
+    if not isinstance(attributions, Tensor) or not isinstance(inputs, Tensor):
+        return attributions
+    attributions = one_for_each_token(attributions, inputs)
+    if inputs.dim() != attributions.dim() or (axes is None and inputs.dim() != 4):
         return attributions
     axes = axes or axes_by_shape(inputs.shape, model)
     return attributions if axes.channels is None else attributions.sum(axes.channels, keepdim=True)

@@ -38,8 +38,8 @@ _EMBEDDINGS = (
     'not needed here; tw.IntegratedGradients(model, layer="embeddings") explains token ids by their embeddings'
 )
 _LANGUAGE_MODELS = (
-    "no counterpart here; tw.FeatureAblation(model) and tw.IntegratedGradients(model, layer='embeddings') explain token ids, "
-    "with a callable target that gives the log probability of the answer"
+    "every method explains a tw.Prompt here: tw.FeatureAblation(model).explain(tw.Prompt(tokenizer, text, answer), "
+    "target='each'); torchwhy.captum.attr has the classes by their names"
 )
 _FEATURES = "no counterpart here; say what the features are by feature_mask=, as in tw.FeatureAblation(model).attribute"
 _STATISTICS = "no counterpart here; the statistics of attributions are torch's, such as attributions.mean(0)"

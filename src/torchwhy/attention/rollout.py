@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
 from torchwhy.attention.attention_method import AttentionMethod, Fusion, fuse_heads, with_residual
@@ -44,7 +45,15 @@ class AttentionRollout(AttentionMethod):
 def _discard_smallest(matrix: Tensor, ratio: float) -> Tensor:
     """Return matrices with their smallest entries set to 0, but for the first token's own."""
     flat = matrix.flatten(1)
-    smallest = flat.argsort(dim=1, stable=True)[:, : int(ratio * flat.shape[1])]
+    smallest = _ranks(flat).argsort(dim=1, stable=True)[:, : int(ratio * flat.shape[1])]
     kept = flat.scatter(1, smallest, 0)
     kept[:, 0] = flat[:, 0]
     return kept.view_as(matrix)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Return the rank of each of the values ``(N, d)`` in its row; what rounding alone sets apart has one rank."""
+    ordered, at = values.sort(1)
+    least = 16 * torch.finfo(values.dtype).eps * ordered[:, -1:].abs()
+    apart = (ordered.diff(dim=1) > least).cumsum(1)
+    return torch.zeros_like(at).scatter(1, at, torch.cat([torch.zeros_like(at[:, :1]), apart], 1))

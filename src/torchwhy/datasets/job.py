@@ -17,10 +17,11 @@ from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, count_batches, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
-from torchwhy.datasets.store import FailedRow, Finished, Store, finish_part, write_part
+from torchwhy.datasets.store import FailedRow, Finished, Store, write_contents
 from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import InForm, Keywords
 from torchwhy.explanation import Explanation
+from torchwhy.explanation.files import ready_to_write
 from torchwhy.explanation.rows import concat
 from torchwhy.provenance import is_spread
 from torchwhy.targets import TargetLike
@@ -220,25 +221,23 @@ class _Job:
         return intact
 
     def _explain(self, batch: Batch, disk: ThreadPoolExecutor) -> Future[Finished]:
-        """Explain a batch and write its file; what follows on the disk is left to the thread, which does not need the data."""
+        """Explain a batch, and leave to the thread what it takes to bring it to the disk, for which the data are not needed."""
         begun = time.perf_counter()
         if self.target == "label" and batch.labels is None:
             raise ValueError("target='label': the data have no labels; a batch is to be a tuple (inputs, labels)")
         explanation, failed = self._explain_rows(batch)
         entry = Finished(*batch[:3], tuple(failed), hash_of(batch[3:]), None, None, 0.0)
-        part = None
+        write = None if explanation is None else ready_to_write(explanation, inputs=self.inputs)
         if self.last is not None:
             self.last.result()  # after an error there, nothing more is written
-        if explanation is not None:
-            part = write_part(self.store.file_of(batch.number), lambda path: explanation.save(path, inputs=self.inputs))
-        self.last = disk.submit(self._finish, entry, part, begun)
+        self.last = disk.submit(self._finish, entry, write, begun)
         return self.last
 
-    def _finish(self, entry: Finished, part: Path | None, begun: float) -> Finished:
-        """Bring a batch's file to the disk, and note that it is finished."""
-        if part is not None:
+    def _finish(self, entry: Finished, write: Callable[[Path], object] | None, begun: float) -> Finished:
+        """Write a batch's file, and note that it is finished."""
+        if write is not None:
             file = self.store.file_of(entry.batch)
-            entry = entry._replace(sha256=finish_part(part, file), file=file.name)
+            entry = entry._replace(sha256=write_contents(file, write), file=file.name)
         entry = entry._replace(seconds=round(time.perf_counter() - begun, 3))
         self.note(entry)
         log.info("batch %d: %d rows, %d failed, %.2f s", entry.batch, entry.rows, len(entry.failed), entry.seconds)

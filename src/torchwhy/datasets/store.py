@@ -66,49 +66,30 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> str:
     Raises:
         OSError: it cannot be written; what was there before is there still.
     """
-    digest = finish_part(write_part(path, write), path)
+    digest = write_contents(path, write)
     _sync_folder(path.parent)
     return digest
 
 
-def write_part(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write what is to become a file under another name, and return that; nothing is left where it cannot be written.
+def write_contents(path: Path, write: Callable[[Path], object]) -> str:
+    """Write a file as :func:`write_whole` does, but for its name, which may get to the disk later than its contents.
 
     Raises:
         OSError: as :func:`write_whole`.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    with _removed_after_errors(part, path):
+    try:
         write(part)
-    return part
-
-
-def finish_part(part: Path, path: Path) -> str:
-    """Make a file of what :func:`write_part` wrote, when all of it is on the disk; return its SHA-256.
-
-    Its name may get there later than its contents: after a power failure the part may be there in its place.
-
-    Raises:
-        OSError: as :func:`write_whole`.
-    """
-    with _removed_after_errors(part, path):
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         digest = hash_file(part)
         os.replace(part, path)
-    return digest
-
-
-@contextmanager
-def _removed_after_errors(part: Path, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}: nothing was written", str(path)) from error
+    finally:
         with suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError):
-            raise OSError(error.errno, f"{error.strerror or error}: nothing was written", str(path)) from error
-        raise
+            part.unlink(missing_ok=True)
+    return digest
 
 
 def _sync_folder(folder: Path) -> None:

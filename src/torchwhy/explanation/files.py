@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +42,11 @@ def write_explanation(e: Explanation, path: str | Path, *, inputs: bool) -> None
     Raises:
         OSError: the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    ready_to_write(e, inputs=inputs)(path)
 
+
+def ready_to_write(e: Explanation, *, inputs: bool) -> Callable[[str | Path], None]:
+    """Return what writes an explanation to a path as it is now, whatever becomes of it and its tensors meanwhile."""
     tensors: dict[str, Tensor] = {}
     forms = {}
     for name in SAVED_TENSORS:
@@ -57,10 +59,18 @@ def write_explanation(e: Explanation, path: str | Path, *, inputs: bool) -> None
     measured = {k: v for k, v in e.details.items() if isinstance(v, Tensor)}
     tensors |= {f"details.{k}": t.detach().contiguous().clone() for k, t in measured.items()}
     facts["details"] = {k: v for k, v in e.details.items() if k not in measured}
-    try:
-        save_file(tensors, str(path), metadata={"torchwhy": json.dumps(facts, default=plain_data)})
-    except SafetensorError as error:  # which is no OSError, whatever it says
-        raise OSError(f"{path}: cannot be written ({error})") from error
+    metadata = {"torchwhy": json.dumps(facts, default=plain_data)}
+
+    def write(path: str | Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        try:
+            save_file(tensors, str(path), metadata=metadata)
+        except SafetensorError as error:  # which is no OSError, whatever it says
+            raise OSError(f"{path}: cannot be written ({error})") from error
+
+    return write
 
 
 def read_explanation(path: str | Path) -> Keywords:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torchwhy.visualize.scaling import PictureOption
 
-DENSE_ROWS = 1500  # up to so many, all eigenvectors are computed at once
+DENSE_ROWS = 200  # up to so many, all eigenvectors are computed at once
 
 
 @dataclass(frozen=True, repr=False)
@@ -196,11 +196,14 @@ def _smallest_eigenvectors(laplacian: csr_matrix, k: int, seed: int) -> tuple[np
 
         values, vectors = eigh(laplacian.toarray(), subset_by_index=(0, k - 1))
         return values, vectors
-    from scipy.sparse.linalg import eigsh
+    from scipy.sparse import identity
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
     start = np.random.default_rng(seed).standard_normal(n)
-    values, vectors = eigsh(
-        laplacian.tocsc(), k, sigma=-1e-3, which="LM", v0=start
-    )  # those nearest to a number below 0
+    try:  # all lie in [0, 2], and the largest of 2 - L are quickly found
+        values, vectors = eigsh(2 * identity(n) - laplacian, k, which="LA", v0=start, ncv=min(n, max(4 * k, 40)))
+        values = 2 - values
+    except ArpackNoConvergence:  # very many close ones: those nearest to a number below 0, by its inverse
+        values, vectors = eigsh(laplacian.tocsc(), k, sigma=-1e-3, which="LM", v0=start)
     order = values.argsort()
     return values[order], vectors[:, order]

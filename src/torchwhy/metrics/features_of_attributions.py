@@ -129,8 +129,15 @@ def _in_the_form_of_inputs(problem: Problem, attributions: AttributionsLike) -> 
     return tuple(t.to(x.device) for t, x in zip(found, problem.x))
 
 
+def one_for_each_token(attributions: Tensor, inputs: Tensor) -> Tensor:
+    """Return the attributions of token ids' embeddings ``(N, T, E)`` summed over these; others as they are."""
+    of_embeddings = not inputs.is_floating_point() and attributions.shape[:-1] == inputs.shape
+    return attributions.sum(-1) if of_embeddings else attributions
+
+
 def _with_channels(problem: Problem, index: int, attributions: Tensor) -> Tensor:
-    """Return the attributions of pictures and videos with an axis of one channel, where they have none."""
+    """Return attributions of pictures and videos with an axis of one channel, where they have none; of tokens one for each."""
+    attributions = one_for_each_token(attributions, problem.x[index])
     dims = problem.x[index].dim()
     if attributions.dim() != dims - 1 or (dims < 4 and not problem.axes):
         return attributions

@@ -85,7 +85,7 @@ class SAGE(Analysis):
     drop of the loss at its turn. All rows are gone through before one comes again. Here the background is the same rows for
     all draws, and every feature set is evaluated on all of it.
 
-    Evaluations: ``n_samples`` × (features − 1) × ``n_background``, and at most the rows × 1 + ``n_background`` besides.
+    Evaluations: ``n_samples`` × (features − 1) × ``n_background``, and one for each row.
 
     Args:
         n_samples: rows with an order each. The standard errors fall with its square root.
@@ -216,11 +216,12 @@ class _LossGame:
         m, sets = len(self.background), kept.shape[1]
         every = rows.repeat_interleave(sets * m)
         flat = kept.flatten(0, 1)
+        own_elements = [flat[:, f] for f in self.features]
 
         def point(a: int, b: int) -> list[Tensor]:
             job = torch.arange(a, b, device=rows.device)
-            own, other, mine = every[a:b], self.background[job % m], flat[job // m]
-            return [torch.where(mine[:, f], t[own], t[other]) for t, f in zip(self.problem.x, self.features)]
+            own, other, at = every[a:b], self.background[job % m], job // m
+            return [torch.where(mine[at], t[own], t[other]) for t, mine in zip(self.problem.x, own_elements)]
 
         out = self.as_predictions(outputs(self.problem, point, every))
         return out.view(len(flat), m, *out.shape[1:]).mean(1)

@@ -68,7 +68,8 @@ def logits_per_row(output: Output, m: int) -> Tensor:
     if out.dim() == 0 or len(out) != m:
         raise ValueError(
             f"the model was given {m} rows and returned an output of shape {tuple(out.shape)}: "
-            "the first dimension must be the rows"
+            "the first dimension must be the rows, one score or more for each; a loss is to be of each row, as "
+            "reduction='none' gives it"
         )
     return out
 
@@ -178,7 +179,8 @@ class Target:
             if out.numel() != m:
                 raise ValueError(
                     f"target: the output has shape {tuple(out.shape)}, more than one score per row; give target="
-                    "an int (a class), one int per row, a tuple, a callable, or 'predicted'"
+                    "an int (a class), one int per row, a tuple, a callable, or 'predicted'; "
+                    "attribute_each(inputs, targets) explains several at once"
                 )
             return out.reshape(m)
         if len(self.largest) != out.dim() - 1:
