@@ -103,7 +103,7 @@ def test_columns_by_name(data):
     method = tw.Counterfactual(model, changeable=["income", "debt"])
     found = method.generate(rows, 1)
     assert found.found.all()
-    assert torch.equal(found.counterfactuals[:, 2:], torch.tensor(rows.to_numpy())[:, 2:])
+    pandas.testing.assert_frame_equal(found.counterfactuals.iloc[:, 2:], rows.iloc[:, 2:])
     with pytest.raises(ValueError, match="changeable: no column 'wage'; there are 'income', 'debt'"):
         tw.Counterfactual(model, changeable=["wage"]).generate(rows, 1)
     with pytest.raises(ValueError, match="changeable: 'income' is a name, but the inputs have none"):

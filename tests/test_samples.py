@@ -306,6 +306,7 @@ def test_a_function_of_texts():
     "make_it, error, words",
     [
         (lambda t: tw.Text(t, "a film", units="nothing"), ValueError, "matches nothing in 'a film'"),
+        (lambda t: tw.Text(t, "a film", units="sentences"), ValueError, "'a film'; did you mean 'sentence'"),
         (lambda t: tw.Text(t, "a film", units="("), ValueError, "no regular expression"),
         (lambda t: tw.Text(t, "a film", units=3), TypeError, "units=3"),
         (lambda t: tw.Text(t, ["a film", ""]), ValueError, "row 1 is empty"),

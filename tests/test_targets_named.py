@@ -177,10 +177,32 @@ def test_texts_become_tokens():
     assert LogProb(torch.tensor([1, 2])).resolve(tokenizer).token.tolist() == [1, 2]
     with pytest.raises(ValueError, match=r"token='Madrid': 2 tokens .*\['Mad', 'rid'\]"):
         LogProb("Madrid").resolve(tokenizer)
+    with pytest.raises(ValueError, match=r"a='Madrid': 2 tokens .*response of a tw.Prompt"):
+        Contrast("Madrid", "Rome").resolve(tokenizer)
     with pytest.raises(ValueError, match="a=' Rome': a text needs a tokenizer"):
         tw.Saliency(make("smooth")).attribute(inputs("smooth"), Contrast(" Rome", 1))
     with pytest.raises(ValueError, match="a text needs a tokenizer"):
         LogProb(["a", 1])(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+class Pieces(WordTokenizer):
+    """Words that are one token behind a blank alone, and a token for what is unknown."""
+
+    words, unk_token_id = ("<unk>", " ninety", "n", "inety", "three", " "), 0
+
+    def __call__(self, text, *, add_special_tokens):
+        if not any(text.strip().startswith(w.strip() or "?") for w in self.words):
+            return {"input_ids": [0]}
+        return super().__call__(text, add_special_tokens=add_special_tokens)
+
+
+def test_a_blank_that_was_forgotten_and_a_text_that_is_unknown():
+    assert Contrast("three", " ninety").resolve(Pieces()).b == 1
+    with pytest.raises(ValueError, match=r"b='ninety': 2 tokens .* did you mean ' ninety', which is one token"):
+        Contrast("three", "ninety").resolve(Pieces())
+    with pytest.raises(ValueError, match="token='Rome': this tokenizer does not know it, and has '<unk>'"):
+        LogProb("Rome").resolve(Pieces())
+    assert LogProb("<unk>").resolve(Pieces()).token == 0
 
 
 # ---- places in outputs of more dimensions

@@ -174,6 +174,8 @@ def test_the_largest_value_has_the_full_colour_at_the_given_opacity():
 def test_overlay_shows_what_blend_returns():
     figure = v.overlay(CAT, SIGNED, alpha=0.7)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), v.blend(CAT, SIGNED, 0.7))
+    figure = v.heatmap(SIGNED, CAT, alpha=0.7)  # the map first, then its image
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), v.blend(CAT, SIGNED, 0.7))
 
 
 def test_small_maps_are_interpolated_bilinearly():

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import AtLayer, BaselineLike, at_layer
-from torchwhy.engine.axes import AxesLike, axes_in_words
+from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import LayerRole, prepare_for
 from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
-from torchwhy.engine.tables import explained_inputs, explained_names
+from torchwhy.engine.tables import explained_inputs, explained_names, facts_of_inputs
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.other_libraries import refuse_arguments
@@ -94,27 +94,27 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor | Sample, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Tensor | Sample, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> dict[str, Tensor]: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: Ragged, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Ragged, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Ragged: ...  # fmt: skip
     @overload
     def attribute(
-        self, inputs: Inputs, target: TargetLike = None, *, baselines: Baselines = None,
+        self, inputs: Inputs, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Any: ...  # fmt: skip
     def attribute(
@@ -306,11 +306,11 @@ class Attribution(Settings):
         return self.uses_feature_mask
 
     def _found_places(self, problem: Problem) -> Keywords:
-        """Return unusual ``axes`` of the inputs, and as ``layer`` what ``"auto"``, ``"embeddings"`` or a sample meant."""
+        """Return facts of the inputs, and as ``layer`` what ``"auto"``, ``"embeddings"`` or a sample meant."""
         layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
         if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
-            return axes_in_words(problem)
-        return {"layer": ", ".join(layer.name for layer in layers)} | axes_in_words(problem)
+            return facts_of_inputs(problem)
+        return {"layer": ", ".join(layer.name for layer in layers)} | facts_of_inputs(problem)
 
     def _explained_features(self, problem: Problem, structure: Structure) -> Any:
         """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""

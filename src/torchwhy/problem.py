@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
     from torchwhy.engine.run.batching import Batching
     from torchwhy.engine.samples import FeaturesOfSample
+    from torchwhy.engine.tables import FrameForm
 
 ArgumentKind = TypeVar("ArgumentKind", bound=Argument)
 
@@ -128,6 +129,7 @@ class Problem:
         check_finite: whether scores that are NaN or infinite are an error.
         batching: cuts the work into calls.
         columns: what the elements of a row are called, of a data frame.
+        table: how a data frame in the place of the inputs becomes numbers and back, None without one.
         tally: what is counted while the model runs; shared by all problems that are made of this one.
         n_targets: how many targets each of the caller's N rows has. With T > 1 the problem has a row for each pair of a row and a
             target, pair n T + t; ``x``, ``baselines`` and ``feature_mask`` hold each row T times.
@@ -157,6 +159,7 @@ class Problem:
     check_finite: bool = True
     tally: Tally = field(default_factory=Tally)
     columns: Sequence[str] | None = None
+    table: FrameForm | None = None
     n_targets: int = 1
     form: Structure | None = None
     axes: tuple[Axes | None, ...] = ()

@@ -71,16 +71,18 @@ def vectors(tensors: Sequence[Tensor]) -> Tensor:
 
 def constraints_per_row(
     tensors: Sequence[Tensor],
-    bounds: tuple[BoundLike, BoundLike] | None,
+    bounds: tuple[BoundLike | None, BoundLike | None] | None,
     changeable: BoundLike | Sequence[str] | None,
     integers: Sequence[int | str],
     one_hot: Sequence[Sequence[int | str]],
     names: Sequence[str] | None = None,
     labels: Mapping[int, int] | None = None,
+    whole_columns: Sequence[int] = (),
 ) -> RowVectors:
     """Return the checked description of the inputs ``(N, ...)``; columns go by number, or by ``names`` where there are any.
 
-    ``labels`` says of columns of a data frame that hold labels how many there are: they stay the numbers of one.
+    ``labels`` says of columns of a data frame that hold labels how many there are: they stay the numbers of one;
+    ``whole_columns`` are those of integer types: they stay whole, unless a value is missing.
 
     Raises:
         ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
@@ -88,7 +90,8 @@ def constraints_per_row(
     x = vectors(tensors)
     if bounds is not None and not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
         raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
-    low, high = (-torch.inf, torch.inf) if bounds is None else bounds
+    low, high = (None, None) if bounds is None else bounds
+    low, high = -torch.inf if low is None else low, torch.inf if high is None else high
     whole, groups = _columns_of_tables(tensors, x.shape[1], integers, one_hot, names)
     columns = [*whole, *(c for g in groups for c in g)]
     low, high = (_broadcast_constraint(v, tensors, "bounds").to(x, copy=True) for v in (low, high))
@@ -101,7 +104,8 @@ def constraints_per_row(
             f"integers: column {whole[k]} holds {float(x[row, whole[k]]):.4g} in row {row}, which is no whole number; leave it "
             "out, or give the column as it was before it was scaled"
         )
-    whole += [c for c in _integer_columns(tensors) if c not in columns]
+    typed = [c for c in whole_columns if torch.equal(x[:, c], x[:, c].round())]
+    whole += [c for c in dict.fromkeys([*_integer_columns(tensors), *typed]) if c not in columns]
     for c, count in (labels or {}).items():
         whole += [c] if c not in columns and c not in whole else []
         low[:, c], high[:, c] = low[:, c].clamp(min=0), high[:, c].clamp(max=count - 1)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
-from torchwhy.counterfactual.changes import draw_changes
 from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
+from torchwhy.counterfactual.found import Found
 from torchwhy.counterfactual.free_search import FreeSearch
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
@@ -22,63 +20,11 @@ from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
-from torchwhy.engine.tables import labels_of_columns
+from torchwhy.engine.tables import Frame, FrameForm, is_frame
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 from torchwhy.targets import TargetLike
-from torchwhy.viewable import Table, Viewable
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from torchwhy.visualize.scaling import PictureOption
-
-
-@dataclass(frozen=True, repr=False)
-class Found(Viewable):
-    """The outcome of a search for counterfactuals.
-
-    Args:
-        counterfactuals: in the inputs' form; ``(N, n_diverse, ...)`` where several were asked for. Where none was found, the
-            last attempt.
-        found: ``(N,)`` or ``(N, n_diverse)``: whether it gets the wanted answer.
-        distance: likewise, from the row; NaN where none was found.
-        steps: likewise, how many it took to flip.
-        history: ``(steps, ...)``, the gap to the wanted answer before each step, in units of the score; below zero once
-            flipped.
-        inputs: the rows.
-    """
-
-    counterfactuals: Inputs
-    found: Tensor
-    distance: Tensor
-    steps: Tensor
-    history: Tensor
-    inputs: Inputs | None = None
-
-    def _changes(self) -> tuple[Tensor, Tensor]:
-        """Return the rows, and what was found for each, the nearest of several; of several tensors side by side."""
-        before, after = flatten(self.inputs)[0], flatten(self.counterfactuals)[0]
-        if self.found.dim() == 2:
-            nearest = self.distance.nan_to_num(torch.inf).argmin(1)
-            after = tuple(t[torch.arange(len(t)), nearest] for t in after)
-        if len(before) == 1:
-            return before[0], after[0]
-        return torch.cat([t.flatten(1) for t in before], 1), torch.cat([t.flatten(1) for t in after], 1)
-
-    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
-        return draw_changes(
-            *self._changes(), self.found.reshape(len(self.found), -1).any(1).tolist(), pictures, **options
-        )
-
-    def _table(self) -> Table:
-        before, after = self._changes()
-        lines: list[list[object]] = []
-        for row, (b, a) in enumerate(zip(before.flatten(1), after.flatten(1))):
-            for j in (b != a).nonzero()[:, 0].tolist():
-                lines.append([row, j, b[j].item(), a[j].item(), (a[j] - b[j]).item()])
-        return ["row", "feature", "before", "after", "change"], lines
 
 
 class Counterfactual(Attribution):
@@ -93,7 +39,8 @@ class Counterfactual(Attribution):
     Args:
         distance: ``"l2"``; ``"l1"``, which changes few elements; or a callable ``(x, z) → (M,)`` on tensors of the
             inputs' shape.
-        bounds: (low, high), numbers or tensors that broadcast to the inputs; None for no bounds.
+        bounds: (low, high), numbers or tensors that broadcast to the inputs, or series by the columns' names, such as
+            ``(frame.min(), frame.max())``; None for no bounds, or none on one side.
         margin: by how much the wanted class leads, in units of the score.
         n_diverse: how many counterfactuals for each row.
         diversity: ``"determinant"``, lowering −log det of :math:`1 / (1 + d_{ij})` (Mothilal et al. 2020), or ``"distance"``,
@@ -101,8 +48,8 @@ class Counterfactual(Attribution):
         changeable: True where a value may change: a mask that broadcasts to the inputs, or names of columns of a data frame.
         integers: columns of a table that stay whole numbers, by number or name; those of integer types are.
         one_hot: groups of columns, of each of which one is 1.
-        plausible: real rows ``(K, ...)``, the nearest of which draws the candidates, or an autoencoder ``z → z'``, whose
-            error is lowered.
+        plausible: real rows ``(K, ...)``, a tensor or a data frame, the nearest of which draws the candidates, or an autoencoder
+            ``z → z'``, whose error is lowered. A column of texts takes the labels of these rows and of the inputs.
         distance_weight, diversity_weight, plausible_weight: the pull of each relative to that of the gap; together less
             than 1, so that the gap falls.
         n_steps: the most steps.
@@ -118,14 +65,14 @@ class Counterfactual(Attribution):
     """
 
     distance: Literal["l2", "l1"] | Callable[..., Tensor] = "l2"
-    bounds: tuple[BoundLike, BoundLike] | None = (0.0, 1.0)
+    bounds: tuple[BoundLike | None, BoundLike | None] | None = (0.0, 1.0)
     margin: float = 0.0
     n_diverse: Count = 1
     diversity: Literal["determinant", "distance"] = "determinant"
     changeable: BoundLike | Sequence[str] | None = None
     integers: Sequence[int | str] = ()
     one_hot: Sequence[Sequence[int | str]] = ()
-    plausible: Tensor | Callable[[Tensor], Tensor] | None = None
+    plausible: Tensor | Frame | Callable[[Tensor], Tensor] | None = None
     distance_weight: float = 0.1
     diversity_weight: float = 0.4
     plausible_weight: float = 0.3
@@ -152,16 +99,18 @@ class Counterfactual(Attribution):
             problem = prepare_for(self, inputs, target, additional_forward_args=additional_forward_args)
             with problem.open():
                 z, found, distance, steps, history = self._search(problem)
-        k = self.n_diverse
+        k, table = self.n_diverse, problem.table
         shape = (problem.n,) if k == 1 else (problem.n, k)
         values = tuple(t if k == 1 else t.unflatten(0, shape) for t in z)
+        form = self.result_structure(flatten(inputs)[1])
         return Found(
-            counterfactuals=self.result_structure(flatten(inputs)[1]).restore(values),
+            counterfactuals=form.restore(values) if table is None else table.decode(z[0], like=inputs),
             found=found.view(shape),
             distance=distance.view(shape),
             steps=steps.view(shape),
             history=history.view(len(history), *shape),
             inputs=inputs,
+            table=table,
         )
 
     def _attribute(self, problem: Problem) -> Result:
@@ -180,15 +129,22 @@ class Counterfactual(Attribution):
     def _search(self, problem: Problem) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
         """Return candidates ``(N · n_diverse, ...)``, whether, how far and after how many steps each flipped, and the gaps."""
         problem.batching.progress = False  # the bar here is that of the steps
+        table, bounds = problem.table, self.bounds
+        if table is not None and isinstance(bounds, (tuple, list)) and len(bounds) == 2:
+            bounds = table.numbers(bounds[0], -torch.inf), table.numbers(bounds[1], torch.inf)
+        labels = {} if table is None else {column: len(known) for column, known in table.labels.items()}
         rows = constraints_per_row(
             problem.x,
-            self.bounds,
+            bounds,
             self.changeable,
             self.integers,
             self.one_hot,
             problem.columns,
-            {column: len(labels) for column, labels in labels_of_columns(problem.model).items()},
+            labels,
+            () if table is None else table.whole,
         )
+        if table is not None and not is_frame(self.plausible):
+            _warn_of_labels(table, rows)
         problem = self._aim(problem)
         z, found, steps, history = self._freely(problem, rows) if self._is_free else self._downhill(problem, rows)
         x = vectors(problem.x).repeat_interleave(self.n_diverse, 0)
@@ -200,7 +156,7 @@ class Counterfactual(Attribution):
         k = self.n_diverse
         x, of = vectors(problem.x).repeat_interleave(k, 0), problem.rows.repeat_interleave(k)
         search = Search(problem, rows, x, of, [], sparse=self.distance == "l1")
-        search.terms = self._terms(search)
+        search.terms = self._terms(search, self._real_rows(problem))
         z, found, steps, history = search.downhill(self._start(search, problem), self._steps(), self.step_size)
         return rows.valid(search.back(z, found)), found, steps, history
 
@@ -208,7 +164,8 @@ class Counterfactual(Attribution):
         """Return what the search without gradients finds."""
         k = self.n_diverse
         x, of = vectors(problem.x).repeat_interleave(k, 0), problem.rows.repeat_interleave(k)
-        known = self.plausible.flatten(1).to(x) if isinstance(self.plausible, Tensor) else None
+        real = self._real_rows(problem)
+        known = None if real is None else real.to(x)
         search = FreeSearch(
             problem, rows, x, of, [], sparse=False, n_diverse=k, generator=problem.generator,
             seed=draw_seed(problem.generator), known=known,
@@ -248,8 +205,22 @@ class Counterfactual(Attribution):
         draws = draws.to(search.x).repeat(problem.n, 1)
         return search.moved(search.x, draws, torch.arange(len(draws), device=draws.device), self.step_size)
 
-    def _terms(self, search: Search) -> list[tuple[float, Term]]:
-        """Return what is lowered besides the gap, each with its weight."""
+    def _real_rows(self, problem: Problem) -> Tensor | None:
+        """Return the real rows that are given as plausible, ``(K, D)``, None where there are none.
+
+        Raises:
+            TypeError: a data frame, where the inputs are none.
+        """
+        if isinstance(self.plausible, Tensor):
+            return self.plausible.flatten(1)
+        if not is_frame(self.plausible):
+            return None
+        if problem.table is None:
+            raise TypeError("plausible: a data frame, but the inputs are tensors; give a tensor of real rows")
+        return problem.table.encode(self.plausible, "plausible")
+
+    def _terms(self, search: Search, real: Tensor | None) -> list[tuple[float, Term]]:
+        """Return what is lowered besides the gap, each with its weight; ``real`` rows ``(K, D)`` draw the candidates."""
         rows, k = search.rows, self.n_diverse
         width = rows.of(rows.scale, search.of).mean(1, keepdim=True)
 
@@ -260,7 +231,7 @@ class Counterfactual(Attribution):
             return _likeness(z / width, k, self.diversity)
 
         def implausibility(z: Tensor, which: Tensor) -> Tensor:
-            return self._implausibility(rows, z, which)
+            return self._implausibility(rows, z[which], real)
 
         terms: list[tuple[float, Term]] = [(self.distance_weight, distance)]
         if k > 1:
@@ -285,22 +256,18 @@ class Counterfactual(Attribution):
             raise ValueError(f"distance: the callable must return one distance per row, shape ({len(z)},), not {got}")
         return found
 
-    def _implausibility(self, rows: RowVectors, z: Tensor, which: Tensor) -> Tensor:
+    def _implausibility(self, rows: RowVectors, z: Tensor, real: Tensor | None) -> Tensor:
         """Return the squared distance of candidates from the nearest real row, or from what the autoencoder makes of them.
 
         Raises:
             ValueError: real rows, or an autoencoder, of another size than the inputs.
         """
-        z = z[which]
-        if isinstance(self.plausible, Tensor):
-            near = self.plausible.flatten(1).to(z)
-        else:
-            near = self.plausible(rows.tensors(z)[0]).flatten(1)  # type: ignore[misc]
+        near = self.plausible(rows.tensors(z)[0]).flatten(1) if real is None else real.to(z)  # type: ignore[misc, operator]
         if near.shape[1] != z.shape[1] or not len(near):
             raise ValueError(
                 f"plausible: rows of {near.shape[1]} values, {len(near)} of them, for inputs of {z.shape[1]} values each"
             )
-        if isinstance(self.plausible, Tensor):
+        if real is not None:
             near = near[torch.cdist(z.detach(), near).argmin(1)]
         return (z - near).square().sum(1)
 
@@ -316,14 +283,17 @@ class Counterfactual(Attribution):
         super()._check_settings()
         if self._is_free:
             self.needs_gradient = False  # type: ignore[misc]
-            if self.plausible is not None and not isinstance(self.plausible, Tensor):
+            if self.plausible is not None and not (isinstance(self.plausible, Tensor) or is_frame(self.plausible)):
                 raise ValueError("plausible: the search without gradients takes real rows, not an autoencoder")
         if not (self.distance in ("l2", "l1") or callable(self.distance)):
             raise ValueError(f"distance={self.distance!r}: expected 'l2', 'l1' or a callable")
         if self.diversity not in ("determinant", "distance"):
             raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
-        if not (self.plausible is None or isinstance(self.plausible, Tensor) or callable(self.plausible)):
-            raise ValueError(f"plausible={self.plausible!r}: expected a tensor of real rows, or an autoencoder")
+        known = self.plausible is None or isinstance(self.plausible, Tensor) or is_frame(self.plausible)
+        if not (known or callable(self.plausible)):
+            raise ValueError(
+                f"plausible={self.plausible!r}: expected real rows, a tensor or data frame, or an autoencoder"
+            )
         if self.step_size <= 0 or self.margin < 0:
             raise ValueError("step_size, margin: expected a positive step and no negative margin")
         weights = [
@@ -335,6 +305,17 @@ class Counterfactual(Attribution):
             raise ValueError(
                 f"the weights are {weights} and add up to {sum(weights):g}: none may be negative, and less than 1 is "
                 "needed, or rows would not flip"
+            )
+
+
+def _warn_of_labels(table: FrameForm, rows: RowVectors) -> None:
+    """Warn of columns of texts that may change, and only to the labels that the rows themselves have."""
+    for column in table.texts:
+        if bool(rows.free[:, column].any()):
+            name, labels = table.columns[column], ", ".join(map(repr, table.labels[column]))
+            warn(
+                f"Counterfactual: column {name!r} holds texts, and takes those of the given rows, {labels}, and no others; "
+                f"give real rows as plausible=, or all its labels as a type: frame[{name!r}].astype('category') of all rows"
             )
 
 

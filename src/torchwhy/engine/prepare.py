@@ -30,7 +30,7 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
-from torchwhy.engine.tables import as_tensors, column_names, holds_tables, mask_of_columns
+from torchwhy.engine.tables import as_tensors, column_names, frame_form, holds_tables, mask_of_columns
 from torchwhy.engine.trials import notice_randomness, try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -228,8 +228,10 @@ def _prepare_for_sample_or_table(
     columns, asker = column_names(inputs), copy(asker)
     if columns is not None and isinstance(feature_mask, Mapping):
         feature_mask, columns = mask_of_columns(feature_mask, columns)
-    asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines)
-    return prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes).replace(columns=columns)
+    table = frame_form(inputs, baselines, getattr(asker, "plausible", None))
+    asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines, table)
+    problem = prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes)
+    return problem.replace(columns=columns, table=table)
 
 
 def _refuse_missing(data: ModelInputs) -> NoReturn:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.baselines import Distribution
+from torchwhy.engine.axes import axes_in_words
 from torchwhy.engine.run.black_box import BlackBox, as_model
-from torchwhy.engine.structure import Model, flatten
+from torchwhy.engine.structure import Keywords, Model, flatten
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -61,19 +62,18 @@ def mask_of_columns(groups: Mapping[str, Sequence[str]], columns: Sequence[str])
     return torch.tensor([names.index(name) for name in called]), names
 
 
-def labels_of_columns(model: object) -> dict[int, list[Hashable]]:
-    """Return the labels of those columns of a data frame that a black box is given labels in, by the column's number."""
-    form = getattr(getattr(model, "to_call", None), "__self__", None)
-    if not isinstance(form, FrameForm):
-        return {}
-    return {form.columns.index(name): labels for name, labels in form.categories.items()}
-
-
 def explained_inputs(inputs: object, problem: Problem) -> Frame:
     """Return what was explained: the inputs as they were given, with tensors in the place of arrays, frames and samples."""
     if problem.sample is not None:
         return problem.sample.sample.tensors
     return flatten(inputs)[1].restore(problem.inputs.tensors) if holds_tables(inputs) else inputs
+
+
+def facts_of_inputs(problem: Problem) -> Keywords:
+    """Return unusual ``axes`` of the inputs, and the ``labels`` of columns of a data frame whose numbers stand for them."""
+    categories = {} if problem.table is None else problem.table.categories
+    labels = {str(name): [str(label) for label in known] for name, known in categories.items()}
+    return axes_in_words(problem) | ({"labels": labels} if labels else {})
 
 
 def explained_names(inputs: object, problem: Problem) -> Frame:
@@ -98,6 +98,34 @@ class FrameForm:
     columns: list[Hashable]
     dtypes: dict[Hashable, Frame]
     categories: dict[Hashable, list[Hashable]]
+
+    @property
+    def labels(self) -> dict[int, list[Hashable]]:
+        """The labels of columns that are no numbers, by the column's number."""
+        return {self.columns.index(name): labels for name, labels in self.categories.items()}
+
+    @property
+    def whole(self) -> list[int]:
+        """The numbers of the columns whose type is one of whole numbers, or true and false."""
+        return [i for i, name in enumerate(self.columns) if getattr(self.dtypes[name], "kind", "f") in "biu"]
+
+    @property
+    def texts(self) -> list[int]:
+        """The numbers of the columns whose labels are no more than those that were seen."""
+        return [i for i in self.labels if not hasattr(self.dtypes[self.columns[i]], "categories")]
+
+    def value(self, column: int, number: float) -> Hashable:
+        """Return what a number of a column stands for: its label, None where it is missing, or the number itself."""
+        if number != number:
+            return None
+        return self.labels[column][round(number)] if column in self.labels else number
+
+    def numbers(self, value: Frame, missing: float) -> Frame:
+        """Return a series with an entry for each column as a tensor ``(d,)``, labels as ``missing``; anything else as it is."""
+        if not (hasattr(value, "index") and hasattr(value, "to_numpy")):
+            return value
+        there = [c for i, c in enumerate(self.columns) if i not in self.labels and c in value.index]
+        return torch.tensor([float(value[c]) if c in there else missing for c in self.columns], dtype=torch.double)
 
     @classmethod
     def of(cls, frame: Frame, *others: Frame) -> FrameForm:
@@ -134,8 +162,8 @@ class FrameForm:
             parts.append([float("nan") if _is_missing(v) else float(v) for v in values])
         return torch.tensor(parts, dtype=torch.double).T.contiguous()
 
-    def decode(self, values: Tensor) -> Frame:
-        """Return numbers ``(M, d)`` as a data frame of the same form."""
+    def decode(self, values: Tensor, like: Frame = None) -> Frame:
+        """Return numbers ``(M, d)`` as a data frame of this form; ``like`` has the rows' names, each as often as it fits."""
         import pandas
 
         frame = {}
@@ -148,18 +176,31 @@ class FrameForm:
             elif getattr(kind, "kind", "f") in "biu" and there.all() and (numbers == numbers.round()).all():
                 numbers = numbers.astype(kind)
             frame[column] = numbers
-        return pandas.DataFrame(frame, columns=self.columns)
+        index = getattr(like, "index", None)
+        index = None if index is None else index.repeat(len(values) // len(index))
+        return pandas.DataFrame(frame, columns=self.columns).set_axis(
+            index if index is not None else range(len(values))
+        )
 
 
-def as_tensors(model: Model, inputs: object, baselines: object = None) -> tuple[Model, Frame, Frame]:
-    """Return the model, the inputs and the baselines, with tensors in the place of arrays and data frames.
+def frame_form(inputs: object, *others: object) -> FrameForm | None:
+    """Return the form of a data frame, None of anything else; ``others``, if they are frames too, may hold further labels."""
+    if not is_frame(inputs):
+        return None
+    data = [other.data if isinstance(other, Distribution) else other for other in others]
+    return FrameForm.of(inputs, *(frame for frame in data if is_frame(frame)))
+
+
+def as_tensors(
+    model: Model, inputs: object, baselines: object = None, form: FrameForm | None = None
+) -> tuple[Model, Frame, Frame]:
+    """Return the model, the inputs and the baselines, with tensors in the place of arrays and of data frames of a form.
 
     A module gets tensors of its parameters' type; other models get what was given: arrays, or data frames with the same
     columns, types and labels.
     """
-    if is_frame(inputs):
+    if form is not None:
         background = baselines.data if isinstance(baselines, Distribution) else baselines
-        form = FrameForm.of(inputs, *([background] if is_frame(background) else []))
         tensor = _in_type_of(model, form.encode(inputs, "inputs"))
         if is_frame(background):
             rows = form.encode(background, "baselines").to(tensor)

@@ -30,7 +30,9 @@ class Explanation:
     """Attributions, and what can be said about them.
 
     ``len(e)`` is the number of rows; ``e[3]``, ``e[3:7]``, ``e[[0, 4]]`` are explanations of these rows, and iterating gives
-    one for each row; :func:`torchwhy.concat` puts them together. Counts and seconds stay those of the whole call.
+    one for each row; :func:`torchwhy.concat` puts them together. ``e - other`` is the difference of two of the same features.
+    Rows that are picked have their share of the call's evaluations and seconds, the mean over its rows: exact where each row
+    takes as many, as it does without a ``tolerance``.
 
     Args:
         attributions: tensors in the form of the inputs, or of the layer.
@@ -38,8 +40,9 @@ class Explanation:
         target: the target as it was resolved.
         method: the method's name.
         settings: its settings that differ from the defaults.
-        evaluations: rows that went through the model, of a forward pass with or without a backward pass, also to find a layer.
-        seconds: wall-clock time.
+        evaluations: rows that went through the model for all rows here, of a forward pass with or without a backward pass,
+            also to find a layer; of picked rows their share, rounded.
+        seconds: wall-clock time for all rows here; of picked rows their share.
         completeness_gap: ``(N,)``, \\|sum of the attributions − change of the score\\|, in the units of the score; None where
             a method promises no such sum.
         standard_error: of each attribution, in the attributions' form, for methods that sample; infinite or NaN where it is not
@@ -99,6 +102,31 @@ class Explanation:
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
+
+    def __sub__(self, other: Explanation) -> Explanation:
+        """Return the difference of two explanations of the same features: why this target, and not that one.
+
+        Attributions, ``scores`` and ``base_scores`` are subtracted, and the completeness gap is that of the differences. Of
+        a method that is linear in the score (gradients, Shapley values from the same coalitions, ablation) it is the
+        explanation of the difference of the scores, of others the difference of two explanations and no more. Standard errors
+        are added: no less than the error of the difference, whether both were drawn alike or not.
+
+        Args:
+            other: of the same method, settings, rows, names, feature mask and baselines; the target, the response and the
+                model may differ.
+
+        Raises:
+            ValueError: one that is not, or rows of several shapes.
+
+        >>> import torchwhy as tw
+        >>> method = tw.InputXGradient(torch.nn.Identity())
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> (method.explain(x, 1) - method.explain(x, 0)).attributions
+        tensor([[-1.,  2.]])
+        """
+        from torchwhy.explanation.difference import subtract
+
+        return subtract(self, other) if isinstance(other, Explanation) else NotImplemented
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         from torchwhy.explanation.table import as_array_of

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,14 +50,16 @@ def find_rows(index: RowIndex, n: int) -> Tensor:
 
 
 def select_rows(e: Explanation, index: RowIndex) -> Explanation:
-    """Return the explanation of some rows, see :class:`torchwhy.Explanation`; its counts and seconds stay those of the call."""
+    """Return the explanation of some rows, see :class:`torchwhy.Explanation`; of counts and seconds they have their share."""
     n = len(e)
     rows = find_rows(index, n)
+    share = len(rows) / n
 
     def pick(value: object) -> object:
         return rows_of(value, rows, n)
 
     changes: Keywords = {name: pick(getattr(e, name)) for name in PER_ROW}
+    changes |= {"evaluations": round(e.evaluations * share), "seconds": e.seconds * share}
     for name in ("attributions", "inputs", "standard_error"):
         parts, structure = flatten(getattr(e, name))
         changes[name] = structure.restore([pick(part) for part in parts])
@@ -125,7 +128,9 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
     for part in parts:
         if not isinstance(part, Explanation):
             raise TypeError(f"concat: expected explanations, got {type(part).__name__}")
-    _check_alike(parts)
+    if not parts:
+        raise ValueError("concat: no explanations")
+    check_alike(parts, "concat", ALIKE)
     first = parts[0]
     changes: Keywords = {name: _stacked_rows([getattr(e, name) for e in parts], parts) for name in PER_ROW}
     for name in ("attributions", "inputs", "standard_error"):
@@ -146,28 +151,36 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
     )
 
 
-def _check_alike(parts: list[Explanation]) -> None:
-    """Refuse explanations that do not belong together."""
-    if not parts:
-        raise ValueError("concat: no explanations")
-    facts: list[tuple[str, Callable[[Explanation], object]]] = [
-        ("method", lambda e: e.method),
-        ("settings", lambda e: _as_text({k: v for k, v in e.settings.items() if k != "generator"})),
-        ("form", lambda e: (flatten(e.attributions)[1].kind, sorted(map(str, flatten(e.attributions)[1].names or ())))),
-        ("shapes of a row", lambda e: [tuple(t.shape[1:]) for t in flatten(e.attributions)[0]]),
-    ]
-    for what, fact in facts:
+def check_alike(parts: list[Explanation], what: str, facts: Mapping[str, Callable[[Explanation], object]]) -> None:
+    """Refuse explanations that do not belong together.
+
+    Args:
+        parts: the explanations.
+        what: what is made of them.
+        facts: what has to be the same, by its name in the message.
+
+    Raises:
+        ValueError: a fact that differs.
+    """
+    for name, fact in facts.items():
         for i, part in enumerate(parts):
             if fact(part) != fact(parts[0]):
-                raise ValueError(
-                    f"concat: number {i} has another {what} than the first: {fact(part)}, {fact(parts[0])}"
-                )
+                pair = ", ".join(shorten(str(fact(e)), 200, placeholder="...") for e in (part, parts[0]))
+                raise ValueError(f"{what}: number {i} has another {name} than the first: {pair}")
 
 
 def _as_text(value: object) -> str:
     from torchwhy.explanation.files import plain_data
 
     return json.dumps(value, default=plain_data, sort_keys=True)
+
+
+ALIKE: dict[str, Callable[[Explanation], object]] = {
+    "method": lambda e: e.method,
+    "settings": lambda e: _as_text({k: v for k, v in e.settings.items() if k != "generator"}),
+    "form": lambda e: (flatten(e.attributions)[1].kind, sorted(map(str, flatten(e.attributions)[1].names or ()))),
+    "shapes of a row": lambda e: [tuple(t.shape[1:]) for t in flatten(e.attributions)[0]],
+}
 
 
 def _stacked_rows(values: list[Tensor | None], parts: list[Explanation]) -> Tensor | None:

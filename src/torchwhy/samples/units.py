@@ -6,6 +6,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from torchwhy.spelling import did_you_mean
+
 CharSpan = tuple[int, int]  # the first character, and the one after the last
 
 UNIT_PATTERNS = {"word": r"\S+", "sentence": r"[^.!?]*[.!?]+\s*|[^.!?]+"}
@@ -36,7 +38,8 @@ def find_units(text: str, units: str) -> list[CharSpan]:
         raise ValueError(f"units={units!r}: no regular expression ({error})") from None
     found = [m.span() for m in matches if m.group().strip()]
     if not found:
-        raise ValueError(f"units={units!r}: matches nothing in {shorten(text)!r}")
+        meant = did_you_mean(units, ("word", "sentence", "token")) if units.isidentifier() else ""
+        raise ValueError(f"units={units!r}: matches nothing in {shorten(text)!r}{meant}")
     return found
 
 

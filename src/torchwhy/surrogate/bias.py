@@ -15,7 +15,7 @@ from torchwhy.attribution import Attribution, Baselines, Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import flatten
-from torchwhy.engine.tables import column_names
+from torchwhy.engine.tables import FrameForm, column_names
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.fairness import FairnessRates, fairness_rates
@@ -45,6 +45,8 @@ class Bias(Viewable):
         attribution: the mean attribution of the column in each group; None where no method was given.
         rates: how often the decision is favourable in each group, and how far these rates are apart
             (:class:`~torchwhy.surrogate.fairness.FairnessRates`); None where there is no decision.
+        names: what the groups are called: the labels of a column of a data frame, of one-hot columns the name of the one that
+            is 1; empty: their values.
     """
 
     groups: Tensor
@@ -55,11 +57,11 @@ class Bias(Viewable):
     permutation: IntervalEstimate
     attribution: list[IntervalEstimate] | None
     rates: FairnessRates | None = None
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{'group':>16} {'rows':>6} {'score':>24} {'all rows set to it':>24} {'attribution':>24}"]
-        for g in range(len(self.sizes)):
-            name = ", ".join(f"{v:g}" for v in self.groups[g].reshape(-1).tolist())
+        for g, name in enumerate(self._names()):
             shown = [
                 _show_interval(self.score[g]),
                 _show_interval(self.set_to[g]),
@@ -82,6 +84,8 @@ class Bias(Viewable):
         return pictures.panels_of_intervals(panels, self._names(), **{"notes": notes, **options})
 
     def _names(self) -> list[str]:
+        if self.names:
+            return list(self.names)
         return [", ".join(f"{v:g}" for v in row.reshape(-1).tolist()).replace("-", "−") for row in self.groups]
 
     def _table(self) -> Table:
@@ -168,6 +172,7 @@ class BiasReport(Analysis):
                 for order in (torch.randperm(len(rows), generator=generator) for _ in range(self.n_repeats))
             ]
             rates = self._rates(problem, plain, labels, member, len(groups))
+            names = _names_of_values(groups, columns, table, problem.table)
         means = given.mean(0)
         attribution = None
         if self.method is not None:
@@ -189,6 +194,7 @@ class BiasReport(Analysis):
             permutation=self._interval(torch.stack(changes).mean(0)),
             attribution=attribution,
             rates=rates,
+            names=names,
         )
 
     def _rates(
@@ -264,6 +270,18 @@ class BiasReport(Analysis):
                 "column into few values, or raise max_groups"
             )
         return groups, member
+
+
+def _names_of_values(
+    groups: Tensor, columns: list[int], table: TableColumns, form: FrameForm | None
+) -> tuple[str, ...]:
+    """Return what groups of values ``(G, columns)`` are called, where columns or their labels have names; else nothing."""
+    if table.names is not None and len(columns) > 1 and table.is_one_hot(columns):
+        return tuple(table.names[columns[k]] for k in groups.argmax(1).tolist())
+    if form is None or not any(c in form.labels for c in columns):
+        return ()
+    rows = [[form.value(c, v) for c, v in zip(columns, row)] for row in groups.tolist()]
+    return tuple(", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in row) for row in rows)
 
 
 def _show_interval(estimate: IntervalEstimate) -> str:

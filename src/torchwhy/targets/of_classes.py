@@ -186,7 +186,8 @@ class LogProb(ClassTarget):
 class Contrast(ClassTarget):
     """The output of one class or token less that of another: why a, and not b?
 
-    For logits the logarithm of how many times more probable a is than b.
+    For logits the logarithm of how many times more probable a is than b. Of answers of several tokens explain each as the
+    response of a :class:`torchwhy.Prompt`, and subtract: ``e - other``.
 
     Args:
         a, b: classes or tokens, each a number, or one for each row; texts where a sample has a tokenizer.
@@ -281,13 +282,33 @@ def token_numbers(name: str, tokens: Tokens, tokenizer: Tokenizer) -> Tokens:
 
 
 def _token_number(name: str, text: str, tokenizer: Tokenizer) -> int:
-    """Return the number of the only token of a text; a token of blanks alone before it does not count."""
+    """Return the number of the only token of a text; a token of blanks alone before it does not count.
+
+    Raises:
+        ValueError: several tokens, or that for whatever the tokenizer does not know.
+    """
+    ids = _ids_of_word(text, tokenizer)
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    stands_for = "" if unknown is None else tokenizer.decode([unknown]).strip()
+    if len(ids) == 1 and (ids[0] != unknown or text.strip() == stands_for):
+        return ids[0]
+    with_blank = _ids_of_word(" " + text, tokenizer) if text.strip() and not text[0].isspace() else []
+    known = len(with_blank) == 1 and with_blank[0] != unknown
+    meant = f"; did you mean {' ' + text!r}, which is one token?" if known else ""
+    if len(ids) == 1:
+        raise ValueError(
+            f"{name}={text!r}: this tokenizer does not know it, and has {stands_for!r} in its place{meant}"
+        )
+    pieces = [tokenizer.decode([i]) for i in ids]
+    raise ValueError(
+        f"{name}={text!r}: {len(ids)} tokens for this tokenizer, {pieces}; give one of them, or its number"
+        + (meant or "; a longer answer is the response of a tw.Prompt, and why one and not another is e - other")
+    )
+
+
+def _ids_of_word(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a text, without those of blanks alone before a word."""
     ids = [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
     if len(ids) > 1 and text.strip():
         ids = [i for i in ids if tokenizer.decode([i]).strip()]
-    if len(ids) != 1:
-        pieces = [tokenizer.decode([i]) for i in ids]
-        raise ValueError(
-            f"{name}={text!r}: {len(ids)} tokens for this tokenizer, {pieces}; give one of them, or its number"
-        )
-    return ids[0]
+    return ids

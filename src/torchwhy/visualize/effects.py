@@ -157,6 +157,7 @@ def before_after(
     after: Array,
     names: Sequence[str] | None = None,
     *,
+    labels: Mapping[int, Sequence[object]] | None = None,
     top: int = 12,
     ax: Axes | None = None,
     title: str | None = None,
@@ -166,6 +167,7 @@ def before_after(
     Args:
         before, after: ``(d,)``, the values of the row.
         names: d strings.
+        labels: of columns whose values are numbers of labels, the labels, by the column's number.
         top: the most features that are written; of more those of the largest changes, and how many are left out is said.
         ax: the axes to draw on.
         title: the text above.
@@ -185,14 +187,11 @@ def before_after(
     order = [j for j in np.argsort(-np.abs(change), kind="stable") if change[j]]
     lines = [["feature", "before", "after", "change"]]
     for j in order[:top]:
-        lines.append(
-            [
-                f"feature {j}" if names is None else str(names[j]),
-                f"{b[j]:.4g}",
-                f"{a[j]:.4g}",
-                draw.signed_number(change[j]),
-            ]
-        )
+        name = f"feature {j}" if names is None else str(names[j])
+        if labels and j in labels:
+            lines.append([name, str(labels[j][round(b[j])]), str(labels[j][round(a[j])]), ""])
+        else:
+            lines.append([name, f"{b[j]:.4g}", f"{a[j]:.4g}", draw.signed_number(change[j])])
     figure, ax = draw.axes_for(ax, 5.6, 0.7 + 0.26 * (len(lines) + 1))
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(len(lines) + 0.6, -0.6))
@@ -202,7 +201,8 @@ def before_after(
             style = {"ha": "left" if x < 0.1 else "right", "va": "center", "size": 9.5, "annotation_clip": False}
             color = shade if x > 0.9 else "#000000"
             color = draw.QUIET if y == 0 else color
-            draw.add_note(ax, word.replace("-", "−") if x > 0.1 else word, (x, y), (0, 0), color=color, **style)
+            is_number = x > 0.1 and (y == 0 or bool(line[3]))
+            draw.add_note(ax, word.replace("-", "−") if is_number else word, (x, y), (0, 0), color=color, **style)
     ax.axhline(0.5, color=draw.FRAME, linewidth=0.8)
     left = len(b) - len(lines) + 1
     more = len(order) - min(top, len(order))

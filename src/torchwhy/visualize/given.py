@@ -84,8 +84,13 @@ def named_with_values(e: Explanation, given: FeatureRow) -> list[str]:
     known = input_values(e) if e.names is not None else None
     if known is None:
         return given.names
-    numbers = [f"{number:.4g}".replace("-", "−") for number in known[0].tolist()]
-    return [f"{name} = {number}" for name, number in zip(given.names, numbers)]
+    labels = e.details.get("labels", {})
+    found = []
+    for name, number in zip(given.names, known[0].tolist()):
+        is_label = name in labels and number == number
+        meant = labels[name][round(number)] if is_label else f"{number:.4g}".replace("-", "−")
+        found.append(f"{name} = {meant}")
+    return found
 
 
 class FeatureTable(NamedTuple):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def heatmap(
     attribution: Array,
-    *,
     image: Array | None = None,
+    *,
     ax: Axes | None = None,
     signed: bool | None = None,
     channels: str = "sum",
