@@ -89,6 +89,13 @@ def test_each_token_less_each_token(llama, tmp_path):
     assert torch.equal(tw.Explanation.load(tmp_path / "e.safetensors").attributions, e.attributions)
 
 
+def test_only_details_that_both_have_are_kept():
+    e, other = (PLAIN.explain(X, k) for k in (0, 1))
+    parts = {"layer": "fc", "levels": ["a", 1], "drawn": [torch.ones(2), torch.zeros(2)]}
+    e.details, other.details = {**parts, "radius": 1.0}, {**parts, "radius": 2.0}
+    assert (e - other).details == {"layer": "fc", "levels": ["a", 1]}
+
+
 def test_missing_values_are_alike():
     x = torch.tensor([[1.0, float("nan")]])
     method = tw.FeatureAblation(lambda x: x.nan_to_num(3.0))

@@ -114,20 +114,21 @@ def _targets(e: Explanation, other: Explanation) -> InForm:
 
 def _details(e: Explanation, other: Explanation) -> Keywords:
     """Return what both were told alike, in plain words, and the two responses as one."""
-    plain = (str, int, float, list, tuple)
-    found: Keywords = {
-        k: v
-        for k, v in e.details.items()
-        if k != "response"
-        and isinstance(v, plain)
-        and isinstance(other.details.get(k), plain)
-        and other.details[k] == v
-    }
+    found: Keywords = {}
+    for name, value in e.details.items():
+        also = other.details.get(name)
+        if name != "response" and _is_plain(value) and _is_plain(also) and value == also:
+            found[name] = value
     said = [x.details.get("response") for x in (e, other)]
     if all(isinstance(s, list) and len(s) == len(e) for s in said):
         by_token = isinstance(e.target, str) and e.target == "each"
         found["response"] = [_both_said(a, b, by_token=by_token) for a, b in zip(*said)]
     return found
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether a value is words and numbers, alone or in lists."""
+    return all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else isinstance(value, (str, int, float))
 
 
 def _both_said(a: list[str], b: list[str], *, by_token: bool) -> list[str]:
