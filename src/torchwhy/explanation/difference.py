@@ -40,8 +40,8 @@ def subtract(e: Explanation, other: Explanation) -> Explanation:
         settings={k: v for k, v in e.settings.items() if k != "generator" or other.settings.get(k) == v},
         **changes,
     )
-    promised = e.completeness_gap is not None and other.completeness_gap is not None and found.scores is not None
-    return replace(found, completeness_gap=_gap_of_sums(found) if promised else None)
+    promised = e.completeness_gap is not None and other.completeness_gap is not None
+    return replace(found, completeness_gap=_gap_of_sums(found, found.scores) if promised else None)
 
 
 _SAME_FEATURES: dict[str, Callable[[Explanation], object]] = {
@@ -137,8 +137,10 @@ def _both_said(a: list[str], b: list[str], *, by_token: bool) -> list[str]:
     return [f"{x} − {y}" for x, y in pairs]
 
 
-def _gap_of_sums(e: Explanation) -> Tensor:
+def _gap_of_sums(e: Explanation, scores: Tensor | None) -> Tensor | None:
     """Return how far the sums of the attributions are from the change of the score, ``(N,)`` or ``(N, T)``."""
+    if scores is None:
+        return None
     sums = torch.stack([row.double().sum(-1) for row in e.features()])
-    change = e.scores if e.base_scores is None else e.scores.double() - e.base_scores
-    return (sums - change.double().to(sums.device)).abs().to(e.scores.dtype)
+    change = scores.double() if e.base_scores is None else scores.double() - e.base_scores
+    return (sums - change.to(sums.device)).abs().to(scores.dtype)
