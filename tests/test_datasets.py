@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,65 @@ def test_a_second_run_does_only_what_is_missing(tmp_path, caplog):
     facts = [{k: v for k, v in b.items() if k != "seconds"} for b in json.loads(index)["batches"]]
     again = json.loads((path / "index.json").read_text())["batches"]
     assert [{k: v for k, v in b.items() if k != "seconds"} for b in again] == facts
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (loader(), "3 of 5 batches"),
+        (TensorDataset(*rows()), "3 of 5 batches"),
+        (rows(), "3 of 5 batches"),
+        ([(rows()[0][i : i + 8], rows()[1][i : i + 8]) for i in range(0, ROWS, 8)], "3 of 5 batches"),
+        (((rows()[0][i : i + 8], rows()[1][i : i + 8]) for i in range(0, ROWS, 8)), "3 batches"),
+    ],
+    ids=["loader", "dataset", "tensors", "list", "generator"],
+)
+def test_an_unfinished_job_says_so(tmp_path, data, told):
+    def stop(progress):
+        if progress.batch == 1:
+            raise KeyboardInterrupt
+
+    cut = {} if isinstance(data, (DataLoader, list)) or told == "3 batches" else {"batch_size": 8}
+    job = (tw.Saliency(network()), data, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        tw.explain_dataset(*job, target="label", callback=stop, **cut)
+    found = tw.load_dataset(tmp_path)
+    assert not found.complete
+    assert f"unfinished: {told}" in repr(found)
+    for over_all in (tw.summarize, tw.datasets.ExplainedDataset.mean_absolute):
+        with pytest.warns(UserWarning, match=f"unfinished, {told}: .*the {len(found)} that are there"):
+            over_all(found)
+    if told == "3 batches":
+        return
+    found = tw.explain_dataset(*job, target="label", **cut)
+    assert found.complete
+    assert "unfinished:" not in repr(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(tw.load_dataset(tmp_path).to_dataframe()) == ROWS
+
+
+def test_more_data_make_a_finished_job_unfinished_until_they_are_done(tmp_path):
+    def stop(progress):
+        if progress.batch == 2:
+            raise KeyboardInterrupt
+
+    (x, _), job = rows(), {"target": 1, "batch_size": 8}
+    method = tw.Saliency(network())
+    assert tw.explain_dataset(method, x[:16], tmp_path, **job).complete
+    with pytest.raises(KeyboardInterrupt):
+        tw.explain_dataset(method, x, tmp_path, callback=stop, **job)
+    assert "unfinished: 4 of 5 batches" in repr(tw.load_dataset(tmp_path))
+    assert tw.explain_dataset(method, x, tmp_path, **job).complete
+
+
+def test_a_row_has_its_share_of_the_cost_of_its_batch(tmp_path):
+    method = tw.KernelSHAP(network(), n_samples=20, check=False)
+    found = tw.explain_dataset(method, loader(), tmp_path, target="label")
+    assert found[39].evaluations == method.explain(rows()[0][:1], 1).evaluations
+    assert found[:].evaluations == sum(e.evaluations for e in found) == sum(e.evaluations for e in found.batches())
+    assert found[39].seconds * 8 == pytest.approx(list(found.batches())[-1].seconds)
+    assert found[39].seconds > 0
 
 
 def test_what_was_cut_off_is_done_again(tmp_path):

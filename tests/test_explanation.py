@@ -19,6 +19,9 @@ def test_facts():
     assert e.seconds > 0
     assert e.completeness_gap.shape == (3,)
     assert "evaluations=66" in repr(e)
+    assert [row.evaluations for row in e] == [22] * 3  # of rows that are picked their share
+    assert (e[1:].evaluations, e[[0, 0]].evaluations, tw.concat([e[0], e[1:]]).evaluations) == (44, 44, 66)
+    assert e[0].seconds == pytest.approx(e.seconds / 3)
     assert tw.Saliency(net).explain(x, 1).completeness_gap is None
     assert tw.IntegratedGradients(net, multiply_by_inputs=False).explain(x, 1).completeness_gap is None
 

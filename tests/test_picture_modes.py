@@ -1,5 +1,7 @@
 """Pictures of 16 and 32 bits, of floats, of one channel: what is seen of them, and when they are refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,8 @@ def test_an_even_ramp_is_seen_as_one(tmp_path, pixels, suffix):
 def test_a_range_says_what_is_black_and_what_is_white(tmp_path):
     path = tmp_path / "scan.png"
     Image.fromarray((100 + RAMP * 4095).round().astype("uint16")).save(path)  # a scan of 12 bits
-    assert np.asarray(read_image(path)).max() == 16  # of 65535
+    with pytest.warns(UserWarning, match="use only 100 to 4195 of 65535"):
+        assert np.asarray(read_image(path)).max() == 16
     seen = np.asarray(read_image(path, value_range=(100, 4195)))
     assert abs(seen - RAMP[..., None] * 255).max() <= 0.6
     with pytest.raises(ValueError, match=r"value_range=\(9, 9\): expected black below white"):
@@ -64,7 +67,9 @@ def test_what_does_not_say_its_white_is_refused(tmp_path, pixels, message):
 
 def test_a_range_is_for_deep_pictures(tmp_path):
     Image.fromarray((RAMP * 255).astype("uint8")).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="is for pictures of 16 or 32 bits"):
+    with pytest.raises(
+        ValueError, match=r"^path: '\S*a.png' has mode L; value_range= is for pictures of 16 or 32 bits"
+    ):
         read_image(tmp_path / "a.png", value_range=(0, 1))
 
 
@@ -85,3 +90,28 @@ def test_grey_networks_get_grey_pictures(tmp_path):
     assert (standard.to_image(standard(colour)) == shown).all()
     with pytest.raises(ValueError, match="channels: 4"):
         preprocess(colour, channels=4)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(
+    "high, words",
+    [
+        (3560, "use only 0 to 3560 of 65535; if they hold 12 bits, read them with value_range=(0, 4095)"),
+        (900, "if they hold 10 bits, read them with value_range=(0, 1023)"),
+        (9000, "if they hold 14 bits, read them with value_range=(0, 16383)"),
+        (30_000, "if they hold 15 bits"),
+        (33_000, None),
+        (0, None),
+    ],
+)
+def test_sixteen_bits_that_are_hardly_used_are_warned_of(tmp_path, suffix, high, words):
+    path = tmp_path / f"scan.{suffix}"
+    Image.fromarray((RAMP * high).round().astype("uint16")).save(path)
+    for read in (read_image, lambda path: preprocess(Image.open(path), 64)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            read(path)
+        assert [words in str(w.message) for w in told] == ([True] if words else [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(path, value_range=(0, 4095))  # it was said

@@ -34,9 +34,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=float,
         metavar=("BLACK", "WHITE"),
-        help="of pictures with 16 or 32 bits (default: 0 65535, and 0 1 for floats)",
+        help="of pictures with 16 or 32 bits, 0 4095 for scans of 12; others stay as they are (default: 0 65535, and 0 1 for "
+        "floats)",
     )
     parser.add_argument("--trust", action="store_true", help="load a pickled model, which can run code")
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="of the model's classes in their order, where it comes with none"
+    )
     parser.add_argument("--target", default="predicted", help="a label, an index, or 'predicted'")
 
 

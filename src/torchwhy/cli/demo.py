@@ -23,7 +23,7 @@ def add_demo(commands: Commands) -> None:
     demo.add_argument("--methods", nargs="+", metavar="NAME", dest="method", help="only these")
     demo.add_argument("--quick", action="store_true", help="an eighth of the samples and steps")
     add_quiet(demo)
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, classes=None)
 
 
 def _demo(args: argparse.Namespace) -> None:

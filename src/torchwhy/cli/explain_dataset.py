@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting, say, seconds_of, shows_progress
-from torchwhy.cli.pictures import expand_folders, load_as_asked, move_to_device, picture_named
+from torchwhy.cli.pictures import expand_folders, load_as_asked, move_to_device
+from torchwhy.cli.reading import PictureReader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +35,32 @@ The same command goes on where it was stopped. In Python, tw.load_dataset("expla
 """
 
 
+@dataclass
+class _Batches:
+    """Batches that are made when their turn comes.
+
+    Args:
+        make: the batch of a slice of the rows.
+        rows: how many there are.
+        size: of a batch.
+    """
+
+    make: Callable[[slice], InForm]
+    rows: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.size)
+
+    def __iter__(self) -> Iterator[InForm]:
+        return (self.make(slice(a, a + self.size)) for a in range(0, self.rows, self.size))
+
+
 class _Work(NamedTuple):
     """What is asked of :func:`torchwhy.explain_dataset`."""
 
     method: Attribution
-    data: Iterator[InForm]
+    data: _Batches
     target: TargetLike
     arguments: Keywords
     rows: int
@@ -126,26 +148,34 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
     Raises:
         ValueError: a mistake in what was asked for.
     """
+    import torch
+
     from torchwhy.demo import data_for_photos, make
 
     for name in ("label", "drop", "background"):
         if getattr(args, name):
             raise ValueError(f"--{name}: is for tables")
     names = expand_folders(args.inputs)
+    reader = PictureReader(names, args.range)
     loaded, target = load_as_asked(args)
     move_to_device(loaded, args.device)
     method = make(args.method or "IntegratedGradients", loaded.model, **settings)
-    read = partial(_read_picture, args, loaded)
-    data = (
-        _batch_of([read(name) for name in names[a : a + args.batch_size]])
-        for a in range(0, len(names), args.batch_size)
-    )
+
+    def read(part: slice) -> Tensor:
+        pictures = [_read_picture(args, loaded, reader, name) for name in names[part]]
+        return torch.cat(pictures)
+
+    def read_and_tell(part: slice) -> Tensor:
+        batch = read(part)
+        reader.tell()
+        return batch
+
     _write_files(Path(args.out), names)
-    arguments = data_for_photos(type(method).__name__, _batch_of([read(names[0])]), 1.0)
-    return _Work(method, data, target, arguments, len(names))
+    arguments = data_for_photos(type(method).__name__, read(slice(1)), 1.0)
+    return _Work(method, _Batches(read_and_tell, len(names), args.batch_size), target, arguments, len(names))
 
 
-def _read_picture(args: argparse.Namespace, loaded: LoadedModel, name: str) -> Tensor:
+def _read_picture(args: argparse.Namespace, loaded: LoadedModel, reader: PictureReader, name: str) -> Tensor:
     """Return a picture ``(1, C, H, W)``; one that cannot be read, and is to be noted, as NaN, which every method refuses.
 
     Raises:
@@ -155,18 +185,12 @@ def _read_picture(args: argparse.Namespace, loaded: LoadedModel, name: str) -> T
 
     wanted = loaded.preprocess
     try:
-        return wanted(picture_named(name, args.range)).to(args.device)
+        return wanted(reader(name)).to(args.device)
     except (ValueError, OSError) as error:
         if args.on_error == "raise":
             raise
         say(args, f"  {error}")
         return torch.full((1, wanted.channels, wanted.size, wanted.size), torch.nan, device=args.device)
-
-
-def _batch_of(pictures: list[Tensor]) -> Tensor:
-    import torch
-
-    return torch.cat(pictures)
 
 
 def _write_files(folder: Path, names: list[str]) -> None:
@@ -211,9 +235,9 @@ def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:
     arguments: Keywords = {"names": list(map(str, whole.columns))}
     if takes_several(method):
         arguments["baselines"] = tw.Distribution(background_rows(background))
-    parts = [slice(a, a + args.batch_size) for a in range(0, len(whole), args.batch_size)]
-    if answers is None:
-        return _Work(
-            method, (whole.iloc[p] for p in parts), target_of_table(args, labels, model), arguments, len(whole)
-        )
-    return _Work(method, ((whole.iloc[p], answers[p]) for p in parts), "label", arguments, len(whole))
+
+    def rows(part: slice) -> InForm:
+        return whole.iloc[part] if answers is None else (whole.iloc[part], answers[part])
+
+    target = target_of_table(args, labels, model) if answers is None else "label"
+    return _Work(method, _Batches(rows, len(whole), args.batch_size), target, arguments, len(whole))

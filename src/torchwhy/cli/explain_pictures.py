@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from torchwhy.cli.arguments import say, seconds_of, shows_progress
 from torchwhy.cli.outputs import DEFAULT_FIGURE, NUMBERS, PAGE, check_outputs, is_figure, write_numbers
-from torchwhy.cli.pictures import class_shares, expand_folders, load_as_asked, move_to_device, picture_named
+from torchwhy.cli.pictures import class_shares, expand_folders, load_as_asked, move_to_device
+from torchwhy.cli.reading import PictureReader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,12 +34,12 @@ def explain_pictures(args: argparse.Namespace, settings: Keywords) -> None:
     outs, folder = _places(args, names)
     check_outputs(outs, [*names, args.model, args.weights], folders=True)
     methods = methods_asked_for(args.method or ["IntegratedGradients"])
-    pictures = [picture_named(name, args.range) for name in names]
+    pictures = PictureReader(names, args.range).read_all(names)
     loaded, target = load_as_asked(args)
     move_to_device(loaded, args.device)
     shown: list[Shown] = []
     rows: list[Keywords] = []
-    short = _different_names(names)
+    short = different_names(names)
     for start in range(0, len(names), AT_A_TIME):
         part = slice(start, start + AT_A_TIME)
         some = [loaded.preprocess(picture).to(args.device) for picture in pictures[part]]
@@ -84,7 +85,7 @@ def explain_some(
     from torchwhy.demo import explain_photos
 
     x = torch.cat(list(some))
-    scores = class_shares(loaded, x)
+    scores = class_shares(args, loaded, x)
     classes = scores.argmax(1).tolist() if isinstance(target, str) else [target] * len(x)
     if max(classes) >= scores.shape[1]:
         raise ValueError(
@@ -176,7 +177,7 @@ def _write_each(
         say(args, f"{place}")
 
 
-def _different_names(files: Sequence[str]) -> list[str]:
+def different_names(files: Sequence[str]) -> list[str]:
     """Return names of the files without folders and suffixes, numbered where they would be the same."""
     found: list[str] = []
     for file in files:
@@ -200,7 +201,7 @@ def _write_all(
 
     if not shown:
         raise ValueError("--method all: every method refused this model")
-    explanations = {s.name: s.explanation for s in shown}
+    explanations = {s.name: s.explanation.with_names(classes=loaded.labels or None) for s in shown}
     for out in outs:
         if out.suffix.lower() in NUMBERS:
             write_numbers(out, explanations, rows, {"model": loaded.name, "weights": loaded.weights})

@@ -145,9 +145,13 @@ def target_of_table(args: argparse.Namespace, labels: list[Any], model: Model) -
     Raises:
         ValueError: no such label.
     """
+    from torchwhy.models import find_label
+
     if args.target == "predicted":
         is_regression = hasattr(model, "predict") and not labels
         return None if is_regression else "predicted"
+    if args.classes and not labels:
+        return find_label(args.classes, args.target)
     if labels:
         found = [label for label in labels if str(label) == args.target]
         if not found:

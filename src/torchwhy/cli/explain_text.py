@@ -29,6 +29,8 @@ def explain_text(args: argparse.Namespace, settings: Keywords) -> None:
     """
     from torchwhy.models.language import TextModel, load_folder, load_smollm2
 
+    if args.classes:
+        raise ValueError("--classes: is for pictures and tables; a classifier of texts has the names of its classes")
     outs = outputs_asked_for(args)
     check_outputs(outs, [args.model])
     methods = methods_named(args.method, "text")

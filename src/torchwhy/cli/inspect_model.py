@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from torchwhy.cli.arguments import add_model_arguments
-from torchwhy.cli.pictures import load_as_asked, picture_named
+from torchwhy.cli.pictures import load_as_asked
+from torchwhy.cli.reading import PictureReader
 
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
@@ -27,7 +28,7 @@ def _print_inspection(args: argparse.Namespace) -> None:
 
     from torchwhy.inspection import inspect
 
-    picture = picture_named(args.image, args.range)
+    picture = PictureReader([args.image], args.range).read_all([args.image])[0]
     loaded, target = load_as_asked(args)
     found = inspect(loaded.model, loaded.preprocess(picture), target, methods=args.methods)
     print(json.dumps(found.to_dict(), indent=2) if args.json else found)

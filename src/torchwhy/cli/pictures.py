@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING
 from torchwhy.cli.arguments import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from torchwhy.models import LoadedModel
-
-
-def picture_named(name: str, value_range: Sequence[float] | None = None) -> Image:
-    """Return a bundled photo, or the picture in a file."""
-    from torchwhy.models import PHOTOS, photo, read_image
-
-    return photo(name) if name in PHOTOS and not Path(name).is_file() else read_image(name, value_range)
 
 
 def expand_folders(names: Sequence[str]) -> list[str]:
@@ -50,12 +42,14 @@ def load_as_asked(args: argparse.Namespace) -> tuple[LoadedModel, int | str]:
     """Return the model of ``--model`` and what goes with it, and what ``--target`` is for it.
 
     Raises:
-        ValueError: a size of no pixels, an unknown model or label.
+        ValueError: a size of no pixels, an unknown model or label, a name for two classes.
     """
     from torchwhy.models import find_label, load
 
     if args.size is not None and args.size < 1:
         raise ValueError(f"--size: {args.size} is no number of pixels")
+    if args.classes and len(set(args.classes)) < len(args.classes):
+        raise ValueError(f"--classes: two are called the same in {' '.join(args.classes)}")
     try:
         loaded = load(args.model or DEFAULT_MODEL, weights=args.weights, trust=args.trust)
     except ValueError as error:
@@ -65,7 +59,7 @@ def load_as_asked(args: argparse.Namespace) -> tuple[LoadedModel, int | str]:
         wanted = replace(wanted, size=args.size, resize=None)
     mean, std = (_numbers_asked_for(args, name, wanted.channels) for name in ("mean", "std"))
     wanted = replace(wanted, mean=wanted.mean if mean is None else mean, std=wanted.std if std is None else std)
-    loaded = replace(loaded, preprocess=wanted)
+    loaded = replace(loaded, preprocess=wanted, labels=tuple(args.classes or loaded.labels))
     return loaded, args.target if args.target == "predicted" else find_label(loaded.labels, args.target)
 
 
@@ -95,11 +89,11 @@ def move_to_device(loaded: LoadedModel, device: str) -> None:
         raise ValueError(f"--device {device}: {str(error).splitlines()[0]}") from None
 
 
-def class_shares(loaded: LoadedModel, x: Tensor) -> Tensor:
+def class_shares(args: argparse.Namespace, loaded: LoadedModel, x: Tensor) -> Tensor:
     """Return the probability of each class, ``(N, classes)``.
 
     Raises:
-        ValueError: the model cannot take such pictures, or gives something else.
+        ValueError: the model cannot take such pictures, or gives something else, or another number of classes is named.
     """
     import torch
 
@@ -116,4 +110,6 @@ def class_shares(loaded: LoadedModel, x: Tensor) -> Tensor:
     scores = find_logits(output)
     if scores.dim() != 2 or len(scores) != len(x):
         raise ValueError(f"--model: {loaded.name} gives {tuple(scores.shape)} for a picture, not one score per class")
+    if args.classes and len(args.classes) != scores.shape[1]:
+        raise ValueError(f"--classes: {len(args.classes)} names, and {loaded.name} has {scores.shape[1]} classes")
     return scores.softmax(1)

@@ -76,6 +76,18 @@ def _as_batches(data: DataSet, collate: Collate | None, batch_size: int | None) 
     )
 
 
+def count_batches(data: DataSet, batch_size: int | None = None) -> int | None:
+    """Return how many batches :func:`batches_of` yields, None where nothing says so before they are read."""
+    if isinstance(data, (tuple, Mapping)):
+        return count_batches(flatten(data)[0][0], batch_size) if len(data) else None
+    try:
+        n = len(data)
+    except TypeError:
+        return None
+    is_cut = not hasattr(data, "__getitem__") or isinstance(data, (list, torch.utils.data.DataLoader))
+    return n if is_cut else -(-n // (batch_size or ROWS))
+
+
 def _slices(data: InForm, size: int) -> Iterator[InForm]:
     """Yield slices of tensors, whole rows."""
     parts, structure = flatten(data)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 def load_dataset(path: str | Path) -> ExplainedDataset:
     """Return the explanations that :func:`torchwhy.explain_dataset` wrote, as far as they are there.
 
+    Those of a job that was stopped, or is still at work, say that they are unfinished.
+
     Raises:
         FileNotFoundError: there is no such folder, or nothing was written to it.
         ValueError: the folder holds something else.
@@ -30,24 +34,30 @@ def load_dataset(path: str | Path) -> ExplainedDataset:
     manifest = store.manifest()
     if manifest is None:
         raise FileNotFoundError(f"{path}: no explanations of a data set here")
-    return ExplainedDataset(store.path, manifest, store.index())
+    joined = store.index()
+    complete = joined is not None and len(joined) >= (manifest.get("batches") or 0)
+    finished = joined if joined is not None and complete else list(store.finished().values())
+    return ExplainedDataset(store.path, manifest, finished, complete=complete)
 
 
 class ExplainedDataset:
     """The explanations of a data set: ``len``, ``d[3]``, ``d[3:7]`` and ``d[[0, 4]]`` as of one explanation, read when asked for.
 
     Rows that could not be explained are left out, and are in ``failed``; ``rows`` are the numbers that the others have in the
-    data. Only the files of the rows that are asked for are read.
+    data. Only the files of the rows that are asked for are read. Of a job that is unfinished the rows that are there are read,
+    and what goes over all of them warns.
 
     Attributes:
         path: of the folder.
         manifest: what was asked: method, settings, target, versions, the model's hash, the seed.
         failed: the rows that could not be explained, with their errors.
         rows: the number in the data of each row here.
+        complete: whether the job was done to its end; otherwise the same call of :func:`torchwhy.explain_dataset` goes on.
     """
 
-    def __init__(self, path: Path, manifest: Keywords, finished: list[Finished]) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, path: Path, manifest: Keywords, finished: list[Finished], *, complete: bool = True) -> None:
+        self.path, self.manifest, self.complete = path, manifest, complete
+        self._batches = len(finished)
         self.failed: list[FailedRow] = [row for entry in finished for row in entry.failed]
         self._entries = [entry for entry in finished if entry.file is not None]
         self.rows = [row for entry in self._entries for row in entry.explained]
@@ -58,7 +68,13 @@ class ExplainedDataset:
 
     def __repr__(self) -> str:
         method = self.manifest["method"]
-        return f"ExplainedDataset({str(self.path)!r}, method={method}, rows={len(self)}, failed={len(self.failed)})"
+        said = f"{str(self.path)!r}, method={method}, rows={len(self)}, failed={len(self.failed)}"
+        return f"ExplainedDataset({said}{'' if self.complete else f', unfinished: {self._progress()}'})"
+
+    def _progress(self) -> str:
+        """Return how far an unfinished job has come, in words."""
+        planned = self.manifest.get("batches")
+        return f"{self._batches} batches" if planned is None else f"{self._batches} of {planned} batches"
 
     def __getitem__(self, index: RowIndex) -> Explanation:
         rows = find_rows(index, len(self)).tolist()
@@ -77,10 +93,17 @@ class ExplainedDataset:
         return (row for batch in self.batches() for row in batch)
 
     def _load(self, file: int) -> Explanation:
-        return Explanation.load(self.path / str(self._entries[file].file))
+        entry = self._entries[file]
+        return replace(Explanation.load(self.path / str(entry.file)), seconds=entry.seconds)
 
     def batches(self) -> Iterator[Explanation]:
-        """Yield the explanation of each file, one in memory at a time."""
+        """Return the explanations of the files, one in memory at a time; of an unfinished job those there are, with a warning."""
+        if not self.complete:
+            warnings.warn(
+                f"{self.path} is unfinished, {self._progress()}: what is said of all rows is said of the {len(self)} that are "
+                "there; the same call of tw.explain_dataset goes on",
+                stacklevel=2,
+            )
         return (self._load(file) for file in range(len(self._entries)))
 
     def to_dataframe(self, *, long: bool = False, facts: bool = False) -> pandas.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, hash_of, take_rows
+from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, count_batches, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
 from torchwhy.datasets.store import FailedRow, Finished, Store, write_contents
@@ -106,8 +106,9 @@ def explain_dataset(
         store.make()
         with store.locked():
             method, manifest = _begin(
-                store, workers, method, target, arguments, resume, on_error=on_error, inputs=inputs
-            )
+                store, workers, method, target, arguments, resume,
+                on_error=on_error, inputs=inputs, batches=count_batches(data, batch_size),
+            )  # fmt: skip
             job = _Job(method, store, workers, target, arguments, on_error, inputs, manifest["parameters"])
             with _bar(progress and workers.rank == 0) as advance:
                 for report in job.run(batches_of(data, collate, batch_size)):
@@ -146,6 +147,8 @@ def _begin(
         for name in VERSIONS:
             if before[name] != now[name]:
                 log.warning("%s was begun with %s %s, and goes on with %s", store.path, name, before[name], now[name])
+        if before.get("batches") != now["batches"] and workers.rank == 0:
+            store.write_manifest({**before, "batches": now["batches"]})
     else:
         store.write_manifest(now)
     if workers.rank == 0:

@@ -230,12 +230,12 @@ class Store:
         """Write all that is finished into one file."""
         self._write(INDEX, {"batches": [_entry_as_json(entry) for entry in entries]})
 
-    def index(self) -> list[Finished]:
-        """Return all batches, from the index where it is complete, else from the lines."""
+    def index(self) -> list[Finished] | None:
+        """Return all batches of a job that was done to its end, None of one that never was."""
         path = self.path / INDEX
-        if path.exists():
-            return [_entry_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
-        return list(self.finished().values())
+        if not path.exists():
+            return None
+        return [_entry_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
 
     def file_of(self, batch: int) -> Path:
         """Return the path of a batch's file."""

@@ -31,7 +31,8 @@ class Explanation:
 
     ``len(e)`` is the number of rows; ``e[3]``, ``e[3:7]``, ``e[[0, 4]]`` are explanations of these rows, and iterating gives
     one for each row; :func:`torchwhy.concat` puts them together. ``e - other`` is the difference of two of the same features.
-    Counts and seconds stay those of the whole call.
+    Rows that are picked have their share of the call's evaluations and seconds, the mean over its rows: exact where each row
+    takes as many, as it does without a ``tolerance``.
 
     Args:
         attributions: tensors in the form of the inputs, or of the layer.
@@ -39,8 +40,9 @@ class Explanation:
         target: the target as it was resolved.
         method: the method's name.
         settings: its settings that differ from the defaults.
-        evaluations: rows that went through the model, of a forward pass with or without a backward pass, also to find a layer.
-        seconds: wall-clock time.
+        evaluations: rows that went through the model for all rows here, of a forward pass with or without a backward pass,
+            also to find a layer; of picked rows their share, rounded.
+        seconds: wall-clock time for all rows here; of picked rows their share.
         completeness_gap: ``(N,)``, \\|sum of the attributions − change of the score\\|, in the units of the score; None where
             a method promises no such sum.
         standard_error: of each attribution, in the attributions' form, for methods that sample; infinite or NaN where it is not

@@ -50,14 +50,16 @@ def find_rows(index: RowIndex, n: int) -> Tensor:
 
 
 def select_rows(e: Explanation, index: RowIndex) -> Explanation:
-    """Return the explanation of some rows, see :class:`torchwhy.Explanation`; its counts and seconds stay those of the call."""
+    """Return the explanation of some rows, see :class:`torchwhy.Explanation`; of counts and seconds they have their share."""
     n = len(e)
     rows = find_rows(index, n)
+    share = len(rows) / n
 
     def pick(value: object) -> object:
         return rows_of(value, rows, n)
 
     changes: Keywords = {name: pick(getattr(e, name)) for name in PER_ROW}
+    changes |= {"evaluations": round(e.evaluations * share), "seconds": e.seconds * share}
     for name in ("attributions", "inputs", "standard_error"):
         parts, structure = flatten(getattr(e, name))
         changes[name] = structure.restore([pick(part) for part in parts])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.models.picture_modes import as_rgb
+from torchwhy.models.picture_modes import as_rgb, warn_of_narrow_range
 from torchwhy.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def photo(name: str) -> Image:
 def read_image(path: str | Path, value_range: Sequence[float] | None = None) -> Image:
     """Read the image file at ``path``, in RGB, turned upright as its EXIF data say.
 
-    Pictures of 16 bits and of floats in [0, 1] are scaled to 8 bits.
+    Pictures of 16 bits and of floats in [0, 1] are scaled to 8 bits. Without a range, 16 bits that stay below half of theirs are
+    warned of: mostly they hold a scan of 12.
 
     Args:
         path: of the file.
@@ -93,6 +94,18 @@ def read_image(path: str | Path, value_range: Sequence[float] | None = None) -> 
         FileNotFoundError: no such file; the nearest names of its folder, and of the photos that :func:`photo` gives, are
             listed.
         ValueError: no readable image, or one that does not say which value is white.
+    """
+    image = open_image(path)
+    if value_range is None:
+        warn_of_narrow_range(image)
+    return as_rgb(image, f"path: '{path}'", value_range)
+
+
+def open_image(path: str | Path) -> Image:
+    """Return the image in a file as it is kept, of any mode, turned upright.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_image`.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -107,7 +120,7 @@ def read_image(path: str | Path, value_range: Sequence[float] | None = None) -> 
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow raises SyntaxError on a broken PNG
         raise ValueError(f"path: '{path}' cannot be read as an image ({error})") from error
     upright.format = kind  # a turned copy has none
-    return as_rgb(upright, f"path: '{path}'", value_range)
+    return upright
 
 
 def preprocess(
@@ -224,6 +237,7 @@ def _as_picture(image: Image | np.ndarray) -> Image:
     from PIL import Image
 
     if isinstance(image, Image.Image):
+        warn_of_narrow_range(image)
         return as_rgb(image, "image")
     array = np.asarray(image)
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 WHITE_OF_16_BITS = 65535.0
+BITS_OF_SCANS = (8, 10, 12, 14, 15)  # that are kept in 16
 DEEP_MODES = ("I", "F")  # and all that begin with "I;16": what Pillow's own conversion cuts off at 255
 
 
@@ -27,9 +29,9 @@ def as_rgb(image: Image, name: str, value_range: Sequence[float] | None = None) 
     Raises:
         ValueError: a mode whose white is not known, values that are not finite, or a range of nothing.
     """
-    if not (image.mode in DEEP_MODES or image.mode.startswith("I;16")):
+    if not is_deep(image):
         if value_range is not None:
-            raise ValueError(f"value_range: is for pictures of 16 or 32 bits; '{name}' has mode {image.mode}")
+            raise ValueError(f"{name} has mode {image.mode}; value_range= is for pictures of 16 or 32 bits")
         return image.convert("RGB")
     import numpy as np
     from PIL import Image as Images
@@ -40,6 +42,47 @@ def as_rgb(image: Image, name: str, value_range: Sequence[float] | None = None) 
         raise ValueError(f"value_range=({low:g}, {high:g}): expected black below white")
     grey = ((values - low) / (high - low) * 255).clip(0, 255).round().astype(np.uint8)
     return Images.fromarray(grey).convert("RGB")
+
+
+def is_deep(image: Image) -> bool:
+    """Say whether a picture has 16 or 32 bits."""
+    return image.mode in DEEP_MODES or image.mode.startswith("I;16")
+
+
+def span_of_16_bits(image: Image) -> tuple[float, float] | None:
+    """Return the smallest and the largest value of a picture of 16 bits, None of any other."""
+    if not is_deep(image) or image.mode == "F":
+        return None
+    import numpy as np
+
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if image.mode.startswith("I;16") or _is_16_bit_png(image, low, high) else None
+
+
+def narrow_range(spans: Sequence[tuple[float, float]]) -> tuple[str, int] | None:
+    """Return words for pictures of 16 bits that stay below half of the range, and which value may be their white.
+
+    None where one of them reaches above half, all are black, or there are none.
+
+    Args:
+        spans: the smallest and the largest value of each.
+    """
+    low, high = min((s[0] for s in spans), default=0.0), max((s[1] for s in spans), default=0.0)
+    if not 0 < high < WHITE_OF_16_BITS / 2:
+        return None
+    bits = next(bits for bits in BITS_OF_SCANS if high < 2**bits)
+    words = f"16-bit pictures use only {low:g} to {high:g} of {WHITE_OF_16_BITS:g}; if they hold {bits} bits"
+    return words, 2**bits - 1
+
+
+def warn_of_narrow_range(image: Image) -> None:
+    """Warn of a picture of 16 bits that stays below half of the range: it may be a scan of 12, and would be nearly black."""
+    span = span_of_16_bits(image)
+    found = None if span is None else narrow_range([span])
+    if found is not None:
+        words, white = found
+        warnings.warn(f"{words}, read them with value_range=(0, {white})", stacklevel=3)
 
 
 def _range(values: np.ndarray, image: Image, name: str) -> tuple[float, float]:
