@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # where the default asks for something,
     "OptiCAM": {"n_steps": 30},
     "Occlusion": {"sliding_window_shapes": (3, 8, 8), "strides": (3, 4, 4)},
     "RISE": {"n_samples": 300, "generator": 0},
-    # the radius, too, by the images of seed 78: at 8 pixels, near the objects' own, the largest value falls beside them
+    # a mask of a single point covers a hundredth of the picture: less than the smallest of the areas
     "ExtremalPerturbation": {"n_steps": 100, "step": 4, "sigma": 4.0},
     **{name: {"n_samples": 200, "generator": 0} for name in ("LIME", "KernelSHAP", "Banzhaf")},
     "FeaturePermutation": {"n_repeats": 4, "generator": 0},
@@ -102,7 +102,7 @@ def main() -> None:
         f"{n} images that the bundled `shapes_resnet` gets right; absolute attributions unless said otherwise; patches of "
         "an eighth of the side where a method takes features (a third for ExactShapley; OwenValues groups them by four; "
         "FeaturePermutation takes them from the other images); the noise level of SmoothGrad, SquareGrad and VarGrad, "
-        f"{NOISE['noise_level']}, and the radius of ExtremalPerturbation, 4 pixels, were chosen on other images. "
+        f"{NOISE['noise_level']}, was chosen on other images. "
         "Mean ± half of the 95 % interval; bold: the best, and what "
         "cannot be told from it (Wilcoxon, Holm). In brackets: maps that know nothing of the network. Left out, as they "
         "give no map of the input's pixels, or are for linear models or another question: "
