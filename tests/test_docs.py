@@ -285,9 +285,16 @@ def test_every_page_is_in_the_contents():
     for page in SITE:
         place = page.relative_to(DOCS).with_suffix("").as_posix()
         if place not in ("index", "reference/index"):
-            assert re.search(rf"^{place}$", contents, re.M) or re.search(rf"^{page.stem}$|{page.name}", inside, re.M), (
-                place
-            )
+            listed = re.search(rf"^(?:[^<\n]+ <{place}>|{place})$", contents, re.M)  # with a title, or its heading
+            assert listed or re.search(rf"^{page.stem}$|{page.name}", inside, re.M), place
+
+
+def test_the_site_begins_as_the_readme_does():
+    (ten,) = re.findall(r"^## Ten lines\n\n(```python\n.*?^```)", README, re.M | re.S)
+    assert ten in (DOCS / "index.md").read_text()
+    start = (DOCS / "start.md").read_text()
+    first = [re.findall(r"^pip install (\S+)", page, re.M)[0] for page in (README, start)]
+    assert first == ["torchwhy", "torchwhy"]
 
 
 def test_every_notebook_is_in_the_contents():

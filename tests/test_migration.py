@@ -10,7 +10,7 @@ import torch
 DOCS = Path(__file__).parent.parent / "docs"
 # the pages, the libraries that they need, and how many pairs they have at least
 PAGES = {
-    "captum": ("captum", 5),
+    "captum": ("captum", 7),
     "migration/grad_cam": ("pytorch_grad_cam", 5),
     "migration/shap": ("shap", 4),
     "migration/lime": ("lime", 1),
