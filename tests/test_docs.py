@@ -180,14 +180,15 @@ TIMED = [p for p in sorted((ROOT / "docs" / "benchmarks").glob("*.json")) if '"s
 
 
 IN_ALL = ("torch", "torchvision")  # what does not stand in a script has no part in its times
-IMPORTED_AS = {"grad-cam": "pytorch_grad_cam"}
+IMPORTED_AS = {"pytorch_grad_cam": "grad-cam"}
 
 
 @pytest.mark.parametrize("results", TIMED, ids=lambda p: p.stem)
 def test_times_are_of_the_pinned_versions(results):
     pinned = [line.split("==") for line in (ROOT / "benchmarks" / "versions.txt").read_text().splitlines()[1:]]
     script = (ROOT / "benchmarks" / f"{results.stem}.py").read_text()
-    pinned = [(name, v) for name, v in pinned if name in IN_ALL or IMPORTED_AS.get(name, name) in script]
+    imported = {IMPORTED_AS.get(name, name) for name in re.findall(r"\b(?:import|from) (\w+)", script)}
+    pinned = [(name, v) for name, v in pinned if name in {*IN_ALL, *imported}]
     report = json.loads(results.read_text())
     of_gpu = {r["machine"]: r.get("device") == "cuda" for r in report.get("results", []) if "machine" in r}
     for machine, gpu in {report["machine"]: False, **of_gpu}.items():
