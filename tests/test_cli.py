@@ -147,7 +147,10 @@ def test_a_model_from_a_file_with_another_size_and_output(run, tmp_path, kind):
     assert "class 3" in out
     code, _, err = run(*call, "--size", "64", "--target", "cat")
     assert code == 2
-    assert "the model comes with no class names, so 'cat' cannot be looked up; give a number" in err
+    assert (
+        "the model comes with no class names, so 'cat' cannot be looked up; give a number, or the names by --classes"
+        in err
+    )
 
 
 @pytest.mark.parametrize(

@@ -129,11 +129,14 @@ def test_a_page_for_each_picture(run, scans):
     assert "a8.png" not in html
 
 
-def test_a_picture_alone_costs_what_it_costs_among_others(run, scans):
+def test_figures_and_the_shell_say_the_same_cost_of_a_picture(run, scans, monkeypatch):
     (scans / "figures").mkdir()
-    seen = []
-    for names in (["scans/a8.png"], ["scans/a8.png"] * 3):
-        code, out, _ = run("explain", *names, *NET, "--method", "saliency", "--out", "figures")
-        seen.append(set(re.findall(r"\d+ evals", out)))
+    drawn = []
+    monkeypatch.setattr(
+        "torchwhy.cli.explain_pictures.draw", lambda loaded, x, shown, rows, out: drawn.extend(shown[0].captions)
+    )
+    code, out, _ = run("explain", *["scans/a8.png"] * 3, *NET, "--method", "IntegratedGradients", "--out", "figures")
     assert code == 0
-    assert seen[0] == seen[1]
+    costs = re.findall(r"[\d.]+ s · \d+ evals", out)
+    assert len(costs) == 3
+    assert [caption.split("\n")[0] for caption in drawn] == costs

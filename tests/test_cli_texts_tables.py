@@ -80,7 +80,17 @@ def test_regressions_and_networks(run, table):
         (("--model", "forest.pkl", "--rows", "a"), "--rows: expected FROM:TO"),
         (("--model", "forest.pkl", "--out", "rows.csv"), "is what is read"),
         (("--model", "forest.pkl", "--background", "gone.csv"), "gone.csv"),
-        (("--model", "net.pt", "--target", "yes"), "--target: 'yes' is no number"),
+        (
+            ("--model", "net.pt", "--target", "yes"),
+            "'yes' is no number, and the model has no labels; --classes names them",
+        ),
+        (("--model", "net.pt", "--target", "ye", "--classes", "no", "yes"), "yes"),
+        (("--model", "net.pt", "--classes", "no"), "--classes: 1 names, and class 1 is explained"),
+        (
+            ("--model", "forest.pkl", "--classes", "a", "b"),
+            "--classes: is for models without names; this one has 'no', 'yes'",
+        ),
+        (("--model", "line.pkl", "--classes", "a", "b"), "this one has no classes"),
         ((), "--model: name the file"),
     ],
 )
@@ -89,6 +99,21 @@ def test_mistakes_in_tables(run, table, arguments, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_names_of_the_classes_of_a_network(run, table):
+    for target in ("yes", "1"):
+        names = () if target == "1" else ("--classes", "no", "yes")
+        code, _, err = run(
+            *TABLE, "--model", "net.pt", *names, "--target", target, "--method", "InputXGradient", "--out",
+            f"{target}.csv", f"{target}.html",
+        )  # fmt: skip
+        assert (code, err) == (0, "")
+    assert Path("yes.csv").read_text() == Path("1.csv").read_text()
+    assert "yes" in Path("yes.html").read_text()
+    code, _, err = run("explain", "--text", "a", "--classes", "no", "yes")
+    assert code == 2
+    assert "--classes: is for pictures and tables" in err
 
 
 def test_tables_need_trust_and_known_columns(run, table):

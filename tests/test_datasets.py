@@ -157,8 +157,9 @@ def test_an_unfinished_job_says_so(tmp_path, data, told):
     assert not found.complete
     assert f"unfinished: {told}" in repr(found)
     for over_all in (tw.summarize, tw.datasets.ExplainedDataset.mean_absolute):
-        with pytest.warns(UserWarning, match=f"unfinished, {told}: .*the {len(found)} that are there"):
+        with pytest.warns(UserWarning, match=f"unfinished, {told}: .*the {len(found)} that are there") as said:
             over_all(found)
+        assert {w.filename for w in said} == {__file__}
     if told == "3 batches":
         return
     found = tw.explain_dataset(*job, target="label", **cut)

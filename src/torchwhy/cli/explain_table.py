@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
     from torchwhy.engine.structure import Keywords, Model
+    from torchwhy.explanation import Explanation
 
 BACKGROUND_ROWS = 100
 
@@ -46,11 +47,25 @@ def explain_table(args: argparse.Namespace, settings: Keywords) -> None:
             rows, target, baselines=tw.Distribution(background_rows(background)) if takes_several(method) else None
         ),
     )
+    if args.classes:
+        found = {name: _with_classes(e, args.classes) for name, e in found.items()}
     facts: list[Keywords] = [{"row": int(i), "target": args.target} for i in rows.index]
     for method, e in found.items():
         largest = e.to_dataframe().abs().mean().sort_values(ascending=False)
         say(args, method, *(f"{value:10.3g}  {name}" for name, value in largest.head(8).items()))
     write_found(args, found, facts, {"model": args.model, "columns": list(map(str, rows.columns))}, outs)
+
+
+def _with_classes(e: Explanation, classes: list[str]) -> Explanation:
+    """Return an explanation with names for the classes.
+
+    Raises:
+        ValueError: fewer names than a class that is explained needs.
+    """
+    targets = [t for t in (e.target if isinstance(e.target, list) else [e.target]) if isinstance(t, int)]
+    if max(targets, default=0) >= len(classes):
+        raise ValueError(f"--classes: {len(classes)} names, and class {max(targets)} is explained, counted from 0")
+    return e.with_names(classes=classes)
 
 
 def background_rows(table: pandas.DataFrame) -> pandas.DataFrame:
@@ -147,10 +162,15 @@ def target_of_table(args: argparse.Namespace, labels: list[Any], model: Model) -
     """
     from torchwhy.models import find_label
 
+    if args.classes and hasattr(model, "predict"):
+        raise ValueError(
+            "--classes: is for models without names; this one has "
+            + (", ".join(repr(str(v)) for v in labels) if labels else "no classes")
+        )
     if args.target == "predicted":
         is_regression = hasattr(model, "predict") and not labels
         return None if is_regression else "predicted"
-    if args.classes and not labels:
+    if args.classes:
         return find_label(args.classes, args.target)
     if labels:
         found = [label for label in labels if str(label) == args.target]
@@ -162,4 +182,6 @@ def target_of_table(args: argparse.Namespace, labels: list[Any], model: Model) -
     try:
         return int(args.target)
     except ValueError:
-        raise ValueError(f"--target: {args.target!r} is no number, and the model has no labels") from None
+        raise ValueError(
+            f"--target: {args.target!r} is no number, and the model has no labels; --classes names them"
+        ) from None

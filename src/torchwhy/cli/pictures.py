@@ -60,7 +60,12 @@ def load_as_asked(args: argparse.Namespace) -> tuple[LoadedModel, int | str]:
     mean, std = (_numbers_asked_for(args, name, wanted.channels) for name in ("mean", "std"))
     wanted = replace(wanted, mean=wanted.mean if mean is None else mean, std=wanted.std if std is None else std)
     loaded = replace(loaded, preprocess=wanted, labels=tuple(args.classes or loaded.labels))
-    return loaded, args.target if args.target == "predicted" else find_label(loaded.labels, args.target)
+    if args.target == "predicted":
+        return loaded, "predicted"
+    try:
+        return loaded, find_label(loaded.labels, args.target)
+    except ValueError as error:
+        raise ValueError(f"{error}" + ("" if loaded.labels else ", or the names by --classes")) from error
 
 
 def _numbers_asked_for(args: argparse.Namespace, name: str, channels: int) -> tuple[float, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from torchwhy.datasets.store import FailedRow, Finished, Store
+from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.explanation.rows import RowIndex, concat, find_rows
@@ -99,10 +99,9 @@ class ExplainedDataset:
     def batches(self) -> Iterator[Explanation]:
         """Return the explanations of the files, one in memory at a time; of an unfinished job those there are, with a warning."""
         if not self.complete:
-            warnings.warn(
+            warn(
                 f"{self.path} is unfinished, {self._progress()}: what is said of all rows is said of the {len(self)} that are "
-                "there; the same call of tw.explain_dataset goes on",
-                stacklevel=2,
+                "there; the same call of tw.explain_dataset goes on"
             )
         return (self._load(file) for file in range(len(self._entries)))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from torchwhy.engine.run.warn import warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +83,7 @@ def warn_of_narrow_range(image: Image) -> None:
     found = None if span is None else narrow_range([span])
     if found is not None:
         words, white = found
-        warnings.warn(f"{words}, read them with value_range=(0, {white})", stacklevel=3)
+        warn(f"{words}, read them with value_range=(0, {white})")
 
 
 def _range(values: np.ndarray, image: Image, name: str) -> tuple[float, float]:

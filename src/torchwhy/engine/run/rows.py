@@ -95,6 +95,8 @@ def all_finite(t: Tensor) -> bool:
     if not t.is_floating_point():
         return True
     t = t.detach() if t.requires_grad else t
+    if t.numel() == 1:
+        return math.isfinite(t)
     # the sum is one operation, and tells where it is finite; a sum may also overflow
     return math.isfinite(t.sum()) or bool(t.isfinite().all())
 
