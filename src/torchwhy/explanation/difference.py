@@ -117,7 +117,7 @@ def _details(e: Explanation, other: Explanation) -> Keywords:
     found: Keywords = {}
     for name, value in e.details.items():
         also = other.details.get(name)
-        if name != "response" and _is_plain(value) and _is_plain(also) and value == also:
+        if name != "response" and _is_words_and_numbers(value) and _is_words_and_numbers(also) and value == also:
             found[name] = value
     said = [x.details.get("response") for x in (e, other)]
     if all(isinstance(s, list) and len(s) == len(e) for s in said):
@@ -126,9 +126,13 @@ def _details(e: Explanation, other: Explanation) -> Keywords:
     return found
 
 
-def _is_plain(value: object) -> bool:
+def _is_words_and_numbers(value: object) -> bool:
     """Say whether a value is words and numbers, alone or in lists."""
-    return all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else isinstance(value, (str, int, float))
+    return (
+        all(map(_is_words_and_numbers, value))
+        if isinstance(value, (list, tuple))
+        else isinstance(value, (str, int, float))
+    )
 
 
 def _both_said(a: list[str], b: list[str], *, by_token: bool) -> list[str]:
