@@ -186,7 +186,7 @@ class RuleMode(TorchFunctionMode):
         rule, in_place = self.tables[-1].get(op.name), op.in_place or kwargs.get("inplace") is True
         if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
-        signal = carries_signal(args, kwargs)
+        signal = torch.is_grad_enabled() and carries_signal(args, kwargs)
         if rule is None or rule is keep_gradient or not (self.always or signal):
             out = function(*args, **kwargs)
             if rule is None and (op.name not in NO_RULE_NEEDED or op.name in BILINEAR) and carries_signal(out):
