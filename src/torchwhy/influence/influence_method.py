@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from typing import ClassVar, TypeVar
@@ -179,6 +179,21 @@ class GradientInfluence(InfluenceMethod):
         super()._check_settings()
         if self.loss is not None and not callable(self.loss):
             raise TypeError(f"loss={self.loss!r}: expected a callable (output, labels) → loss, or None")
+
+
+class CheckpointInfluence(GradientInfluence):
+    """The base of methods that follow a model through checkpoints of its training.
+
+    Args:
+        checkpoints: parameters in the place of the model's own; None is the model as it is.
+    """
+
+    checkpoints: Sequence[object] | None = None
+
+    @property
+    def uses_own_parameters(self) -> bool:  # type: ignore[override]
+        """Whether the model's own parameters count."""
+        return self.checkpoints is None
 
 
 def in_memory(chunks: Iterable[GradientsOfRows], total: int) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
 from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, state_at
-from torchwhy.influence.influence_method import GradientInfluence, in_memory, products
+from torchwhy.influence.influence_method import CheckpointInfluence, in_memory, products
 from torchwhy.influence.projection import RandomProjection
 from torchwhy.influence.row_gradients import GradientsOfRows, RowGradients
 from torchwhy.influence.training_rows import Rows
@@ -20,7 +20,7 @@ from torchwhy.settings import Count
 Checkpoint = tuple[StateOrFile, float]
 
 
-class TracIn(GradientInfluence):
+class TracIn(CheckpointInfluence):
     r"""The drop of a row's loss by steps along a training row's gradient: :math:`A_{ni} = \sum_k \eta_k \, \nabla \ell(x_n;
     \theta_k) \cdot \nabla \ell(z_i; \theta_k)`, over checkpoints k.
 
@@ -55,11 +55,6 @@ class TracIn(GradientInfluence):
     projections: list[RandomProjection] = field(default_factory=list, init=False, compare=False)
 
     paper: ClassVar[str] = "arXiv:2002.08484"
-
-    @property
-    def uses_own_parameters(self) -> bool:  # type: ignore[override]
-        """Whether the model's own parameters count."""
-        return self.checkpoints is None
 
     def _fit(self, rows: Rows) -> None:
         self.kept, self.projections = [], []

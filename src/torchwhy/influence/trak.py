@@ -12,7 +12,7 @@ from torch import Tensor
 from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
 from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, state_at
 from torchwhy.influence.curvature import SHARE
-from torchwhy.influence.influence_method import GradientInfluence
+from torchwhy.influence.influence_method import CheckpointInfluence
 from torchwhy.influence.projection import RandomProjection
 from torchwhy.influence.row_gradients import RowGradients
 from torchwhy.influence.training_rows import Rows
@@ -26,7 +26,7 @@ class ProjectedRows(NamedTuple):
     weights: Tensor
 
 
-class TRAK(GradientInfluence):
+class TRAK(CheckpointInfluence):
     r"""What a training row adds to a row's output, the model taken as linear in its parameters: :math:`A_{ni} = \frac{1}{M}
     \sum_m \phi_m(x_n)^\top (\Phi_m^\top \Phi_m + \lambda)^{-1} \phi_m(z_i) \cdot \frac{1}{M} \sum_m (1 - p_{mi})`.
 
@@ -66,11 +66,6 @@ class TRAK(GradientInfluence):
     solved: list[Tensor] = field(default_factory=list, init=False, compare=False)
 
     paper: ClassVar[str] = "arXiv:2303.14186"
-
-    @property
-    def uses_own_parameters(self) -> bool:  # type: ignore[override]
-        """Whether the model's own parameters count."""
-        return self.checkpoints is None
 
     def _fit(self, rows: Rows) -> None:
         self.projections, self.kept, self.solved = [], [], []
