@@ -129,3 +129,14 @@ def tiny_bert(**options):
     words = {"vocab_size": 50, "max_position_embeddings": 20, "num_labels": 3, "initializer_range": 0.5}
     torch.manual_seed(0)
     return transformers.BertForSequenceClassification(transformers.BertConfig(**size | words | options)).eval()
+
+
+def of_table():
+    """A classifier of 3 classes, of rows of 4 columns."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+
+
+def rows_of_table(n=60, d=4, seed=0):
+    """Rows ``(n, d)``."""
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.double)

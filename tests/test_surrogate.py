@@ -1,5 +1,6 @@
 """The global view: equal to scikit-learn where it has the same thing, planted answers elsewhere."""
 
+import nets
 import numpy as np
 import pytest
 import torch
@@ -23,12 +24,10 @@ def cancer():
 
 @pytest.fixture(scope="module")
 def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+    return nets.of_table()
 
 
-def rows(n=60, d=4, seed=0):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+rows = nets.rows_of_table
 
 
 class AsScikitLearn(tw.PermutationImportance):

@@ -1,5 +1,6 @@
 """Accumulated local effects and SAGE: equal to slow versions from the papers, and to values worked by hand."""
 
+import nets
 import numpy as np
 import pandas
 import pytest
@@ -13,12 +14,10 @@ import torchwhy as tw
 
 @pytest.fixture(scope="module")
 def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+    return nets.of_table()
 
 
-def rows(n=60, d=4, seed=0):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+rows = nets.rows_of_table
 
 
 # ------------------------------------------------------------------------------------------- accumulated local effects
