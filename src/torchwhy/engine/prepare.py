@@ -160,9 +160,7 @@ def prepare_for(
     told = () if axes is None and parent is None else told_axes(axes, data.tensors, structure, parent)
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
-        model = function_with_places(model, named_places(asker, target))
-        model = as_model(model, gradient=asker.needs_gradient)
-        target = columns_of_labels(model, target) if parent is None else target
+        model, target = _as_model(asker, target, is_part=parent is not None)
     if asker.needs_gradient and not all(map(all_finite, data.tensors)):
         _refuse_missing(data)
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
@@ -232,6 +230,12 @@ def _prepare_for_sample_or_table(
     asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines, table)
     problem = prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes)
     return problem.replace(columns=columns, table=table)
+
+
+def _as_model(asker: Asker, target: TargetLike, *, is_part: bool) -> tuple[Model, TargetLike]:
+    """Return a model that is no module as one that takes tensors, and the target by its columns, if that is not done yet."""
+    model = as_model(function_with_places(asker.model, named_places(asker, target)), gradient=asker.needs_gradient)
+    return model, target if is_part else columns_of_labels(model, target)
 
 
 def _refuse_missing(data: ModelInputs) -> NoReturn:
