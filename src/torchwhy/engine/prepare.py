@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -155,39 +155,31 @@ def prepare_for(
         return _prepare_for_sample_or_table(asker, inputs, target, given, parent, axes)
     if baselines is not None or feature_mask is not None:
         _check_uses(asker, baselines, feature_mask)
-    data = _model_inputs(inputs, additional_forward_args, asker.model)
-    structure = data.structure
-    told = () if axes is None and parent is None else told_axes(axes, data.tensors, structure, parent)
+    data = _model_inputs(asker, inputs, additional_forward_args)
+    told = () if axes is None and parent is None else told_axes(axes, data.tensors, data.structure, parent)
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model, target = _as_model(asker, target, is_part=parent is not None)
-    if asker.needs_gradient and not all(map(all_finite, data.tensors)):
-        _refuse_missing(data)
-    floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
-    if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        refuse_without_gradient(model, data.tensors)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:
-        feature_mask = _explained_structure(asker, structure).match(feature_mask, "feature_mask")
+        feature_mask = _explained_structure(asker, data.structure).match(feature_mask, "feature_mask")
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
     layers = named_layers(model, asker, data) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
-    has_further = bool(data.args or data.kwargs)
-    most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
+    most = 1 if (data.args or data.kwargs) and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     beyond = baselines if isinstance(baselines, AtLayer) else None
     resolves = beyond is None and (asker.uses_baselines or (asker.takes_baselines and baselines is not None))
-    weights = _weights_of(asker, structure, baselines, first.device) if resolves and baselines is not None else None
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
         batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
-        baselines=_resolve_baselines(asker, data.tensors, structure, baselines, drawn, told) if resolves else (),
-        baseline_weights=weights,
+        baselines=_resolve_baselines(asker, data.tensors, data.structure, baselines, drawn, told) if resolves else (),
+        baseline_weights=_weights_of(asker, data, baselines) if resolves and baselines is not None else None,
         feature_mask=feature_mask,
         read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
@@ -195,19 +187,44 @@ def prepare_for(
         tally=Tally() if parent is None else parent.tally,
         axes=told,
     )
-    held_already = state.held_here.models.get(id(model))
-    with freeze_parameters(model) if held_already is None else nullcontext(held_already) as held:
-        if held.noisy or held.device not in (None, first.device):
-            _check_held(held, first.device)
+    return _resolve_held(problem, asker, target, layers, beyond, runs=runs, is_tried=asker.check and parent is None)
+
+
+def _resolve_held(
+    problem: Problem,
+    asker: Asker,
+    target: TargetLike,
+    layers: tuple[ResolvedLayer | None, ...],
+    at_layer: AtLayer | None,
+    *,
+    runs: bool,
+    is_tried: bool,
+) -> Problem:
+    """Return the problem, checked beside its model, with what it takes running this to know.
+
+    Args:
+        problem: without that.
+        asker: see :func:`prepare_for`.
+        target: as the caller gives it.
+        layers: that are named; None where the model's run tells which one is meant.
+        at_layer: baselines of the layers.
+        runs: whether it takes the model's run to know the target.
+        is_tried: whether the rows are tried on the model.
+    """
+    data, device = problem.inputs, problem.inputs.tensors[0].device
+    held_already = state.held_here.models.get(id(problem.model))
+    with freeze_parameters(problem.model) if held_already is None else nullcontext(held_already) as held:
+        if held.noisy or held.device not in (None, device):
+            _check_held(held, device)
         if not asker.needs_gradient and not all(map(all_finite, (*data.tensors, *problem.baselines))):
             check_takes_missing(problem)
-        if asker.check and parent is None and (len(first) > 1 or has_further) and not held.noisy:
+        if is_tried and (len(data.tensors[0]) > 1 or data.args or data.kwargs) and not held.noisy:
             problem = try_rows(problem, getattr(asker, "owner", asker.model), target)
         if runs or None in layers or (layers and asker.layer_role == "input"):
             problem = _resolve_by_running(problem, asker, target, layers)
-        if beyond is not None:
-            problem = _with_baselines_at_layer(problem, asker, beyond, drawn)
-        if held.may_draw and asker.check and parent is None:
+        if at_layer is not None:
+            problem = _with_baselines_at_layer(problem, asker, at_layer)
+        if held.may_draw and is_tried:
             notice_randomness(problem, held)
         return problem
 
@@ -238,26 +255,18 @@ def _as_model(asker: Asker, target: TargetLike, *, is_part: bool) -> tuple[Model
     return model, target if is_part else columns_of_labels(model, target)
 
 
-def _refuse_missing(data: ModelInputs) -> NoReturn:
-    """Refuse inputs that are not all numbers, where gradients are wanted."""
-    row = min(first_row(t) for t in data.tensors if not all_finite(t))
-    raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
-
-
 def _explained_structure(asker: Asker, inputs: Structure) -> Structure:
     """Return how what is explained is put together: as the layers where the model begins, or as the inputs."""
     at_layer = asker.layer is not None and asker.layer_role == "input"
     return flatten(asker.layer)[1] if at_layer else inputs
 
 
-def _with_baselines_at_layer(
-    problem: Problem, asker: Asker, given: AtLayer, generator: torch.Generator | None
-) -> Problem:
+def _with_baselines_at_layer(problem: Problem, asker: Asker, given: AtLayer) -> Problem:
     """Return the problem with baselines that are those of its layers: what a gradient is multiplied by, or what is put in."""
     form = problem.form or flatten(asker.layer)[1]
     if asker.reads_gradient:
         return problem.replace(absence=form.match(given.value, "baselines"))
-    return problem.replace(baselines=_resolve_baselines(asker, problem.x, form, given.value, generator))
+    return problem.replace(baselines=_resolve_baselines(asker, problem.x, form, given.value, problem.generator))
 
 
 def _check_uses(asker: Asker, baselines: object, feature_mask: object) -> None:
@@ -313,11 +322,11 @@ def _resolve_baselines(
     return found
 
 
-def _weights_of(asker: Asker, structure: Structure, given: object, device: torch.device) -> Tensor | None:
+def _weights_of(asker: Asker, data: ModelInputs, given: object) -> Tensor | None:
     """Return how much each baseline counts, ``(K,)``; None where all count alike."""
-    each = structure.match(given, "baselines")
+    each = data.structure.match(given, "baselines")
     k = max((len(b.data) for b in each if isinstance(b, Distribution)), default=1)
-    weights = weights_of(each, k, device)
+    weights = weights_of(each, k, data.tensors[0].device)
     if weights is not None and not getattr(asker, "takes_weights", False):
         raise TypeError(
             f"baselines: {getattr(asker, 'label', type(asker).__name__)} counts all rows alike; leave their weights out, or take "
@@ -326,8 +335,8 @@ def _weights_of(asker: Asker, structure: Structure, given: object, device: torch
     return weights
 
 
-def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
-    """Return the checked inputs and further arguments."""
+def _model_inputs(asker: Asker, inputs: object, extra: object) -> ModelInputs:
+    """Return the checked inputs and further arguments: real and finite inputs, where a gradient is wanted."""
     given, structure = flatten(inputs)
     forms: tuple[RowForm, ...] = ()
     if any(isinstance(part, Stacked) for part in given):
@@ -348,7 +357,13 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
             f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
     tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in given)
-    args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), model, {}, len(tensors))
+    if asker.needs_gradient and not all(map(all_finite, tensors)):
+        row = min(first_row(t) for t in tensors if not all_finite(t))
+        raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
+    floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
+    if floats and asker.layer is None and not all(t.is_floating_point() for t in tensors):
+        refuse_without_gradient(asker.model, tensors)
+    args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), asker.model, {}, len(tensors))
     return ModelInputs(tensors, structure.names, args, kwargs, forms, structure)
 
 
