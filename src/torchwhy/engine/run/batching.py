@@ -25,7 +25,7 @@ from torch import Tensor
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
-from torchwhy.engine.structure import Model
+from torchwhy.engine.structure import Keywords, Model
 
 Outcome = TypeVar("Outcome")
 
@@ -164,9 +164,7 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        return min(
-            most, self._few_rows // 2, max(1, left // (2 * self._few_rows))
-        )  # it may take more memory than any other
+        return 1  # not optimized yet, and it may take more memory than any other
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
@@ -187,8 +185,9 @@ class Batching:
             return
         plan.is_decided = True
         plan.rows = plan.rows or self.affordable_rows(cost, rows)
-        times = min(plan.rows, left) / rows
-        plan.optimizations = choose_optimizations(self.model, cost, times, device=self.device, graph=self.graph)
+        of_call = min(plan.rows, left)
+        how: Keywords = {"device": self.device, "graph": self.graph, "calls": -(-left // of_call)}
+        plan.optimizations = choose_optimizations(self.model, cost, of_call / rows, **how)
 
     def affordable_rows(self, cost: CallCost, rows: int) -> int:
         """Return how many rows a call can have, after one of ``rows`` rows had this cost."""

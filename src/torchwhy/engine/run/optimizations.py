@@ -45,7 +45,7 @@ _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__ge
 
 
 def choose_optimizations(
-    model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool
+    model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool, calls: int = 1
 ) -> ConvOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
@@ -60,6 +60,7 @@ def choose_optimizations(
         times: how many times the rows of that call the other calls have.
         device: of the inputs.
         graph: whether gradients are computed.
+        calls: how many of these there are.
     """
     if cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions:
         return None
@@ -67,7 +68,8 @@ def choose_optimizations(
         return None
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
-    return ConvOptimizations(channels_last=device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16))
+    last = device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16)
+    return ConvOptimizations(channels_last=last, calls=calls)
 
 
 def is_compiled(model: Model) -> bool:
@@ -171,11 +173,12 @@ class ConvOptimizations(TorchFunctionMode):
         channels_last: copy the weights of convolutions into that format. The images have to be in it already.
         fold: fold batch norms into convolutions. Not while rules of modified backpropagation are active: these are of the
             operations that the model runs by itself.
+        calls: of the model, of about the same number of rows, for which a copy is made once.
     """
 
-    def __init__(self, *, channels_last: bool = True, fold: bool = True) -> None:
+    def __init__(self, *, channels_last: bool = True, fold: bool = True, calls: int = 1) -> None:
         super().__init__()
-        self.channels_last, self.fold = channels_last, fold
+        self.channels_last, self.fold, self.calls = channels_last, fold, calls
         self._folds_now = fold
         self._copies: dict[int, tuple[tuple, Any]] = {}  # by the id of the weight
         self._deferred: list[weakref.ref[_DeferredConv]] = []
@@ -216,7 +219,7 @@ class ConvOptimizations(TorchFunctionMode):
         own, bias = options.pop("weight"), options.pop("bias", None)
 
         def run(weight: Tensor = own, bias: Tensor | None = bias) -> Tensor:
-            if weight is own and self.channels_last and _is_frozen(own) and _outnumber_weights(x, own):
+            if weight is own and self.channels_last and _is_frozen(own) and self._pays(x, own):
                 weight = self._copy(channels_last, own)
             return func(x, weight, bias, **options)
 
@@ -235,7 +238,7 @@ class ConvOptimizations(TorchFunctionMode):
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
         is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
         with without_torch_functions():
-            pays = _outnumber_weights(z, z.weight)
+            pays = self._pays(z, z.weight)
         if z.output is not None or not is_affine or not pays:
             return func(z.materialize(), *args[1:], **kwargs)
         weight, bias = self._copy(self._fold, z.weight, z.bias, mean, var, gain, shift, eps=options.get("eps", 1e-5))
@@ -251,6 +254,10 @@ class ConvOptimizations(TorchFunctionMode):
         scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
         return channels_last(scaled) if self.channels_last else scaled, moved if shift is None else moved + shift
 
+    def _pays(self, images: Tensor, weight: Tensor) -> bool:
+        """Say whether the images of all calls have more pixels than an output channel has weights: worth a copy of these."""
+        return self.calls * len(images) * images.shape[2:].numel() > weight[0].numel()
+
     def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: object) -> Any:
         """Return ``make(weight, *others)``, made anew only where one of them was written to. One copy is kept of a weight."""
         sources = [t for t in (weight, *others) if t is not None]
@@ -262,11 +269,6 @@ class ConvOptimizations(TorchFunctionMode):
                 with torch.no_grad():
                     known = self._copies[id(weight)] = state, make(weight, *others, **options)
         return known[1]
-
-
-def _outnumber_weights(images: Tensor, weight: Tensor) -> bool:
-    """Return whether these images have more pixels than an output channel has weights: if so, a copy of these is worth it."""
-    return len(images) * images.shape[2:].numel() > weight[0].numel()
 
 
 def _is_frozen(*tensors: Tensor | None) -> bool:
