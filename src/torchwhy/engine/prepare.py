@@ -165,7 +165,7 @@ def prepare_for(
         _refuse_missing(data)
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        refuse_without_gradient(model, data.tensors)
+        refuse_without_gradient(model, data.tensors, begins_at_layer=asker.layer_role == "input" and parent is None)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:
