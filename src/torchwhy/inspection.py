@@ -199,7 +199,7 @@ def _verdict(
 
     settings = _settings_to_try(kind, problem, layers)
     n = 1 if kind.rows_are_independent else min(2, problem.n)
-    row = _first_rows(inputs, n)
+    row = _cut_rows(inputs, n)
     mask = (
         _feature_mask(row)
         if kind.uses_feature_mask and kind.needs_gradient is False and "layer" not in settings
@@ -280,7 +280,7 @@ def _settings_to_try(kind: type[Attribution], problem: Problem, layers: dict[str
     return settings
 
 
-def _first_rows(inputs: Inputs, count: int) -> Inputs:
+def _cut_rows(inputs: Inputs, count: int) -> Inputs:
     tensors, structure = flatten(inputs)
     return structure.restore(tuple(t[:count] for t in tensors))
 
