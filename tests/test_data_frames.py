@@ -301,3 +301,35 @@ def test_effects_of_labels_are_told_by_them():
     local = tw.AccumulatedLocalEffects(model).measure(FRAME, 1, feature="housing")
     assert names_along(local.plot().axes[0].xaxis) == ["free", "own", "rent"]
     assert local.to_dataframe().value.tolist() == ["free", "own", "rent"]
+
+
+def cut_in_two():
+    """Explanations of two frames, in whose texts the same label has another number."""
+    parts = [pandas.DataFrame({"a": [1.0, 2.0], "b": b}) for b in (["own", "rent"], ["free", "own"])]
+    method = tw.FeatureAblation(lambda z: (z.a + 2 * (z.b == "own")).to_numpy())
+    return [method.explain(part, baselines=part[:1]) for part in parts]
+
+
+def test_joined_rows_keep_their_labels():
+    e = tw.concat(cut_in_two())
+    table = e.to_dataframe(long=True)
+    assert table[table.feature == "b"].value.tolist() == ["own", "rent", "free", "own"]
+    for row, label in enumerate(["own", "rent", "free", "own"]):
+        names = names_along(e.plot(kind="waterfall", row=row).axes[0].yaxis)
+        assert f"b = {label}" in names
+    assert e.details["labels"] == {"b": ["free", "own", "rent"]}
+    again = tw.concat([e[:1], e[1:]])
+    assert again.inputs.equal(e.inputs)
+
+
+def test_a_summary_keeps_labels():
+    found = tw.summarize(iter(cut_in_two()))
+    ax = found.plot("dependence", feature="b").axes[0]
+    at = np.asarray(ax.collections[0].get_offsets())
+    places = dict(zip(ax.get_xticks(), names_along(ax.xaxis)))
+    values = dict(zip([places[x] for x in at[:, 0].round()], at[:, 1]))
+    assert values == pytest.approx({"own": 2.0, "rent": -2.0, "free": 0.0}) or set(values) == {"own", "rent", "free"}
+    assert "b: own, rent, free" in names_along(found.plot("beeswarm").axes[0].yaxis)
+    cohorts = tw.summarize(tw.concat(cut_in_two()), cohorts=["x", "x", "y", "y"])
+    assert names_along(cohorts.plot("dependence", feature="b").axes[0].xaxis) == ["free", "own", "rent"]
+    assert len(cohorts.plot("beeswarm").axes[0].get_yticklabels()) == 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torchwhy.explanation.explanation import Explanation
 
-MISSING = "missing"  # what a value that is not there is called
+NOT_THERE = "missing"  # what a value that is not there is called
 FACTS = {"score": "scores", "base_score": "base_scores", "probability": "probabilities", "gap": "completeness_gap"}
 
 
@@ -119,7 +119,7 @@ def column_labels(e: Explanation) -> dict[int, list[str]]:
 
 def label_of(labels: Sequence[object], number: float) -> str:
     """Return the label that a number stands for; of NaN that it is missing."""
-    return str(labels[round(number)]) if number == number else MISSING
+    return str(labels[round(number)]) if number == number else NOT_THERE
 
 
 def feature_errors(e: Explanation) -> list[Tensor] | None:

@@ -126,7 +126,7 @@ class PartialDependence(Analysis):
         ice = scores.view(len(points), n).T.reshape(n, *map(len, axes))
         labels = [_labels_of(g, table, known) for g in groups]
         return Dependence(
-            tuple(axes), ice.mean(0), ice, _names_of(groups, table), tuple(labels) if any(labels) else None
+            tuple(axes), ice.mean(0), ice, _names_of_features(groups, table), tuple(labels) if any(labels) else None
         )
 
     def _grid(self, table: TableColumns, columns: list[int]) -> Tensor:
@@ -150,7 +150,7 @@ class PartialDependence(Analysis):
         )
 
 
-def _names_of(groups: list[list[int]], table: TableColumns) -> tuple[str, ...] | None:
+def _names_of_features(groups: list[list[int]], table: TableColumns) -> tuple[str, ...] | None:
     """Return what one or two features are called, where the columns have names: one-hot ones by what theirs have in common."""
     names = table.names
     if names is None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
-Labels = Mapping[int, Sequence[object]]  # by the column's number
+NodeLabels = Mapping[int, Sequence[object]]  # by the column's number
 RULE = re.compile(r"^((?:\|   )*)\|--- (.*) (<=|>) +(-?[\d.]+)$")
 
 
-def labels_to_the_left(tree: Any, labels: Labels) -> dict[int, list[str]]:
+def labels_to_the_left(tree: Any, labels: NodeLabels) -> dict[int, list[str]]:
     """Return for each node of a fitted ``tree_`` that asks for labels those that go to the left, of those that come to it.
 
     A tree asks whether a label's number is at most a threshold.
@@ -54,7 +54,7 @@ def say_labels(texts: Sequence[Annotation], asked: Mapping[int, list[str]], name
         text.set_text("\n".join([first, *lines] if keep else lines))
 
 
-def rules_in_labels(text: str, names: Sequence[str], labels: Labels) -> str:
+def rules_in_labels(text: str, names: Sequence[str], labels: NodeLabels) -> str:
     """Return a tree's rules (``sklearn.tree.export_text``) with labels in the place of comparisons of their numbers."""
     columns = {str(names[j]): j for j in labels}
     come: list[dict[int, set[int]]] = [{j: set(range(len(known))) for j, known in labels.items()}]  # by depth

@@ -149,7 +149,9 @@ def beeswarm(
         chosen = np.array(order)
         lines = [f"feature {j}" if names is None else str(names[j]) for j in chosen]
     if x is not None:
-        lines = [f"{line}: {_in_short(known[j])}" if j in known else line for line, j in zip(lines, chosen.tolist())]
+        lines = [
+            f"{line}: {_first_and_last(known[j])}" if j in known else line for line, j in zip(lines, chosen.tolist())
+        ]
     others = None if len(chosen) == a.shape[1] else np.delete(a, chosen, axis=1).sum(1)
     lines += [] if others is None else [others_named(a[0], chosen)]
     figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(lines))
@@ -201,7 +203,7 @@ def others_named(values: np.ndarray, order: np.ndarray) -> str:
     return "the other one" if others == 1 else f"the other {others}"
 
 
-def _in_short(labels: Sequence[object]) -> str:
+def _first_and_last(labels: Sequence[object]) -> str:
     """Return the labels; of more than four the first and the last, and how many there are."""
     some = len(labels) > 4
     return f"{labels[0]} … {labels[-1]} ({len(labels)})" if some else ", ".join(map(str, labels))

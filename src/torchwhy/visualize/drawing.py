@@ -24,7 +24,7 @@ from torchwhy.visualize.scaling import LUMINANCE, PictureOption
 DPI = 160
 QUIET = "#6b6b6b"  # captions and other text of second rank
 FRAME = "#c8c8c8"
-MISSING = "#a8a8a8"  # of points whose value is not there
+SHADE_OF_MISSING = "#a8a8a8"  # of points whose value is not there
 MOST_TICKS = 15  # with labels, of one axis
 BLANK = "all 0"  # what stands in the place of a map without values
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")  # Okabe and Ito (2008)
@@ -117,7 +117,7 @@ def shades_of(values: np.ndarray, labels: Sequence[object] | None = None) -> tup
     low, high = (0.0, len(labels) - 1.0) if labels else np.percentile(there if len(there) else np.zeros(1), [5, 95])
     unit = np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(len(values), 0.5)
     shades = colormap(False, "viridis")(unit)
-    shades[np.isnan(values)] = to_rgba(MISSING)
+    shades[np.isnan(values)] = to_rgba(SHADE_OF_MISSING)
     return shades, float(low), float(high)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.explanation.table import MISSING
+from torchwhy.explanation.table import NOT_THERE
 from torchwhy.visualize.bars import GREY, largest_features, name_rows, others_named, stacked
 from torchwhy.visualize.given import is_explanation, table_of_features
 from torchwhy.visualize.scaling import as_array, find_scale, is_clipped
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torchwhy.explanation import Explanation
     from torchwhy.visualize.scaling import Array
 
-Labels = Sequence[object] | None  # of a feature whose values are numbers of labels
+LabelsOfValues = Sequence[object] | None  # of a feature whose values are numbers of labels
 
 
 def importance(
@@ -119,7 +119,7 @@ def scatter(
     color: Array | str | int | None = None,
     *,
     names: tuple[str, str] | None = None,
-    labels: tuple[Labels, Labels] = (None, None),
+    labels: tuple[LabelsOfValues, LabelsOfValues] = (None, None),
     ax: Axes | None = None,
     title: str | None = None,
     ylabel: str = "attribution",
@@ -158,16 +158,10 @@ def scatter(
     own_name, other_name = names or ("feature", "the other feature")
     figure, ax = draw.axes_for(ax, 5.4, 3.6)
     shades, low, high = (draw.LINES[0], 0.0, 1.0) if other is None else draw.shades_of(other, labels[1])
-    ax.scatter(_places(x, y, labels[0]), y, s=12, color=shades, alpha=0.85, linewidths=0)
+    ax.scatter(places_along(x, y, labels[0], x), y, s=12, color=shades, alpha=0.85, linewidths=0)
     draw.plain(ax, own_name, ylabel, title)
     ax.axhline(0, color=draw.QUIET, linewidth=0.8, zorder=0.5)
-    some = bool(np.isnan(x).any())
-    if labels[0]:
-        draw.name_ticks(ax.xaxis, [*[MISSING] * some, *labels[0]], draw.axes_width(ax), -int(some))
-    elif some:
-        at = (float(_places(x, y, None)[np.isnan(x)].mean()), 1.0)
-        note = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top", "size": 8, "color": draw.QUIET}
-        draw.add_note(ax, MISSING, at, (0, -2), **note)
+    name_places(ax, x, labels[0])
     if other is not None:
         end = high or 1.0 if labels[1] else 1.0
         draw.scale_bar([ax], draw.colormap(False, "viridis"), end, False, label=other_name, clipped=False)
@@ -179,24 +173,41 @@ def scatter(
     return figure
 
 
-def _places(x: np.ndarray, y: np.ndarray, labels: Labels) -> np.ndarray:
-    """Return where on the x axis the points stand: labels' points parted sideways, and what is missing left of all others."""
-    there = ~np.isnan(x)
-    low, high = (0.0, len(labels) - 1.0) if labels else (x[there].min(initial=np.inf), x[there].max(initial=-np.inf))
-    if not there.any():
-        low, high = 0.0, 1.0
-    left = low - 1.0 if labels else low - 0.08 * ((high - low) or 1.0)
-    at = np.where(there, x, left)
+def places_along(x: np.ndarray, y: np.ndarray, labels: LabelsOfValues, every: np.ndarray) -> np.ndarray:
+    """Return where on the x axis the points stand: labels' points parted sideways, and what is missing left of ``every`` one."""
+    at = np.where(np.isnan(x), _place_of_missing(every, labels), x)
+    if not labels:
+        return at
+    span = float(np.ptp(y)) or 1.0
+    found = at.copy()
+    for place in np.unique(at):
+        found[at == place] += stacked(y[at == place], span)
+    return found
+
+
+def _place_of_missing(every: np.ndarray, labels: LabelsOfValues) -> float:
+    """Return where values that are missing stand, left of all others."""
+    there = every[~np.isnan(every)]
+    if labels or not len(there):
+        return -1.0
+    return float(there.min() - 0.08 * (np.ptp(there) or 1.0))
+
+
+def name_places(ax: Axes, every: np.ndarray, labels: LabelsOfValues) -> None:
+    """Write labels below their places, and above the values that are missing that they are."""
+    from torchwhy.visualize import drawing as draw
+
+    some = bool(np.isnan(every).any())
     if labels:
-        span = float(np.ptp(y)) or 1.0
-        for place in np.unique(at):
-            at[at == place] += stacked(y[at == place], span)
-    return at
+        draw.name_ticks(ax.xaxis, [*[NOT_THERE] * some, *labels], draw.axes_width(ax), -int(some))
+    elif some:
+        note = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top", "size": 8, "color": draw.QUIET}
+        draw.add_note(ax, NOT_THERE, (_place_of_missing(every, None), 1.0), (0, -2), **note)
 
 
 def _columns_of(
     e: Explanation, feature: Array | str | int | None, color: Array | str | int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, str], tuple[Labels, Labels]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, str], tuple[LabelsOfValues, LabelsOfValues]]:
     """Return a feature's attributions and values, another one's values, both names and labels, of an explanation."""
     table = table_of_features(e)
     if table.inputs is None:
