@@ -36,7 +36,7 @@ def test_every_method_tells_a_target_its_rows(case):
         data["feature_mask"] = PATCHES
     each = [lambda out, w=w: (out * w).sum(1) for w in WEIGHTS]
     expected = torch.cat([case.make(net).attribute(x[i : i + 1], each[i], **data) for i in range(3)])
-    for batch_size in (None,) if wrapped else (None, 2):
+    for batch_size in (None,) if wrapped else (None, 1, 2, 3):
         found = case.make(net, batch_size=batch_size).attribute(x, target=by_row, **data)
         torch.testing.assert_close(found, expected, **CLOSE)
 
