@@ -39,7 +39,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torchwhy.engine import state
 from torchwhy.engine.rules import opaque
 from torchwhy.engine.rules.aten import run_operator
-from torchwhy.engine.rules.opaque import HoldsHooks, below_hooks, is_same_place, outside_transforms
+from torchwhy.engine.rules.opaque import HoldsHooks, below_hooks, is_same_place, keep_saved, outside_transforms
 from torchwhy.engine.rules.operations import (
     BILINEAR,
     FACTORIES,
@@ -62,6 +62,7 @@ from torchwhy.engine.torch_internals import (
     BackwardHookNode,
     backward_keeps_graph,
     compiled_call,
+    hooks_on_saved_tensors,
     transforms_are_active,
     version_of,
     without_torch_functions,
@@ -151,7 +152,8 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
-        if self.others_hooks():  # of a checkpoint, which would know no rules
+        keeper = None if self.keeps_saved else hooks_on_saved_tensors(True)
+        if keeper is not None and keeper[0] is not keep_saved:  # of a checkpoint, which would know no rules
             with self.without_others_hooks():
                 return self.__torch_function__(function, types, args, kwargs)
         if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():

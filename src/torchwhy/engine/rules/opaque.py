@@ -52,22 +52,17 @@ def keep_saved(tensor: Tensor) -> Tensor:
 class HoldsHooks:
     """What a mode of rules does about hooks on saved tensors, as a checkpoint has them, which would know no rules."""
 
-    _keeps = False  # it does so already, and torch cannot tell
-
-    def others_hooks(self) -> bool:
-        """Say whether others' hooks would get what autograd keeps now; where torch cannot say, unless they are held off."""
-        keeper = None if self._keeps else hooks_on_saved_tensors(True)
-        return keeper is not None and keeper[0] is not keep_saved
+    keeps_saved = False  # it does so already, and torch cannot tell
 
     @contextmanager
     def without_others_hooks(self) -> Iterator[None]:
         """Let autograd keep saved tensors as they are."""
-        self._keeps = hooks_on_saved_tensors(True) is NOT_KNOWN
+        self.keeps_saved = hooks_on_saved_tensors(True) is NOT_KNOWN
         try:
             with torch.autograd.graph.saved_tensors_hooks(keep_saved, keep_saved):
                 yield
         finally:
-            self._keeps = False
+            self.keeps_saved = False
 
 
 def refuse_gradient_inside() -> NoReturn:
