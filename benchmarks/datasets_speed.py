@@ -93,14 +93,20 @@ def as_child(side: str, name: str, rows: int, processes: int) -> dict[str, float
 def child(side: str, name: str, rows: str) -> None:
     """Measure one side here, after a first batch that does not count."""
     torch.set_num_threads(1)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.distributed.init_process_group("gloo")  # before either side is measured
     method, found = METHODS[name](network()), {}
     bare(method, 2 * BATCH)
     mib = peak_growth(lambda: found.update(measured(side, method, int(rows))))
     print(json.dumps({**found, "mib": mib}), flush=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def compare(bench: Benchmark, label: str, rounds: int, run: Callable[[str], dict[str, float]]) -> None:
     """Run both sides in turn, and keep the medians of their CPU and wall-clock seconds."""
+    if not bench.wanted(label):
+        return
     times = [{side: run(side) for side in SIDES[:: -1 if i % 2 else 1]} for i in range(rounds)]
     base = SIDES[0]
     for what in ("cpu", "wall"):
