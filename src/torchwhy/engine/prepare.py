@@ -16,11 +16,16 @@ from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_num
 from torchwhy.engine import state
 from torchwhy.engine.axes import Axes, AxesLike, told_axes
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
-from torchwhy.engine.further_arguments import read_further, takes_one_row
+from torchwhy.engine.further_arguments import positional_names, read_further, takes_one_row
 from torchwhy.engine.layers.function_layers import function_with_places
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, record_activations, resolve_layer
 from torchwhy.engine.missing_values import check_takes_missing, first_row
-from torchwhy.engine.refusals import refuse_besides_sample, refuse_inputs, refuse_without_gradient
+from torchwhy.engine.refusals import (
+    refuse_besides_sample,
+    refuse_facts_about_tokens,
+    refuse_inputs,
+    refuse_without_gradient,
+)
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
@@ -166,6 +171,9 @@ def prepare_for(
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
         refuse_without_gradient(model, data.tensors)
+    if len(data.tensors) > 1 and layer is None and (asker.uses_baselines or asker.layer_role == "input"):
+        names = structure.names or positional_names(asker.model)
+        refuse_facts_about_tokens(data.tensors, names, feature_mask)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
     if feature_mask is not None:

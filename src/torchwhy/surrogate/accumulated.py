@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, overload
 
@@ -14,6 +14,7 @@ from torchwhy.analysis import Analysis
 from torchwhy.attribution import Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.tables import column_names
+from torchwhy.explanation.table import label_of
 from torchwhy.problem import Problem
 from torchwhy.settings import Bounds
 from torchwhy.surrogate.accumulated_pairs import LocalEffectsOfTwo, effects_of_two
@@ -25,6 +26,7 @@ from torchwhy.viewable import Table, Viewable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from torchwhy.engine.structure import Keywords
     from torchwhy.visualize.scaling import PictureOption
 
 
@@ -39,6 +41,7 @@ class LocalEffects(Viewable):
         changes: ``(K,)``, the mean change of the score from one end of an interval to the other.
         standard_error: ``(K,)``, of each of these means; NaN where an interval has one row.
         name: of the feature, where it has one.
+        labels: of a feature whose values are numbers of labels.
     """
 
     grid: Tensor
@@ -47,9 +50,11 @@ class LocalEffects(Viewable):
     changes: Tensor
     standard_error: Tensor
     name: str | None = None
+    labels: Sequence[str] | None = None
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
-        named = {} if self.name is None else {"names": [self.name]}
+        named: Keywords = {} if self.name is None else {"names": [self.name]}
+        named |= {} if self.labels is None else {"labels": [self.labels]}
         return pictures.partial_dependence(
             self.grid, self.values, **{"ylabel": "effect on the score", **named, **options}
         )
@@ -61,7 +66,10 @@ class LocalEffects(Viewable):
             self.values,
             *(torch.cat([nothing, part]) for part in (self.changes, self.standard_error)),
         )
-        lines = torch.stack([c.double() for c in columns], 1).tolist()
+        lines: list[list[object]] = torch.stack([c.double() for c in columns], 1).tolist()
+        if self.labels is not None:
+            for line, number in zip(lines, self.grid.tolist()):
+                line[0] = label_of(self.labels, number)
         counts: list[object] = [0, *self.counts.tolist()]
         head = ["value", "effect", "change from the value before", "standard error", "rows between"]
         return head, [[*line, count] for line, count in zip(lines, counts)]
@@ -142,8 +150,10 @@ class AccumulatedLocalEffects(Analysis):
                 return effects_of_two(problem, table, columns, self.n_intervals, features)
             intervals = QuantileIntervals.of(table.column(columns[0]), self.n_intervals, feature)
             change = _changes_within(problem, table, columns[0], intervals)
+            labels = None if problem.table is None else problem.table.labels.get(columns[0])
         name = table.names[columns[0]] if table.names is not None else None
-        return _accumulated(intervals.ends, intervals.place, change.double(), name)
+        found = _accumulated(intervals.ends, intervals.place, change.double(), name)
+        return found if labels is None else replace(found, labels=[str(label) for label in labels])
 
 
 def _column_of(table: TableColumns, feature: int | str) -> int:

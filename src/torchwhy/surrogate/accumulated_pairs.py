@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchwhy.explanation.table import label_of
 from torchwhy.problem import Problem
 from torchwhy.surrogate.quantiles import QuantileIntervals
 from torchwhy.surrogate.table import TableColumns
@@ -32,23 +33,26 @@ class LocalEffectsOfTwo(Viewable):
         changes: ``(K, M)``, the mean in each cell of how much the score's change along one feature differs between the ends of
             the other; where a cell has no rows, that of the nearest one that has.
         names: of the features, where they have any.
+        labels: of each feature whose values are numbers of labels; None of the others.
     """
 
     grid: tuple[Tensor, Tensor]
     values: Tensor
     counts: Tensor
     changes: Tensor
-    names: tuple[str, str] | None = None
+    names: tuple[str, ...] | None = None
+    labels: tuple[Sequence[str] | None, ...] = (None, None)
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
-        named = {} if self.names is None else {"names": list(self.names)}
-        return pictures.partial_dependence(
-            self.grid, self.values, **{"ylabel": "effect on the score beyond each one's", **named, **options}
-        )
+        known = {"names": self.names, "labels": self.labels, "ylabel": "effect on the score beyond each one's"}
+        return pictures.partial_dependence(self.grid, self.values, **{**known, **options})
 
     def _table(self) -> Table:
         points = torch.cartesian_prod(*(g.double() for g in self.grid))
-        lines = torch.cat([points, self.values.double().reshape(-1, 1)], 1).tolist()
+        lines: list[list[object]] = torch.cat([points, self.values.double().reshape(-1, 1)], 1).tolist()
+        for i, labels in enumerate(self.labels):
+            for line, number in zip(lines, points[:, i].tolist()):
+                line[i] = number if labels is None else label_of(labels, number)
         return ["first value", "second value", "effect"], lines
 
 
@@ -79,8 +83,10 @@ def effects_of_two(
     )
     ends = first.ends.double().cpu(), second.ends.double().cpu()
     mean = _filled(mean, counts, ends)
-    names = None if table.names is None else (table.names[columns[0]], table.names[columns[1]])
-    return LocalEffectsOfTwo(ends, _beyond_each(mean, counts), counts, mean, names)
+    names = None if table.names is None else tuple(table.names[column] for column in columns)
+    known = {} if problem.table is None else problem.table.labels
+    labels = tuple([str(label) for label in known[c]] if c in known else None for c in columns)
+    return LocalEffectsOfTwo(ends, _beyond_each(mean, counts), counts, mean, names, labels)
 
 
 def _filled(mean: Tensor, counts: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
