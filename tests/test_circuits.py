@@ -206,6 +206,8 @@ def test_components_of_your_own():
     every = tw.EdgeAttribution(model).attribute(ids[0], 2, baselines=ids[1])
     some = tw.EdgeAttribution(model, components=parts).attribute(ids[0], 2, baselines=ids[1])
     torch.testing.assert_close(some, every[:, [0, 4]][:, :, [3, 6]])
+    of_method = tw.EdgeAttribution(model.forward, components=parts).attribute(ids[0], 2, baselines=ids[1])
+    torch.testing.assert_close(of_method, some)
 
 
 # ---- the lenses, and direct logits

@@ -463,6 +463,29 @@ def test_who_looks_at_a_word_in_a_unet_of_diffusers_equals_the_product_by_hand(s
         torch.testing.assert_close(found, sum(maps) / len(maps))
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_a_model_without_attention_within_a_sequence_says_so(name):
+    torch.manual_seed(0)
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.m, self.o = nn.MultiheadAttention(WIDTH, 2, batch_first=True), nn.Linear(WIDTH, 3)
+
+        def forward(self, q, k):
+            return self.o(self.m(q, k, k)[0][:, 0])
+
+    net, x = Reads().double().eval(), {"q": rows(), "k": rows(seed=1)}
+    advice = r"AttentionRelevance, or RawAttention\(layers='cross'\)"
+    with pytest.raises(ValueError, match=f"all attentions of the model are between two sequences; take {advice}"):
+        getattr(tw, name)(net, layers="own").attribute(x, 1)
+    if name in ("AttentionRollout", "AttentionFlow", "ALTI"):
+        with pytest.raises(ValueError, match=r"as .* asks for: choose AttentionRelevance or RawAttention"):
+            getattr(tw, name)(net).attribute(x, 1)
+    assert tw.RawAttention(net, layers="cross", token=0).attribute(x).shape == (1, 6)
+    assert list(tw.AttentionRelevance(net).attribute(x, 1)) == ["q", "k"]
+
+
 class Query(nn.Module):
     """Learned queries look at a picture's cells, then at each other."""
 

@@ -170,7 +170,7 @@ def prepare_for(
         _refuse_missing(data)
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        refuse_without_gradient(model, data.tensors)
+        refuse_without_gradient(model, data.tensors, begins_at_layer=asker.layer_role == "input" and parent is None)
     if len(data.tensors) > 1 and layer is None and (asker.uses_baselines or asker.layer_role == "input"):
         names = structure.names or positional_names(asker.model)
         refuse_facts_about_tokens(data.tensors, names, feature_mask)
