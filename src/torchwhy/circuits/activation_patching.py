@@ -76,11 +76,11 @@ class Patching(CircuitMethod):
         axes = ["layer", *(columns or ["position"])]
         details: Keywords = {"axes": axes, "layers": names_of_layers(layers)}
         if problem.sample is not None and columns is None and problem.n == 1:
-            details |= tokens_of(problem.sample.sample, found.shape[2])
+            details |= token_columns(problem.sample.sample, found.shape[2])
         return Result((-found if self.denoise else found,), details=details)
 
 
-def tokens_of(sample: Sample, positions: int) -> Keywords:
+def token_columns(sample: Sample, positions: int) -> Keywords:
     """Return the text of each token of a sample's first row, as ``columns``; nothing where its layers have other positions."""
     if not isinstance(sample, TokenSample) or sample.tokenizer is None or sample.ids().shape[1] != positions:
         return {}

@@ -82,14 +82,14 @@ def effects_of_two(
         min=1
     )
     ends = first.ends.double().cpu(), second.ends.double().cpu()
-    mean = _filled(mean, counts, ends)
+    mean = _fill_empty_cells(mean, counts, ends)
     names = None if table.names is None else tuple(table.names[column] for column in columns)
     known = {} if problem.table is None else problem.table.labels
     labels = tuple([str(label) for label in known[c]] if c in known else None for c in columns)
     return LocalEffectsOfTwo(ends, _beyond_each(mean, counts), counts, mean, names, labels)
 
 
-def _filled(mean: Tensor, counts: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+def _fill_empty_cells(mean: Tensor, counts: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
     """Return the means, of cells without rows that of the nearest cell with some, distances in shares of each feature's range."""
     if bool((counts > 0).all()):
         return mean
