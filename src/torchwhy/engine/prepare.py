@@ -170,7 +170,7 @@ def prepare_for(
         _refuse_missing(data)
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        refuse_without_gradient(model, data.tensors)
+        refuse_without_gradient(model, data.tensors, begins_at_layer=asker.layer_role == "input" and parent is None)
     if len(data.tensors) > 1 and layer is None and (asker.uses_baselines or asker.layer_role == "input"):
         names = structure.names or positional_names(asker.model)
         refuse_facts_about_tokens(data.tensors, names, feature_mask)
@@ -226,8 +226,9 @@ def _prepare_for_sample_or_table(
     """Return the problem of a sample, or of tables and arrays, which are tensors with something besides."""
     baselines, feature_mask, arguments = given
     if hasattr(inputs, "masked"):
-        refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=arguments)
-        asked = ask_about(asker, inputs, target)
+        compares = getattr(asker, "compares_inputs", False)  # with another sample
+        refuse_besides_sample(baselines=None if compares else baselines, feature_mask=feature_mask, arguments=arguments)
+        asked = ask_about(asker, inputs, target, baselines)
         told = asked.features.sample.axes if axes is None else axes
         told = None if asked.features.is_game else told  # a game's tensor says which features are there
         return prepare_for(*asked[:-1], parent, told).replace(sample=asked.features, form=None)

@@ -86,8 +86,11 @@ def refuse_torchscript() -> NoReturn:
     )
 
 
-def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:
-    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do."""
+def refuse_without_gradient(model: Model, tensors: Sequence[Tensor], *, begins_at_layer: bool) -> NoReturn:
+    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do.
+
+    A method that ``begins_at_layer`` explains embeddings in the place of their ids.
+    """
     if any(t.is_complex() for t in tensors):
         raise TypeError(
             "inputs: a complex number is explained by its two parts; pass torch.view_as_real(inputs) to a model that begins with "
@@ -95,7 +98,10 @@ def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn
         )
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-    instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
+    by_layer = begins_at_layer and bool(tables)
+    instead = (
+        f"explain by the embedding layer, layer={tables[0]!r}" if by_layer else "pass their embeddings as the inputs"
+    )
     raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
 
 

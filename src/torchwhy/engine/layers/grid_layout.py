@@ -95,7 +95,16 @@ def picture_of(problem: Problem, place: ResolvedLayer | None = None) -> InputPic
         index = seen_picture(problem, place)
     elif len(tensors) > 1:
         index = max(range(len(tensors)), key=lambda i: tensors[i].dim())
-    shape = tensors[index].shape
+    return picture_at(problem, index)
+
+
+def picture_at(problem: Problem, index: int) -> InputPicture:
+    """Return the size of an input tensor that maps lie on, and where its channels are.
+
+    Raises:
+        ValueError: it has a single number a row.
+    """
+    shape = problem.x[index].shape
     told = problem.axes[index] if problem.axes else None
     if told is None and (len(shape) == 3 or (len(shape) == 4 and shape[3] not in COLOURS)):  # there is no other reading
         return InputPicture(index, tuple(shape[2:]), 1)
