@@ -32,7 +32,7 @@ from torchwhy.targets import TargetLike
 
 OneInput = Tensor | Ragged | list[Tensor]
 Inputs = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | Sample
-RowsOfBaselines = BaselineLike | AtLayer | Ragged | list[Tensor]
+RowsOfBaselines = BaselineLike | AtLayer | Ragged | list[Tensor] | Sample
 Baselines = RowsOfBaselines | tuple[RowsOfBaselines, ...] | Mapping[str, RowsOfBaselines]
 FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 

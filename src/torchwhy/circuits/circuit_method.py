@@ -14,3 +14,4 @@ class CircuitMethod(Attribution):
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
     gives_one_map: ClassVar[bool] = True
+    compares_inputs: ClassVar[bool] = False  # a sample has another one as its baselines

@@ -164,8 +164,9 @@ def _prepare_for_sample_or_table(
     """Return the problem of a sample, or of tables and arrays, which are tensors with something besides."""
     baselines, feature_mask, arguments = given
     if hasattr(inputs, "masked"):
-        refuse_besides_sample(baselines=baselines, feature_mask=feature_mask, arguments=arguments)
-        asked = ask_about(asker, inputs, target)
+        compares = getattr(asker, "compares_inputs", False)  # with another sample
+        refuse_besides_sample(baselines=None if compares else baselines, feature_mask=feature_mask, arguments=arguments)
+        asked = ask_about(asker, inputs, target, baselines)
         told = asked.features.sample.axes if axes is None else axes
         told = None if asked.features.is_game else told  # a game's tensor says which features are there
         return prepare_for(*asked[:-1], parent, told).replace(sample=asked.features, form=None)
