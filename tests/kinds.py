@@ -53,7 +53,16 @@ class Kind:
         return self.inputs(inputs(net, dtype=self.dtype))
 
 
-RULES = (tw.GuidedBackprop, tw.DeconvNet, tw.LRP, tw.ExcitationBackprop, tw.DeepLIFT, tw.DeepSHAP, tw.GuidedGradCAM)
+RULES = (
+    tw.GuidedBackprop,
+    tw.DeconvNet,
+    tw.LRP,
+    tw.ExcitationBackprop,
+    tw.DeepLIFT,
+    tw.DeepSHAP,
+    tw.GuidedGradCAM,
+    tw.DirectLogitAttribution,
+)
 
 
 def traits(case):
@@ -62,8 +71,8 @@ def traits(case):
     found = {name, str(case), family(case), "any"}
     if case.layer or case.method.layer or case.method in (tw.FullGrad, tw.GuidedGradCAM, tw.NeuronConductance):
         found.add("layers")
-    if case.layer or "neuron" in case.options:
-        found.add("named layer")
+    if case.layer or {"neuron", "layer"} & case.options.keys() or family(case) == "circuits":
+        found |= {"layers", "named layer"}
     if "tolerance" in case.options:
         found.add("tolerance")
     if case.method in RULES or family(case) == "attention":
@@ -85,10 +94,21 @@ def family(case):
 
 def at(case, prefix):
     """The case with the names of its layers behind a prefix."""
-    options = dict(case.options)
-    if "neuron" in options:
-        options["neuron"] = tw.Neuron(prefix + options["neuron"].layer, options["neuron"].index)
-    return replace(case, layer=case.layer and prefix + case.layer, options=options)
+    options = {name: behind(value, prefix) for name, value in case.options.items() if name in ("neuron", "layer")}
+    wrap = case.wrap and (lambda model: {name: behind(value, prefix) for name, value in case.wrap(model).items()})
+    return replace(case, layer=behind(case.layer, prefix), options=case.options | options, wrap=wrap)
+
+
+def behind(place, prefix):
+    """A name of a layer, or what holds such names, behind a prefix; anything else as it is."""
+    if isinstance(place, str):
+        return prefix + place
+    if isinstance(place, list):
+        return [behind(one, prefix) for one in place]
+    if isinstance(place, (tw.Neuron, tw.Layer, tw.circuits.Component)):
+        names = {tw.Neuron: ("layer",), tw.Layer: ("module",)}.get(type(place), ("reads", "writes"))
+        return replace(place, **{name: behind(getattr(place, name), prefix) for name in names})
+    return place
 
 
 # what is said, by the reason
@@ -123,12 +143,17 @@ MAPPED = {
     "layers": "inside a transform of torch.func, such as vmap.*choose a layer outside",
 }
 CHECKPOINTED = {
-    **dict.fromkeys(("LayerActivation", "ExcitationBackprop", "FullGrad")),
+    **dict.fromkeys(("LayerActivation", "ExcitationBackprop", "FullGrad", "ActivationPatching")),
+    **dict.fromkeys(("DirectLogitAttribution", "LogitLens", "TunedLens")),
     "named layer": LAYER_AGAIN,
     "cam": LAYER_AGAIN,
 }
 INFERENCE = "made under torch.inference_mode.*copy.deepcopy"
-OF_INFERENCE = {**dict.fromkeys(("LRP", "ExcitationBackprop")), "gradient": INFERENCE, "cam": INFERENCE}
+OF_INFERENCE = {
+    **dict.fromkeys(("LRP", "ExcitationBackprop", "DirectLogitAttribution")),
+    "gradient": INFERENCE,
+    "cam": INFERENCE,
+}
 CONTRAST = {"ExcitationBackprop": 0.7}  # a difference of two maps
 OPAQUE = "kept the plain gradient, as rules do not reach what is inside autograd Functions"
 

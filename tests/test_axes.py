@@ -49,6 +49,11 @@ METHODS = {
     "RISE": (tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0}, {}),
     "RISE plain": (tw.RISE, {"n_samples": 20, "grid": 3, "generator": 0, "variance_reduced": False}, {}),
     "BlurIG": (tw.BlurIG, {"n_steps": 4, "max_sigma": 3.0}, {}),
+    "ExtremalPerturbation": (
+        tw.ExtremalPerturbation,
+        {"areas": (0.2,), "n_steps": 3, "step": 2, "sigma": 3.0, "max_blur": 4.0},
+        {},
+    ),
     "mean": (tw.IntegratedGradients, {"n_steps": 4}, {"baselines": "mean"}),
     "blur": (tw.IntegratedGradients, {"n_steps": 4}, {"baselines": tw.Blur(2.0)}),
     "ablation": (tw.FeatureAblation, {}, {"baselines": "mean"}),
@@ -425,15 +430,12 @@ def test_the_tolerance_of_the_pointing_game_is_a_distance_along_all_axes():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 3, 12, 12), (1, 3, 40)])
-def test_what_needs_pictures_says_so_and_its_neighbours_run(shape):
+def test_what_is_made_for_pictures_takes_series_and_videos(shape):
     x = torch.rand(shape)
     net = Moved(network(3), (0, 2, 1, 3, 4)).eval() if len(shape) == 5 else network(1)
-    with pytest.raises(ValueError, match=r"expected one tensor of pictures .* RISE and Occlusion make maps"):
-        tw.ExtremalPerturbation(net).attribute(x, 1)
     maps = tw.RISE(net, n_samples=8, grid=2, generator=0).attribute(x, 1)
-    with pytest.raises(ValueError, match=r"road imputes images, .* baselines='blur'"):
-        tw.metrics.road(net, x, maps, 1)
+    assert tw.ExtremalPerturbation(net, areas=(0.2,), n_steps=2).attribute(x, 1).shape == maps.shape
+    assert tw.metrics.road(net, x, maps, 1).scores.isfinite().all()
     assert tw.metrics.deletion(net, x, maps, 1, baselines="blur").scores.isfinite().all()
-    with pytest.raises(ValueError, match=r"x: expected images \(N, 1 or 3, H, W\)"):
-        tw.superpixels(x)
+    assert tw.superpixels(x).shape == maps.shape
     assert tw.Occlusion(net, sliding_window_shapes=shape[1:]).attribute(x, 1).shape == shape

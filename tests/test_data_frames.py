@@ -146,3 +146,194 @@ def test_a_waterfall_says_the_label(tmp_path):
         names = {t.get_text() for t in found.plot(kind="waterfall", row=0).axes[0].get_yticklabels()}
         assert f"housing = {FRAME.housing.iloc[0]}" in names
         assert f"years = {FRAME.years.iloc[0]}" in names
+
+
+@pytest.fixture(scope="module")
+def explained():
+    """Twelve rows of labels, numbers and values that are missing."""
+    rows = FRAME[:12].copy()
+    rows["income"] = rows.income.where(np.arange(12) % 5 != 0)
+    rows["housing"] = rows.housing.where(np.arange(12) % 4 != 3)
+
+    def worth(z):
+        return (z.income.fillna(9) + 2 * (z.housing == "own") - 0.1 * z.years).to_numpy()
+
+    return rows, tw.ExactShapley(worth).explain(rows, baselines=FRAME[:1])
+
+
+def names_along(axis):
+    return [t.get_text() for t in axis.get_ticklabels()]
+
+
+def test_a_dependence_plot_has_a_place_for_each_label(explained):
+    rows, e = explained
+    values = e.attributions[:, 2]
+    ax = e.plot(kind="scatter", feature="housing", color="married").axes[0]
+    labels = ["missing", "free", "own", "rent"]
+    assert names_along(ax.xaxis) == labels
+    at = np.asarray(ax.collections[0].get_offsets())
+    np.testing.assert_allclose(at[:, 1], values, atol=1e-6)
+    places = dict(zip(ax.get_xticks(), labels))
+    shown = [places[x] for x in at[:, 0].round()]
+    assert shown == rows.housing.fillna("missing").tolist()
+    assert (np.abs(at[:, 0] - at[:, 0].round()) <= 0.4).all()
+    assert len({tuple(point) for point in at.round(6)}) == len(rows)  # no point hides another
+
+
+def test_colours_of_labels_go_from_the_first_to_the_last(explained):
+    from matplotlib import colormaps
+
+    rows, e = explained
+    ax, bar = e.plot(kind="scatter", feature="years", color="housing").axes
+    assert names_along(bar.yaxis) == ["free", "own", "rent"]
+    assert bar.get_yticks().tolist() == [0, 1, 2]
+    shades = {"free": colormaps["viridis"](0.0), "own": colormaps["viridis"](0.5), "rent": colormaps["viridis"](1.0)}
+    for label, shade in zip(rows.housing, ax.collections[0].get_facecolors()):
+        wanted = shades.get(label, (0xA8 / 255,) * 3)  # grey where there is none
+        np.testing.assert_allclose(shade[:3], wanted[:3], atol=0.02)
+
+
+def test_numbers_that_are_missing_stand_by_themselves(explained):
+    rows, e = explained
+    ax = e.plot(kind="scatter", feature="income", color=None).axes[0]
+    x = np.asarray(ax.collections[0].get_offsets())[:, 0]
+    missing = rows.income.isna().to_numpy()
+    np.testing.assert_allclose(x[~missing], rows.income[~missing])
+    assert (x[missing] < x[~missing].min()).all()
+    assert [t.get_text() for t in ax.texts] == ["missing"]
+    for kind in ("beeswarm", "importance", "decision", "heatmap", "waterfall"):
+        assert e.plot(kind=kind).axes
+    names = names_along(e.plot(kind="waterfall", row=0).axes[0].yaxis)
+    assert "income = missing" in names
+    assert "housing = missing" in names_along(e.plot(kind="waterfall", row=3).axes[0].yaxis)
+
+
+def test_a_swarm_names_its_labels_in_the_order_of_their_colours(explained):
+    rows, e = explained
+    ax = e.plot(kind="beeswarm").axes[0]
+    lines = names_along(ax.yaxis)
+    assert "housing: free, own, rent" in lines
+    assert "years" in lines
+    swarm = ax.collections[lines.index("housing: free, own, rent")]
+    shade = dict(zip(rows.housing.fillna("missing"), map(tuple, swarm.get_facecolors()[:, :3])))
+    assert len(set(shade.values())) == 4
+    brightness = {label: sum(rgb) for label, rgb in shade.items()}
+    assert brightness["free"] < brightness["own"] < brightness["rent"]
+    np.testing.assert_allclose(np.asarray(swarm.get_offsets())[:, 0], e.attributions[:, 2], atol=1e-6)
+    many = tw.visualize.beeswarm([[1.0], [2.0]], [[0.0], [5.0]], ["job"], labels={0: list("abcdef")}).axes[0]
+    assert names_along(many.yaxis) == ["job: a … f (6)"]
+
+
+def test_a_long_table_says_the_label(explained, tmp_path):
+    rows, e = explained
+    lines = e.to_dataframe(long=True)
+    found = lines[lines.feature == "housing"].value.tolist()
+    assert [f if isinstance(f, str) else "none" for f in found] == rows.housing.fillna("none").tolist()
+    e.to_csv(tmp_path / "e.csv", long=True)
+    assert pandas.read_csv(tmp_path / "e.csv").value.tolist()[2] == rows.housing.iloc[0]
+
+
+def test_a_tree_asks_for_labels():
+    frame = FRAME.assign(job=RNG.choice(["cook", "nurse", "pilot", "tailor"], 300))[["job", "housing", "years"]]
+
+    def answer(z):  # of jobs, the second and the third
+        good = z.job.isin(["nurse", "pilot"]) & (z.housing != "rent")
+        return np.stack([1.0 - good, good], 1).astype(float)
+
+    tree = tw.SurrogateTree(answer, max_depth=3).fit(frame)
+    assert tree.fidelity == 1
+    rules = tree.text()
+    assert "<= 1.5" not in rules
+    assert "housing: free, own" in rules
+    assert "housing: rent" in rules
+    drawn = "\n".join(t.get_text() for t in tree.plot().axes[0].texts)
+    assert "job <=" not in drawn
+    assert "housing: free, own" in drawn
+    assert "node #" not in drawn
+    assert "node #0\n" in "\n".join(t.get_text() for t in tree.plot(node_ids=True).axes[0].texts)
+    table = tree.to_dataframe()
+    assert set(table.feature.dropna()) == {"job", "housing"}
+    assert table["at most"][table.feature == "housing"].tolist() == ["free, own"]
+
+    def follow(row):
+        """Read the drawn rules for a row: a line whose labels do not hold it leads past all that is deeper."""
+        lines, depth = rules.split("\n"), 0
+        for line in lines:
+            bars, said = line.split("|--- ") if "|--- " in line else ("", "")
+            if bars.count("|") != depth or not said:
+                continue
+            if said.startswith("class: "):
+                return int(said.removeprefix("class: "))
+            name, labels = said.split(": ")
+            if row[name] in labels.split(", "):
+                depth += 1
+        raise AssertionError(rules)
+
+    for _, row in frame[:40].iterrows():
+        assert follow(row) == answer(frame[:1].assign(**row))[0].argmax()
+    assert "job: nurse, pilot" in rules  # of those that come to the question, not "cook" too
+
+
+def test_a_tree_of_named_classes_has_a_table():
+    model = fitted((FRAME.housing == "own").map({True: "yes", False: "no"}))
+    tree = tw.SurrogateTree(model, max_depth=1).fit(FRAME)
+    assert set(tree.to_dataframe().answer) <= {"yes", "no"}
+    assert "<table>" in tree._repr_html_()
+
+
+def test_effects_of_labels_are_told_by_them():
+    model = fitted((FRAME.housing == "own").astype(int))
+    found = tw.PartialDependence(model).measure(FRAME, 1, feature="housing")
+    ax = found.plot().axes[0]
+    assert (ax.get_xlabel(), names_along(ax.xaxis)) == ("housing", ["free", "own", "rent"])
+    assert ax.get_xticks().tolist() == ax.lines[-1].get_xdata().tolist() == [0, 1, 2]
+    assert found.to_dataframe().value.tolist() == ["free", "own", "rent"]
+    both = tw.PartialDependence(model, grid_resolution=4).measure(FRAME, 1, feature=["years", "housing"])
+    ax = both.plot().axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel(), names_along(ax.yaxis)) == ("years", "housing", ["free", "own", "rent"])
+    assert both.to_dataframe()["second value"].tolist()[:3] == ["free", "own", "rent"]
+    hot = pandas.get_dummies(FRAME[["years", "housing"]], dtype=float)
+    found = tw.PartialDependence(nn.Linear(4, 1).double()).measure(
+        hot, feature=[["housing_free", "housing_own", "housing_rent"]]
+    )
+    ax = found.plot().axes[0]
+    assert (ax.get_xlabel(), names_along(ax.xaxis)) == ("housing", ["housing_free", "housing_own", "housing_rent"])
+    pair = tw.AccumulatedLocalEffects(model).measure(FRAME, 1, feature=("housing", "years"))
+    assert pair.labels[1] is None
+    assert set(pair.to_dataframe()["first value"]) <= set(FRAME["housing"])
+    assert names_along(pair.plot().axes[0].xaxis) == ["free", "own", "rent"]
+    local = tw.AccumulatedLocalEffects(model).measure(FRAME, 1, feature="housing")
+    assert names_along(local.plot().axes[0].xaxis) == ["free", "own", "rent"]
+    assert local.to_dataframe().value.tolist() == ["free", "own", "rent"]
+
+
+def cut_in_two():
+    """Explanations of two frames, in whose texts the same label has another number."""
+    parts = [pandas.DataFrame({"a": [1.0, 2.0], "b": b}) for b in (["own", "rent"], ["free", "own"])]
+    method = tw.FeatureAblation(lambda z: (z.a + 2 * (z.b == "own")).to_numpy())
+    return [method.explain(part, baselines=part[:1]) for part in parts]
+
+
+def test_joined_rows_keep_their_labels():
+    e = tw.concat(cut_in_two())
+    table = e.to_dataframe(long=True)
+    assert table[table.feature == "b"].value.tolist() == ["own", "rent", "free", "own"]
+    for row, label in enumerate(["own", "rent", "free", "own"]):
+        names = names_along(e.plot(kind="waterfall", row=row).axes[0].yaxis)
+        assert f"b = {label}" in names
+    assert e.details["labels"] == {"b": ["free", "own", "rent"]}
+    again = tw.concat([e[:1], e[1:]])
+    assert again.inputs.equal(e.inputs)
+
+
+def test_a_summary_keeps_labels():
+    found = tw.summarize(iter(cut_in_two()))
+    ax = found.plot("dependence", feature="b").axes[0]
+    at = np.asarray(ax.collections[0].get_offsets())
+    places = dict(zip(ax.get_xticks(), names_along(ax.xaxis)))
+    values = dict(zip([places[x] for x in at[:, 0].round()], at[:, 1]))
+    assert values == pytest.approx({"own": 2.0, "rent": -2.0, "free": 0.0}) or set(values) == {"own", "rent", "free"}
+    assert "b: own, rent, free" in names_along(found.plot("beeswarm").axes[0].yaxis)
+    cohorts = tw.summarize(tw.concat(cut_in_two()), cohorts=["x", "x", "y", "y"])
+    assert names_along(cohorts.plot("dependence", feature="b").axes[0].xaxis) == ["free", "own", "rent"]
+    assert len(cohorts.plot("beeswarm").axes[0].get_yticklabels()) == 2

@@ -20,6 +20,7 @@ from torchwhy.problem import Problem
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCS = ROOT / "docs"
+BESIDE = {ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")}
 BROUGHT = {DOCS / "changelog.md", DOCS / "contributing.md"}  # by the building of the site
 SITE = [p for p in sorted(DOCS.rglob("*.md")) if "_build" not in p.parts and p not in BROUGHT]
 PAGES = [ROOT / "README.md", *SITE]
@@ -73,9 +74,12 @@ def test_links_and_pictures_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http", "mailto")):
             place = (page.parent / target).resolve()
-            if place.parent == DOCS / "notebooks":  # where the site has them
+            brought = place.parent == DOCS / "notebooks" or place in BESIDE  # where the site has them
+            if place.parent == DOCS / "notebooks":
                 place = ROOT / "examples" / place.name
             assert place.exists(), f"{page.name}: {target}"
+            outside = page in SITE and not place.is_relative_to(DOCS) and place.suffix in (".md", ".ipynb")
+            assert brought or not outside, f"{page.name}: {target} is no page of the site; notebooks are in notebooks/"
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)

@@ -1,5 +1,8 @@
 """Extremal perturbations: the parts against the paper written out, the whole on a planted square."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -38,23 +41,35 @@ def test_the_planted_square_is_found(reward, scale):
     assert kept < 0.4 if reward == "delete" else kept > 0.6
 
 
-def test_masks_are_the_papers():
-    p = torch.rand(1, 3, 4, dtype=torch.double)
-    masks = SmoothMasks((8, 11), 3, 2.5, p)
-    assert masks.cells == (3, 4)
-    beyond = torch.from_numpy(np.pad(p[0].numpy(), masks.reach, mode="symmetric"))
-    torch.testing.assert_close(masks(p)[0, 0], reference.smooth_mask(beyond, 3, 2.5, masks.reach, (8, 11)))
+@pytest.mark.parametrize(
+    ("size", "step", "sigma", "cells"),
+    [
+        ((8, 11), (3, 3), (2.5, 2.5), (3, 4)), ((8, 11), (2, 3), (1.0, 4.0), (4, 4)), ((17,), (2,), (3.0,), (9,)),
+        ((4, 7, 5), (1, 3, 2), (0.7, 2.0, 3.0), (4, 3, 3)),
+    ],
+)  # fmt: skip
+def test_masks_are_the_papers(size, step, sigma, cells):
+    p = torch.rand(1, *cells, dtype=torch.double)
+    masks = SmoothMasks(size, step, sigma, p)
+    assert masks.cells == cells
+    beyond = torch.from_numpy(np.pad(p[0].numpy(), [(r, r) for r in masks.reach], mode="symmetric"))
+    torch.testing.assert_close(masks(p)[0, 0], reference.smooth_mask(beyond, step, sigma, masks.reach, size))
 
 
-@pytest.mark.parametrize(("size", "step", "sigma"), [((112, 112), 7, 21.0), ((64, 64), 2, 6.0), ((60, 90), 5, 12.0)])
+@pytest.mark.parametrize(
+    ("size", "step", "sigma"),
+    [
+        ((112, 112), (7, 7), (21.0, 21.0)), ((64, 64), (2, 2), (6.0, 6.0)), ((60, 90), (5, 5), (12.0, 12.0)),
+        ((50,), (2,), (3.0,)), ((12, 28, 28), (2, 7, 7), (2.0, 8.0, 8.0)),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("level", [1.0, 0.7, 0.2])
 def test_even_parameters_do_not_favour_the_border(size, step, sigma, level):
     masks = SmoothMasks(size, step, sigma, torch.zeros(1, dtype=torch.double))
     m = masks(torch.full((1, *masks.cells), level, dtype=torch.double))[0, 0]
-    cell = m[:step, :step]
-    for row in (0, size[0] // 2 // step * step, size[0] // step * step - step):
-        for column in (0, size[1] // 2 // step * step, size[1] // step * step - step):
-            torch.testing.assert_close(m[row : row + step, column : column + step], cell)
+    cell = m[tuple(slice(k) for k in step)]
+    for at in itertools.product(*((0, n // 2 // k * k, n // k * k - k) for n, k in zip(size, step))):
+        torch.testing.assert_close(m[tuple(slice(i, i + k) for i, k in zip(at, step))], cell)
 
 
 def test_the_area_error_by_hand():
@@ -64,26 +79,98 @@ def test_the_area_error_by_hand():
 
 
 @pytest.mark.parametrize("area", [0.05, 0.3])
-@pytest.mark.parametrize(("size", "step", "sigma"), [((32, 32), 2, 3.0), ((30, 50), 2, 4.0)])
-def test_discs_have_the_area(size, step, sigma, area):
+@pytest.mark.parametrize(
+    ("size", "step", "sigma", "ball"),
+    [
+        ((32, 32), (2, 2), (3.0, 3.0), math.pi), ((30, 50), (2, 2), (4.0, 4.0), math.pi), ((30, 50), (2, 3), (3.0, 5.0), math.pi),
+        ((80,), (1,), (1.0,), 2), ((16, 24, 24), (1, 2, 2), (1.2, 2.0, 2.0), 4 / 3 * math.pi),
+    ],
+)  # fmt: skip
+def test_discs_have_the_area(size, step, sigma, ball, area):
     masks = SmoothMasks(size, step, sigma, torch.zeros(1, dtype=torch.double))
     discs = masks.discs(area)
-    assert abs(masks(discs).mean((1, 2, 3)).max() - area) < 0.15 * area
+    assert abs(masks(discs).flatten(1).mean(1).max() - area) < 0.15 * area
     # wherever an object of that area is, half of some disc lies on it
-    y, x = torch.meshgrid(*map(torch.arange, size), indexing="ij")
-    radius = (area * size[0] * size[1] / torch.pi) ** 0.5
-    at = torch.tensor([[0.3, 0.3], [0.5, 0.71], [0.62, 0.44]]) * torch.tensor(size)
-    for row, column in at.tolist():
-        on = (y - row).square() + (x - column).square() < radius**2
+    places = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij"), -1) / torch.tensor(sigma)
+    radius = (area * math.prod(size) / math.prod(sigma) / ball) ** (1 / len(size))
+    at = torch.tensor([[0.3, 0.3, 0.6], [0.5, 0.71, 0.5], [0.62, 0.44, 0.4]])[:, : len(size)]
+    for middle in at * torch.tensor(size) / torch.tensor(sigma):
+        on = (places - middle).square().sum(-1) < radius**2
         assert masks(discs)[:, 0, on].mean(1).max() > 0.5
 
 
 def test_the_smallest_mask_is_a_disc_of_its_radius():
-    masks = SmoothMasks((72, 72), 6, 12.0, torch.zeros(1, dtype=torch.double))
+    masks = SmoothMasks((72, 72), (6, 6), (12.0, 12.0), torch.zeros(1, dtype=torch.double))
     p = torch.zeros(1, *masks.cells, dtype=torch.double)
     p[:, 6, 6] = 1
     kept = (masks(p) > 0.5).sum()
     assert torch.pi * 10**2 < kept < torch.pi * 15**2  # of 224 by 224 a hundredth: areas of a fortieth are within reach
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [
+        ((100,), (slice(40, 50),)), ((60,), (slice(0, 6),)),
+        ((10, 24, 24), (slice(4, 8), slice(4, 14), slice(12, 22))),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("settings", [{}, {"reward": "delete", "max_blur": None}, {"reward": "hybrid"}], ids=str)
+def test_a_signal_in_a_series_or_a_video_is_found(size, place, settings):
+    """A pattern in some steps, or in some frames and there in a part of the picture."""
+    g = torch.Generator().manual_seed(0)
+    pattern = torch.randn(2, *(s.stop - s.start for s in place), generator=g)
+    x = torch.rand(1, 2, *size, generator=g)
+    x[(..., *place)] += pattern
+    model = lambda x: (x[(..., *place)] * pattern).flatten(1).mean(1)  # noqa: E731
+    area = pattern[0].numel() / math.prod(size)
+    e = tw.ExtremalPerturbation(model, areas=(area,), **settings).explain(x)
+    m = e.attributions[0, 0]
+    assert e.attributions.shape == (1, 1, *size)
+    assert e.details["masks"].shape == (1, 1, 1, *size)
+    assert 0.9 * area < m.mean() < 1.3 * area
+    assert m[place].mean() > 0.65
+    assert m[place].sum() > 0.6 * m.sum()
+
+
+@pytest.mark.parametrize(
+    ("size", "place", "step", "sigma"),
+    [
+        ((48,), (slice(9, 12),), (1,), (1.0,)),
+        ((8, 9, 9), (slice(1, 4), slice(3, 7), slice(4, 8)), (1, 2, 2), (1.0, 2.0, 2.0)),
+    ],
+)
+def test_as_good_as_the_papers_ascent_along_one_and_three_axes(size, place, step, sigma):
+    g = torch.Generator().manual_seed(0)
+    x, b = torch.rand(2, *size, generator=g, dtype=torch.double), torch.zeros(2, *size, dtype=torch.double)
+    x[(..., *place)] += 2
+    model = lambda z: torch.tanh(z[(..., *place)].flatten(-1 - len(size)).mean(-1))  # noqa: E731
+    area = x[(0, *place)].numel() / math.prod(size)
+    slow = reference.extremal_mask(model, x, b, area, step, sigma, 60)
+    method = tw.ExtremalPerturbation(model, areas=(area,), step=step, sigma=sigma, max_blur=None, n_steps=60)
+    e = method.explain(x[None])
+    m, score = e.attributions[0, 0], model(slow * x)
+    assert score > 0.8 * model(x)
+    assert e.details["scores"].item() > score - 0.05 * model(x)
+    assert m.mean() < max(1.2 * area, slow.mean())
+    assert torch.minimum(m, slow).sum() > 0.4 * torch.maximum(m, slow).sum()
+
+
+def test_numbers_for_each_axis():
+    """One number is for every axis; a blur along the frames alone leaves each frame's pixels apart."""
+    x = torch.rand(1, 2, 6, 10, 12, generator=torch.Generator().manual_seed(0))
+    net = lambda x: x.square().mean((1, 2, 3, 4))  # noqa: E731
+    options = {"areas": (0.3,), "n_steps": 2}
+    one = tw.ExtremalPerturbation(net, step=3, sigma=4.0, max_blur=5.0, **options).attribute(x)
+    each = tw.ExtremalPerturbation(net, step=(3,) * 3, sigma=[4.0] * 3, max_blur=(5.0,) * 3, **options).attribute(x)
+    assert torch.equal(one, each)
+    blurred = gaussian_blur(x, torch.tensor([[2.0, 0.0, 0.0]]))
+    alone = gaussian_blur(x.permute(0, 3, 4, 1, 2).flatten(0, 2), torch.full((120,), 2.0))
+    torch.testing.assert_close(blurred, alone.view(1, 10, 12, 2, 6).permute(0, 3, 4, 1, 2))
+    widths = torch.tensor([[2.0, 1.0, 3.0]])
+    apart = blurred
+    for k in (1, 2):
+        apart = gaussian_blur(apart, torch.where(torch.arange(3) == k, widths, 0.0))
+    torch.testing.assert_close(gaussian_blur(x, widths), apart)
 
 
 @pytest.mark.parametrize("at", [(3, 10), (13, 6)])
@@ -94,7 +181,7 @@ def test_as_good_as_the_papers_ascent_where_that_converges(at):
     place = (..., slice(at[0], at[0] + 6), slice(at[1], at[1] + 6))
     x[place] += 2
     model = lambda z: torch.tanh(z[place].mean((-3, -2, -1)))  # noqa: E731
-    slow = reference.extremal_mask(model, x, b, 0.0625, 2, 2.0, 150)
+    slow = reference.extremal_mask(model, x, b, 0.0625, (2, 2), (2.0, 2.0), 150)
     method = tw.ExtremalPerturbation(model, areas=(0.0625,), step=2, sigma=2.0, max_blur=None, n_steps=60)
     e = method.explain(x[None])
     m = e.attributions[0, 0]
@@ -142,6 +229,11 @@ def test_contrast_is_with_the_largest_other_output():
         ({"n_steps": 0}, "n_steps=0"),
         ({"sigma": 0.0}, "sigma=0.0"),
         ({"max_blur": 0.0}, "max_blur=0.0"),
+        ({"step": 1.5}, "step=1.5: expected whole numbers of at least 1"),
+        ({"sigma": (2.0, -1.0)}, r"sigma=\(2.0, -1.0\): expected numbers above 0"),
+        ({"step": ()}, "step="),
+        ({"max_blur": (2.0, 3.0, 4.0)}, r"max_blur=.*: 3 numbers for the 2 axes of places, \(64, 64\)"),
+        ({"sigma": (2.0,)}, r"sigma=.*: 1 numbers for the 2 axes of places"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -149,7 +241,9 @@ def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         tw.ExtremalPerturbation(model, **settings).attribute(x, 0)
     with pytest.raises(ValueError, match="inputs: expected one tensor"):
-        tw.ExtremalPerturbation(model).attribute(x[0], 0)
+        tw.ExtremalPerturbation(model).attribute(x[0, 0], 0)
+    with pytest.raises(ValueError, match=r"inputs: expected one tensor .* got \(1, 2, 3, 4, 5, 6\)"):
+        tw.ExtremalPerturbation(lambda x: x.flatten(1).sum(1)).attribute(torch.rand(1, 2, 3, 4, 5, 6))
 
 
 @pytest.mark.parametrize("area", [0.1, 0.3])

@@ -104,12 +104,31 @@ def test_methods_that_do_not_apply_say_why():
     no = {name: v.reason for name, v in found.methods.items() if not v.applies}
     assert "no layer passes a grid" in no["GradCAM"] or "layer" in no["GradCAM"]
     assert "attention" in no["AttentionRollout"]
-    assert "groups" in no["OwenValues"]
+    assert no["OwenValues"] == "OwenValues: groups is needed, as OwenValues(model, groups=...)"
+    assert not any("__init__" in reason for reason in no.values())
     assert "TCAV" in no["TCAV"]
     assert all(no.values())
     for name in ("Saliency", "LRP", "DeepLIFT", "KernelSHAP", "ExactShapley", "LIME", "FeatureAblation", "Occlusion"):
         assert found.methods[name].applies, (name, found.methods[name].reason)
     assert all(v.evaluations >= 1 for v in found.methods.values() if v.applies)
+
+
+@pytest.mark.parametrize("target", [None, 1])
+def test_methods_of_several_rows_or_another_answer_are_tried_with_those(target):
+    net, x = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)), torch.rand(3, 5)
+    found = tw.inspect(net, x, target, methods=["FeaturePermutation", "Counterfactual"]).methods
+    assert all(v.applies for v in found.values()), found
+    taken = tw.FeaturePermutation(net).explain(x, 1).evaluations
+    assert abs(found["FeaturePermutation"].evaluations - taken / 3) <= 1
+    alone = tw.inspect(net, x[:1], 1, methods=["FeaturePermutation"]).methods["FeaturePermutation"]
+    assert "one row" in alone.reason
+
+
+@pytest.mark.parametrize("name", ["SmoothGrad", "VarGrad", "FullGrad", "GuidedGradCAM"])
+def test_what_takes_no_embedding_layer_does_not_advise_it(name):
+    net = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(20, 3))
+    found = tw.inspect(net, torch.randint(0, 20, (2, 5)), 1, methods=[name]).methods[name]
+    assert "pass their embeddings as the inputs" in found.reason
 
 
 def test_token_ids_are_explained_by_the_embeddings():

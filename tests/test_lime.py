@@ -188,6 +188,44 @@ def test_lime_takes_superpixels_of_images():
     assert inside.mean() > 10 * outside.abs().mean()
 
 
+def test_segments_of_series_begin_and_end_where_they_change():
+    g = torch.Generator().manual_seed(0)
+    x = 0.05 * torch.rand(2, 2, 120, generator=g)
+    x[0, :, 40:75] += 1
+    x[1, 0, 30:60] -= 100  # of another unit than the other channel
+    x[1, 1, 90:] += 2
+    mask = superpixels(x, 8, sigma=0.0)
+    assert mask.shape == (2, 1, 120)
+    for row, changes in zip(mask[:, 0], ([40, 75], [30, 60, 90])):
+        starts = row.diff().nonzero()[:, 0] + 1
+        assert len(starts) + 1 == len(row.unique()), "each segment is in one piece"
+        assert 5 <= len(starts) + 1 <= 12
+        for change in changes:
+            assert (starts - change).abs().min() <= 1
+    moved = superpixels(x.mT, 8, sigma=0.0, axes="NTF")
+    assert torch.equal(moved, mask.mT)
+    line = superpixels(x[0, :1], 8, sigma=0.0, axes="NT")
+    assert torch.equal(line[0], superpixels(x[:1, :1], 8, sigma=0.0)[0, 0])
+
+
+def test_superpixels_of_a_video_keep_to_its_frames_and_edges():
+    x = 0.05 * torch.rand(1, 3, 8, 20, 24, generator=torch.Generator().manual_seed(0))
+    x[:, 0, 3:6, 5:12, 8:18] = 1  # a red patch that is there for three frames
+    mask = superpixels(x, 100, sigma=(0.0, 1.0, 1.0))
+    assert mask.shape == (1, 1, 8, 20, 24)
+    on = x[0, 0] > 0.5
+    mostly = [k for k in mask.unique().tolist() if on[mask[0, 0] == k].float().mean() > 0.5]
+    found = torch.isin(mask[0, 0], torch.tensor(mostly))
+    assert (found & on).sum() > 0.9 * (found | on).sum()
+    assert torch.equal(superpixels(x.transpose(1, 2), 100, sigma=(0.0, 1.0, 1.0))[:, :, 0], mask[:, 0])
+    assert superpixels(x[:, :1], 30).shape == superpixels(x[:, [0, 1, 2, 0, 1]], 30).shape == mask.shape
+    for given, message in ((x[0, 0, 0], r"got \(20, 24\); use patches"), (x[None], "expected images")):
+        with pytest.raises(ValueError, match=message):
+            superpixels(given)
+    with pytest.raises(ValueError, match=r"sigma=\(1.0, 1.0\): 2 numbers for the 3 axes of places"):
+        superpixels(x, sigma=(1.0, 1.0))
+
+
 def test_bad_settings_of_lime():
     for settings, message in (
         ({"n_samples": 2}, "n_samples=2"),

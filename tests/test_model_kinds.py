@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES as ALL
+from cases import CASES
 from kinds import KINDS, at, family, traits
 
 HERE = Path(__file__).parent
-CASES = [
-    case for case in ALL if family(case) != "circuits"
-]  # whose layers are the question: tried with their own models
 FAMILIES = sorted({family(case) for case in CASES})
 IGNORED = ("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -139,7 +139,10 @@ def test_importing_imports_nothing_heavy():
         (lambda m, x: tw.FeatureAblation(m).attribute(x, 1, perturbations_per_eval=8), "batch_size= is a setting"),
         (lambda m, x: tw.Saliency(m).attribute(x, 1, bases=0), "there are inputs, target, baselines"),
         (lambda m, x: tw.DeepLIFT(m).attribute(x, x * 0, target=1), "multiple values for argument 'target'"),
-        (lambda m, x: tw.Occlusion(m), "keyword-only argument: 'sliding_window_shapes'"),
+        (
+            lambda m, x: tw.Occlusion(m),
+            "sliding_window_shapes is needed, as Occlusion.model, sliding_window_shapes=...",
+        ),
         (lambda m, x: tw.Saliency(m).attribute(x, (slice(0, 2),)), "a callable selects several, and adds them up"),
     ],
 )

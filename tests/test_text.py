@@ -153,3 +153,55 @@ def test_what_embeddings_means():
         tw.LayerActivation(nn.Sequential(nn.Linear(3, 2)), layer="embeddings").attribute(torch.rand(1, 3))
     with pytest.raises(TypeError, match="explain by the embedding layer, layer='wte'"):
         tw.Saliency(only).attribute(ids)
+
+
+ABOUT = {"token_type_ids": torch.zeros_like(IDS), "attention_mask": MASK}  # what a tokenizer gives besides
+
+
+@pytest.mark.parametrize(
+    "method",
+    [tw.ExactShapley, tw.KernelSHAP, tw.LIME, tw.FeatureAblation, tw.FeaturePermutation],
+    ids=lambda m: m.__name__,
+)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_what_a_tokenizer_says_about_tokens_is_no_feature(bert, method, by_name):
+    inputs = {"input_ids": IDS, **ABOUT} if by_name else (IDS, MASK)
+    with pytest.raises(TypeError, match=r"'attention_mask' would be masked.*additional_forward_args.*tw.Text"):
+        method(bert).attribute(inputs, 1)
+
+
+def test_metrics_mask_no_fact_about_tokens_either(bert):
+    inputs = {"input_ids": IDS, **ABOUT}
+    e = tw.InputXGradient(bert, layer="embeddings").explain(inputs, 1)
+    with pytest.raises(TypeError, match="'token_type_ids', 'attention_mask' would be masked"):
+        tw.metrics.deletion(bert, inputs, {key: e.attributions.sum(-1) for key in inputs}, 1)
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "InputXGradient", "DeepLIFT", "AttentionRollout"])
+def test_methods_that_mask_no_input_take_what_a_tokenizer_gives(bert, name):
+    settings = {} if name == "AttentionRollout" else {"layer": "embeddings"}
+    method = tw.methods()[name](bert, **settings)
+    given = method.attribute({"input_ids": IDS, **ABOUT}, 1)
+    assert torch.equal(given, method.attribute({"input_ids": IDS}, 1, additional_forward_args=ABOUT))
+
+
+def test_a_fact_about_tokens_that_is_meant_is_a_feature(bert):
+    inputs, each = {"input_ids": IDS, "attention_mask": MASK}, torch.arange(5)
+    shapley = tw.ExactShapley(bert)
+    together = shapley.explain(inputs, 1, feature_mask={"input_ids": each, "attention_mask": each})
+    assert together.evaluations == 2 * 2**5  # a token is away when its id is that of padding and nobody attends to it
+    alone = shapley.explain({"attention_mask": MASK}, 1, additional_forward_args={"input_ids": IDS})
+    assert alone.attributions["attention_mask"].abs().max() > 1e-3
+    soft = {"input_ids": IDS, "attention_mask": MASK.double()}  # how much a token is attended to
+    assert shapley.explain({k: v[:1] for k, v in soft.items()}, 1).evaluations == 2**10
+
+
+@pytest.mark.parametrize("text", ["a film", ["a film", "dull"]])
+def test_texts_alone_are_refused_with_what_takes_them(bert, text):
+    with pytest.raises(TypeError, match=r"tw\.Text or tw\.Prompt"):
+        tw.KernelSHAP(bert).attribute(text, 1)
+
+
+def test_lists_of_token_ids_are_refused_with_what_makes_tensors_of_them(bert):
+    with pytest.raises(TypeError, match="return_tensors='pt'"):
+        tw.KernelSHAP(bert).attribute({"input_ids": IDS.tolist()}, 1)

@@ -213,6 +213,52 @@ def test_cross_attention_by_row_and_by_column(kind):
     torch.testing.assert_close(own["decoder_input_ids"].double(), last.decoder_attentions[-1].mean(1)[:, -1].detach())
 
 
+def alti_layers(stack, hidden, attentions):
+    """What :func:`reference.attention.alti` takes, of one row, from the weights of an encoder or a decoder of BART or T5.
+
+    ``hidden``: what goes into each layer and comes out of the last, as the model returns it.
+    """
+    found = []
+    for k, attention in enumerate(attentions):
+        x, heads = hidden[k][0], attention.shape[1]
+        if hasattr(stack, "block"):  # T5, which normalises before
+            block = stack.block[k].layer[0]
+            seen, own = block.layer_norm(x), block.SelfAttention
+            value, out = own.v, own.o
+        else:
+            seen, own = x, stack.layers[k].self_attn
+            value, out = own.v_proj, own.out_proj
+        values = value(seen).unflatten(1, (heads, -1))
+        found.append([t if t is None else t.detach() for t in (attention[0], values, out.weight, out.bias, x)])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["BART", "T5"])
+@pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
+def test_alti_of_an_encoder_and_a_decoder_is_the_papers(kind, lengths):
+    model = translator(kind)
+    draw = torch.Generator().manual_seed(1)
+    names = ("input_ids", "decoder_input_ids")
+    inputs = {name: torch.randint(3, 50, (2, n), generator=draw) for name, n in zip(names, lengths)}
+    found = tw.ALTI(model, layers="own").attribute(inputs)
+    second = tw.ALTI(model, layers="own", token=1).attribute(inputs)
+    for row in range(2):
+        out = model(
+            **{name: ids[row : row + 1] for name, ids in inputs.items()},
+            output_attentions=True,
+            output_hidden_states=True,
+        )
+        parts = (
+            (model.get_encoder(), out.encoder_hidden_states, out.encoder_attentions),
+            (model.get_decoder(), out.decoder_hidden_states, out.decoder_attentions),
+        )
+        for name, part, token in zip(names, parts, (0, -1)):
+            expected = reference.alti(alti_layers(*part))
+            torch.testing.assert_close(found[name][row].double(), expected[token], rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(second[name][row].double(), expected[1], rtol=1e-5, atol=1e-7)
+            assert len(expected[-1].unique()) > 1, "tokens differ"
+
+
 @pytest.mark.parametrize("kind", ["BART", "T5"])
 @pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
 def test_what_multiplies_attentions_refuses_cross_attention_and_has_each_sequences_own(kind, lengths):
@@ -379,6 +425,65 @@ def test_who_looks_at_a_word_equals_the_product_by_hand():
         tw.RawAttention(net, layers="cross", key=3, upsample=False).attribute(
             {"sample": sample}, every, additional_forward_args={"t": time, "encoder_hidden_states": words}
         )
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24)])
+def test_who_looks_at_a_word_in_a_unet_of_diffusers_equals_the_product_by_hand(size):
+    """Its cells look at each other and at the words, at two sizes; the prompt goes to every layer as it is."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        cross_attention_dim=6, attention_head_dim=4, sample_size=16, block_out_channels=(8, 16), layers_per_block=1,
+        norm_num_groups=4, down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+    ).eval()  # fmt: skip
+    looks = [m for name, m in unet.named_modules() if name.endswith("attn2")]
+    for m in looks:
+        m.to_q.weight.data.mul_(8)  # so that words differ
+    sample, words, time = torch.randn(2, 4, *size), torch.randn(2, 5, 6), torch.tensor(500)
+    seen = []
+    handles = [m.register_forward_hook(lambda m, i, o: seen.append((m, i[0]))) for m in looks]
+    with torch.no_grad():
+        unet(sample, time, words)
+    for handle in handles:
+        handle.remove()
+    maps = []
+    for m, cells in seen:
+        q, k = (t.unflatten(2, (m.heads, -1)).transpose(1, 2) for t in (m.to_q(cells), m.to_k(words)))
+        weights = (q @ k.mT * m.scale).softmax(-1).mean(1)[:, :, 3].detach()
+        part = round((size[0] * size[1] / weights.shape[1]) ** 0.5)
+        small = weights.view(2, 1, size[0] // part, size[1] // part)
+        maps.append(F.interpolate(small, size=size, mode="bilinear"))
+    assert sorted({m.shape[1] for _, m in seen}) == [size[0] * size[1] // 4, size[0] * size[1]]
+    noise = lambda out: out.sample.square().sum((1, 2, 3))  # noqa: E731
+    for inputs, rest in (
+        ({"sample": sample}, {"timestep": time, "encoder_hidden_states": words}),
+        ({"encoder_hidden_states": words}, {"sample": sample, "timestep": time}),
+    ):
+        found = tw.RawAttention(unet, layers="cross", key=3).attribute(inputs, noise, additional_forward_args=rest)
+        torch.testing.assert_close(found, sum(maps) / len(maps))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_model_without_attention_within_a_sequence_says_so(name):
+    torch.manual_seed(0)
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.m, self.o = nn.MultiheadAttention(WIDTH, 2, batch_first=True), nn.Linear(WIDTH, 3)
+
+        def forward(self, q, k):
+            return self.o(self.m(q, k, k)[0][:, 0])
+
+    net, x = Reads().double().eval(), {"q": rows(), "k": rows(seed=1)}
+    advice = r"AttentionRelevance, or RawAttention\(layers='cross'\)"
+    with pytest.raises(ValueError, match=f"all attentions of the model are between two sequences; take {advice}"):
+        getattr(tw, name)(net, layers="own").attribute(x, 1)
+    if name in ("AttentionRollout", "AttentionFlow", "ALTI"):
+        with pytest.raises(ValueError, match=r"as .* asks for: choose AttentionRelevance or RawAttention"):
+            getattr(tw, name)(net).attribute(x, 1)
+    assert tw.RawAttention(net, layers="cross", token=0).attribute(x).shape == (1, 6)
+    assert list(tw.AttentionRelevance(net).attribute(x, 1)) == ["q", "k"]
 
 
 class Query(nn.Module):

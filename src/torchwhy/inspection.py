@@ -194,20 +194,25 @@ def _layers(problem: Problem) -> dict[str, str]:
 def _verdict(
     kind: type[Attribution], problem: Problem, inputs: Inputs, target: TargetLike, extra: object, layers: dict[str, str]
 ) -> Verdict:
-    """Return whether a method applies to the first row, and what it costs with its default settings."""
+    """Return whether a method applies to the first row, or two if it needs them, and what it costs with its defaults."""
+    from torchwhy.counterfactual.counterfactual import Counterfactual
+
     settings = _settings_to_try(kind, problem, layers)
-    row = _first_row(inputs)
+    n = 1 if kind.rows_are_independent else min(2, problem.n)
+    row = _cut_rows(inputs, n)
     mask = (
         _feature_mask(row)
         if kind.uses_feature_mask and kind.needs_gradient is False and "layer" not in settings
         else None
     )
-    asked: Keywords = {"additional_forward_args": _first_of(extra, problem.n)}
+    asked: Keywords = {"additional_forward_args": _first_of(extra, problem.n, n)}
     if mask is not None:
         asked["feature_mask"] = mask
-    one = target if isinstance(target, str) or not isinstance(target, (list, Tensor)) else target[:1]
+    wanted = target if isinstance(target, str) or not isinstance(target, (list, Tensor)) else target[:n]
+    if issubclass(kind, Counterfactual) and not callable(target):
+        wanted = None  # any other answer
     try:
-        cost, details = _cost(kind, settings, row, one, asked, problem)
+        cost, details = _cost(kind, settings, row, wanted, asked, problem)
     except Exception as error:  # a refusal, or whatever the code of a model raises
         return Verdict(kind.__name__, applies=False, reason=" ".join(str(error).split()) or type(error).__name__)
     ruled = "plain_operations" in details
@@ -215,7 +220,7 @@ def _verdict(
         kind.__name__,
         applies=True,
         settings={k: v for k, v in settings.items() if k != "generator"},
-        evaluations=cost,
+        evaluations=-(-cost // n),
         needs_gradient=kind.needs_gradient,
         features=None if mask is None else _n_features(mask),
         operations={k: dict(details[k]) for k in ("operations_with_rule", "plain_operations")} if ruled else None,
@@ -275,17 +280,17 @@ def _settings_to_try(kind: type[Attribution], problem: Problem, layers: dict[str
     return settings
 
 
-def _first_row(inputs: Inputs) -> Inputs:
+def _cut_rows(inputs: Inputs, count: int) -> Inputs:
     tensors, structure = flatten(inputs)
-    return structure.restore(tuple(t[:1] for t in tensors))
+    return structure.restore(tuple(t[:count] for t in tensors))
 
 
-def _first_of(extra: object, n: int) -> object:
-    """Return further arguments, those with n rows cut to the first one."""
+def _first_of(extra: object, n: int, count: int) -> object:
+    """Return further arguments, those with n rows cut to the first ones."""
     if extra is None:
         return None
     values, structure = flatten(extra)
-    cut = tuple(v[:1] if isinstance(v, Tensor) and v.dim() and n > 1 and len(v) == n else v for v in values)
+    cut = tuple(v[:count] if isinstance(v, Tensor) and v.dim() and n > 1 and len(v) == n else v for v in values)
     return structure.restore(cut)
 
 

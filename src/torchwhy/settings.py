@@ -81,6 +81,10 @@ class Settings(_DataclassByItself):
                 f"{cls.__name__}: after the model, settings are given by name, {cls.__name__}(model, {shown}); got "
                 f"{', '.join(type(a).__name__ for a in args[1:])}"
             )
+        missing = [name for name in _needed_settings(kind) if name not in settings]
+        if args and missing:  # without arguments it is a copy that is being made
+            needed = ", ".join(f"{name}=..." for name in missing)
+            raise TypeError(f"{cls.__name__}: {missing[0]} is needed, as {cls.__name__}(model, {needed})")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -125,6 +129,12 @@ class Settings(_DataclassByItself):
 @cache
 def _setting_names(cls: Any) -> frozenset[str]:
     return frozenset(f.name for f in fields(cls))
+
+
+@cache
+def _needed_settings(cls: Any) -> tuple[str, ...]:
+    """Return the settings without a default."""
+    return tuple(f.name for f in fields(cls) if f.kw_only and f.default is MISSING and f.default_factory is MISSING)
 
 
 def _no_such_setting(cls: Any, name: str) -> str:

@@ -172,3 +172,27 @@ def relevance_of_two(steps, sizes):
             R[s, q] = R[s, q] + seen
             R[s, s] = R[s, s] + product(weighted, before[q, s])
     return R
+
+
+def alti(layers):
+    """C_L ... C_1, row i what token i owes to each input token; Ferrando, Gállego, Costa-jussà, arXiv:2203.04212, eq. 8 to 10.
+
+    ``layers``, first layer first: (attention, values, weight, bias, x) of each. attention: (heads, T, T); values: of each token
+    and head, (T, heads, d); weight (E, heads * d) and bias (E,), or None: the projection of the heads; x (T, E): what the result
+    is added to. Choice: what follows the sum (a layer norm, an MLP) is left out.
+    """
+    total = torch.eye(len(layers[0][4]), dtype=layers[0][4].dtype)
+    for attention, values, weight, bias, x in layers:
+        size, heads = values.shape[:2]
+        c = torch.zeros(size, size, dtype=x.dtype)
+        for i in range(size):
+            handed = []
+            for j in range(size):
+                parts = torch.cat([attention[h, i, j] * values[j, h] for h in range(heads)])
+                handed.append(weight @ parts + (x[i] if i == j else 0))
+            y = sum(handed) + (0 if bias is None else bias)
+            for j in range(size):
+                c[i, j] = max(0.0, (y.abs().sum() - (y - handed[j]).abs().sum()).item())
+            c[i] = c[i] / c[i].sum()
+        total = product(c, total)
+    return total

@@ -117,25 +117,25 @@ def faithfulness_estimate(f, x, b, a, groups):
 
 
 def linear_imputation(x, keep):
-    """x (C, H, W), keep (H, W): the dense system of all dropped pixels, solved at once."""
-    c, h, w = x.shape
-    holes = [(i, j) for i in range(h) for j in range(w) if not keep[i, j]]
+    """x (C, *size), keep (*size): the dense system of all dropped pixels, solved at once."""
+    size = x.shape[1:]
+    holes = [at for at in itertools.product(*map(range, size)) if not keep[at]]
     number = {at: k for k, at in enumerate(holes)}
-    left, right = torch.zeros(len(holes), len(holes), dtype=x.dtype), torch.zeros(len(holes), c, dtype=x.dtype)
-    for (i, j), k in number.items():
-        for di, dj in itertools.product((-1, 0, 1), repeat=2):
-            at = (i + di, j + dj)
-            if at == (i, j) or not (0 <= at[0] < h and 0 <= at[1] < w):
+    left, right = torch.zeros(len(holes), len(holes), dtype=x.dtype), torch.zeros(len(holes), len(x), dtype=x.dtype)
+    for hole, k in number.items():
+        for step in itertools.product((-1, 0, 1), repeat=len(size)):
+            at = tuple(i + d for i, d in zip(hole, step))
+            if at == hole or not all(0 <= i < n for i, n in zip(at, size)):
                 continue
-            weight = 1 / 6 if 0 in (di, dj) else 1 / 12
+            weight = {1: 1 / 6, 2: 1 / 12, 3: 1 / 18}[sum(map(abs, step))]
             left[k, k] += weight
             if at in number:
                 left[k, number[at]] -= weight
             else:
-                right[k] += weight * x[:, at[0], at[1]]
+                right[k] += weight * x[(slice(None), *at)]
     out = x.clone()
     for at, v in zip(holes, torch.linalg.solve(left, right)):
-        out[:, at[0], at[1]] = v
+        out[(slice(None), *at)] = v
     return out
 
 

@@ -160,17 +160,19 @@ def lime(z, scores, weights, penalty):
 
 
 def smooth_mask(p, step, sigma, reach, size):
-    """Fong et al. 2019, the smooth maximum of p_i k(|u - u_i|) over the points at most ``reach`` cells away.
+    """Fong et al. 2019, the smooth maximum of p_i k(|(u - u_i) / sigma|) over the points at most ``reach`` cells away.
 
-    The first point is ``reach`` cells before the image.
+    Steps, radii and reach are given for each axis. The first point is ``reach`` cells before the image.
     """
     out = torch.zeros(size, dtype=torch.double)
     for u in itertools.product(*map(range, size)):
         values = []
-        for i in itertools.product(*(range(c // step - reach, c // step + reach + 1) for c in u)):
-            distance = math.dist(u, [k * step + (step - 1) / 2 for k in i])
-            point = tuple(k + reach for k in i)
-            values.append(float(p[point]) * math.exp(-2 * max(0.0, distance / sigma - 0.5) ** 2))
+        near = [range(c // k - r, c // k + r + 1) for c, k, r in zip(u, step, reach)]
+        for i in itertools.product(*near):
+            apart = [(c - n * k - (k - 1) / 2) / s for c, n, k, s in zip(u, i, step, sigma)]
+            distance = math.sqrt(sum(a**2 for a in apart))
+            point = tuple(n + r for n, r in zip(i, reach))
+            values.append(float(p[point]) * math.exp(-2 * max(0.0, distance - 0.5) ** 2))
         weights = [math.exp(20 * v) for v in values]
         out[u] = sum(w * v for w, v in zip(weights, values)) / sum(weights)
     return out
@@ -196,32 +198,30 @@ def mixed(levels, m):
 
 
 def extremal_mask(f, x, b, area, step, sigma, n_steps):
-    """Fong et al. 2019, equation 7: the ascent that begins with the whole picture, λ growing; x, b (C, H, W) → (H, W).
+    """Fong et al. 2019, equation 7: the ascent that begins with all of it kept, λ growing; x, b (C, *size) → (*size).
 
-    The mirror images of the points stand beyond the picture; one level between x and b.
+    Steps and radii are given for each axis. The mirror images of the points stand beyond; one level between x and b.
     """
-    h, w = x.shape[1:]
-    lines = [torch.arange(-2 * math.ceil(sigma / step) * step, n + 2 * sigma, step) + (step - 1) / 2 for n in (h, w)]
-    points = torch.cartesian_prod(*lines)
-    pixels = torch.cartesian_prod(torch.arange(h), torch.arange(w)).double()
-    kernel = torch.exp(-2 * (torch.cdist(pixels, points.double()) / sigma - 0.5).clamp(min=0) ** 2)
-    rows, columns = -(-h // step), -(-w // step)
-    index = []
-    for y, c in points.tolist():
-        i, j = math.floor(y / step), math.floor(c / step)
-        i, j = (k % (2 * n) for k, n in ((i, rows), (j, columns)))
-        index.append((min(i, 2 * rows - 1 - i), min(j, 2 * columns - 1 - j)))
-    p, speed = torch.ones(rows, columns, dtype=torch.double), 0
+    size = x.shape[1:]
+    cells = [-(-n // k) for n, k in zip(size, step)]
+    reach = [2 * math.ceil(s / k) for k, s in zip(step, sigma)]
+    points = list(itertools.product(*(range(-r, n + r) for n, r in zip(cells, reach))))
+    places = torch.tensor(list(itertools.product(*map(range, size))), dtype=torch.double)
+    radii = torch.tensor(sigma, dtype=torch.double)
+    middles = (torch.tensor(points) + 0.5) * torch.tensor(step, dtype=torch.double) - 0.5
+    kernel = torch.exp(-2 * (torch.cdist(places / radii, middles / radii) - 0.5).clamp(min=0) ** 2)
+    mirrored = [tuple(min(i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in zip(point, cells)) for point in points]
+    p, speed = torch.ones(cells, dtype=torch.double), 0
     scale = abs(f(x) - f(b))
 
     def mask(p):
-        v = kernel * torch.stack([p[i, j] for i, j in index])
-        return (torch.softmax(20 * v, 1) * v).sum(1).view(h, w)
+        v = kernel * torch.stack([p[at] for at in mirrored])
+        return (torch.softmax(20 * v, 1) * v).sum(1).view(size)
 
     for t in range(n_steps):
         q = p.clone().requires_grad_()
         m = mask(q)
         loss = 0.3 * 100 ** (t / n_steps) * area_error(m, area) - f(m * x + (1 - m) * b) / scale
-        speed = 0.9 * speed - 1e-3 * rows * columns * torch.autograd.grad(loss, q)[0]
+        speed = 0.9 * speed - 1e-3 * math.prod(cells) * torch.autograd.grad(loss, q)[0]
         p = (p + speed).clamp(0, 1)
     return mask(p)

@@ -8,7 +8,7 @@ does: ``axes="NTF"``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from torchwhy.engine.torch_internals import ConvModule
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
+
+Number = TypeVar("Number", int, float)
 
 AxesLike = str | tuple[str | None, ...] | Mapping[str, str] | None
 LETTERS = {
@@ -85,15 +87,30 @@ def axes_by_shape(shape: Sequence[int], model: Model = None) -> Axes:
     return Axes(channels, tuple(i for i in range(1, dims) if i != channels), letters)
 
 
+def one_for_each(name: str, given: Number | Sequence[Number], size: Sequence[int]) -> tuple[Number, ...]:
+    """Return one number for each axis of places: a single one is for each of them.
+
+    Args:
+        name: of the setting.
+        given: the setting.
+        size: how many places each axis has.
+
+    Raises:
+        ValueError: another number of them than of axes.
+    """
+    found = tuple(given) if isinstance(given, Sequence) else (given,) * len(size)
+    if len(found) != len(size):
+        raise ValueError(f"{name}={given!r}: {len(found)} numbers for the {len(size)} axes of places, {tuple(size)}")
+    return found
+
+
 def cells_along(grid: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
     """Return into how many cells each axis of places is cut: a single number is for each of them.
 
     Raises:
         ValueError: another number of them than of axes, less than one cell, or more than an axis has places.
     """
-    cells = (grid,) * len(size) if isinstance(grid, int) else tuple(grid)
-    if len(cells) != len(size):
-        raise ValueError(f"grid={grid!r}: {len(cells)} numbers for the {len(size)} axes of places, {tuple(size)}")
+    cells = one_for_each("grid", grid, size)
     for n, places in zip(cells, size):
         if not 1 <= n <= places:
             raise ValueError(

@@ -19,14 +19,15 @@ from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.target import Neuron, TargetLike
 
 if TYPE_CHECKING:
-    from torchwhy.engine.prepare import Asker
+    from torchwhy.engine.asker import Asker
 
 
 def named_places(asker: Asker, target: TargetLike) -> list[object]:
-    """Return the layers that a question names, in the forms of ``layer=``: to explain by, and those of neurons."""
+    """Return the layers that a question names, in the forms of ``layer=``: to explain by, of neurons, of components."""
+    parts = [place for c in getattr(asker, "components", None) or () for place in (c.reads, c.writes)]
     neurons = [neuron for neuron in (target, getattr(asker, "neuron", None)) if isinstance(neuron, Neuron)]
     given = [] if asker.layer is None else list(flatten(asker.layer)[0])
-    return given + [neuron.layer for neuron in neurons]
+    return given + [neuron.layer for neuron in neurons] + [place for place in parts if place is not None]
 
 
 def named_layers(model: Model, asker: Asker, inputs: ModelInputs) -> tuple[Any, ...]:

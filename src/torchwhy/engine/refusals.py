@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import torch
@@ -30,6 +30,8 @@ def refuse_inputs(given: Sequence[object]) -> NoReturn:
     kinds = ", ".join(f"tw.{type(t).__name__}" if t in marks else type(t).__name__ for t in given) or "nothing"
     hint = "; such marks are for additional_forward_args" if any(isinstance(t, Argument) for t in marks) else ""
     hint = "; rows of several shapes are for methods alone" if marks and not hint else hint
+    if any(isinstance(t, str) for t in given):
+        hint = "; texts are given with their tokenizer, as tw.Text or tw.Prompt"
     unusual = [t for t in given if isinstance(t, Tensor) and is_unusual(t)]
     if unusual:
         raise TypeError(
@@ -37,6 +39,39 @@ def refuse_inputs(given: Sequence[object]) -> NoReturn:
             "sparse one its .to_dense(), and a meta tensor has no values"
         )
     raise TypeError(f"inputs: expected a tensor (N, ...), or a tuple or dict of them; got {kinds}{hint}")
+
+
+ABOUT_TOKENS = ("attention_mask", "padding_mask", "pixel_mask", "token_type_ids", "position_ids", "grid_thw")
+
+
+def refuse_facts_about_tokens(tensors: Sequence[Tensor], names: Sequence[str], feature_mask: object) -> None:
+    """Refuse to mask what says how other inputs are to be read, as if it were a feature.
+
+    Args:
+        tensors: the inputs.
+        names: what the model calls them.
+        feature_mask: as the caller gave it; what it numbers is meant.
+
+    Raises:
+        TypeError: whole numbers called ``attention_mask``, ``token_type_ids``, ``position_ids`` and the like beside other inputs.
+    """
+    meant = feature_mask if isinstance(feature_mask, Mapping) else {}
+    if isinstance(feature_mask, (tuple, list)):
+        meant = dict(zip(names, feature_mask))
+    facts = [
+        name
+        for name, t in zip(names, tensors)
+        if name.endswith(ABOUT_TOKENS) and not t.is_floating_point() and meant.get(name) is None
+    ]
+    others = [name for name in names[: len(tensors)] if name not in facts]
+    if not facts or not others:
+        return
+    told = ", ".join(f"{name!r}: ..." for name in facts)
+    raise TypeError(
+        f"inputs: {', '.join(map(repr, facts))} would be masked as features, and only say how the others are read: give them as "
+        f"additional_forward_args={{{told}}} beside inputs={{{', '.join(f'{name!r}: ...' for name in others)}}}, or texts as "
+        "tw.Text or tw.Prompt; where their absence is meant, number them in feature_mask"
+    )
 
 
 def is_unusual(t: Tensor) -> bool:
@@ -51,8 +86,11 @@ def refuse_torchscript() -> NoReturn:
     )
 
 
-def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn:
-    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do."""
+def refuse_without_gradient(model: Model, tensors: Sequence[Tensor], *, begins_at_layer: bool) -> NoReturn:
+    """Refuse inputs that are no real numbers where a gradient is needed, and say what would do.
+
+    A method that ``begins_at_layer`` explains embeddings in the place of their ids.
+    """
     if any(t.is_complex() for t in tensors):
         raise TypeError(
             "inputs: a complex number is explained by its two parts; pass torch.view_as_real(inputs) to a model that begins with "
@@ -60,7 +98,10 @@ def refuse_without_gradient(model: Model, tensors: Sequence[Tensor]) -> NoReturn
         )
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     tables = [name for name, m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-    instead = f"explain by the embedding layer, layer={tables[0]!r}" if tables else "pass their embeddings"
+    by_layer = begins_at_layer and bool(tables)
+    instead = (
+        f"explain by the embedding layer, layer={tables[0]!r}" if by_layer else "pass their embeddings as the inputs"
+    )
     raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
 
 

@@ -171,8 +171,10 @@ def _rows_of_input(given: object) -> list[Tensor]:
     if isinstance(given, Ragged):
         return list(given)
     if not isinstance(given, list) or not all(isinstance(t, Tensor) for t in given):
+        of_ids = isinstance(given, list) and any(isinstance(row, (int, list)) for row in given)
+        hint = "; a tokenizer makes tensors of token ids by return_tensors='pt'" if of_ids else ""
         raise TypeError(
-            f"inputs: expected tensors, tw.Ragged, or lists with one tensor for each row; got {type(given).__name__}"
+            f"inputs: expected tensors, tw.Ragged, or lists with one tensor for each row; got {type(given).__name__}{hint}"
         )
     return given
 

@@ -33,7 +33,10 @@ def find_rows(index: RowIndex, n: int) -> Tensor:
     if isinstance(index, slice):
         rows = torch.arange(n)[index] if (index.step or 1) > 0 else torch.tensor(range(n)[index])
     else:
-        given = torch.as_tensor(index)
+        try:
+            given = torch.as_tensor(index)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"rows: {index!r}; expected an int, a slice, or a list of ints or of bools") from None
         if given.is_floating_point() or given.is_complex() or given.dim() > 1:
             raise TypeError(f"rows: {index!r}; expected an int, a slice, or a list of ints or of bools")
         if given.dtype == torch.bool:
@@ -123,6 +126,7 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
     5
     """
     from torchwhy.explanation.explanation import Explanation
+    from torchwhy.explanation.labels import in_common_labels
 
     parts = list(explanations)
     for part in parts:
@@ -131,6 +135,7 @@ def concat(explanations: Iterable[Explanation]) -> Explanation:
     if not parts:
         raise ValueError("concat: no explanations")
     check_alike(parts, "concat", ALIKE)
+    parts = in_common_labels(parts)
     first = parts[0]
     changes: Keywords = {name: _stacked_rows([getattr(e, name) for e in parts], parts) for name in PER_ROW}
     for name in ("attributions", "inputs", "standard_error"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import Keywords
-from torchwhy.explanation.features import feature_names, feature_values
+from torchwhy.explanation.features import feature_names, feature_values, is_nested
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torchwhy.explanation.explanation import Explanation
 
+NOT_THERE = "missing"  # what a value that is not there is called
 FACTS = {"score": "scores", "base_score": "base_scores", "probability": "probabilities", "gap": "completeness_gap"}
 
 
@@ -58,7 +59,7 @@ def _long_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[objec
 
 
 def _long_lines(e: Explanation, facts: bool) -> Iterator[Keywords]:
-    values, inputs, errors = feature_values(e), input_values(e), feature_errors(e)
+    values, inputs, errors, labels = feature_values(e), input_values(e), feature_errors(e), column_labels(e)
     if values[0].dim() == 2:
         yield from _lines_of_tokens(e, values)
         return
@@ -66,7 +67,9 @@ def _long_lines(e: Explanation, facts: bool) -> Iterator[Keywords]:
         fact = facts_of(e, i) if facts else {}
         for j, name in enumerate(feature_names(e, i)[: len(row)]):
             line: Keywords = {"row": i, **fact, "feature": name}
-            line |= {} if inputs is None else {"value": inputs[i][j].item()}
+            if inputs is not None:
+                number = inputs[i][j].item()
+                line["value"] = label_of(labels[j], number) if j in labels and number == number else number
             line["attribution"] = row[j].item()
             yield line | ({} if errors is None else {"standard_error": errors[i][j].item()})
 
@@ -104,6 +107,19 @@ def input_values(e: Explanation) -> list[Tensor] | None:
         return None
     width = feature_values(e)[0].numel()
     return list(e.inputs.reshape(len(e), -1)) if e.inputs[0].numel() == width else None
+
+
+def column_labels(e: Explanation) -> dict[int, list[str]]:
+    """Return the labels of columns of a data frame whose inputs are the labels' numbers, by the column's number."""
+    known = e.details.get("labels")
+    if not isinstance(known, Mapping) or e.names is None or is_nested(e.names) or input_values(e) is None:
+        return {}
+    return {j: list(known[name]) for j, name in enumerate(e.names) if name in known}
+
+
+def label_of(labels: Sequence[object], number: float) -> str:
+    """Return the label that a number stands for; of NaN that it is missing."""
+    return str(labels[round(number)]) if number == number else NOT_THERE
 
 
 def feature_errors(e: Explanation) -> list[Tensor] | None:

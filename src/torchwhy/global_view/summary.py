@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.explanation import Explanation
-from torchwhy.explanation.table import facts_of
+from torchwhy.explanation.labels import add_labels, renumbered
+from torchwhy.explanation.table import column_labels, facts_of
 from torchwhy.global_view.rows import Explained, FeatureRows, MapSize, RowKeys, RowSample, feature_rows, named
 from torchwhy.viewable import Table, Viewable
 
@@ -54,6 +55,7 @@ class Summary(Viewable):
         mean: ``(C, d)``, the mean of the attribution itself: for or against, on the whole.
         sample: rows of each cohort, for swarms and dependence plots.
         confidence: of the intervals.
+        labels: of features whose values are numbers of labels, by the feature's number.
     """
 
     cohorts: list[str]
@@ -66,6 +68,7 @@ class Summary(Viewable):
     mean: Tensor
     sample: dict[str, CohortRows]
     confidence: float
+    labels: dict[int, list[str]] = field(default_factory=dict)
 
     def plot(self, kind: str | None = None, feature: str | int | None = None, **options: PictureOption) -> Figure:
         """Draw the mean sizes, or rows.
@@ -87,14 +90,14 @@ class Summary(Viewable):
         if kind == "beeswarm":
             inputs = {c: s.inputs for c, s in self.sample.items() if s.inputs is not None} or None
             values = {c: s.values for c, s in self.sample.items()}
-            return visualize.panels_of_swarms(values, inputs, self.names, **options)
+            return visualize.panels_of_swarms(values, inputs, self.names, **{"labels": self.labels, **options})
         if kind != "dependence":
             raise ValueError(f"kind={kind!r}: expected 'importance', 'beeswarm' or 'dependence'")
         j = self._number(feature)
         groups = {c: (s.inputs[:, j], s.values[:, j]) for c, s in self.sample.items() if s.inputs is not None}
         if not groups:
             raise ValueError("kind='dependence': the features have no values of their own, or the inputs were not kept")
-        return visualize.scatter_of_cohorts(groups, self.names[j], **options)
+        return visualize.scatter_of_cohorts(groups, self.names[j], **{"labels": self.labels.get(j), **options})
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
         if len(self.shape) == 3:
@@ -210,9 +213,13 @@ def summarize(
     check_count("max_rows", max_rows)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: expected a share between 0 and 1")
-    keys_of_rows, sums, first = RowKeys(generator), dict[str, _Sums](), None
+    keys_of_rows, sums, first, known = RowKeys(generator), dict[str, _Sums](), None, dict[int, list[str]]()
     for found in feature_rows(explained, size):
         first = first or found
+        if found.inputs is not None:
+            own = column_labels(found.explanation)
+            add_labels(known, own)
+            found = found._replace(inputs=renumbered(found.inputs, own, known))
         rows, keys = keys_of_rows.next(len(found.values))
         labels = _labels(cohorts, found.explanation, int(rows[0]), len(rows))
         for label in dict.fromkeys(labels):
@@ -222,10 +229,12 @@ def summarize(
         raise ValueError(f"cohorts: {len(cohorts)} labels for {keys_of_rows.seen} rows")
     if first is None:
         raise ValueError("explained: there are no rows")
-    return _summary_of(dict(sorted(sums.items())), first, named(names, first), confidence)
+    return _summary_of(dict(sorted(sums.items())), first, named(names, first), confidence, known)
 
 
-def _summary_of(sums: dict[str, _Sums], first: FeatureRows, names: list[str], confidence: float) -> Summary:
+def _summary_of(
+    sums: dict[str, _Sums], first: FeatureRows, names: list[str], confidence: float, known: dict[int, list[str]]
+) -> Summary:
     means, halves = zip(*(s.interval(confidence) for s in sums.values()))
     mean, half = torch.stack(means), torch.stack(halves)
     return Summary(
@@ -239,6 +248,7 @@ def _summary_of(sums: dict[str, _Sums], first: FeatureRows, names: list[str], co
         mean=torch.stack([s.total / s.count for s in sums.values()]),
         sample={label: s.rows() for label, s in sums.items()},
         confidence=confidence,
+        labels=known,
     )
 
 

@@ -151,17 +151,20 @@ def road(
 
     Removed pixels take the values that solve :math:`x_i = \sum_{j \in N(i)} w_{ij} x_j / \sum_j w_{ij}` over the 8
     neighbours, weights 1/6 beside and 1/12 across, plus Gaussian noise: the model sees neither holes nor their outline,
-    so it cannot read the class from the shape of the mask.
+    so it cannot read the class from the shape of the mask. Of series steps are removed, and take the line between the kept
+    ones; of videos places of a frame, with 26 neighbours in three frames, 1/18 at the corners: weights fall with the square
+    of the distance.
 
     Args:
         model, inputs, attributions, target, options: as for :func:`deletion`; pictures (N, C, H, W), attributions
-            (N, 1, H, W), or both in another layout, by the shape or ``axes``.
+            (N, 1, H, W); series (N, C, L) or videos (N, C, T, H, W); or another layout, by the shape or ``axes``.
         fractions: the shares of the pixels to remove, ascending, below 1.
         remove: the pixels with the largest attributions (a low curve is good) or with the smallest (a high one is).
         noise: the standard deviation of the noise, in the units of the inputs.
 
     Raises:
-        ValueError: inputs that are not images, attributions of single channels, or baselines, which this has no use for.
+        ValueError: inputs that are no images, series or videos, attributions of single channels, or baselines, which this has
+            no use for.
 
     Paper: Rong et al. 2022, arXiv:2202.00449, section 4. They count right predictions; here the curve is the score.
     """
@@ -169,11 +172,13 @@ def road(
         raise ValueError("baselines: road imputes from the neighbouring pixels; leave them out")
     problem = problem_of(model, inputs, target, **options)
     x = problem.x[0]
-    axes = axes_of(problem, 0) if len(problem.x) == 1 and x.dim() > 1 and x.is_floating_point() else None
-    if axes is None or len(axes.spatial) != 2:
+    have_places = x.dim() > (1 if problem.axes else 2) and x.is_floating_point()
+    axes = axes_of(problem, 0) if len(problem.x) == 1 and have_places else None
+    if axes is None or len(axes.spatial) > 3:
         raise ValueError(
-            f"inputs: road imputes images, one tensor (N, C, H, W), got {', '.join(str(tuple(t.shape)) for t in problem.x)}; "
-            "axes= says where their channels are; of series and videos deletion takes baselines='blur'"
+            "inputs: road imputes images (N, C, H, W), series (N, C, L) or videos (N, C, T, H, W), one tensor, got "
+            f"{', '.join(f'{tuple(t.shape)} of {t.dtype}' for t in problem.x)}; axes= says where channels and places are; "
+            "of other inputs deletion takes any baselines"
         )
     if remove not in ("top", "bottom"):
         raise ValueError(f"remove={remove!r}: expected 'top' or 'bottom'")

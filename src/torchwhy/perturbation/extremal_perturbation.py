@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.axes import Axes, axes_of
+from torchwhy.engine.axes import Axes, axes_of, one_for_each
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
 from torchwhy.engine.structure import Output
-from torchwhy.perturbation.smooth_masks import SmoothMasks, blend_levels
+from torchwhy.perturbation.smooth_masks import SmoothMasks, ball, blend_levels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, Positive
@@ -25,6 +25,8 @@ Reward = Literal["preserve", "delete", "hybrid"]
 
 LEVELS = 8  # of blur, between none and max_blur
 RATE, MOMENTUM = 1e-3, 0.9  # of a step, for each cell
+STEP, SIGMA = 6, 12.0  # of pictures
+SMALLEST = 0.01  # the share of a series or a video that the smallest mask covers
 GROWTH = 10.0  # of the area's weight in the course of all steps: first the mask moves to what the score asks for
 
 
@@ -42,6 +44,10 @@ class ExtremalPerturbation(Attribution):
     explanation's ``details``. For each row, area and target it takes n_steps forward and backward passes, and about
     1 / (0.3 area) forward passes for the discs; twice as many for ``"hybrid"``.
 
+    Of a series ``(N, C, L)`` or a video ``(N, C, T, H, W)`` the mask lies along its steps, or its frames, rows and columns, and
+    so does the blur; distances are :math:`\sqrt{\sum_k (u_k - u_{ik})^2 / \sigma_k^2}`, a radius for each axis, and maps are
+    ``(N, 1, L)`` and ``(N, 1, T, H, W)``. A pixel is then a step, or a place of a frame.
+
     The reward is divided by f(x) − f(blurred x), so that the settings do not depend on the score's scale. The paper's profile,
     :math:`e^{-\max(0, z - 1)^2 / 4}`, is 0.78 at two radii: there the smallest mask, of a single point, is larger than most
     areas, but in a corner, where half of it is beyond the image, and the ascent ends there. The paper begins with the whole
@@ -52,14 +58,18 @@ class ExtremalPerturbation(Attribution):
         reward: ``"preserve"`` the score with the mask alone, ``"delete"`` it by hiding the mask, or ``"hybrid"``, both.
         contrastive: explain the target's output minus the largest other one.
         n_steps: of the ascent.
-        max_blur: standard deviation of the strongest blur, in pixels; None hides by the baselines instead.
-        step: pixels between the points of the grid.
-        sigma: the smallest radius of what a mask keeps, in pixels.
+        max_blur: standard deviation of the strongest blur, in pixels, or one for each axis of places, as ``(4, 20, 20)`` of a
+            video's frames, rows and columns; None hides by the baselines instead.
+        step: pixels between the points of the grid, or a number for each axis; None is 6 of pictures, else half of ``sigma``
+            for series, ``sigma`` for videos.
+        sigma: the smallest radius of what a mask keeps, in pixels, or one for each axis; None is 12 of pictures, else the same
+            share of each axis, so that the smallest mask has a hundredth of all places, but at least half a step.
         area_weight: :math:`\lambda` at the last step, a tenth of it at the first. At 60 an area that is a sixtieth of the picture
             too large costs as much as the whole score.
 
     Raises:
-        ValueError: not one tensor of pictures, ``(N, C, H, W)`` or as ``axes=`` says, such as ``"NHWC"``; settings out of range.
+        ValueError: not one tensor of pictures, series or videos, ``(N, C, ...)`` or as ``axes=`` says, such as ``"NHWC"`` or
+            ``"NTF"``; settings out of range.
 
     Paper: Fong, Patrick & Vedaldi 2019, arXiv:1910.08485, equations 2 to 7.
     """
@@ -68,9 +78,9 @@ class ExtremalPerturbation(Attribution):
     reward: Reward = "preserve"
     contrastive: bool = False
     n_steps: Count = 100
-    max_blur: Positive | None = 20.0
-    step: Count = 6
-    sigma: Positive = 12.0
+    max_blur: float | Sequence[float] | None = 20.0
+    step: int | Sequence[int] | None = None
+    sigma: float | Sequence[float] | None = None
     area_weight: Positive = 60.0
 
     uses_baselines: ClassVar[bool] = True
@@ -81,7 +91,7 @@ class ExtremalPerturbation(Attribution):
         x, axes = problem.x[0], self._checked_axes(problem)
         if self.contrastive:
             problem = problem.replace(target=LeadOverOthers(problem.target))
-        masks = SmoothMasks(axes.size_of(x), self.step, self.sigma, x)
+        masks = SmoothMasks(axes.size_of(x), *self._step_and_sigma(axes.size_of(x)), x)
         search = MaskSearch.begin(problem, masks, self._levels(problem, axes), axes, self.areas, self.reward)
         found, scores = search.masks_and_scores(self._ascend(search))
         found = axes.restore(found)
@@ -89,7 +99,7 @@ class ExtremalPerturbation(Attribution):
         return Result((found.mean(1),), details={"masks": found, "scores": scores.view(problem.n, -1)})
 
     def _ascend(self, search: MaskSearch) -> Tensor:
-        """Return the parameters of the least loss that the ascent meets, ``(M, rows, columns)``."""
+        """Return the parameters of the least loss that the ascent meets, ``(M, *cells)``."""
         p = best = search.best_discs()
         speed, least = torch.zeros_like(p), p.new_full((len(p),), torch.inf)
         rate = RATE * math.prod(search.masks.cells)  # a cell's gradient falls with their number
@@ -98,40 +108,61 @@ class ExtremalPerturbation(Attribution):
             errors, rewards, slopes = search.look(p, self.area_weight * GROWTH ** (done - 1))
             loss = self.area_weight * errors - rewards
             better = loss < least
-            best, least = torch.where(better[:, None, None], p, best), torch.where(better, loss, least)
+            best, least = torch.where(expand_like(better, p).bool(), p, best), torch.where(better, loss, least)
             speed = MOMENTUM * speed - rate * min(1.0, 4 - 4 * done) * slopes
             p = (p + speed).clamp(0, 1)
         return best
 
     def _checked_axes(self, problem: Problem) -> Axes:
-        """Return where the pictures have their channels and their pixels.
+        """Return where the pictures, series or videos have their channels and their places.
 
         Raises:
-            ValueError: no pictures.
+            ValueError: none of these.
         """
         x = problem.x[0]
-        axes = axes_of(problem, 0) if len(problem.x) == 1 and x.dim() > 1 and x.is_floating_point() else None
-        if axes is None or len(axes.spatial) != 2:
-            got = ", ".join(str(tuple(t.shape)) for t in problem.x) + ("" if axes is None else f", axes {axes.letters}")
+        have_places = x.dim() > (1 if problem.axes else 2) and x.is_floating_point()
+        axes = axes_of(problem, 0) if len(problem.x) == 1 and have_places else None
+        if axes is None or len(axes.spatial) > 3:
+            got = ", ".join(f"{tuple(t.shape)} of {t.dtype}" for t in problem.x)
             raise ValueError(
-                f"inputs: expected one tensor of pictures (N, C, H, W), got {got}; axes= says where channels and pixels "
-                "are where the shape does not; of series and videos RISE and Occlusion make maps"
+                f"inputs: expected one tensor of pictures (N, C, H, W), series (N, C, L) or videos (N, C, T, H, W), got {got}"
+                f"{'' if axes is None else f', axes {axes.letters}'}; axes= says where channels and places are where the "
+                "shape does not; of other inputs LIME and KernelSHAP say which features matter"
             )
         return axes
 
+    def _step_and_sigma(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return the pixels between points, and the smallest radius, along each axis of places."""
+        share = (SMALLEST / ball(len(size))) ** (1 / len(size))
+        usual = [SIGMA if len(size) == 2 else max(0.5, share * n) for n in size]
+        sigma = one_for_each("sigma", usual if self.sigma is None else self.sigma, size)
+        apart = [STEP if len(size) == 2 else max(1, round(s / 2) if len(size) == 1 else math.ceil(s)) for s in sigma]
+        return one_for_each("step", apart if self.step is None else self.step, size), sigma
+
     def _levels(self, problem: Problem, axes: Axes) -> Tensor:
-        """Return each image from sharp to wholly hidden, ``(N, levels, C, H, W)``."""
+        """Return each image from sharp to wholly hidden, ``(N, levels, C, *size)``."""
         x = axes.channels_first(problem.x[0])
         if self.max_blur is None:
             hidden = axes.channels_first(index_rows(problem.baselines[0].mean(0), problem.rows))
             return torch.stack([x, hidden.expand_as(x)], 1)
-        widths = torch.linspace(0, self.max_blur, LEVELS, dtype=torch.double).tolist()
-        return torch.stack([gaussian_blur(x, x.new_full((len(x),), w)) for w in widths], 1)
+        widest = torch.tensor(one_for_each("max_blur", self.max_blur, axes.size_of(problem.x[0])), dtype=torch.double)
+        shares = torch.linspace(0, 1, LEVELS, dtype=torch.double)
+        return torch.stack([gaussian_blur(x, (w * widest).expand(len(x), -1).to(x)) for w in shares], 1)
 
     def _check_settings(self) -> None:
         super()._check_settings()
         if not self.areas or not all(0 < a < 1 for a in self.areas):
             raise ValueError(f"areas={self.areas!r}: expected shares between 0 and 1")
+        for name, kind in (("max_blur", (int, float)), ("step", int), ("sigma", (int, float))):
+            given = getattr(self, name)
+            each = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+            if given is not None and not (each and all(_is_positive(n, kind) for n in each)):
+                what = "whole numbers of at least 1" if kind is int else "numbers above 0"
+                raise ValueError(f"{name}={given!r}: expected {what}, one or one for each axis of places, or None")
+
+
+def _is_positive(n: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(n, kind) and not isinstance(n, bool) and n > 0  # type: ignore[operator]
 
 
 @dataclass
@@ -140,10 +171,10 @@ class MaskSearch:
     :math:`\lambda\, \| \mathrm{sort}(m) - r_a \|^2 \mp f(m \otimes x) / s`.
 
     Args:
-        problem: of one tensor of images.
+        problem: of one tensor of images, series or videos.
         axes: of this tensor.
-        masks: parameters ``(M, rows, columns)`` → masks ``(M, 1, H, W)``.
-        levels: each image from sharp to hidden, ``(N, L, C, H, W)``.
+        masks: parameters ``(M, *cells)`` → masks ``(M, 1, *size)``.
+        levels: each image from sharp to hidden, ``(N, L, C, *size)``.
         reward: whether the score is to be high with the mask, low without it, or both.
         rows, areas: ``(M,)``, the row and the area of each mask, the areas of one row together.
         scale: ``(N,)``, the score's change s from sharp to hidden.
@@ -170,7 +201,7 @@ class MaskSearch:
         return cls(problem, axes, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)
 
     def best_discs(self) -> Tensor:
-        """Return for each mask the parameters ``(M, rows, columns)`` of the disc with the highest reward."""
+        """Return for each mask the parameters ``(M, *cells)`` of the disc with the highest reward."""
         n, found = self.problem.n, []
         for area in self.areas[: len(self.areas) // n].tolist():
             discs = self.masks.discs(area)
@@ -193,7 +224,7 @@ class MaskSearch:
         return self.problem.run.concatenated(self.problem.n * count, work)
 
     def look(self, p: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the errors of the areas ``(M,)`` of parameters p ``(M, rows, columns)``, the rewards ``(M,)``, and slopes as p.
+        """Return the errors of the areas ``(M,)`` of parameters p ``(M, *cells)``, the rewards ``(M,)``, and slopes as p.
 
         The slopes are the gradients of the loss, in which the error of the area counts ``weight``.
         """
@@ -215,7 +246,7 @@ class MaskSearch:
         return self.problem.run.concatenated(len(self.rows), work)
 
     def masks_and_scores(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the masks ``(M, 1, H, W)`` of parameters, and the scores ``(M,)`` with them, or without for ``"delete"``."""
+        """Return the masks ``(M, 1, *size)`` of parameters, and the scores ``(M,)`` with them, or without for ``"delete"``."""
 
         def work(start: int, stop: int) -> tuple[Tensor, Tensor]:
             m, rows = self.masks(p[start:stop]), self.rows[start:stop]
@@ -225,7 +256,7 @@ class MaskSearch:
         return self.problem.run.concatenated(len(self.rows), work)
 
     def _mixed(self, rows: Tensor, kept: Tensor) -> Tensor:
-        """Return pictures of rows ``(M,)`` in the layout of the inputs, sharp where ``kept`` ``(M, 1, H, W)`` is 1."""
+        """Return pictures of rows ``(M,)`` in the layout of the inputs, sharp where ``kept`` ``(M, 1, *size)`` is 1."""
         return self.axes.restore(blend_levels(self.levels[rows], kept))
 
     def _rewards(self, m: Tensor) -> list[tuple[float, Tensor]]:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 SHARPNESS = 20.0  # of the smooth maximum: larger is nearer to the maximum
 
 
 class SmoothMasks:
-    """Masks ``(M, 1, H, W)`` from parameters ``(M, rows, columns)`` on a grid of points, one in the middle of each cell.
+    """Masks ``(M, 1, *size)`` from parameters ``(M, *cells)`` on a grid of points, one in the middle of each cell.
 
     Beyond the picture the grid goes on as its mirror image, as far as a point reaches, so that a pixel at the border has as many
     points around it as any other. Else even parameters gave the largest masks at the border, and what sorts the pixels of a mask
@@ -21,47 +20,56 @@ class SmoothMasks:
     few pixels, follow their gradient later than the others, and so keep the border too.
 
     Args:
-        size: height and width.
-        step: pixels between the points.
-        sigma: the radius, in pixels, within which a point's parameter holds.
+        size: how many pixels (steps of a series, frames of a video) each axis of places has.
+        step: pixels between the points, along each axis.
+        sigma: the radius, in pixels along each axis, within which a point's parameter holds.
         like: a tensor of the masks' type and device.
     """
 
-    def __init__(self, size: Sequence[int], step: int, sigma: float, like: Tensor) -> None:
-        self.size, self.step = tuple(size), step
-        self.cells = tuple(math.ceil(n / step) for n in size)  # of the picture itself
-        self.sigma, self.like = sigma, like
-        self.reach = math.ceil(2 * sigma / step)  # beyond two radii the kernel has fallen below 0.012
-        self.mirror = [_mirrored(n, self.reach, like.device) for n in self.cells]
-        at = torch.arange(step, device=like.device, dtype=like.dtype) - (step - 1) / 2
-        cells = torch.arange(-self.reach, self.reach + 1, device=like.device, dtype=like.dtype) * step
-        line = (at[None, :] - cells[:, None]).square()  # (neighbours, pixels of a cell) along one side
-        distance = (line[:, None, :, None] + line[None, :, None, :]).flatten(2).flatten(0, 1).sqrt()
-        self.kernel = torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0).square())
+    def __init__(self, size: Sequence[int], step: Sequence[int], sigma: Sequence[float], like: Tensor) -> None:
+        self.size, self.step, self.sigma, self.like = tuple(size), tuple(step), tuple(sigma), like
+        self.cells = tuple(math.ceil(n / k) for n, k in zip(size, step))  # of the picture itself
+        # beyond two radii the kernel has fallen below 0.012
+        self.reach = tuple(math.ceil(2 * s / k) for s, k in zip(sigma, step))
+        self.mirror = [_mirrored(n, beyond, like.device) for n, beyond in zip(self.cells, self.reach)]
+        squares, axes = torch.zeros((), device=like.device, dtype=like.dtype), len(self.size)
+        for axis, (s, k, beyond) in enumerate(zip(self.sigma, self.step, self.reach)):
+            at = torch.arange(k, device=like.device, dtype=like.dtype) - (k - 1) / 2
+            points = torch.arange(-beyond, beyond + 1, device=like.device, dtype=like.dtype) * k
+            line = ((at[None, :] - points[:, None]) / s).square()  # (neighbours, pixels of a cell) along one axis
+            squares = squares + _along(line, axis, axes)
+        distance = squares.flatten(0, axes - 1).flatten(1).sqrt()  # (neighbours, pixels of a cell)
+        self.kernel = torch.exp(-2 * (distance - 0.5).clamp(min=0).square())
 
     def __call__(self, p: Tensor) -> Tensor:
-        """Return the masks of parameters p ``(M, rows, columns)``."""
-        side, (rows, columns) = 2 * self.reach + 1, self.mirror
-        near = F.unfold(p[:, None, rows][..., columns], side)  # (M, neighbours, cells of the picture)
+        """Return the masks of parameters p ``(M, *cells)``."""
+        axes = range(1, len(self.size) + 1)
+        for axis, mirror, beyond in zip(axes, self.mirror, self.reach):
+            p = p.index_select(axis, mirror).unfold(axis, 2 * beyond + 1, 1)
+        neighbours = [axis + len(self.size) for axis in axes]
+        near = p.permute(0, *neighbours, *axes).flatten(1, len(self.size)).flatten(2)  # (M, neighbours, cells)
         v = near[:, :, None] * self.kernel[None, :, :, None]
         m = (torch.softmax(SHARPNESS * v, 1) * v).sum(1)  # (M, pixels of a cell, cells)
-        m = F.pixel_shuffle(m.unflatten(2, self.cells), self.step)
-        return m[..., : self.size[0], : self.size[1]]
+        m = m.unflatten(2, self.cells).unflatten(1, self.step)
+        m = m.permute(0, *(i for axis in axes for i in (axis + len(self.size), axis)))
+        for axis, n in zip(axes, self.size):
+            m = m.flatten(axis, axis + 1).narrow(axis, 0, n)
+        return m[:, None]
 
     def discs(self, area: float) -> Tensor:
-        """Return the parameters ``(K, rows, columns)`` of discs of a share of the picture, a radius or less apart.
+        """Return the parameters ``(K, *cells)`` of discs of a share of the picture, a radius or less apart.
 
-        At the border less of a disc is in the picture.
+        Along each axis a disc is as long as :math:`\\sigma` is there. At the border less of a disc is in the picture.
         """
-        radius = math.sqrt(area * math.prod(self.size) / math.pi)
-        counts = [math.ceil(n / radius) for n in self.size]
-        middles = [(torch.arange(k).to(self.like) + 0.5) * n / k for k, n in zip(counts, self.size)]
-        places = torch.cartesian_prod(*middles).view(-1, 2)
-        low, high = 0.0, float(sum(self.size))
-        middle = torch.tensor([self.size]).to(self.like) / 2
-        for _ in range(
-            16
-        ):  # the radius of the points that are on, for which the smooth mask in the middle has the area
+        size = [n / s for n, s in zip(self.size, self.sigma)]  # in radii of the smallest mask
+        radius = (area * math.prod(size) / ball(len(size))) ** (1 / len(size))
+        counts = [math.ceil(n / radius) for n in size]
+        middles = [(torch.arange(k).to(self.like) + 0.5) * n / k for k, n in zip(counts, size)]
+        places = torch.cartesian_prod(*middles).view(-1, len(size))
+        low, high = 0.0, float(sum(size))
+        middle = torch.tensor([size]).to(self.like) / 2
+        # the radius of the points that are on, for which the smooth mask in the middle has the area
+        for _ in range(16):
             half = (low + high) / 2
             if float(self(self._within(middle, half)).mean()) < area:
                 low = half
@@ -70,10 +78,16 @@ class SmoothMasks:
         return self._within(places, (low + high) / 2)
 
     def _within(self, places: Tensor, radius: float) -> Tensor:
-        """Return parameters ``(K, rows, columns)``: 1 where a point is nearer than a radius to a place ``(K, 2)``, 0 beyond."""
-        rows, columns = ((torch.arange(n).to(self.like) + 0.5) * self.step for n in self.cells)
-        distance = torch.hypot(rows[:, None] - places[:, :1, None], columns - places[:, 1:, None])
-        return (0.5 + (radius - distance) / self.step).clamp(0, 1)
+        """Return parameters ``(K, *cells)``: 1 where a point is nearer than a radius to a place ``(K, axes)``, 0 beyond.
+
+        Places and radius are in units of :math:`\\sigma`.
+        """
+        squares, apart = torch.zeros((), device=self.like.device), [k / s for k, s in zip(self.step, self.sigma)]
+        for axis, (n, gap) in enumerate(zip(self.cells, apart)):
+            points = (torch.arange(n).to(self.like) + 0.5) * gap
+            line = (points - places[:, axis, None]).square()
+            squares = squares + line.view(len(places), *(n if k == axis else 1 for k in range(len(self.size))))
+        return (0.5 + (radius - squares.sqrt()) / max(apart)).clamp(0, 1)
 
     @staticmethod
     def area_error(m: Tensor, areas: Tensor) -> Tensor:
@@ -82,6 +96,18 @@ class SmoothMasks:
         place = torch.arange(pixels.shape[1], device=m.device, dtype=torch.float) + 0.5
         ones = (place[None] >= (1 - areas[:, None]) * pixels.shape[1]).to(m)
         return (pixels - ones).square().mean(1)
+
+
+def ball(axes: int) -> float:
+    """Return the length, area or volume of a ball of radius 1 in a space of so many axes."""
+    return math.pi ** (axes / 2) / math.gamma(axes / 2 + 1)
+
+
+def _along(line: Tensor, axis: int, axes: int) -> Tensor:
+    """Return ``(a, b)`` as ``(1, ..., a, ..., 1, ..., b, ..., 1)``: a in place ``axis`` of the first axes, b of the last ones."""
+    first = [len(line) if k == axis else 1 for k in range(axes)]
+    last = [line.shape[1] if k == axis else 1 for k in range(axes)]
+    return line.view(*first, *last)
 
 
 def _mirrored(n: int, beyond: int, device: torch.device) -> Tensor:
@@ -95,13 +121,13 @@ def _mirrored(n: int, beyond: int, device: torch.device) -> Tensor:
 
 
 def blend_levels(levels: Tensor, m: Tensor) -> Tensor:
-    """Return images ``(M, C, H, W)`` between levels.
+    """Return images ``(M, C, *size)`` between levels.
 
     Args:
-        levels: each image, from sharp to hidden, ``(M, L, C, H, W)``.
-        m: ``(M, 1, H, W)``, 1 where the first level is taken, 0 where the last is.
+        levels: each image, from sharp to hidden, ``(M, L, C, *size)``.
+        m: ``(M, 1, *size)``, 1 where the first level is taken, 0 where the last is.
     """
     at = (1 - m) * (levels.shape[1] - 1)
-    number = torch.arange(levels.shape[1], device=m.device, dtype=m.dtype).view(-1, 1, 1)
+    number = torch.arange(levels.shape[1], device=m.device, dtype=m.dtype).view(-1, *(1,) * (m.dim() - 2))
     weights = (1 - (at - number).abs()).clamp(min=0)
-    return torch.einsum("mlchw,mlhw->mchw", levels, weights)
+    return torch.einsum("mlc...,ml...->mc...", levels, weights)

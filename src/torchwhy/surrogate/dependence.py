@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from numbers import Real
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torchwhy.attribution import Inputs
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.tables import column_names
+from torchwhy.explanation.table import label_of
 from torchwhy.problem import Problem
 from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
@@ -38,16 +40,21 @@ class Dependence(Viewable):
         grid: the values of each feature, ``(G,)`` for each; of one-hot columns 0, 1, ..., the numbers of the categories.
         values: the mean score, ``(G,)`` or ``(G, G')``.
         ice: the score of each row, ``(N, G)`` or ``(N, G, G')``.
+        names: of the features, where they have any.
+        labels: of each feature whose values are numbers of labels, or of one-hot columns, these; None of the others.
     """
 
     grid: tuple[Tensor, ...]
     values: Tensor
     ice: Tensor
+    names: tuple[str, ...] | None = None
+    labels: tuple[Sequence[str] | None, ...] | None = None
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
         one = len(self.grid) == 1
         grid, ice = (self.grid[0], self.ice) if one else (self.grid, None)
-        return pictures.partial_dependence(grid, self.values, **{"ice": ice, **options})
+        known = {"ice": ice, "names": self.names, "labels": self.labels}
+        return pictures.partial_dependence(grid, self.values, **{**known, **options})
 
     def _table(self) -> Table:
         points = torch.cartesian_prod(*self.grid).view(-1, len(self.grid))
@@ -55,7 +62,11 @@ class Dependence(Viewable):
         each = self.ice.flatten(1)
         spread = each.std(0) if len(each) > 1 else torch.full_like(each[0], torch.nan)
         columns = torch.cat([points.to(each), self.values.reshape(-1, 1).to(each), spread[:, None]], 1)
-        return [*names, "score", "std over rows"], columns.tolist()
+        lines: list[list[object]] = columns.tolist()
+        for i, labels in enumerate(self.labels or ()):
+            for line, number in zip(lines, points[:, i].tolist()):
+                line[i] = number if labels is None else label_of(labels, number)
+        return [*names, "score", "std over rows"], lines
 
 
 class PartialDependence(Analysis):
@@ -110,9 +121,13 @@ class PartialDependence(Analysis):
                 axes = _given(grid, table, groups)
             points = torch.cartesian_prod(*(torch.arange(len(a)) for a in axes)).view(-1, len(axes))
             scores = _scores_at(problem, table, groups, axes, points)
+            known = {} if problem.table is None else problem.table.labels
         n = problem.n
         ice = scores.view(len(points), n).T.reshape(n, *map(len, axes))
-        return Dependence(tuple(axes), ice.mean(0), ice)
+        labels = [_labels_of(g, table, known) for g in groups]
+        return Dependence(
+            tuple(axes), ice.mean(0), ice, _names_of_features(groups, table), tuple(labels) if any(labels) else None
+        )
 
     def _grid(self, table: TableColumns, columns: list[int]) -> Tensor:
         """Return the values of a feature, ``(G,)``: all of its own where they are few, else a grid between percentiles."""
@@ -133,6 +148,28 @@ class PartialDependence(Analysis):
         return table.held_by(
             columns[0], torch.linspace(float(low), float(high), self.grid_resolution, dtype=torch.double), "grid"
         )
+
+
+def _names_of_features(groups: list[list[int]], table: TableColumns) -> tuple[str, ...] | None:
+    """Return what one or two features are called, where the columns have names: one-hot ones by what theirs have in common."""
+    names = table.names
+    if names is None:
+        return None
+    return tuple(_in_common([names[c] for c in g]) or ", ".join(names[c] for c in g) for g in groups)
+
+
+def _in_common(names: Sequence[str]) -> str:
+    """Return what names begin with, all of them: ``"housing"`` of ``"housing_own"`` and ``"housing_rent"``."""
+    letters = takewhile(lambda each: len(set(each)) == 1, zip(*names))
+    found = "".join(each[0] for each in letters)
+    return found.rstrip("_= ") if len(names) > 1 else found
+
+
+def _labels_of(columns: list[int], table: TableColumns, known: Mapping[int, Sequence[object]]) -> list[str] | None:
+    """Return the labels of a column that has any, and the names of one-hot columns; None where there are none."""
+    if len(columns) > 1:
+        return None if table.names is None else [table.names[c] for c in columns]
+    return [str(label) for label in known[columns[0]]] if columns[0] in known else None
 
 
 def _columns(table: TableColumns, feature: Any) -> list[list[int]]:

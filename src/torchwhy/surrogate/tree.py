@@ -17,14 +17,17 @@ from torchwhy.engine.run.black_box import labels_of
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.tables import column_names
+from torchwhy.engine.tables import column_names, frame_form
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.table import TableColumns
+from torchwhy.surrogate.tree_labels import labels_to_the_left, rules_in_labels, say_labels
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from torchwhy.engine.structure import Keywords
 
 
 class SurrogateTree(Viewable, Analysis):
@@ -54,6 +57,7 @@ class SurrogateTree(Viewable, Analysis):
     tree: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=math.nan, init=False, compare=False)
     names: list[str] | None = field(default=None, init=False, compare=False)
+    labels: dict[int, list[str]] = field(default_factory=dict, init=False, compare=False)
 
     @torch_defaults()
     def fit(
@@ -71,6 +75,7 @@ class SurrogateTree(Viewable, Analysis):
 
         check_count("max_depth", self.max_depth)
         answers, x, labels = self._answers(inputs, target, additional_forward_args)
+        form = frame_form(inputs)
         learn, test = hold_out(len(x), self.held_out, self.generator)
         if answers.is_floating_point():
             kind, learnt = DecisionTreeRegressor, answers.double().cpu().numpy()
@@ -93,6 +98,7 @@ class SurrogateTree(Viewable, Analysis):
         else:
             self.fidelity = float((found == learnt[test]).mean())
         self.names = column_names(inputs)
+        self.labels = {} if form is None else {j: [str(known) for known in c] for j, c in form.labels.items()}
         return self
 
     @torch_defaults()
@@ -114,15 +120,19 @@ class SurrogateTree(Viewable, Analysis):
         return out.reshape(len(out)) if out.numel() == len(out) else out.flatten(1), x, None
 
     def text(self, feature_names: Sequence[str] | None = None, **options: object) -> str:
-        """Return the tree as indented rules (``sklearn.tree.export_text``)."""
+        """Return the tree as indented rules (``sklearn.tree.export_text``); columns of labels by these."""
         from sklearn.tree import export_text
 
-        return export_text(self._fitted(), feature_names=feature_names or self.names, **options)
+        names = feature_names or self.names
+        rules = export_text(self._fitted(), feature_names=names, **options)
+        return rules_in_labels(rules, names, self.labels) if self.labels and names is not None else rules
 
     def plot(
         self, feature_names: Sequence[str] | None = None, class_names: Sequence[str] | None = None, **options: object
     ) -> Figure:
         """Draw the tree as a ``matplotlib`` figure (``sklearn.tree.plot_tree``), its fidelity above it.
+
+        A node that asks for labels has those that go to the left.
 
         Args:
             feature_names: of all features.
@@ -148,27 +158,41 @@ class SurrogateTree(Viewable, Analysis):
             raise ValueError(f"class_names: {len(class_names)} given for {len(classes)} classes")
         ax = figure.add_subplot()
         named = {"class_names": list(class_names or classes)} if classes else {}
-        plot_tree(tree, feature_names=feature_names, ax=ax, **{"filled": True, "impurity": False} | named | options)
+        given: Keywords = {"filled": True, "impurity": False, "node_ids": bool(self.labels), **named, **options}
+        texts = plot_tree(tree, feature_names=feature_names, ax=ax, **given)
+        if self.labels and feature_names is not None:
+            names = [str(feature_names[j]) if j >= 0 else "" for j in tree.tree_.feature]
+            say_labels(texts, labels_to_the_left(tree.tree_, self.labels), names, keep=bool(options.get("node_ids")))
         ax.set_title(
             f"fidelity {self.fidelity:.3g}: {'equal classes' if classes else 'R²'} on held-out rows", size=10.5
         )
         return figure
 
     def _table(self) -> Table:
-        """Return a line for each node: its parent, what it asks, how many rows came to it, what it answers."""
+        """Return a line for each node: its parent, what it asks, how many rows came to it, what it answers.
+
+        Of a column of labels, what is asked is which of them go to the left.
+        """
         tree = self._fitted().tree_
         parents: dict[int, int] = {}
         for node in range(tree.node_count):
             parents |= {
                 int(child): node for child in (tree.children_left[node], tree.children_right[node]) if child >= 0
             }
+        asked = labels_to_the_left(tree, self.labels)
         lines: list[list[object]] = []
         for node in range(tree.node_count):
             leaf = tree.children_left[node] < 0
             value = tree.value[node].reshape(-1)
             answer = value[0] if len(value) == 1 else self.tree.classes_[value.argmax()]
-            asks = [None, math.nan] if leaf else [int(tree.feature[node]), float(tree.threshold[node])]
-            lines.append([node, parents.get(node), *asks, int(tree.n_node_samples[node]), float(answer)])
+            asks: list[object] = [None, math.nan]
+            if not leaf:
+                column = int(tree.feature[node])
+                asks = [column if self.names is None else self.names[column], float(tree.threshold[node])]
+            if node in asked:
+                asks[1] = ", ".join(asked[node])
+            said = answer.item() if isinstance(answer, np.generic) else answer
+            lines.append([node, parents.get(node), *asks, int(tree.n_node_samples[node]), said])
         return ["node", "parent", "feature", "at most", "rows", "answer"], lines
 
     def _fitted(self) -> Any:

@@ -110,6 +110,7 @@ def beeswarm(
     features: Array | None = None,
     names: Sequence[str] | None = None,
     *,
+    labels: Mapping[int, Sequence[object]] | None = None,
     top: int = 10,
     order: Sequence[int] | None = None,
     ax: Axes | None = None,
@@ -120,12 +121,16 @@ def beeswarm(
 
     The features beyond the ``top`` are one grey line more, each row's sum of theirs: nothing is left out.
 
-    Points that would hide each other are stacked, so the height of a swarm shows how many there are.
+    Points that would hide each other are stacked, so the height of a swarm shows how many there are. Where the feature is labels,
+    these stand beside its name in the order of their colours.
 
     Args:
-        attributions: ``(N, d)``, in their own unit, or an :class:`torchwhy.Explanation` with its names and inputs.
-        features: the features' own values ``(N, d)``, told by colours from their 5th to their 95th percentile.
+        attributions: ``(N, d)``, in their own unit, or an :class:`torchwhy.Explanation` with its names, inputs and labels.
+        features: the features' own values ``(N, d)``, told by colours from their 5th to their 95th percentile; grey where it is
+            missing, NaN.
         names: d strings.
+        labels: of features whose values are numbers of labels, the labels, by the feature's number; their colours go from the
+            first to the last one.
         top: how many features are drawn by themselves.
         order: the numbers of those that are, from top to bottom, in the place of the ``top`` largest.
         ax: the axes to draw on.
@@ -140,25 +145,31 @@ def beeswarm(
     if is_explanation(attributions):
         given = table_of_features(attributions, names)
         attributions, names, features = given.values, given.names, given.inputs if features is None else features
+        labels = given.labels if labels is None else labels
+    known = labels or {}
     a = as_array(attributions, "attributions", ndim=(2,))
-    x = None if features is None else as_array(features, "features", ndim=(2,))
+    x = None if features is None else as_array(features, "features", ndim=(2,), missing=True)
     if x is not None and x.shape != a.shape:
         raise ValueError(f"features must have the shape of attributions, {a.shape}, not {x.shape}")
-    labels, chosen = largest_features(np.abs(a).mean(0), names, top)
+    lines, chosen = largest_features(np.abs(a).mean(0), names, top)
     if order is not None:
         chosen = np.array(order)
-        labels = [f"feature {j}" if names is None else str(names[j]) for j in chosen]
+        lines = [f"feature {j}" if names is None else str(names[j]) for j in chosen]
+    if x is not None:
+        lines = [
+            f"{line}: {_first_and_last(known[j])}" if j in known else line for line, j in zip(lines, chosen.tolist())
+        ]
     others = None if len(chosen) == a.shape[1] else np.delete(a, chosen, axis=1).sum(1)
-    labels += [] if others is None else [others_named(a[0], chosen)]
-    figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(labels))
+    lines += [] if others is None else [others_named(a[0], chosen)]
+    figure, ax = draw.axes_for(ax, 6.0, 0.8 + 0.42 * len(lines))
     span = float(np.ptp(a[:, chosen] if others is None else np.column_stack([a[:, chosen], others]))) or 1.0
     colors = draw.colormap(False, "viridis")
-    for y, j in enumerate(chosen):
-        shade = draw.LINES[0] if x is None else colors(_between(x[:, j]))
-        ax.scatter(a[:, j], y + _stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, color=shade)
+    for y, j in enumerate(chosen.tolist()):
+        shade = draw.LINES[0] if x is None else draw.shades_of(x[:, j], known.get(j))[0]
+        ax.scatter(a[:, j], y + stacked(a[:, j], span), s=9, linewidths=0, alpha=0.9, color=shade)
     if others is not None:
-        ax.scatter(others, len(chosen) + _stacked(others, span), s=9, linewidths=0, alpha=0.9, color=GREY)
-    name_rows(ax, labels, xlabel, title)
+        ax.scatter(others, len(chosen) + stacked(others, span), s=9, linewidths=0, alpha=0.9, color=GREY)
+    name_rows(ax, lines, xlabel, title)
     if x is not None:
         draw.scale_bar([ax], colors, 1.0, False, label="value of the feature", clipped=False)
         figure.axes[-1].set_yticks([0, 1], ["low", "high"])
@@ -199,12 +210,13 @@ def others_named(values: np.ndarray, order: np.ndarray) -> str:
     return "the other one" if others == 1 else f"the other {others}"
 
 
-def _between(values: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(values, [5, 95])
-    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(len(values), 0.5)
+def _first_and_last(labels: Sequence[object]) -> str:
+    """Return the labels; of more than four the first and the last, and how many there are."""
+    some = len(labels) > 4
+    return f"{labels[0]} … {labels[-1]} ({len(labels)})" if some else ", ".join(map(str, labels))
 
 
-def _stacked(values: np.ndarray, span: float) -> np.ndarray:
+def stacked(values: np.ndarray, span: float) -> np.ndarray:
     """Return heights in [-0.4, 0.4] that part the points of one place: 0, up, down, up further, ..."""
     place = np.round(values / span * 120).astype(int)
     heights = np.zeros(len(values))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwhy.visualize.bars import beeswarm, largest_features
+from torchwhy.visualize.many_rows import name_places, places_along
 from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def panels_of_swarms(
     features: Mapping[str, Array] | None = None,
     names: Sequence[str] | None = None,
     *,
+    labels: Mapping[int, Sequence[object]] | None = None,
     top: int = 10,
     xlabel: str = "attribution",
 ) -> Figure:
@@ -31,6 +33,7 @@ def panels_of_swarms(
         groups: attributions ``(N, d)`` by the cohort's name.
         features: the features' own values ``(N, d)``, likewise.
         names: d strings.
+        labels: as of :func:`beeswarm`.
         top: how many features are drawn by themselves: those of the largest mean absolute value over the cohorts.
         xlabel: the text below the panels.
 
@@ -49,14 +52,14 @@ def panels_of_swarms(
     if len(values) == 1:
         ((group, only),) = values.items()
         own = None if features is None else features[group]
-        return beeswarm(only, own, names, order=order.tolist(), xlabel=xlabel, title=group)
+        return beeswarm(only, own, names, labels=labels, order=order.tolist(), xlabel=xlabel, title=group)
     figure = draw.Picture(
         figsize=(4.4 * len(values), 1.0 + 0.42 * (len(order) + 1)), dpi=draw.DPI, layout="constrained"
     )
     axes = figure.subplots(1, len(values), squeeze=False)[0]
     for ax, (group, of_group) in zip(axes, values.items()):
         own = None if features is None else features[group]
-        beeswarm(of_group, own, names, order=order.tolist(), xlabel=xlabel, title=group, ax=ax)
+        beeswarm(of_group, own, names, labels=labels, order=order.tolist(), xlabel=xlabel, title=group, ax=ax)
     low, high = zip(*(ax.get_xlim() for ax in axes))
     for ax in axes:
         ax.set_xlim(min(low), max(high))
@@ -67,6 +70,7 @@ def scatter_of_cohorts(
     groups: Mapping[str, tuple[Array, Array]],
     name: str = "feature",
     *,
+    labels: Sequence[object] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
     ylabel: str = "attribution",
@@ -76,25 +80,29 @@ def scatter_of_cohorts(
     Args:
         groups: the feature's values and its attributions, ``(N,)`` each, by the cohort's name.
         name: of the feature.
+        labels: of a feature whose values are numbers of labels.
         ax: the axes to draw on.
         title: the text above the axes.
         ylabel: the text beside them.
 
     Raises:
-        ValueError: no groups, lengths that differ, or a number is NaN.
+        ValueError: no groups, lengths that differ, or an attribution is NaN. Values that are missing stand at the left.
     """
     from torchwhy.visualize import drawing as draw
 
     if not groups:
         raise ValueError("groups: none given")
     figure, ax = draw.axes_for(ax, 5.4, 3.6)
+    every = np.concatenate([as_array(x, "groups", missing=True).reshape(-1) for x, _ in groups.values()])
     for g, (group, pair) in enumerate(groups.items()):
-        x, y = (as_array(v, f"groups[{group!r}]", ndim=(1,)) for v in pair)
+        x, y = (as_array(v, f"groups[{group!r}]", ndim=(1,), missing=v is pair[0]) for v in pair)
         if len(x) != len(y):
             raise ValueError(f"groups[{group!r}]: {len(x)} values for {len(y)} attributions")
         shade = draw.LINES[g % len(draw.LINES)]
-        ax.scatter(x, y, s=12, color=shade, alpha=0.8, linewidths=0, label=group if len(groups) > 1 else "_")
+        at = places_along(x, y, labels, every)
+        ax.scatter(at, y, s=12, color=shade, alpha=0.8, linewidths=0, label=group if len(groups) > 1 else "_")
     draw.plain(ax, name, ylabel, title)
+    name_places(ax, every, labels)
     ax.axhline(0, color=draw.QUIET, linewidth=0.8, zorder=0.5)
     draw.legend(ax)
     return figure

@@ -5,13 +5,14 @@ The only file that needs matplotlib at import; the others import it inside their
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -23,6 +24,8 @@ from torchwhy.visualize.scaling import LUMINANCE, PictureOption
 DPI = 160
 QUIET = "#6b6b6b"  # captions and other text of second rank
 FRAME = "#c8c8c8"
+SHADE_OF_MISSING = "#a8a8a8"  # of points whose value is not there
+MOST_TICKS = 15  # with labels, of one axis
 BLANK = "all 0"  # what stands in the place of a map without values
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")  # Okabe and Ito (2008)
 NEGATIVE, POSITIVE = "#2f7be0", "#e8472b"
@@ -103,6 +106,26 @@ def scale_bar(
     lying = bar.orientation == "horizontal"
     side = figure.get_size_inches()[0 if lying else 1]  # type: ignore[union-attr]
     bar.set_label(wrap(label, (0.95 if lying else 0.75) * side, 8), size=8, parse_math=False)
+
+
+def shades_of(values: np.ndarray, labels: Sequence[object] | None = None) -> tuple[np.ndarray, float, float]:
+    """Return the colours ``(N, 4)`` of a feature's values, grey where they are missing, and between which values they go.
+
+    Those are the 5th and the 95th percentile; of numbers of labels, the first and the last.
+    """
+    there = values[~np.isnan(values)]
+    low, high = (0.0, len(labels) - 1.0) if labels else np.percentile(there if len(there) else np.zeros(1), [5, 95])
+    unit = np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(len(values), 0.5)
+    shades = colormap(False, "viridis")(unit)
+    shades[np.isnan(values)] = to_rgba(SHADE_OF_MISSING)
+    return shades, float(low), float(high)
+
+
+def name_ticks(axis: Axis, labels: Sequence[object], width: float, first: int = 0) -> None:
+    """Write labels where an axis has their numbers, from ``first`` on, in ``width`` inches together; of many every so many."""
+    shown = range(0, len(labels), -(-len(labels) // MOST_TICKS))
+    names = [wrap(str(labels[k]), width / len(shown), 8.5) for k in shown]
+    axis.set_ticks([first + k for k in shown], names, parse_math=False)
 
 
 def signed_number(value: float, form: str = ".3g") -> str:

@@ -25,6 +25,7 @@ def partial_dependence(
     ice: Array | None = None,
     *,
     names: Sequence[str] | None = None,
+    labels: Sequence[Sequence[object] | None] | None = None,
     centered: bool = False,
     ax: Axes | None = None,
     title: str | None = None,
@@ -37,6 +38,7 @@ def partial_dependence(
         values: the mean score ``(G,)`` or ``(G, G')``.
         ice: the score of each row ``(N, G)``: thin lines, of more than 200 rows every so many.
         names: of the feature or features.
+        labels: of the feature or features, those whose values are numbers of labels; None of the others.
         centered: draw how much each line rises above its beginning.
         ax: the axes to draw on.
         title: the text above the axes.
@@ -64,6 +66,7 @@ def partial_dependence(
         draw.plain(ax, named[0], named[1], title)
         ax.grid(False)
         figure.colorbar(shades, ax=ax).set_label(ylabel, size=8)
+        _name_values(ax, labels)
         return figure
     rows = np.empty((0, len(mean))) if ice is None else as_array(ice, "ice", ndim=(2,))
     if rows.shape[1] != len(mean):
@@ -77,7 +80,17 @@ def partial_dependence(
     some = "" if len(lines) == len(rows) else f" ({len(lines)} of {len(rows)} rows)"
     draw.plain(ax, named[0], f"{ylabel}, change{some}" if centered else f"{ylabel}{some}", title)
     draw.legend(ax)
+    _name_values(ax, labels)
     return figure
+
+
+def _name_values(ax: Axes, labels: Sequence[Sequence[object] | None] | None) -> None:
+    """Write labels in the place of their numbers along the axes of one or two features."""
+    from torchwhy.visualize import drawing as draw
+
+    for axis, known in zip((ax.xaxis, ax.yaxis), labels or ()):
+        if known:
+            draw.name_ticks(axis, known, draw.axes_width(ax))
 
 
 def intervals(

@@ -79,26 +79,30 @@ def features_of(e: Explanation, row: int = 0, names: Sequence[str] | None = None
 
 def named_with_values(e: Explanation, given: FeatureRow) -> list[str]:
     """Return the names of the first row's features, as ``"age = 52"`` where the row has names and a feature is one number."""
-    from torchwhy.explanation.table import input_values
+    from torchwhy.explanation.table import column_labels, input_values, label_of
 
     known = input_values(e) if e.names is not None else None
     if known is None:
         return given.names
-    labels = e.details.get("labels", {})
+    labels = column_labels(e)
     found = []
-    for name, number in zip(given.names, known[0].tolist()):
-        is_label = name in labels and number == number
-        meant = labels[name][round(number)] if is_label else f"{number:.4g}".replace("-", "−")
+    for j, (name, number) in enumerate(zip(given.names, known[0].tolist())):
+        is_label = j in labels or number != number  # or that there is none
+        meant = label_of(labels.get(j, ()), number) if is_label else f"{number:.4g}".replace("-", "−")
         found.append(f"{name} = {meant}")
     return found
 
 
 class FeatureTable(NamedTuple):
-    """All rows' features: ``values`` ``(N, d)``, their ``names``, and their own numbers ``(N, d)``, where they have any."""
+    """All rows' features: ``values`` ``(N, d)``, their ``names``, and their own numbers ``(N, d)``, where they have any.
+
+    What is missing is NaN there; ``labels`` are those that the numbers of a column stand for, by its number.
+    """
 
     values: np.ndarray
     names: list[str]
     inputs: np.ndarray | None
+    labels: dict[int, list[str]]
 
 
 def table_of_features(e: Explanation, names: Sequence[str] | None = None) -> FeatureTable:
@@ -107,7 +111,7 @@ def table_of_features(e: Explanation, names: Sequence[str] | None = None) -> Fea
     Raises:
         ValueError: rows of different features.
     """
-    from torchwhy.explanation.table import feature_names, input_values
+    from torchwhy.explanation.table import column_labels, feature_names, input_values
 
     named = e if names is None else e.with_names(list(names))
     rows = [as_array(r, "attributions") for r in e.features()]
@@ -115,8 +119,8 @@ def table_of_features(e: Explanation, names: Sequence[str] | None = None) -> Fea
         raise ValueError("attributions: rows with different numbers of features; draw them one by one, e[0].plot()")
     values = above_rounding(np.stack(rows), e.rounding)[0]
     known = input_values(e)
-    inputs = None if known is None else np.stack([as_array(t, "inputs") for t in known])
-    return FeatureTable(values, feature_names(named, 0), inputs)
+    inputs = None if known is None else np.stack([as_array(t, "inputs", missing=True) for t in known])
+    return FeatureTable(values, feature_names(named, 0), inputs, column_labels(e))
 
 
 def base_of(e: Explanation, row: int = 0) -> float:

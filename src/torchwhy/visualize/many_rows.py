@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize.bars import GREY, largest_features, name_rows, others_named
+from torchwhy.explanation.table import NOT_THERE
+from torchwhy.visualize.bars import GREY, largest_features, name_rows, others_named, stacked
 from torchwhy.visualize.given import is_explanation, table_of_features
 from torchwhy.visualize.scaling import as_array, find_scale, is_clipped
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from torchwhy.explanation import Explanation
     from torchwhy.visualize.scaling import Array
+
+LabelsOfValues = Sequence[object] | None  # of a feature whose values are numbers of labels
 
 
 def importance(
@@ -116,11 +119,14 @@ def scatter(
     color: Array | str | int | None = None,
     *,
     names: tuple[str, str] | None = None,
+    labels: tuple[LabelsOfValues, LabelsOfValues] = (None, None),
     ax: Axes | None = None,
     title: str | None = None,
     ylabel: str = "attribution",
 ) -> Figure:
     """Draw a feature's attributions against its values, a point a row, coloured by another feature: a dependence plot.
+
+    Where the feature is labels, each has its place, and its points are parted sideways.
 
     Args:
         values: the feature's attributions ``(N,)``; or an :class:`torchwhy.Explanation` of N rows.
@@ -128,57 +134,93 @@ def scatter(
         color: the other feature's values ``(N,)``; of an explanation its name or number, ``"auto"`` being the one with which the
             attributions go most, see :func:`strongest_interaction`. None draws one colour.
         names: of the feature, and of the other one.
+        labels: of the feature, and of the other one, where their values are numbers of labels; an explanation of a data frame
+            has them.
         ax: the axes to draw on.
         title: the text above the axes.
         ylabel: the text beside them.
 
     Raises:
         LookupError: a feature that is not there.
-        ValueError: lengths differ, an explanation without inputs, or a number is NaN.
+        ValueError: lengths differ, an explanation without inputs, or an attribution is NaN. Values may be: a feature's that are
+            missing stand at the left, another one's are grey.
     """
     from torchwhy.visualize import drawing as draw
 
     if is_explanation(values):
-        values, feature, color, names = _columns_of(values, feature, color)
+        values, feature, color, names, labels = _columns_of(values, feature, color)
     if feature is None:
         raise ValueError("feature: give its values (N,), one for each attribution")
-    y, x = as_array(values, "values", ndim=(1,)), as_array(feature, "feature", ndim=(1,))
-    shades = None if color is None else as_array(color, "color", ndim=(1,))
-    if len(x) != len(y) or (shades is not None and len(shades) != len(y)):
+    y, x = as_array(values, "values", ndim=(1,)), as_array(feature, "feature", ndim=(1,), missing=True)
+    other = None if color is None else as_array(color, "color", ndim=(1,), missing=True)
+    if len(x) != len(y) or (other is not None and len(other) != len(y)):
         raise ValueError(f"feature and color need one value for each of the {len(y)} attributions")
-    own, other = names or ("feature", "the other feature")
+    own_name, other_name = names or ("feature", "the other feature")
     figure, ax = draw.axes_for(ax, 5.4, 3.6)
-    colors = draw.colormap(False, "viridis")
-    low, high = (0.0, 1.0) if shades is None else np.percentile(shades, [5, 95])
-    if shades is None:
-        ax.scatter(x, y, s=12, color=draw.LINES[0], alpha=0.85, linewidths=0)
-    else:
-        span = high - low
-        unit = np.clip((shades - low) / span, 0, 1) if span > 0 else np.full(len(shades), 0.5)
-        ax.scatter(x, y, s=12, color=colors(unit), alpha=0.85, linewidths=0)
-    draw.plain(ax, own, ylabel, title)
+    shades, low, high = (draw.LINES[0], 0.0, 1.0) if other is None else draw.shades_of(other, labels[1])
+    ax.scatter(places_along(x, y, labels[0], x), y, s=12, color=shades, alpha=0.85, linewidths=0)
+    draw.plain(ax, own_name, ylabel, title)
     ax.axhline(0, color=draw.QUIET, linewidth=0.8, zorder=0.5)
-    if shades is not None:
-        draw.scale_bar([ax], colors, 1.0, False, label=other, clipped=False)
-        figure.axes[-1].set_yticks([0, 1], [f"{end:.3g}".replace("-", "−") for end in (low, high)])
+    name_places(ax, x, labels[0])
+    if other is not None:
+        end = high or 1.0 if labels[1] else 1.0
+        draw.scale_bar([ax], draw.colormap(False, "viridis"), end, False, label=other_name, clipped=False)
+        bar = figure.axes[-1]
+        if labels[1]:
+            draw.name_ticks(bar.yaxis, labels[1], 1.2 * min(len(labels[1]), draw.MOST_TICKS))
+        else:
+            bar.set_yticks([0, 1], [f"{end:.3g}".replace("-", "−") for end in (low, high)])
     return figure
+
+
+def places_along(x: np.ndarray, y: np.ndarray, labels: LabelsOfValues, every: np.ndarray) -> np.ndarray:
+    """Return where on the x axis the points stand: labels' points parted sideways, and what is missing left of ``every`` one."""
+    at = np.where(np.isnan(x), _place_of_missing(every, labels), x)
+    if not labels:
+        return at
+    span = float(np.ptp(y)) or 1.0
+    found = at.copy()
+    for place in np.unique(at):
+        found[at == place] += stacked(y[at == place], span)
+    return found
+
+
+def _place_of_missing(every: np.ndarray, labels: LabelsOfValues) -> float:
+    """Return where values that are missing stand, left of all others."""
+    there = every[~np.isnan(every)]
+    if labels or not len(there):
+        return -1.0
+    return float(there.min() - 0.08 * (np.ptp(there) or 1.0))
+
+
+def name_places(ax: Axes, every: np.ndarray, labels: LabelsOfValues) -> None:
+    """Write labels below their places, and above the values that are missing that they are."""
+    from torchwhy.visualize import drawing as draw
+
+    some = bool(np.isnan(every).any())
+    if labels:
+        draw.name_ticks(ax.xaxis, [*[NOT_THERE] * some, *labels], draw.axes_width(ax), -int(some))
+    elif some:
+        note = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top", "size": 8, "color": draw.QUIET}
+        draw.add_note(ax, NOT_THERE, (_place_of_missing(every, None), 1.0), (0, -2), **note)
 
 
 def _columns_of(
     e: Explanation, feature: Array | str | int | None, color: Array | str | int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, str]]:
-    """Return a feature's attributions and values, another one's values, and both names, of an explanation."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, str], tuple[LabelsOfValues, LabelsOfValues]]:
+    """Return a feature's attributions and values, another one's values, both names and labels, of an explanation."""
     table = table_of_features(e)
     if table.inputs is None:
         raise ValueError("values: the explanation has no inputs with one number for each feature; give arrays")
     j = int(np.abs(table.values).mean(0).argmax()) if feature is None else _find_column(feature, table.names, "feature")
     if color is None:
-        return table.values[:, j], table.inputs[:, j], None, (table.names[j], "")
+        return table.values[:, j], table.inputs[:, j], None, (table.names[j], ""), (table.labels.get(j), None)
     if isinstance(color, str) and color == "auto" and "auto" not in table.names:
         k = strongest_interaction(table.values[:, j], table.inputs, j)
     else:
         k = _find_column(color, table.names, "color")
-    return table.values[:, j], table.inputs[:, j], table.inputs[:, k], (table.names[j], table.names[k])
+    names, labels = (table.names[j], table.names[k]), (table.labels.get(j), table.labels.get(k))
+    return table.values[:, j], table.inputs[:, j], table.inputs[:, k], names, labels
 
 
 def _find_column(wanted: object, names: list[str], argument: str) -> int:
@@ -199,13 +241,14 @@ def strongest_interaction(values: Array, features: Array, feature: int) -> int:
 
     Args:
         values: the attributions of the feature ``(N,)``.
-        features: the values of all features ``(N, d)``.
+        features: the values of all features ``(N, d)``; those that are missing, NaN, count as their mean.
         feature: the number of the one.
 
     Raises:
         ValueError: there is no other feature.
     """
-    a, x = as_array(values, "values", ndim=(1,)), as_array(features, "features", ndim=(2,))
+    a, x = as_array(values, "values", ndim=(1,)), as_array(features, "features", ndim=(2,), missing=True)
+    x = np.where(np.isnan(x), np.ma.masked_invalid(x).mean(0).filled(0.0), x)
     if x.shape[1] < 2:
         raise ValueError("features: there is one only, and no other to colour it by")
     strength = np.zeros(x.shape[1])

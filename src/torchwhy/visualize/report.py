@@ -88,6 +88,11 @@ def report(
     >>> tw.report(e, f"{tempfile.mkdtemp()}/report.html", rows=["Ann", "Bob", "Cem", "Dee"]).name
     'report.html'
     """
+    if not is_explanation(explanations) and not isinstance(explanations, Mapping):
+        raise TypeError(
+            f"explanations: {type(explanations).__name__}; expected an explanation, or several of the same rows by their names, "
+            "{name: explanation}; tw.concat joins those of other rows"
+        )
     named = dict(explanations) if isinstance(explanations, Mapping) else {explanations.method: explanations}
     n = _check_rows(named, {"rows": rows, "notes": notes, "images": images})
     measured = _measure(named, model, metrics)

@@ -18,8 +18,11 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)  # Rec. 709: how bright red, green and blue
 VISIBLE = 1 / 256  # of the scale: less than this is not one step of colour
 
 
-def as_array(values: Array, name: str, ndim: tuple[int, ...] = ()) -> np.ndarray:
-    """Return ``values`` as a float64 array on the host; refuse what is empty, not finite or of another ``ndim``."""
+def as_array(values: Array, name: str, ndim: tuple[int, ...] = (), *, missing: bool = False) -> np.ndarray:
+    """Return ``values`` as a float64 array on the host; refuse what is empty, not finite or of another ``ndim``.
+
+    With ``missing``, NaN stands for a value that is not there and may pass.
+    """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     array = np.asarray(values, dtype=np.float64)
@@ -28,7 +31,7 @@ def as_array(values: Array, name: str, ndim: tuple[int, ...] = ()) -> np.ndarray
     if ndim and array.ndim not in ndim:
         wanted = " or ".join(str(n) for n in ndim)
         raise ValueError(f"{name} must have {wanted} dimensions, but its shape is {array.shape}")
-    if not np.isfinite(array).all():
+    if not (np.isfinite(array) | (missing & np.isnan(array))).all():
         raise ValueError(f"{name} has {int((~np.isfinite(array)).sum())} NaN or infinite values of {array.size}")
     return array
 

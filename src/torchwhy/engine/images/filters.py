@@ -12,7 +12,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
 
     Args:
         x: ``(N, C, L)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``.
-        sigma: ``(N,)``, in pixels; 0 leaves the row as it is.
+        sigma: ``(N,)``, in pixels, or ``(N, axes)``, one for each axis of places; 0 leaves the row as it is.
         truncate: the kernel ends at this many standard deviations.
 
     Returns:
@@ -23,10 +23,10 @@ def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
     """
     if x.dim() not in (3, 4, 5):
         raise ValueError(f"a blur needs rows of shape (C, L), (C, H, W) or (C, D, H, W), got {tuple(x.shape[1:])}")
+    widths = sigma if sigma.dim() == 2 else sigma[:, None].expand(-1, x.dim() - 2)
     for dim in range(2, x.dim()):
-        x = torch.einsum(
-            "nij,nc...j->nc...i", _blur_matrices(sigma, x.shape[dim], truncate).to(x), x.movedim(dim, -1)
-        ).movedim(-1, dim)
+        matrices = _blur_matrices(widths[:, dim - 2], x.shape[dim], truncate).to(x)
+        x = torch.einsum("nij,nc...j->nc...i", matrices, x.movedim(dim, -1)).movedim(-1, dim)
     return x
 
 
@@ -49,30 +49,41 @@ def _blur_matrices(sigma: Tensor, size: int, truncate: float) -> Tensor:
 def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: int = 4000) -> Tensor:
     r"""Return images whose dropped pixels are weighted means of their 8 neighbours: 1/6 beside, 1/12 across, less at edges.
 
-    Solves :math:`x_i \sum_j w_{ij} = \sum_j w_{ij} x_j` for the dropped pixels by conjugate gradients, all rows together.
+    Solves :math:`x_i \sum_j w_{ij} = \sum_j w_{ij} x_j` for the dropped pixels by conjugate gradients, all rows together. The
+    weights are :math:`1 / 6 d_{ij}^2`, d the distance: of a video with its 26 neighbours 1/18 at the corners. Of a series, whose
+    steps have two neighbours, the solution is the line between the kept ones, level beyond the first and the last.
 
     Args:
-        x: ``(N, C, H, W)``.
-        keep: ``(N, 1, H, W)`` bool; every row keeps a pixel.
+        x: ``(N, C, L)``, ``(N, C, H, W)`` or ``(N, C, T, H, W)``.
+        keep: ``(N, 1, ...)`` bool; where a row keeps none, each channel is its mean.
         tolerance: the largest residual, relative to that of zero.
         most: iterations.
     """
     given, x = x, x.to(torch.promote_types(x.dtype, torch.float))  # the squared residual is below what half can say
-    kernel = x.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]).div(12)[None, None]
+    if x.dim() == 3:
+        return torch.where(keep, given, _between_kept(x, keep).to(given))
+    axes = tuple(range(2, x.dim()))
+    offsets = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * len(axes))
+    squares = offsets.square().sum(1)
+    kernel = torch.where(squares > 0, 1 / (6 * squares), 0.0).to(x).view(1, 1, *(3,) * len(axes))
+    convolve = F.conv2d if len(axes) == 2 else F.conv3d
 
     def around(t: Tensor) -> Tensor:
-        return F.conv2d(t.flatten(0, 1)[:, None], kernel, padding=1).view_as(t)
+        return convolve(t.flatten(0, 1)[:, None], kernel, padding=1).view_as(t)
 
     def inner(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum((2, 3), keepdim=True)
+        return (a * b).sum(axes, keepdim=True)
 
     def apply(t: Tensor) -> Tensor:
         return gap * (total * t - around(t))
 
     total = around(torch.ones_like(x[:1, :1]))
     gap = (~keep).to(x)
-    found = gap * x.mean((2, 3), keepdim=True)
-    residual = gap * around(x * keep) - apply(found)
+    found = gap * x.mean(axes, keepdim=True)
+    # a row that keeps nothing has its mean already, and no other solution to look for
+    residual = torch.where(
+        keep.any(1).flatten(1).any(1).view(-1, *(1,) * (x.dim() - 1)), gap * around(x * keep) - apply(found), 0
+    )
     direction, size = residual, inner(residual, residual)
     right = gap * around(x * keep)
     goal = tolerance**2 * inner(right, right)
@@ -85,3 +96,16 @@ def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: 
         size, before = inner(residual, residual), size
         direction = residual + size / before.clamp(min=torch.finfo(x.dtype).tiny) * direction
     return torch.where(keep, given, found.to(given))
+
+
+def _between_kept(x: Tensor, keep: Tensor) -> Tensor:
+    """Return series ``(N, C, L)`` in which a dropped step lies on the line between the kept ones around it."""
+    last = x.shape[2] - 1
+    at = torch.arange(last + 1, device=x.device)
+    before = torch.where(keep, at, -1).cummax(2).values
+    after = torch.where(keep, at, last + 1).flip(2).cummin(2).values.flip(2)
+    nothing = before.max(2, keepdim=True).values < 0
+    before, after = torch.where(before < 0, after, before), torch.where(after > last, before, after)
+    share = (at - before) / (after - before).clamp(min=1)
+    low, high = (x.gather(2, k.clamp(0, last).expand_as(x)) for k in (before, after))
+    return torch.where(nothing, x.mean(2, keepdim=True), low + share.to(x) * (high - low))

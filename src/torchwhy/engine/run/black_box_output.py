@@ -55,7 +55,8 @@ def _array_to_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     try:
         if array.dtype == object:
             array = array.astype(np.float64)
-        return torch.as_tensor(np.ascontiguousarray(array).reshape(array.shape), device=device)
+        whole = np.require(array, requirements=["C", "W"])  # those of a data frame may be read-only
+        return torch.as_tensor(whole.reshape(array.shape), device=device)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"model: it returned no numbers ({error}); give scores, such as those of predict_proba"

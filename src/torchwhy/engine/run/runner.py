@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
+from torchwhy.engine.further_arguments import hint_about_packed
 from torchwhy.engine.layers.layer import (
     find_dependent_pair,
     record_activations,
@@ -29,6 +30,7 @@ from torchwhy.engine.run.autograd import (
     freeze_parameters,
     scan_graph,
 )
+from torchwhy.engine.run.batching import is_out_of_memory
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
@@ -165,7 +167,8 @@ class ModelRunner:
             try:
                 return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
             except RuntimeError as error:
-                raise_in_words(error)
+                differs = len(rows) != p.n and not is_out_of_memory(error)
+                raise_in_words(error, hint_about_packed((p.inputs.args, p.inputs.kwargs), p.n) if differs else "")
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
