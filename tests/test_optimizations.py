@@ -127,9 +127,8 @@ def test_channels_last_weights_are_copies(dimensions, fold):
 def test_many_weights_are_not_copied_for_small_images():
     net = settled(nn.Conv2d(4, 6, 3))
     x = channels_last(torch.randn(2, 4, 4, 4, dtype=torch.double))  # 32 pixels of 36 weights each
-    optimizations = ConvOptimizations()
-    for rows, copied in ((x, False), (torch.cat([x, x]), True)):
-        with Watch() as watch, optimizations:
+    for rows, calls, copied in ((x, 1, False), (torch.cat([x, x]), 1, True), (x, 2, True)):
+        with Watch() as watch, ConvOptimizations(calls=calls):
             y = net(rows)
         assert [args[1] is not net[0].weight for args in watch.of(torch.conv2d)] == [copied]
         torch.testing.assert_close(y, net(rows))
