@@ -164,7 +164,9 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        return 1  # not optimized yet, and it may take more memory than any other
+        return min(
+            most, self._few_rows // 2, max(1, left // (2 * self._few_rows))
+        )  # it may take more memory than any other
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
