@@ -20,7 +20,7 @@ from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.target import Neuron, TargetLike
 
 if TYPE_CHECKING:
-    from torchwhy.engine.prepare import Asker
+    from torchwhy.engine.asker import Asker
 
 
 def named_places(asker: Asker, target: TargetLike) -> list[object]:

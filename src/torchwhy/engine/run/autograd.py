@@ -270,7 +270,7 @@ def compute_gradients(
         scores: ``(M,)``.
         wrt: tensors ``(M, ...)``; one that the scores do not depend on has gradient zero.
         what: what ``wrt`` is, for the error: a word or layers.
-        names: of each of ``wrt``, to warn of one that the scores do not depend on; layers are their own.
+        names: of inputs, to warn of one that the scores do not depend on: their keys, or places in a tuple.
         keep: keep the graph for another call.
         build: let the gradients be differentiated again.
 
@@ -294,7 +294,7 @@ def compute_gradients(
             "models: choose another target or layer, or a perturbation method, which needs no gradient"
             + _hint_of_inside(what)
         )
-    _warn_of_unreached(found, names or ([] if isinstance(what, str) else what))
+    _warn_of_unreached(found, [f"input {name!r}" for name in names] if isinstance(what, str) else what)
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
 
 
