@@ -69,6 +69,22 @@ def activation_by_hand(model: nn.Module, block: nn.Module, clean: Tensor, corrup
     return scores[0] - scores[1:]
 
 
+class Autoencoder(nn.Module):
+    """Four latents for each number that passes a block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the latents."""
+        return self.into(x).relu()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return what they stand for."""
+        return self.out(latents)
+
+
 def main() -> None:
     bench = Benchmark("circuits_speed", "Patching, against hooks by hand", rounds=7)
     bench.text = (
@@ -113,10 +129,17 @@ def main() -> None:
         rounds=3,
         memory=True,
     )
+    tuned = tw.TunedLens(model)
+    tuned.maps = {
+        i: (torch.zeros(sizes["n_embd"], sizes["n_embd"]), torch.zeros(sizes["n_embd"])) for i in range(len(blocks) - 1)
+    }
+    place = tw.Layer(name, latents=Autoencoder(sizes["n_embd"]).requires_grad_(False))
     for label, method, data in (
         ("edges, the gradient at x", tw.EdgeAttribution(model), ask),
         ("edges, 8 points", tw.EdgeAttribution(model, n_steps=8), ask),
         ("the logit lens", tw.LogitLens(model), {"inputs": clean, "target": score}),
+        ("the tuned lens", tuned, {"inputs": clean, "target": score}),
+        ("latents of an autoencoder at one of", tw.LinearApproximation(model, layer=place), ask),
         ("direct logits", tw.DirectLogitAttribution(model), {"inputs": clean, "target": score}),
     ):
         bench.case(

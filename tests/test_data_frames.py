@@ -298,6 +298,10 @@ def test_effects_of_labels_are_told_by_them():
     )
     ax = found.plot().axes[0]
     assert (ax.get_xlabel(), names_along(ax.xaxis)) == ("housing", ["housing_free", "housing_own", "housing_rent"])
+    pair = tw.AccumulatedLocalEffects(model).measure(FRAME, 1, feature=("housing", "years"))
+    assert pair.labels[1] is None
+    assert set(pair.to_dataframe()["first value"]) <= set(FRAME["housing"])
+    assert names_along(pair.plot().axes[0].xaxis) == ["free", "own", "rent"]
     local = tw.AccumulatedLocalEffects(model).measure(FRAME, 1, feature="housing")
     assert names_along(local.plot().axes[0].xaxis) == ["free", "own", "rent"]
     assert local.to_dataframe().value.tolist() == ["free", "own", "rent"]

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import torchwhy as tw
+from torchwhy.datasets import job as job_module
 from torchwhy.datasets import store as stored
 from torchwhy.datasets.batches import batches_of
 
@@ -134,33 +135,34 @@ def test_a_second_run_does_only_what_is_missing(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "planned"),
     [
-        (loader(), "3 of 5 batches"),
-        (TensorDataset(*rows()), "3 of 5 batches"),
-        (rows(), "3 of 5 batches"),
-        ([(rows()[0][i : i + 8], rows()[1][i : i + 8]) for i in range(0, ROWS, 8)], "3 of 5 batches"),
-        (((rows()[0][i : i + 8], rows()[1][i : i + 8]) for i in range(0, ROWS, 8)), "3 batches"),
+        (loader(), True),
+        (TensorDataset(*rows()), True),
+        (rows(), True),
+        ([(rows()[0][i : i + 8], rows()[1][i : i + 8]) for i in range(0, ROWS, 8)], True),
+        (((rows()[0][i : i + 8], rows()[1][i : i + 8]) for i in range(0, ROWS, 8)), False),
     ],
     ids=["loader", "dataset", "tensors", "list", "generator"],
 )
-def test_an_unfinished_job_says_so(tmp_path, data, told):
+def test_an_unfinished_job_says_so(tmp_path, data, planned):
     def stop(progress):
-        if progress.batch == 1:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-    cut = {} if isinstance(data, (DataLoader, list)) or told == "3 batches" else {"batch_size": 8}
+    cut = {"batch_size": 8} if planned and not isinstance(data, (DataLoader, list)) else {}
     job = (tw.Saliency(network()), data, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         tw.explain_dataset(*job, target="label", callback=stop, **cut)
     found = tw.load_dataset(tmp_path)
+    done = len(files(tmp_path))  # those that waited for the disk got there
+    told = f"{done} of 5 batches" if planned else f"{done} batches"
     assert not found.complete
     assert f"unfinished: {told}" in repr(found)
     for over_all in (tw.summarize, tw.datasets.ExplainedDataset.mean_absolute):
-        with pytest.warns(UserWarning, match=f"unfinished, {told}: .*the {len(found)} that are there") as said:
+        with pytest.warns(UserWarning, match=f"unfinished, {told}: .*the {8 * done} that are there") as said:
             over_all(found)
         assert {w.filename for w in said} == {__file__}
-    if told == "3 batches":
+    if not planned:
         return
     found = tw.explain_dataset(*job, target="label", **cut)
     assert found.complete
@@ -172,15 +174,15 @@ def test_an_unfinished_job_says_so(tmp_path, data, told):
 
 def test_more_data_make_a_finished_job_unfinished_until_they_are_done(tmp_path):
     def stop(progress):
-        if progress.batch == 2:
+        if progress.explained:
             raise KeyboardInterrupt
 
-    (x, _), job = rows(), {"target": 1, "batch_size": 8}
+    (x, _), job = rows(200), {"target": 1, "batch_size": 8}
     method = tw.Saliency(network())
     assert tw.explain_dataset(method, x[:16], tmp_path, **job).complete
     with pytest.raises(KeyboardInterrupt):
         tw.explain_dataset(method, x, tmp_path, callback=stop, **job)
-    assert "unfinished: 4 of 5 batches" in repr(tw.load_dataset(tmp_path))
+    assert f"unfinished: {len(files(tmp_path))} of 25 batches" in repr(tw.load_dataset(tmp_path))
     assert tw.explain_dataset(method, x, tmp_path, **job).complete
 
 
@@ -264,6 +266,22 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert not list(path.glob(".*"))
     found = tw.explain_dataset(method, loader(), path, target="label")
     assert found[:].attributions.equal(tw.concat([method.explain(*b) for b in loader()]).attributions)
+
+
+def test_after_a_batch_that_cannot_be_written_none_is(tmp_path, monkeypatch):
+    write = job_module.write_contents
+
+    def full_once(path, contents):
+        if "00000001" in path.name:
+            time.sleep(0.2)  # the others are explained meanwhile
+            raise OSError(28, "No space left on device")
+        write(path, contents)
+
+    monkeypatch.setattr(job_module, "write_contents", full_once)
+    with pytest.raises(OSError, match="No space"):
+        tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path, target="label")
+    assert list(files(tmp_path)) == ["batch-00000000.safetensors"]
+    assert "1 of 5 batches" in repr(tw.load_dataset(tmp_path))
 
 
 def test_a_second_writer_is_refused(tmp_path):

@@ -65,6 +65,8 @@ def test_several_layers():
 
 
 def test_it_is_for_layers():
+    with pytest.raises(ValueError, match=r"baselines: shape \(1, 5\) .* for what a layer passes layer_baselines="):
+        tw.FeatureAblation(NET, layer="0").attribute(X, 1, baselines=torch.zeros(1, 5).double())
     with pytest.raises(TypeError, match="AtLayer is for methods that explain by a layer"):
         tw.FeatureAblation(NET).attribute(X, 1, baselines=tw.AtLayer(0.0))
     with pytest.raises(TypeError, match="AtLayer is for methods that explain by a layer"):

@@ -63,8 +63,14 @@ def python(code):
 
 def test_the_core_runs_with_torch_and_numpy_alone():
     ran, needed = json.loads(python(ALONE).splitlines()[-1])
-    assert len(ran) >= 45, needed
-    missing = {name: why for name, why in needed.items() if "No module named" in why}
+    assert len(ran) >= 52, needed
+    refused = (
+        "ValueError: layer: ",
+        "ValueError: model: not linear",
+        "ValueError: the model computes no attention",
+        "LookupError: layer: ",
+    )
+    missing = {name: why for name, why in needed.items() if not why.startswith(refused)}  # they ask for another network
     assert not missing, missing
 
 

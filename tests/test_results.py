@@ -84,6 +84,7 @@ MAKE = {
     "Importance": lambda: tw.PermutationImportance(score).measure(X, score(X)),
     "Importance of gradients": lambda: tw.GradientImportance(net()).measure(X, torch.arange(12) % 3),
     "LocalEffects": lambda: tw.AccumulatedLocalEffects(score).measure(X, feature=1),
+    "LocalEffectsOfTwo": lambda: tw.AccumulatedLocalEffects(score).measure(X, feature=(1, 2)),
     "LossShares": lambda: tw.SAGE(net(), n_samples=8).measure(X, torch.arange(12) % 3),
     "Summary": lambda: tw.summarize(tw.Saliency(net()).explain(X, 1), cohorts=["a", "b"] * 6),
     "PickedRows": lambda: tw.submodular_pick(tw.Saliency(net()).explain(X, 1), n_features=2),

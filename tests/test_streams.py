@@ -182,6 +182,85 @@ def test_masks_go_onto_the_picture_that_the_layer_sees(name):
     torch.testing.assert_close(cam(name, net, layer="b").attribute((left, right), 1), expected)
 
 
+class Gated(nn.Module):
+    """The cells of the wide picture, gated by what the other one is as a whole: the layer sees both."""
+
+    def __init__(self, wide_first):
+        super().__init__()
+        self.wide_first, self.c, self.o = wide_first, nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, first, second):
+        wide, high = (first, second) if self.wide_first else (second, first)
+        return self.o(self.c(wide * high.mean((1, 2, 3), keepdim=True)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_of_two_pictures_that_a_layer_sees_the_one_of_its_proportions_is_meant(wide_first):
+    torch.manual_seed(0)
+    wide, high = torch.rand(2, 1, 10, 20), torch.rand(2, 3, 16, 8)
+    given = (wide, high) if wide_first else (high, wide)
+    e = tw.GradCAM(Gated(wide_first).eval(), layer="c").explain(given, 1)
+    assert e.attributions.shape == (2, 1, 10, 20)
+    assert e.details["inputs"] == [0 if wide_first else 1]
+
+
+def test_each_of_two_pictures_has_its_full_gradients():
+    torch.manual_seed(0)
+    net, left, right = TwoPictures().eval(), torch.rand(1, 3, 12, 8), torch.rand(1, 1, 10, 20)
+    found = tw.FullGrad(net).explain((left, right), 1)
+    alone = tw.FullGrad(Right(net, left).eval()).attribute(right, 1)
+    assert [tuple(t.shape) for t in found.attributions] == [(1, 1, 12, 8), (1, 1, 10, 20)]
+    torch.testing.assert_close(found.attributions[1], alone)
+    torch.testing.assert_close(
+        found.attributions[0], tw.FullGrad(net).attribute(left, 1, additional_forward_args=right)
+    )
+    assert found.completeness_gap < 1e-5
+    named = tw.FullGrad(net).attribute_each({"right": right, "left": left}, [0, 1])
+    assert list(named[1]) == ["right", "left"]
+    torch.testing.assert_close(named[1]["right"], alone)
+    beside, series = PictureAndSeries().eval(), torch.rand(1, 2, 9)
+    one = tw.FullGrad(beside).attribute((torch.rand(1, 3, 9, 9), series), 1)
+    assert one.shape == (1, 1, 9, 9)
+
+
+class Joined(nn.Module):
+    """Two pictures of one size that are added up before the first layer, and a third one."""
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.third, self.o = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3), nn.Linear(8, 3)
+
+    def forward(self, a, b, c):
+        seen = [self.both(a + 2 * b).relu().mean((2, 3)), self.third(c).relu().mean((2, 3))]
+        return self.o(torch.cat(seen, 1))
+
+
+def test_the_guided_map_is_of_the_pictures_that_the_layer_sees(tmp_path):
+    torch.manual_seed(0)
+    net, left, right = TwoPictures().eval(), torch.rand(1, 3, 12, 8), torch.rand(1, 1, 10, 20)
+    alone = tw.GuidedGradCAM(Right(net, left).eval(), layer="net.b").attribute(right, 1)
+    found = tw.GuidedGradCAM(net, layer="b").explain({"left": left, "right": right}, 1)
+    torch.testing.assert_close(found.attributions, alone)
+    assert found.details["inputs"] == ["right"]
+    found.save(tmp_path / "e.safetensors")
+    assert tw.Explanation.load(tmp_path / "e.safetensors").details["inputs"] == ["right"]
+    each = tw.GuidedGradCAM(net, layer="b").attribute_each((left, right), [0, 1])
+    torch.testing.assert_close(each[1], alone)
+    first = tw.GuidedGradCAM(net, layer="a").attribute((left, right), 1)
+    torch.testing.assert_close(
+        first, tw.GuidedGradCAM(net, layer="a").attribute(left, 1, additional_forward_args=right)
+    )
+
+    joined, (a, b, c) = Joined().eval(), torch.rand(3, 2, 3, 9, 9)
+    guided = tw.GuidedBackprop(joined).attribute((a, b, c), 1)
+    for layer, numbers in (("both", [0, 1]), ("third", [2])):
+        e = tw.GradCAM(joined, layer=layer).explain((a, b, c), 1)
+        assert e.details["inputs"] == numbers
+        found = tw.GuidedGradCAM(joined, layer=layer).attribute((a, b, c), 1)
+        for i, product in zip(numbers, found if len(numbers) > 1 else [found]):
+            torch.testing.assert_close(product, guided[i] * e.attributions)
+
+
 class PictureAndSeries(nn.Module):
     """A picture and a series."""
 

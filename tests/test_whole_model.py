@@ -66,6 +66,66 @@ def test_effects_of_a_data_frame_by_name():
     np.testing.assert_allclose(found.to_dataframe()["effect"], found.values)
 
 
+def test_effects_of_two_on_a_product_by_hand():
+    """Independent features: the product of both, each less the middle of its range, and nothing of what each does."""
+    x = torch.cartesian_prod(torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 2.0]), torch.tensor([7.0])).double()
+    found = tw.AccumulatedLocalEffects(lambda z: z[:, 0] * z[:, 1] + z[:, 0] ** 2 + 5 * z[:, 1] + z[:, 2]).measure(
+        x, feature=(0, 1)
+    )
+    assert [g.tolist() for g in found.grid] == [[0, 1, 3], [0, 2]]
+    assert found.counts.tolist() == [[4], [2]]
+    assert found.changes.tolist() == [[2], [4]]  # of each cell, the product of its sides
+    # added up 0 0 / 0 2 / 0 6; in it the first feature rises by 1 and 2 (the mean of both ends), the second by
+    # (4 · 1 + 2 · 4) / 6 = 2: 0 -2 / -1 -1 / -3 1, of which cells have the mean -1, and so have the rows
+    expected = torch.tensor([[1.0, -1.0], [0.0, 0.0], [-2.0, 2.0]], dtype=torch.double)
+    torch.testing.assert_close(found.values, expected)
+
+
+@pytest.mark.parametrize("features", [(0, 1), (2, 0), (1, 3)])
+def test_effects_of_two_equal_the_equations_in_loops(net, features):
+    x = rows(200)
+    x[:, 3] = x[:, 3].round()
+    x[:, 1] = x[:, 1] + 0.3 * x[:, 0]
+    found = tw.AccumulatedLocalEffects(net, n_intervals=3, batch_size=11).measure(x, 2, feature=features)
+    assert bool((found.counts > 0).all())
+    expected = reference.accumulated_local_effects_of_two(lambda z: net(z)[:, 2], x, features, found.grid)
+    torch.testing.assert_close(found.values, expected)
+    assert int(found.counts.sum()) == 200
+
+
+def test_effects_of_two_are_nothing_where_each_adds_its_own():
+    x = rows(300)
+    x[:, 1] = x[:, 0] + 0.2 * x[:, 1]  # cells without rows, too
+    found = tw.AccumulatedLocalEffects(lambda z: z[:, 0].exp() + z[:, 1] ** 3).measure(x, feature=(0, 1))
+    assert not bool((found.counts > 0).all())
+    assert float(found.values.abs().max()) < 1e-9
+
+
+def test_a_cell_without_rows_has_what_its_neighbour_has():
+    x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 1.0], [1.0, 3.0], [2.0, 9.0]], dtype=torch.double)
+    found = tw.AccumulatedLocalEffects(lambda z: z[:, 0] ** 2 * z[:, 1]).measure(x, feature=(0, 1))
+    assert found.counts.tolist() == [[2, 1, 0], [1, 0, 1]]
+    # of cells (k, l): the rise of the square times the rise of the other: 1·1, 1·2, 3·1, 3·6; the two without rows have
+    # that of the nearest middle, in shares of the ranges 2 and 9: (0, 2) that of (0, 1), (1, 1) that of (1, 0)
+    assert found.changes.tolist() == [[1, 2, 2], [3, 3, 18]]
+
+
+def test_effects_of_two_by_name_and_their_picture():
+    table = pandas.DataFrame(rows(60).numpy(), columns=list("abcd"))
+    forest = RandomForestClassifier(5, random_state=0).fit(table, table.a > table.b)
+    found = tw.AccumulatedLocalEffects(forest, n_intervals=4).measure(table, 1, feature=("a", "b"))
+    plain = tw.AccumulatedLocalEffects(forest, n_intervals=4).measure(table, 1, feature=(0, 1))
+    assert found.values.equal(plain.values)
+    figure = found.plot()
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("a", "b")
+    np.testing.assert_allclose(found.to_dataframe()["effect"], found.values.flatten())
+    for feature in ((0, 0), ("a", 0), (0, 1, 2), ()):
+        with pytest.raises(ValueError, match="two different ones"):
+            tw.AccumulatedLocalEffects(forest).measure(table, 1, feature=feature)
+    with pytest.raises(ValueError, match="expected one of 0 to 3"):
+        tw.AccumulatedLocalEffects(forest).measure(table, 1, feature=(0, 4))
+
+
 def test_what_effects_refuse(net):
     x = rows()
     x[:, 1], x[7, 2] = 1, torch.nan

@@ -286,7 +286,7 @@ def resolve_baseline(
     if tensor.dim() > x.dim() or any(a not in (1, b) for a, b in zip(shape, x.shape)):
         raise ValueError(
             f"baselines: shape {tuple(tensor.shape)} does not broadcast to the inputs' {tuple(x.shape)}; "
-            "for several baselines pass tw.Distribution(rows)"
+            "for several baselines pass tw.Distribution(rows), for what a layer passes layer_baselines="
         )
     tensor = tensor.reshape(shape)
     return tensor.expand(shape[0], *x.shape[1:])[None]

@@ -91,15 +91,21 @@ class SequenceMap:
                 raise ValueError("layers='cross': the model has no attention between two sequences")
             return found
         if layers == "own":
-            return [i for i in range(count) if not self.is_cross(i)]
+            own = [i for i in range(count) if not self.is_cross(i)]
+            if not own:
+                raise ValueError(
+                    "layers='own': all attentions of the model are between two sequences; take AttentionRelevance, or "
+                    "RawAttention(layers='cross')"
+                )
+            return own
         if isinstance(layers, str):
             raise ValueError(f"layers={layers!r}: expected numbers, 'own', 'cross', or None for all")
         numbers = select_numbers(count, layers, "layers")
-        own = [[i for i in s.attentions if not self.is_cross(i)] for s in self.sequences]
-        own = [of_one for of_one in own if of_one]
-        if layers is None or len(own) < 2 or not all(i < 0 for i in _layer_numbers(layers)):
+        of_each = [[i for i in s.attentions if not self.is_cross(i)] for s in self.sequences]
+        of_each = [of_one for of_one in of_each if of_one]
+        if layers is None or len(of_each) < 2 or not all(i < 0 for i in _layer_numbers(layers)):
             return numbers
-        return [i for of_one in own for i in select_items(of_one, layers, "layers")]
+        return [i for of_one in of_each for i in select_items(of_one, layers, "layers")]
 
     def refuse_cross(self, numbers: list[int], method: str) -> None:
         """Refuse attentions that are not between the tokens of one sequence.
@@ -121,11 +127,12 @@ class SequenceMap:
                 "gradient method or LRP"
             )
         if crossing:
+            all_cross = all(map(self.is_cross, range(len(self.rows))))
+            own = "layers='own', each sequence's own attentions alone, layers= of one sequence, or "
             raise ValueError(
                 f"layers: the attention matrices are {sizes}; {', '.join(map(str, crossing))} of 0 to "
-                f"{len(self.rows) - 1} are not between the tokens of one sequence, as {method} asks for: choose layers='own', "
-                "each sequence's own attentions alone, layers= of one sequence, or AttentionRelevance or "
-                "RawAttention(layers='cross')"
+                f"{len(self.rows) - 1} are not between the tokens of one sequence, as {method} asks for: choose "
+                f"{'' if all_cross else own}AttentionRelevance or RawAttention(layers='cross')"
             )
         of_source: dict[int, set[int]] = {}
         for i in numbers:

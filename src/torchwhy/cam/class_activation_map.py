@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.asker import LayerRole
+from torchwhy.engine.layers.dependence import pictures_alike
 from torchwhy.engine.layers.grid_layout import GridLayout, InputPicture, ToGrid, find_layout, picture_of, resize_maps
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction
-from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.engine.structure import Keywords, Tensors, flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.targets import Target
@@ -30,7 +31,8 @@ class ClassActivationMap(Attribution):
 
     ``A`` ``(N, C, *grid)`` are a layer's activations; a method is its weights. Maps are ``(N, 1, *size)``, of the size of
     the input ``(N, C, *size)`` that the layer sees, linearly interpolated, and not normalised: only the proportions within a map
-    mean something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score.
+    mean something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score. Of
+    several inputs ``details["inputs"]`` are the names or places of those that the map lies on.
 
     Args:
         layer: a layer, or a list of them, whose maps are each divided by their largest value and averaged. ``"auto"`` is
@@ -118,10 +120,13 @@ class ClassActivationMap(Attribution):
 
     def _attribute(self, problem: Problem) -> Result:
         maps = [m.clamp(min=0) if self.relu else m for m in self.maps(problem)]
-        details = {"layer": ", ".join(layer.name for layer in problem.read_layers)}
+        details: Keywords = {"layer": ", ".join(layer.name for layer in problem.read_layers)}
         if not self.upsample:
             return Result((maps[0][:, None],), details=details)
         picture = picture_of(problem, problem.read_layers[0])
+        if len(problem.x) > 1:
+            names = problem.inputs.names or range(len(problem.x))
+            details["inputs"] = [names[i] for i in pictures_alike(problem, problem.read_layers[0])]
         if len(maps) > 1:
             _check_one_picture(problem, picture)
             peaks = [expand_like(m.flatten(1).abs().amax(1), m) for m in maps]

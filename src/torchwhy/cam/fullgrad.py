@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.cam.biases import adds_constant, constant_of, result_layer
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import axes_of
 from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
 from torchwhy.engine.layers.grid_layout import find_grid, in_proportion, picture_of, resize_maps
 from torchwhy.engine.layers.layer import ResolvedLayer, hook_layers, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.engine.run.rows import at_least_float32, expand_like
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Tensors, structure_of_some
 from torchwhy.engine.torch_internals import is_graph
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -33,7 +33,8 @@ class FullGrad(Attribution):
     :math:`z_l` is what a layer l with a bias gives: convolutions, linear layers, norms (of a batch norm the constant that it
     adds). ψ takes absolute values, brings them to [0, 1] over the layer's channels and cells, and interpolates to the input's
     size. Maps are ``(N, 1, *size)``, never negative, without a unit; layers without a grid, and those
-    inside attention windows, are left out of the map.
+    inside attention windows, are left out of the map. Several pictures have a map each, of the layers that see them, in the
+    form of the inputs.
 
     Before ψ the terms add up to the score in networks of ReLUs and linear layers: the explanation's ``completeness_gap`` is how
     far they are from that (attention, smooth activations, biases outside of such modules).
@@ -52,8 +53,10 @@ class FullGrad(Attribution):
             each = _maps_and_gaps(problem, layers, problem.rows[start : stop : problem.n_targets])
             return [torch.stack(of_targets, 1).flatten(0, 1) for of_targets in zip(*each)]
 
-        maps, gaps = problem.run.concatenated(problem.n, work)
-        return Result((maps.unsqueeze(picture_of(problem).channels or 1),), gaps)
+        numbers = _pictures_of(problem)
+        *maps, gaps = problem.run.concatenated(problem.n, work)
+        shown = tuple(m.unsqueeze(picture_of(problem, number=i).channels or 1) for i, m in zip(numbers, maps))
+        return Result(shown, gaps, form=structure_of_some(problem.inputs.names, len(problem.x), numbers))
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -62,11 +65,21 @@ class FullGrad(Attribution):
 
 
 class LayerWithConstant(NamedTuple):
-    """A layer that adds a constant, where the rows are in what it gives, and whether its cells may be the picture's."""
+    """A layer that adds a constant, where the rows are in what it gives, and which picture's cells its own may be."""
 
     layer: ResolvedLayer
     rows: BatchAxis
-    on_picture: bool
+    picture: int | None
+
+
+def _pictures_of(problem: Problem) -> list[int]:
+    """Return the numbers of the inputs that are pictures: those with the most dimensions.
+
+    Raises:
+        ValueError: all have a single number a row.
+    """
+    most = picture_of(problem).number
+    return [i for i, x in enumerate(problem.x) if x.dim() == problem.x[most].dim()]
 
 
 def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
@@ -81,32 +94,36 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
             )
     z, graph = first_row_leaves(problem)
     passed = problem.run.trace(z, problem.rows[:1], complete=True)[1]
-    pictures, at = Pictures(problem, graph, [t for _, t in passed]), picture_of(problem).number
+    pictures = Pictures(problem, graph, [t for _, t in passed])
+
+    def picture_under(layer: ResolvedLayer, tensor: Tensor) -> int | None:
+        grid = pictures.grid(layer, tensor)
+        return pictures.seen_by(tensor) if grid is None or pictures.are_cells(tensor, grid) else None
+
     calls = Counter(layer.name for layer, _ in passed)
     return [
         LayerWithConstant(
             layer if calls[layer.name] > 1 else replace(layer, call=None),
             batch_axis_of_one_row(tuple(t.shape)),
-            pictures.seen_by(t) == at and ((grid := pictures.grid(layer, t)) is None or pictures.are_cells(t, grid)),
+            picture_under(layer, t),
         )
         for layer, t in passed
         if adds_constant(layer.module)
     ]
 
 
-def _maps_and_gaps(
-    problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield for each target the maps ``(M, *size)`` of some rows, and how far their terms are from its score, ``(M,)``."""
-    size = picture_of(problem).size
+def _maps_and_gaps(problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield for each target the maps ``(M, *size)`` of each picture, and how far their terms are from its score, ``(M,)``."""
+    sizes = {i: picture_of(problem, number=i).size for i in _pictures_of(problem)}
     inputs = [x[rows] for x in problem.x]
     for scores, by_input, by_layer in _gradients(problem, layers, inputs, rows):
-        left, maps = at_least_float32(scores), []
-        for term, on_grid in _terms(problem, layers, inputs, by_input, by_layer):
+        left = at_least_float32(scores)
+        maps = {i: [left.new_zeros(len(rows), *size)] for i, size in sizes.items()}
+        for term, on_grid, picture in _terms(problem, layers, inputs, by_input, by_layer):
             left = left - term.flatten(1).sum(1)
-            if on_grid is not None:
-                maps.append(_unit_map(on_grid, size))
-        yield torch.stack(maps).sum(0), left.abs()
+            if on_grid is not None and picture is not None:
+                maps[picture].append(_unit_map(on_grid, sizes[picture]))
+        yield *(torch.stack(of_one).sum(0) for of_one in maps.values()), left.abs()
 
 
 def _gradients(
@@ -140,17 +157,19 @@ def _terms(
     inputs: Sequence[Tensor],
     by_input: Sequence[Tensor | None],
     by_layer: Sequence[Tensor],
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield x ⊙ ∇x f and each b ⊙ ∇z f, ``(M, ...)``, and the same on a grid ``(M, C, *grid)``, None where it has none.
+) -> Iterator[tuple[Tensor, Tensor | None, int | None]]:
+    """Yield x ⊙ ∇x f and each b ⊙ ∇z f, ``(M, ...)``, the same on a grid ``(M, C, *grid)``, and that of which picture.
+
+    The grid is None where there is none.
 
     A layer that runs for other rows than the inputs', as for a reference, is left out where the score does not depend on it.
     """
-    picture = picture_of(problem)
+    pictures = _pictures_of(problem)
     for i, (x, g) in enumerate(zip(inputs, by_input)):
         if g is not None:
             term = at_least_float32(x.detach() * g)
-            yield term, axes_of(problem, i).channels_first(term) if i == picture.number else None
-    for (layer, rows, on_picture), each in zip(layers, by_layer):
+            yield term, axes_of(problem, i).channels_first(term) if i in pictures else None, i
+    for (layer, rows, picture), each in zip(layers, by_layer):
         if rows.axis is not None and each.shape[rows.axis] != len(inputs[0]):
             if bool(each.any()):
                 raise ValueError(
@@ -158,9 +177,12 @@ def _terms(
                 )
             continue
         term = rows.split(at_least_float32(each), len(inputs[0]))
-        found = on_picture and rows.axis is not None
-        grid = find_grid(layer, term, len(term), picture.size) if found else None
-        yield term, grid(term) if grid is not None and in_proportion(grid.size, picture.size) else None
+        if picture is None or rows.axis is None:
+            yield term, None, None
+            continue
+        size = picture_of(problem, number=picture).size
+        grid = find_grid(layer, term, len(term), size)
+        yield term, grid(term) if grid is not None and in_proportion(grid.size, size) else None, picture
 
 
 def _unit_map(term: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from torchwhy.cam.grad_cam import GradCAM
 from torchwhy.engine.axes import axes_of
 from torchwhy.engine.layers.grid_layout import ToGrid
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.structure import Structure
+from torchwhy.engine.structure import Structure, structure_of_some
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.wrapper import Wrapper, attribute_at
@@ -21,7 +21,8 @@ class GuidedGradCAM(Wrapper):
     r"""Guided backpropagation times the Grad-CAM map of the input's size: :math:`A_{ncu} = m_{ncu} M_{nu}`.
 
     Of the shape of the inputs; in no unit, and sums to nothing. Its sharp edges come from :class:`GuidedBackprop`, which hardly
-    knows the class; where they are shown follows from the coarse map of :class:`GradCAM`.
+    knows the class; where they are shown follows from the coarse map of :class:`GradCAM`. Of several inputs it is of those that
+    the layer sees, if these are of one size; else of the one that the map lies on.
 
     Args:
         of: another class activation map, whose own layer holds; None is :class:`GradCAM`.
@@ -39,17 +40,17 @@ class GuidedGradCAM(Wrapper):
     paper: ClassVar[str] = "arXiv:1610.02391"
 
     def _attribute(self, problem: Problem) -> Result:
-        axes = [axes_of(problem, i) for i in range(len(problem.x))]
-        if len({a.size_of(x) for a, x in zip(axes, problem.x)}) > 1 or len(set(axes)) > 1:
-            raise ValueError(
-                "inputs: GuidedGradCAM lays one map over all input tensors; they must be of one height and width"
-            )
         maps = attribute_at(self.of or self._grad_cam(), problem, problem.x, problem.rows)
+        names: list[str | int] = list(problem.inputs.names or range(len(problem.x)))
+        numbers = [names.index(name) for name in maps.details.get("inputs", names)]
         guided = GuidedBackprop(self.model, batch_size=self.batch_size, precision=self.precision)
         signals = attribute_at(guided, problem, problem.x, problem.rows).attributions
         (found,) = maps.attributions
-        fitting = found[:, 0] if axes[0].channels is None else found
-        return Result(tuple(m * fitting for m in signals), details=maps.details)
+        fitting = found[:, 0] if axes_of(problem, numbers[0]).channels is None else found
+        products = tuple(signals[i] * fitting for i in numbers)
+        return Result(
+            products, details=maps.details, form=structure_of_some(problem.inputs.names, len(problem.x), numbers)
+        )
 
     def _grad_cam(self) -> GradCAM:
         """Return the method whose map is taken without another one."""

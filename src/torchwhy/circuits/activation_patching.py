@@ -15,23 +15,12 @@ from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.features.masks import score_drops
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, resolve_layer
-from torchwhy.engine.structure import flatten
+from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.samples.sample import Sample
+from torchwhy.samples.token_sample import TokenSample
 from torchwhy.settings import Count
-
-
-def refuse_samples(method: CircuitMethod, problem: Problem) -> None:
-    """Refuse texts and prompts, whose features are absent, where two inputs are compared.
-
-    Raises:
-        TypeError: the inputs are a sample.
-    """
-    if problem.sample is not None:
-        raise TypeError(
-            f"inputs: {type(method).__name__} compares two inputs of as many tokens; give token ids, and those of the other "
-            "text as baselines="
-        )
 
 
 class Patching(CircuitMethod):
@@ -45,11 +34,11 @@ class Patching(CircuitMethod):
     needs_float_inputs: ClassVar[bool | None] = False
     uses_baselines: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
+    compares_inputs: ClassVar[bool] = True
 
     def places(self, problem: Problem) -> tuple[ResolvedLayer, ...]:
         """Return the layers that are patched: those that were given, or all of the model."""
         model = problem.model
-        refuse_samples(self, problem)
         if not isinstance(model, nn.Module):
             raise TypeError(
                 "model: a plain callable has no layers to patch; give a module, or layer= modules that it runs"
@@ -80,12 +69,22 @@ class Patching(CircuitMethod):
         turned = replace(problem.inputs, tensors=inputs)
         return problem.replace(inputs=turned, x=x, baselines=tuple(t[None] for t in problem.x))
 
-    def result(self, layers: Sequence[ResolvedLayer], each: Sequence[Tensor]) -> Result:
-        """Return what was found for the units of each layer, with what the axes are."""
+    def result(self, problem: Problem, layers: Sequence[ResolvedLayer], each: Sequence[Tensor]) -> Result:
+        """Return what was found for the units of each layer, with what the axes are, and the tokens of a text."""
         found = stack_layers(each)
         columns = {"head": ["head"], "position and head": ["position", "head"], "layer": ["layer"]}.get(self.units)
         axes = ["layer", *(columns or ["position"])]
-        return Result((-found if self.denoise else found,), details={"axes": axes, "layers": names_of_layers(layers)})
+        details: Keywords = {"axes": axes, "layers": names_of_layers(layers)}
+        if problem.sample is not None and columns is None and problem.n == 1:
+            details |= token_columns(problem.sample.sample, found.shape[2])
+        return Result((-found if self.denoise else found,), details=details)
+
+
+def token_columns(sample: Sample, positions: int) -> Keywords:
+    """Return the text of each token of a sample's first row, as ``columns``; nothing where its layers have other positions."""
+    if not isinstance(sample, TokenSample) or sample.tokenizer is None or sample.ids().shape[1] != positions:
+        return {}
+    return {"columns": [sample.tokenizer.decode([i]) for i in sample.ids()[0].tolist()]}
 
 
 class ActivationPatching(Patching):
@@ -93,8 +92,9 @@ class ActivationPatching(Patching):
     :math:`A_{nlu} = f(x_n) - f(x_n \mid a_{lu} := a_{lu}(b_n))`, for every layer l and each of its units u, one at a time.
 
     Shape ``(N, layers, units)``, in units of the score: positive where what the unit knows of x, and not of b, speaks for the
-    target. ``baselines=`` is the other input, which differs in what is asked about, and has as many tokens. Takes for each layer
-    one evaluation more than it has units, and two to begin with. The mean over several baselines.
+    target. ``baselines=`` is the other input, which differs in what is asked about, and has as many tokens: token ids, or for a
+    ``tw.Prompt`` or ``tw.Text`` another one, with the same response. Takes for each layer one evaluation more than it has
+    units, and two to begin with. The mean over several baselines.
 
     Args:
         layer: the layers; None is every block, and with heads what goes into every attention's output projection.
@@ -107,7 +107,8 @@ class ActivationPatching(Patching):
 
     Raises:
         LookupError: no blocks were found: name the layers.
-        ValueError: a layer without positions, a number of heads that does not fit.
+        TypeError: a text or prompt without another one as its baseline.
+        ValueError: a layer without positions, a number of heads that does not fit, two texts of different lengths.
 
     Paper: Meng et al. 2022, arXiv:2202.05262, section 2.1 (causal tracing); Heimersheim & Nanda 2024, arXiv:2404.15255, on both
     directions.
@@ -126,4 +127,4 @@ class ActivationPatching(Patching):
             features = number_features((x,), (units.numbers(x),))
             one = at.replace(input_layers=(layer,), x=(x,), baselines=(b,))
             found.append(score_drops(one, features.leave_one_out_masks, features.d).to(x.dtype).unflatten(1, shape))
-        return self.result(layers, found)
+        return self.result(problem, layers, found)

@@ -23,7 +23,7 @@ class AttributionPatching(Patching):
         denoise: the gradient at b, not at x.
 
     Raises:
-        LookupError, ValueError: as :class:`ActivationPatching`.
+        LookupError, TypeError, ValueError: as :class:`ActivationPatching`.
 
     Paper: Nanda 2023, "Attribution patching: activation patching at industrial scale"; Syed et al. 2023, arXiv:2310.10348,
     equation 2.
@@ -39,4 +39,4 @@ class AttributionPatching(Patching):
             units = self.units_at(problem, layer, x)
             units.shape(x)
             found.append(units.sums(change * g))
-        return self.result(layers, found)
+        return self.result(problem, layers, found)

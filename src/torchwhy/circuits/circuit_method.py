@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.asker import LayerRole
 
 
 class CircuitMethod(Attribution):
@@ -14,3 +14,4 @@ class CircuitMethod(Attribution):
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
     gives_one_map: ClassVar[bool] = True
+    compares_inputs: ClassVar[bool] = False  # a sample has another one as its baselines

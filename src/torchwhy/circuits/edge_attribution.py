@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from torchwhy.circuits.activation_patching import refuse_samples
 from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import Component, check_stream, find_components, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
@@ -57,10 +56,10 @@ class EdgeAttribution(CircuitMethod):
     needs_float_inputs: ClassVar[bool | None] = False
     uses_baselines: ClassVar[bool] = True
     multiplies_by_input: ClassVar[bool] = True
+    compares_inputs: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:2310.10348"
 
     def _attribute(self, problem: Problem) -> Result:
-        refuse_samples(self, problem)
         aside = problem.replace(tally=Tally())
         components = list(self.components) if self.components is not None else find_components(aside)
         senders = [c for c in components if c.writes is not None]

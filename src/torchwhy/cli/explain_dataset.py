@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -200,12 +201,9 @@ def _write_files(folder: Path, names: list[str]) -> None:
     if (folder / ROWS_FILE).exists() or folder.is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("row", "file"), *enumerate(names)])
-
-    write_whole(folder / ROWS_FILE, write)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("row", "file"), *enumerate(names)])
+    write_whole(folder / ROWS_FILE, table.getvalue().encode())
 
 
 def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,15 +18,16 @@ from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, count_batches, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
-from torchwhy.datasets.store import FailedRow, Finished, Store, write_contents
+from torchwhy.datasets.store import FailedRow, Finished, Store, checksum_of, write_contents
 from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import InForm, Keywords
 from torchwhy.explanation import Explanation
-from torchwhy.explanation.files import ready_to_write
+from torchwhy.explanation.files import explanation_as_bytes
 from torchwhy.explanation.rows import concat
 from torchwhy.provenance import is_spread
 from torchwhy.targets import TargetLike
 
+IN_FLIGHT = 4
 _BegunBatch = tuple[Batch, "Future[Finished] | None"]  # None: it was finished before
 log = logging.getLogger("torchwhy")
 
@@ -93,15 +95,8 @@ def explain_dataset(
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'record'")
     with joined_workers() as workers:
-        if (
-            workers.world_size > 1
-            and isinstance(method.model, nn.Module)
-            and any(map(is_spread, method.model.parameters()))
-        ):
-            raise ValueError(
-                "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
-                "batches of its own; call method.explain in every process, or give each the whole model"
-            )
+        if workers.world_size > 1:
+            _refuse_spread(method)
         store = Store(path, workers.rank)
         store.make()
         with store.locked():
@@ -120,6 +115,15 @@ def explain_dataset(
                 job.join()
             workers.wait()
     return load_dataset(path)
+
+
+def _refuse_spread(method: Attribution) -> None:
+    """Refuse a model of which each process has a part."""
+    if isinstance(method.model, nn.Module) and any(map(is_spread, method.model.parameters())):
+        raise ValueError(
+            "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
+            "batches of its own; call method.explain in every process, or give each the whole model"
+        )
 
 
 def _begin(
@@ -169,15 +173,15 @@ class _Job:
     inputs: bool
     parameters: str | None
     batches: int = 0
-    last: Future[Finished] | None = None
+    disk_failed: bool = False
     note: Callable[[Finished], None] = field(init=False)
 
     def run(self, batches: Iterator[Batch]) -> Iterator[Progress]:
-        """Yield what was done after each batch, once it is on the disk: a thread sees to that while the next one is explained."""
+        """Yield what was done after each batch, once it is on the disk: a thread sees to that while others are explained."""
         finished = self.store.finished()
         explained = failed = before = 0
         with self.store.adding() as self.note, ThreadPoolExecutor(1) as disk:
-            for batch, pending in _one_behind(self._begun(batch, finished, disk) for batch in self._own(batches)):
+            for batch, pending in _behind(self._begun(batch, finished, disk) for batch in self._own(batches)):
                 if pending is None:
                     before += batch.rows
                 else:
@@ -227,19 +231,23 @@ class _Job:
             raise ValueError("target='label': the data have no labels; a batch is to be a tuple (inputs, labels)")
         explanation, failed = self._explain_rows(batch)
         entry = Finished(*batch[:3], tuple(failed), hash_of(batch[3:]), None, None, 0.0)
-        write = None if explanation is None else ready_to_write(explanation, inputs=self.inputs)
-        if self.last is not None:
-            self.last.result()  # after an error there, nothing more is written
-        self.last = disk.submit(self._finish, entry, write, begun)
-        return self.last
+        contents = None if explanation is None else explanation_as_bytes(explanation, inputs=self.inputs)
+        return disk.submit(self._finish, entry, contents, begun)
 
-    def _finish(self, entry: Finished, write: Callable[[Path], object] | None, begun: float) -> Finished:
-        """Write a batch's file, and note that it is finished."""
-        if write is not None:
-            file = self.store.file_of(entry.batch)
-            entry = entry._replace(sha256=write_contents(file, write), file=file.name)
-        entry = entry._replace(seconds=round(time.perf_counter() - begun, 3))
-        self.note(entry)
+    def _finish(self, entry: Finished, contents: memoryview | None, begun: float) -> Finished:
+        """Write a batch's file, and note that it is finished; nothing where one before could not be written."""
+        if self.disk_failed:
+            raise RuntimeError(f"batch {entry.batch} was not written, after an error of the disk")
+        try:
+            if contents is not None:
+                file = self.store.file_of(entry.batch)
+                write_contents(file, contents)
+                entry = entry._replace(checksum=checksum_of(contents), file=file.name)
+            entry = entry._replace(seconds=round(time.perf_counter() - begun, 3))
+            self.note(entry)
+        except BaseException:
+            self.disk_failed = True
+            raise
         log.info("batch %d: %d rows, %d failed, %.2f s", entry.batch, entry.rows, len(entry.failed), entry.seconds)
         return entry
 
@@ -286,17 +294,22 @@ class _Job:
         self.store.write_index(list(finished.values()))
 
 
-def _one_behind(begun: Iterator[_BegunBatch]) -> Iterator[_BegunBatch]:
-    """Yield each batch when the next one has begun, or failed to."""
-    last: list[_BegunBatch] = []
+def _behind(begun: Iterator[_BegunBatch]) -> Iterator[_BegunBatch]:
+    """Yield the batches in their order, each when it is on the disk; not too many wait for that."""
+    waiting: deque[_BegunBatch] = deque()
     try:
         for batch in begun:
-            yield from last
-            last = [batch]
+            waiting.append(batch)
+            while len(waiting) > IN_FLIGHT or (waiting and _is_settled(waiting[0][1])):
+                yield waiting.popleft()
     except Exception:
-        yield from last
+        yield from waiting
         raise
-    yield from last
+    yield from waiting
+
+
+def _is_settled(pending: Future[Finished] | None) -> bool:
+    return pending is None or pending.done()
 
 
 def _name_error(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 * ``manifest.json``: what was asked: method, settings, target, versions, the model's hash. Written first.
 * ``batch-00000042.safetensors``: the explanation of the rows of batch 42 that could be explained.
-* ``finished-0.jsonl``: a line for each batch that process 0 finished: rows, failed rows, hashes of the data and of the file.
+* ``finished-0.jsonl``: a line for each batch that process 0 finished: rows, failed rows, a hash of the data, the file's checksum.
   A line is written after its file, so that what has no line is done again; a line that was cut off is none.
 * ``index.json``: all lines in one, in the order of the batches, made when nothing is missing.
 * ``lock-0``: held by process 0 while it works; the system lets go of it when a process ends, in whatever way.
@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +23,9 @@ from typing import IO, NamedTuple
 from torchwhy.engine.structure import Keywords
 
 MANIFEST, INDEX = "manifest.json", "index.json"
+CHECKSUM_OF_NOTHING = "00000000"
 SECONDS_UNSYNCED = 1.0  # that finished lines wait for the disk, at most
-FORM = 1  # of the folder; another one is refused
+FORM = 2  # of the folder; another one is refused
 
 
 class FailedRow(NamedTuple):
@@ -37,7 +38,7 @@ class FailedRow(NamedTuple):
 class Finished(NamedTuple):
     """What is known of a batch that is finished.
 
-    ``file`` is None where no row could be explained. ``data`` and ``sha256`` are the hashes of the batch and of the file.
+    ``file`` is None where no row could be explained. ``data`` is the SHA-256 of the batch, ``checksum`` the CRC-32 of the file.
     """
 
     batch: int
@@ -46,7 +47,7 @@ class Finished(NamedTuple):
     failed: tuple[FailedRow, ...]
     data: str
     file: str | None
-    sha256: str | None
+    checksum: str | None
     seconds: float
 
     @property
@@ -56,22 +57,17 @@ class Finished(NamedTuple):
         return [row for row in range(self.first_row, self.first_row + self.rows) if row not in failed]
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> str:
-    """Write a file so that it is there whole or not at all, also after a crash or on a full disk; return its SHA-256.
-
-    Args:
-        path: of the file.
-        write: writes to the path that it is given, which becomes the file when all of it is on the disk.
+def write_whole(path: Path, contents: bytes | memoryview) -> None:
+    """Write a file so that it is there whole or not at all, also after a crash or on a full disk.
 
     Raises:
         OSError: it cannot be written; what was there before is there still.
     """
-    digest = write_contents(path, write)
+    write_contents(path, contents)
     _sync_folder(path.parent)
-    return digest
 
 
-def write_contents(path: Path, write: Callable[[Path], object]) -> str:
+def write_contents(path: Path, contents: bytes | memoryview) -> None:
     """Write a file as :func:`write_whole` does, but for its name, which may get to the disk later than its contents.
 
     Raises:
@@ -79,17 +75,17 @@ def write_contents(path: Path, write: Callable[[Path], object]) -> str:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(part)
-        with open(part, "rb+") as file:
+        with open(part, "wb", buffering=0) as file:
+            rest = memoryview(contents)
+            while rest:  # one call takes two gigabytes at most
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
-        digest = hash_file(part)
         os.replace(part, path)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror or error}: nothing was written", str(path)) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return digest
 
 
 def _sync_folder(folder: Path) -> None:
@@ -102,13 +98,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
+def checksum_of(contents: bytes | memoryview, before: str = CHECKSUM_OF_NOTHING) -> str:
+    """Return the CRC-32 of bytes, in hexadecimal digits, where ``before`` is that of what stands before them."""
+    return f"{zlib.crc32(contents, int(before, 16)):08x}"
+
+
+def checksum_of_file(path: Path) -> str:
+    """Return the CRC-32 of a file, in hexadecimal digits."""
+    found = CHECKSUM_OF_NOTHING
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+            found = checksum_of(block, found)
+    return found
 
 
 class Store:
@@ -170,7 +171,7 @@ class Store:
 
     def _write(self, name: str, facts: Keywords) -> None:
         text = json.dumps({"form": FORM, **facts}, indent=1, sort_keys=True) + "\n"
-        write_whole(self.path / name, lambda part: part.write_text(text, "utf-8"))
+        write_whole(self.path / name, text.encode())
 
     def write_manifest(self, facts: Keywords) -> None:
         """Write the manifest."""
@@ -192,7 +193,7 @@ class Store:
         if entry.file is None:
             return True
         path = self.path / entry.file
-        return path.is_file() and hash_file(path) == entry.sha256
+        return path.is_file() and checksum_of_file(path) == entry.checksum
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[Finished], None]]:

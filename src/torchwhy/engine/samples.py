@@ -22,7 +22,7 @@ from torchwhy.engine.structure import Model, Output, Tensors, flatten
 from torchwhy.samples.sample import Given, Sample, names_of_rows, numbers_of
 
 if TYPE_CHECKING:
-    from torchwhy.engine.prepare import Asker
+    from torchwhy.engine.asker import Asker
     from torchwhy.result import Result
 
 
@@ -35,14 +35,14 @@ class FeaturesOfSample:
         ids: the number of each element's feature, −1 for none, ``(N or 1, ...)`` for each tensor; none where features are known
             by their names alone.
         count: the number of features of each row, ``(N,)``.
-        names: of the features, a list for each row.
+        names: of the features, a list for each row; None where what is explained is not the features.
         is_game: whether the method masks features, ``(N, d)``, and not tensors.
     """
 
     sample: Sample
     ids: Tensors
     count: Tensor
-    names: list[list[str]]
+    names: list[list[str]] | None
     is_game: bool = False
 
     @property
@@ -220,18 +220,30 @@ def as_sample(given: Given) -> Sample:
     return given if isinstance(given, Sample) else ForeignSample(given)
 
 
-def ask_about(asker: Asker, sample: Given, target: Given) -> Asked:
+def ask_about(asker: Asker, sample: Given, target: Given, other: object = None) -> Asked:
     """Return what a call about a sample comes down to.
+
+    Args:
+        asker: who asks.
+        sample: the sample.
+        target: as a caller gives it.
+        other: the sample that a method which compares two has as its baselines.
 
     Raises:
         ValueError: features that are not numbered from 0 without gaps, names that do not fit, or no value for what is absent
             where a method needs one.
     """
-    ready, target = as_sample(sample).asked(asker.model, target)
+    ready, asked_target = as_sample(sample).asked(asker.model, target)
     features = count_features(ready)
+    if getattr(asker, "compares_inputs", False):
+        from torchwhy.engine.compared_samples import ask_about_two
+
+        second = as_sample(other).asked(asker.model, target)[0] if hasattr(other, "masked") else other
+        return ask_about_two(asker, features, asked_target, second)
+    target = asked_target
     if asker.uses_baselines and not asker.needs_gradient and asker.layer is None:
         return _as_game(asker, replace(features, is_game=True), target)
-    return _through_tensors(asker, features, target)
+    return through_tensors(asker, features, target)
 
 
 def count_features(sample: Sample) -> FeaturesOfSample:
@@ -271,7 +283,7 @@ def _as_game(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:
     )
 
 
-def _through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:
+def through_tensors(asker: Asker, features: FeaturesOfSample, target: Given) -> Asked:
     """Return the call of a method that works on the tensors: token ids are explained at their embeddings."""
     sample = features.sample
     if sample.tensors is None or not features.ids:

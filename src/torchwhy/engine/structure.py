@@ -77,6 +77,25 @@ class Structure:
 SINGLE = Structure("single")
 
 
+def structure_of_some(names: Sequence[str] | None, n: int, numbers: Sequence[int]) -> Structure | None:
+    """Return how results for some of n inputs are put together: one by itself, several as the inputs are.
+
+    None: they are for all of them, and so in the form of the inputs.
+
+    Args:
+        names: the inputs' names, None where they have none.
+        n: how many inputs there are.
+        numbers: of those that have a result.
+    """
+    if len(numbers) == n:
+        return None
+    if len(numbers) == 1:
+        return SINGLE
+    if names is None:
+        return Structure("tuple", n=len(numbers))
+    return Structure("dict", tuple(names[i] for i in numbers), len(numbers))
+
+
 def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     """Return the parts of a tensor (itself), a tuple, a list or a mapping, and how to put such parts together."""
     if isinstance(value, Tensor):  # by far the most, and quickly told

@@ -64,6 +64,13 @@ def _always() -> bool:
     return True
 
 
+NOT_KNOWN = (None, None)  # in the place of hooks on saved tensors: torch 2.4 cannot say which there are
+
+
+def _not_known(_peek: bool) -> tuple[object, object]:
+    return NOT_KNOWN
+
+
 # Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.
 backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
 # The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
@@ -74,9 +81,10 @@ own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_m
 function_of_node: Callable[[object], type] = attrgetter("_forward_cls")
 # What a tensor is a view of, None for one that has its own memory.
 base_of_view: Callable[[Tensor], Tensor | None] = Tensor._base.__get__  # type: ignore[union-attr]
-# What autograd hands the tensors to that it keeps for the backward pass, as (pack, unpack); None where it keeps them itself.
-hooks_on_saved_tensors: Callable[[bool], tuple[object, object] | None] = (
-    torch._C._autograd._top_saved_tensors_default_hooks
+# What autograd hands the tensors to that it keeps for the backward pass, as (pack, unpack); None where it keeps them itself,
+# NOT_KNOWN where torch cannot say.
+hooks_on_saved_tensors: Callable[[bool], tuple[object, object] | None] = getattr(
+    torch._C._autograd, "_top_saved_tensors_default_hooks", _not_known
 )
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import InForm, Keywords
+from torchwhy.explanation.safetensors_bytes import safetensors_bytes
 from torchwhy.explanation.uneven import parts_of_names, tensors_by_name
 
 if TYPE_CHECKING:
@@ -42,35 +43,28 @@ def write_explanation(e: Explanation, path: str | Path, *, inputs: bool) -> None
     Raises:
         OSError: the file cannot be written.
     """
-    ready_to_write(e, inputs=inputs)(path)
+    try:
+        with open(path, "wb") as file:
+            file.write(explanation_as_bytes(e, inputs=inputs))
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error})") from error
 
 
-def ready_to_write(e: Explanation, *, inputs: bool) -> Callable[[str | Path], None]:
-    """Return what writes an explanation to a path as it is now, whatever becomes of it and its tensors meanwhile."""
+def explanation_as_bytes(e: Explanation, *, inputs: bool) -> memoryview:
+    """Return the bytes of an explanation's file; what becomes of it and its tensors later does not change them."""
     tensors: dict[str, Tensor] = {}
     forms = {}
     for name in SAVED_TENSORS:
         value = getattr(e, name) if inputs or name != "inputs" else None
         kinds = {"dict": Mapping, "Tensor": Tensor}  # subclasses too, such as parameters
         forms[name] = next((k for k, kind in kinds.items() if isinstance(value, kind)), type(value).__name__)
-        tensors |= {f"{name}.{k}": t.detach().contiguous().clone() for k, t in tensors_by_name(value).items()}
+        tensors |= {f"{name}.{k}": t for k, t in tensors_by_name(value).items()}
     e.provenance["parameters"] = e.model_hash
     facts = {name: getattr(e, name) for name in SAVED_FACTS} | {"forms": forms}
     measured = {k: v for k, v in e.details.items() if isinstance(v, Tensor)}
-    tensors |= {f"details.{k}": t.detach().contiguous().clone() for k, t in measured.items()}
+    tensors |= {f"details.{k}": t for k, t in measured.items()}
     facts["details"] = {k: v for k, v in e.details.items() if k not in measured}
-    metadata = {"torchwhy": json.dumps(facts, default=plain_data)}
-
-    def write(path: str | Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        try:
-            save_file(tensors, str(path), metadata=metadata)
-        except SafetensorError as error:  # which is no OSError, whatever it says
-            raise OSError(f"{path}: cannot be written ({error})") from error
-
-    return write
+    return safetensors_bytes(tensors, {"torchwhy": json.dumps(facts, default=plain_data)})
 
 
 def read_explanation(path: str | Path) -> Keywords:

@@ -46,11 +46,9 @@ def nodes_and_weights(method: IntegrationRule, n: int) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=64)
 def _gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes and weights on [0, 1], kept: a thousand of them take as long as some hundred rows on a GPU."""
-    try:
-        from scipy.special import (
-            roots_legendre as rule,
-        )  # of a band matrix: numpy's dense one takes seconds for thousands
+    try:  # of a band matrix: numpy's dense one takes seconds for thousands
+        from scipy.special import roots_legendre as rule
     except ModuleNotFoundError:
-        rule = np.polynomial.legendre.leggauss
+        from numpy.polynomial.legendre import leggauss as rule
     nodes, shares = rule(n)
     return (1 + nodes) / 2, shares / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from torchwhy.engine.tables import column_names
 from torchwhy.explanation.table import label_of
 from torchwhy.problem import Problem
 from torchwhy.settings import Bounds
+from torchwhy.surrogate.accumulated_pairs import LocalEffectsOfTwo, effects_of_two
+from torchwhy.surrogate.quantiles import QuantileIntervals
 from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
@@ -85,84 +87,94 @@ class AccumulatedLocalEffects(Analysis):
     as large flats with one room; here a feature moves no further than to the ends of its row's own interval.
 
     The effect is in the units of the score and is 0 on the mean: it says how the score goes up and down, not how high it is. It
-    is no effect in the world, and says nothing of features moved together.
+    is no effect in the world.
+
+    Of two features it is what they do together, beyond what each does: the same of differences of differences,
+
+    .. math:: h(z_m, w_q) = \sum_{k \le m} \sum_{l \le q} \frac{1}{n_{kl}} \sum_{i \in (k, l)}
+              \left[ f(z_k, w_l) - f(z_{k-1}, w_l) - f(z_k, w_{l-1}) + f(z_{k-1}, w_{l-1}) \right],
+
+    less the accumulated effects that each feature has in h, less its mean over the rows: 0 everywhere for a score that is a sum
+    of a function of each. A cell without rows has the value of the nearest one with some.
 
     The ends are quantiles of the feature, as in the paper (equal ones taken once), so that intervals have about as many rows;
     a feature with few values has one interval between each two. For the mean the paper takes the effect at the upper end of each
-    row's interval (equation 16); here it is half of both ends', so that a straight line is 0 in the middle of its rows.
-    Evaluations: two for each row.
+    row's interval (equation 16); here it is half of both ends', so that a straight line is 0 in the middle of its rows; of two
+    features likewise, where a cell counts by the mean of its corners. Evaluations: two for each row, of two features four.
 
     Args:
         n_intervals: K; more show finer steps and are less certain.
 
-    Paper: Apley and Zhu 2020, arXiv:1612.08468, equations 15 and 16.
+    Paper: Apley and Zhu 2020, arXiv:1612.08468, equations 15 and 16, and 19 to 21 for two.
     """
 
     n_intervals: Annotated[int, Bounds(1)] = 20
 
+    @overload
+    def measure(
+        self, inputs: Inputs, target: TargetLike = None, *, feature: int | str, additional_forward_args: object = None,
+    ) -> LocalEffects: ...  # fmt: skip
+    @overload
+    def measure(
+        self, inputs: Inputs, target: TargetLike = None, *, feature: Sequence[int | str], additional_forward_args: object = None,
+    ) -> LocalEffectsOfTwo: ...  # fmt: skip
     @torch_defaults()
     def measure(
         self,
         inputs: Inputs,
         target: TargetLike = None,
         *,
-        feature: int | str,
+        feature: int | str | Sequence[int | str],
         additional_forward_args: object = None,
-    ) -> LocalEffects:
-        """Measure the effect of a feature on ``target``.
+    ) -> LocalEffects | LocalEffectsOfTwo:
+        """Measure the effect of a feature, or of two together, on ``target``.
 
         Args:
             inputs: ``(N, ...)``, also an array, a data frame, or several tensors, whose columns are numbered through.
             target: as of every method.
-            feature: a column: the index of an element of a flattened row, or the name of a column of a data frame.
+            feature: a column, or two of them: the index of an element of a flattened row, or the name of a column of a data
+                frame.
             additional_forward_args: further arguments of the model.
 
         Raises:
             TypeError: inputs that are no tensors.
-            ValueError: no such feature, one that is the same in every row, or is NaN in one.
+            ValueError: no such feature, the same twice, more than two, one that is the same in every row, or is NaN in one.
         """
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             table = TableColumns(problem.x, column_names(inputs))
-            column = table.number(feature)
-            if column is None:
-                named = f" or {', '.join(map(repr, table.names))}" if table.names is not None else ""
-                raise ValueError(f"feature={feature!r}: expected one of 0 to {table.d - 1}{named}")
-            values = table.column(column).contiguous()
-            ends = interval_ends(values, self.n_intervals, feature)
-            place = torch.bucketize(values, ends[1:-1])  # (z[k-1], z[k]], and the first with z[0]
-            change = _changes_within(problem, table, column, ends, place)
-            labels = None if problem.table is None else problem.table.labels.get(column)
-        name = table.names[column] if table.names is not None else None
-        found = _accumulated(ends, place, change.double(), name)
+            features = [feature] if isinstance(feature, str) or not isinstance(feature, Sequence) else list(feature)
+            columns = [_column_of(table, f) for f in features]
+            if len(columns) not in (1, 2) or len(set(columns)) < len(columns):
+                raise ValueError(f"feature={feature!r}: expected one column, or two different ones")
+            if len(columns) == 2:
+                return effects_of_two(problem, table, columns, self.n_intervals, features)
+            intervals = QuantileIntervals.of(table.column(columns[0]), self.n_intervals, feature)
+            change = _changes_within(problem, table, columns[0], intervals)
+            labels = None if problem.table is None else problem.table.labels.get(columns[0])
+        name = table.names[columns[0]] if table.names is not None else None
+        found = _accumulated(intervals.ends, intervals.place, change.double(), name)
         return found if labels is None else replace(found, labels=[str(label) for label in labels])
 
 
-def interval_ends(values: Tensor, n: int, feature: object) -> Tensor:
-    """Return the ends ``(K + 1,)`` of at most n intervals with about as many of the values each, in the values' type.
+def _column_of(table: TableColumns, feature: int | str) -> int:
+    """Return the number of a feature's column.
 
     Raises:
-        ValueError: fewer than two different values, or NaN.
+        ValueError: there is no such column.
     """
-    if values.is_floating_point() and bool(values.isnan().any()):
-        raise ValueError(f"feature={feature!r}: row {int(values.isnan().nonzero()[0])} is NaN; leave such rows out")
-    different = values.unique()
-    if len(different) < 2:
-        raise ValueError(
-            f"feature={feature!r}: it is {different[0].item():g} in every row, so that it has no effect here"
-        )
-    if len(different) <= n + 1:
-        return different
-    ranks = (torch.arange(n + 1, dtype=torch.double) / n * (len(values) - 1)).ceil().long()  # values that occur
-    return values.sort().values[ranks.to(values.device)].unique()
+    column = table.number(feature)
+    if column is None:
+        named = f" or {', '.join(map(repr, table.names))}" if table.names is not None else ""
+        raise ValueError(f"feature={feature!r}: expected one of 0 to {table.d - 1}{named}")
+    return column
 
 
-def _changes_within(problem: Problem, table: TableColumns, column: int, ends: Tensor, place: Tensor) -> Tensor:
+def _changes_within(problem: Problem, table: TableColumns, column: int, intervals: QuantileIntervals) -> Tensor:
     """Return by how much each row's score rises from the lower to the upper end of its interval, ``(N,)``."""
 
     def work(start: int, stop: int) -> Tensor:
         rows, side = problem.run.rows_and_samples(start, stop)
-        at = ends[place[rows.to(place.device)] + side.to(place.device)]
-        return problem.run.scores(table.with_columns(rows, [column], at[:, None].to(rows.device)), rows)
+        return problem.run.scores(table.with_columns(rows, [column], intervals.end_of(rows, side)[:, None]), rows)
 
     low, high = problem.run.concatenated(2 * problem.n, work).split(problem.n)
     return high - low

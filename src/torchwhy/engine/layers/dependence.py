@@ -250,19 +250,34 @@ def seen_picture(problem: Problem, place: ResolvedLayer) -> int:
     Raises:
         ValueError: it depends on none of them.
     """
+    seen, shape = _seen_inputs(problem, place)
+    if not seen:
+        raise ValueError(
+            f"layer: {place} does not depend on {' and '.join(map(str, problem.input_names))}: it belongs to another stream of "
+            "the model; choose a layer that sees what is explained, or layer='auto'"
+        )
+    return choose_picture(problem, seen, shape)
+
+
+def pictures_alike(problem: Problem, place: ResolvedLayer) -> list[int]:
+    """Return the numbers of the input tensors that a named layer's map lies on: those it sees, of one size and layout."""
+    number = seen_picture(problem, place)
+    axes, size = axes_of(problem, number), axes_of(problem, number).size_of(problem.x[number])
+    same_dims = [i for i in _seen_inputs(problem, place)[0] if problem.x[i].dim() == problem.x[number].dim()]
+    return [i for i in same_dims if axes_of(problem, i) == axes and axes.size_of(problem.x[i]) == size]
+
+
+def _seen_inputs(problem: Problem, place: ResolvedLayer) -> tuple[list[int], tuple[int, ...]]:
+    """Return which of the input tensors a named layer depends on, and the shape of what passes it for one row."""
     key = ("picture", *_place_key(problem, place))
     known = state.layouts.setdefault(problem.model, {})
     if key not in known:
         z, graph = first_row_leaves(problem)
         tensor = _passed_with_graph(problem, place, z)
         seen = graph.inputs_behind(tensor) or _inputs_that_change(problem, place)
-        known[key] = choose_picture(problem, sorted(seen), tensor.shape) if seen else None
-    if known[key] is None:
-        raise ValueError(
-            f"layer: {place} does not depend on {' and '.join(map(str, problem.input_names))}: it belongs to another stream of "
-            "the model; choose a layer that sees what is explained, or layer='auto'"
-        )
-    return int(known[key])
+        known[key] = sorted(seen), tuple(tensor.shape)
+    found: tuple[list[int], tuple[int, ...]] = known[key]
+    return found
 
 
 def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tuple[int, ...]) -> None:

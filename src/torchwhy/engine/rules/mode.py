@@ -39,7 +39,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torchwhy.engine import state
 from torchwhy.engine.rules import opaque
 from torchwhy.engine.rules.aten import run_operator
-from torchwhy.engine.rules.opaque import below_hooks, is_same_place, keep_saved, outside_transforms
+from torchwhy.engine.rules.opaque import HoldsHooks, below_hooks, is_same_place, keep_saved, outside_transforms
 from torchwhy.engine.rules.operations import (
     BILINEAR,
     FACTORIES,
@@ -88,7 +88,7 @@ class SavedTensor:
     value: Tensor
 
 
-class RuleMode(TorchFunctionMode):
+class RuleMode(HoldsHooks, TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with RuleMode({"relu": rule}): y = f(x)``.
 
     Args:
@@ -152,9 +152,9 @@ class RuleMode(TorchFunctionMode):
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
-        keeper = hooks_on_saved_tensors(True)
+        keeper = None if self.keeps_saved else hooks_on_saved_tensors(True)
         if keeper is not None and keeper[0] is not keep_saved:  # of a checkpoint, which would know no rules
-            with torch.autograd.graph.saved_tensors_hooks(keep_saved, keep_saved):
+            with self.without_others_hooks():
                 return self.__torch_function__(function, types, args, kwargs)
         if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():
             opaque.refuse_gradient_inside()

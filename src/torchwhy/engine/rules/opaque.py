@@ -5,7 +5,8 @@ And what they look through: the identity that torch puts into the graph for the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.torch_internals import (
     COMPILED_ATTRIBUTE,
+    NOT_KNOWN,
     BackwardHookNode,
     base_of_view,
+    hooks_on_saved_tensors,
     own_modules,
     unwrap_transformed,
 )
@@ -44,6 +47,22 @@ def outside_transforms(value: object) -> object:
 def keep_saved(tensor: Tensor) -> Tensor:
     """Return a tensor that autograd keeps for the backward pass, as it is."""
     return tensor
+
+
+class HoldsHooks:
+    """What a mode of rules does about hooks on saved tensors, as a checkpoint has them, which would know no rules."""
+
+    keeps_saved = False  # it does so already, and torch cannot tell
+
+    @contextmanager
+    def without_others_hooks(self) -> Iterator[None]:
+        """Let autograd keep saved tensors as they are."""
+        self.keeps_saved = hooks_on_saved_tensors(True) is NOT_KNOWN
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(keep_saved, keep_saved):
+                yield
+        finally:
+            self.keeps_saved = False
 
 
 def refuse_gradient_inside() -> NoReturn:
