@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAX_EXTRA_TOKENS = 9  # the most tokens that are no cells: a class token and eight registers
 MAX_SKEW = math.log(2)  # a grid's height / width may differ from the picture's by this factor
 ADAPTIVE_POOLS = (AdaptiveAvgPoolModule, AdaptiveMaxPoolModule)
+PLAIN_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CHANNELS_FIRST_MODULES = (
     ConvModule,
     NormModule,
@@ -109,6 +110,11 @@ def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...
     ``(N, C, T)``. Sizes of the layer's parameters tell which axis is the channels', else the grid's proportions.
     """
     shape, dims = tuple(tensor.shape), len(size)
+    module = place.module
+    if type(module) in PLAIN_CONVOLUTIONS and len(shape) == 2 + dims and shape[0] == n and math.prod(shape[2:]) > 1:
+        width = module.in_channels if place.input else module.out_channels
+        if shape[1] == width and shape[-1] != width:  # there is no other reading
+            return GridLayout(shape[2:])
     axis = 1 if place.input else 0  # a weight's first size counts what comes out, its second what goes in
     sizes = {p.shape[axis if p.dim() > 1 else 0] for p in place.module.parameters() if p.dim()}
     widths = sizes - {1}  # how many channels may pass here
