@@ -338,7 +338,7 @@ def test_bad_input(tmp_path):
 
 @pytest.mark.parametrize("data", [[], rows()[0]], ids=["no rows", "no labels"])
 def test_a_job_that_finished_nothing_holds_up_no_other(tmp_path, data):
-    with pytest.raises(ValueError, match="no rows|no labels"):
+    with pytest.raises(ValueError, match=r"no rows|no labels"):
         tw.explain_dataset(tw.SmoothGrad(network()), data, tmp_path, target="label")
     assert not files(tmp_path)
     found = tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path, target=1, resume=False)
