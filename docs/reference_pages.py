@@ -51,6 +51,7 @@ MODULES = {
     "torchwhy.captum.metrics": "Captum: metrics",
     "torchwhy.captum.concept": "Captum: concept",
     "torchwhy.captum.robust": "Captum: robust",
+    "torchwhy.captum.module": "Captum: module",
     "torchwhy.captum.influence": "Captum: influence",
 }
 

@@ -413,3 +413,34 @@ def test_marks_of_further_arguments_are_no_inputs(mark):
     for ask in asked:
         with pytest.raises(TypeError, match=f"got tw.{mark.__name__}; such marks are for additional_forward_args"):
             ask()
+
+
+class Packed(nn.Module):
+    """Patches of all rows behind one another, and the number of each row's."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(3, 2)
+
+    def forward(self, x, patches, count):
+        rows = torch.repeat_interleave(torch.arange(len(count)), count)
+        return self.lin(x + torch.zeros_like(x).index_add(0, rows, patches.tanh() * torch.ones(len(rows), 1)))
+
+
+@pytest.mark.parametrize(
+    "method", [tw.FeatureAblation, tw.IntegratedGradients, tw.KernelSHAP], ids=lambda m: m.__name__
+)
+def test_what_is_packed_and_not_marked_is_told_how_it_is(method):
+    net, x = Packed(), torch.randn(1, 3)
+    patches, count = torch.randn(4, 3), torch.tensor([4])
+    with pytest.raises(
+        RuntimeError, match=r"size of tensor.*\(4, 3\).*each of the 1 inputs.*tw.Ragged\(tensor, sizes\)"
+    ):
+        method(net).attribute(x, 1, additional_forward_args=(patches, count))
+    marked = tw.Ragged(patches, sizes=[4])
+    found = method(net).attribute(x, 1, additional_forward_args=(marked, count))
+    torch.testing.assert_close(found, x * net.lin.weight[1].detach())
+    with pytest.raises(
+        RuntimeError, match=r"mat1 and mat2 [^M]*$"
+    ):  # its own business, in a call of the rows that there are
+        tw.Saliency(net).attribute(torch.randn(1, 4), 1, additional_forward_args=(torch.randn(4, 4), count))

@@ -313,3 +313,45 @@ def test_the_largest_change_of_an_explanation():
     torch.testing.assert_close(found, expected, rtol=0.3, atol=0.0)
     with pytest.raises(NotImplementedError, match="sensitivity_max takes the attribute of a method"):
         sensitivity_max(lambda x: x, X)
+
+
+def test_every_public_name_of_captum_is_here_or_says_what_would_do():
+    """Of all packages that torchwhy.captum stands for, and of Captum's gates, which it does not."""
+    import importlib
+
+    import torchwhy.captum
+
+    for package in ("attr", "metrics", "concept", "robust", "influence", "module"):
+        names = importlib.import_module(f"captum.{package}").__all__
+        found = importlib.import_module(f"torchwhy.captum.{package}")
+        missing = [name for name in names if not hasattr(found, name)]
+        assert not missing, (package, missing)
+        for name in names:
+            here = getattr(found, name)
+            if isinstance(here, type) and issubclass(here, torchwhy.captum.missing.MissingFromCaptum):
+                assert len(here.instead) > 20  # what would do
+                with pytest.raises(NotImplementedError, match=f"captum.{package}.{name} has no counterpart"):
+                    here(NET, 1, option=2)
+                assert here.__doc__.startswith(f"``captum.{package}.{name}``")
+    drawn = [n for n in vars(theirs.visualization) if n.startswith("visualize_") or n.endswith("DataRecord")]
+    assert len(drawn) == 5
+    assert not [name for name in drawn if not hasattr(visualization, name)]
+
+
+def test_an_attack_says_the_step_that_would_do():
+    from torchwhy.captum.robust import FGSM
+
+    with pytest.raises(NotImplementedError, match=r"captum.robust.FGSM has no counterpart in torchwhy: .*epsilon"):
+        FGSM(NET, lower_bound=0, upper_bound=1)
+    # the step that it names is Captum's
+    from captum.robust import FGSM as Theirs
+
+    import torchwhy as tw
+
+    def loss(out, target):  # whose gradient is that of the score, downwards
+        return -out[torch.arange(len(out)), target]
+
+    expected = Theirs(NET, loss).perturb(X.clone().requires_grad_(), 0.1, torch.tensor([1, 1]))
+    found = X - 0.1 * tw.Saliency(NET, signed=True).attribute(X, 1).sign()
+    torch.testing.assert_close(found, expected.detach())
+    assert (NET(found)[:, 1] < NET(X)[:, 1]).all()

@@ -164,3 +164,18 @@ def test_the_notebook_view_of_tokens_and_of_many_rows():
     many = tw.Explanation(attributions=torch.randn(300, 1, 4, 4), inputs=torch.rand(300, 3, 4, 4), method="Any")
     assert "16 of 300" in str([ax.get_title() + ax.get_xlabel() + ax.get_ylabel() for ax in many.plot().get_axes()])
     assert "<img" in many._repr_html_()
+
+
+def test_rows_by_a_name_are_refused():
+    e = tw.Saliency(torch.nn.Linear(2, 2)).explain(torch.rand(3, 2), 1)
+    for index in ("age", [None], object()):
+        with pytest.raises(TypeError, match=r"rows: .*expected an int, a slice, or a list"):
+            e[index]
+
+
+def test_a_report_of_a_list_says_what_it_takes(tmp_path):
+    e = tw.Saliency(torch.nn.Linear(2, 2)).explain(torch.rand(3, 2), 1)
+    with pytest.raises(
+        TypeError, match="explanations: list; expected an explanation, or several of the same rows by their names"
+    ):
+        tw.report([e], tmp_path / "r.html")

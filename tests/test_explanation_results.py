@@ -261,6 +261,16 @@ def test_tokens_are_features_where_their_embeddings_are_explained():
     assert long["value"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("said", [{"names": list("abc")}, {"tokens": list("abc")}])
+def test_tokens_are_called_what_the_picture_is_told(said):
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    e = tw.InputXGradient(make("tokens"), layer="embeddings").explain(ids, 1)
+    for row in (None, 0, 1):
+        shown = [t.get_text().strip() for ax in e.plot(row, **said).get_axes() for t in ax.texts]
+        assert shown[:3] == list("abc")
+    assert shown != [t.get_text().strip() for ax in e.plot(1).get_axes() for t in ax.texts]
+
+
 def test_superpixels_have_one_value():
     x, mask = torch.ones(1, 3, 4, 4), torch.arange(4).view(2, 2).repeat_interleave(2, 0).repeat_interleave(2, 1)
     e = tw.FeatureAblation(lambda z: 10 * z[:, :, :2, :2].mean((1, 2, 3))).explain(x, feature_mask=mask)

@@ -36,7 +36,7 @@ def test_every_method_tells_a_target_its_rows(case):
         data["feature_mask"] = PATCHES
     each = [lambda out, w=w: (out * w).sum(1) for w in WEIGHTS]
     expected = torch.cat([case.make(net).attribute(x[i : i + 1], each[i], **data) for i in range(3)])
-    for batch_size in (None,) if wrapped else (None, 2):
+    for batch_size in (None,) if wrapped else (None, 1, 2, 3):
         found = case.make(net, batch_size=batch_size).attribute(x, target=by_row, **data)
         torch.testing.assert_close(found, expected, **CLOSE)
 
@@ -228,6 +228,40 @@ def test_a_callable_that_counts_rows_is_told_what_it_overlooked():
         tw.Saliency(net, batch_size=1).attribute(x, lambda out: (out * WEIGHTS[:, :3]).sum(1))
     with pytest.raises(IndexError, match=r"^index 3 is out of bounds"):  # its own business
         tw.Saliency(net).attribute(x, lambda out, rows: out[:, 3])
+
+
+def test_a_callable_that_counts_rows_is_given_no_others_of_their_number():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 2, 3, padding=1)).double()
+    x = torch.randn(2, 1, 8, 8).double()
+    x[0] *= 0.01  # done after a few steps: the calls of two rows are then of the other one, twice
+    region = torch.zeros(2, 8, 8).double()
+    region[0, :4] = region[1, 4:] = 1
+    counted = lambda out: (out[:, 1] * region).sum((1, 2))  # noqa: E731
+    by_row = lambda out, rows: (out[:, 1] * region[rows]).sum((1, 2))  # noqa: E731
+    with pytest.raises(ValueError, match=r"scores 2 rows and not 3.*inputs \[(0, 0|1, 1)\].*target\(output, rows\)"):
+        tw.IntegratedGradients(net, tolerance=1e-3, batch_size=2).attribute(x, counted)
+    in_order = tw.IntegratedGradients(net, n_steps=4, batch_size=2)  # each call has the two rows
+    torch.testing.assert_close(in_order.attribute(x, counted), in_order.attribute(x, by_row))
+    noisy = tw.SmoothGrad(net, n_samples=3, batch_size=2, generator=0)
+    torch.testing.assert_close(noisy.attribute(x, counted), noisy.attribute(x, by_row))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda out: out.squeeze()[:, 1],  # fits no single row
+        lambda out: out[:, 1] - torch.tensor([0.5]).double(),
+        lambda out: (out * WEIGHTS[0, :3]).sum(1),  # as many classes as rows
+        tw.Neuron("first", lambda a: a[:, 0]),
+    ],
+)
+def test_a_callable_that_counts_no_rows_scores_them_in_any_order(target):
+    net, x = make("smooth").double(), inputs("smooth", 3).double()
+    method = tw.IntegratedGradients(net, tolerance=1e-4, batch_size=3)  # calls of three rows, in any order
+    found = method.attribute(x, target)
+    given = target if isinstance(target, tw.Neuron) else lambda out, rows: target(out)
+    torch.testing.assert_close(found, method.attribute(x, given), rtol=0, atol=0)
 
 
 def test_the_advice_hides_no_lack_of_memory():

@@ -52,6 +52,10 @@ class Shared(Argument):
         return map_nested(lambda part: _copy(part, len(rows)), self.value)
 
 
+class PassedWhole(Shared):
+    """A tensor that is marked neither way and has another number of rows than the inputs: passed as it is."""
+
+
 def _refuse_marks(part: object) -> None:
     if isinstance(part, (Argument, Ragged)):
         raise TypeError(f"tw.Shared: holds a tw.{type(part).__name__}; mark each tensor once")

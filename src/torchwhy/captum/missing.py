@@ -23,4 +23,11 @@ def missing_classes(package: str, names: Mapping[str, str]) -> dict[str, type[Mi
         names: what would do instead, by name.
     """
     module = f"torchwhy.captum.{package}"
-    return {n: type(n, (MissingFromCaptum,), {"instead": s, "__module__": module}) for n, s in names.items()}
+    return {
+        n: type(
+            n,
+            (MissingFromCaptum,),
+            {"instead": s, "__module__": module, "__doc__": f"``captum.{package}.{n}`` has no counterpart here: {s}."},
+        )
+        for n, s in names.items()
+    }

@@ -12,7 +12,11 @@ OF_ROBUST = (
 globals().update(
     missing_classes(
         "robust",
-        dict.fromkeys(OF_ROBUST, "a step is x + epsilon * tw.Saliency(model, signed=True).attribute(x, target).sign()"),
+        dict.fromkeys(
+            OF_ROBUST,
+            "a step that lowers the score is x - epsilon * tw.Saliency(model, signed=True).attribute(x, target).sign(), one that "
+            "raises it x + epsilon * ...; tw.Counterfactual looks for the nearest input that is another class",
+        ),
     )
 )
 

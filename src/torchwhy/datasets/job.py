@@ -95,15 +95,8 @@ def explain_dataset(
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'record'")
     with joined_workers() as workers:
-        if (
-            workers.world_size > 1
-            and isinstance(method.model, nn.Module)
-            and any(map(is_spread, method.model.parameters()))
-        ):
-            raise ValueError(
-                "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
-                "batches of its own; call method.explain in every process, or give each the whole model"
-            )
+        if workers.world_size > 1:
+            _refuse_spread(method)
         store = Store(path, workers.rank)
         store.make()
         with store.locked():
@@ -122,6 +115,15 @@ def explain_dataset(
                 job.join()
             workers.wait()
     return load_dataset(path)
+
+
+def _refuse_spread(method: Attribution) -> None:
+    """Refuse a model of which each process has a part."""
+    if isinstance(method.model, nn.Module) and any(map(is_spread, method.model.parameters())):
+        raise ValueError(
+            "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
+            "batches of its own; call method.explain in every process, or give each the whole model"
+        )
 
 
 def _begin(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from torchwhy.arguments import Argument, Holder, PackedRows, PerRow, Ragged, Shared, Unmarked
+from torchwhy.arguments import Argument, Holder, PackedRows, PassedWhole, PerRow, Ragged, Shared, Unmarked
 from torchwhy.engine.copies import holds_tensors
 from torchwhy.engine.structure import Keywords, Model, flatten, map_nested
 
@@ -53,7 +53,7 @@ def _read_part(part: object, name: str, n: int, sizes: Sizes) -> object:
     """Return a part of an argument that is no container, as an :class:`Argument` where it depends on rows or is copied."""
     if isinstance(part, Tensor):
         if part.dim() == 0 or len(part) != n:
-            return Shared(part)
+            return PassedWhole(part) if part.dim() else Shared(part)
         return PerRow(part) if n == 1 else Unmarked(part, part, name)
     if isinstance(part, Ragged):
         if len(part) != n:
@@ -82,6 +82,23 @@ def _space_of(ragged: Ragged, name: str, sizes: Sizes) -> Tensor | None:
             f"{name}: points_into={where!r}, but no ragged input or argument is called so (there are: {known})"
         )
     return sizes[where]
+
+
+def hint_about_packed(given: object, n: int) -> str:
+    """Return what may be wrong with further arguments in a call of another number of rows than the n that there are."""
+    shapes: list[str] = []
+
+    def note(part: object) -> None:
+        if isinstance(part, PassedWhole) and isinstance(part.value, Tensor):
+            shapes.append(str(tuple(part.value.shape)))
+
+    map_nested(note, given)
+    if not shapes:
+        return ""
+    return (
+        f". Mind: further arguments of shape {', '.join(shapes)} have no row for each of the {n} inputs, and each call gets them "
+        "whole; where they are rows of several lengths behind one another, such as packed patches, give tw.Ragged(tensor, sizes)"
+    )
 
 
 def takes_one_row(args: object, kwargs: object) -> bool:

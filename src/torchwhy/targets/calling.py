@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.run.batching import is_out_of_memory
-from torchwhy.engine.structure import Output, index_output
+from torchwhy.engine.structure import Output, index_output, named_parts, tensors_in
+from torchwhy.engine.torch_internals import without_torch_functions
 
 if TYPE_CHECKING:
     from torchwhy.problem import ScoreFunction
@@ -67,6 +68,55 @@ def call_scorer(function: Scorer, output: Output, rows: Tensor, *, with_rows: bo
         mind = "" if with_rows or not isinstance(scores, Tensor) or not scores.dim() else f"; {ADVICE}"
         raise ValueError(f"target: the callable must return one score per row, shape ({m},); it returned {got}{mind}")
     return scores
+
+
+@dataclass(eq=False)
+class ScorerOfOutput:
+    """A callable of the output alone, as a target for N > 1 rows.
+
+    One that holds something for each of the N rows fits no call of another number. In a call of N rows that are not those, in
+    their order, its numbers would be silently of other rows: there it is tried on one row more.
+
+    Args:
+        function: ``(output) -> (M,)``.
+        n: the number of rows N.
+        is_tried: whether it is known to score any number of rows.
+    """
+
+    function: Scorer
+    n: int
+    is_tried: bool = False
+
+    def __call__(self, output: Output, rows: Tensor) -> Tensor:
+        """Return the scores of rows ``(M,)``.
+
+        Raises:
+            ValueError: it scores the caller's N rows alone, and this call has others.
+        """
+        scores = call_scorer(self.function, output, rows, with_rows=False)
+        if not self.is_tried and 1 < len(rows) != self.n:
+            self.is_tried = True
+        if not self.is_tried and len(rows) == self.n and rows.tolist() != list(range(self.n)):
+            self._try_one_row_more(output, rows)
+            self.is_tried = True
+        return scores
+
+    def _try_one_row_more(self, output: Output, rows: Tensor) -> None:
+        """Refuse a callable that scores N rows and does not score N + 1."""
+        tensors = tensors_in([output] if isinstance(output, Tensor) else named_parts(output).values())
+        if not all(t.dim() and len(t) == self.n for t in tensors):  # where its rows are is not known
+            return
+        place = torch.arange(self.n + 1, device=rows.device) % self.n
+        try:
+            with torch.no_grad(), without_torch_functions():  # no operations of the score: rules do not see them
+                call_scorer(self.function, index_output(output, place, self.n), rows[place], with_rows=False)
+        except (IndexError, RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"target: the callable scores {self.n} rows and not {self.n + 1}, as if a call had each input once, in order; "
+                f"this call has the inputs {rows.tolist()}. Mind: {ADVICE}"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)

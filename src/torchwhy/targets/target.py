@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import Output, named_parts
-from torchwhy.targets.calling import OnePerRow, RowsOf, Scorer, call_scorer, takes_rows
+from torchwhy.targets.calling import OnePerRow, RowsOf, Scorer, ScorerOfOutput, call_scorer, takes_rows
 from torchwhy.targets.score_target import ScoreTarget
 
 Place = int | str  # an index, or "predicted"
@@ -127,9 +127,11 @@ class Target:
     @classmethod
     def _of_callable(cls, function: Scorer, n: int) -> Target:
         """Return the checked target of a callable."""
-        known = isinstance(function, ScoreTarget)
-        scorer = function.for_rows(n) if isinstance(function, ScoreTarget) else function
-        return cls(function=scorer, with_rows=known or takes_rows(function), given=function)
+        if isinstance(function, ScoreTarget):
+            return cls(function=function.for_rows(n), with_rows=True, given=function)
+        with_rows = takes_rows(function)
+        scorer = function if with_rows or n == 1 else ScorerOfOutput(function, n)
+        return cls(function=scorer, with_rows=with_rows or n > 1, given=function)
 
     @classmethod
     def _one_per_row(cls, each: list, n: int, device: torch.device, given: TargetLike) -> Target:

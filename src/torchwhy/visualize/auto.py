@@ -40,9 +40,9 @@ def plot(
             ``(N, T)``, attributions ``(N, T, D)`` are summed over D.
         title: the name of the method; None is an explanation's own.
         error: the standard errors of ``(N, d)``, in the same shape.
-        options: handed to the function that draws. Of an explanation ``kind`` chooses another picture of its features: of one
-            row ``"bars"``, ``"waterfall"`` or ``"force"``; of all rows ``"beeswarm"``, ``"decision"``, ``"importance"``,
-            ``"heatmap"`` or ``"scatter"``.
+        options: handed to the function that draws. Of an explanation ``names`` (or ``tokens``) is what its features are called,
+            a string each, and ``kind`` chooses another picture of its features: of one row ``"bars"``, ``"waterfall"`` or
+            ``"force"``; of all rows ``"beeswarm"``, ``"decision"``, ``"importance"``, ``"heatmap"`` or ``"scatter"``.
 
     Returns:
         A new figure.

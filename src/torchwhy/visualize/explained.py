@@ -38,11 +38,13 @@ def plot_explanation(
     row: int | None = None,
     kind: str | None = None,
     names: Sequence[str] | None = None,
+    tokens: Sequence[str] | None = None,
     title: str | None = None,
     **options: PictureOption,
 ) -> Figure:
     """Draw an explanation, see :func:`torchwhy.visualize.plot`."""
     e = in_usual_layout(e)
+    names = tokens if names is None else names
     if names is not None:
         e = e.with_names(list(names))
     chosen = e if row is None else e[row]

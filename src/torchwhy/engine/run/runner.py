@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
+from torchwhy.engine.further_arguments import hint_about_packed
 from torchwhy.engine.layers.layer import (
     find_dependent_pair,
     record_activations,
@@ -29,6 +30,7 @@ from torchwhy.engine.run.autograd import (
     freeze_parameters,
     scan_graph,
 )
+from torchwhy.engine.run.batching import is_out_of_memory
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
@@ -165,7 +167,8 @@ class ModelRunner:
             try:
                 return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
             except RuntimeError as error:
-                raise_in_words(error)
+                differs = len(rows) != p.n and not is_out_of_memory(error)
+                raise_in_words(error, hint_about_packed((p.inputs.args, p.inputs.kwargs), p.n) if differs else "")
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
@@ -197,9 +200,8 @@ class ModelRunner:
                 leaves = [p.batching.format(leaf) for leaf in leaves]
             leaves = [leaf.requires_grad_() for leaf in leaves]
             scores = self.scores_with_graph(leaves, rows, rules)
-            return scores.detach(), compute_gradients(
-                scores, leaves, what=p.input_layers or "inputs", names=p.input_names
-            )
+            names = p.inputs.names or range(len(leaves))
+            return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs", names=names)
 
     def scores_of_targets(self, z: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
         """Return the scores ``(M,)`` of the target, with a graph where one is being built; of a problem of T targets T of these.
@@ -276,7 +278,7 @@ class ModelRunner:
 
     def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
         """Return gradients with respect to ``z`` ``(N, ...)``."""
-        rows, n = self.problem.rows, self.problem.n
+        rows, n = self.problem.rows, len(z[0])
         return self.concatenated(n, lambda a, b: self.gradients(z if b - a == n else [t[a:b] for t in z], rows[a:b])[1])
 
     def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:

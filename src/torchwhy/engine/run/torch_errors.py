@@ -46,14 +46,21 @@ MEANINGS = {
 }
 
 
-def raise_in_words(error: RuntimeError) -> NoReturn:
+def raise_in_words(error: RuntimeError, hint: str = "") -> NoReturn:
     """Raise an error of torch, in words that say what it means, where there are some.
 
+    Args:
+        error: what torch raised.
+        hint: what may be wrong where its meaning is not known.
+
     Raises:
-        ValueError: the meaning; the error itself where it says so itself.
+        ValueError: the meaning.
+        RuntimeError: the error itself where it says so itself, with the hint behind it.
     """
     text = str(error)
     meaning = next((words for known, words in MEANINGS.items() if known in text), None)
+    if meaning is None and hint and type(error) is RuntimeError:
+        raise RuntimeError(text + hint) from error
     if meaning is None:
         raise error
     raise ValueError(meaning) from error
