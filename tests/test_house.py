@@ -50,6 +50,14 @@ def long_files():
             yield f"{file}: {lines} lines"
 
 
+def long_functions():
+    """Functions of more than 48 lines, their docstring left out."""
+    for place, node in nodes((ast.FunctionDef, ast.AsyncFunctionDef)):
+        said = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+        if (lines := node.end_lineno - node.lineno + 1 - said) > 48:
+            yield f"{place} {node.name}: {lines} lines"
+
+
 def targets(node):
     """Return what an assignment assigns to, one by one."""
     flat = list(node.targets) if isinstance(node, (ast.Assign, ast.Delete)) else [node.target]
@@ -118,6 +126,7 @@ LIMITS = {
     lambdas_with_names: 0,
     anys: 150,
     long_files: 0,
+    long_functions: 0,
     names_with_two_meanings: 0,
     assignments_to_a_problem: 0,
     draws_of_the_default_type: 0,

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import AtLayer, BaselineLike, at_layer
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.prepare import LayerRole, prepare_for
+from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
@@ -166,8 +167,7 @@ class Attribution(Settings):
             return self.explain(inputs, target).attributions
         result, problem = solve(self, inputs, target, baselines, feature_mask, additional_forward_args, axes=axes)
         given = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
-        structure = result.form or problem.form or self.result_structure(given)
-        return structure.restore(result.attributions)
+        return (result.form or problem.form or self.result_structure(given)).restore(result.attributions)
 
     def explain(
         self,

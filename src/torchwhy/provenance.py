@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.prepare import Asker
+from torchwhy.engine.asker import Asker
 from torchwhy.engine.run.rows import baseline_at, sum_per_row
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Keywords, Model, Output

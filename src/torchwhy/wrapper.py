@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution, solve
 from torchwhy.baselines import ResolvedBaseline
-from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.run.rows import Stacked, expand_like
 from torchwhy.engine.structure import Keywords, Structure, Tensors
 from torchwhy.problem import Problem

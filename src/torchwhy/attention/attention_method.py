@@ -14,7 +14,7 @@ from torchwhy.attention.selection import Indices, by_head, check_indices, matric
 from torchwhy.attention.sequences import SequenceMap, TokenSequence
 from torchwhy.attention.tokens import TokenSetting, check_token_setting, default_tokens, named_tokens, real_tokens
 from torchwhy.attribution import Attribution
-from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.structure import Structure

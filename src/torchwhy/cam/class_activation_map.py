@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.layers.dependence import pictures_alike
 from torchwhy.engine.layers.grid_layout import GridLayout, InputPicture, ToGrid, find_layout, picture_of, resize_maps
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import compute_gradients
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.cam.biases import adds_constant, constant_of, result_layer
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import axes_of
 from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
-from torchwhy.engine.layers.grid_layout import find_grid, in_proportion, picture_at, picture_of, resize_maps
+from torchwhy.engine.layers.grid_layout import find_grid, in_proportion, picture_of, resize_maps
 from torchwhy.engine.layers.layer import ResolvedLayer, hook_layers, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors, structure_of_some
@@ -55,7 +55,7 @@ class FullGrad(Attribution):
 
         numbers = _pictures_of(problem)
         *maps, gaps = problem.run.concatenated(problem.n, work)
-        shown = tuple(m.unsqueeze(picture_at(problem, i).channels or 1) for i, m in zip(numbers, maps))
+        shown = tuple(m.unsqueeze(picture_of(problem, number=i).channels or 1) for i, m in zip(numbers, maps))
         return Result(shown, gaps, form=structure_of_some(problem.inputs.names, len(problem.x), numbers))
 
     def _check_settings(self) -> None:
@@ -114,7 +114,7 @@ def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
 
 def _maps_and_gaps(problem: Problem, layers: Sequence[LayerWithConstant], rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield for each target the maps ``(M, *size)`` of each picture, and how far their terms are from its score, ``(M,)``."""
-    sizes = {i: picture_at(problem, i).size for i in _pictures_of(problem)}
+    sizes = {i: picture_of(problem, number=i).size for i in _pictures_of(problem)}
     inputs = [x[rows] for x in problem.x]
     for scores, by_input, by_layer in _gradients(problem, layers, inputs, rows):
         left = at_least_float32(scores)
@@ -180,7 +180,7 @@ def _terms(
         if picture is None or rows.axis is None:
             yield term, None, None
             continue
-        size = picture_at(problem, picture).size
+        size = picture_of(problem, number=picture).size
         grid = find_grid(layer, term, len(term), size)
         yield term, grid(term) if grid is not None and in_proportion(grid.size, size) else None, picture
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.prepare import LayerRole
+from torchwhy.engine.asker import LayerRole
 
 
 class CircuitMethod(Attribution):

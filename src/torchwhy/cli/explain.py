@@ -58,6 +58,13 @@ def add_explain(commands: Commands) -> None:
         help="figures (.png, .pdf, .svg), numbers (.npz, .json, of tables .csv), a page (.html), or a folder for a figure "
         "of each picture (default: explanation.png)",
     )
+    _add_text_arguments(explain)
+    _add_table_arguments(explain)
+    add_quiet(explain)
+    explain.set_defaults(run=_explain)
+
+
+def _add_text_arguments(explain: argparse.ArgumentParser) -> None:
     texts = explain.add_argument_group("a text instead of pictures")
     texts.add_argument(
         "--text", help="a prompt, or a text for a classifier; --model is smollm2 or a folder of transformers"
@@ -66,6 +73,9 @@ def add_explain(commands: Commands) -> None:
     texts.add_argument(
         "--units", default="word", help="token, word, sentence or a regular expression (default: %(default)s)"
     )
+
+
+def _add_table_arguments(explain: argparse.ArgumentParser) -> None:
     tables = explain.add_argument_group("a table instead of pictures")
     tables.add_argument(
         "--csv", metavar="FILE", help="its rows are explained; --model is a file, of scikit-learn or torch"
@@ -75,8 +85,6 @@ def add_explain(commands: Commands) -> None:
     tables.add_argument(
         "--background", metavar="FILE", help="rows that stand for what is absent (default: 100 of the table's)"
     )
-    add_quiet(explain)
-    explain.set_defaults(run=_explain)
 
 
 def _explain(args: argparse.Namespace) -> None:

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
 from torchwhy.concept.concept_scores import ConceptScore, ConceptScores, LayerConceptScores
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten

@@ -95,15 +95,8 @@ def explain_dataset(
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'record'")
     with joined_workers() as workers:
-        if (
-            workers.world_size > 1
-            and isinstance(method.model, nn.Module)
-            and any(map(is_spread, method.model.parameters()))
-        ):
-            raise ValueError(
-                "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
-                "batches of its own; call method.explain in every process, or give each the whole model"
-            )
+        if workers.world_size > 1:
+            _refuse_spread(method)
         store = Store(path, workers.rank)
         store.make()
         with store.locked():
@@ -124,6 +117,15 @@ def explain_dataset(
     return load_dataset(path)
 
 
+def _refuse_spread(method: Attribution) -> None:
+    """Refuse a model of which each process has a part."""
+    if isinstance(method.model, nn.Module) and any(map(is_spread, method.model.parameters())):
+        raise ValueError(
+            "method: its model is spread over the processes, so that all of them run each batch together, and none can have "
+            "batches of its own; call method.explain in every process, or give each the whole model"
+        )
+
+
 def _begin(
     store: Store,
     workers: Workers,
@@ -133,8 +135,13 @@ def _begin(
     resume: bool,
     **facts: object,
 ) -> tuple[Attribution, Keywords]:
-    """Return the method, with a seed, and the manifest: that of the folder if there is one, else a new one, written there."""
+    """Return the method, with a seed, and the manifest: that of the folder if there is one, else a new one, written there.
+
+    A folder in which nothing was finished, as after an error at the first batch, is as good as a new one.
+    """
     before = store.manifest()
+    if before is not None and workers.rank == 0 and not store.finished():
+        before = None
     if before is not None and not resume:
         raise ValueError(
             f"path: {store.path} holds explanations; give another folder, or resume=True to go on with them"

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_number, weights_of
 from torchwhy.engine import state
+from torchwhy.engine.asker import Asker, Question
 from torchwhy.engine.axes import Axes, AxesLike, told_axes
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import positional_names, read_further, takes_one_row
 from torchwhy.engine.layers.function_layers import function_with_places
-from torchwhy.engine.layers.layer import LayerLike, ResolvedLayer, record_activations, resolve_layer
+from torchwhy.engine.layers.layer import ResolvedLayer, record_activations, resolve_layer
 from torchwhy.engine.missing_values import check_takes_missing, first_row
 from torchwhy.engine.refusals import (
     refuse_besides_sample,
@@ -29,7 +29,7 @@ from torchwhy.engine.refusals import (
 from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
-from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.run.randomness import make_generator
 from torchwhy.engine.run.rows import RowForm, Stacked, all_finite
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
@@ -41,81 +41,7 @@ from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
 from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row
 
-LayerRole = Literal["input", "read", "own"]
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Asker(Protocol):
-    """What is asked of whoever puts a question to a model: a method has this as its settings and facts, others as a
-    :class:`Question`."""
-
-    model: Model
-    layer: LayerLike | Sequence[LayerLike | None] | None
-    attribute_to_layer_input: bool
-    batch_size: int | None
-    precision: Literal["bf16", "fp16"] | None
-    progress: bool
-    check: bool
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether the model is differentiated, and so must take tensors."""
-
-    @property
-    def needs_float_inputs(self) -> bool | None:
-        """Whether to refuse inputs that have no gradient; None: where a gradient is needed."""
-
-    @property
-    def uses_baselines(self) -> bool:
-        """Whether baselines are wanted, zero without any."""
-
-    @property
-    def takes_baselines(self) -> bool:
-        """Whether baselines mean something, without any being taken where none are given."""
-
-    @property
-    def uses_feature_mask(self) -> bool:
-        """Whether a feature mask means something."""
-
-    @property
-    def baselines_are_rows(self) -> bool:
-        """Whether a tensor of baselines is K rows to draw from."""
-
-    @property
-    def layer_role(self) -> LayerRole:
-        """What a layer is for: ``"input"`` the model begins there, ``"read"`` it is read, ``"own"`` the method's business."""
-
-    @property
-    def layers_may_depend(self) -> bool:
-        """Whether layers with the role ``"input"`` may lie behind one another."""
-
-    @property
-    def reads_gradient(self) -> bool:
-        """Whether layers with the role ``"input"`` are left as they are, and the gradient is read there in one pass."""
-
-
-@dataclass(kw_only=True)
-class Question:
-    """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
-
-    model: Model
-    layer: LayerLike | Sequence[LayerLike | None] | None = None
-    attribute_to_layer_input: bool = False
-    batch_size: int | None = None
-    precision: Literal["bf16", "fp16"] | None = None
-    progress: bool = False
-    check: bool = True
-    needs_gradient: bool = False
-    needs_float_inputs: bool | None = False
-    uses_baselines: bool = False
-    takes_baselines: bool = False
-    uses_feature_mask: bool = True
-    baselines_are_rows: bool = False
-    layer_role: LayerRole = "own"
-    layers_may_depend: bool = False
-    reads_gradient: bool = False
-    generator: Seed = None
-    label: str = ""
 
 
 def prepare(
@@ -158,44 +84,31 @@ def prepare_for(
     given = (baselines, feature_mask, additional_forward_args)
     if not isinstance(inputs, Tensor) and (hasattr(inputs, "masked") or holds_tables(inputs)):
         return _prepare_for_sample_or_table(asker, inputs, target, given, parent, axes)
-    if baselines is not None or feature_mask is not None:
-        _check_uses(asker, baselines, feature_mask)
-    data = _model_inputs(inputs, additional_forward_args, asker.model)
-    structure = data.structure
-    told = () if axes is None and parent is None else told_axes(axes, data.tensors, structure, parent)
+    data = _model_inputs(asker, inputs, additional_forward_args, feature_mask, is_part=parent is not None)
+    told = () if axes is None and parent is None else told_axes(axes, data.tensors, data.structure, parent)
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model, target = _as_model(asker, target, is_part=parent is not None)
-    if asker.needs_gradient and not all(map(all_finite, data.tensors)):
-        _refuse_missing(data)
-    floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
-    if floats and layer is None and not all(t.is_floating_point() for t in data.tensors):
-        refuse_without_gradient(model, data.tensors, begins_at_layer=asker.layer_role == "input" and parent is None)
-    if len(data.tensors) > 1 and layer is None and (asker.uses_baselines or asker.layer_role == "input"):
-        names = structure.names or positional_names(asker.model)
-        refuse_facts_about_tokens(data.tensors, names, feature_mask)
     draws = hasattr(asker, "generator") or baselines is not None
     drawn = make_generator(getattr(asker, "generator", None)) if draws else None
-    if feature_mask is not None:
-        feature_mask = _explained_structure(asker, structure).match(feature_mask, "feature_mask")
+    if baselines is not None or feature_mask is not None:
+        feature_mask = _check_uses(asker, data.structure, baselines, feature_mask)
     needs_layer = asker.layer_role == "read" or (asker.layer_role == "input" and layer is not None)
     layers = named_layers(model, asker, data) if needs_layer else ()
     runs = type(target) is not int and found_by_running(target)
     how = {"graph": asker.needs_gradient, "progress": asker.progress, "model": asker.model}
-    has_further = bool(data.args or data.kwargs)
-    most = 1 if has_further and takes_one_row(data.args, data.kwargs) else asker.batch_size
+    most = 1 if (data.args or data.kwargs) and takes_one_row(data.args, data.kwargs) else asker.batch_size
     outer, label = None if parent is None else parent.batching, getattr(asker, "label", type(asker).__name__)
     beyond = baselines if isinstance(baselines, AtLayer) else None
     resolves = beyond is None and (asker.uses_baselines or (asker.takes_baselines and baselines is not None))
-    weights = _weights_of(asker, structure, baselines, first.device) if resolves and baselines is not None else None
     problem = Problem(
         model=model,
         inputs=data,
         target=Target() if runs else Target.parse(target, len(first), first.device),
         batching=Batching(most, data.tensors, label=label, parent=outer, **how),
         x=data.tensors,
-        baselines=_resolve_baselines(asker, data.tensors, structure, baselines, drawn, told) if resolves else (),
-        baseline_weights=weights,
+        baselines=_resolve_baselines(asker, data.tensors, data.structure, baselines, drawn, told) if resolves else (),
+        baseline_weights=_weights_of(asker, data, baselines) if resolves and baselines is not None else None,
         feature_mask=feature_mask,
         read_layers=layers if asker.layer_role == "read" else (),
         generator=drawn or torch.Generator(),
@@ -203,19 +116,44 @@ def prepare_for(
         tally=Tally() if parent is None else parent.tally,
         axes=told,
     )
-    held_already = state.held_here.models.get(id(model))
-    with freeze_parameters(model) if held_already is None else nullcontext(held_already) as held:
-        if held.noisy or held.device not in (None, first.device):
-            _check_held(held, first.device)
+    return _resolve_held(problem, asker, target, layers, beyond, runs=runs, is_tried=asker.check and parent is None)
+
+
+def _resolve_held(
+    problem: Problem,
+    asker: Asker,
+    target: TargetLike,
+    layers: tuple[ResolvedLayer | None, ...],
+    at_layer: AtLayer | None,
+    *,
+    runs: bool,
+    is_tried: bool,
+) -> Problem:
+    """Return the problem, checked beside its model, with what it takes running this to know.
+
+    Args:
+        problem: without that.
+        asker: see :func:`prepare_for`.
+        target: as the caller gives it.
+        layers: that are named; None where the model's run tells which one is meant.
+        at_layer: baselines of the layers.
+        runs: whether it takes the model's run to know the target.
+        is_tried: whether the rows are tried on the model.
+    """
+    data, device = problem.inputs, problem.inputs.tensors[0].device
+    held_already = state.held_here.models.get(id(problem.model))
+    with freeze_parameters(problem.model) if held_already is None else nullcontext(held_already) as held:
+        if held.noisy or held.device not in (None, device):
+            _check_held(held, device)
         if not asker.needs_gradient and not all(map(all_finite, (*data.tensors, *problem.baselines))):
             check_takes_missing(problem)
-        if asker.check and parent is None and (len(first) > 1 or has_further) and not held.noisy:
+        if is_tried and (len(data.tensors[0]) > 1 or data.args or data.kwargs) and not held.noisy:
             problem = try_rows(problem, getattr(asker, "owner", asker.model), target)
         if runs or None in layers or (layers and asker.layer_role == "input"):
             problem = _resolve_by_running(problem, asker, target, layers)
-        if beyond is not None:
-            problem = _with_baselines_at_layer(problem, asker, beyond, drawn)
-        if held.may_draw and asker.check and parent is None:
+        if at_layer is not None:
+            problem = _with_baselines_at_layer(problem, asker, at_layer)
+        if held.may_draw and is_tried:
             notice_randomness(problem, held)
         return problem
 
@@ -247,36 +185,26 @@ def _as_model(asker: Asker, target: TargetLike, *, is_part: bool) -> tuple[Model
     return model, target if is_part else columns_of_labels(model, target)
 
 
-def _refuse_missing(data: ModelInputs) -> NoReturn:
-    """Refuse inputs that are not all numbers, where gradients are wanted."""
-    row = min(first_row(t) for t in data.tensors if not all_finite(t))
-    raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
-
-
-def _explained_structure(asker: Asker, inputs: Structure) -> Structure:
-    """Return how what is explained is put together: as the layers where the model begins, or as the inputs."""
-    at_layer = asker.layer is not None and asker.layer_role == "input"
-    return flatten(asker.layer)[1] if at_layer else inputs
-
-
-def _with_baselines_at_layer(
-    problem: Problem, asker: Asker, given: AtLayer, generator: torch.Generator | None
-) -> Problem:
+def _with_baselines_at_layer(problem: Problem, asker: Asker, given: AtLayer) -> Problem:
     """Return the problem with baselines that are those of its layers: what a gradient is multiplied by, or what is put in."""
     form = problem.form or flatten(asker.layer)[1]
     if asker.reads_gradient:
         return problem.replace(absence=form.match(given.value, "baselines"))
-    return problem.replace(baselines=_resolve_baselines(asker, problem.x, form, given.value, generator))
+    return problem.replace(baselines=_resolve_baselines(asker, problem.x, form, given.value, problem.generator))
 
 
-def _check_uses(asker: Asker, baselines: object, feature_mask: object) -> None:
-    """Refuse baselines and feature masks of whom has no use for them."""
+def _check_uses(asker: Asker, inputs: Structure, baselines: object, feature_mask: object) -> tuple | None:
+    """Return the feature mask of each tensor that is explained; refuse baselines and masks of whom has no use for them."""
     if baselines is not None and not (asker.uses_baselines or asker.takes_baselines):
         raise TypeError(f"baselines: {type(asker).__name__} has no use for them; leave them out")
     if feature_mask is not None and not asker.uses_feature_mask:
         raise TypeError(f"feature_mask: {type(asker).__name__} has no use for them; leave them out")
     if isinstance(baselines, AtLayer) and (asker.layer is None or asker.layer_role != "input"):
         raise TypeError("baselines: tw.AtLayer is for methods that explain by a layer; give layer=")
+    if feature_mask is None:
+        return None
+    at_layer = asker.layer is not None and asker.layer_role == "input"
+    return (flatten(asker.layer)[1] if at_layer else inputs).match(feature_mask, "feature_mask")
 
 
 def _check_held(held: HeldModel, device: torch.device) -> None:
@@ -322,11 +250,11 @@ def _resolve_baselines(
     return found
 
 
-def _weights_of(asker: Asker, structure: Structure, given: object, device: torch.device) -> Tensor | None:
+def _weights_of(asker: Asker, data: ModelInputs, given: object) -> Tensor | None:
     """Return how much each baseline counts, ``(K,)``; None where all count alike."""
-    each = structure.match(given, "baselines")
+    each = data.structure.match(given, "baselines")
     k = max((len(b.data) for b in each if isinstance(b, Distribution)), default=1)
-    weights = weights_of(each, k, device)
+    weights = weights_of(each, k, data.tensors[0].device)
     if weights is not None and not getattr(asker, "takes_weights", False):
         raise TypeError(
             f"baselines: {getattr(asker, 'label', type(asker).__name__)} counts all rows alike; leave their weights out, or take "
@@ -335,8 +263,8 @@ def _weights_of(asker: Asker, structure: Structure, given: object, device: torch
     return weights
 
 
-def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
-    """Return the checked inputs and further arguments."""
+def _model_inputs(asker: Asker, inputs: object, extra: object, feature_mask: object, *, is_part: bool) -> ModelInputs:
+    """Return the checked inputs and further arguments: real and finite inputs, where a gradient is wanted."""
     given, structure = flatten(inputs)
     forms: tuple[RowForm, ...] = ()
     if any(isinstance(part, Stacked) for part in given):
@@ -357,7 +285,15 @@ def _model_inputs(inputs: object, extra: object, model: Model) -> ModelInputs:
             f"inputs: rows without elements, of the shapes {', '.join(str(tuple(t.shape)) for t in given)}"
         )
     tensors = tuple(t.detach().clone() if t.is_inference() else t.detach() for t in given)
-    args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), model, {}, len(tensors))
+    if asker.needs_gradient and not all(map(all_finite, tensors)):
+        row = min(first_row(t) for t in tensors if not all_finite(t))
+        raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
+    floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
+    if floats and asker.layer is None and not all(t.is_floating_point() for t in tensors):
+        refuse_without_gradient(asker.model, tensors, begins_at_layer=asker.layer_role == "input" and not is_part)
+    if len(tensors) > 1 and asker.layer is None and (asker.uses_baselines or asker.layer_role == "input"):
+        refuse_facts_about_tokens(tensors, structure.names or positional_names(asker.model), feature_mask)
+    args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), asker.model, {}, len(tensors))
     return ModelInputs(tensors, structure.names, args, kwargs, forms, structure)
 
 

@@ -22,7 +22,7 @@ from torchwhy.engine.structure import Model, Output, Tensors, flatten
 from torchwhy.samples.sample import Given, Sample, names_of_rows, numbers_of
 
 if TYPE_CHECKING:
-    from torchwhy.engine.prepare import Asker
+    from torchwhy.engine.asker import Asker
     from torchwhy.result import Result
 
 

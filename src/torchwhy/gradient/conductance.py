@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.layers.row_axes import RowAxes
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.gradient.integration_rules import IntegrationRule, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath, neighbouring_points

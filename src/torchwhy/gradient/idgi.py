@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.run.rows import at_least_float32, expand_like, sum_per_row
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.engine.structure import Structure, Tensors

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torchwhy.attribution import Attribution
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.features.moments import RunningMoments
-from torchwhy.engine.prepare import LayerRole
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.conductance import points_along_path
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights

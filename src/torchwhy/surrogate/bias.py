@@ -14,7 +14,7 @@ from torchwhy.analysis import Analysis, outputs
 from torchwhy.attribution import Attribution, Baselines, Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.structure import flatten
+from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.engine.tables import FrameForm, column_names
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
@@ -155,9 +155,7 @@ class BiasReport(Analysis):
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence={self.confidence!r}: expected a share between 0 and 1")
         if not (self.method is None or isinstance(self.method, Attribution)):
-            raise TypeError(
-                f"method={self.method!r}: expected an attribution method, IntegratedGradients(model), or None"
-            )
+            raise TypeError(f"method={self.method!r}: expected a method, IntegratedGradients(model), or None")
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             table, rows = TableColumns(problem.x, column_names(inputs)), problem.rows
             columns = self._columns(table, column)
@@ -176,13 +174,9 @@ class BiasReport(Analysis):
         means = given.mean(0)
         attribution = None
         if self.method is not None:
-            found = self.method.attribute(
-                inputs,
-                target,
-                baselines=baselines if self.method.uses_baselines else None,
-                additional_forward_args=additional_forward_args,
-            )
-            each = TableColumns(flatten(found)[0])
+            given_baselines = baselines if self.method.uses_baselines else None
+            how: Keywords = {"baselines": given_baselines, "additional_forward_args": additional_forward_args}
+            each = TableColumns(flatten(self.method.attribute(inputs, target, **how))[0])
             of_column = torch.stack([each.column(c).double() for c in columns], 1).sum(1)
             attribution = [self._interval(of_column[member == g]) for g in range(len(groups))]
         return Bias(

@@ -84,18 +84,25 @@ def bars(
     if e is not None:
         color, shown = ax.xaxis.label.get_color(), slice(len(order))
         ax.errorbar(length[shown], y[shown], xerr=e[order], fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)
-    room = [0.0, 0.0]
-    for yi, v, h in zip(y, length, half):
-        form = draw.number_format_of(v, h, length)
-        written = draw.signed_number(v, form).lstrip("" if signed else "+") + (
-            " ± " + draw.signed_number(h, form)[1:] if h else ""
-        )
-        shift, side = (4, "left") if v >= 0 else (-4, "right")
-        draw.add_note(ax, written, (v + np.copysign(h, v), float(yi)), (shift, 0), va="center", ha=side)
-        room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
+    room = _write_bar_numbers(ax, length, half, signed=signed)
     name_rows(ax, labels, xlabel, title)
     make_room(ax, min(0.0, (length - half).min()), max(0.0, (length + half).max()), *room)
     return figure
+
+
+def _write_bar_numbers(ax: Axes, length: np.ndarray, half: np.ndarray, *, signed: bool) -> list[float]:
+    """Write each bar's number and error beside it; return the width of the longest on the left and on the right, in inches."""
+    from torchwhy.visualize import drawing as draw
+
+    room = [0.0, 0.0]
+    for y, (v, h) in enumerate(zip(length, half)):
+        form = draw.number_format_of(v, h, length)
+        error = " ± " + draw.signed_number(h, form)[1:] if h else ""
+        written = draw.signed_number(v, form).lstrip("" if signed else "+") + error
+        shift, side = (4, "left") if v >= 0 else (-4, "right")
+        draw.add_note(ax, written, (v + np.copysign(h, v), float(y)), (shift, 0), va="center", ha=side)
+        room[int(v >= 0)] = max(room[int(v >= 0)], draw.text_width(written, 8.5) + 0.15)
+    return room
 
 
 def beeswarm(

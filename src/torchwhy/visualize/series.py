@@ -59,31 +59,10 @@ def series(
     """
     from torchwhy.visualize import drawing as draw
 
-    s = _channels(signal, "signal")
-    a = _channels(attribution, "attribution")
-    if a.shape[1] != s.shape[1] or len(a) not in (1, len(s)):
-        raise ValueError(f"attribution {a.shape} does not fit signal {s.shape}: give one value for each of its points")
-    t = np.arange(s.shape[1], dtype=float) if times is None else as_array(times, "times", ndim=(1,))
-    if len(t) != s.shape[1] or (np.diff(t) <= 0).any():
-        raise ValueError(f"times must be {s.shape[1]} ascending numbers, one for each point of the signal")
-    if names is not None and len(names) != len(s):
-        raise ValueError(f"names has {len(names)} strings, but the signal has {len(s)} channels")
+    s, a, t = _checked_series(signal, attribution, times, names)
     if len(s) > MOST_CHANNELS:
-        return _many_channels(
-            a,
-            t,
-            len(s),
-            names,
-            {
-                "cmap": cmap,
-                "percentile": percentile,
-                "title": title,
-                "xlabel": xlabel,
-                "label": label or "attribution",
-                "colorbar": colorbar,
-                "ax": ax,
-            },
-        )
+        how: Keywords = {"cmap": cmap, "percentile": percentile, "title": title, "xlabel": xlabel, "ax": ax}
+        return _many_channels(a, t, len(s), names, how | {"label": label or "attribution", "colorbar": colorbar})
     limit = find_scale(a, percentile, True)[0]
     unit = np.broadcast_to(to_unit(a, limit, True), s.shape)
     figure, axes = _panels(ax, len(s))
@@ -94,6 +73,22 @@ def series(
     if colorbar:
         draw.scale_bar(axes, colors, limit, True, label=label, clipped=is_clipped(a, limit, True))
     return figure
+
+
+def _checked_series(
+    signal: Array, attribution: Array, times: Array | None, names: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the signal ``(C, T)``, its attribution ``(C or 1, T)`` and its times ``(T,)``, which fit each other."""
+    s = _channels(signal, "signal")
+    a = _channels(attribution, "attribution")
+    if a.shape[1] != s.shape[1] or len(a) not in (1, len(s)):
+        raise ValueError(f"attribution {a.shape} does not fit signal {s.shape}: give one value for each of its points")
+    t = np.arange(s.shape[1], dtype=float) if times is None else as_array(times, "times", ndim=(1,))
+    if len(t) != s.shape[1] or (np.diff(t) <= 0).any():
+        raise ValueError(f"times must be {s.shape[1]} ascending numbers, one for each point of the signal")
+    if names is not None and len(names) != len(s):
+        raise ValueError(f"names has {len(names)} strings, but the signal has {len(s)} channels")
+    return s, a, t
 
 
 def _many_channels(

@@ -82,29 +82,20 @@ class InputPicture(NamedTuple):
     channels: int | None
 
 
-def picture_of(problem: Problem, place: ResolvedLayer | None = None) -> InputPicture:
-    """Return the input tensor that a map lies on: the one that a layer sees, or the one with the most dimensions.
+def picture_of(problem: Problem, place: ResolvedLayer | None = None, *, number: int | None = None) -> InputPicture:
+    """Return the input tensor that a map lies on: with this number, that a layer sees, or the one with the most dimensions.
 
     Raises:
-        ValueError: the layer sees none of the inputs, or these have a single number a row.
+        ValueError: the layer sees none of the inputs, or the tensor has a single number a row.
     """
-    tensors, data, index = problem.x, problem.inputs, 0
-    if place is not None and (len(tensors) > 1 or data.args or data.kwargs):
+    tensors, data, index = problem.x, problem.inputs, number or 0
+    if number is None and place is not None and (len(tensors) > 1 or data.args or data.kwargs):
         from torchwhy.engine.layers.dependence import seen_picture
 
         index = seen_picture(problem, place)
-    elif len(tensors) > 1:
+    elif number is None and len(tensors) > 1:
         index = max(range(len(tensors)), key=lambda i: tensors[i].dim())
-    return picture_at(problem, index)
-
-
-def picture_at(problem: Problem, index: int) -> InputPicture:
-    """Return the size of an input tensor that maps lie on, and where its channels are.
-
-    Raises:
-        ValueError: it has a single number a row.
-    """
-    shape = problem.x[index].shape
+    shape = tensors[index].shape
     told = problem.axes[index] if problem.axes else None
     if told is None and (len(shape) == 3 or (len(shape) == 4 and shape[3] not in COLOURS)):  # there is no other reading
         return InputPicture(index, tuple(shape[2:]), 1)

@@ -200,9 +200,8 @@ class ModelRunner:
                 leaves = [p.batching.format(leaf) for leaf in leaves]
             leaves = [leaf.requires_grad_() for leaf in leaves]
             scores = self.scores_with_graph(leaves, rows, rules)
-            return scores.detach(), compute_gradients(
-                scores, leaves, what=p.input_layers or "inputs", names=p.input_names
-            )
+            names = p.inputs.names or range(len(leaves))
+            return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs", names=names)
 
     def scores_of_targets(self, z: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
         """Return the scores ``(M,)`` of the target, with a graph where one is being built; of a problem of T targets T of these.
@@ -279,7 +278,7 @@ class ModelRunner:
 
     def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
         """Return gradients with respect to ``z`` ``(N, ...)``."""
-        rows, n = self.problem.rows, self.problem.n
+        rows, n = self.problem.rows, len(z[0])
         return self.concatenated(n, lambda a, b: self.gradients(z if b - a == n else [t[a:b] for t in z], rows[a:b])[1])
 
     def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:

@@ -125,7 +125,9 @@ class SharedRunner(ModelRunner):
             scores = each[0].new_empty(len(rows))
             for i, (number, s) in enumerate(zip(shared.numbers, each)):
                 kept = i + 1 < len(each)
-                slopes = compute_gradients(s, leaves, what=p.input_layers or "inputs", names=p.input_names, keep=kept)
+                slopes = compute_gradients(
+                    s, leaves, what=p.input_layers or "inputs", names=p.inputs.names or range(len(leaves)), keep=kept
+                )
                 shared.spread(number, [s.detach(), *slopes], [scores.detach(), *found])
             return scores.detach(), tuple(found)
 
