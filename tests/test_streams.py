@@ -324,8 +324,12 @@ class Frozen(Question):
 
 def test_a_tower_without_a_graph_can_be_named():
     torch.manual_seed(0)
-    net, words, x = Frozen().eval(), torch.randint(0, 50, (1, 9)), torch.rand(1, 3, 16, 16)
-    assert tw.EigenCAM(net, layer="c").attribute(x, additional_forward_args=words).shape == (1, 1, 16, 16)
+    net, words, x = Frozen().eval(), torch.randint(0, 50, (2, 9)), torch.rand(2, 3, 16, 16)
+    found = tw.EigenCAM(net, layer="c", check=False).attribute(x, additional_forward_args=words)
+    assert found.shape == (2, 1, 16, 16)
+    torch.testing.assert_close(
+        found[:1], tw.EigenCAM(net, layer="c").attribute(x[:1], additional_forward_args=words[:1])
+    )
 
 
 @pytest.mark.parametrize("length", [5, 7, 9, 16, 17])

@@ -295,9 +295,9 @@ def test_what_tokens_of_an_encoder_and_a_decoder_are_made_of(kind, lengths, name
     one = method(model, token=1).attribute(source, additional_forward_args=rest)
     torch.testing.assert_close(one, found[1]["input_ids"])
     for row, taken in enumerate(each):
-        steps = [(s, q, *SHARES[name](*what, within=s == q)) for s, q, what in taken]
+        steps = [[(s, q, *SHARES[name](*what, within=s == q))] for s, q, what in taken]
         across = reference.shares_of_two(steps, sizes)
-        within = reference.shares_of_two([step for step in steps if step[0] == step[1]], sizes)
+        within = reference.shares_of_two([[(s, q, *step)] for [(s, q, *step)] in steps if s == q], sizes)
         for token, (read, first) in {None: (-1, 0), 1: (1, 1)}.items():
             for key, q in (("input_ids", "e"), ("decoder_input_ids", "d")):
                 values = found[token][key][row].double()
@@ -407,6 +407,23 @@ def test_relevance_of_two_that_look_at_each_other_is_the_papers(at_once, pooled,
         expected = sum(R[answer, name][0] for answer in pooled)
         expected = expected - (torch.eye(len(expected))[0] if name in pooled else 0)
         torch.testing.assert_close(values[0], expected)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_rollout_of_two_that_look_at_each_other(at_once):
+    """One ends in the other where they look in turns; else both are read in the end, and the mean is taken."""
+    net, sizes = Both(at_once, ("i",)).double().eval(), {"t": 6, "i": 4}
+    words, regions = rows(t=6), rows(t=4, seed=1)
+    found = tw.AttentionRollout(net).attribute((words, regions), 1)
+    net(words, regions)
+    steps = [[(s, q, *reference.rollout_shares(a[0].detach()))] for s, q, a in net.kept]
+    if at_once:
+        steps = [steps[0], steps[1], steps[2] + steps[3], steps[4], steps[5], steps[6] + steps[7]]
+    R = reference.shares_of_two(steps, sizes)
+    answers = "ti" if at_once else "i"
+    for values, name in zip(found, "ti"):
+        torch.testing.assert_close(values[0], sum(R[answer, name][0] for answer in answers) / len(answers))
+    torch.testing.assert_close(sum(v.sum() for v in found), torch.ones((), dtype=torch.double))
 
 
 # ------------------------------------------------------------------------------------------------ diffusion

@@ -206,20 +206,21 @@ def rollout_shares(attention, within=True):
 
 
 def shares_of_two(steps, sizes):
-    """What tokens are made of, {(s, q): (T_s, T_q)}, after steps (s, q, kept, read) in the model's order.
+    """What tokens are made of, {(s, q): (T_s, T_q)}, after steps in the model's order.
 
-    A token of s becomes what is kept of it, and what it reads of the tokens of q, as they are then. ``sizes``: how many tokens
-    each sequence has.
+    ``steps``: each a list of (s, q, kept, read) that run side by side, all of which see the tokens of the step before: a token of
+    s becomes what is kept of it, and what it reads of the tokens of q. ``sizes``: how many tokens each sequence has.
     """
-    like = steps[0][3]
+    like = steps[0][0][3]
     R = {
         (s, q): torch.eye(m, dtype=like.dtype) if s == q else torch.zeros(m, n, dtype=like.dtype)
         for s, m in sizes.items()
         for q, n in sizes.items()
     }
-    for s, q, kept, read in steps:
+    for step in steps:
         before = {pair: r.clone() for pair, r in R.items()}
-        for other in sizes:
-            for i in range(sizes[s]):
-                R[s, other][i] = kept[i] * before[s, other][i] + product(read[i : i + 1], before[q, other])[0]
+        for s, q, kept, read in step:
+            for other in sizes:
+                for i in range(sizes[s]):
+                    R[s, other][i] = kept[i] * before[s, other][i] + product(read[i : i + 1], before[q, other])[0]
     return R
