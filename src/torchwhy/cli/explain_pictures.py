@@ -135,7 +135,7 @@ def _places(args: argparse.Namespace, names: Sequence[str]) -> tuple[list[Path],
     Raises:
         ValueError: too many pictures for one figure.
     """
-    outs = [_place(out) for out in args.out or ([DEFAULT_FIGURE] if len(names) <= MOST_ON_A_FIGURE else [FOLDER])]
+    outs = [_output_path(out) for out in args.out or ([DEFAULT_FIGURE] if len(names) <= MOST_ON_A_FIGURE else [FOLDER])]
     folders = [out for out in outs if out.is_dir() or out == FOLDER]
     if not args.out and folders:
         FOLDER.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ def _places(args: argparse.Namespace, names: Sequence[str]) -> tuple[list[Path],
     return outs, folders[0] if folders else None
 
 
-def _place(out: str | Path) -> Path:
+def _output_path(out: str | Path) -> Path:
     """Return a path to write to: ``"figures/"`` is a folder, made if there is none; a name without a suffix a figure's."""
     place = Path(out)
     if str(out).endswith("/") and place.parent.is_dir():
