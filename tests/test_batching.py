@@ -238,7 +238,9 @@ def test_lower_precision_keeps_the_digits_of_the_scores(precision):
 def test_progress(capsys):
     net, x = make("conv"), inputs("conv")
     tw.IntegratedGradients(net, progress=True).attribute(x, 1)
-    assert "IntegratedGradients" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "IntegratedGradients" in shown
+    assert shown.endswith("\r"), "the bar is wiped out at its end"
 
 
 GROWTH = """

@@ -244,3 +244,14 @@ def test_pytorch_grad_cam_on_tokens(name):
     for ours, other in zip(found, expected):
         both = torch.corrcoef(torch.stack([ours.flatten(), other.flatten().double()]))
         assert both[0, 1] > 0.999
+
+
+def test_cells_may_see_as_many_neighbours_as_there_are():
+    from torchwhy.engine.layers.dependence import _expected_ratios
+
+    share = torch.tensor([0.1, 0.2, 0.3, 0.5, 0.9])
+    near = (torch.arange(5)[:, None] - torch.arange(5)).abs()
+    for reach, found in enumerate(_expected_ratios(share)):
+        seen = (near <= reach).float()
+        torch.testing.assert_close(found, ((seen @ share) / seen.sum(1)).logit() / 2)
+    assert reach == 2

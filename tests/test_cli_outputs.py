@@ -181,3 +181,22 @@ def test_it_runs_as_a_module():
         [sys.executable, "-m", "torchwhy", "methods", "--for", "table"], capture_output=True, text=True, check=True
     )
     assert "KernelSHAP" in done.stdout
+
+
+def test_a_reader_that_has_enough_is_no_mistake():
+    """As of ``torchwhy metrics | head -1``."""
+    code = "import sys\nfrom torchwhy.cli import main\nsys.exit(main(['metrics']) or main(['methods']))"
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait() == 0
+
+
+def test_a_folder_by_its_slash_is_made_and_a_figure_is_called_what_it_is(run, capsys):
+    assert main(["explain", "pictures", *SHAPES, "--method", "Saliency", "--out", "figures/"]) == 0
+    made = [path for path in Path("figures").iterdir() if path.suffix == ".png"]
+    assert len(made) == len(list(Path("pictures").iterdir()))
+    capsys.readouterr()
+    assert main(["explain", "pictures", *SHAPES, "--method", "Saliency", "--out", "why"]) == 0
+    assert "why.png:" in "".join(capsys.readouterr())
+    assert Path("why.png").is_file()

@@ -336,6 +336,18 @@ def test_bad_input(tmp_path):
         tw.load_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("data", [[], rows()[0]], ids=["no rows", "no labels"])
+def test_a_job_that_finished_nothing_holds_up_no_other(tmp_path, data):
+    with pytest.raises(ValueError, match=r"no rows|no labels"):
+        tw.explain_dataset(tw.SmoothGrad(network()), data, tmp_path, target="label")
+    assert not files(tmp_path)
+    found = tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path, target=1, resume=False)
+    assert found.complete
+    assert (found.manifest["method"], found.manifest["target"], len(found)) == ("Saliency", 1, ROWS)
+    with pytest.raises(ValueError, match="method='Saliency'"):
+        tw.explain_dataset(tw.SmoothGrad(network()), loader(), tmp_path, target=1)
+
+
 def test_a_sample_is_a_batch_that_fails_or_succeeds_as_a_whole(tmp_path):
     x, features = rows(4)[0], torch.tensor([0, 0, 1, 2])
     samples = [tw.Sample(part, features, names=["a", "b", "c"]) for part in (x[:2], x[2:])]

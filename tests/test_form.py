@@ -123,3 +123,14 @@ def test_further_arguments_follow_the_rows():
     )
     torch.testing.assert_close(found, alone)
     torch.testing.assert_close(by_name, alone)
+
+
+@each_case
+def test_gradients_are_switched_on_where_it_is_said(case):
+    """Known from a second call: the first one may look for its layer, or at its arguments, by gradients."""
+    net, x = case.setup()
+    case.make(net).attribute(x, 1, **case.data)
+    modes = []
+    net.register_forward_pre_hook(lambda *_: modes.append(torch.is_grad_enabled()))
+    case.make(net).attribute(x, 1, **case.data)
+    assert any(modes) == case.method.needs_gradient

@@ -1,5 +1,7 @@
 """Layers that are read: behind one another in one pass, with baselines; tensors that a layer uses inside; layers of functions."""
 
+import warnings
+
 import pytest
 import torch
 from nets import inputs, make
@@ -225,6 +227,30 @@ def test_nested_outputs_that_are_not_there():
         LookupError, match=r"output=\(1, 2\): there is no such tensor; there are \[0, \(1, 0\), \(1, 1\)\]"
     ):
         tw.InputXGradient(net, layer=tw.Layer("r", output=(1, 2))).attribute(x, 1)
+
+
+def test_an_lstm_of_which_the_last_state_is_used_says_where_it_is():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r, self.o = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.o(self.r(x)[1][0][-1])
+
+    net, x = Last(), torch.randn(2, 3, 4)
+    where = r"tw\.Layer\('r', output=\(1, 0\)\)"
+    for method in (tw.InputXGradient, tw.IntegratedGradients, tw.DeepLIFT, tw.Conductance):
+        with pytest.raises(ValueError, match=f"the last states of a recurrent layer, besides its steps, are {where}"):
+            method(net, layer="r").attribute(x, 1)
+    for method in (tw.FeatureAblation, tw.ExactShapley):
+        steps = {"feature_mask": torch.arange(3)[:, None].expand(3, 6)}
+        with pytest.warns(UserWarning, match=f"all attributions are zero there; its last states are {where}"):
+            assert not method(net, layer="r").attribute(x, 1, **steps).any()
+    for method in (tw.InputXGradient, tw.IntegratedGradients, tw.FeatureAblation):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert method(net, layer=tw.Layer("r", output=(1, 0))).attribute(x, 1).any()
 
 
 def test_a_layer_without_rows():

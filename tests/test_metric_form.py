@@ -8,6 +8,27 @@ from nets import inputs, make
 import torchwhy as tw
 from torchwhy import metrics as M
 
+INF = float("inf")
+FACTS = {  # what the papers say: whether more is better, and what a value may be
+    (
+        True,
+        0,
+        1,
+    ): """auc average_increase energy_pointing_game iou monotonicity pointing_game relevance_mass relevance_rank
+        sparseness top_k_intersection""",
+    (False, 0, 1): "non_sensitivity",
+    (False, 0, 2): "explanation_attack",
+    (
+        False,
+        0,
+        INF,
+    ): """average_drop completeness_gap complexity continuity effective_complexity infidelity input_invariance
+        local_lipschitz sensitivity_avg sensitivity_max""",
+    (True, -1, 1): "faithfulness_correlation faithfulness_estimate sensitivity_n",
+    (False, -1, 1): "model_randomization random_logit",
+    (True, -INF, INF): "comprehensiveness insertion irof",
+    (False, -INF, INF): "deletion road sufficiency",
+}
 CURVES = ("deletion", "insertion", "road", "sensitivity_n", "model_randomization")
 
 
@@ -25,6 +46,9 @@ def test_one_number_or_one_curve_for_each_row(case):
 
 
 def test_facts():
+    right = {name: facts for facts, names in FACTS.items() for name in names.split()}
+    metrics = {name: getattr(M, name) for name in M.__all__ if isinstance(getattr(M, name), M.Metric)}
+    assert {name: (m.higher_is_better, *m.range) for name, m in metrics.items()} == right
     for name in M.__all__:
         thing = getattr(M, name)
         if isinstance(thing, M.Metric):

@@ -85,6 +85,8 @@ def test_a_forward_under_inference_mode_is_perturbed_like_any_other():
         lambda model: tw.RISE(model, n_samples=8, generator=0),
         tw.ScoreCAM,
         tw.AblationCAM,
+        lambda model: tw.EigenCAM(model, layer="d"),
+        lambda model: tw.KPCACAM(model, layer="d"),
     ):
         torch.testing.assert_close(make(UnderInferenceMode()).attribute(X, 1), make(Net()).attribute(X, 1))
     seen = tw.LayerActivation(UnderInferenceMode(), layer="c").attribute(X)

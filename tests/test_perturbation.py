@@ -208,6 +208,13 @@ def test_rise_has_the_papers_limit_and_far_less_noise():
     assert found.standard_error.mean() < plain.standard_error.mean()  # from a sixteenth of the masks
 
 
+@pytest.mark.parametrize(("reduced", "taken"), [(True, 8), (False, 7)])
+def test_masks_of_rise_come_in_pairs_where_their_variance_is_reduced(reduced, taken):
+    x = torch.rand(1, 1, 8, 8)
+    method = tw.RISE(lambda z: z.mean((1, 2, 3)), n_samples=7, grid=3, variance_reduced=reduced, generator=0)
+    assert method.explain(x).evaluations == taken
+
+
 def test_rise_of_every_output_in_one_run():
     model, x = smooth()
     every = tw.RISE(model, n_samples=30, grid=3, targets="all", generator=0).explain(x)

@@ -273,3 +273,9 @@ def test_galleries_that_do_not_fit():
         v.gallery(np.zeros((2, 3, 4, 4)), ["a"])
     with pytest.raises(ValueError, match="none given"):
         v.gallery([])
+
+
+def test_hyphens_of_labels_are_no_minus_signs():
+    figure = v.before_after([0.0, 3.0], [1.0, -2.0], ["kind", "level"], labels={0: ["non-smoker", "ex-smoker"]})
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert {"non-smoker", "ex-smoker", "−2", "−5"} <= set(texts)

@@ -292,6 +292,14 @@ def test_slices_share_one_scale():
         v.slices(volume, at=[10])
 
 
+def test_slices_are_of_one_row():
+    batch = torch.arange(32.0).view(2, 1, 4, 2, 2)
+    one, same = (v.slices(t, at=[1]) for t in (batch[:1], batch[0]))
+    np.testing.assert_array_equal(*(f.axes[0].images[0].get_array() for f in (one, same)))
+    with pytest.raises(ValueError, match="give one row of it"):
+        v.slices(batch, at=[1])
+
+
 def test_explanations_of_volumes_are_slices_of_a_row():
     a = torch.rand(2, 2, 30, 4, 4)
     e = tw.Explanation(attributions=a, inputs=torch.rand(2, 1, 30, 4, 4), method="IG")

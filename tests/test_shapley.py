@@ -267,6 +267,18 @@ def test_bad_groups(groups, message):
         tw.OwenValues(lambda x: x.sum(1), groups=groups).attribute(torch.ones(1, 3))
 
 
+@pytest.mark.parametrize(("more", "refused"), [(15.0, False), (25.0, True)])
+def test_linear_shap_measures_the_gap_by_the_scores_and_the_values(more, refused):
+    """From 1000 with nothing to 0 with the first feature: at a hundredth of 1000 + 1000 + 0 the sum may be off by 20."""
+    model = lambda x: 1000 - 1000 * x[:, 0] + more * x[:, 0] * x[:, 1]  # noqa: E731
+    method = tw.LinearSHAP(model, rtol=0.01)
+    if not refused:
+        assert method.attribute(torch.ones(1, 2)).tolist() == [[-1000, 0]]
+        return
+    with pytest.raises(ValueError, match="not linear"):
+        method.attribute(torch.ones(1, 2))
+
+
 def test_linear_shap_refuses_what_is_not_linear():
     with pytest.raises(ValueError, match="not linear; the features of row 1"):
         tw.LinearSHAP(lambda x: x[:, 0] * x[:, 1]).attribute(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))

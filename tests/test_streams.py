@@ -182,6 +182,28 @@ def test_masks_go_onto_the_picture_that_the_layer_sees(name):
     torch.testing.assert_close(cam(name, net, layer="b").attribute((left, right), 1), expected)
 
 
+class Gated(nn.Module):
+    """The cells of the wide picture, gated by what the other one is as a whole: the layer sees both."""
+
+    def __init__(self, wide_first):
+        super().__init__()
+        self.wide_first, self.c, self.o = wide_first, nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, first, second):
+        wide, high = (first, second) if self.wide_first else (second, first)
+        return self.o(self.c(wide * high.mean((1, 2, 3), keepdim=True)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_of_two_pictures_that_a_layer_sees_the_one_of_its_proportions_is_meant(wide_first):
+    torch.manual_seed(0)
+    wide, high = torch.rand(2, 1, 10, 20), torch.rand(2, 3, 16, 8)
+    given = (wide, high) if wide_first else (high, wide)
+    e = tw.GradCAM(Gated(wide_first).eval(), layer="c").explain(given, 1)
+    assert e.attributions.shape == (2, 1, 10, 20)
+    assert e.details["inputs"] == [0 if wide_first else 1]
+
+
 def test_each_of_two_pictures_has_its_full_gradients():
     torch.manual_seed(0)
     net, left, right = TwoPictures().eval(), torch.rand(1, 3, 12, 8), torch.rand(1, 1, 10, 20)
@@ -302,8 +324,12 @@ class Frozen(Question):
 
 def test_a_tower_without_a_graph_can_be_named():
     torch.manual_seed(0)
-    net, words, x = Frozen().eval(), torch.randint(0, 50, (1, 9)), torch.rand(1, 3, 16, 16)
-    assert tw.EigenCAM(net, layer="c").attribute(x, additional_forward_args=words).shape == (1, 1, 16, 16)
+    net, words, x = Frozen().eval(), torch.randint(0, 50, (2, 9)), torch.rand(2, 3, 16, 16)
+    found = tw.EigenCAM(net, layer="c", check=False).attribute(x, additional_forward_args=words)
+    assert found.shape == (2, 1, 16, 16)
+    torch.testing.assert_close(
+        found[:1], tw.EigenCAM(net, layer="c").attribute(x[:1], additional_forward_args=words[:1])
+    )
 
 
 @pytest.mark.parametrize("length", [5, 7, 9, 16, 17])

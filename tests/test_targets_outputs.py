@@ -313,3 +313,10 @@ MASKS = torch.ones(3, 4, 4)
 def test_nonsense_is_refused(output, target, error, message):
     with pytest.raises(error, match=message):
         target.for_rows(3)(output, ROWS)
+
+
+def test_a_region_of_a_series_is_along_its_steps():
+    mask = torch.tensor([True, False, True, False, False])
+    model = lambda x: torch.stack([x, 2 * x], 1)  # noqa: E731 - (N, L) → (N, 2, L)
+    found = tw.InputXGradient(model).attribute(torch.ones(2, 5), tw.targets.Region(1, mask))
+    assert (found != 0).equal(mask.expand(2, 5))

@@ -108,7 +108,7 @@ def test_a_backward_pass_knows_whether_its_graph_is_kept(keep):
 
     x = torch.ones(1, requires_grad=True)
     torch.autograd.grad(Ask.apply(x), x, retain_graph=keep)
-    assert found == [keep]
+    assert found == [keep or internals.backward_keeps_graph is internals._always]  # where torch cannot say
 
 
 def test_writing_to_a_tensor_or_a_view_of_it_changes_its_version():
@@ -176,6 +176,10 @@ def test_hooks_on_saved_tensors_are_known():
     def keep(tensor):
         return tensor
 
+    if not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):  # torch 2.4 cannot say
+        assert internals.hooks_on_saved_tensors(True) is internals.NOT_KNOWN
+        assert torch.func.vmap(lambda x: x * (internals.hooks_on_saved_tensors(True) is None))(torch.ones(1)) == 1
+        return
     assert internals.hooks_on_saved_tensors(True) is None
     with torch.autograd.graph.saved_tensors_hooks(keep, keep):
         assert internals.hooks_on_saved_tensors(True) == (keep, keep)

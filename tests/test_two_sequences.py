@@ -213,8 +213,8 @@ def test_cross_attention_by_row_and_by_column(kind):
     torch.testing.assert_close(own["decoder_input_ids"].double(), last.decoder_attentions[-1].mean(1)[:, -1].detach())
 
 
-def alti_layers(stack, hidden, attentions):
-    """What :func:`reference.attention.alti` takes, of one row, from the weights of an encoder or a decoder of BART or T5.
+def attended(stack, hidden, attentions):
+    """What :func:`reference.attention.alti_shares` takes, of one row, of each layer of an encoder or a decoder of BART or T5.
 
     ``hidden``: what goes into each layer and comes out of the last, as the model returns it.
     """
@@ -229,39 +229,89 @@ def alti_layers(stack, hidden, attentions):
             seen, own = x, stack.layers[k].self_attn
             value, out = own.v_proj, own.out_proj
         values = value(seen).unflatten(1, (heads, -1))
-        found.append([t if t is None else t.detach() for t in (attention[0], values, out.weight, out.bias, x)])
+        found.append((attention[0], values, out.weight, out.bias, x))
     return found
 
 
-@pytest.mark.parametrize("kind", ["BART", "T5"])
-@pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
-def test_alti_of_an_encoder_and_a_decoder_is_the_papers(kind, lengths):
-    model = translator(kind)
-    draw = torch.Generator().manual_seed(1)
+def attended_across(stack, hidden, memory, owns, attentions):
+    """The same of the attention to the encoder's tokens ``memory``; ``owns``: what :func:`attended` gave of the decoder's own."""
+    found = []
+    for k, attention in enumerate(attentions):
+        weights, values, weight, bias, x = owns[k]
+        own = torch.einsum("hts,shd->thd", weights, values).flatten(1) @ weight.T + (0 if bias is None else bias)
+        if hasattr(stack, "block"):
+            look = stack.block[k].layer[1].EncDecAttention
+            stream, value, out = x + own, look.v, look.o
+        else:
+            layer = stack.layers[k]
+            stream, value, out = (
+                layer.self_attn_layer_norm(x + own),
+                layer.encoder_attn.v_proj,
+                layer.encoder_attn.out_proj,
+            )
+        values = value(memory[0]).unflatten(1, (attention.shape[1], -1))
+        found.append((attention[0], values, out.weight, out.bias, stream))
+    return found
+
+
+def translated(kind, lengths):
+    """A translator, two rows of its inputs, and of each row: steps (s, q, what the references take) in the model's order."""
+    model, draw = translator(kind), torch.Generator().manual_seed(1)
     names = ("input_ids", "decoder_input_ids")
     inputs = {name: torch.randint(3, 50, (2, n), generator=draw) for name, n in zip(names, lengths)}
-    found = tw.ALTI(model, layers="own").attribute(inputs)
-    second = tw.ALTI(model, layers="own", token=1).attribute(inputs)
+    each = []
     for row in range(2):
-        out = model(
-            **{name: ids[row : row + 1] for name, ids in inputs.items()},
-            output_attentions=True,
-            output_hidden_states=True,
-        )
-        parts = (
-            (model.get_encoder(), out.encoder_hidden_states, out.encoder_attentions),
-            (model.get_decoder(), out.decoder_hidden_states, out.decoder_attentions),
-        )
-        for name, part, token in zip(names, parts, (0, -1)):
-            expected = reference.alti(alti_layers(*part))
-            torch.testing.assert_close(found[name][row].double(), expected[token], rtol=1e-5, atol=1e-7)
-            torch.testing.assert_close(second[name][row].double(), expected[1], rtol=1e-5, atol=1e-7)
-            assert len(expected[-1].unique()) > 1, "tokens differ"
+        alone = {name: ids[row : row + 1] for name, ids in inputs.items()}
+        with torch.no_grad():
+            out = model(**alone, output_attentions=True, output_hidden_states=True)
+            encoder = attended(model.get_encoder(), out.encoder_hidden_states, out.encoder_attentions)
+            decoder = attended(model.get_decoder(), out.decoder_hidden_states, out.decoder_attentions)
+            hidden, memory = out.decoder_hidden_states, out.encoder_last_hidden_state
+            cross = attended_across(model.get_decoder(), hidden, memory, decoder, out.cross_attentions)
+            steps = [("e", "e", of_one) for of_one in encoder]
+            for own, look in zip(decoder, cross):
+                steps += [("d", "d", own), ("d", "e", look)]
+        each.append([(s, q, [t if t is None else t.detach() for t in taken]) for s, q, taken in steps])
+    return model, inputs, each
+
+
+SHARES = {
+    "ALTI": reference.alti_shares,
+    "AttentionRollout": lambda attention, *rest, within: reference.rollout_shares(attention, within),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("kind", ["BART", "T5"])
+@pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
+def test_what_tokens_of_an_encoder_and_a_decoder_are_made_of(kind, lengths, name):
+    """Within each sequence, and through the decoder's look at the encoder's tokens; written out in float64."""
+    model, inputs, each = translated(kind, lengths)
+    method, sizes = getattr(tw, name), dict(zip("ed", lengths))
+    found = {token: method(model, token=token).attribute(inputs) for token in (None, 1)}
+    own = {token: method(model, layers="own", token=token).attribute(inputs) for token in (None, 1)}
+    source = {"input_ids": inputs["input_ids"]}
+    rest = {"decoder_input_ids": inputs["decoder_input_ids"]}
+    one = method(model, token=1).attribute(source, additional_forward_args=rest)
+    torch.testing.assert_close(one, found[1]["input_ids"])
+    for row, taken in enumerate(each):
+        steps = [[(s, q, *SHARES[name](*what, within=s == q))] for s, q, what in taken]
+        across = reference.shares_of_two(steps, sizes)
+        within = reference.shares_of_two([[(s, q, *step)] for [(s, q, *step)] in steps if s == q], sizes)
+        for token, (read, first) in {None: (-1, 0), 1: (1, 1)}.items():
+            for key, q in (("input_ids", "e"), ("decoder_input_ids", "d")):
+                values = found[token][key][row].double()
+                torch.testing.assert_close(values, across["d", q][read], rtol=1e-5, atol=1e-7)
+                at = first if q == "e" else read
+                torch.testing.assert_close(own[token][key][row].double(), within[q, q][at], rtol=1e-5, atol=1e-7)
+            together = torch.cat([values[row] for values in found[token].values()])
+            torch.testing.assert_close(together.sum().double(), torch.ones((), dtype=torch.double))
+        assert len(across["d", "e"][-1].unique()) > 1, "tokens differ"
 
 
 @pytest.mark.parametrize("kind", ["BART", "T5"])
 @pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
-def test_what_multiplies_attentions_refuses_cross_attention_and_has_each_sequences_own(kind, lengths):
+def test_each_sequences_own_attentions_are_those_of_the_sequence_alone(kind, lengths):
     model = translator(kind)
     inputs = {
         "input_ids": torch.arange(3, 3 + lengths[0])[None],
@@ -272,10 +322,11 @@ def test_what_multiplies_attentions_refuses_cross_attention_and_has_each_sequenc
     read = {"input_ids": 0, "decoder_input_ids": -1}  # the first token; of a causal sequence the last
     for name, by_hand in (("AttentionRollout", reference.rollout), ("AttentionFlow", reference.flow), ("ALTI", None)):
         method = getattr(tw, name)
-        with pytest.raises(ValueError, match=r"not between the tokens of one sequence.*choose layers='own'"):
-            method(model).attribute(inputs)
-        with pytest.raises(ValueError, match="not between the tokens of one sequence"):
-            method(model, layers="cross").attribute(inputs)
+        if name == "AttentionFlow":
+            with pytest.raises(ValueError, match=r"not between the tokens of one sequence.*choose layers='own'"):
+                method(model).attribute(inputs)
+            with pytest.raises(ValueError, match="not between the tokens of one sequence"):
+                method(model, layers="cross").attribute(inputs)
         found = method(model, layers="own").attribute(inputs)
         assert list(found) == list(inputs)
         for key, values in found.items():
@@ -356,6 +407,23 @@ def test_relevance_of_two_that_look_at_each_other_is_the_papers(at_once, pooled,
         expected = sum(R[answer, name][0] for answer in pooled)
         expected = expected - (torch.eye(len(expected))[0] if name in pooled else 0)
         torch.testing.assert_close(values[0], expected)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_rollout_of_two_that_look_at_each_other(at_once):
+    """One ends in the other where they look in turns; else both are read in the end, and the mean is taken."""
+    net, sizes = Both(at_once, ("i",)).double().eval(), {"t": 6, "i": 4}
+    words, regions = rows(t=6), rows(t=4, seed=1)
+    found = tw.AttentionRollout(net).attribute((words, regions), 1)
+    net(words, regions)
+    steps = [[(s, q, *reference.rollout_shares(a[0].detach()))] for s, q, a in net.kept]
+    if at_once:
+        steps = [steps[0], steps[1], steps[2] + steps[3], steps[4], steps[5], steps[6] + steps[7]]
+    R = reference.shares_of_two(steps, sizes)
+    answers = "ti" if at_once else "i"
+    for values, name in zip(found, "ti"):
+        torch.testing.assert_close(values[0], sum(R[answer, name][0] for answer in answers) / len(answers))
+    torch.testing.assert_close(sum(v.sum() for v in found), torch.ones((), dtype=torch.double))
 
 
 # ------------------------------------------------------------------------------------------------ diffusion
@@ -479,7 +547,7 @@ def test_a_model_without_attention_within_a_sequence_says_so(name):
     advice = r"AttentionRelevance, or RawAttention\(layers='cross'\)"
     with pytest.raises(ValueError, match=f"all attentions of the model are between two sequences; take {advice}"):
         getattr(tw, name)(net, layers="own").attribute(x, 1)
-    if name in ("AttentionRollout", "AttentionFlow", "ALTI"):
+    if name == "AttentionFlow":
         with pytest.raises(ValueError, match=r"as .* asks for: choose AttentionRelevance or RawAttention"):
             getattr(tw, name)(net).attribute(x, 1)
     assert tw.RawAttention(net, layers="cross", token=0).attribute(x).shape == (1, 6)

@@ -174,25 +174,53 @@ def relevance_of_two(steps, sizes):
     return R
 
 
-def alti(layers):
-    """C_L ... C_1, row i what token i owes to each input token; Ferrando, Gállego, Costa-jussà, arXiv:2203.04212, eq. 8 to 10.
+def alti_shares(attention, values, weight, bias, x, within=True):
+    """What each token was (T,), and what it reads of each of S (T, S): shares that add up to 1; arXiv:2203.04212, eq. 8 to 10.
 
-    ``layers``, first layer first: (attention, values, weight, bias, x) of each. attention: (heads, T, T); values: of each token
-    and head, (T, heads, d); weight (E, heads * d) and bias (E,), or None: the projection of the heads; x (T, E): what the result
-    is added to. Choice: what follows the sum (a layer norm, an MLP) is left out.
+    attention: (heads, T, S); values: of each token that is read and each head, (S, heads, d); weight (E, heads * d) and bias
+    (E,), or None: the projection of the heads; x (T, E): what the result is added to. ``within`` one sequence what a token was
+    is part of what it reads of itself; between two it is apart (arXiv:2205.11631). Choice: what follows the sum (a layer norm,
+    an MLP) is left out.
     """
-    total = torch.eye(len(layers[0][4]), dtype=layers[0][4].dtype)
-    for attention, values, weight, bias, x in layers:
-        size, heads = values.shape[:2]
-        c = torch.zeros(size, size, dtype=x.dtype)
-        for i in range(size):
-            handed = []
-            for j in range(size):
-                parts = torch.cat([attention[h, i, j] * values[j, h] for h in range(heads)])
-                handed.append(weight @ parts + (x[i] if i == j else 0))
-            y = sum(handed) + (0 if bias is None else bias)
-            for j in range(size):
-                c[i, j] = max(0.0, (y.abs().sum() - (y - handed[j]).abs().sum()).item())
-            c[i] = c[i] / c[i].sum()
-        total = product(c, total)
-    return total
+    heads, size, other = attention.shape
+    kept, read = torch.zeros(size, dtype=x.dtype), torch.zeros(size, other, dtype=x.dtype)
+    for i in range(size):
+        handed = []
+        for j in range(other):
+            parts = torch.cat([attention[h, i, j] * values[j, h] for h in range(heads)])
+            handed.append(weight @ parts + (x[i] if within and i == j else 0))
+        y = sum(handed) + (0 if bias is None else bias) + (0 if within else x[i])
+        for j in range(other):
+            read[i, j] = max(0.0, (y.abs().sum() - (y - handed[j]).abs().sum()).item())
+        kept[i] = 0.0 if within else max(0.0, (y.abs().sum() - (y - x[i]).abs().sum()).item())
+        whole = read[i].sum() + kept[i]
+        kept[i], read[i] = kept[i] / whole, read[i] / whole
+    return kept, read
+
+
+def rollout_shares(attention, within=True):
+    """What each token was, and what it reads: one half and half of the heads' mean (heads, T, S); arXiv:2005.00928, section 3."""
+    del within
+    mean = sum(attention[h] for h in range(len(attention))) / len(attention)
+    return torch.full((len(mean),), 0.5, dtype=mean.dtype), mean / 2
+
+
+def shares_of_two(steps, sizes):
+    """What tokens are made of, {(s, q): (T_s, T_q)}, after steps in the model's order.
+
+    ``steps``: each a list of (s, q, kept, read) that run side by side, all of which see the tokens of the step before: a token of
+    s becomes what is kept of it, and what it reads of the tokens of q. ``sizes``: how many tokens each sequence has.
+    """
+    like = steps[0][0][3]
+    R = {
+        (s, q): torch.eye(m, dtype=like.dtype) if s == q else torch.zeros(m, n, dtype=like.dtype)
+        for s, m in sizes.items()
+        for q, n in sizes.items()
+    }
+    for step in steps:
+        before = {pair: r.clone() for pair, r in R.items()}
+        for s, q, kept, read in step:
+            for other in sizes:
+                for i in range(sizes[s]):
+                    R[s, other][i] = kept[i] * before[s, other][i] + product(read[i : i + 1], before[q, other])[0]
+    return R

@@ -50,7 +50,7 @@ class AttentionRelevance(AttentionMethod):
         for number, a, g in zip(numbers, attentions, slopes):
             relevance.add(number, (g * a).clamp(min=0).mean(1))
         total = {s: attentions[0].new_zeros(run.n, s.tokens) for s in found.sequences}
-        for answer in relevance.answering(gradients):
+        for answer in relevance.answering([bool(g.any()) for g in gradients]):
             own = [a for i, a in zip(numbers, attentions) if found.rows[i] is found.columns[i] is answer]
             tokens = self.output_tokens(run, answer, own[0] if own else None)
             for s, r in relevance.last(answer).items():

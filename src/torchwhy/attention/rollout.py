@@ -7,16 +7,18 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from torchwhy.attention.attention_method import AttentionMethod, Fusion, fuse_heads, with_residual
+from torchwhy.attention.attention_method import AttentionRun, Fusion, fuse_heads, with_residual
 from torchwhy.attention.selection import pick_rows
+from torchwhy.attention.shares import SharesMethod
 from torchwhy.settings import Bounds
 
 
-class AttentionRollout(AttentionMethod):
+class AttentionRollout(SharesMethod):
     r"""Attention multiplied over the layers: :math:`\tilde A_L \cdots \tilde A_1` with
     :math:`\tilde A_l = \frac{1}{2} (A_l + I)`, the I for the way around each attention.
 
-    In [0, 1], adding up to 1 over all tokens. It does not know the target.
+    In [0, 1], adding up to 1 over all tokens. It does not know the target. Attention between two sequences is rolled out by the
+    same rule: half of a token is what it was, half what it reads of the other sequence.
 
     Args:
         head_fusion: the mean, the largest or the smallest of the heads; rows are made to add up to 1 again.
@@ -40,6 +42,13 @@ class AttentionRollout(AttentionMethod):
         for layer in reversed(layers[:-1]):
             found = found @ layer
         return found.mean(1)
+
+    def shares(self, run: AttentionRun, number: int) -> tuple[Tensor, Tensor]:
+        """Return one half, and half of the attention, of each token together 1."""
+        (attention,) = self.matrices(run, [number])
+        read = _discard_smallest(fuse_heads(attention, self.head_fusion), self.discard_ratio)
+        whole = read.sum(2) + 1
+        return 1 / whole, read / whole[..., None]
 
 
 def _discard_smallest(matrix: Tensor, ratio: float) -> Tensor:

@@ -24,8 +24,8 @@ from torchwhy.attention.sequences import SequenceMap, TokenSequence
 Relevances = dict[TokenSequence, Tensor]  # of the tokens of one sequence, by those of each: (n, T, S)
 
 
-class RelevanceOfSequences:
-    """The matrices R, after each attention.
+class MatricesOfSequences:
+    """The matrices R of the tokens of each sequence, after each attention.
 
     Args:
         found: the sequences.
@@ -49,6 +49,40 @@ class RelevanceOfSequences:
         states = self.states[sequence]
         return next(r for number, r in reversed(states) if number == -1 or number in lineage.attentions)
 
+    def answering(self, counts: list[bool]) -> list[TokenSequence]:
+        """Return the sequences in which the answer is read: no attention that counts reads what they are in the end.
+
+        Of several those whose last attention counts.
+        """
+        found = []
+        for s in self.map.sequences:
+            last = self.states[s][-1][0]
+            columns = enumerate(self.map.columns)
+            reads = [i for i, c in columns if c is s and self.map.rows[i] is not s and counts[i]]
+            if last >= 0 and not any(last in self.map.captured.keys[i].attentions for i in reads):
+                found.append(s)
+        return [s for s in found if counts[self.states[s][-1][0]]] or found
+
+
+class SharesOfSequences(MatricesOfSequences):
+    r"""What each token is made of: rows of R, which add up to 1.
+
+    An attention makes of the tokens of s, whose values come from q, :math:`R^{so} \leftarrow \mathrm{diag}(k) R^{so} + B R^{qo}`
+    for each sequence o: k is what is kept of them, B what is read, and :math:`k_i + \sum_j B_{ij} = 1`.
+    """
+
+    def add(self, number: int, kept: Tensor, read: Tensor) -> None:
+        """Take in an attention, as what is kept ``(n, T)`` and what is read ``(n, T, S)``."""
+        row, column = self.map.rows[number], self.map.columns[number]
+        new = {other: kept[..., None] * r for other, r in self.last(row).items()}
+        for other, r in self.seen(column, self.map.captured.keys[number]).items():
+            new[other] = new.get(other, 0) + read @ r
+        self.states[row].append((number, new))
+
+
+class RelevanceOfSequences(MatricesOfSequences):
+    """The matrices R of relevance."""
+
     def add(self, number: int, weighted: Tensor) -> None:
         """Take in an attention, as its matrices weighted by their gradients ``(n, T, S)``."""
         row, column = self.map.rows[number], self.map.columns[number]
@@ -61,20 +95,6 @@ class RelevanceOfSequences:
             own = _normalised(self.seen(row, captured.queries[number])[row])
             new[column] = new.get(column, 0) + own.mT @ weighted @ _normalised(read[column])
         self.states[row].append((number, new))
-
-    def answering(self, gradients: list[Tensor]) -> list[TokenSequence]:
-        """Return the sequences in which the answer is read: no attention that counts reads what they are in the end.
-
-        Of several those whose last attention has a gradient.
-        """
-        found = []
-        for s in self.map.sequences:
-            last = self.states[s][-1][0]
-            columns = enumerate(self.map.columns)
-            reads = [i for i, c in columns if c is s and self.map.rows[i] is not s and bool(gradients[i].any())]
-            if last >= 0 and not any(last in self.map.captured.keys[i].attentions for i in reads):
-                found.append(s)
-        return [s for s in found if bool(gradients[self.states[s][-1][0]].any())] or found
 
 
 def _normalised(r: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def _places(args: argparse.Namespace, names: Sequence[str]) -> tuple[list[Path],
     Raises:
         ValueError: too many pictures for one figure.
     """
-    outs = [Path(out) for out in args.out or ([DEFAULT_FIGURE] if len(names) <= MOST_ON_A_FIGURE else [FOLDER])]
+    outs = [_output_path(out) for out in args.out or ([DEFAULT_FIGURE] if len(names) <= MOST_ON_A_FIGURE else [FOLDER])]
     folders = [out for out in outs if out.is_dir() or out == FOLDER]
     if not args.out and folders:
         FOLDER.mkdir(exist_ok=True)
@@ -146,6 +146,14 @@ def _places(args: argparse.Namespace, names: Sequence[str]) -> tuple[list[Path],
             "or a file for the numbers (.npz, .json)"
         )
     return outs, folders[0] if folders else None
+
+
+def _output_path(out: str | Path) -> Path:
+    """Return a path to write to: ``"figures/"`` is a folder, made if there is none; a name without a suffix a figure's."""
+    place = Path(out)
+    if str(out).endswith("/") and place.parent.is_dir():
+        place.mkdir(exist_ok=True)
+    return place if place.suffix or place.is_dir() or place == FOLDER else place.with_suffix(".png")
 
 
 def _with_more(before: Sequence[Shown], more: Sequence[Shown]) -> list[Shown]:

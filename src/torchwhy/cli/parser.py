@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.begun = time.perf_counter()
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush fails too
     except (ValueError, LookupError, TypeError, OSError, ImportError, FloatingPointError, NotImplementedError) as error:
         print(f"torchwhy: {error}", file=sys.stderr)
         return 2

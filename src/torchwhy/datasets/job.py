@@ -135,8 +135,13 @@ def _begin(
     resume: bool,
     **facts: object,
 ) -> tuple[Attribution, Keywords]:
-    """Return the method, with a seed, and the manifest: that of the folder if there is one, else a new one, written there."""
+    """Return the method, with a seed, and the manifest: that of the folder if there is one, else a new one, written there.
+
+    A folder in which nothing was finished, as after an error at the first batch, is as good as a new one.
+    """
     before = store.manifest()
+    if before is not None and workers.rank == 0 and not store.finished():
+        before = None
     if before is not None and not resume:
         raise ValueError(
             f"path: {store.path} holds explanations; give another folder, or resume=True to go on with them"

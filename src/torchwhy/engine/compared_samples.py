@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.samples import Asked, AskerAboutSample, FeaturesOfSample, through_tensors
-from torchwhy.engine.structure import Keywords, flatten
+from torchwhy.engine.structure import flatten
 from torchwhy.samples.sample import Given, Sample
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _counted(sizes: list[tuple[int, ...]]) -> str:
     return ", ".join(" × ".join(map(str, size)) for size in sizes) + " tokens"
 
 
-def _check_same_arguments(first: Keywords, second: Keywords) -> None:
+def _check_same_arguments(first: Mapping[str, object], second: Mapping[str, object]) -> None:
     """Refuse another argument, such as an attention mask: the model is called with those of the first sample.
 
     Raises:
@@ -74,8 +75,10 @@ def _check_same_arguments(first: Keywords, second: Keywords) -> None:
     """
     for name in sorted(first.keys() | second.keys()):
         a, b = first.get(name), second.get(name)
-        both = isinstance(a, Tensor) and isinstance(b, Tensor)
-        same = a.shape == b.shape and a.equal(b) if both else a is b or a == b  # type: ignore[union-attr,arg-type]
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            same = a.shape == b.shape and a.equal(b)
+        else:
+            same = a is b or a == b
         if not same:
             raise ValueError(
                 f"baselines: the sample comes with another {name} than inputs, as where texts of different lengths are filled "

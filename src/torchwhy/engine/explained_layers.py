@@ -12,6 +12,7 @@ from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.layers.embeddings import embeddings_of_inputs, find_embeddings
 from torchwhy.engine.layers.layer import Layer, ResolvedLayer, resolve_layer
 from torchwhy.engine.layers.row_axes import RowAxes
+from torchwhy.engine.run.autograd import passes_states_besides
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model, Structure, Tensors, flatten
@@ -131,20 +132,26 @@ def _warn_of_given_layers(layers: tuple[ResolvedLayer, ...], x: Tensors, baselin
 
 
 def _warn_of_used_inside(problem: Problem) -> None:
-    """Warn of tensors that a layer hands back but uses inside: put others in their place, and nothing follows.
+    """Warn of tensors that a layer hands back but uses inside, or that are not used: with others in their place nothing changes.
 
-    Tried on the first row, where one of several tensors was chosen.
+    Tried on the first row, where one of several tensors was chosen, or the steps of an LSTM, which passes its states besides.
     """
     aside, rows = problem.replace(tally=Tally(), check_finite=False), problem.rows[:1]
     z = [x[:1] for x in problem.x]
     for i, layer in enumerate(problem.input_layers):
-        if layer.output is None or layer.input:
+        steps = passes_states_besides(layer)
+        if (layer.output is None and not steps) or layer.input:
             continue
         other = [t + t.abs().max() + 1 if i == j else t for j, t in enumerate(z)]
         if torch.equal(aside.run.scores(z, rows), aside.run.scores(other, rows)):
+            advice = (
+                f"its last states are tw.Layer({layer.name!r}, output=(1, 0)) and (1, 1)"
+                if steps
+                else "what it uses inside, as attention matrices, can be read by gradients (InputXGradient, Conductance)"
+            )
             warn(
-                f"{layer}, output={layer.output!r}: the target does not depend on what it hands back, and all attributions are "
-                "zero there; what it uses inside, as attention matrices, can be read by gradients (InputXGradient, Conductance)"
+                f"{layer}, output={0 if steps else layer.output!r}: the target does not depend on what it hands back, and all "
+                f"attributions are zero there; {advice}"
             )
 
 

@@ -67,8 +67,8 @@ def _always() -> bool:
 NOT_KNOWN = (None, None)  # in the place of hooks on saved tensors: torch 2.4 cannot say which there are
 
 
-def _not_known(_peek: bool) -> tuple[object, object]:
-    return NOT_KNOWN
+def _not_known(_peek: bool) -> tuple[object, object] | None:
+    return None if torch._C._are_functorch_transforms_active() else NOT_KNOWN  # in transforms there can be none
 
 
 # Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.

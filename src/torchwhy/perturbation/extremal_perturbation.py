@@ -25,7 +25,7 @@ Reward = Literal["preserve", "delete", "hybrid"]
 
 LEVELS = 8  # of blur, between none and max_blur
 RATE, MOMENTUM = 1e-3, 0.9  # of a step, for each cell
-STEP, SIGMA = 6, 12.0  # of pictures
+RADIUS = 12 / 224  # of the smallest mask of a picture, as a share of the shorter side
 SMALLEST = 0.01  # the share of a series or a video that the smallest mask covers
 GROWTH = 10.0  # of the area's weight in the course of all steps: first the mask moves to what the score asks for
 
@@ -60,10 +60,11 @@ class ExtremalPerturbation(Attribution):
         n_steps: of the ascent.
         max_blur: standard deviation of the strongest blur, in pixels, or one for each axis of places, as ``(4, 20, 20)`` of a
             video's frames, rows and columns; None hides by the baselines instead.
-        step: pixels between the points of the grid, or a number for each axis; None is 6 of pictures, else half of ``sigma``
-            for series, ``sigma`` for videos.
-        sigma: the smallest radius of what a mask keeps, in pixels, or one for each axis; None is 12 of pictures, else the same
-            share of each axis, so that the smallest mask has a hundredth of all places, but at least half a step.
+        step: pixels between the points of the grid, or a number for each axis; None is half of ``sigma`` for pictures and
+            series, ``sigma`` for videos. A coarser grid does not follow the outline of an object.
+        sigma: the smallest radius of what a mask keeps, in pixels, or one for each axis; None is 12 of a picture of 224, and as
+            large a share of the shorter side of others; for series and videos the same share of each axis, so that the smallest
+            mask has a hundredth of all places, but at least half a step.
         area_weight: :math:`\lambda` at the last step, a tenth of it at the first. At 60 an area that is a sixtieth of the picture
             too large costs as much as the whole score.
 
@@ -134,9 +135,9 @@ class ExtremalPerturbation(Attribution):
     def _step_and_sigma(self, size: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Return the pixels between points, and the smallest radius, along each axis of places."""
         share = (SMALLEST / ball(len(size))) ** (1 / len(size))
-        usual = [SIGMA if len(size) == 2 else max(0.5, share * n) for n in size]
+        usual = [max(0.5, RADIUS * min(size) if len(size) == 2 else share * n) for n in size]
         sigma = one_for_each("sigma", usual if self.sigma is None else self.sigma, size)
-        apart = [STEP if len(size) == 2 else max(1, round(s / 2) if len(size) == 1 else math.ceil(s)) for s in sigma]
+        apart = [max(1, round(s / 2) if len(size) < 3 else math.ceil(s)) for s in sigma]
         return one_for_each("step", apart if self.step is None else self.step, size), sigma
 
     def _levels(self, problem: Problem, axes: Axes) -> Tensor:

@@ -69,7 +69,7 @@ class BoundPrompt(TokenSample):
         pixels, units, absent = pictures.pixels()
         behind = torch.tensor(first).view(-1, *[1] * (units.dim() - 1))
         self.tensors |= {PIXELS: pixels}
-        self.feature_mask |= {PIXELS: torch.where(units < 0, -1, units + behind)}
+        self.feature_mask |= {PIXELS: torch.where(units < 0, units, units + behind)}
         self.baselines = {**(self.baselines or {}), PIXELS: absent}
         self.arguments = {**(self.arguments or {}), **pictures.arguments()}
         if set(pictures.sizes()) != {1}:

@@ -116,7 +116,8 @@ class AccumulatedLocalEffects(Analysis):
     ) -> LocalEffects: ...  # fmt: skip
     @overload
     def measure(
-        self, inputs: Inputs, target: TargetLike = None, *, feature: Sequence[int | str], additional_forward_args: object = None,
+        self, inputs: Inputs, target: TargetLike = None, *, feature: tuple[int | str, ...] | list[int | str],
+        additional_forward_args: object = None,
     ) -> LocalEffectsOfTwo: ...  # fmt: skip
     @torch_defaults()
     def measure(
@@ -124,7 +125,7 @@ class AccumulatedLocalEffects(Analysis):
         inputs: Inputs,
         target: TargetLike = None,
         *,
-        feature: int | str | Sequence[int | str],
+        feature: int | str | tuple[int | str, ...] | list[int | str],
         additional_forward_args: object = None,
     ) -> LocalEffects | LocalEffectsOfTwo:
         """Measure the effect of a feature, or of two together, on ``target``.
@@ -142,7 +143,7 @@ class AccumulatedLocalEffects(Analysis):
         """
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             table = TableColumns(problem.x, column_names(inputs))
-            features = [feature] if isinstance(feature, str) or not isinstance(feature, Sequence) else list(feature)
+            features = list(feature) if isinstance(feature, (tuple, list)) else [feature]
             columns = [_column_of(table, f) for f in features]
             if len(columns) not in (1, 2) or len(set(columns)) < len(columns):
                 raise ValueError(f"feature={feature!r}: expected one column, or two different ones")

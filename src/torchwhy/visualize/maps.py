@@ -76,7 +76,7 @@ def heatmap(
     figure, ax = draw.axes_for(ax, width, height + 0.3 * bool(title) + 0.6 * (colorbar and low))
     painted = paint(values, limit, signed, under, style, alpha, cmap)
     if painted.pixels is None:
-        ax.imshow(values, cmap=painted.colors, vmin=-(limit or 1) if signed else 0, vmax=limit or 1)
+        ax.imshow(values, cmap=painted.colors, vmin=-limit if signed else 0, vmax=limit or 1)
     else:
         ax.imshow(painted.pixels)
     if not values.any():

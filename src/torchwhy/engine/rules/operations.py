@@ -198,7 +198,7 @@ NOT_DIFFERENTIABLE = _name_set(
 )
 # Make a tensor anew, or write over one: of what they are given they take the shape, or what to draw from.
 FACTORIES = _name_set(
-    "bernoulli binomial cauchy constant empty_like exponential full_like geometric kaiming_uniform log_normal normal "
+    "bernoulli binomial cauchy constant empty empty_like exponential full_like geometric kaiming_uniform log_normal normal "
     "ones_like poisson random uniform zero zeros_like"
 )
 # Everything else that a gradient passes. No method has a rule for it: it is counted, and refused in strict mode.

@@ -235,10 +235,20 @@ def _in_words(what: What) -> str:
     return what if isinstance(what, str) else ", ".join(map(str, what))
 
 
+def passes_states_besides(layer: object) -> bool:
+    """Say whether a layer is an LSTM of which the steps are taken, while it passes its last states, too."""
+    chosen = getattr(layer, "output", None) is not None or getattr(layer, "input", False)
+    return isinstance(getattr(layer, "module", None), nn.LSTM) and not chosen
+
+
 def _hint_of_inside(what: What) -> str:
-    """Return what to do about tensors that layers hand back and use inside, where one of several was chosen."""
-    if isinstance(what, str) or all(getattr(layer, "output", None) is None for layer in what):
+    """Return what to do about tensors that layers hand back and use inside, where one of several was chosen, or the first."""
+    if isinstance(what, str):
         return ""
+    if all(getattr(layer, "output", None) is None for layer in what):
+        names = [getattr(layer, "name", "") for layer in what if passes_states_besides(layer)]
+        states = [f"tw.Layer({name!r}, output=(1, 0))" for name in names]
+        return "".join(f"; the last states of a recurrent layer, besides its steps, are {layer}" for layer in states)
     return (
         "; what a layer hands back but uses inside, as attention matrices, can be read, not replaced: by InputXGradient, "
         "Saliency, LinearApproximation, Conductance and InternalInfluence"
