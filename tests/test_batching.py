@@ -127,6 +127,17 @@ def test_short_work_is_one_call():
     assert sizes_of(batching(inputs=[torch.ones(1, 3, dtype=torch.long)]), 16) == [1, 15]  # tokens may become much
 
 
+@pytest.mark.parametrize(
+    "row", [torch.ones(1, 600, dtype=torch.long), torch.ones(1, 1, 104, 104, 104)], ids=["prompt", "volume"]
+)
+def test_of_large_rows_even_two_are_counted(row, budget):
+    """Else the few steps of a long prompt would be one call, whatever memory it takes."""
+    assert sizes_of(batching(inputs=[row]), 2) == [1, 1]
+    assert sizes_of(batching(inputs=[row[..., :50]]), 2) == [2]
+    budget(cpu=4 * 400)
+    assert max(sizes_of(batching(inputs=[row], graph=True), 8, makes_1200_bytes_a_row)) == 2
+
+
 def test_calls_are_cut_alike_however_long_they_take():
     """Neither a slow machine nor what ran before changes the rows of a call or what it runs under."""
     model, found = make("conv"), []

@@ -57,6 +57,12 @@ def test_a_folder_of_pictures_and_going_on(run, scans):
     assert (code, "resume=True" in err) == (2, True)
 
 
+def test_of_several_processes_one_speaks(run, scans, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    code, out, err = run(*PICTURES, "--method", "saliency")
+    assert (code, out, err) == (0, "", "")
+
+
 def test_pictures_that_cannot_be_read(run, scans):
     Path("scans/3.png").write_bytes(b"no picture")
     code, _, err = run(*PICTURES, "--method", "saliency")

@@ -229,6 +229,20 @@ def test_shapley_of_a_text_is_that_of_texts_made_by_hand(bert, absent):
         assert e.names[row] == words
 
 
+class WithoutBeginning(WordTokenizer):
+    """A tokenizer that adds nothing to a text."""
+
+    def __call__(self, text, pair=None, **options):
+        return super().__call__(text, pair, **{**options, "add_special_tokens": False})
+
+
+@pytest.mark.parametrize("text", ["film", "great film"])
+def test_where_all_of_a_text_is_removed_a_beginning_is_left(bert, text):
+    e = tw.ExactShapley(bert).explain(tw.Text(WithoutBeginning(), text, absent="remove"), 1)
+    gain = score(bert, ids_of(text, special=False)) - score(bert, torch.tensor([[WordTokenizer.bos_token_id]]))
+    assert float(e.attributions.sum()) == pytest.approx(gain, abs=1e-5)
+
+
 def test_pairs_keep_their_segments(bert):
     e = tw.ExactShapley(bert).explain(tw.Text(WordTokenizer(ends=True), "great film", "no end", absent="remove"), 1)
 

@@ -34,6 +34,8 @@ memory_budget: dict[str, int] = {"cpu": 2**30, "cuda": 2**33}
 
 FEW_ROWS = 8  # work of less than twice as many rows is one call, and nothing is counted
 FEW_ROWS_CUDA = 64  # the same on a GPU
+LARGE_ROW = 2**22  # bytes of a row of inputs of which even two are counted: a long prompt, a volume
+TOKEN_BYTES = 2**13  # that a token of a row counts for, which is an integer and becomes a vector
 SMALL_ROWS = 64  # of work whose inputs take less than one part in SMALL_WORK of the budget: it is one call as well
 SMALL_WORK = 2**10
 MAX_ROWS = 4096  # of any call
@@ -100,9 +102,13 @@ class Batching:
         batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.device, self.graph, self.model = inputs[0].device, graph, model
         self.progress, self.label = progress, label
+        n = inputs[0].shape[0]
+        sizes = [t.nbytes if t.is_floating_point() else t.numel() * TOKEN_BYTES for t in inputs]
         self._few_rows = FEW_ROWS_CUDA if self.device.type == "cuda" else FEW_ROWS
+        if sum(sizes) >= n * LARGE_ROW:
+            self._few_rows = 1
         # of a row of the inputs; tokens, which are integers, may become much
-        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / inputs[0].shape[0]
+        row = sum(t.nbytes if t.is_floating_point() else math.inf for t in inputs) / n
         self._row_bytes = max(row, 1.0)
         if parent is None:
             self.plan = CallPlan(batch_size)
@@ -164,9 +170,8 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        return min(
-            most, self._few_rows // 2, max(1, left // (2 * self._few_rows))
-        )  # it may take more memory than any other
+        # few, as it may take more memory than any other
+        return min(most, max(1, self._few_rows // 2), max(1, left // (2 * self._few_rows)))
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
