@@ -1,6 +1,7 @@
 """Optimized convolutions give the values and gradients that the model gives, with fewer operations, and touch nothing."""
 
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -315,6 +316,32 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def test_the_rule_follows_from_shapes_types_and_the_device(of, times, device, graph, expected):
     chosen = choose_optimizations(make("conv"), of, times, device=device, graph=graph)
     assert (chosen and (chosen.channels_last, chosen.fold)) == expected
+
+
+class Attends(nn.Module):
+    """An encoder of tokens, with its batch first."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x).sum(1)
+
+
+@pytest.mark.parametrize("device, chosen", [(CPU, (False, False)), (CUDA, None)])
+def test_attention_with_its_batch_first_has_contiguous_tokens(device, chosen):
+    net = Attends().double().eval().requires_grad_(False)
+    found = choose_optimizations(net, cost(convolutions=1), 1, device=device, graph=False)
+    assert (found and (found.channels_last, found.fold)) == chosen
+    x = torch.randn(3, 5, 8, dtype=torch.double, requires_grad=True)
+    with Watch() as watch, found or nullcontext():
+        y = net(x)
+    (args,) = watch.of(F.multi_head_attention_forward)
+    assert args[0].is_contiguous() == (chosen is not None)
+    assert args[0] is args[1] is args[2]
+    torch.testing.assert_close(y, net(x))
+    torch.testing.assert_close(torch.autograd.grad(y[:, 0].sum(), x), torch.autograd.grad(net(x)[:, 0].sum(), x))
 
 
 def test_what_a_call_costs_is_counted():

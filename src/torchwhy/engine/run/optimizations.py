@@ -49,6 +49,8 @@ def choose_optimizations(
 ) -> ConvOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
+    A model with ``nn.MultiheadAttention``, such as a vision transformer, has contiguous tokens on a CPU: with its batch first
+    it hands them over transposed, and the projection of a few rows is then one small product for each token.
     A convolutional network, seen by its many convolutions, takes both on a CPU if these are long enough, and if it does not
     join or shuffle channels all the time: these lie apart where channels are last. On a GPU gradients are no faster by
     either, evaluations by folding; images with their channels last are for half precision there, which the
@@ -62,12 +64,12 @@ def choose_optimizations(
         graph: whether gradients are computed.
         calls: how many of these there are.
     """
-    if cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions:
-        return None
-    if cost.rearranged > REARRANGED * cost.convolved:
-        return None
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
+    few = cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions
+    if few or cost.rearranged > REARRANGED * cost.convolved:
+        attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
+        return ConvOptimizations(channels_last=False, fold=False) if attends and device.type == "cpu" else None
     last = device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16)
     return ConvOptimizations(channels_last=last, calls=calls)
 
