@@ -144,8 +144,8 @@ class CaptumTCAV:
                 raise TypeError("layers: expected names of layers")
             found[_key(concepts)] = {
                 layer: {
-                    "sign_count": torch.tensor([s.score for s in each.values()]),
-                    "magnitude": torch.tensor([s.derivative for s in each.values()]),
+                    "sign_count": torch.tensor([s.score for s in each.values()], dtype=torch.float),
+                    "magnitude": torch.tensor([s.derivative for s in each.values()], dtype=torch.float),
                 }
                 for layer, each in scores.items()
             }

@@ -67,7 +67,7 @@ class SmoothMasks:
         middles = [(torch.arange(k).to(self.like) + 0.5) * n / k for k, n in zip(counts, size)]
         places = torch.cartesian_prod(*middles).view(-1, len(size))
         low, high = 0.0, float(sum(size))
-        middle = torch.tensor([size]).to(self.like) / 2
+        middle = torch.tensor([size], device=self.like.device, dtype=self.like.dtype) / 2
         # the radius of the points that are on, for which the smooth mask in the middle has the area
         for _ in range(16):
             half = (low + high) / 2
@@ -82,7 +82,7 @@ class SmoothMasks:
 
         Places and radius are in units of :math:`\\sigma`.
         """
-        squares, apart = torch.zeros((), device=self.like.device), [k / s for k, s in zip(self.step, self.sigma)]
+        squares, apart = self.like.new_zeros(()), [k / s for k, s in zip(self.step, self.sigma)]
         for axis, (n, gap) in enumerate(zip(self.cells, apart)):
             points = (torch.arange(n).to(self.like) + 0.5) * gap
             line = (points - places[:, axis, None]).square()

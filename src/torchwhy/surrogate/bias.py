@@ -77,7 +77,8 @@ class Bias(Viewable):
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
         given = {"scores as they are": self.score, "scores, all rows set to the group": self.set_to}
         columns = {
-            name: torch.tensor([[float(v) for v in e] for e in estimates]).T for name, estimates in given.items()
+            name: torch.tensor([[float(v) for v in e] for e in estimates], dtype=torch.double).T
+            for name, estimates in given.items()
         }
         panels = {name: _known_ends(*ends) for name, ends in columns.items()}
         notes = [f"{n} rows" for n in self.sizes]

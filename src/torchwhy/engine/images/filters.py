@@ -63,9 +63,10 @@ def inpaint_linearly(x: Tensor, keep: Tensor, *, tolerance: float = 1e-5, most: 
     if x.dim() == 3:
         return torch.where(keep, given, _between_kept(x, keep).to(given))
     axes = tuple(range(2, x.dim()))
-    offsets = torch.cartesian_prod(*[torch.arange(-1.0, 2.0)] * len(axes))
+    steps = torch.arange(-1, 2, device=x.device, dtype=x.dtype)
+    offsets = torch.cartesian_prod(*[steps] * len(axes))
     squares = offsets.square().sum(1)
-    kernel = torch.where(squares > 0, 1 / (6 * squares), 0.0).to(x).view(1, 1, *(3,) * len(axes))
+    kernel = torch.where(squares > 0, 1 / (6 * squares), 0.0).view(1, 1, *(3,) * len(axes))
     convolve = F.conv2d if len(axes) == 2 else F.conv3d
 
     def around(t: Tensor) -> Tensor:
@@ -106,6 +107,6 @@ def _between_kept(x: Tensor, keep: Tensor) -> Tensor:
     after = torch.where(keep, at, last + 1).flip(2).cummin(2).values.flip(2)
     nothing = before.max(2, keepdim=True).values < 0
     before, after = torch.where(before < 0, after, before), torch.where(after > last, before, after)
-    share = (at - before) / (after - before).clamp(min=1)
+    share = (at - before).to(x) / (after - before).clamp(min=1)
     low, high = (x.gather(2, k.clamp(0, last).expand_as(x)) for k in (before, after))
-    return torch.where(nothing, x.mean(2, keepdim=True), low + share.to(x) * (high - low))
+    return torch.where(nothing, x.mean(2, keepdim=True), low + share * (high - low))
