@@ -146,6 +146,15 @@ def normalised(R):
     return out
 
 
+def before_any_attention(sizes, dtype):
+    """{(s, q): (T_s, T_q)}: the identity in (s, s), zero between two sequences."""
+    return {
+        (s, q): torch.eye(m, dtype=dtype) if s == q else torch.zeros(m, n, dtype=dtype)
+        for s, m in sizes.items()
+        for q, n in sizes.items()
+    }
+
+
 def relevance_of_two(steps, sizes):
     """R for each pair of sequences; Chefer, Gur, Wolf, arXiv:2103.15679, eq. 1 and 2, 5 to 11.
 
@@ -153,12 +162,7 @@ def relevance_of_two(steps, sizes):
     sequence s, keys and values of q, (heads, T_s, T_q). Those of one step all see the R of the step before. ``sizes``: how many
     tokens each sequence has. Returns {(s, q): (T_s, T_q)}, with the identity in (s, s).
     """
-    like = steps[0][0][2]
-    R = {
-        (s, q): torch.eye(m, dtype=like.dtype) if s == q else torch.zeros(m, n, dtype=like.dtype)
-        for s, m in sizes.items()
-        for q, n in sizes.items()
-    }
+    R = before_any_attention(sizes, steps[0][0][2].dtype)
     for step in steps:
         before = dict(R)
         for s, q, attention, g in step:
@@ -211,12 +215,7 @@ def shares_of_two(steps, sizes):
     ``steps``: each a list of (s, q, kept, read) that run side by side, all of which see the tokens of the step before: a token of
     s becomes what is kept of it, and what it reads of the tokens of q. ``sizes``: how many tokens each sequence has.
     """
-    like = steps[0][0][3]
-    R = {
-        (s, q): torch.eye(m, dtype=like.dtype) if s == q else torch.zeros(m, n, dtype=like.dtype)
-        for s, m in sizes.items()
-        for q, n in sizes.items()
-    }
+    R = before_any_attention(sizes, steps[0][0][3].dtype)
     for step in steps:
         before = {pair: r.clone() for pair, r in R.items()}
         for s, q, kept, read in step:
