@@ -202,7 +202,12 @@ class Problem:
         """The name of each input, or layer, that is explained."""
         if self.input_layers:
             return self.input_layers
-        return [f"input {name!r}" for name in self.inputs.names or range(len(self.x))]
+        return [f"input {key!r}" for key in self.input_keys]
+
+    @property
+    def input_keys(self) -> Sequence[str | int]:
+        """The name of each input, or its place where they have none."""
+        return self.inputs.names or range(len(self.inputs.tensors))
 
     @property
     def run(self) -> ModelRunner:

@@ -125,8 +125,8 @@ class ClassActivationMap(Attribution):
             return Result((maps[0][:, None],), details=details)
         picture = picture_of(problem, problem.read_layers[0])
         if len(problem.x) > 1:
-            names = problem.inputs.names or range(len(problem.x))
-            details["inputs"] = [names[i] for i in pictures_alike(problem, problem.read_layers[0])]
+            numbers = pictures_alike(problem, problem.read_layers[0])
+            details["inputs"] = [problem.input_keys[i] for i in numbers]
         if len(maps) > 1:
             _check_one_picture(problem, picture)
             peaks = [expand_like(m.flatten(1).abs().amax(1), m) for m in maps]

@@ -41,8 +41,8 @@ class GuidedGradCAM(Wrapper):
 
     def _attribute(self, problem: Problem) -> Result:
         maps = attribute_at(self.of or self._grad_cam(), problem, problem.x, problem.rows)
-        names: list[str | int] = list(problem.inputs.names or range(len(problem.x)))
-        numbers = [names.index(name) for name in maps.details.get("inputs", names)]
+        keys = problem.input_keys
+        numbers = [keys.index(key) for key in maps.details.get("inputs", keys)]
         guided = GuidedBackprop(self.model, batch_size=self.batch_size, precision=self.precision)
         signals = attribute_at(guided, problem, problem.x, problem.rows).attributions
         (found,) = maps.attributions

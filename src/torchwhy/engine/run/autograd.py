@@ -260,7 +260,7 @@ def compute_gradients(
     wrt: Sequence[Tensor],
     *,
     what: What = "inputs",
-    names: Sequence[object] = (),
+    names: Callable[[], Sequence[object]] | None = None,
     keep: bool = False,
     build: bool = False,
 ) -> tuple[Tensor, ...]:
@@ -270,7 +270,7 @@ def compute_gradients(
         scores: ``(M,)``.
         wrt: tensors ``(M, ...)``; one that the scores do not depend on has gradient zero.
         what: what ``wrt`` is, for the error: a word or layers.
-        names: of inputs, to warn of one that the scores do not depend on: their keys, or places in a tuple.
+        names: gives the name of each of ``wrt``, to warn of one that the scores do not depend on; layers are their own.
         keep: keep the graph for another call.
         build: let the gradients be differentiated again.
 
@@ -294,7 +294,10 @@ def compute_gradients(
             "models: choose another target or layer, or a perturbation method, which needs no gradient"
             + _hint_of_inside(what)
         )
-    _warn_of_unreached(found, [f"input {name!r}" for name in names] if isinstance(what, str) else what)
+    if names is not None:
+        _warn_of_unreached(found, names())
+    elif not isinstance(what, str):
+        _warn_of_unreached(found, what)
     return tuple(torch.zeros_like(z) if g is None else g for z, g in zip(wrt, found))
 
 

@@ -200,8 +200,9 @@ class ModelRunner:
                 leaves = [p.batching.format(leaf) for leaf in leaves]
             leaves = [leaf.requires_grad_() for leaf in leaves]
             scores = self.scores_with_graph(leaves, rows, rules)
-            names = p.inputs.names or range(len(leaves))
-            return scores.detach(), compute_gradients(scores, leaves, what=p.input_layers or "inputs", names=names)
+            return scores.detach(), compute_gradients(
+                scores, leaves, what=p.input_layers or "inputs", names=lambda: p.input_names
+            )
 
     def scores_of_targets(self, z: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
         """Return the scores ``(M,)`` of the target, with a graph where one is being built; of a problem of T targets T of these.

@@ -126,7 +126,7 @@ class SharedRunner(ModelRunner):
             for i, (number, s) in enumerate(zip(shared.numbers, each)):
                 kept = i + 1 < len(each)
                 slopes = compute_gradients(
-                    s, leaves, what=p.input_layers or "inputs", names=p.inputs.names or range(len(leaves)), keep=kept
+                    s, leaves, what=p.input_layers or "inputs", names=lambda: p.input_names, keep=kept
                 )
                 shared.spread(number, [s.detach(), *slopes], [scores.detach(), *found])
             return scores.detach(), tuple(found)
