@@ -17,7 +17,7 @@ import torch
 from harness import Benchmark
 
 from torchwhy.engine.run.call_cost import CallCost
-from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.run.optimizations import CallOptimizations, channels_last, choose_optimizations
 
 # the rule was made on resnet18, resnet50, mobilenet_v2, efficientnet_b0, vgg11, vit_b_16, squeezenet1_1, densenet121,
 # convnext_tiny, shufflenet_v2_x1_0, mnasnet1_0, regnet_y_400mf and ghostnet_100
@@ -54,7 +54,7 @@ def network(name: str) -> torch.nn.Module:
         return models.get_model(name, **({"aux_logits": False} if name == "googlenet" else {}))
 
 
-def call(model: Any, x: torch.Tensor, optimizations: ConvOptimizations | None, graph: bool) -> None:
+def call(model: Any, x: torch.Tensor, optimizations: CallOptimizations | None, graph: bool) -> None:
     """Make one call of the model, and its backward pass to the images."""
     last = optimizations is not None and optimizations.channels_last
     with torch.set_grad_enabled(graph):
@@ -77,14 +77,14 @@ def seconds(run: Callable[[], Any]) -> Callable[[], float]:
     return side
 
 
-def chosen(model: Any, x: torch.Tensor, graph: bool) -> ConvOptimizations | None:
+def chosen(model: Any, x: torch.Tensor, graph: bool) -> CallOptimizations | None:
     """Return what the rule chooses for calls of as many rows as x has."""
     with CallCost() as cost:
         call(model, x[:2], None, graph)
     return choose_optimizations(model, cost, len(x) / 2, device=x.device, graph=graph)
 
 
-def name_of(optimizations: ConvOptimizations | None) -> str:
+def name_of(optimizations: CallOptimizations | None) -> str:
     """Return the name of the side that runs with the same optimizations."""
     if optimizations is None:
         return "plain"
@@ -110,7 +110,7 @@ def main() -> None:
                 rule = chosen(model, x, graph)
                 forms = {
                     "plain": None,
-                    **{form: ConvOptimizations(**kinds) for form, kinds in FORMS.items()},
+                    **{form: CallOptimizations(**kinds) for form, kinds in FORMS.items()},
                     "rule": rule,
                 }
                 sides = {form: seconds(lambda o=o: call(model, x, o, graph)) for form, o in forms.items()}

@@ -9,7 +9,7 @@ from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
 from torchwhy import metrics as M
-from torchwhy.engine.run.optimizations import ConvOptimizations
+from torchwhy.engine.run.optimizations import CallOptimizations
 
 pytestmark = pytest.mark.cuda
 
@@ -168,8 +168,8 @@ def test_memory_that_runs_out_only_costs_time(method, batch_size, little_memory)
 def test_what_is_faster_changes_nothing(optimized, monkeypatch, method, options):
     _, _, net, x = both()
     usual = method(net, **options).attribute(x, 1)
-    entered, enter = [], ConvOptimizations.__enter__
-    monkeypatch.setattr(ConvOptimizations, "__enter__", lambda self: (entered.append(self), enter(self))[1])
+    entered, enter = [], CallOptimizations.__enter__
+    monkeypatch.setattr(CallOptimizations, "__enter__", lambda self: (entered.append(self), enter(self))[1])
     with optimized():
         found = method(net, **options).attribute(x, 1)
     assert bool(entered) == (method is tw.RISE)  # gradients are no faster by them

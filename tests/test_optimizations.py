@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 import torchwhy as tw
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.optimizations import (
-    ConvOptimizations,
+    CallOptimizations,
     DeferredConvError,
     channels_last,
     choose_optimizations,
@@ -52,7 +52,7 @@ def settled(*modules):
 def run(net, x, channels_last=False, fold=True):
     """Values, gradient, what was run, with the optimizations."""
     z = x.clone().requires_grad_()
-    with Watch() as watch, ConvOptimizations(channels_last=channels_last, fold=fold):
+    with Watch() as watch, CallOptimizations(channels_last=channels_last, fold=fold):
         y = net(z)
     return y, torch.autograd.grad(y.square().sum(), z)[0], watch
 
@@ -85,7 +85,7 @@ def test_batch_norm_is_folded(conv, norm, dimensions):
 def test_folding_pays_or_is_left():
     net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
     x = torch.randn(2, 4, 6, 6, dtype=torch.double)  # 32 pixels of 36 weights each
-    optimizations = ConvOptimizations()
+    optimizations = CallOptimizations()
     with Watch() as watch, optimizations:
         net(x)
     assert len(watch.of(F.batch_norm)) == 1
@@ -98,7 +98,7 @@ def test_folding_pays_or_is_left():
 def test_one_copy_of_the_weights_is_kept():
     net = settled(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
     x = channels_last(torch.randn(3, 4, 8, 8, dtype=torch.double))  # 36 pixels of the output pay for one row
-    optimizations, copies = ConvOptimizations(), []
+    optimizations, copies = CallOptimizations(), []
     for change in (False, True, False):
         if change:
             net[0].weight.mul_(2)
@@ -117,7 +117,7 @@ def test_channels_last_weights_are_copies(dimensions, fold):
     net = settled(kinds[0](3, 4, 3), kinds[1](4))
     x = torch.randn(2, 3, *[9] * dimensions, dtype=torch.double)
     last = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-    with Watch() as watch, ConvOptimizations(fold=fold):
+    with Watch() as watch, CallOptimizations(fold=fold):
         y = net(channels_last(x))
     assert all(args[1].is_contiguous(memory_format=last) for args in watch.of(torch.conv2d, torch.conv3d))
     assert len(watch.of(F.batch_norm)) == (not fold)
@@ -129,7 +129,7 @@ def test_many_weights_are_not_copied_for_small_images():
     net = settled(nn.Conv2d(4, 6, 3))
     x = channels_last(torch.randn(2, 4, 4, 4, dtype=torch.double))  # 32 pixels of 36 weights each
     for rows, calls, copied in ((x, 1, False), (torch.cat([x, x]), 1, True), (x, 2, True)):
-        with Watch() as watch, ConvOptimizations(calls=calls):
+        with Watch() as watch, CallOptimizations(calls=calls):
             y = net(rows)
         assert [args[1] is not net[0].weight for args in watch.of(torch.conv2d)] == [copied]
         torch.testing.assert_close(y, net(rows))
@@ -137,7 +137,7 @@ def test_many_weights_are_not_copied_for_small_images():
 
 def test_written_weights_are_folded_anew():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
-    with ConvOptimizations():
+    with CallOptimizations():
         net(x)
         for write in (net[0].weight.mul_, net[0].bias.add_, net[1].running_var.mul_, net[1].running_mean.add_):
             write(2)
@@ -238,7 +238,7 @@ def test_hooks_get_the_convolution_itself():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
     expected, seen = net[0](x), []
     net[0].register_forward_hook(lambda m, args, out: seen.append(out))
-    with ConvOptimizations():
+    with CallOptimizations():
         net(x)
     x.zero_()
     torch.testing.assert_close(seen[0] * 1, expected)
@@ -256,7 +256,7 @@ def test_weights_with_a_gradient_keep_it():
     net, x = settled(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 9, 9, dtype=torch.double)
     parameters = list(net[0].requires_grad_(True).parameters())
     expected = torch.autograd.grad(net(x).square().sum(), parameters)
-    with ConvOptimizations():
+    with CallOptimizations():
         y = net(x)
     torch.testing.assert_close(torch.autograd.grad(y.square().sum(), parameters), expected)
 
@@ -399,7 +399,7 @@ def test_compiled_models_are_left_as_they_are(how, optimized, monkeypatch):
         model = how(small_copy(net))
         assert is_compiled(model)
         assert not is_compiled(net)
-        monkeypatch.setattr(ConvOptimizations, "__enter__", lambda self: pytest.fail("it was optimized"))
+        monkeypatch.setattr(CallOptimizations, "__enter__", lambda self: pytest.fail("it was optimized"))
         torch.testing.assert_close(tw.IntegratedGradients(model, n_steps=20).attribute(x, 1), expected)
 
 
@@ -422,5 +422,5 @@ def test_a_compiler_reads_one_whole_graph():
     torch.compiler.reset()  # after many compiled models it would not try this one
     net, x = small(), torch.randn(3, 3, 9, 9, dtype=torch.double)
     whole = torch.compile(net, backend="eager", fullgraph=True)  # an error where the graph breaks
-    with ConvOptimizations():
+    with CallOptimizations():
         torch.testing.assert_close(whole(x), net(x))

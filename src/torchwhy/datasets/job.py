@@ -27,7 +27,7 @@ from torchwhy.explanation.rows import concat
 from torchwhy.provenance import is_spread
 from torchwhy.targets import TargetLike
 
-IN_FLIGHT = 4
+IN_FLIGHT = 4  # batches that are explained and not yet on the disk, at most
 _BegunBatch = tuple[Batch, "Future[Finished] | None"]  # None: it was finished before
 log = logging.getLogger("torchwhy")
 

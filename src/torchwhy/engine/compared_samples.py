@@ -14,7 +14,7 @@ from torchwhy.engine.structure import flatten
 from torchwhy.samples.sample import Given, Sample
 
 if TYPE_CHECKING:
-    from torchwhy.engine.prepare import Asker
+    from torchwhy.engine.asker import Asker
     from torchwhy.result import Result
 
 

@@ -1,9 +1,9 @@
-"""How many rows a model call gets, and whether its convolutions are optimized.
+"""How many rows a model call gets, and whether its operations are optimized.
 
 Long work, such as the 5000 masked images of one picture, is cut into calls. Many rows use the machine well, but what a call
 keeps in memory grows with them. So the first call of long work is a short one in which the bytes of all new tensors are
 counted (:class:`CallCost`): those of a row follow, and with them how many rows a fixed budget of bytes holds
-(:data:`memory_budget`). The same call tells what kind of model it is, and so whether its convolutions are worth optimizing
+(:data:`memory_budget`). The same call tells what kind of model it is, and so whether its operations are worth optimizing
 (:func:`choose_optimizations`).
 
 Everything here follows from shapes, types and settings. No clock is read, nobody asks how much memory is free, and nothing
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.optimizations import ConvOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.run.optimizations import CallOptimizations, channels_last, choose_optimizations
 from torchwhy.engine.structure import Keywords, Model
 
 Outcome = TypeVar("Outcome")
@@ -77,7 +77,7 @@ class CallPlan:
     """
 
     rows: int | None = None
-    optimizations: ConvOptimizations | None = None
+    optimizations: CallOptimizations | None = None
     is_decided: bool = False
     jobs: int = 0
 

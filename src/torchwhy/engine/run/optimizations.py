@@ -1,12 +1,14 @@
-r"""The same values with less work: a model's convolutions as they would be written for one long evaluation.
+r"""The same values with less work: a model's operations as they would be written for one long evaluation.
 
 * **Channels last.** Convolutions of images whose channels are last in memory need no reordering before and after each of
   them. The images are handed over in that format (:func:`channels_last`), and the weights are copied into it.
 * **Folded batch norms.** A batch norm in eval mode is an affine map of each channel, :math:`y = s z + t`. Where its input is
   a convolution that nothing else looks at, the convolution is run with weights :math:`s w` and bias :math:`s b + t`, and the
   batch norm not at all.
+* **Contiguous tokens.** ``nn.MultiheadAttention`` with its batch first hands its tokens on transposed. The projection of a few
+  rows is then one small product for each token; of contiguous tokens it is a single one.
 
-Both happen at the operations, in a ``TorchFunctionMode``: the model keeps its own weights, and nothing is registered on it.
+All happen at the operations, in a ``TorchFunctionMode``: the model keeps its own weights, and nothing is registered on it.
 A convolution cannot know whether a batch norm follows. So it is *deferred*: it returns a tensor that knows its shape but has
 no values yet. If a batch norm is what asks first, both are computed as one; whatever else asks gets the plain values.
 :func:`choose_optimizations` decides, from shapes alone, whether that is worth it.
@@ -46,15 +48,14 @@ _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__ge
 
 def choose_optimizations(
     model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool, calls: int = 1
-) -> ConvOptimizations | None:
+) -> CallOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
-    A model with ``nn.MultiheadAttention``, such as a vision transformer, has contiguous tokens on a CPU: with its batch first
-    it hands them over transposed, and the projection of a few rows is then one small product for each token.
-    A convolutional network, seen by its many convolutions, takes both on a CPU if these are long enough, and if it does not
-    join or shuffle channels all the time: these lie apart where channels are last. On a GPU gradients are no faster by
-    either, evaluations by folding; images with their channels last are for half precision there, which the
-    units for it read in that format. A compiled model is left as its compiler made it.
+    A convolutional network, seen by its many convolutions, is run channels-last and folded on a CPU if these are long enough,
+    and if it does not join or shuffle channels all the time: these lie apart where channels are last. On a GPU gradients are no
+    faster by either, evaluations by folding; images with their channels last are for half precision there, which the units for
+    it read in that format. Other models with ``nn.MultiheadAttention``, such as vision transformers, have contiguous
+    tokens on a CPU. A compiled model is left as its compiler made it.
 
     Args:
         model: what is called.
@@ -69,9 +70,9 @@ def choose_optimizations(
     few = cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions
     if few or cost.rearranged > REARRANGED * cost.convolved:
         attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
-        return ConvOptimizations(channels_last=False, fold=False) if attends and device.type == "cpu" else None
+        return CallOptimizations(channels_last=False, fold=False) if attends and device.type == "cpu" else None
     last = device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16)
-    return ConvOptimizations(channels_last=last, calls=calls)
+    return CallOptimizations(channels_last=last, calls=calls)
 
 
 def is_compiled(model: Model) -> bool:
@@ -166,8 +167,8 @@ def _materialize(value: Any) -> Any:
     return value
 
 
-class ConvOptimizations(TorchFunctionMode):
-    """Run the convolutions of a model optimized while the block lasts: ``with ConvOptimizations(): y = model(x)``.
+class CallOptimizations(TorchFunctionMode):
+    """Run a model's operations optimized while the block lasts: ``with CallOptimizations(): y = model(x)``.
 
     Copies of weights are made once and kept for the next block; a weight that was written to meanwhile is copied anew.
 
@@ -185,7 +186,7 @@ class ConvOptimizations(TorchFunctionMode):
         self._copies: dict[int, tuple[tuple, Any]] = {}  # by the id of the weight
         self._deferred: list[weakref.ref[_DeferredConv]] = []
 
-    def __enter__(self) -> ConvOptimizations:
+    def __enter__(self) -> CallOptimizations:
         self._folds_now = self.fold and state.rules.mode is None
         super().__enter__()
         return self
