@@ -213,7 +213,8 @@ class Benchmark:
             device = r.get("device", "cpu")
             for name, ratio in r["ratio"].items():
                 if name != r["base"]:
-                    label = f"{r['case'].removesuffix(f', {device}')} — {name}"
+                    label = r["case"].removesuffix(f", {device}")
+                    label = label if label.endswith(f", {name}") else f"{label} — {name}"
                     panels.setdefault(device, []).append((label, ratio, name))
         figure = Figure(figsize=(8 * len(panels), 0.6 + 0.28 * max(map(len, panels.values()))), layout="constrained")
         for ax, (device, bars) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
