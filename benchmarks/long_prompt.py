@@ -35,7 +35,10 @@ print("SECONDS", seconds[-1])
 """
 NOTE = "seconds are those of the processor, of all cores together, while the machine did other work; the ratio is of the memory"
 SHARE = "; run with {ran} {unit}, the seconds are {times} times what these took, an upper bound"
-LIME = "; by LIME, which asks the same of the model: Kernel SHAP of 40 units takes 82 coalitions at least; one row a call on both sides"
+LIME = (
+    "; by LIME, which asks the same of the model: Kernel SHAP of 40 units takes 82 coalitions at least; "
+    "one row a call on both sides"
+)
 FORWARD = "model(**tokenizer(text, return_tensors='pt'))"
 PEERS = """
 from contextlib import suppress
