@@ -430,12 +430,18 @@ def test_prompts_are_explained_with_the_names_of_their_words(tmp_path):
 
 
 def test_the_table_has_the_numbers_of_the_rows(tmp_path):
-    pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas")
     found = tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path / "out", target="label")
     table = found.to_dataframe()
     assert list(table.index) == list(range(ROWS))
     np.testing.assert_array_equal(table.to_numpy(), found[:].attributions.numpy())
     assert list(found.to_dataframe(long=True)["row"][:5]) == [0, 0, 0, 0, 1]
+    for options in ({}, {"long": True}, {"facts": True}):
+        found.to_csv(tmp_path / "table.csv", **options)
+        read, whole = pandas.read_csv(tmp_path / "table.csv"), found.to_dataframe(**options)
+        pandas.testing.assert_frame_equal(
+            read, whole if options.get("long") else whole.reset_index(), check_dtype=False
+        )
 
 
 def small_cnn():
