@@ -9,6 +9,7 @@ from reference import circuits as slow
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.circuits.logit_lens import LensReading
 
 transformers = pytest.importorskip("transformers")
 from test_patching import MODELS, PROJECTIONS, build, margin, name_of  # noqa: E402
@@ -345,6 +346,29 @@ def test_pictures():
     assert len(bars.patches) == 3
     edges = tw.EdgeAttribution(model).explain(**call).plot().get_axes()[0]
     assert edges.get_ylabel() == "sender"
+
+
+def test_the_tokens_of_a_lens_can_be_read():
+    shape = (1, 2, 3, 1)
+    tokens, probabilities = torch.arange(6).view(shape), torch.tensor([0.0, 0.1, 0.3, 0.6, 0.8, 1.0]).view(shape)
+    said = ["a", "\n", "$b", "Barcelona", "", "é"]
+    figure = LensReading(tokens, probabilities, ["0", "1"]).plot(decode=lambda ids: said[ids[0]])
+    figure.canvas.draw()
+    ax = figure.get_axes()[0]
+    image, texts = ax.get_images()[0], ax.texts
+    assert [t.get_text() for t in texts] == ["a", "\\n", "$b", "Barcelona", "", "é"]
+    cells = image.to_rgba(image.get_array())[..., :3].reshape(-1, 3)
+
+    def luminance(rgb):
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722] + 0.05
+
+    for text, cell in zip(texts, cells):
+        ink = luminance(np.array([int(text.get_color()[i : i + 2], 16) / 255 for i in (1, 3, 5)]))
+        light, dark = max(ink, luminance(cell)), min(ink, luminance(cell))
+        assert light / dark > 4.5  # what WCAG asks for
+        width = ax.transData.transform([[-0.5, 0], [0.5, 0]])[:, 0]
+        assert text.get_window_extent().width < width[1] - width[0]
 
 
 def test_what_is_refused():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +285,51 @@ def test_after_a_batch_that_cannot_be_written_none_is(tmp_path, monkeypatch):
     assert "1 of 5 batches" in repr(tw.load_dataset(tmp_path))
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no limits of files here")
+def test_a_disk_that_takes_half_of_a_file_leaves_none_of_it(tmp_path):
+    resource = pytest.importorskip("resource")
+    method, path = tw.Saliency(network()), tmp_path / "out"
+    whole = tw.explain_dataset(method, loader(), tmp_path / "whole", target="label")
+    x, y = rows()
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    largest = max(map(len, files(tmp_path / "whole").values()))
+    data = [(x[:8], y[:8]), (x[8:40], y[8:40])]  # the second batch is a file that the disk takes a part of
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 100, before[1]))
+        with pytest.raises(OSError, match="File too large: nothing was written"):
+            tw.explain_dataset(method, data, path, target="label")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(files(path)) == ["batch-00000000.safetensors"]
+    assert not list(path.glob(".*"))
+    found = tw.explain_dataset(method, data, path, target="label")
+    assert found[:].attributions.equal(whole[:].attributions)
+
+
+def test_memory_is_that_of_a_few_batches(tmp_path, monkeypatch):
+    alive, most = {"batches": 0, "explanations": 0}, []
+
+    def counted(thing, name):
+        def gone():
+            alive[name] -= 1
+
+        alive[name] += 1
+        weakref.finalize(thing, gone)
+        return thing
+
+    def batches():
+        for k in range(300):
+            yield counted(torch.full((8, 4), float(k)), "batches")
+
+    method, explain = tw.Saliency(network()), tw.Saliency.explain
+    monkeypatch.setattr(tw.Saliency, "explain", lambda *a, **k: counted(explain(*a, **k), "explanations"))
+    tw.explain_dataset(method, batches(), tmp_path, target=1, callback=lambda _: most.append(dict(alive)))
+    assert len(most) == 300
+    assert max(m["batches"] for m in most) <= job_module.IN_FLIGHT + 3
+    assert max(m["explanations"] for m in most) <= 2
+
+
 def test_a_second_writer_is_refused(tmp_path):
     path = tmp_path / "out"
 
@@ -384,20 +430,38 @@ def test_prompts_are_explained_with_the_names_of_their_words(tmp_path):
 
 
 def test_the_table_has_the_numbers_of_the_rows(tmp_path):
-    pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas")
     found = tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path / "out", target="label")
     table = found.to_dataframe()
     assert list(table.index) == list(range(ROWS))
     np.testing.assert_array_equal(table.to_numpy(), found[:].attributions.numpy())
     assert list(found.to_dataframe(long=True)["row"][:5]) == [0, 0, 0, 0, 1]
+    for options in ({}, {"long": True}, {"facts": True}):
+        found.to_csv(tmp_path / "table.csv", **options)
+        read, whole = pandas.read_csv(tmp_path / "table.csv"), found.to_dataframe(**options)
+        pandas.testing.assert_frame_equal(
+            read, whole if options.get("long") else whole.reset_index(), check_dtype=False
+        )
+
+
+def small_cnn():
+    torch.manual_seed(0)
+    blocks = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128, 3)).eval()
+
+
+def images(n):
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(n, 1, 8, 8, generator=generator), torch.randint(3, (n,), generator=generator)
+    return DataLoader(TensorDataset(x, y), batch_size=8)
 
 
 SCRIPT = """
 import sys, torch, torchwhy as tw
 sys.path.insert(0, {tests!r})
-from test_datasets import loader, network
+from test_datasets import images, small_cnn
 torch.set_num_threads(1)
-tw.explain_dataset(tw.SmoothGrad(network(), n_samples=4, generator=3), loader({rows}), sys.argv[1], target="label")
+tw.explain_dataset(tw.SmoothGrad(small_cnn(), n_samples=4, generator=3), images({rows}), sys.argv[1], target="label")
 """
 
 
@@ -412,8 +476,8 @@ def run_here(path, count):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        method = tw.SmoothGrad(network(), n_samples=4, generator=3)
-        return tw.explain_dataset(method, loader(count), path, target="label")
+        method = tw.SmoothGrad(small_cnn(), n_samples=4, generator=3)
+        return tw.explain_dataset(method, images(count), path, target="label")
     finally:
         torch.set_num_threads(threads)
 
@@ -426,13 +490,15 @@ def check_killed(tmp_path, count, times):
     for _ in range(times):
         done = len(list(path.glob("batch-*")))
         process = subprocess.Popen([sys.executable, job, str(path)])
-        until = time.monotonic() + 60
-        while len(list(path.glob("batch-*"))) <= done and process.poll() is None and time.monotonic() < until:
+        more, until = seed.randrange(1, max(2, len(images(count)) // (3 * times))), time.monotonic() + 300
+        while len(list(path.glob("batch-*"))) < done + more and process.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
         time.sleep(seed.random() * 0.02)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert len(list(path.glob("batch-*"))) < len(loader(count))
+        assert process.wait() == -signal.SIGKILL  # it was at work
+        finished = [line for line in (path / "finished-0.jsonl").read_text().splitlines() if line.endswith("}")]
+        assert done <= len(finished) <= len(list(path.glob("batch-*")))
+    assert len(list(path.glob("batch-*"))) < len(images(count))
     found = run_here(path, count)
     assert files(path) == files(tmp_path / "whole")
     assert found.rows == list(range(count))
@@ -441,6 +507,26 @@ def check_killed(tmp_path, count, times):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_killed_and_started_again_it_gives_the_same_bits(tmp_path):
     check_killed(tmp_path, 640, 1)
+
+
+ENDED_BEFORE_THE_NAME = """
+import os
+name = os.replace
+def replace(source, target):
+    if "batch-00000001" in str(target):
+        os._exit(9)
+    name(source, target)
+os.replace = replace
+"""
+
+
+def test_a_file_that_a_killed_process_had_not_named_yet_is_not_left(tmp_path):
+    path, job = tmp_path / "killed", Path(script(tmp_path, 96))
+    job.write_text(ENDED_BEFORE_THE_NAME + job.read_text())
+    assert subprocess.run([sys.executable, str(job), str(path)]).returncode == 9
+    assert [p.name[0] for p in path.glob("*batch-*")].count(".") == 1
+    run_here(path, 96)
+    assert not list(path.glob(".*"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """TRAK against its slow version, and the numbers that say whether influences foretell what training again gives."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -121,6 +124,38 @@ def test_mislabelled_digits_are_found():
     ):
         found = tw.influence.mislabelled_auc(method.fit(x, y).self_influence(), wrong)
         assert found >= 0.9, method
+
+
+SAID = {  # in the words of each method: what the benchmark found of the CNN, and of the language model
+    tw.TracIn: ("TracIn, 5 checkpoints", "TracIn, the model as it is", "TracIn, projected to 256"),
+    tw.InfluenceFunction: (
+        "InfluenceFunction, exact, last layer",
+        "InfluenceFunction, EK-FAC",
+        "InfluenceFunction, EK-FAC and CG",
+        "InfluenceFunction, EK-FAC and CG, damping chosen: 0.1",
+        "InfluenceFunction, Arnoldi",
+    ),
+    tw.TRAK: ("TRAK, 5 models", "TRAK, 1 model"),
+    tw.KNNShapley: ("KNNShapley",),
+    tw.RepresenterPoints: ("RepresenterPoints",),
+    tw.SimilarityInfluence: ("baseline: similarity at 'hidden'", "baseline: similarity at 'norm3'"),
+}
+
+
+@pytest.mark.parametrize("method", SAID)
+def test_each_method_says_how_it_stands_beside_its_baseline(method):
+    kept = Path(__file__).parent.parent / "docs" / "benchmarks" / "influence.json"
+    if not kept.exists():
+        pytest.skip("the kept benchmarks are not here")
+    worlds = [world["scores"] for world in json.loads(kept.read_text())["results"]]
+    said, baselines = " ".join(method.__doc__.split()), ("baseline: similarity at 'hidden'", "baseline: BM25")
+    for scores, baseline in zip(worlds, baselines):
+        own = [scores[label] for label in SAID[method] if label in scores]
+        for found in [*own, *([scores[baseline]] if own else [])]:
+            assert f"{found['mean']:.2f} ({found['low']:.2f} … {found['high']:.2f})" in said
+        beats = [found["low"] > scores[baseline]["mean"] for found in own]
+        if not all(beats) and method is not tw.SimilarityInfluence:
+            assert "**" in said  # it says so
 
 
 def test_what_the_measures_refuse():

@@ -125,7 +125,15 @@ def test_methods_of_several_rows_or_another_answer_are_tried_with_those(target):
     assert "one row" in alone.reason
 
 
-@pytest.mark.parametrize("name", ["SmoothGrad", "VarGrad", "FullGrad", "GuidedGradCAM"])
+@pytest.mark.parametrize("name", ["SmoothGrad", "VarGrad"])
+def test_noise_is_tried_at_the_embeddings(name):
+    net = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(20, 3))
+    found = tw.inspect(net, torch.randint(0, 20, (2, 5)), 1, methods=[name]).methods[name]
+    assert found.applies
+    assert found.settings["layer"] == "embeddings"
+
+
+@pytest.mark.parametrize("name", ["FullGrad", "GuidedGradCAM"])
 def test_what_takes_no_embedding_layer_does_not_advise_it(name):
     net = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(20, 3))
     found = tw.inspect(net, torch.randint(0, 20, (2, 5)), 1, methods=[name]).methods[name]

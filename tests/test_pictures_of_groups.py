@@ -104,6 +104,16 @@ def test_images_before_and_after_and_their_change():
     assert moved.nonzero()[1].tolist() == [2]
 
 
+def test_images_before_and_after_that_do_not_fit():
+    x = torch.rand(2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"maps: 'counterfactual' and 'change', expected; got \['after'\]"):
+        v.before_after_images({"after": x}, x, ["a", "b"])
+    maps = {"counterfactual": x, "change": x}
+    for titles, captions, words in ((["a"], None, "titles: 1"), (["a", "b"], {"counterfactual": ["x"]}, "captions: 1")):
+        with pytest.raises(ValueError, match=f"{words} given for 2 images"):
+            v.before_after_images(maps, x, titles, captions)
+
+
 def test_every_picture_is_called_by_a_test():
     from pathlib import Path
 

@@ -147,7 +147,8 @@ def test_batches_of_prompts_equal_single_ones(models, kind, absent):
     model = models(kind)
     texts = ["Dave lives in Palm Coast and is", "Tom", "Anna lives"]
     masks = [tw.FeatureAblation(model), tw.KernelSHAP(model, generator=0)]
-    for method in [*masks, *([tw.InputXGradient(model)] if kind in CAUSAL else [])]:
+    of_gradients = [tw.InputXGradient(model), tw.SmoothGrad(model, n_samples=3, generator=0)]
+    for method in [*masks, *(of_gradients if kind in CAUSAL else [])]:
         found = method.explain(tw.Prompt(WordTokenizer(), texts, response=ANSWER, absent=absent)).features()
         for row, text in enumerate(texts):
             alone = method.attribute(tw.Prompt(WordTokenizer(), text, response=ANSWER, absent=absent))[0]

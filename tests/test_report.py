@@ -75,6 +75,16 @@ def test_texts_stand_in_their_order(tmp_path):
     assert words[4][0] != words[0][0]  # against, and for
 
 
+def test_joined_batches_say_when_the_first_and_the_last_were_explained(tmp_path):
+    parts = [explained(1) for _ in range(3)]
+    for i, part in enumerate(parts):
+        part.provenance |= {"date": f"2026-01-0{i + 1}T08:00:00+00:00", "seed": i}
+    html = tw.report(tw.concat(parts), tmp_path / "r.html").read_text()
+    assert "date 2026-01-01T08:00:00+00:00 to 2026-01-03T08:00:00+00:00" in html
+    assert "seed 0 and 2 more" in html
+    assert "[" not in re.search("<small>(.*?)</small>", html)[1]
+
+
 def test_what_was_measured_is_in_the_table_and_in_the_sections(tmp_path):
     e = explained()
     html = tw.report(e, tmp_path / "r.html", model=linear, metrics=["complexity"]).read_text()

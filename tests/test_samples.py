@@ -363,3 +363,19 @@ def test_a_token_that_there_is_not_is_refused():
     tokenizer.mask_token_id = None
     with pytest.raises(ValueError, match="absent='pad' or 'remove'"):
         tw.Text(tokenizer, "a film")
+
+
+@pytest.mark.parametrize("method", [tw.SmoothGrad, tw.VarGrad])
+def test_noise_around_the_embeddings_of_texts(bert, method):
+    noisy = method(bert, n_samples=3, generator=0)
+    e = noisy.explain(tw.Text(WordTokenizer(ends=True), ["Dave lives in Palm", "Tom lives"], units="lives|Palm|Tom"), 1)
+    assert e.details["layer"] == "bert.embeddings"
+    for row, (text, units) in enumerate([("Dave lives in Palm", [[2], [4]]), ("Tom lives", [[1], [2]])]):
+        at_layer = method(bert, layer="embeddings", n_samples=3, generator=0)
+        by_token = at_layer.attribute(ids_of(text, ends=True), 1).sum(2)[0]
+        torch.testing.assert_close(e.features()[row], torch.stack([by_token[u].sum() for u in units]))
+    each = noisy.explain_each(tw.Text(WordTokenizer(ends=True), "Dave lives"), [0, 2])
+    for found, target in zip(each, (0, 2)):
+        torch.testing.assert_close(
+            found.attributions, noisy.attribute(tw.Text(WordTokenizer(ends=True), "Dave lives"), target)
+        )

@@ -8,6 +8,7 @@ from nets import tiny_bert
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.engine.run.randomness import make_generator, normal_draws
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +87,47 @@ def test_attributions_of_embeddings_are_measured_as_one_number_for_each_token(be
         torch.testing.assert_close(values["embeddings"], values["summed"])
 
 
-def test_noise_goes_to_embeddings_and_not_to_token_ids(bert):
-    for stdevs in (None, 0.1):  # too little to change a rounded id: it would pass for the gradient
-        with pytest.raises(TypeError, match="noise has no meaning for whole numbers"):
-            tw.SmoothGrad(bert, layer="embeddings", stdevs=stdevs, n_samples=2).attribute(IDS, 1)
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+@pytest.mark.parametrize("method", [tw.SmoothGrad, tw.SquareGrad, tw.VarGrad])
+def test_noise_goes_to_the_embeddings_of_token_ids(bert, method, batch_size):
+    more = {"additional_forward_args": {"attention_mask": MASK}}
+    noisy = method(bert, layer="embeddings", noise_level=0.2, n_samples=4, generator=0, batch_size=batch_size)
+    found = noisy.attribute({"input_ids": IDS}, [1, 2], **more)
+    with torch.no_grad():
+        at = bert.bert.embeddings(IDS)
+    noise = normal_draws(at, make_generator(0))[torch.arange(4)].double()
+    sigma = 0.2 * (at.amax((1, 2)) - at.amin((1, 2)))
+    for row, target in enumerate([1, 2]):
+        slopes = []
+        for k in range(4):
+            z = (at[row : row + 1] + sigma[row] * noise[k]).requires_grad_()
+            handle = bert.bert.embeddings.register_forward_hook(lambda m, i, o, z=z: z)
+            try:
+                out = bert(IDS[row : row + 1], attention_mask=MASK[row : row + 1]).logits[0, target]
+            finally:
+                handle.remove()
+            slopes.append(torch.autograd.grad(out, z)[0][0])
+        slopes = torch.stack(slopes)
+        expected = {
+            tw.SmoothGrad: slopes.mean(0).abs(),
+            tw.SquareGrad: slopes.square().mean(0),
+            tw.VarGrad: slopes.var(0, unbiased=False),
+        }[method]
+        torch.testing.assert_close(found[row], expected)
+
+
+def test_noise_has_no_meaning_for_token_ids(bert):
+    word_table = "bert.embeddings.word_embeddings"
+    for noisy in (
+        tw.SmoothGrad(bert, layer=word_table, n_samples=2),
+        tw.SmoothGrad(
+            bert, layer=word_table, stdevs=0.1, n_samples=2
+        ),  # would change no rounded id: the plain gradient
+    ):
+        with pytest.raises(TypeError, match=r"noise has no meaning for whole numbers.*layer='embeddings'"):
+            noisy.attribute(IDS, 1)
+    with pytest.raises(TypeError, match="integers have no gradient; pass their embeddings as the inputs"):
+        tw.SmoothGrad(bert, of=tw.InputXGradient(bert, layer="embeddings"), n_samples=2).attribute(IDS, 1)
     z = {"inputs_embeds": bert.bert.embeddings.word_embeddings(IDS).detach()}
     found = tw.SmoothGrad(bert, stdevs=0.1, n_samples=4, generator=0).attribute(z, 1)["inputs_embeds"]
     assert found.shape == (2, 5, 16)

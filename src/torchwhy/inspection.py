@@ -279,7 +279,7 @@ def _settings_to_try(kind: type[Attribution], problem: Problem, layers: dict[str
     whole = not all(t.is_floating_point() for t in problem.inputs.tensors)
     if kind.layer_role == "read" and _default(kind, "layer") is None and layers:
         settings["layer"] = "auto" if "auto" in layers else "embeddings"
-    elif kind.layer_role == "input" and kind.needs_gradient and whole and "embeddings" in layers:
+    elif kind.layer_role not in ("read", "own") and kind.needs_gradient and whole and "embeddings" in layers:
         settings["layer"] = "embeddings"
     if "sliding_window_shapes" in names:
         shape = problem.inputs.tensors[0].shape[1:]

@@ -5,9 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from torchwhy.engine.structure import Keywords
+from torchwhy.viewable import Table, Viewable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,8 @@ class Verdict:
         return f"yes: {cost}" + (f" ({', '.join(with_settings)})" if with_settings else "")
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Viewable):
     """What :func:`torchwhy.inspect` found.
 
     Args:
@@ -114,12 +121,30 @@ class Inspection:
         lines += ["", *(f"{name:22} {verdict}" for name, verdict in self.methods.items())]
         return "\n".join([*lines, *(["", *self.warnings] if self.warnings else [])])
 
+    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+        """Return bars of what a row costs by each method that applies; a gradient takes about two evaluations more."""
+        cost = {
+            name: float(v.evaluations) for name, v in self.methods.items() if v.applies and v.evaluations is not None
+        }
+        if not cost:
+            raise ValueError("methods: none applies, so that there is no cost to draw; print the inspection")
+        shown = {"signed": False, "xlabel": "evaluations a row", "top": len(cost), "title": self.model}
+        return pictures.bars(cost, **{**shown, **options})
+
+    def _table(self) -> Table:
+        """Return a line for each method."""
+        lines: list[list[object]] = [
+            [name, v.applies, v.evaluations, v.needs_gradient, v.features, v.reason] for name, v in self.methods.items()
+        ]
+        return ["method", "applies", "evaluations", "needs gradient", "features", "reason"], lines
+
     def _repr_html_(self) -> str:
         """Return two tables, of the model and of the methods."""
-        return _table(self.facts()) + _table({name: str(v) for name, v in self.methods.items()}) + _list(self.warnings)
+        of_methods = {name: str(v) for name, v in self.methods.items()}
+        return _two_columns(self.facts()) + _two_columns(of_methods) + _list(self.warnings)
 
 
-def _table(rows: Mapping[str, str]) -> str:
+def _two_columns(rows: Mapping[str, str]) -> str:
     cells = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items()
     )

@@ -67,18 +67,13 @@ class LensReading(Viewable):
             "ylabel": "layer",
             "label": "probability",
             "signed": False,
+            "percentile": 100.0,
         }
-        numbers: dict[str, PictureOption] = {"numbers": False, "percentile": 100.0}
-        figure = pictures.matrix(self.probabilities[row, ..., 0], self.layers, names, **{**known, **numbers, **options})
-        ax = figure.get_axes()[0]
-        for i, line in enumerate(self.tokens[row, ..., 0].tolist()):
-            for j, token in enumerate(line):
-                text = str(token) if decode is None else decode([token])
-                light = float(self.probabilities[row, i, j, 0]) < 0.5 * float(self.probabilities[row, ..., 0].max())
-                ax.text(
-                    j, i, text, ha="center", va="center", size=6, color="black" if light else "white", parse_math=False
-                )
-        return figure
+        first = self.tokens[row, ..., 0].tolist()
+        texts = [[str(token) if decode is None else decode([token]) for token in line] for line in first]
+        return pictures.matrix(
+            self.probabilities[row, ..., 0], self.layers, names, **{**known, "texts": texts, **options}
+        )
 
     def _table(self) -> Table:
         lines: list[list[object]] = []

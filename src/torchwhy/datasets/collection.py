@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import html
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +21,9 @@ from torchwhy.explanation.rows import RowIndex, concat, find_rows
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
+
+    from torchwhy.visualize.scaling import PictureOption
 
 
 def load_dataset(path: str | Path) -> ExplainedDataset:
@@ -124,6 +129,44 @@ class ExplainedDataset:
             found.append(table)
             begin += len(batch)
         return pandas.concat(found, ignore_index=long)
+
+    def to_csv(self, path: str | Path, *, long: bool = False, facts: bool = False) -> None:
+        """Write what :meth:`to_dataframe` returns to a file of comma-separated values, a file of explanations at a time.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: the columns are not the same in all rows; a long table has a line for each.
+        """
+        from torchwhy.explanation.table import table_of
+
+        begin, head = 0, None
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            for batch in self.batches():
+                columns, lines = table_of(batch, long=long, facts=facts)
+                numbers = self.rows[begin : begin + len(batch)]
+                begin += len(batch)
+                if columns[0] == "row":
+                    lines = [[numbers[int(str(line[0]))], *line[1:]] for line in lines]
+                else:
+                    columns, lines = ["row", *columns], [[number, *line] for number, line in zip(numbers, lines)]
+                if head is None:
+                    writer.writerow(columns)
+                elif columns != head:
+                    raise ValueError(f"to_csv: the columns of row {numbers[0]} are not those before; give long=True")
+                head = columns
+                writer.writerows(lines)
+
+    def plot(self, kind: str | None = None, **options: PictureOption) -> Figure:
+        """Draw what matters over all rows, as the plot of :func:`torchwhy.summarize` does: mean sizes, swarms or dependence."""
+        from torchwhy.global_view.summary import summarize
+
+        return summarize(self).plot(kind, **options)
+
+    def _repr_html_(self) -> str:
+        """Return the notebook's view: what is here, and the first rows, of which alone files are read."""
+        said = f"<p>{html.escape(repr(self))}</p>"
+        return said + self[:1]._repr_html_() if len(self) else said
 
     def mean_absolute(self) -> Tensor:
         """Return the mean size of each feature's attribution over all rows, ``(d,)``, read file by file.

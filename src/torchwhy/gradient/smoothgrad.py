@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.structure import Keywords, Tensors
@@ -24,6 +25,9 @@ class SmoothGrad(Wrapper):
     In units of score per input, like :class:`Saliency`, which it equals without noise. The noise
     :math:`\epsilon_k \sim N(0, I)` is shared by the rows, so that a batch gives what its rows give one by one. With ``of=``,
     the mean of that method's attributions, its sign and shape.
+
+    The noise goes to the inputs, also where ``layer=`` reads the gradient elsewhere. Token ids have no neighbours: with
+    ``layer="embeddings"``, and for a ``tw.Text`` or ``tw.Prompt``, x is what passes the table.
 
     Args:
         n_samples: the number m of noisy inputs.
@@ -62,7 +66,10 @@ class SmoothGrad(Wrapper):
 
     def moments(self, problem: Problem) -> tuple[RunningMoments, Keywords]:
         """Return sums over the noisy inputs' maps and their squares, and what the other method found out."""
-        of, around = self.of or self._gradient(), NoisyPoints(problem, self.noise_level, self.stdevs)
+        around = NoisyPoints(problem, self.noise_level, self.stdevs)
+        if problem.input_layers:
+            return self._moments_at_layers(problem, around), {}
+        of = self.of or self._gradient()
 
         def work(start: int, stop: int) -> tuple[Tensor, Result]:
             rows, k = problem.run.rows_and_samples(start, stop)
@@ -73,6 +80,19 @@ class SmoothGrad(Wrapper):
             sums.add(rows, result.attributions)
             inner.add(rows, result)
         return sums, inner.as_details()
+
+    def _moments_at_layers(self, problem: Problem, around: NoisyPoints) -> RunningMoments:
+        """Return sums over the gradients, and their squares, where noise is added to what passes the embeddings."""
+        sums = RunningMoments(problem.n, square=True)
+        for part in problem.run.evaluate_points(self.n_samples, around.point):
+            sums.add(part.rows, part.gradients)
+        return sums
+
+    @property
+    def layer_role(self) -> LayerRole:  # type: ignore[override]
+        """``"input"`` for the embeddings of token ids, which noise is added to; a layer that is named is read."""
+        explained = self.of is None and self.layer in (None, "embeddings")
+        return "input" if explained else super().layer_role
 
     def _gradient(self) -> Saliency:
         """Return the method whose answers are averaged without another one: the signed gradient."""

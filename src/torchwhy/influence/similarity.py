@@ -72,6 +72,9 @@ class SimilarityInfluence(LayerFeatures):
     It does not know labels or losses, and says which rows look alike, not which ones made the answer so: the baseline that the
     other methods have to beat. One run over the training rows, in :meth:`fit`, which keeps their activations.
 
+    Measured by training again (linear datamodeling score and its 95 % interval, ``benchmarks/influence.py``): 0.13 (0.02 … 0.22)
+    on a small CNN; 0.06 (-0.04 … 0.15) on a tiny language model, where words in common (BM25) have 0.23 (0.12 … 0.33).
+
     Args:
         layer, pool: where, and whether over places; see above.
         metric: s.

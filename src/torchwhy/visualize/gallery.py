@@ -54,7 +54,7 @@ def before_after_images(
     maps: Mapping[str, Array],
     images: Array,
     titles: Sequence[str],
-    captions: Mapping[str, Sequence[str]],
+    captions: Mapping[str, Sequence[str]] | None = None,
     panel: float = 1.6,
 ) -> Figure:
     """Draw images, what became of them, and the change in two colours, an image a row.
@@ -63,13 +63,22 @@ def before_after_images(
         maps: ``"counterfactual"`` and ``"change"``, ``(N, 1 or 3, H, W)``.
         images: ``(N, 1 or 3, H, W)``, before the change.
         titles: N strings.
-        captions: N strings for the counterfactuals.
+        captions: N strings for the counterfactuals, under the key ``"counterfactual"``; None writes nothing.
         panel: the width of one, in inches.
+
+    Raises:
+        ValueError: other maps, or another number of titles or captions than of images.
     """
+    if set(maps) != {"counterfactual", "change"}:
+        raise ValueError(f"maps: 'counterfactual' and 'change', expected; got {sorted(maps)}")
     before, after, change = (
         as_array(v, n, ndim=(4,))
         for v, n in ((images, "images"), *((maps[k], k) for k in ("counterfactual", "change")))
     )
+    below = list((captions or {}).get("counterfactual", [""] * len(before)))
+    for name, given in (("titles", titles), ("captions", below), ("counterfactual", after), ("change", change)):
+        if len(given) != len(before):
+            raise ValueError(f"{name}: {len(given)} given for {len(before)} images")
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     span = (high - low) or 1.0
     lines = []
@@ -77,7 +86,7 @@ def before_after_images(
         photos = [
             Panel(as_photo((v[i] - low) / span), None, t) for v, t in ((before, title), (after, "counterfactual"))
         ]
-        photos[1].caption = captions["counterfactual"][i]
+        photos[1].caption = below[i]
         lines.append([*photos, Panel(change[i].sum(0), None, "change")])
     end = share_scale([line[2] for line in lines], "absolute", True, 99.0)
     return draw_panels(break_lines(lines, 6), panel, end, "change, channels summed", 0.9, None, colorbar=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 40  # along an axis
 NUMBER_WIDTH = 0.46  # inches, of a cell with its number
+LETTER_WIDTH = 0.07  # inches, of a letter in a cell
 LARGEST_WIDTH = 13.0  # inches, of a picture with numbers
 
 
@@ -32,6 +33,7 @@ def matrix(
     cmap: str | Colormap | None = None,
     colorbar: bool = True,
     numbers: bool | None = None,
+    texts: Sequence[Sequence[str]] | None = None,
     title: str | None = None,
     xlabel: str = "",
     ylabel: str = "",
@@ -48,12 +50,14 @@ def matrix(
         cmap: a colour map of matplotlib, or its name.
         colorbar: draw the colour bar.
         numbers: write each number into its cell; None does where there are no more than 100, and room for them.
+        texts: R sequences of S strings, written into the cells in the place of numbers.
         title: the text above the axes.
         xlabel, ylabel: the texts beside them.
         label: the text at the colour bar.
 
     Raises:
-        ValueError: another number of names than of rows or columns, another shape, or a number is NaN.
+        ValueError: another number of names than of rows or columns, or of texts than of cells, another shape, or a number is
+            NaN.
 
     >>> ax = matrix([[0.0, 1.0]], ["a"], ["b", "c"]).get_axes()[0]
     >>> [text.get_text() for text in ax.get_xticklabels()]
@@ -65,10 +69,13 @@ def matrix(
     for name, given, n in (("rows", rows, a.shape[0]), ("columns", columns, a.shape[1])):
         if given is not None and len(given) != n:
             raise ValueError(f"{name} has {len(given)} strings, but the matrix has {n} {name}")
+    words = None if texts is None else _words_of(texts, a.shape)
     limit, signed = find_scale(a, percentile, signed)
     side, widest = 0.3 if a.size <= 400 else 0.2, 9.0
     across = side
-    if numbers or (numbers is None and a.size <= 100 and 2.0 + NUMBER_WIDTH * a.shape[1] <= LARGEST_WIDTH):
+    if words is not None:
+        across, widest = max(NUMBER_WIDTH, LETTER_WIDTH * (max(map(len, words.flat)) + 1)), LARGEST_WIDTH
+    elif numbers or (numbers is None and a.size <= 100 and 2.0 + NUMBER_WIDTH * a.shape[1] <= LARGEST_WIDTH):
         numbers, across, widest = True, NUMBER_WIDTH, LARGEST_WIDTH
     width, height = np.clip(2.0 + across * a.shape[1], 3.5, widest), np.clip(1.0 + side * a.shape[0], 2.0, 9.0)
     figure, ax = draw.axes_for(ax, float(width), float(height))
@@ -81,8 +88,9 @@ def matrix(
     ax.set_xlabel(xlabel, size=9.5, parse_math=False)
     ax.set_ylabel(ylabel, size=9.5, parse_math=False)
     draw.heading(ax, title)
-    if numbers:
-        _write_numbers(ax, a, colors(((a / (limit or 1)).clip(-1, 1) + signed) / (1 + signed)))
+    if words is not None or numbers:
+        written = np.vectorize(draw.signed_number, otypes=[object])(a, ".2g") if words is None else words
+        _write(ax, written, colors(((a / (limit or 1)).clip(-1, 1) + signed) / (1 + signed)))
     if colorbar:
         draw.scale_bar([ax], colors, limit, signed, label=label, clipped=is_clipped(a, limit, signed))
     return figure
@@ -96,13 +104,21 @@ def _name_axis(set_ticks: Callable[..., object], names: Sequence[str] | None, n:
     set_ticks(list(at), labels, size=8, rotation=rotation, parse_math=False)
 
 
-def _write_numbers(ax: Axes, a: np.ndarray, back: np.ndarray) -> None:
-    """Write each number into its cell, black or white, whichever reads better."""
+def _words_of(texts: Sequence[Sequence[str]], shape: tuple[int, ...]) -> np.ndarray:
+    """Return what is written into the cells, ``(R, S)``: what cannot be seen, such as the end of a line, as Python writes it."""
+    if [len(line) for line in texts] != [shape[1]] * shape[0]:
+        raise ValueError(f"texts: expected {shape[0]} sequences of {shape[1]} strings, one for each cell")
+    shown = [[word if word.isprintable() else repr(word)[1:-1] for word in line] for line in texts]
+    return np.array(shown, dtype=object).reshape(shape)
+
+
+def _write(ax: Axes, texts: np.ndarray, back: np.ndarray) -> None:
+    """Write each text into its cell, black or white, whichever reads better."""
     from torchwhy.visualize import drawing as draw
 
-    for (i, j), value in np.ndenumerate(a):
+    for (i, j), text in np.ndenumerate(texts):
         style = {"ha": "center", "va": "center", "color": draw.ink_on(back[i, j, :3]), "size": 7}
-        draw.add_note(ax, draw.signed_number(float(value), ".2g"), (j, i), (0, 0), **style)
+        draw.add_note(ax, text, (j, i), (0, 0), **style)
 
 
 def spectrogram(

@@ -286,13 +286,23 @@ def _line_of_row(i: int, name: str, parts: Sequence[RowOfMethod], remarks: Seque
     return f"<tr>{link}<td>{escape(_prediction(parts[0].e))}</td>{numbers}<td class=number>{len(remarks) or ''}</td></tr>\n"
 
 
+def _fact_in_words(name: str, value: object) -> str:
+    """Return where rows come from in words; of joined batches that differ the span of dates, or the first and how many more."""
+    if not isinstance(value, list):
+        return str(value)
+    known = [str(v) for v in value if v is not None]
+    if name == "date":
+        return f"{min(known)} to {max(known)}"
+    return known[0] if len(known) == 1 else f"{known[0]} and {len(known) - 1} more"
+
+
 def _methods(named: Mapping[str, Explanation]) -> str:
     """Return what was done, and with what: a line for each method."""
     lines = []
     for name, e in named.items():
         settings = ", ".join(f"{k}={v}" for k, v in e.settings.items())
         facts: Keywords = {"evaluations": e.evaluations, "seconds": f"{e.seconds:.3g}", **e.provenance}
-        told = ", ".join(f"{k} {v}" for k, v in facts.items() if v is not None)
+        told = ", ".join(f"{k} {_fact_in_words(k, v)}" for k, v in facts.items() if v is not None)
         lines.append(
             f"<li><b>{escape(name)}</b> {escape(f'{e.method}({settings})')} <small>{escape(told)}</small></li>"
         )
