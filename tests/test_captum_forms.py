@@ -102,6 +102,21 @@ def test_masks_with_gaps_and_of_their_own():
     own = torch.stack([gaps[0], gaps[0].flip(1) + 5])
     for mask in (gaps, own):
         same(lambda c, m=mask: c.FeatureAblation(NET).attribute(X, target=1, feature_mask=m))
+    for mask in (gaps[0, 0], gaps[0], own[1, 0]):  # of fewer dimensions: one for all rows
+        same(lambda c, m=mask: c.FeatureAblation(NET).attribute(X, target=1, feature_mask=m))
+    dense, z = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double(), X.flatten(1)[:, :6]
+    both = (torch.tensor([0, 0, 4, 4, 9, 9]), torch.tensor([9, 4]))
+    same(lambda c: c.FeatureAblation(dense).attribute(z, target=1, feature_mask=both[0]))
+    same(
+        lambda c: c.FeatureAblation(lambda a, b: dense(a) * b[:, :1]).attribute(
+            (z, z[:, :2]), feature_mask=both, target=0
+        )
+    )
+    same(
+        lambda c: c.LayerFeatureAblation(dense, dense[0]).attribute(
+            z, None, 1, layer_mask=torch.tensor([0, 0, 4, 4, 9])
+        )
+    )
     three = torch.arange(36).view(1, 1, 6, 6) // 12  # Captum permutes the numbers in gaps too
     same(lambda c: c.ShapleyValues(NET).attribute(X, target=1, feature_mask=three), rtol=1e-5, atol=1e-7)
     one = ours.KernelShap(NET).attribute(X[:1], target=1, feature_mask=three, return_input_shape=False, n_samples=100)

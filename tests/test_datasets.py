@@ -509,6 +509,26 @@ def test_killed_and_started_again_it_gives_the_same_bits(tmp_path):
     check_killed(tmp_path, 640, 1)
 
 
+ENDED_BEFORE_THE_NAME = """
+import os
+name = os.replace
+def replace(source, target):
+    if "batch-00000001" in str(target):
+        os._exit(9)
+    name(source, target)
+os.replace = replace
+"""
+
+
+def test_a_file_that_a_killed_process_had_not_named_yet_is_not_left(tmp_path):
+    path, job = tmp_path / "killed", Path(script(tmp_path, 96))
+    job.write_text(ENDED_BEFORE_THE_NAME + job.read_text())
+    assert subprocess.run([sys.executable, str(job), str(path)]).returncode == 9
+    assert [p.name[0] for p in path.glob("*batch-*")].count(".") == 1
+    run_here(path, 96)
+    assert not list(path.glob(".*"))
+
+
 @pytest.mark.slow
 def test_killed_five_times_over_ten_thousand_rows(tmp_path):
     check_killed(tmp_path, 10_000, 5)

@@ -158,6 +158,15 @@ MANY = {
 }  # fmt: skip
 
 
+NEEDS = {
+    "attention_grouped": pytest.mark.skipif(
+        tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5), reason="enable_gqa is there from torch 2.5 on"
+    )
+}
+CASES = [pytest.param(f, id=str(i)) for i, f in enumerate(POINTWISE)]
+CASES += [pytest.param(f, id=name, marks=NEEDS.get(name, ())) for name, f in MANY.items()]
+
+
 def _written(x):
     x = x * 1
     x[x < 0] = 0.2
@@ -170,7 +179,7 @@ def points(close=False):
     return x, (x + 1e-7 * b if close else b)
 
 
-@pytest.mark.parametrize("f", [*POINTWISE, *MANY.values()], ids=[*map(str, range(len(POINTWISE))), *MANY])
+@pytest.mark.parametrize("f", CASES)
 def test_rule_is_complete(f):
     x, b = points()
     shape = f(x).shape
@@ -180,7 +189,7 @@ def test_rule_is_complete(f):
     torch.testing.assert_close((m * (x - b)).sum(1), change.reshape(5, -1).sum(1), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("f", [*POINTWISE, *MANY.values()], ids=[*map(str, range(len(POINTWISE))), *MANY])
+@pytest.mark.parametrize("f", CASES)
 def test_rule_tends_to_the_gradient(f):
     x, b = points(close=True)
     m = torch.randn(f(x).shape, dtype=D)

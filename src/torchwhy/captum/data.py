@@ -46,10 +46,14 @@ def _sum_of(selector: tuple[int | slice, ...], activations: Tensor) -> Tensor:
     return found.reshape(len(found), -1).sum(1)
 
 
-def as_masks(masks: InForm) -> InForm:
-    """Return feature masks ``(N or 1, ...)`` without gaps between the numbers of a row."""
+def as_masks(masks: InForm, inputs: InForm = None) -> InForm:
+    """Return feature masks ``(N or 1, ...)`` without gaps between the numbers of a row.
+
+    A mask of fewer dimensions than its input (of two, where the inputs are not what is masked) is one for all rows.
+    """
     given, structure = flatten(masks)
-    wide = [m.long() for m in given]
+    dims = [2] * len(given) if inputs is None else [t.dim() for t in flatten(inputs)[0]]
+    wide = [m.long().reshape((1,) * (d - m.dim()) + tuple(m.shape)) for m, d in zip(given, dims)]
     n = max(map(len, wide))
     flat = torch.cat([m.flatten(1).expand(n, -1) for m in wide], 1)
     numbered = torch.stack([torch.unique(row, return_inverse=True)[1] for row in flat])

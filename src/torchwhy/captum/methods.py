@@ -90,10 +90,11 @@ class CaptumMethod:
             per_feature=not options.pop("return_input_shape", True),
             together=self.row.together,
         )  # fmt: skip
+        masked = inputs if "feature_mask" in options else None  # else a layer
         mask = options.pop("feature_mask", options.pop("layer_mask", None))
         found: Keywords = {"additional_forward_args": call["additional_forward_args"]}
         if mask is not None:
-            found["feature_mask"] = data.as_masks(mask)
+            found["feature_mask"] = data.as_masks(mask, masked)
         if "layer_baselines" in options:
             value = options.pop("layer_baselines")
             found["baselines"] = tw.AtLayer(0 if value is None else value)

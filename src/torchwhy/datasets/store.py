@@ -73,7 +73,7 @@ def write_contents(path: Path, contents: bytes | memoryview) -> None:
     Raises:
         OSError: as :func:`write_whole`.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.part")  # one name: what a killed process left is written over by the next one
     try:
         with open(part, "wb", buffering=0) as file:
             rest = memoryview(contents)
