@@ -1,6 +1,6 @@
 """Draw the pictures that the demo's photos cannot show: attention, counterfactuals, tables, results, metrics.
 
-``python docs/pictures.py [NAME ...]``; three minutes for all.
+``python docs/pictures.py [NAME ...]``; three minutes for all but ``circuits``, which takes SmolLM2 and some minutes more.
 """
 
 from __future__ import annotations
@@ -224,9 +224,20 @@ def _thumbnails(figures: dict[str, Figure], name: str, columns: int = 5, side: t
     whole.quantize(128).save(PICTURES / name, optimize=True, pnginfo=told)
 
 
+def circuits() -> None:
+    """Draw every circuit method on a question to SmolLM2; minutes, and only where its weights are."""
+    example = runpy.run_path(str(PICTURES.parent.parent / "examples" / "circuits.py"))
+    for name, figure in example["pictures"]():
+        file = "patching.png" if name == "attribution" else f"circuits_{name}.png"
+        figure.savefig(PICTURES / file, dpi=110, bbox_inches="tight")
+
+
 DRAW = {
     draw.__name__: draw
-    for draw in (attention, counterfactuals, visualizations, metrics, tables, ways, results, spray, influence, gallery)
+    for draw in (
+        *(attention, counterfactuals, visualizations, metrics, tables, ways, results),
+        *(spray, influence, gallery, circuits),
+    )
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import torchwhy as tw
 
@@ -108,3 +109,39 @@ def test_the_layer_is_that_of_the_target():
     for target in (0, 1, [1, 1], torch.tensor([0, 0])):
         expected = tw.GradCAM(net, layer="ab"[int(torch.as_tensor(target).flatten()[0])]).attribute(x, target)
         torch.testing.assert_close(tw.GradCAM(net).attribute(x, target), expected)
+
+
+class Pooled(nn.Module):
+    """As many tokens as the cells' grid has lines, made of the picture as a whole."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        torch.manual_seed(0)
+        self.c, self.o = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4)
+        self.l, self.q = nn.Linear(8, 8), nn.Parameter(torch.randn(1, tokens, 8))
+
+    def forward(self, x):
+        whole = self.c(x).relu().mean((2, 3))
+        return self.o(torch.tanh(self.l(self.q * whole[:, None])).mean(1))
+
+
+@pytest.mark.parametrize("tokens", [4, 9, 16, 17])
+def test_tokens_as_many_as_lines_of_cells_hide_no_picture(tokens):
+    e = tw.GradCAM(Pooled(tokens).eval(), upsample=False).explain(torch.rand(1, 3, 16, 16), 1)
+    assert e.details["layer"] == "c"
+    assert e.attributions.shape == (1, 1, 16, 16)
+
+
+def test_attention_between_tokens_is_no_grid():
+    class Attends(Pooled):
+        def __init__(self):
+            super().__init__(16)
+            self.patches, self.norm, self.heads = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.Dropout(0.1)
+
+        def forward(self, x):
+            t = self.norm(self.patches(x).flatten(2).mT)
+            a = self.heads((t[:, None] @ t[:, None].mT).softmax(-1))
+            return self.o(torch.tanh(a[:, 0] @ t).mean(1))
+
+    e = tw.GradCAM(Attends().eval()).explain(torch.rand(1, 3, 16, 16), 1)
+    assert e.details["layer"] == "norm"

@@ -106,6 +106,95 @@ def test_several_targets_and_batches_of_a_pair():
     torch.testing.assert_close(explained[1].attributions, each[1])
 
 
+class PairOfWords(nn.Module):
+    """A pair of sentences as ids, which the model casts first, and what becomes of the words."""
+
+    def __init__(self, cast, table):
+        super().__init__()
+        torch.manual_seed(0)
+        self.pair, self.table = Pair().eval(), nn.Embedding(20, WIDTH).double()
+        self.cast, self.look = cast, table
+
+    def words(self, ids):
+        return self.look(self.cast(ids), self.table)
+
+    def forward(self, x, y):
+        return self.pair(self.words(x), self.words(y))
+
+
+CASTS = {
+    "as they are": lambda ids: ids,
+    "int": lambda ids: ids.int(),
+    "short and long": lambda ids: ids.short().long(),
+    "to": lambda ids: ids.to(torch.int32),
+    "shifted": lambda ids: ids.long() + 1,
+}
+TABLES = {
+    "embedding": lambda ids, table: table(ids),
+    "one-hot": lambda ids, table: F.one_hot(ids.long(), 20).double() @ table.weight,
+    "index": lambda ids, table: table.weight[ids],
+}
+
+
+@pytest.mark.parametrize("name", ["AttentionRollout", "AttentionRelevance"])
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("cast", CASTS)
+def test_ids_that_are_cast_are_still_the_sentences(name, cast, table):
+    net = PairOfWords(CASTS[cast], TABLES[table]).eval()
+    ids = torch.randint(0, 19, (2, 1, 6), generator=torch.Generator().manual_seed(0)).unbind()
+    expected = getattr(tw, name)(net.pair).attribute(tuple(net.words(i).detach() for i in ids), 1)
+    for given in (ids, tuple(i.to(torch.int32) for i in ids)):
+        found = getattr(tw, name)(net).attribute(given, 1)
+        assert isinstance(found, tuple)
+        torch.testing.assert_close(found, expected)
+
+
+class ByHand(nn.Module):
+    """Attention and MLPs without a module: products with plain matrices, of which one attention is linear."""
+
+    def __init__(self, plain=True, linear=False, depth=3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.w = nn.Parameter(torch.randn(depth, 6, WIDTH, WIDTH).double() / WIDTH**0.5)
+        self.plain, self.linear, self.o = plain, linear, nn.Linear(WIDTH, 3).double()
+
+    def project(self, x, w):
+        return x @ w.T if self.plain else F.linear(x, w)
+
+    def forward(self, x):
+        for k, (q, k_, v, o, up, down) in enumerate(self.w):
+            q, k_, v = (self.project(x, w) for w in (q, k_, v))
+            if self.linear and k == 1:
+                x = x + self.project(q @ (k_.mT @ v) / 8, o)
+            else:
+                x = x + self.project((q @ k_.mT / WIDTH**0.5).softmax(-1) @ v, o)
+            x = x + self.project(self.project(x, up).relu(), down)
+        return self.o(torch.tanh(x[:, 0]))
+
+
+@pytest.mark.parametrize("name", ["AttentionRollout", "AttentionFlow", "RawAttention", "AttentionRelevance"])
+@pytest.mark.parametrize("linear", [False, True])
+def test_products_with_weights_are_no_attention(name, linear):
+    """The same model, its projections by matrices of its own and by torch's function."""
+    x = rows(2)
+    found, expected = (getattr(tw, name)(ByHand(p, linear).eval()).attribute(x, 1) for p in (True, False))
+    torch.testing.assert_close(found, expected)
+    kept = []
+    with torch.no_grad():
+        net = ByHand(True, linear).eval()
+        y = x[:1]
+        for k, (q, k_, v, o, up, down) in enumerate(net.w):
+            a = ((y @ q.T) @ (y @ k_.T).mT / WIDTH**0.5).softmax(-1)
+            if linear and k == 1:
+                y = y + (y @ q.T) @ ((y @ k_.T).mT @ (y @ v.T)) / 8 @ o.T
+            else:
+                kept.append(a)
+                y = y + a @ (y @ v.T) @ o.T
+            y = y + (y @ up.T).relu() @ down.T
+    if name == "AttentionRollout":
+        torch.testing.assert_close(found[0], reference.rollout(kept)[0])
+
+
 class Towers(nn.Module):
     """Two towers see one input."""
 

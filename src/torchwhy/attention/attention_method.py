@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attention.capture import AttentionCapture
-from torchwhy.attention.maps import Ground, grid_of_tokens, ground_of_tokens, mean_map
+from torchwhy.attention.cells import TokenCells, find_cells
+from torchwhy.attention.maps import Ground, ground_of_tokens, mean_map
 from torchwhy.attention.selection import Indices, by_head, check_indices, matrices_by_head
 from torchwhy.attention.sequences import SequenceMap, TokenSequence
-from torchwhy.attention.tokens import TokenSetting, check_token_setting, default_tokens, named_tokens, real_tokens
+from torchwhy.attention.tokens import (
+    TokenSetting,
+    check_token_setting,
+    default_tokens,
+    looks_ahead,
+    named_tokens,
+    real_tokens,
+)
 from torchwhy.attribution import Attribution
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
@@ -35,6 +43,8 @@ class AttentionRun:
         captured: the attentions.
         map: their sequences.
         numbers: those that are chosen.
+        inputs: the rows, ``(n, ...)``.
+        grid: of the cells of a picture, where it is given.
     """
 
     problem: Problem
@@ -42,11 +52,19 @@ class AttentionRun:
     captured: AttentionCapture
     map: SequenceMap
     numbers: list[int]
+    inputs: list[Tensor]
+    grid: tuple[int, ...] | None
+    _cells: dict[TokenSequence, TokenCells] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
         """The number of rows."""
         return len(self.rows)
+
+    @property
+    def one_stream(self) -> bool:
+        """Whether the model is given one tensor and nothing else."""
+        return len(self.problem.x) == 1 and not (self.problem.inputs.args or self.problem.inputs.kwargs)
 
     def input_of(self, sequence: TokenSequence) -> int | None:
         """Return the number of the input that a sequence is, None of another one."""
@@ -56,6 +74,20 @@ class AttentionRun:
         """Return what a sequence's tokens are of."""
         number = self.input_of(sequence)
         return ground_of_tokens(self.problem, number, self.captured.lineages.shapes[sequence.lineage.source])
+
+    def cells_of(self, sequence: TokenSequence) -> TokenCells:
+        """Return which tokens of a sequence are the cells of its picture."""
+        if sequence not in self._cells:
+            self._cells[sequence] = find_cells(self, sequence, self.grid)
+        return self._cells[sequence]
+
+    def laid(self, sequence: TokenSequence, values: Tensor) -> tuple[Ground, Tensor]:
+        """Return what tokens are of, and their values ``(n, T)``: of a picture those of its cells."""
+        ground = self.ground_of(sequence)
+        if not ground.is_picture:
+            return ground, values
+        cells = self.cells_of(sequence)
+        return ground._replace(grid=cells.size), values.gather(1, cells.tokens)
 
 
 SequenceValues = list[tuple[TokenSequence, Tensor]]
@@ -67,6 +99,8 @@ class AttentionMethod(Attribution):
     The matrices are seen as they are computed: ``nn.MultiheadAttention``, ``F.scaled_dot_product_attention`` and hand-written
     softmax(q kᵀ) v alike, the fused ones taken apart for the run. For images ``(N, C, H, W)`` and videos the result is a map
     with one channel, of their size, the tokens that are no patches left out; else it is ``(N, T)``, one number for each token.
+    Patches are the tokens that change with the picture, tried in at most two more passes (of a model that is given words too,
+    for each call).
 
     Of several inputs (a dict, a tuple) those that are sequences of their own, such as the sentences of a pair, get a result
     each, in the form of the inputs; where one is, or all go together into one sequence, there is a single result. What
@@ -78,8 +112,8 @@ class AttentionMethod(Attribution):
             between two sequences is then left out. ``"cross"`` are those between two.
         heads: which heads, one or several; None is all.
         token: whose row of the matrix is the result, or the mean of several; a tensor ``(N,)`` is one for each row. None is the
-            class token (with two more tokens than patches also the distillation token; without any, all tokens; in a causal model
-            the last token, and with an ``attention_mask`` among the arguments the last real one).
+            class token, the first that is no patch (with two before the patches also the distillation token; without any, all
+            tokens; in a causal model the last token, and with an ``attention_mask`` among the arguments the last real one).
         upsample: bring maps to the image's size; otherwise they are the grid's ``(N, 1, h, w)``.
         grid: (h, w), where it cannot be told from the number of tokens.
 
@@ -148,12 +182,19 @@ class AttentionMethod(Attribution):
         named = named_tokens("token", self.token, problem.given_rows(run.rows), total, count, real)
         if named is not None:
             return named
-        ground = run.ground_of(sequence)
-        if attention is not None and not ground.is_picture:
+        every = torch.arange(count, device=run.rows.device).expand(run.n, -1)
+        is_picture = run.ground_of(sequence).is_picture
+        if attention is not None and not (is_picture and looks_ahead(attention, real)):
             return default_tokens(attention, real)
-        extra = grid_of_tokens(count, ground, self.grid)[1] if ground.is_picture else 0
-        tokens = {0: list(range(count)), 2: [0, 1]}.get(extra, [0])
-        return torch.tensor(tokens, device=run.rows.device).expand(run.n, -1)
+        if not is_picture:
+            return every
+        others = run.cells_of(sequence).others(count)
+        if real is not None:
+            others = others & real
+        if not bool(others.any()):
+            return every
+        distilled = run.one_stream and int(others[0].sum()) == 2 and bool(others[:, :2].all())
+        return every[:, :2] if distilled else others.int().argmax(1)[:, None]
 
     def _attribute(self, problem: Problem) -> Result:
         refuse_opaque_models(problem.model)
@@ -161,8 +202,8 @@ class AttentionMethod(Attribution):
 
         def work(a: int, b: int) -> tuple[Tensor, ...]:
             run, each = self._run(problem, a, b)
-            of_targets = [self.explain_sequences(run, gradients) for gradients in each]
-            grounds[:] = [run.ground_of(sequence) for sequence, _ in of_targets[0]]
+            of_targets = [[run.laid(*pair) for pair in self.explain_sequences(run, slopes)] for slopes in each]
+            grounds[:] = [ground for ground, _ in of_targets[0]]
             values = zip(*([v for _, v in found] for found in of_targets))
             return tuple(torch.stack(of_one, 1).flatten(0, 1) for of_one in values)
 
@@ -193,7 +234,7 @@ class AttentionMethod(Attribution):
                     f"layers: input {name} is more than one sequence, or goes through attentions beside one another; choose "
                     "layers= of one sequence"
                 )
-            maps.append(mean_map(pairs, self.grid, upsample=self.upsample))
+            maps.append(mean_map(pairs, upsample=self.upsample))
         if len(maps) == 1:
             return Result(tuple(maps))
         keys = None if names is None else tuple(names[number] for number in numbers)
@@ -211,7 +252,7 @@ class AttentionMethod(Attribution):
             else:
                 problem.run.outputs(z, rows)
         found = SequenceMap(captured)
-        run = AttentionRun(problem, rows, captured, found, found.chosen(self.layers))
+        run = AttentionRun(problem, rows, captured, found, found.chosen(self.layers), z, self.grid)
         for i in run.numbers:
             by_head(captured.matrices[i], len(rows))  # no windows
         if not self.needs_gradient:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from torchwhy.attention.lineage import Lineage, LineageTracker
+from torchwhy.attention.lineage import CARRYING, Lineage, LineageTracker
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS
 from torchwhy.engine.rules.mode import OpCall, RuleMode
 from torchwhy.engine.rules.operations import TorchFunction, operation
@@ -67,7 +67,7 @@ class AttentionCapture(RuleMode):
     ) -> object:
         out = super().__torch_function__(function, types, args, kwargs)
         op = operation(function)
-        if not op.asks:
+        if not op.asks or op.name in CARRYING:
             self.lineages.follow(op, (*args, *(kwargs or {}).values()), out)
         return out
 

@@ -24,7 +24,11 @@ from torchwhy.engine.structure import tensors_in
 PARTING = frozenset(
     ("getitem", "select", "narrow", "slice", "split", "split_with_sizes", "chunk", "tensor_split", "unbind")
 )
-COPYING = frozenset(("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type", "type_as"))
+WHOLE_NUMBERS = ("long", "int", "short", "char", "byte")
+COPYING = frozenset(
+    ("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type", "type_as", *WHOLE_NUMBERS)
+)
+CARRYING = frozenset((*WHOLE_NUMBERS, "one_hot"))  # without a gradient, and yet what they give is of the same tokens
 SCORES = {"matmul": 0, "bmm": 0, "einsum": 0, "baddbmm": 1}  # make q kᵀ; how many tensors stand before q
 
 
@@ -94,14 +98,22 @@ class LineageTracker:
         if tensors[0] in self._whole and op.name in COPYING | PARTING:
             self._follow_input(tensors[0], new)
         lineage = self._joined(tensors)
-        query = next((self._queries[t] for t in tensors if t in self._queries), None)
-        if query is None and op.name in SCORES:
-            query = self.of(_query_operand(op.name, given, tensors))
+        query = self._query_of_scores(op.name, given, tensors)
+        if query is None:
+            query = next((self._queries[t] for t in tensors if t in self._queries), None)
         for t in new:
             if op.in_place or t not in self._known:
                 self._known[t] = lineage
             if query is not None:
                 self._queries[t] = query
+
+    def _query_of_scores(self, name: str, given: Sequence[object], tensors: Sequence[Tensor]) -> Lineage | None:
+        """Return the lineage of the queries where a product may be q kᵀ, None where it is a projection by weights."""
+        if name not in SCORES:
+            return None
+        operand = _query_operand(name, given, tensors)
+        others = [self._known[t] for t in tensors if t is not operand and t in self._known]
+        return self.of(operand) if any(k.is_input or k.attentions for k in others) else None
 
     def _follow_input(self, whole: Tensor, found: Sequence[Tensor]) -> None:
         """Take in what is an input again, or a part of it, which is one source wherever it is cut out."""

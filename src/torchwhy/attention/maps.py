@@ -21,11 +21,13 @@ class Ground(NamedTuple):
         number: of the input, None where it is none.
         shape: of the tensor.
         axes: where it has its channels and its places, None where it is no picture and no video.
+        grid: the size of the grid that its cells make, where that is known.
     """
 
     number: int | None
     shape: torch.Size
     axes: Axes | None
+    grid: tuple[int, ...] = ()
 
     @property
     def is_picture(self) -> bool:
@@ -66,8 +68,8 @@ def grid_of_tokens(count: int, ground: Ground, grid: Sequence[int] | None) -> tu
     return found.size, found.extra
 
 
-def mean_map(found: Sequence[tuple[Ground, Tensor]], grid: Sequence[int] | None, *, upsample: bool) -> Tensor:
-    """Return values ``(N, T)`` as a map over the picture that the tokens are of, with one channel, elsewhere as they are.
+def mean_map(found: Sequence[tuple[Ground, Tensor]], *, upsample: bool) -> Tensor:
+    """Return values ``(N, T)`` of tokens, of the cells of a picture as a map over it, with one channel.
 
     Of several the mean, of maps at the picture's size.
 
@@ -76,8 +78,7 @@ def mean_map(found: Sequence[tuple[Ground, Tensor]], grid: Sequence[int] | None,
     """
     ground, maps = found[0][0], [v for _, v in found]
     if ground.is_picture:
-        laid = [grid_of_tokens(v.shape[1], ground, grid) for v in maps]
-        maps = [v[:, extra:].unflatten(1, size)[:, None] for v, (size, extra) in zip(maps, laid)]
+        maps = [v.unflatten(1, of_one.grid)[:, None] for of_one, v in found]
         if upsample:
             maps = [resize_maps(m, ground.size) for m in maps]
     if len({m.shape for m in maps}) > 1:

@@ -82,12 +82,25 @@ def default_tokens(attention: Tensor, real: Tensor | None) -> Tensor:
         real: which tokens are no padding, ``(n, T)``; None where it is not known.
     """
     n, count = len(attention), attention.shape[-1]
+    ahead = looks_ahead(attention, real)
     if real is None:
         real = torch.ones(n, count, dtype=torch.bool, device=attention.device)
-    ahead = attention.triu(1) * (real[:, None, :, None] & real[:, None, None])
-    if count > 1 and not bool(ahead.any()):
+    if not ahead:
         return (count - 1 - real.flip(1).int().argmax(1))[:, None]
     return real.int().argmax(1)[:, None]
+
+
+def looks_ahead(attention: Tensor, real: Tensor | None) -> bool:
+    """Say whether a real token looks at a later one, as not in a causal model; a single token counts as if it did.
+
+    Args:
+        attention: as for :func:`default_tokens`.
+        real: likewise.
+    """
+    ahead = attention.triu(1)
+    if real is not None:
+        ahead = ahead * (real[:, None, :, None] & real[:, None, None])
+    return attention.shape[-1] < 2 or bool(ahead.any())
 
 
 def real_tokens(problem: Problem, rows: Tensor, source: int | None, count: int) -> Tensor | None:

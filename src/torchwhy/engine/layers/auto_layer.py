@@ -64,7 +64,7 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
     for place, tensor, grid in reversed(grids):
         if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
             continue
-        if tensor.dim() == 2 + len(size) and sequences & set(grid.size):  # attention, between the tokens
+        if pictures.may_be_attention(tensor, grid, sequences):
             continue
         if total is not None and total.requires_grad:
             if not tensor.requires_grad:

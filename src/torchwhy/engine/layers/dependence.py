@@ -231,6 +231,21 @@ class Pictures:
             return None
         return find_grid(place, tensor, 1, axes_of(self.problem, number).size_of(self.problem.x[number]))
 
+    def may_be_attention(self, tensor: Tensor, grid: GridLayout, lengths: set[int]) -> bool:
+        """Say whether a grid is rather the attention between tokens, as many as its side: it has not the picture's cells.
+
+        Args:
+            tensor: what passes.
+            grid: how it would lie on the picture.
+            lengths: of the sequences of tokens that pass elsewhere.
+        """
+        if tensor.dim() != self.problem.x[self.numbers[0]].dim() or not lengths & set(grid.size):
+            return False
+        number = self.seen_by(tensor)
+        if number not in self.graph.leaves or number not in self.graph.inputs_behind(tensor):
+            return True
+        return follows_cells(tensor, grid, self.graph.leaves[number], axes_of(self.problem, number)) is not True
+
     def are_cells(self, tensor: Tensor, grid: GridLayout) -> bool:
         """Say whether the tokens of a grid are the picture's cells, where they may be something else."""
         number = self.seen_by(tensor)
