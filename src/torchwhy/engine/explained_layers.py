@@ -107,8 +107,9 @@ def explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], asker
     rows = problem.rows
     if len(layers) > 1 and not asker.layers_may_depend and (pair := problem.run.find_dependent_pair(layers)):
         raise ValueError(
-            f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
-            "each in its own call"
+            f"layer: {pair[1]} lies behind {pair[0]}; this method puts values of its own into each of its layers, and what is "
+            f"put into {pair[1]} no longer depends on {pair[0]}: explain by each in its own call, or by all in one pass with a "
+            "method that only reads them (InputXGradient, Saliency, LinearApproximation)"
         )
     axes = RowAxes(problem, layers)
     x = problem.run.activations(layers, problem.x, rows, axes)
