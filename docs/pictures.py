@@ -1,6 +1,6 @@
 """Draw the pictures that the demo's photos cannot show: attention, counterfactuals, tables, results, metrics.
 
-``python docs/pictures.py [NAME ...]``; two minutes for all.
+``python docs/pictures.py [NAME ...]``; two minutes for all but ``circuits``, which takes SmolLM2 and some minutes more.
 """
 
 from __future__ import annotations
@@ -175,9 +175,17 @@ def influence() -> None:
     example["main"]().plot(row=0).savefig(PICTURES / "influence.png", dpi=110, bbox_inches="tight")
 
 
+def circuits() -> None:
+    """Draw every circuit method on a question to SmolLM2; minutes, and only where its weights are."""
+    example = runpy.run_path(str(PICTURES.parent.parent / "examples" / "circuits.py"))
+    for name, figure in example["pictures"]():
+        file = "patching.png" if name == "attribution" else f"circuits_{name}.png"
+        figure.savefig(PICTURES / file, dpi=110, bbox_inches="tight")
+
+
 DRAW = {
     draw.__name__: draw
-    for draw in (attention, counterfactuals, visualizations, metrics, tables, ways, results, spray, influence)
+    for draw in (attention, counterfactuals, visualizations, metrics, tables, ways, results, spray, influence, circuits)
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Backgrounds whose rows count unlike much; groups of columns by their names; labels of tables in counterfactuals."""
 
+import warnings
+
 import numpy as np
 import pandas
 import pytest
@@ -166,3 +168,88 @@ def test_counterfactuals_keep_to_the_labels_of_a_column(table):
     only = tw.Counterfactual(model, bounds=None, changeable=["job"], n_steps=40).generate(rows, "yes")
     changed = rows.assign(job=only.counterfactuals.job)
     assert (model.predict(changed)[only.found.numpy()] == "yes").all()
+
+
+@pytest.mark.parametrize("tool", [tw.PermutationImportance, tw.SAGE], ids=lambda t: t.__name__)
+def test_importances_by_name(table, tool):
+    frame, model = table
+    answer = model.predict(frame)
+    settings = {"n_samples": 8, "n_background": 8} if tool is tw.SAGE else {}
+    each = tool(model, **settings).measure(frame, answer)
+    assert each.to_dataframe().feature.tolist() == each.names == ["age", "job", "red", "pay"]
+    found = tool(model, **settings).measure(frame, answer, feature_mask={"person": ["red", "age"]})
+    by_number = tool(model, **settings).measure(frame, answer, feature_mask=torch.tensor([0, 1, 0, 2]))
+    for field in ("mean", "each") if tool is tw.PermutationImportance else ("values", "standard_error"):
+        torch.testing.assert_close(getattr(found, field), getattr(by_number, field))
+    assert found.to_dataframe().feature.tolist() == ["person", "job", "pay"]
+    drawn = {text.get_text() for text in found.plot().axes[0].get_yticklabels()}
+    assert drawn == {"person", "job", "pay"}
+    with pytest.raises(ValueError, match="feature_mask: no column 'rent'"):
+        tool(model, **settings).measure(frame, answer, feature_mask={"a": ["rent"]})
+
+
+def test_the_grid_of_a_column_of_labels_is_labels(table):
+    frame, model = table
+    labels = ["cook", "clerk"]
+    by_hand = [model.predict_proba(frame.assign(job=label))[:, 1].mean() for label in labels]
+    measure = tw.PartialDependence(model).measure
+    for grid in (labels, np.array(labels), (labels,)):
+        found = measure(frame, "yes", feature="job", grid=grid)
+        assert found.values.tolist() == pytest.approx(by_hand)
+        assert found.to_dataframe()["value"].tolist() == labels
+    pair = measure(frame, "yes", feature=("red", "job"), grid=[[1.0], labels]).values
+    assert pair[0].tolist() == pytest.approx(
+        [model.predict_proba(frame.assign(job=label, red=1.0))[:, 1].mean() for label in labels]
+    )
+    for wrong in (["cook", "baker"], [7]):
+        with pytest.raises(ValueError, match=r"grid: .* is none of the column's labels, 'clerk', 'cook', 'smith'"):
+            measure(frame, "yes", feature="job", grid=wrong)
+
+
+def test_labels_have_no_absence_of_their_own(table):
+    frame, model = table
+    with pytest.warns(UserWarning, match=r"column 'job' holds labels, .* the first of them, 'clerk'; give rows"):
+        tw.FeatureAblation(model).attribute(frame[:9], "yes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tw.FeatureAblation(model).attribute(frame[:9], "yes", baselines=frame[9:10])
+        tw.FeaturePermutation(model).attribute(frame[:9], "yes")
+        tw.PermutationImportance(model).measure(frame, model.predict(frame))
+
+
+def test_types_of_pandas_that_hold_missing_values(table):
+    frame, _ = table
+    frame = frame.assign(red=frame.red.astype(int))
+    score = lambda f: f.age.to_numpy() * 2 + f.red.to_numpy(dtype=float, na_value=5.0)  # noqa: E731
+    expected = tw.FeatureAblation(score).attribute(frame[:4], baselines=frame[5:6])
+    for kind in ("Int64", "UInt8", "boolean", "Float64"):
+        seen = []
+        f = lambda f: (seen.append(f.red.dtype), score(f))[1]  # noqa: B023, E731
+        rows = frame.astype({"red": kind})
+        found = tw.FeatureAblation(f).attribute(rows[:4], baselines=rows[5:6])
+        torch.testing.assert_close(found, expected)
+        assert kind == "Float64" or {str(d) for d in seen} == {kind}
+        rows.loc[rows.index[1], "red"] = pandas.NA
+        missing = tw.FeatureAblation(f).attribute(rows[:4], baselines=rows[5:6])
+        assert missing[1, 2] == 5.0 - float(frame.red.iloc[5])
+        torch.testing.assert_close(missing[[0, 2, 3]], expected[[0, 2, 3]])
+
+
+def test_frames_that_do_not_fit(table):
+    frame, model = table
+    for rows in (frame[["age"]], frame[frame.columns[::-1]]):
+        with pytest.raises(ValueError, match=r"baselines: the columns are .*, those of the inputs"):
+            tw.KernelSHAP(model).attribute(frame[:2], "yes", baselines=tw.Distribution(rows))
+    twice = pandas.DataFrame([[1.0, 2.0]], columns=["a", "a"])
+    with pytest.raises(ValueError, match="inputs: column 'a' twice"):
+        tw.FeatureAblation(lambda f: f.to_numpy().sum(1)).attribute(twice)
+
+
+def test_weights_are_a_series(table):
+    frame, model = table
+    sizes = np.arange(20) + 1.0
+    found, expected = (
+        tw.ExactShapley(model).attribute(frame[:1], "yes", baselines=tw.Distribution(frame[40:], weights=w))
+        for w in (pandas.Series(sizes, index=frame.index[40:]), sizes.tolist())
+    )
+    torch.testing.assert_close(found, expected)

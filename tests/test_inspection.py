@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -157,6 +158,26 @@ def test_black_boxes_are_looked_at_too():
     assert not found.methods["Saliency"].applies
     assert found.methods["KernelSHAP"].applies
     assert found.rows_depend is False
+
+
+@pytest.mark.parametrize("form", ["array", "tensor", "frame"])
+def test_tables_and_labels_are_looked_at_too(form):
+    import pandas
+    from sklearn.ensemble import RandomForestClassifier
+
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    data = pandas.DataFrame(rows, columns=list("abc")) if form == "frame" else rows
+    model = RandomForestClassifier(3, random_state=0).fit(data, np.array(["no", "yes"])[(rows[:, 0] > 0).astype(int)])
+    some = {"array": rows[:4], "tensor": torch.tensor(rows[:4]), "frame": data[:4] if form == "frame" else None}[form]
+    for target in ("yes", "predicted", None):
+        found = tw.inspect(model, some, target, methods=["Saliency", "KernelSHAP", "LIME"])
+        assert found.model == "RandomForestClassifier"
+        assert (found.inputs, found.output) == (((4, 3),), (4, 2))
+        assert found.methods["KernelSHAP"].applies
+        assert found.methods["LIME"].applies
+        assert not found.methods["Saliency"].applies
+    with pytest.raises(ValueError, match="target='maybe': the model's classes are"):
+        tw.inspect(model, some, "maybe")
 
 
 def test_many_features_are_put_together():

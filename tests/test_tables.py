@@ -443,6 +443,8 @@ def test_rates_of_decisions_by_group():
         tw.BiasReport(score).measure(x, column=0, labels=labels)
     with pytest.raises(ValueError, match="labels: with a threshold give 1"):
         tw.BiasReport(score, threshold=0.0).measure(x, column=0, labels=labels + 1)
+    with pytest.raises(ValueError, match=r"labels: 2 in row \d+, but the outputs .* have the classes 0 to 1"):
+        tw.BiasReport(model).measure(x, 1, column=0, labels=labels + 1)
 
 
 def test_intervals_of_rates_are_those_of_the_literature():

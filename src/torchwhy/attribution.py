@@ -19,7 +19,7 @@ from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
-from torchwhy.engine.tables import explained_inputs, explained_names, facts_of_inputs
+from torchwhy.engine.tables import class_names, explained_inputs, explained_names, facts_of_inputs
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.other_libraries import refuse_arguments
@@ -290,6 +290,7 @@ class Attribution(Settings):
             probabilities=ends.probabilities,
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
             names=names,
+            classes=class_names(problem.model),
             feature_mask=self._explained_features(problem, structure),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
@@ -358,12 +359,7 @@ def solve(
 
 
 def finish_result(
-    method: Attribution,
-    problem: Problem,
-    found: Tensors | Result,
-    *,
-    measure_gap: bool,
-    ends: ScoreEnds | None = None,
+    method: Attribution, problem: Problem, found: Tensors | Result, *, measure_gap: bool, ends: ScoreEnds | None = None
 ) -> Result:
     """Return what a method found, checked, in the types of what it explains, with the scores at both ends where asked for.
 

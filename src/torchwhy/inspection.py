@@ -15,9 +15,11 @@ from torchwhy.engine.layers.layer import resolve_layer
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.batching import Batching
+from torchwhy.engine.run.black_box import as_model, columns_of_labels
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Keywords, Model, flatten
+from torchwhy.engine.tables import as_tensors, frame_form, holds_tables
 from torchwhy.inspection_result import Inspection, Verdict
 from torchwhy.problem import Problem
 from torchwhy.targets import find_logits
@@ -62,7 +64,8 @@ def inspect(
 
     Args:
         model: a module, or a callable.
-        inputs: as for :meth:`torchwhy.Attribution.attribute`; with several rows it is seen whether they depend on one another.
+        inputs: as for :meth:`torchwhy.Attribution.attribute`, also arrays and data frames; with several rows it is seen whether
+            they depend on one another.
         target: likewise; None is each row's largest output where there are several, else the output.
         additional_forward_args: likewise.
         methods: the names of those to try; None is all of them.
@@ -80,11 +83,17 @@ def inspect(
             "inputs: a look takes tensors; of a sample, ready = sample.bind(model), give ready.tensors, and ready.arguments as "
             "additional_forward_args"
         )
+    called = getattr(model, "__name__", type(model).__name__)
+    if holds_tables(inputs):
+        model, inputs, _ = as_tensors(model, inputs, None, frame_form(inputs))
+        target = target if isinstance(model, nn.Module) else columns_of_labels(as_model(model), target)
+    elif not isinstance(model, nn.Module):
+        target = columns_of_labels(as_model(model), target)
     with warnings.catch_warnings(record=True) as said, torch.random.fork_rng():
         warnings.simplefilter("always")
         found = _inspect(model, inputs, target, additional_forward_args, _chosen(methods))
     messages = dict.fromkeys(str(warning.message) for warning in said)
-    return found.replace(warnings=tuple(messages))
+    return found.replace(model=called, warnings=tuple(messages))
 
 
 def _chosen(names: Sequence[str] | None) -> dict[str, type[Attribution]]:
@@ -123,7 +132,7 @@ def _inspect(
         layers = _layers(problem)
         verdicts = {name: _verdict(kind, problem, inputs, target, extra, layers) for name, kind in methods.items()}
     return Inspection(
-        model=getattr(model, "__name__", type(model).__name__),
+        model="",
         parameters=sum(p.numel() for p in model.parameters()) if isinstance(model, nn.Module) else 0,
         inputs=tuple(tuple(t.shape) for t in problem.inputs.tensors),
         output=tuple(output.shape),

@@ -13,14 +13,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution, finish_result
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import freeze_parameters, isolated
+from torchwhy.engine.run.black_box import ClassColumn, as_model, columns_of_labels
 from torchwhy.engine.samples import as_sample
 from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
@@ -100,7 +102,10 @@ def solve_each(
         return problem.replace(coalitions=[]) if measure_gap else problem
 
     with isolated(method.model):
-        each = list_targets(targets) or all_classes(problem_of(0))
+        each = list_targets(targets)
+        if not isinstance(method.model, nn.Module):  # a number may be a label of another output
+            each = columns_of_labels(as_model(method.model), each) or all_classes(problem_of(ClassColumn(0)))
+        each = each or all_classes(problem_of(0))
         if not hasattr(inputs, "masked"):
             return _solve_targets(method, problem_of, each, measure_gap)
         found: dict[int, Solved] = {}
@@ -191,7 +196,7 @@ def list_targets(targets: Sequence[TargetLike] | str) -> list[TargetLike]:
         if targets != "all":
             raise ValueError(f"targets={targets!r}: the only word is 'all'; give a list of targets")
         return []
-    if isinstance(targets, Tensor):
+    if isinstance(targets, (Tensor, np.ndarray)):
         targets = targets.tolist()
     if not isinstance(targets, Sequence):
         raise TypeError(f"targets={targets!r}: expected a list of targets, or 'all'")
@@ -223,7 +228,7 @@ def all_classes(problem: Problem) -> list[TargetLike]:
         raise ValueError(
             f"targets='all': needs an output (N, classes), this one has shape {tuple(out.shape)}; list them"
         )
-    return list(range(out.shape[1]))
+    return [ClassColumn(k) for k in range(out.shape[1])]
 
 
 def _differ_in_layers(method: Attribution, problems: Sequence[Problem]) -> bool:

@@ -35,7 +35,7 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
-from torchwhy.engine.tables import as_tensors, column_names, frame_form, holds_tables, mask_of_columns
+from torchwhy.engine.tables import as_tensors, column_names, frame_form, holds_tables, mask_of_columns, warn_of_labels
 from torchwhy.engine.trials import notice_randomness, try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
@@ -176,6 +176,8 @@ def _prepare_for_sample_or_table(
     table = frame_form(inputs, baselines, getattr(asker, "plausible", None))
     asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines, table)
     problem = prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes)
+    if table is not None and baselines is None and problem.baselines and table.categories:
+        warn_of_labels(table)
     return problem.replace(columns=columns, table=table)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from torchwhy.baselines import Distribution
 from torchwhy.engine.axes import axes_in_words
-from torchwhy.engine.run.black_box import BlackBox, as_model
-from torchwhy.engine.structure import Keywords, Model, flatten
+from torchwhy.engine.run.black_box import BlackBox, as_model, labels_of
+from torchwhy.engine.run.warn import warn
+from torchwhy.engine.structure import InForm, Keywords, Model, flatten
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -38,6 +39,12 @@ def column_names(inputs: object) -> list[str] | None:
     return [str(c) for c in getattr(inputs, "columns", ())] if is_frame(inputs) else None
 
 
+def class_names(model: Model) -> list[str] | None:
+    """Return what the outputs of a classifier are called, where it has labels that are not their numbers."""
+    classes = labels_of(model)
+    return None if classes is None else list(map(str, classes))
+
+
 def mask_of_columns(groups: Mapping[str, Sequence[str]], columns: Sequence[str]) -> tuple[Tensor, list[str]]:
     """Return the number of the feature of each column ``(d,)``, and what the features are called, from columns in named groups.
 
@@ -60,6 +67,14 @@ def mask_of_columns(groups: Mapping[str, Sequence[str]], columns: Sequence[str])
     called = [group.get(column, column) for column in columns]
     names = list(dict.fromkeys(called))
     return torch.tensor([names.index(name) for name in called]), names
+
+
+def features_by_name(inputs: object, mask: InForm) -> tuple[InForm, list[str] | None]:
+    """Return a feature mask as numbers, of a data frame also from columns in named groups, and what the features are called."""
+    columns = column_names(inputs)
+    if columns is not None and isinstance(mask, Mapping):
+        return mask_of_columns(mask, columns)
+    return mask, columns if mask is None else None
 
 
 def explained_inputs(inputs: object, problem: Problem) -> Frame:
@@ -129,9 +144,18 @@ class FrameForm:
 
     @classmethod
     def of(cls, frame: Frame, *others: Frame) -> FrameForm:
-        """Return the form of a data frame; ``others`` have the same columns, and may hold further labels."""
+        """Return the form of a data frame; ``others`` have the same columns, and may hold further labels.
+
+        Raises:
+            ValueError: two columns of one name.
+        """
         categories: dict[Hashable, list[Hashable]] = {}
-        for name in frame.columns:
+        names = list(frame.columns)
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"inputs: column {twice!r} twice; give each a name of its own")
+        others = tuple(other for other in others if list(other.columns) == names)  # others are refused by encode
+        for name in names:
             kind = frame[name].dtype
             if hasattr(kind, "categories"):
                 categories[name] = list(kind.categories)
@@ -173,8 +197,12 @@ class FrameForm:
                 labels = np.array([*self.categories[column], None], dtype=object)
                 index = np.where(there, numbers, len(labels) - 1).round().astype(int)
                 numbers = pandas.array(labels[index], dtype=kind) if hasattr(kind, "categories") else labels[index]
-            elif getattr(kind, "kind", "f") in "biu" and there.all() and (numbers == numbers.round()).all():
-                numbers = numbers.astype(kind)
+            elif getattr(kind, "kind", "f") in "biu" and (numbers == numbers.round())[there].all():
+                if not isinstance(kind, np.dtype):  # those of pandas, which hold missing values
+                    numbers = pandas.array(numbers.astype(object), dtype=kind)
+                    numbers[~there] = pandas.NA
+                elif there.all():
+                    numbers = numbers.astype(kind)
             frame[column] = numbers
         index = getattr(like, "index", None)
         index = None if index is None else index.repeat(len(values) // len(index))
@@ -189,6 +217,15 @@ def frame_form(inputs: object, *others: object) -> FrameForm | None:
         return None
     data = [other.data if isinstance(other, Distribution) else other for other in others]
     return FrameForm.of(inputs, *(frame for frame in data if is_frame(frame)))
+
+
+def warn_of_labels(form: FrameForm) -> None:
+    """Warn that a column of labels has its first label where no baselines are given: no label stands for absence."""
+    name, labels = next(iter(form.categories.items()))
+    warn(
+        f"baselines: column {name!r} holds labels, and what stands for an absent one is the first of them, "
+        f"{str(next(iter(labels), None))!r}; give rows, tw.Distribution(frame) or one row of a frame"
+    )
 
 
 def as_tensors(
@@ -245,4 +282,4 @@ def _in_type_of(model: Model, values: Tensor) -> Tensor:
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or value != value or type(value).__name__ in ("NAType", "NaTType")
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value

@@ -140,6 +140,8 @@ class Explanation:
     def summary(self) -> Keywords:
         """Return the facts on one line each: method, target, shapes, evaluations, seconds, gap."""
         facts: Keywords = {"method": self.method, **self.settings, "target": _short(self.target)}
+        if self.classes is not None and isinstance(self.target, int):
+            facts["class"] = self.classes[self.target]
         facts["shape"] = ", ".join(map(shape_in_words, flatten(self.attributions)[0]))
         facts["evaluations"], facts["seconds"] = self.evaluations, round(self.seconds, 3)
         if self.completeness_gap is not None:

@@ -19,7 +19,7 @@ from torchwhy.engine.tables import FrameForm, column_names
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.fairness import FairnessRates, fairness_rates
-from torchwhy.surrogate.importance import label_columns
+from torchwhy.surrogate.importance import classes_in, label_columns
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
 from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
@@ -215,7 +215,9 @@ class BiasReport(Analysis):
         true = label_columns(problem, labels, as_columns=wanted is not None)
         if true.dim() != 1:
             raise ValueError(f"labels: shape {tuple(true.shape)}; expected one for each row")
-        if wanted is None and not bool(((true == 0) | (true == 1)).all()):
+        if wanted is not None:
+            classes_in(out, true)
+        elif not bool(((true == 0) | (true == 1)).all()):
             raise ValueError(
                 "labels: with a threshold give 1 for rows that deserve the favourable decision, and 0 for others"
             )

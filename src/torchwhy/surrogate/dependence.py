@@ -105,7 +105,7 @@ class PartialDependence(Analysis):
             feature: a column, or two of them: the index of an element of a flattened row, or the name of a column of a data
                 frame. One-hot columns are one feature: ``[[5, 6, 7]]``, of a pair ``(2, [5, 6, 7])``; the columns are set
                 together.
-            grid: the values to take instead, ``(G,)``, of a pair one for each.
+            grid: the values to take instead, ``(G,)``, of a pair one for each; of a column of labels, labels.
             additional_forward_args: further arguments of the model.
 
         Raises:
@@ -115,13 +115,13 @@ class PartialDependence(Analysis):
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             table = TableColumns(problem.x, column_names(inputs))
             groups = _columns(table, feature)
+            known = {} if problem.table is None else problem.table.labels
             if grid is None:
                 axes = [self._grid(table, g) for g in groups]
             else:
-                axes = _given(grid, table, groups)
+                axes = _given(grid, table, groups, known)
             points = torch.cartesian_prod(*(torch.arange(len(a)) for a in axes)).view(-1, len(axes))
             scores = _scores_at(problem, table, groups, axes, points)
-            known = {} if problem.table is None else problem.table.labels
         n = problem.n
         ice = scores.view(len(points), n).T.reshape(n, *map(len, axes))
         labels = [_labels_of(g, table, known) for g in groups]
@@ -201,15 +201,19 @@ def _columns(table: TableColumns, feature: Any) -> list[list[int]]:
     return found
 
 
-def _given(grid: Any, table: TableColumns, groups: list[list[int]]) -> list[Tensor]:
-    """Return the caller's values, ``(G,)`` for each feature.
+def _given(
+    grid: Any, table: TableColumns, groups: list[list[int]], known: Mapping[int, Sequence[object]]
+) -> list[Tensor]:
+    """Return the caller's values, ``(G,)`` for each feature; ``known`` has the labels of columns.
 
     Raises:
         ValueError: no values, not one list of them for each feature, or values that the column cannot hold.
     """
     n = len(groups)
-    numbers = isinstance(grid, Tensor) or getattr(grid, "ndim", 0) == 1 or all(isinstance(g, Real) for g in grid)
-    parts = (grid,) if n == 1 and numbers else tuple(grid)
+    flat = isinstance(grid, Tensor) or getattr(grid, "ndim", 0) == 1 or all(isinstance(g, (Real, str)) for g in grid)
+    parts = (grid,) if n == 1 and flat else tuple(grid)
+    if len(parts) == n:
+        parts = tuple(_numbers_of_labels(g, known[c[0]]) if c[0] in known else g for g, c in zip(parts, groups))
     axes = [torch.as_tensor(g, dtype=torch.double) for g in parts] if len(parts) == n else []
     if not axes or not all(g.dim() == 1 and len(g) for g in axes):
         raise ValueError(f"grid: expected values (G,), at least one, for each of {n} features")
@@ -221,6 +225,21 @@ def _given(grid: Any, table: TableColumns, groups: list[list[int]]) -> list[Tens
             )
         found.append(g.long() if len(columns) > 1 else table.held_by(columns[0], g, "grid"))
     return found
+
+
+def _numbers_of_labels(values: Any, labels: Sequence[object]) -> list[int]:
+    """Return the numbers of labels of a column; of values that are none their own, where they are such numbers.
+
+    Raises:
+        ValueError: neither.
+    """
+    given = values.tolist() if hasattr(values, "tolist") else list(values)
+    unknown = [v for v in given if v not in labels]
+    if not unknown:
+        return [labels.index(v) for v in given]
+    if any(v not in range(len(labels)) for v in given):
+        raise ValueError(f"grid: {unknown[0]!r} is none of the column's labels, {', '.join(map(repr, labels))}")
+    return [int(v) for v in given]
 
 
 def _scores_at(

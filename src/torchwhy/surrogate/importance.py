@@ -20,7 +20,7 @@ from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Output
-from torchwhy.engine.tables import column_names
+from torchwhy.engine.tables import column_names, features_by_name
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement
@@ -53,12 +53,12 @@ class Importance(Viewable):
     names: list[str] | None = None
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
-        shown = {"errors": self.std, "xlabel": "importance ± standard deviation", **options}
+        shown = {"errors": self.std, "names": self.names, "xlabel": "importance ± standard deviation", **options}
         return pictures.bars(self.mean, **shown)
 
     def _table(self) -> Table:
         lines: list[list[object]] = [
-            [k, mean, std] for k, (mean, std) in enumerate(zip(self.mean.tolist(), self.std.tolist()))
+            list(line) for line in zip(self.names or range(len(self.mean)), self.mean.tolist(), self.std.tolist())
         ]
         return ["feature", "mean", "std"], lines
 
@@ -100,7 +100,8 @@ class PermutationImportance(Analysis):
             inputs: ``(N, ...)``, also an array, a data frame, or several tensors.
             labels: ``(N, ...)``, as the metric takes them; of a scikit-learn classifier those that it was fitted on.
             feature_mask: integers 0 … features − 1 that broadcast to a row; None makes each element a feature. Of several
-                tensors one for each: a number that occurs in two of them is one feature.
+                tensors one for each: a number that occurs in two of them is one feature. Of a data frame also its columns
+                in named groups, ``{"home": ["rooms", "area"]}``; a column in none is a feature by itself.
             additional_forward_args: further arguments of the model.
 
         Raises:
@@ -108,6 +109,7 @@ class PermutationImportance(Analysis):
             ValueError: not one label per row, a label that the model has no class for, a single row, a mask that does not
                 fit, a metric that gives no number.
         """
+        feature_mask, names = features_by_name(inputs, feature_mask)
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             x, rows, n = problem.x, problem.rows, problem.n
             labels = label_columns(problem, labels, as_columns=self.metric is None)
@@ -131,7 +133,6 @@ class PermutationImportance(Analysis):
                 out = outputs(problem, point, rows.repeat(len(part)))
                 found += [score - metric(o, labels) for o in out.split(n)]
         each = torch.tensor(found, dtype=torch.double).view(n_features, self.n_repeats)
-        names = column_names(inputs) if feature_mask is None else None
         return Importance(each.mean(1), each.std(1, correction=0), each, score, names)
 
     def _metric(self, labels: Tensor) -> Callable[[Tensor, Tensor], float]:
@@ -224,7 +225,7 @@ def label_columns(problem: Problem, labels: Any, *, as_columns: bool) -> Tensor:
         if unknown is not None:
             raise ValueError(f"labels: {unknown[1]!r} in row {unknown[0]}; the model's classes are {classes}")
         labels = torch.tensor([number[v] for v in values])
-    labels = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    labels = labels if isinstance(labels, Tensor) else np.array(labels)  # a copy: those of pandas may be read-only
     if not isinstance(labels, Tensor) and labels.dtype.kind not in "biuf":
         raise ValueError(
             f"labels: {str(labels.flat[0])!r} and others that are no numbers; give the numbers of the model's outputs"

@@ -15,7 +15,7 @@ from torchwhy.attribution import FeatureMasks, Inputs
 from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.tables import column_names
+from torchwhy.engine.tables import features_by_name
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.importance import classes_in, feature_of_elements, label_columns, rows_like
@@ -124,6 +124,7 @@ class SAGE(Analysis):
             TypeError: inputs that are no tensor.
             ValueError: not one label per row, a single row or feature, a mask that does not fit, a loss of another shape.
         """
+        feature_mask, names = features_by_name(inputs, feature_mask)
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             labels = label_columns(problem, labels, as_columns=self.loss is None)
             if problem.n < 2:
@@ -138,7 +139,6 @@ class SAGE(Analysis):
         values, count = gains.mean(0), len(gains)
         total = gains.sum(1)
         error, total_error = (g.std(0) / count**0.5 if count > 1 else g[0] * torch.nan for g in (gains, total))
-        names = column_names(inputs) if feature_mask is None else None
         drop = float(game.empty.mean() - game.full.mean())
         return LossShares(values, error, float(total.mean()), float(total_error), drop, names)
 

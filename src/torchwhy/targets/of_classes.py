@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from torchwhy.engine.structure import Output
 from torchwhy.engine.torch_internals import without_torch_functions
@@ -56,6 +58,11 @@ class ClassTarget(ScoreTarget):
 
     position: Numbers = -1
     from_logits: bool | None = None
+    names_classes: ClassVar[tuple[str, ...]] = ()  # the settings that say which classes are meant
+
+    def with_classes(self, column: Callable[[object], object]) -> Self:
+        """Return the target with the outputs' numbers in the place of a classifier's labels; ``column`` finds them."""
+        return replace(self, **{name: column(getattr(self, name)) for name in self.names_classes})  # type: ignore[type-var]
 
     def score(self, out: Tensor, rows: Tensor, kind: OutputKind) -> Tensor:
         """Return the scores ``(M,)`` of rows ``(M,)`` from outputs ``(M, classes)``."""
@@ -118,6 +125,7 @@ class Probability(ClassTarget):
     labels: Numbers | None = None
     position: Numbers = field(default=-1, kw_only=True)
     from_logits: bool | None = field(default=None, kw_only=True)
+    names_classes = ("labels",)
 
     def check(self, n: int | None) -> None:
         """Refuse labels that do not fit n rows."""
@@ -168,6 +176,7 @@ class LogProb(ClassTarget):
     token: Tokens
     position: Numbers = -1
     from_logits: bool | None = field(default=None, kw_only=True)
+    names_classes = ("token",)
 
     def check(self, n: int | None) -> None:
         """Refuse tokens that do not fit n rows, or that are still text."""
@@ -200,6 +209,7 @@ class Contrast(ClassTarget):
     a: Tokens
     b: Tokens
     position: Numbers = field(default=-1, kw_only=True)
+    names_classes = ("a", "b")
 
     def check(self, n: int | None) -> None:
         """Refuse classes that do not fit n rows, or that are still text."""

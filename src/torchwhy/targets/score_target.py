@@ -55,6 +55,10 @@ class ScoreTarget:
         """Return the target with texts replaced by the numbers that a tokenizer has for them."""
         return self
 
+    def with_classes(self, column: Callable[[object], object]) -> ScoreTarget:
+        """Return the target with the outputs' numbers in the place of a classifier's labels; ``column`` finds them."""
+        return self
+
 
 def check_numbers(name: str, value: object, n: int | None = None) -> Numbers:
     """Return what is an int, or one int for each of n rows (None: of any number).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torchwhy.engine import state
 from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
 from torchwhy.engine.structure import Keywords, Model, Output
+from torchwhy.targets.score_target import ScoreTarget
 
 
 @dataclass
@@ -237,15 +239,19 @@ def columns_of_labels(model: Model, target: Any) -> Any:
     Raises:
         ValueError: a label that it does not have.
     """
-    classes = labels_of(model)
-    if classes is None or target is None or callable(target) or isinstance(target, (tuple, ClassColumn)):
+    classes = model.classes if isinstance(model, BlackBox) else None
+    if classes is None or target is None or isinstance(target, (tuple, ClassColumn)):
         return target
+    if isinstance(target, ScoreTarget):
+        return target if labels_of(model) is None else target.with_classes(partial(columns_of_labels, model))
     values = target.tolist() if hasattr(target, "tolist") else target
     if isinstance(values, list):
         return [columns_of_labels(model, v) for v in values]
-    if isinstance(values, str) and values == "predicted" and "predicted" not in classes:
+    if callable(values) or (values == "predicted" and values not in classes):
         return values
-    if not isinstance(values, (str, int, float, bool)):
+    if type(values) is int and labels_of(model) is None:
+        return values
+    if not isinstance(values, (str, int, float, bool, *map(type, classes))):
         return target
     if values not in classes:
         raise ValueError(f"target={values!r}: the model's classes are {classes}")
