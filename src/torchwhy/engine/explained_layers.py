@@ -40,7 +40,9 @@ def named_layers(model: Model, asker: Asker, inputs: ModelInputs) -> tuple[Any, 
         label = getattr(asker, "label", type(asker).__name__)
         raise ValueError(f"layer: {label} explains by a layer; give layer=")
     if not isinstance(model, nn.Module):
-        raise TypeError("layer: the model is a plain callable and has no layers")
+        raise TypeError(
+            "layer: the model is a plain callable and has no layers; give the module itself, layer=net.fc, or a model that is one"
+        )
     named = flatten(asker.layer)[0]
     if not named:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")

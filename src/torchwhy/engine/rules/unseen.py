@@ -43,7 +43,7 @@ class WatchesGraph:
 
     def watch_result(self, out: object) -> None:
         """Take in the results of an operation."""
-        self._known.update(t.grad_fn for t in _tensors((out,)) if t.grad_fn is not None)
+        self._known.update(t.grad_fn for t in _tensors_among((out,)) if t.grad_fn is not None)
 
     def count_unreached(self, name: str, where: str) -> None:
         """Count what keeps its plain gradient because no rule reaches it."""
@@ -51,7 +51,7 @@ class WatchesGraph:
 
     def count_unseen(self, given: Iterable[object]) -> None:
         """Count what made the tensors that an operation is given, where the mode did not run it, and it needs a rule."""
-        waiting = [t.grad_fn for t in _tensors(given) if t.grad_fn is not None]
+        waiting = [t.grad_fn for t in _tensors_among(given) if t.grad_fn is not None]
         while waiting:
             node = waiting.pop()
             if node in self._known or node._sequence_nr() < self._first:
@@ -79,9 +79,9 @@ def _operation_of(node: torch.autograd.graph.Node) -> str:
     return "" if name in VIEWS else NAMES.get(name, name)
 
 
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+def _tensors_among(values: Iterable[object]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
+            yield from _tensors_among(value)
