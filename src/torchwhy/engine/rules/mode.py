@@ -42,7 +42,10 @@ from torchwhy.engine.rules.aten import run_operator
 from torchwhy.engine.rules.opaque import HoldsHooks, below_hooks, is_same_place, keep_saved, outside_transforms
 from torchwhy.engine.rules.operations import (
     BILINEAR,
+    FACTORIES,
+    LINEAR,
     LINEAR_LAYERS,
+    NOT_DIFFERENTIABLE,
     PRODUCTS,
     OpCall,
     Operation,
@@ -52,7 +55,6 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.rules.unseen import NO_RULE_NEEDED, WatchesGraph
 from torchwhy.engine.structure import Keywords, Model, Output, map_nested
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
@@ -71,6 +73,8 @@ if TYPE_CHECKING:
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 
+NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
+
 
 def keep_gradient(call: OpCall) -> object:
     """Run an operation whose plain gradient is what the method asks for: it runs untouched, and is not counted."""
@@ -84,7 +88,7 @@ class SavedTensor:
     value: Tensor
 
 
-class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
+class RuleMode(HoldsHooks, TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with RuleMode({"relu": rule}): y = f(x)``.
 
     Args:
@@ -94,8 +98,8 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         strict: refuse non-linear operations without a rule.
 
     Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``; those of them that
-    no rule reaches, autograd Functions, functions of TorchScript and what runs under ``torch.func.vmap`` and its kin, are in
-    ``unreached`` too. What rules return cannot be differentiated twice.
+    no rule reaches, autograd Functions and what runs under ``torch.func.vmap`` and its kin, are in ``unreached`` too. What
+    rules return cannot be differentiated twice.
 
     >>> import torch.nn.functional as F
     >>> x = torch.ones(1, requires_grad=True)
@@ -129,7 +133,6 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
                     "rules do not nest: a method with rules of its own is running on this thread already; "
                     "leave its `with` block first"
                 )
-            self.begin_watch()
             self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
             state.rules.mode = self
@@ -142,7 +145,6 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         self._depth -= 1
         if self._depth == 0:
             state.rules.mode = None
-            self.end_watch()
             self._saved.clear()
             for hook in self._hooks:
                 hook.remove()
@@ -156,17 +158,14 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
                 return self.__torch_function__(function, types, args, kwargs)
         if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():
             opaque.refuse_gradient_inside()
-        kwargs = kwargs or {}
         if isinstance(function, OPERATORS):
-            return run_operator(self, function, args, kwargs)
-        if (op := operation(function)).asks:
-            return function(*args, **kwargs)
-        inside = transforms_are_active()
-        if not inside:
-            self.count_unseen((*args, *kwargs.values()))
-        out = (self._run_in_transform if inside else self.run_operation)(op, function, args, kwargs)
-        self.watch_result(map_nested(outside_transforms, out) if inside else (out, *args[: op.in_place]))
-        return out
+            return run_operator(self, function, args, kwargs or {})
+        op = operation(function)
+        if op.asks:
+            return function(*args, **(kwargs or {}))
+        if transforms_are_active():
+            return self._run_in_transform(op, function, args, kwargs or {})
+        return self.run_operation(op, function, args, kwargs or {})
 
     def _run_in_transform(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation as it is inside a transform of ``torch.func``, such as ``vmap``, where no rule can stand.

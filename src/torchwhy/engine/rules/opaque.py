@@ -102,10 +102,10 @@ def refuse_unreached(name: str, where: str) -> NoReturn:
 
 
 def warn_of_unreached(label: str, names: Iterable[str]) -> None:
-    """Warn that a method kept the plain gradient of autograd Functions, or of operations in TorchScript or transforms."""
+    """Warn that a method kept the plain gradient of autograd Functions, or of operations in transforms, of these names."""
     warn(
         f"{label}: {', '.join(sorted(names))} kept the plain gradient, as rules do not reach what is inside autograd "
-        "Functions, functions of TorchScript and the transforms of torch.func, such as vmap: write it out in torch's operations"
+        "Functions and the transforms of torch.func, such as vmap: write it out in torch's operations"
     )
 
 
