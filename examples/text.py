@@ -1,6 +1,6 @@
 """Which tokens speak for an answer: integrated gradients through the embeddings. python examples/text.py
 
-A BERT from a random configuration, so that nothing is downloaded: put your own model and tokenizer in its place.
+A BERT with random weights, so that nothing is downloaded: mechanics only. Put your own model and tokenizer in its place.
 """
 
 import torch

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import torchwhy as tw
+from torchwhy.influence.projection import RandomProjection
 from torchwhy.influence.training_rows import Rows
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
@@ -132,6 +133,13 @@ def test_a_projection_that_is_not_kept_is_the_same(monkeypatch):
     kept = tw.TracIn(net(), dim=8).fit(*TRAIN).explain(*TEST).attributions
     monkeypatch.setattr(projection, "SIGNS_KEPT", 0)
     torch.testing.assert_close(tw.TracIn(net(), dim=8).fit(*TRAIN).explain(*TEST).attributions, kept)
+
+
+@pytest.mark.parametrize(("total", "kept"), [(2**20, 1), (2**22, 0)])
+def test_a_large_projection_is_not_kept(total, kept):
+    large = RandomProjection(total, 64, 0)
+    large._signs(0)
+    assert len(large.kept) == kept  # 64 or 256 MiB in all
 
 
 # ---- similarity
@@ -436,6 +444,9 @@ def test_images_are_shown_and_other_rows_are_bars():
     titles = [ax.get_title() for ax in axes if ax.images]
     named = [[f"train {i} ({int(TRAIN[1][i])})" for i in rows] for rows in (helped, harmed)]
     assert titles == [f"row 1 ({int(TEST[1][1])})", *named[0], f"row 1 ({int(TEST[1][1])})", *named[1]]
+    first = [ax.get_title() for ax in found.plot().axes if ax.images]
+    assert first[0] == f"row 0 ({int(TEST[1][0])})"
+    assert [int(title.split()[1]) for title in first[1:6]] == found.top(5).indices[0].tolist()
     with pytest.raises(IndexError, match="row 3: there are 3"):
         found.plot(row=3)
     table = found.to_dataframe()

@@ -288,6 +288,9 @@ def test_a_function_of_prompts():
     torch.testing.assert_close(e.attributions.sum(), torch.tensor(16 - (1 + 4) / 2))
     cut = tw.ExactShapley(remote).attribute(tw.Prompt(None, "{a} and {b}", units=fields, absent="remove"))
     torch.testing.assert_close(cut.sum(), torch.tensor(15.0))
+    several = tw.Prompt(None, "{a} and {b}", units=fields, absent={"a": ["first", "second"], "b": "none"}).bind(remote)
+    shown, _ = several.masked(torch.eye(2).flip(0) > 0, torch.tensor([0, 0]))
+    assert list(shown[0]) == ["first and y z", "x and none"]  # of several the first
 
 
 def test_a_prompt_is_compared(models):
