@@ -1,19 +1,22 @@
 """Draw the pictures that the demo's photos cannot show: attention, counterfactuals, tables, results, metrics.
 
-``python docs/pictures.py [NAME ...]``; two minutes for all but ``circuits``, which takes SmolLM2 and some minutes more.
+``python docs/pictures.py [NAME ...]``; three minutes for all but ``circuits``, which takes SmolLM2 and some minutes more.
 """
 
 from __future__ import annotations
 
+import ast
 import io
+import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 import torchwhy as tw
 from torchwhy.models import SHAPES, breast_cancer, digits, shapes, shapes_resnet, shapes_vit
@@ -175,6 +178,52 @@ def influence() -> None:
     example["main"]().plot(row=0).savefig(PICTURES / "influence.png", dpi=110, bbox_inches="tight")
 
 
+def blocks_of(page: str) -> Iterator[tuple[str, object]]:
+    """Run the code of a page, and yield what each block ends with: the name of the function or result that drew it, and what
+    was drawn."""
+    scope: dict[str, object] = {}
+    text = (PICTURES.parent / page).read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        *before, last = ast.parse(block).body
+        exec(compile(ast.Module(before, []), page, "exec"), scope)
+        if not isinstance(last, ast.Expr):
+            exec(compile(ast.Module([last], []), page, "exec"), scope)
+            continue
+        call = last.value
+        name = ""
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            name = call.func.attr
+            if name == "plot" and ast.unparse(call.func.value) != "visualize":
+                scope["_drawn"] = eval(compile(ast.Expression(call.func.value), page, "eval"), scope)
+                name = type(scope["_drawn"]).__name__
+                call.func.value = ast.copy_location(ast.Name("_drawn", ast.Load()), call)
+        yield name, eval(compile(ast.Expression(call), page, "eval"), scope)
+
+
+def gallery() -> None:
+    """Draw every picture of the gallery, small, with its name; functions on one sheet, results on another."""
+    found = {name: drawn for name, drawn in blocks_of("gallery.md") if isinstance(drawn, Figure)}
+    for sheet_name in ("functions", "results"):
+        names = [n for n in found if n[0].islower() == (sheet_name == "functions")]
+        _thumbnails({n: found[n] for n in names}, f"gallery_{sheet_name}.png")
+
+
+def _thumbnails(figures: dict[str, Figure], name: str, columns: int = 5, side: tuple[int, int] = (300, 210)) -> None:
+    """Write small pictures beside and below one another, each under its name; the names are in the file too."""
+    width, height = side
+    whole = Image.new("RGB", (columns * width, -(-len(figures) // columns) * (height + 22)), "white")
+    pen = ImageDraw.Draw(whole)
+    for i, (title, figure) in enumerate(figures.items()):
+        left, top = i % columns * width, i // columns * (height + 22)
+        small = Image.open(io.BytesIO(to_png(figure, dpi=110))).convert("RGB")
+        small.thumbnail((width - 12, height - 6), Image.Resampling.LANCZOS)
+        pen.text((left + 6, top + 4), title, fill="black", font_size=13)
+        whole.paste(small, (left + 6, top + 22))
+    told = PngInfo()
+    told.add_text("names", " ".join(figures))
+    whole.quantize(128).save(PICTURES / name, optimize=True, pnginfo=told)
+
+
 def circuits() -> None:
     """Draw every circuit method on a question to SmolLM2; minutes, and only where its weights are."""
     example = runpy.run_path(str(PICTURES.parent.parent / "examples" / "circuits.py"))
@@ -185,7 +234,10 @@ def circuits() -> None:
 
 DRAW = {
     draw.__name__: draw
-    for draw in (attention, counterfactuals, visualizations, metrics, tables, ways, results, spray, influence, circuits)
+    for draw in (
+        *(attention, counterfactuals, visualizations, metrics, tables, ways, results),
+        *(spray, influence, gallery, circuits),
+    )
 }
 
 if __name__ == "__main__":

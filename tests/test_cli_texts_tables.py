@@ -70,6 +70,21 @@ def test_regressions_and_networks(run, table):
     assert pandas.read_csv("a.csv").shape == (40, 3)
 
 
+def test_a_background_has_its_columns_in_any_order_with_labels_or_without(run, table):
+    less = table.iloc[:5]
+    less[["debt", "age", "income"]].to_csv("less.csv", index=False)
+    less.assign(label="yes").to_csv("more.csv", index=False)
+    expected = (table - less.mean()).iloc[0].to_numpy() * [3, 0, -1]
+    for name in ("less.csv", "more.csv"):
+        code, _, err = run(*TABLE, "--model", "line.pkl", "--rows", "0", "--background", name, "--out", "a.csv")
+        assert (code, err) == (0, "")
+        np.testing.assert_allclose(pandas.read_csv("a.csv").to_numpy()[0], expected, atol=1e-9)
+    less[["age"]].to_csv("few.csv", index=False)
+    code, _, err = run(*TABLE, "--model", "line.pkl", "--background", "few.csv")
+    assert code == 2
+    assert "--background: 'few.csv' has no column 'income'; it has 'age'" in err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

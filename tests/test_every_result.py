@@ -1,9 +1,17 @@
 """Every result's own picture: the numbers are read back from it. A new result without its reading fails here."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from test_every_picture import READ as FUNCTIONS
 from test_results import MAKE, lengths
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def bars(figure, prefix="feature "):
@@ -157,3 +165,20 @@ def test_the_picture_of_a_result_has_its_numbers(name):
     )
     assert found.size
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_the_gallery_has_a_picture_of_every_function_and_result(tmp_path, monkeypatch):
+    """Its code runs here, and what each block ends with is drawn; the small pictures at its head are of the same."""
+    monkeypatch.chdir(tmp_path)
+    shown = list(runpy.run_path(str(DOCS / "pictures.py"))["blocks_of"]("gallery.md"))
+    drawn = {name for name, picture in shown if isinstance(picture, Figure)}
+    markup = {"text_table", "colored_text"}  # HTML
+    results = {name.split()[0].rstrip(",") for name in MAKE}
+    assert drawn == set(FUNCTIONS) - markup | results
+    text = (DOCS / "gallery.md").read_text()
+    assert all(f"Html(visualize.{name}(" in text for name in markup)
+    kept = [
+        Image.open(DOCS / "pictures" / f"gallery_{sheet}.png").text["names"].split()
+        for sheet in ("functions", "results")
+    ]
+    assert {*kept[0], *kept[1]} == drawn, "python docs/pictures.py gallery, and look at them"

@@ -170,6 +170,7 @@ def test_the_frame_is_apart():
     assert "<p" not in frame
 
 
+@pytest.mark.browser
 def test_the_page_in_a_browser():
     pytest.importorskip("gradio")
     api = pytest.importorskip("playwright.sync_api")

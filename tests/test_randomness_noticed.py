@@ -79,6 +79,24 @@ def test_a_function_is_tried_too():
         tw.FeatureAblation(lambda x: x.sum(1) + random.random()).attribute(torch.rand(1, 4))
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda f, x: tw.PermutationImportance(f).measure(x, torch.arange(9) % 3),
+        lambda f, x: tw.SAGE(f, n_samples=4).measure(x, torch.arange(9) % 3),
+        lambda f, x: tw.SurrogateTree(f).fit(x),
+    ],
+    ids=["permutations", "SAGE", "tree"],
+)
+def test_what_looks_at_all_outputs_says_it_too(ask):
+    x = torch.rand(9, 3)
+    with pytest.warns(UserWarning, match="draws at random"):
+        ask(lambda z: z + torch.rand_like(z), x)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the model draws at random")
+        ask(lambda z: 2 * z, x)
+
+
 def test_the_callers_random_numbers_are_as_before():
     net, x = Net(), inputs("conv", 1, torch.float)
     before = torch.get_rng_state()

@@ -318,3 +318,35 @@ def test_outputs_of_transformers_are_cut_into_rows():
     part = index_output(whole, torch.tensor([1]), 3)
     assert part.start_logits.tolist() == part["start_logits"].tolist() == [[2, 3]]
     assert whole.start_logits.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: tw.IntegratedGradients(m, n_steps=8),
+        lambda m: tw.Saliency(m, batch_size=10),
+        lambda m: tw.Saliency(m, batch_size=1),
+        lambda m: tw.KernelSHAP(m),
+        lambda m: tw.GradientSHAP(m, generator=0),
+        lambda m: tw.LIME(m, generator=0, n_samples=40),
+    ],
+    ids=["path", "pieces", "one by one", "coalitions", "draws", "LIME"],
+)
+def test_what_fits_any_number_of_rows_and_goes_by_their_places_is_refused(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).eval(), torch.rand(24, 4)
+    y = torch.arange(24) % 3
+    repeated = lambda out: out[torch.arange(len(out)), y.repeat(len(out) // 24 + 1)[: len(out)]]  # noqa: E731
+    with pytest.raises(ValueError, match="scores a row by its place in the call, as if a call had all 24 inputs"):
+        make(net).attribute(x, repeated)
+    with pytest.raises(ValueError, match="by its place in the call"):
+        make(net).attribute(x, lambda out: out[:, 1] * torch.arange(len(out)) if len(out) > 1 else out[:, 1] * y[0])
+    own = lambda out, rows: out[torch.arange(len(out)), y[rows]]  # noqa: E731
+    torch.testing.assert_close(make(net).attribute(x, own), make(net).attribute(x, y))
+
+
+def test_in_order_what_goes_by_places_is_right():
+    net, x, y = nn.Linear(4, 3).eval(), torch.rand(9, 4), torch.arange(9) % 3
+    found = tw.Saliency(net).attribute(x, lambda out: out[torch.arange(len(out)), y[: len(out)]])
+    torch.testing.assert_close(found, tw.Saliency(net).attribute(x, y))

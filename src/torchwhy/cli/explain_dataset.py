@@ -213,7 +213,14 @@ def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:
         ValueError: a mistake in what was asked for.
     """
     import torchwhy as tw
-    from torchwhy.cli.explain_table import background_rows, load_table_model, read_table, takes_several, target_of_table
+    from torchwhy.cli.explain_table import (
+        background_rows,
+        load_table_model,
+        read_background,
+        read_table,
+        takes_several,
+        target_of_table,
+    )
     from torchwhy.demo import method_named
 
     if args.model is None:
@@ -229,7 +236,7 @@ def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:
     kind = method_named(args.method or "KernelSHAP")
     seed: Keywords = {"generator": 0} if hasattr(kind, "generator") else {}
     method = kind(model, **{**seed, **settings})
-    background = whole if args.background is None else read_table(args.background, args.drop)
+    background = whole if args.background is None else read_background(args.background, whole)
     arguments: Keywords = {"names": list(map(str, whole.columns))}
     if takes_several(method):
         arguments["baselines"] = tw.Distribution(background_rows(background))

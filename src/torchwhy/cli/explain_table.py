@@ -36,7 +36,7 @@ def explain_table(args: argparse.Namespace, settings: Keywords) -> None:
     methods = methods_named(args.method, "table" if isinstance(model, _module()) else "black-box")
     whole = read_table(args.csv, args.drop)
     rows = _rows_asked_for(whole, args.rows)
-    background = whole if args.background is None else read_table(args.background, args.drop)
+    background = whole if args.background is None else read_background(args.background, whole)
     target = target_of_table(args, labels, model)
     found = explain_by_each(
         args,
@@ -106,6 +106,21 @@ def read_table(path: str, drop: list[str]) -> pandas.DataFrame:
     if not len(table):
         raise ValueError(f"'{path}' has no rows")
     return table.drop(columns=drop)
+
+
+def read_background(path: str, like: pandas.DataFrame) -> pandas.DataFrame:
+    """Return rows that stand for what is absent: the columns of the table that is explained, whatever else the file has.
+
+    Raises:
+        ValueError: as :func:`read_table`, or a column that the file has not.
+    """
+    table = read_table(path, [])
+    missing = [column for column in like.columns if column not in table.columns]
+    if missing:
+        raise ValueError(
+            f"--background: '{path}' has no column {missing[0]!r}; it has {', '.join(map(repr, table.columns))}"
+        )
+    return table[list(like.columns)]
 
 
 def _rows_asked_for(table: pandas.DataFrame, rows: str | None) -> pandas.DataFrame:

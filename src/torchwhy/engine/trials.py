@@ -158,16 +158,27 @@ def notice_randomness(problem: Problem, held: HeldModel) -> None:
         before = [g.get_state() for g in generators]
         for most in (2, 8):
             while steady and len(seen) < most:
-                seen.append(trial.run.scores_with_graph(first, trial.rows[:1]))
+                seen.append(_answer(trial, first))
                 rtol = min(1e3 * trial.tally.eps, 0.05)  # some devices add up in another order each time
                 steady = torch.allclose(seen[0], seen[-1], rtol, atol=trial.tally.eps, equal_nan=True)
             if all(torch.equal(g.get_state(), was) for g, was in zip(generators, before)):
                 break  # nothing was drawn
     if not steady:
-        warn_of_randomness(seen[0], seen[-1])
+        where = (seen[0] - seen[-1]).abs().argmax()
+        warn_of_randomness(seen[0][where : where + 1], seen[-1][where : where + 1])
     elif isinstance(problem.model, nn.Module):
         state.repeating[problem.model] = held.n_training
         held.may_draw = False
+
+
+def _answer(trial: Problem, first: list[Tensor]) -> Tensor:
+    """Return the score of the first row, or its outputs where several are there and none is asked for."""
+    try:
+        return trial.run.scores_with_graph(first, trial.rows[:1])
+    except ValueError:
+        if trial.target.given is not None:
+            raise
+        return logits_per_row(trial.run.outputs(first, trial.rows[:1]), 1).detach().flatten()
 
 
 def _key_of(inputs: ModelInputs, further: Sequence[Argument], owner: object) -> tuple[object, ...]:

@@ -94,12 +94,31 @@ class ScorerOfOutput:
             ValueError: it scores the caller's N rows alone, and this call has others.
         """
         scores = call_scorer(self.function, output, rows, with_rows=False)
-        if not self.is_tried and 1 < len(rows) != self.n:
-            self.is_tried = True
-        if not self.is_tried and len(rows) == self.n and rows.tolist() != list(range(self.n)):
-            self._try_one_row_more(output, rows)
-            self.is_tried = True
+        if not self.is_tried and (len(rows) != self.n or rows.tolist() != list(range(self.n))):
+            if len(rows) == self.n:
+                self._try_one_row_more(output, rows)
+            self._try_another_order(output, rows, scores.detach())
+            self.is_tried = len(rows) > 1
         return scores
+
+    def _try_another_order(self, output: Output, rows: Tensor, scores: Tensor) -> None:
+        """Refuse a callable whose scores depend on a row's place in the call, as what it holds for each row makes them."""
+        m = len(rows)
+        tensors = tensors_in([output] if isinstance(output, Tensor) else named_parts(output).values())
+        if not all(t.dim() and len(t) == m for t in tensors):  # where its rows are is not known
+            return
+        order = torch.arange(m, device=rows.device).roll(1) if m > 1 else rows.new_zeros(self.n)
+        with torch.no_grad(), without_torch_functions():
+            again = call_scorer(self.function, output, rows, with_rows=False)
+            moved = call_scorer(self.function, index_output(output, order, m), rows[order], with_rows=False)
+        largest = float(scores.abs().max())
+        if torch.allclose(again, scores) and not torch.allclose(
+            moved, scores[order.to(scores.device)], 1e-3, 1e-3 * largest
+        ):
+            raise ValueError(
+                f"target: the callable scores a row by its place in the call, as if a call had all {self.n} inputs, once and in "
+                f"order; this one has {m} rows. Mind: {ADVICE}"
+            )
 
     def _try_one_row_more(self, output: Output, rows: Tensor) -> None:
         """Refuse a callable that scores N rows and does not score N + 1."""
