@@ -40,6 +40,7 @@ def optimized(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr("torchwhy.engine.run.optimizations.MANY_CONVOLUTIONS", 1)
             patch.setattr("torchwhy.engine.run.optimizations.LONG_CONVOLUTION", 0)
+            patch.setattr("torchwhy.engine.run.optimizations.LARGE_OUTPUT", 0)
             yield
 
     return context

@@ -90,7 +90,7 @@ def test_numbers_and_categories():
         assert found.found.float().mean() > 0.5
         flipped = found.found
         assert torch.equal(net(a, b).argmax(1)[flipped], target[flipped])
-    with pytest.raises(TypeError, match="integers have no gradient"):
+    with pytest.raises(TypeError, match="integers have no gradient; search without one, search='free', or"):
         tw.Counterfactual(net, bounds=None).generate((num, cat), target)
 
 

@@ -359,10 +359,17 @@ def test_norms_of_other_orders_keep_their_gradient(order):
     torch.testing.assert_close(m, torch.autograd.grad(torch.linalg.vector_norm(x, order, 1).sum(), x)[0])
 
 
+def _write_at_the_least(x):
+    x = x * 1
+    x[torch.arange(len(x)), x.argmin(1)] = 0.0
+    return x
+
+
 NOT_COMPLETE = {  # what keeps its gradient though it is not linear, and as what it is counted
     "gather": (lambda x: x.gather(1, x.argmax(1, keepdim=True)), "gather by value"),
     "take_along_dim": (lambda x: x.take_along_dim(x.argsort(1), 1), "take_along_dim by value"),
     "index": (lambda x: x[torch.arange(len(x)), x.argmin(1)], "getitem by value"),
+    "written_at_index": (_write_at_the_least, "index_put by value"),
     "select_columns": (lambda x: x.index_select(1, x.sum(0).argsort()), "index_select by value"),
     "index_add": (lambda x: (x * 1).index_add(1, x.sum(0).argsort(), x.sin()), "index_add by value"),
     "scatter_add": (lambda x: (0 * x).scatter_add(1, x.argsort(1), x), "scatter_add by value"),

@@ -374,7 +374,7 @@ def test_functions_as_models():
     torch.testing.assert_close(each[1], tw.IntegratedGradients(whole, layer="1").attribute(x, 1))
     assert all(p.requires_grad for p in net.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
-    with pytest.raises(TypeError, match="is a plain callable and has no layers"):
+    with pytest.raises(TypeError, match="is a plain callable and has no layers; give the module itself"):
         tw.Saliency(function, layer="1").attribute(x, 1)
     with pytest.raises(LookupError, match="did not run"):
         tw.Saliency(function, layer=nn.ReLU()).attribute(x, 1)

@@ -286,10 +286,10 @@ def test_attention_gets_contiguous_inputs(same):
     assert (args[0] is args[1]) == same
 
 
-def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float, rearranged=0):
+def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float, rearranged=0, convolved=300 * 2**20):
     found = CallCost()
     found.convolutions, found.multiply_adds, found.dtype = convolutions, multiply_adds, dtype
-    found.convolved, found.rearranged = 300, rearranged
+    found.convolved, found.rearranged = convolved, rearranged * 2**20
     return found
 
 
@@ -307,6 +307,10 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         (cost(rearranged=150), 1, CPU, False, (True, True)),
         (cost(multiply_adds=2**20), 1, CPU, False, None),  # too little work
         (cost(multiply_adds=2**20), 1000, CPU, False, (True, True)),  # but not for so many rows
+        (cost(convolved=2**23), 1, CPU, False, None),  # small outputs
+        (cost(convolved=2**23), 1, CPU, True, (True, True)),
+        (cost(convolved=2**23), 2, CPU, False, (True, True)),
+        (cost(convolved=2**23), 1, CUDA, False, (False, True)),
         (cost(), 1, CUDA, True, None),
         (cost(), 1, CUDA, False, (False, True)),
         (cost(dtype=torch.half), 1, CUDA, False, (True, True)),

@@ -105,6 +105,23 @@ def test_short_windows_are_whole_along_the_channels():
     assert torch.equal(tw.Occlusion(model, sliding_window_shapes=4, strides=2).attribute(x, 1), whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.long, torch.uint8, torch.bool])
+def test_values_of_integers_are_of_one_type(dtype):
+    x = torch.tensor([[1, 0, 1]], dtype=dtype)
+    for method in (
+        tw.Occlusion(weighted_sum, sliding_window_shapes=1),
+        tw.FeatureAblation(weighted_sum),
+        tw.KernelSHAP(weighted_sum),
+    ):
+        found = method.attribute(x)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, 3.0]]))
+
+
+def weighted_sum(z):
+    return (z.double() * torch.tensor([1.0, 2.0, 3.0], dtype=torch.double)).sum(1)
+
+
 def test_occlusion_of_two_inputs_covers_one_at_a_time():
     a, b = torch.randn(2, 2, 4, dtype=torch.double), torch.randn(2, 3, dtype=torch.double)
     model = lambda a, b: a.flatten(1).sum(1) * b.sum(1)  # noqa: E731

@@ -55,6 +55,9 @@ RELU = {
     "write": write,
     "write_rows": write_rows,
     "threshold": lambda h: F.threshold(h, 0, 0),
+    "index_put": lambda h: torch.index_put(h, (h < 0,), ZERO),
+    "index_put_in_place": lambda h: h.clone().index_put_((h <= 0,), ZERO),
+    "masked_scatter": lambda h: h.masked_scatter(h < 0, torch.zeros_like(h)),
 }
 RELU6 = {
     "clamp": lambda h: h.clamp(0, 6),
@@ -70,6 +73,9 @@ OTHER = {  # selections and bounds that are no rectifiers: as they are, and coun
     "clamp_low": (lambda h: h.clamp(min=-0.1), {"clamp": 1}),
     "clamp_max": (lambda h: h.clamp(max=0.1), {"clamp": 1}),
     "maximum_one": (lambda h: torch.maximum(h, ZERO + 0.1), {"maximum": 1}),
+    "index_put_other": (lambda h: h.index_put((h.flip(1) < 0,), ZERO), {"index_put by sign": 1}),
+    "index_put_up": (lambda h: h.index_put((h > 0,), ZERO), {"index_put by sign": 1}),
+    "index_put_adds": (lambda h: h.index_put((h < 0,), ZERO, accumulate=True), {}),
     "where_given": (lambda h: torch.where(torch.arange(8) < 4, h, 0.0), {}),
     "masked_fill_given": (lambda h: h.masked_fill(torch.arange(8) < 4, 0.0), {}),
 }

@@ -153,8 +153,8 @@ class Distribution(Baseline):
         data = torch.as_tensor(self.data) if isinstance(self.data, np.ndarray) else self.data
         if not isinstance(data, Tensor):
             raise TypeError(
-                f"baselines: a distribution takes a tensor of rows, got {type(data).__name__}; for several inputs give "
-                "a tuple of distributions"
+                f"baselines: a distribution takes a tensor or an array of rows, got {type(data).__name__}; give "
+                "torch.as_tensor(rows), and for several inputs a tuple of distributions"
             )
         if data.shape[1:] != x.shape[1:] or not len(data):
             raise ValueError(

@@ -24,11 +24,12 @@ class ALTI(SharesMethod):
     rollout takes the weights and one half. In [0, 1], adding up to 1 over all tokens. It does not know the target.
 
     Between two sequences (ALTI+) :math:`T_i(x_j)` is what token j of the other sequence hands over, and what the token was,
-    :math:`x_i`, has a share of its own; all of them add up to 1.
+    :math:`x_i`, has a share of its own by the same measure, :math:`[\|y_i\|_1 - \|y_i - x_i\|_1]^+`; all of them add up to 1.
 
-    Paper: Ferrando, Gállego, Costa-jussà 2022, arXiv:2203.04212, equations 8 to 10; between two sequences Ferrando, Gállego,
-    Alastruey, Escolano, Costa-jussà 2022, arXiv:2205.11631. The layer norm that follows in models
-    of the BERT kind is left out; so are MLPs, those too that run beside the attention (after it, on the same input).
+    Paper: Ferrando, Gállego, Costa-jussà 2022, arXiv:2203.04212, equations 8 to 10; between two sequences, where the residual
+    is one more contributor to these equations, Ferrando, Gállego, Alastruey, Escolano, Costa-jussà 2022, arXiv:2205.11631.
+    The layer norm that follows in models of the BERT kind is left out; so are MLPs, those too that run beside the attention
+    (after it, on the same input).
 
     Raises:
         ValueError: an attention whose projection, or what it is added to, is not seen.

@@ -81,6 +81,7 @@ class Counterfactual(Attribution):
     generator: Seed = 0
     search: Literal["gradient", "free"] | None = None
 
+    does_without: ClassVar[str] = "search without one, search='free'"  # where inputs have no gradient
     paper: ClassVar[str] = "arXiv:1711.00399"
 
     @torch_defaults()

@@ -40,7 +40,9 @@ def named_layers(model: Model, asker: Asker, inputs: ModelInputs) -> tuple[Any, 
         label = getattr(asker, "label", type(asker).__name__)
         raise ValueError(f"layer: {label} explains by a layer; give layer=")
     if not isinstance(model, nn.Module):
-        raise TypeError("layer: the model is a plain callable and has no layers")
+        raise TypeError(
+            "layer: the model is a plain callable and has no layers; give the module itself, layer=net.fc, or a model that is one"
+        )
     named = flatten(asker.layer)[0]
     if not named:
         raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
@@ -107,8 +109,9 @@ def explain_by_layers(problem: Problem, layers: tuple[ResolvedLayer, ...], asker
     rows = problem.rows
     if len(layers) > 1 and not asker.layers_may_depend and (pair := problem.run.find_dependent_pair(layers)):
         raise ValueError(
-            f"layer: {pair[1]} lies behind {pair[0]}: what is put there takes away what passes it; explain by "
-            "each in its own call"
+            f"layer: {pair[1]} lies behind {pair[0]}; this method puts values of its own into each of its layers, and what is "
+            f"put into {pair[1]} no longer depends on {pair[0]}: explain by each in its own call, or by all in one pass with a "
+            "method that only reads them (InputXGradient, Saliency, LinearApproximation)"
         )
     axes = RowAxes(problem, layers)
     x = problem.run.activations(layers, problem.x, rows, axes)

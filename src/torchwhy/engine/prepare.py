@@ -292,7 +292,8 @@ def _model_inputs(asker: Asker, inputs: object, extra: object, feature_mask: obj
         raise ValueError(f"inputs: row {row:,} holds NaN or infinite values")
     floats = asker.needs_gradient if asker.needs_float_inputs is None else asker.needs_float_inputs
     if floats and asker.layer is None and not all(t.is_floating_point() for t in tensors):
-        refuse_without_gradient(asker.model, tensors, begins_at_layer=asker.layer_role == "input" and not is_part)
+        begins, else_ = asker.layer_role == "input" and not is_part, getattr(asker, "does_without", "")
+        refuse_without_gradient(asker.model, tensors, begins_at_layer=begins, does_without=else_)
     if len(tensors) > 1 and asker.layer is None and (asker.uses_baselines or asker.layer_role == "input"):
         refuse_facts_about_tokens(tensors, structure.names or positional_names(asker.model), feature_mask)
     args, kwargs = ((), {}) if extra is None else read_further(extra, len(tensors[0]), asker.model, {}, len(tensors))

@@ -86,10 +86,12 @@ def refuse_torchscript() -> NoReturn:
     )
 
 
-def refuse_without_gradient(model: Model, tensors: Sequence[Tensor], *, begins_at_layer: bool) -> NoReturn:
+def refuse_without_gradient(
+    model: Model, tensors: Sequence[Tensor], *, begins_at_layer: bool, does_without: str = ""
+) -> NoReturn:
     """Refuse inputs that are no real numbers where a gradient is needed, and say what would do.
 
-    A method that ``begins_at_layer`` explains embeddings in the place of their ids.
+    A method that ``begins_at_layer`` explains embeddings in the place of their ids; ``does_without`` is how else it goes on.
     """
     if any(t.is_complex() for t in tensors):
         raise TypeError(
@@ -102,6 +104,7 @@ def refuse_without_gradient(model: Model, tensors: Sequence[Tensor], *, begins_a
     instead = (
         f"explain by the embedding layer, layer={tables[0]!r}" if by_layer else "pass their embeddings as the inputs"
     )
+    instead = does_without or instead
     raise TypeError(f"inputs: integers have no gradient; {instead}, or give them as additional_forward_args")
 
 

@@ -65,7 +65,8 @@ class Occlusion(Attribution):
             return tuple(w.keep(index - f, rows.device) for w, f in zip(windows, first))
 
         gains = score_drops(problem, masks, sum(numbers)).split(numbers, dim=1)
-        found = tuple(w.mean_over(g) for w, g in zip(windows, gains))
+        means = [w.mean_over(g) for w, g in zip(windows, gains)]
+        found = tuple(m if t.is_floating_point() else m.float() for m, t in zip(means, problem.x))
         return Result(found, details={"window_shapes": [list(w.size) for w in windows]})
 
     def _check_settings(self) -> None:

@@ -105,12 +105,19 @@ def is_paired(rule: OpRule, call: OpCall) -> bool:
 def as_masked_fill(
     op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords
 ) -> tuple[Operation, TorchFunction, tuple, Keywords]:
-    """Return ``x[mask] = number`` as ``x.masked_fill_(mask, number)``, which it is; anything else as it is."""
-    if op.name != "setitem" or not isinstance(args[2], (int, float)):
+    """Return ``x[mask] = number`` as ``x.masked_fill_(mask, number)``, ``x[i, j] = y`` of tensors i and j as ``x.index_put_``.
+
+    Which they are; anything else as it is.
+    """
+    if op.name != "setitem":
         return op, function, args, kwargs
     x, mask, number = args
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        return op, function, args, kwargs
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or not isinstance(number, (int, float)):
+        indices = mask if isinstance(mask, tuple) else (mask,)
+        if not all(isinstance(i, Tensor) for i in indices):
+            return op, function, args, kwargs
+        values = number if isinstance(number, Tensor) else torch.tensor(number, dtype=x.dtype, device=x.device)
+        return operation(Tensor.index_put_), Tensor.index_put_, (x, indices, values), {}
     wide = mask.view(*mask.shape, *[1] * (x.dim() - mask.dim()))
     return operation(Tensor.masked_fill_), Tensor.masked_fill_, (x, wide, number), {}
 

@@ -20,7 +20,7 @@ CASTS = frozenset(("to", "float", "double", "half", "bfloat16", "type", "type_as
 COPIES = ("clone", "detach")
 BOUNDS = ("clamp", "clamp_min")
 MAXIMA = ("maximum", "fmax", "max")
-SELECTIONS = ("where", "masked_fill", "setitem", "mul")
+SELECTIONS = ("where", "masked_fill", "masked_scatter", "setitem", "index_put", "mul")
 
 
 class HeldValue(NamedTuple):
@@ -45,8 +45,8 @@ class RectifierRules(RuleMode):
     """Rules of rectifiers that hold for all of their spellings.
 
     These run as ``relu``: ``x.clamp(min=0)``, ``torch.maximum(x, zero)``, ``torch.where(x > 0, x, 0)``, ``x * (x > 0)``,
-    ``x.masked_fill(x < 0, 0)``, ``x[x < 0] = 0``, in place or not. ``x.clamp(a, b)`` runs as ``hardtanh``. A selection by a
-    signal's own sign that is none of these is counted as an operation without a rule.
+    ``x.masked_fill(x < 0, 0)``, ``x[x < 0] = 0``, ``x.index_put((x < 0,), zero)``, in place or not. ``x.clamp(a, b)`` runs as
+    ``hardtanh``. A selection by a signal's own sign that is none of these is counted as an operation without a rule.
     """
 
     def __torch_function__(
@@ -102,8 +102,11 @@ class RectifierRules(RuleMode):
                 mask, kept = kept, mask
             when = not _is_zero(kept)
             kept, rest = (kept, rest) if when else (rest, kept)
+        elif name == "index_put":
+            kept, indices, rest, adds = _bind(args, kwargs, "input", "indices", "values", "accumulate")
+            mask, when = (indices[0] if len(indices) == 1 and not adds else None), False
         else:
-            kept, mask, rest = _bind(args, kwargs, "input", "mask", "value")
+            kept, mask, rest = _bind(args, kwargs, "input", "mask", "source" if name == "masked_scatter" else "value")
             when = False
         sign = self.noted(mask, "sign")
         if sign is None or not carries_signal(kept):

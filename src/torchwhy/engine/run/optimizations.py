@@ -41,6 +41,9 @@ _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.c
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
 MANY_CONVOLUTIONS = 4  # a network with fewer is none of convolutions: one, say, makes the tokens of a transformer
 LONG_CONVOLUTION = 2**22  # multiply-adds in a call; a shorter one is faster than what decides over it
+LARGE_OUTPUT = (
+    2**19
+)  # bytes that a convolution makes in a call; a smaller output stays in the cache, where to reorder it costs little
 REARRANGED = 2 / 3  # of what convolutions make: in networks that join or shuffle more, channels-last pays no more
 # what a batch norm asks of its input before it runs: a deferred convolution knows the answers
 _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
@@ -52,10 +55,10 @@ def choose_optimizations(
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
     A convolutional network, seen by its many convolutions, is run channels-last and folded on a CPU if these are long enough,
-    and if it does not join or shuffle channels all the time: these lie apart where channels are last. On a GPU gradients are no
-    faster by either, evaluations by folding; images with their channels last are for half precision there, which the units for
-    it read in that format. Other models with ``nn.MultiheadAttention``, such as vision transformers, have contiguous
-    tokens on a CPU. A compiled model is left as its compiler made it.
+    for evaluations also large enough, and if it does not join or shuffle channels all the time: these lie apart where channels
+    are last. On a GPU gradients are no faster by either, evaluations by folding; images with their channels last are for half
+    precision there, which the units for it read in that format. Other models with ``nn.MultiheadAttention``, such as vision
+    transformers, have contiguous tokens on a CPU. A compiled model is left as its compiler made it.
 
     Args:
         model: what is called.
@@ -68,7 +71,8 @@ def choose_optimizations(
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
     few = cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions
-    if few or cost.rearranged > REARRANGED * cost.convolved:
+    small = cost.convolved * times < LARGE_OUTPUT * cost.convolutions and device.type == "cpu" and not graph
+    if few or small or cost.rearranged > REARRANGED * cost.convolved:
         attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
         return CallOptimizations(channels_last=False, fold=False) if attends and device.type == "cpu" else None
     last = device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16)
