@@ -97,7 +97,7 @@ class ScorerOfOutput:
         if not self.is_tried and (len(rows) != self.n or rows.tolist() != list(range(self.n))):
             if len(rows) == self.n:
                 self._try_one_row_more(output, rows)
-            self._try_another_order(output, rows, scores.detach())
+            self._try_another_order(output, rows, scores)
             self.is_tried = len(rows) > 1
         return scores
 
@@ -108,13 +108,13 @@ class ScorerOfOutput:
         if not all(t.dim() and len(t) == m for t in tensors):  # where its rows are is not known
             return
         order = torch.arange(m, device=rows.device).roll(1) if m > 1 else rows.new_zeros(self.n)
-        with torch.no_grad(), without_torch_functions():
+        with torch.no_grad(), without_torch_functions():  # rules see none of this
             again = call_scorer(self.function, output, rows, with_rows=False)
             moved = call_scorer(self.function, index_output(output, order, m), rows[order], with_rows=False)
-        largest = float(scores.abs().max())
-        if torch.allclose(again, scores) and not torch.allclose(
-            moved, scores[order.to(scores.device)], 1e-3, 1e-3 * largest
-        ):
+            atol = 1e-3 * float(scores.abs().max())
+            follows = torch.allclose(moved, scores[order.to(scores.device)], 1e-3, atol)
+            by_place = torch.allclose(again, scores) and not follows
+        if by_place:
             raise ValueError(
                 f"target: the callable scores a row by its place in the call, as if a call had all {self.n} inputs, once and in "
                 f"order; this one has {m} rows. Mind: {ADVICE}"
