@@ -83,6 +83,14 @@ def test_models_that_return_more_than_a_tensor(wrap):
     torch.testing.assert_close(found, tw.Saliency(net).attribute(x, 2))
 
 
+def test_a_mapping_may_hold_one_score_per_row():
+    net, x = torch.nn.Linear(4, 1), torch.randn(3, 4)
+    plain = tw.InputXGradient(lambda z: net(z)[:, 0]).attribute(x)
+    torch.testing.assert_close(tw.InputXGradient(lambda z: {"logits": net(z)[:, 0]}).attribute(x), plain)
+    with pytest.raises(ValueError, match=r"given 3 rows and returned an output of shape \(\)"):
+        tw.InputXGradient(lambda z: {"logits": net(z).sum()}).attribute(x)
+
+
 def test_a_callable_gets_the_whole_output():
     net, ids = make("tokens"), inputs("tokens")
     found = tw.InputXGradient(net, layer="embeddings").attribute(ids, lambda out: out.hidden[:, 0].sum(1))

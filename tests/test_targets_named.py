@@ -323,3 +323,18 @@ def test_looking_whether_outputs_are_probabilities_is_no_operation_of_the_score(
         )
         torch.testing.assert_close(found.attributions, told.attributions)
         assert found.details == told.details
+
+
+@pytest.mark.parametrize(
+    "make_it",
+    [
+        lambda: tw.targets.Probability(1, -1),
+        lambda: tw.targets.LogProb(1, -1, True),
+        lambda: tw.targets.Contrast(1, 2, -1),
+        lambda: tw.targets.Entropy(-1),
+    ],
+    ids=["Probability", "LogProb", "Contrast", "Entropy"],
+)
+def test_how_an_output_is_read_is_said_by_name(make_it):
+    with pytest.raises(TypeError, match="positional argument"):
+        make_it()
