@@ -15,6 +15,7 @@ from torch import Tensor
 from torchwhy.attention.capture import AttentionCapture
 from torchwhy.attention.maps import grid_of_tokens
 from torchwhy.engine.layers.grid_layout import token_grid
+from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.trials import memory_of
@@ -84,7 +85,11 @@ def _changing_tokens(run: AttentionRun, sequence: TokenSequence) -> Tensor | Non
     memory = memory_of(problem.model)
     key = ("cells", reading, sequence.tokens, problem.axes, tuple(problem.x[0].shape[1:]))
     if key not in memory:
-        memory[key] = _change_with_picture(run, reading, number, 1)
+        try:
+            found = _change_with_picture(run, reading, number, 1)
+        except MISFITS:  # a graph that was made for a number of rows
+            found = _change_with_picture(run, reading, number, run.n)
+        memory[key] = None if found is None else found[:1]
     known = memory[key]
     return known.to(run.rows.device).expand(run.n, -1) if isinstance(known, Tensor) else None
 
