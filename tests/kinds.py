@@ -145,6 +145,7 @@ MAPPED = {
 CHECKPOINTED = {
     **dict.fromkeys(("LayerActivation", "ExcitationBackprop", "FullGrad", "ActivationPatching")),
     **dict.fromkeys(("DirectLogitAttribution", "LogitLens", "TunedLens")),
+    **dict.fromkeys(("EigenCAM", "KPCACAM", "ScoreCAM", "SSCAM", "ISCAM", "AblationCAM", "OptiCAM")),
     "named layer": LAYER_AGAIN,
     "cam": LAYER_AGAIN,
 }
@@ -402,7 +403,7 @@ def checkpointed(net, x):
     return around(lambda self, x: checkpoint(self.net, x, use_reentrant=False))(net)
 
 
-@kind(prefix="net.", refuses={"gradient": REENTRANT, "rules of gradients": REENTRANT})
+@kind(prefix="net.", refuses={"gradient": REENTRANT, "rules of gradients": REENTRANT, "cam": REENTRANT})
 def checkpointed_reentrant(net, x):
     return around(lambda self, x: checkpoint(self.net, x, use_reentrant=True))(net)
 

@@ -371,6 +371,13 @@ def test_the_tokens_of_a_lens_can_be_read():
         assert text.get_window_extent().width < width[1] - width[0]
 
 
+@pytest.mark.parametrize("method", [tw.ActivationPatching, tw.AttributionPatching, tw.EdgeAttribution, tw.LogitLens])
+def test_a_method_of_the_model_has_its_layers(method):
+    model, _, _, call, _ = runs("gpt2")
+    call = {name: value for name, value in call.items() if method is not tw.LogitLens or name != "baselines"}
+    torch.testing.assert_close(method(model.forward).attribute(**call), method(model).attribute(**call))
+
+
 def test_what_is_refused():
     model, _, _, call, _ = runs("gpt2")
     with pytest.raises(ValueError, match="heads=5: 32 numbers are not so many heads"):

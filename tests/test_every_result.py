@@ -169,6 +169,7 @@ def test_the_picture_of_a_result_has_its_numbers(name):
 
 def test_the_gallery_has_a_picture_of_every_function_and_result(tmp_path, monkeypatch):
     """Its code runs here, and what each block ends with is drawn; the small pictures at its head are of the same."""
+    pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
     shown = list(runpy.run_path(str(DOCS / "pictures.py"))["blocks_of"]("gallery.md"))
     drawn = {name for name, picture in shown if isinstance(picture, Figure)}

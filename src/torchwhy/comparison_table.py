@@ -220,9 +220,9 @@ class Comparison:
 
     def plot(self) -> Figure:
         """Draw a ``matplotlib`` figure: a panel for each metric, a line for each method, means with their intervals."""
-        from matplotlib.figure import Figure
+        from torchwhy.visualize.drawing import Picture
 
-        figure = Figure(figsize=(1.4 + 2.1 * len(self.metrics), 0.9 + 0.26 * len(self.methods)), layout="constrained")
+        figure = Picture(figsize=(1.4 + 2.1 * len(self.metrics), 0.9 + 0.26 * len(self.methods)), layout="constrained")
         axes = figure.subplots(1, len(self.metrics), sharey=True, squeeze=False)[0]
         for ax, metric in zip(axes, self.metrics):
             best = self.best(metric)

@@ -85,13 +85,18 @@ def _changing_tokens(run: AttentionRun, sequence: TokenSequence) -> Tensor | Non
     memory = memory_of(problem.model)
     key = ("cells", reading, sequence.tokens, problem.axes, tuple(problem.x[0].shape[1:]))
     if key not in memory:
-        try:
-            found = _change_with_picture(run, reading, number, 1)
-        except MISFITS:  # a graph that was made for a number of rows
-            found = _change_with_picture(run, reading, number, run.n)
-        memory[key] = None if found is None else found[:1]
+        memory[key] = _change_of_one_row(run, reading, number)
     known = memory[key]
     return known.to(run.rows.device).expand(run.n, -1) if isinstance(known, Tensor) else None
+
+
+def _change_of_one_row(run: AttentionRun, reading: int, number: int) -> Tensor | None:
+    """Return which tokens change with input ``number`` in the first row, ``(1, T)``; a model may take no other number of rows."""
+    try:
+        return _change_with_picture(run, reading, number, 1)
+    except MISFITS:
+        found = _change_with_picture(run, reading, number, run.n)
+        return None if found is None else found[:1]
 
 
 def _change_with_picture(run: AttentionRun, reading: int, number: int, n: int) -> Tensor | None:

@@ -43,6 +43,7 @@ class FullGrad(Attribution):
     """
 
     layer_role: ClassVar[LayerRole] = "own"
+    finds_layers: ClassVar[bool] = True
     paper: ClassVar[str] = "arXiv:1905.00780"
 
     def _attribute(self, problem: Problem) -> Result:

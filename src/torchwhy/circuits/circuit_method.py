@@ -13,5 +13,6 @@ class CircuitMethod(Attribution):
 
     layer_role: ClassVar[LayerRole] = "own"
     layers_may_depend: ClassVar[bool] = True
+    finds_layers: ClassVar[bool] = True  # where none is named
     gives_one_map: ClassVar[bool] = True
     compares_inputs: ClassVar[bool] = False  # a sample has another one as its baselines

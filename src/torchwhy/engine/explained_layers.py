@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 
 def named_places(asker: Asker, target: TargetLike) -> list[object]:
-    """Return the layers that a question names, in the forms of ``layer=``: to explain by, of neurons, of components."""
+    """Return the layers that a question names, in the forms of ``layer=``: to explain by, of neurons, of components.
+
+    A method that finds its layers by itself names the whole model, ``""``.
+    """
     parts = [place for c in getattr(asker, "components", None) or () for place in (c.reads, c.writes)]
     neurons = [neuron for neuron in (target, getattr(asker, "neuron", None)) if isinstance(neuron, Neuron)]
     given = [] if asker.layer is None else list(flatten(asker.layer)[0])
+    if not given and getattr(asker, "finds_layers", False):
+        given = [""]
     return given + [neuron.layer for neuron in neurons] + [place for place in parts if place is not None]
 
 

@@ -144,14 +144,15 @@ class SurrogateTree(Viewable, Analysis):
             ValueError: another number of names than of features or classes.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
         from sklearn.tree import plot_tree
+
+        from torchwhy.visualize.drawing import Picture
 
         tree, feature_names = self._fitted(), feature_names or self.names
         if feature_names is not None and len(feature_names) != tree.n_features_in_:
             raise ValueError(f"feature_names: {len(feature_names)} given for {tree.n_features_in_} features")
         size = 2.2 * 2 ** min(self.max_depth, 4)
-        figure = Figure(figsize=(size, 1.6 * (self.max_depth + 1)))
+        figure = Picture(figsize=(size, 1.6 * (self.max_depth + 1)))
         FigureCanvasAgg(figure)
         classes = [str(c) for c in getattr(tree, "classes_", ())]
         if class_names is not None and len(class_names) != len(classes):
