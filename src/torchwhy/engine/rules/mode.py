@@ -52,7 +52,7 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.rules.unseen import NO_RULE_NEEDED, WatchesGraph
-from torchwhy.engine.structure import Keywords, Model, Output, map_nested
+from torchwhy.engine.structure import Keywords, Model, Output, map_nested, tensors_in
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
     OPERATORS,
@@ -108,7 +108,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         self.applied: Counter[str] = Counter()
         self.without_rule: Counter[str] = Counter()
         self.unreached: set[str] = set()  # those of them that no rule can reach
-        self._depth = 0
+        self._depth, self.made, self.taken = 0, set(), set()
         self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
         self._hooks: list[RemovableHandle] = []
         self._saved: dict[int, list[weakref.ref[opaque.SavedTensor]]] = defaultdict(list)
@@ -155,7 +155,9 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             opaque.refuse_gradient_inside()
         kwargs = kwargs or {}
         if isinstance(function, OPERATORS):
-            return run_operator(self, function, args, kwargs)
+            out = run_operator(self, function, args, kwargs)
+            self.made.update(t.grad_fn for t in tensors_in([out]))
+            return out
         if (op := operation(function)).asks:
             return function(*args, **kwargs)
         given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
