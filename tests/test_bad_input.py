@@ -76,7 +76,7 @@ def test_targets(case, target, error, message):
         ((0, 0), ValueError, "2 given for 1 input"),
         ([0, 0], ValueError, "does not broadcast"),
         (object(), TypeError, "expected a number, a tensor"),
-        (tw.Distribution([0.0, 1.0]), TypeError, "a distribution takes a tensor of rows, got list"),
+        (tw.Distribution([0.0, 1.0]), TypeError, "a distribution takes a tensor or an array of rows, got list"),
         (tw.Distribution(torch.zeros(4, 3, 8, 7)), ValueError, r"a distribution of rows has shape \(K, 3, 8, 8\)"),
     ],
 )

@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import torchwhy as tw
 from torchwhy.backprop.linear_layer import LinearLayer
@@ -88,7 +89,13 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     for block in blocks:  # one after the other, like the cells of a notebook
-        exec(compile(block, page.name, "exec"), scope)
+        *before, last = ast.parse(block).body
+        is_shown = isinstance(last, ast.Expr)
+        exec(compile(ast.Module([*before, *([] if is_shown else [last])], []), page.name, "exec"), scope)
+        if is_shown:
+            shown = eval(compile(ast.Expression(last.value), page.name, "eval"), scope)
+            assert not isinstance(shown, Figure) or hasattr(shown, "_repr_png_"), f"the site shows no picture: {block}"
+            assert not isinstance(shown, tuple) or not any(isinstance(v, Figure) for v in shown), block
 
 
 @pytest.mark.parametrize("word,most", [("(tw.Attribution)", 4), ("(tw.lrp.LayerRule)", 10), ("@tw.metrics.metric", 8)])

@@ -70,3 +70,28 @@ def test_a_network_with_complex_outputs():
     torch.testing.assert_close(found, x * net.weight[1].real)
     with pytest.raises(TypeError, match="complex"):
         tw.metrics.infidelity(model, x, torch.rand(2, 4), 1)
+
+
+PICTURES = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+METHODS_OF_PICTURES = [tw.Saliency, tw.IntegratedGradients, tw.GradCAM, tw.LRP, tw.FeatureAblation, tw.KernelSHAP]
+
+
+@pytest.mark.parametrize("method", METHODS_OF_PICTURES)
+def test_an_image_that_is_no_batch_is_said(method):
+    state = torch.get_rng_state()
+    with pytest.raises(
+        (RuntimeError, ValueError), match=r"\(3, 8, 8\); the first dimension must be the rows: give inputs\[None\]"
+    ):
+        method(PICTURES).attribute(torch.ones(3, 8, 8), 1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_list_of_rows_is_said():
+    with pytest.raises(TypeError, match=r"2 tensors are as many inputs of the model; .*torch.stack\(inputs\)"):
+        tw.Saliency(nn.Linear(3, 2)).attribute([torch.ones(4, 3), torch.ones(4, 3)], 1)
+
+
+def test_an_error_of_the_model_alone_has_no_hint():
+    with pytest.raises(RuntimeError) as error:
+        tw.Saliency(PICTURES).attribute(torch.ones(2, 4, 8, 8), 1)
+    assert "Mind" not in str(error.value)

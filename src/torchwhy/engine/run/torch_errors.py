@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.structure import Output
 
 UNDER_INFERENCE_MODE = (
     "model: its forward runs under torch.inference_mode(), where nothing can be differentiated or watched; take that away, and "
@@ -46,7 +52,27 @@ MEANINGS = {
 }
 
 
-def raise_in_words(error: RuntimeError, hint: str = "") -> NoReturn:
+def hint_about_rows(call: Callable[..., Output], given: Sequence[Tensor]) -> str:
+    """Return what is wrong with inputs that a model does not take, if it takes them as one row, or as the rows of one tensor."""
+    shapes = ", ".join(str(tuple(t.shape)) for t in given)
+    if _takes(call, [t[None] for t in given]):
+        return f". Mind: inputs: of shape {shapes}; the first dimension must be the rows: give inputs[None] for a single one"
+    if len(given) > 1 and len({t.shape for t in given}) == 1 and _takes(call, [torch.stack(list(given))]):
+        return f". Mind: inputs: {len(given)} tensors are as many inputs of the model; for rows of one, give torch.stack(inputs)"
+    return ""
+
+
+def _takes(call: Callable[..., Output], tensors: Sequence[Tensor]) -> bool:
+    """Say whether a model runs on these tensors, without a trace of the random numbers that it draws."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            call(*tensors)
+    except Exception:
+        return False
+    return True
+
+
+def raise_in_words(error: RuntimeError | ValueError | TypeError, hint: str = "") -> NoReturn:
     """Raise an error of torch, in words that say what it means, where there are some.
 
     Args:
@@ -54,13 +80,13 @@ def raise_in_words(error: RuntimeError, hint: str = "") -> NoReturn:
         hint: what may be wrong where its meaning is not known.
 
     Raises:
-        ValueError: the meaning.
-        RuntimeError: the error itself where it says so itself, with the hint behind it.
+        ValueError: the meaning, or the error itself.
+        RuntimeError, TypeError: the error itself where it says so itself, with the hint behind it.
     """
     text = str(error)
     meaning = next((words for known, words in MEANINGS.items() if known in text), None)
-    if meaning is None and hint and type(error) is RuntimeError:
-        raise RuntimeError(text + hint) from error
+    if meaning is None and hint and type(error) in (RuntimeError, ValueError, TypeError):
+        raise type(error)(text + hint) from error
     if meaning is None:
         raise error
     raise ValueError(meaning) from error
