@@ -61,10 +61,23 @@ HIDDEN = {  # a model's middle: (function, what the details name)
     "vmap_in_place": (lambda h: torch.func.vmap(lambda row: (row * 1).sigmoid_())(h), {"sigmoid": 1}),
     "grad": (lambda h: torch.func.grad(lambda z: z.pow(3).sum())(h), {"pow": 1}),
 }
+
+
+def _written(h):
+    h = h * 2
+    part = h[:, 2:5]
+    part.mul_(3)
+    h.select(1, 7).zero_()
+    return h.view(len(h), 2, 4).flatten(1)
+
+
 SEEN = {  # which change nothing, or are seen
     "plain": F.silu,
     "vmap_of_what_is_linear": lambda h: F.silu(torch.func.vmap(lambda row: row.flip(0) * 2 + 1)(h)),
     "checkpoint": lambda h: checkpoint(F.silu, h, use_reentrant=False),
+    "written_into_a_view": lambda h: F.silu(_written(h)),
+    "rows_one_by_one": lambda h: F.silu(torch.stack(list(h)) * 2),
+    "parts": lambda h: F.silu(torch.cat([*h.chunk(2, 1), h.split(4, 1)[0]], 1)[:, :8]),
     "beside_the_signal": lambda h: F.silu(h) + Swish.apply(torch.ones(8)),
 }
 METHODS = {
@@ -99,6 +112,49 @@ def test_what_they_reach_is_not(method, name):
     found = METHODS[method](Net(SEEN[name]), strict=True).explain(X, 1)
     assert found.details["plain_operations"] == {}
     assert method == "LRP" or float(found.completeness_gap.max()) < 1e-5
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    @torch.jit.script
+    def scripted(h):
+        return h * torch.sigmoid(h)
+
+    SCRIPTS = {
+        "script": scripted,
+        "trace": torch.jit.trace(lambda h: F.relu(h).square(), torch.zeros(2, 8)),
+        "in the middle": lambda h: scripted(h.flip(1)).flip(1) + h,
+        "at the end": lambda h: scripted(h).view(len(h), 2, 4).mT.flatten(1),
+    }
+
+
+@each_method
+@pytest.mark.parametrize("warm", [False, True])  # torch makes one node of a function that ran before
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_functions_of_torchscript_are_not_reached(method, warm, name):
+    net = Net(SCRIPTS[name])
+    with torch.jit.optimized_execution(warm):
+        for _ in range(3 * warm):
+            net(X).sum().backward()
+        with pytest.warns(UserWarning, match="kept the(ir|) plain gradient"):
+            found = METHODS[method](net).explain(X, 1)
+        assert found.details["plain_operations"]
+        with pytest.raises(NotImplementedError, match="TorchScript"):
+            METHODS[method](net, strict=True).attribute(X, 1)
+
+
+@pytest.mark.parametrize("method", [tw.GuidedBackprop, tw.ExcitationBackprop])
+def test_a_script_beside_a_rectifier_is_said(method):
+    with pytest.warns(UserWarning, match="kept the plain gradient, as rules do not reach"):
+        method(Net(lambda h: scripted(h).relu())).attribute(X, 1)
+
+
+def test_what_was_computed_before_is_not_the_models():
+    h = F.silu(X.clone().requires_grad_()).sin()
+    with tw.GuidedBackprop.rules() as rules:
+        Net(F.relu)(h).sum().backward()
+    assert not rules.unreached
 
 
 def test_hooks_of_modules_are_no_functions_of_the_model():

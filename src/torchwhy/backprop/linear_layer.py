@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.rules.mode import SavedTensor
+from torchwhy.engine.rules.opaque import SavedTensor
 from torchwhy.engine.rules.operations import OpCall
 from torchwhy.engine.structure import Keywords
 

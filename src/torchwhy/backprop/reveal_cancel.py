@@ -39,7 +39,8 @@ from torchwhy.backprop.deeplift_rules import (
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.engine.rules.decompositions import affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.in_place import in_place_rule
-from torchwhy.engine.rules.mode import SavedTensor, carries_signal, custom_backward
+from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.opaque import SavedTensor
 from torchwhy.engine.rules.operations import (
     ACTIVATIONS,
     LINEAR_LAYERS,

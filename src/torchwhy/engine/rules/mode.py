@@ -26,7 +26,6 @@ import threading
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
@@ -42,10 +41,7 @@ from torchwhy.engine.rules.aten import run_operator
 from torchwhy.engine.rules.opaque import HoldsHooks, below_hooks, is_same_place, keep_saved, outside_transforms
 from torchwhy.engine.rules.operations import (
     BILINEAR,
-    FACTORIES,
-    LINEAR,
     LINEAR_LAYERS,
-    NOT_DIFFERENTIABLE,
     PRODUCTS,
     OpCall,
     Operation,
@@ -55,7 +51,8 @@ from torchwhy.engine.rules.operations import (
     operation,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, Model, Output, map_nested
+from torchwhy.engine.rules.unseen import NO_RULE_NEEDED, WatchesGraph
+from torchwhy.engine.structure import Keywords, Model, Output, map_nested, tensors_in
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
     OPERATORS,
@@ -73,22 +70,13 @@ if TYPE_CHECKING:
 
 _RuleModeType = TypeVar("_RuleModeType", bound="RuleMode")
 
-NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
-
 
 def keep_gradient(call: OpCall) -> object:
     """Run an operation whose plain gradient is what the method asks for: it runs untouched, and is not counted."""
     return call()
 
 
-@dataclass(eq=False)
-class SavedTensor:
-    """A tensor kept for the backward pass, see :meth:`RuleMode.save_for_backward`."""
-
-    value: Tensor
-
-
-class RuleMode(HoldsHooks, TorchFunctionMode):
+class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
     """Replace operations by rules while the block lasts, on this thread: ``with RuleMode({"relu": rule}): y = f(x)``.
 
     Args:
@@ -98,8 +86,8 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
         strict: refuse non-linear operations without a rule.
 
     Operations that had a rule are counted in ``applied``, non-linear ones that had none in ``without_rule``; those of them that
-    no rule reaches, autograd Functions and what runs under ``torch.func.vmap`` and its kin, are in ``unreached`` too. What
-    rules return cannot be differentiated twice.
+    no rule reaches, autograd Functions, functions of TorchScript and what runs under ``torch.func.vmap`` and its kin, are in
+    ``unreached`` too. What rules return cannot be differentiated twice.
 
     >>> import torch.nn.functional as F
     >>> x = torch.ones(1, requires_grad=True)
@@ -120,10 +108,10 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
         self.applied: Counter[str] = Counter()
         self.without_rule: Counter[str] = Counter()
         self.unreached: set[str] = set()  # those of them that no rule can reach
-        self._depth = 0
+        self._depth, self.made, self.taken = 0, set(), set()
         self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
         self._hooks: list[RemovableHandle] = []
-        self._saved: dict[int, list[weakref.ref[SavedTensor]]] = defaultdict(list)
+        self._saved: dict[int, list[weakref.ref[opaque.SavedTensor]]] = defaultdict(list)
         self._facts = WeakIdKeyDictionary()  # tensor -> (its version, what is known of it)
 
     def __enter__(self: _RuleModeType) -> _RuleModeType:
@@ -133,6 +121,9 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
                     "rules do not nest: a method with rules of its own is running on this thread already; "
                     "leave its `with` block first"
                 )
+            self.made, self.taken = set(), set()
+            with torch.enable_grad():
+                self.first_node = torch.zeros((), requires_grad=True).clone().grad_fn
             self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
             state.rules.mode = self
@@ -148,6 +139,10 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
             self._saved.clear()
             for hook in self._hooks:
                 hook.remove()
+            unknown, self.taken = self.taken - self.made, set()
+            if unknown and not any(error) and not self.unreached:
+                self.count_unseen(unknown)
+            self.made = set()
 
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
@@ -158,14 +153,22 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
                 return self.__torch_function__(function, types, args, kwargs)
         if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():
             opaque.refuse_gradient_inside()
+        kwargs = kwargs or {}
         if isinstance(function, OPERATORS):
-            return run_operator(self, function, args, kwargs or {})
-        op = operation(function)
-        if op.asks:
-            return function(*args, **(kwargs or {}))
-        if transforms_are_active():
-            return self._run_in_transform(op, function, args, kwargs or {})
-        return self.run_operation(op, function, args, kwargs or {})
+            out = run_operator(self, function, args, kwargs)
+            self.made.update(t.grad_fn for t in tensors_in([out]))
+            return out
+        if (op := operation(function)).asks:
+            return function(*args, **kwargs)
+        given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
+        self.taken.update(t.grad_fn for t in given if isinstance(t, Tensor) and t.grad_fn is not None)
+        inside = transforms_are_active()
+        out = (self._run_in_transform if inside else self.run_operation)(op, function, args, kwargs)
+        results = map_nested(outside_transforms, out) if inside else out
+        for t in results if isinstance(results, (tuple, list)) else (results, *args[: op.in_place]):
+            if isinstance(t, Tensor):
+                self.made.add(t.grad_fn)
+        return out
 
     def _run_in_transform(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation as it is inside a transform of ``torch.func``, such as ``vmap``, where no rule can stand.
@@ -216,9 +219,9 @@ class RuleMode(HoldsHooks, TorchFunctionMode):
         """Return what a rule makes of a call."""
         return rule(call)
 
-    def save_for_backward(self, tensor: Tensor) -> SavedTensor:
+    def save_for_backward(self, tensor: Tensor) -> opaque.SavedTensor:
         """Keep a tensor for the backward pass, safe from the model's own in-place operations."""
-        saved = SavedTensor(tensor.detach())
+        saved = opaque.SavedTensor(tensor.detach())
         self._saved[saved.value.untyped_storage().data_ptr()].append(weakref.ref(saved))
         return saved
 

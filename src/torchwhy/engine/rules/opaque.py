@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -47,6 +48,13 @@ def outside_transforms(value: object) -> object:
 def keep_saved(tensor: Tensor) -> Tensor:
     """Return a tensor that autograd keeps for the backward pass, as it is."""
     return tensor
+
+
+@dataclass(eq=False)
+class SavedTensor:
+    """A tensor kept for the backward pass, see :meth:`torchwhy.engine.rules.mode.RuleMode.save_for_backward`."""
+
+    value: Tensor
 
 
 class HoldsHooks:
@@ -102,10 +110,10 @@ def refuse_unreached(name: str, where: str) -> NoReturn:
 
 
 def warn_of_unreached(label: str, names: Iterable[str]) -> None:
-    """Warn that a method kept the plain gradient of autograd Functions, or of operations in transforms, of these names."""
+    """Warn that a method kept the plain gradient of autograd Functions, or of operations in TorchScript or transforms."""
     warn(
         f"{label}: {', '.join(sorted(names))} kept the plain gradient, as rules do not reach what is inside autograd "
-        "Functions and the transforms of torch.func, such as vmap: write it out in torch's operations"
+        "Functions, functions of TorchScript and the transforms of torch.func, such as vmap: write it out in torch's operations"
     )
 
 

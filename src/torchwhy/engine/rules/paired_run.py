@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from torchwhy.engine.rules.mode import RuleMode, SavedTensor, carries_signal
+from torchwhy.engine.rules.mode import RuleMode, carries_signal
+from torchwhy.engine.rules.opaque import SavedTensor
 from torchwhy.engine.rules.operations import OpCall, Operation, OpRule, RuleTable, TorchFunction, operation
 from torchwhy.engine.structure import Keywords, map_nested
 
