@@ -171,8 +171,8 @@ def weights_of(baselines: Sequence[object], k: int, device: torch.device) -> Ten
     """
     found: Tensor | None = None
     for given in (b.weights for b in baselines if isinstance(b, Distribution) and b.weights is not None):
-        given = given if isinstance(given, Tensor) else np.array(given, dtype=float)  # of a series too
-        weights = torch.as_tensor(given, dtype=torch.double, device=device)
+        numbers = given if isinstance(given, Tensor) else np.array(given, dtype=float)  # of a series too
+        weights = torch.as_tensor(numbers, dtype=torch.double, device=device)
         if weights.shape != (k,) or not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
             raise ValueError(
                 f"baselines: weights of shape {tuple(weights.shape)} for {k} rows; give one for each, none of them negative or "
