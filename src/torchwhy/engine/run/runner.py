@@ -167,14 +167,14 @@ class ModelRunner:
             try:
                 return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
             except (RuntimeError, ValueError, TypeError) as error:
-                raise_in_words(error, "" if is_out_of_memory(error) else self._hint(rows))
+                raise_in_words(error, "" if is_out_of_memory(error) else self._hint(error, rows))
 
-    def _hint(self, rows: Tensor) -> str:
+    def _hint(self, error: Exception, rows: Tensor) -> str:
         """Return what may be wrong with what is given, after the model could not be run for these rows."""
         p = self.problem
         if p.inputs.args or p.inputs.kwargs:
             return hint_about_packed((p.inputs.args, p.inputs.kwargs), p.n) if len(rows) != p.n else ""
-        return "" if p.inputs.names or p.inputs.forms else hint_about_rows(p.model, p.inputs.tensors)
+        return "" if p.inputs.names or p.inputs.forms else hint_about_rows(error, p.model, p.inputs.tensors)
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.

@@ -14,6 +14,7 @@ UNDER_INFERENCE_MODE = (
     "model: its forward runs under torch.inference_mode(), where nothing can be differentiated or watched; take that away, and "
     "switch gradients off where the model is called, or use a perturbation method of the inputs"
 )
+PICTURE_DIMENSIONS = 3  # of one picture (C, H, W) that is no batch
 MEANINGS = {
     "Inference tensors do not track version counter": UNDER_INFERENCE_MODE,
     "on inference tensor outside InferenceMode": UNDER_INFERENCE_MODE,
@@ -52,12 +53,16 @@ MEANINGS = {
 }
 
 
-def hint_about_rows(call: Callable[..., Output], given: Sequence[Tensor]) -> str:
-    """Return what is wrong with inputs that a model does not take, if it takes them as one row, or as the rows of one tensor."""
+def hint_about_rows(error: Exception, call: Callable[..., Output], given: Sequence[Tensor]) -> str:
+    """Return what is wrong with inputs that a model does not take, if it takes them as one row, or as the rows of one tensor.
+
+    The model is asked where they may be a picture, or its error is of the number of arguments.
+    """
     shapes = ", ".join(str(tuple(t.shape)) for t in given)
-    if _takes(call, [t[None] for t in given]):
+    if any(t.dim() == PICTURE_DIMENSIONS for t in given) and _takes(call, [t[None] for t in given]):
         return f". Mind: inputs: of shape {shapes}; the first dimension must be the rows: give inputs[None] for a single one"
-    if len(given) > 1 and len({t.shape for t in given}) == 1 and _takes(call, [torch.stack(list(given))]):
+    are_alike = len(given) > 1 and len({t.shape for t in given}) == 1
+    if are_alike and isinstance(error, TypeError) and _takes(call, [torch.stack(list(given))]):
         return f". Mind: inputs: {len(given)} tensors are as many inputs of the model; for rows of one, give torch.stack(inputs)"
     return ""
 
