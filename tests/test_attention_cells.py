@@ -162,6 +162,21 @@ def test_class_tokens_and_registers_may_stand_anywhere(before, after, token):
         torch.testing.assert_close(found, expected)
 
 
+class OfPositive(Alone):
+    """As what it is of, blind to negative pixels: another picture says nothing of its patches there."""
+
+    def tokens(self, image):
+        return super().tokens(image.relu())
+
+
+def test_where_the_cells_are_does_not_depend_on_what_was_explained_before():
+    x = picture_and_words(1)[0]
+    first, later = OfPositive(0, 1).eval(), OfPositive(0, 1).eval()
+    tw.AttentionRollout(later, check=False).attribute(-10 - x)
+    found = [tw.AttentionRollout(net, check=False).attribute(x) for net in (first, later)]
+    assert torch.equal(*found)
+
+
 def test_where_the_cells_are_is_found_once():
     net, x = Alone(1, 0).eval(), picture_and_words(1)[0]
     runs = []

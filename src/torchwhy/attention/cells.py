@@ -74,34 +74,44 @@ def find_cells(run: AttentionRun, sequence: TokenSequence, grid: tuple[int, ...]
 def _changing_tokens(run: AttentionRun, sequence: TokenSequence) -> Tensor | None:
     """Return which tokens of a sequence change with its picture, ``(n, T)`` bool; None where it cannot be tried.
 
-    Of a model that is given nothing else the first row says it for all, once for a model and shapes of inputs.
+    Of a model that is given nothing else a picture that is drawn says it for all, once for a model and shapes of inputs.
     """
     problem, number = run.problem, run.input_of(sequence)
     reading = next((i for i, column in enumerate(run.map.columns) if column is sequence), None)
     if number is None or reading is None:
         return None
     if not run.one_stream:
-        return _change_with_picture(run, reading, number, run.n)
+        return _change_with_picture(run, reading, run.inputs, number)
     memory = memory_of(problem.model)
     key = ("cells", reading, sequence.tokens, problem.axes, tuple(problem.x[0].shape[1:]))
     if key not in memory:
-        memory[key] = _change_of_one_row(run, reading, number)
+        memory[key] = _change_of_drawn_row(run, reading, number)
     known = memory[key]
     return known.to(run.rows.device).expand(run.n, -1) if isinstance(known, Tensor) else None
 
 
-def _change_of_one_row(run: AttentionRun, reading: int, number: int) -> Tensor | None:
-    """Return which tokens change with input ``number`` in the first row, ``(1, T)``; a model may take no other number of rows."""
+def _change_of_drawn_row(run: AttentionRun, reading: int, number: int) -> Tensor | None:
+    """Return which tokens change with input ``number``, ``(1, T)``, by no row of the caller's: it is remembered for others.
+
+    A model may take no other number of rows than there are.
+    """
+    drawn = [_draw_like(t) for t in run.inputs]
     try:
-        return _change_with_picture(run, reading, number, 1)
+        return _change_with_picture(run, reading, [t[:1] for t in drawn], number)
     except MISFITS:
-        found = _change_with_picture(run, reading, number, run.n)
+        found = _change_with_picture(run, reading, drawn, number)
         return None if found is None else found[:1]
 
 
-def _change_with_picture(run: AttentionRun, reading: int, number: int, n: int) -> Tensor | None:
-    """Return which tokens that an attention reads change with input ``number``, ``(n, T)`` bool, of the first n rows."""
-    z = [t[:n] for t in run.inputs]
+def _draw_like(picture: Tensor) -> Tensor:
+    """Return values in [0, 1) of a picture's shape and type; 0 where it is of whole numbers."""
+    if not picture.is_floating_point():
+        return torch.zeros_like(picture)
+    return draw_uniform(*picture.shape, generator=torch.Generator().manual_seed(1)).to(picture)
+
+
+def _change_with_picture(run: AttentionRun, reading: int, z: list[Tensor], number: int) -> Tensor | None:
+    """Return which tokens that an attention reads change with input ``number`` of z ``(n, ...)``, ``(n, T)`` bool."""
     before = _values_read(run, reading, z)
     picture = z[number]
     if picture.is_floating_point():
