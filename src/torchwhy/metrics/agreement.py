@@ -195,8 +195,14 @@ def faithfulness_estimate(
     """Correlate the attributions of groups of features with what the score loses without each, (N,).
 
     The features, in the order of their attributions, are cut into ``steps`` groups, as equal as can be; each is replaced
-    alone. Of groups of different sizes the mean attribution and the loss per feature are compared. With as many steps as
-    features each is a group, as in the paper. NaN where either side does not vary.
+    alone. Compared are groups of one size, or, where the sizes differ by one, the mean attribution and the loss per feature. With
+    as many steps as features each is a group, as in the paper. NaN where either side does not vary.
+
+    A feature of ``feature_mask`` counts as one, as the paper's do, with its whole attribution and its whole loss, however many
+    elements it has: neither is divided by their number, which says nothing of columns of one-hot groups or of words. So of
+    segments of different sizes the number also says whether large ones are worth more than small ones, and a map that is the
+    same everywhere has the correlation of their sizes with their losses. To compare maps without that, take segments of one
+    size, as :func:`torchwhy.patches` makes them, or no mask.
 
     Args:
         model, inputs, attributions, target, options: as for :func:`faithfulness_correlation`.
