@@ -20,6 +20,7 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Draws, draw_normal, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
+from torchwhy.engine.tables import movable_columns
 from torchwhy.metrics.correlation import pearson
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric
@@ -58,7 +59,7 @@ def infidelity(
         model, inputs, target: as for a method.
         attributions: φ, in the inputs' form and shape; a size of 1 stands for a whole dimension.
         perturb: ``(count, generator)`` → that many perturbations I (count, \*), for one row and used for all; a tuple of
-            them for several inputs. None: Gaussian noise.
+            them for several inputs. None: Gaussian noise, which leaves labels of a data frame as they are.
         stdev: the standard deviation of that noise, in the units of the inputs.
         n_samples: S.
         multiplied_by_inputs: the attributions are :math:`\phi (x - b)`, as those of integrated gradients: they are
@@ -79,10 +80,11 @@ def infidelity(
     if multiplied_by_inputs:
         steps = [x - b.mean(0) for x, b in zip(problem.x, problem.baselines)]
         coefficients = tuple(torch.where(s == 0, 0, c / s) for c, s in zip(coefficients, steps))
-    shapes = [x.shape[1:] for x in problem.x]
+    shapes, movable = [x.shape[1:] for x in problem.x], movable_columns(problem)
 
     def noise(count: int, g: torch.Generator) -> Tensor:
-        return stdev * draw_normal(count, sum(s.numel() for s in shapes), generator=g)
+        drawn = stdev * draw_normal(count, sum(s.numel() for s in shapes), generator=g)
+        return drawn if movable is None else drawn * movable
 
     def perturbations(count: int, g: torch.Generator) -> Tensor:
         given = perturb(count, g) if perturb is not None else ()
