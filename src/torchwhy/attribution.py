@@ -122,7 +122,7 @@ class Attribution(Settings):
     def attribute(
         self,
         inputs: Inputs,
-        *second: Any,
+        *second: TargetLike,
         target: TargetLike = None,
         baselines: Baselines = None,
         layer_baselines: Baselines = None,

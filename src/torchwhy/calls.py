@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import wraps
-from typing import Any, NoReturn, TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
-Call = TypeVar("Call", bound=Callable[..., Any])
+Call = TypeVar("Call", bound=Callable[..., object])
 
 # arguments of Captum's calls that have another name or place here
 ARGUMENTS = {
@@ -61,7 +61,12 @@ def refuse_second(
 
 
 def refuse_call(
-    method: object, call: str, target: str, given: tuple[object, ...], named: Mapping[str, object], known: Any
+    method: object,
+    call: str,
+    target: str,
+    given: tuple[object, ...],
+    named: Mapping[str, object],
+    known: Container[str],
 ) -> NoReturn:
     """Refuse arguments that a method's call does not take, and say where they belong.
 
