@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -281,7 +281,8 @@ def as_tensors(
 
 def _plain(box: BlackBox) -> BlackBox:
     """Return a black box of the base class."""
-    return BlackBox(box.function, box.arrays, box.classes, box.is_regressor, box.to_call)
+    kept = {f.name: getattr(box, f.name) for f in fields(BlackBox)}
+    return BlackBox(**kept)
 
 
 def _to_tensors(value: object, model: Model) -> Frame:

@@ -55,6 +55,7 @@ def find_logits(output: Output) -> Tensor:
     raise TypeError(
         f"the model returned a {type(output).__name__} with the tensors {list(tensors)}: "
         "pass a callable target that takes the whole output and returns one score per row"
+        + ("; of a classifier with several outputs (output, label)" if isinstance(output, tuple) else "")
     )
 
 
