@@ -134,13 +134,13 @@ def of_outputs(outputs: Sequence[Sequence[object]], target: object) -> object:
     number, label = target
     if not 0 <= number < len(outputs) or label not in outputs[number]:
         raise ValueError(f"target={target!r}: (output, label), of the model's outputs with the classes {list(outputs)}")
-    return _column(outputs, number, label)
+    return _score_of_label(outputs, number, label)
 
 
 def every_output(outputs: Sequence[Sequence[object]]) -> list[OutputColumn]:
     """Return the target of each label of each output."""
-    return [_column(outputs, number, label) for number, labels in enumerate(outputs) for label in labels]
+    return [_score_of_label(outputs, number, label) for number, labels in enumerate(outputs) for label in labels]
 
 
-def _column(outputs: Sequence[Sequence[object]], number: int, label: object) -> OutputColumn:
+def _score_of_label(outputs: Sequence[Sequence[object]], number: int, label: object) -> OutputColumn:
     return OutputColumn(number, label, outputs[number].index(label), len(outputs))
