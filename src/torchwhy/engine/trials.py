@@ -62,6 +62,13 @@ def memory_of(owner: object) -> dict[tuple[object, ...], object]:
         return {}
 
 
+def remember(memory: dict[tuple[object, ...], object], key: tuple[object, ...], outcome: object) -> None:
+    """Note an outcome that follows from the model; when there are many, the others are forgotten."""
+    if len(memory) >= REMEMBERED:
+        memory.clear()
+    memory[key] = outcome
+
+
 class Trial:
     """Runs a problem's model on chosen rows.
 
@@ -103,9 +110,7 @@ class Trial:
 
     def remember(self, key: tuple[object, ...], outcome: object) -> None:
         """Note an outcome that follows from the model."""
-        if len(self.memory) >= REMEMBERED:
-            self.memory.clear()
-        self.memory[key] = outcome
+        remember(self.memory, key, outcome)
 
     def are_near(self, a: Tensor | None, b: Tensor | None, spread: float) -> bool:
         """Say whether scores are equal up to rounding, where those of different rows are ``spread`` apart."""
