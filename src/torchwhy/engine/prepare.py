@@ -115,6 +115,7 @@ def prepare_for(
         generator=drawn or torch.Generator(),
         precision=PRECISIONS[asker.precision],
         tally=Tally() if parent is None else parent.tally,
+        table=None if parent is None else parent.table,
         axes=told,
     )
     return _resolve_held(problem, asker, target, layers, beyond, runs=runs, is_tried=asker.check and parent is None)
