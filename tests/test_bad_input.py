@@ -1,5 +1,6 @@
 """What makes no sense is refused with a message that names the argument, and the model stays as it was."""
 
+import inspect
 import re
 import sys
 import warnings
@@ -359,3 +360,82 @@ def test_the_predicted_class_is_asked_for_in_batches():
 def test_a_neuron_of_a_function(target):
     with pytest.raises(TypeError, match="the model is a plain callable and has no layers; give the module"):
         tw.Saliency(lambda x: x.sum(1)).attribute(torch.ones(2, 3), target)
+
+
+CALLS = {"attribute": "target", "explain": "target", "attribute_each": "targets", "explain_each": "targets"}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("like", [torch.zeros_like, torch.Tensor.int, lambda x: None, lambda x: (x,), lambda x: 3])
+def test_the_second_argument_is_the_target_and_baselines_go_by_name(call, like):
+    """Captum's calls have baselines there, or a window: said in words of this library, not of Python's binding."""
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    name = CALLS[call]
+    said = rf"IntegratedGradients.{call}: the second argument is {name}, .*{call}\(inputs, {name}, baselines=...\)"
+    ask = getattr(tw.IntegratedGradients(nn.Linear(4, 3)), call)
+    with pytest.raises(TypeError, match=said):
+        ask(x, like(x), **{name: 1})
+    with pytest.raises(TypeError, match=said):
+        ask(x, like(x), baselines=0, **{name: [1, 2]})
+    with pytest.raises(TypeError, match=rf"{call}: after inputs and {name} everything is given by name"):
+        ask(x, [0, 1], like(x))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_name_that_a_call_has_not_is_told_where_it_belongs(call):
+    x, ig = torch.ones(2, 4), tw.IntegratedGradients(nn.Linear(4, 3))
+    other = {"target": "targets", "targets": "target"}[CALLS[call]]
+    for name, said in [
+        ("n_steps", rf"it is a setting: IntegratedGradients\(model, n_steps=...\).{call}"),
+        ("return_convergence_delta", r"explain\(...\).completeness_gap is"),
+        (other, f"it is {CALLS[call]}= here"),
+        ("strides", f"there are inputs, {CALLS[call]}, baselines"),
+    ]:
+        with pytest.raises(TypeError, match=f"IntegratedGradients.{call}: no argument '{name}'; {said}"):
+            getattr(ig, call)(x, [0, 1], **{name: 1})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.zeros(2, 4),
+        torch.zeros(2, 4, dtype=torch.long),
+        torch.zeros(4),
+        np.zeros((2, 4)),
+        (torch.zeros(2, 4),),
+        0.0,
+        [0.5, 0.5],
+        np.float32(1),
+        tw.Mean(),
+        tw.AtLayer(torch.zeros(2, 4)),
+        "blur",
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_may_be_meant_as_baselines_is_told_to_go_by_name(given):
+    x, net = torch.ones(2, 4), nn.Linear(4, 3)
+    said = "target.*; (baselines are given|a baseline goes) by name, baselines="
+    for ask in (
+        tw.Saliency(net).attribute,
+        tw.KernelSHAP(net).explain,
+        tw.Occlusion(net, sliding_window_shapes=1).attribute,
+        lambda x, target: tw.metrics.deletion(net, x, x, target),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said):
+            ask(x, given)
+
+
+def test_other_mistakes_of_a_target_say_nothing_of_baselines():
+    x, net = torch.ones(2, 4), nn.Linear(4, 3)
+    for given in (True, "cat", object(), slice(2), [None, 1], -1):
+        with pytest.raises((TypeError, ValueError)) as error:
+            tw.Saliency(net).attribute(x, given)
+        assert "baseline" not in str(error.value)
+
+
+def test_what_is_shown_of_the_calls_has_the_target_in_the_second_place():
+    for call, name in CALLS.items():
+        shown = inspect.signature(getattr(tw.Saliency, call)).parameters
+        assert list(shown)[:3] == ["self", "inputs", name]
+        assert shown[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in list(shown.values())[3:])

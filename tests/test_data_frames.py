@@ -1,5 +1,7 @@
 """What is found of data frames speaks of their names, labels and types."""
 
+import importlib
+
 import numpy as np
 import pandas
 import pytest
@@ -337,3 +339,71 @@ def test_a_summary_keeps_labels():
     cohorts = tw.summarize(tw.concat(cut_in_two()), cohorts=["x", "x", "y", "y"])
     assert names_along(cohorts.plot("dependence", feature="b").axes[0].xaxis) == ["free", "own", "rent"]
     assert len(cohorts.plot("beeswarm").axes[0].get_yticklabels()) == 2
+
+
+def by_arrays(model):
+    """A pipeline of the frame as a function of arrays of its numbers, labels by their numbers, as the library tells them."""
+    labels = sorted(set(FRAME.housing[:4]))
+
+    def scores(a):
+        columns = {"years": a[:, 0], "income": a[:, 1], "housing": [labels[round(i)] for i in a[:, 2]]}
+        return model.predict_proba(pandas.DataFrame(columns | {"married": a[:, 3] == 1}))
+
+    rows = FRAME[:4].assign(housing=FRAME.housing[:4].map(labels.index)).astype(float)
+    return tw.NumPyModel(scores), torch.tensor(rows.to_numpy())
+
+
+AROUND = {
+    "sensitivity_max": lambda of, x, **o: tw.metrics.sensitivity_max(of, x, 1, radius=0.8, **o),
+    "sensitivity_avg": lambda of, x, **o: tw.metrics.sensitivity_avg(of, x, 1, radius=0.8, **o),
+    "local_lipschitz": lambda of, x, **o: tw.metrics.local_lipschitz(of, x, 1, radius=0.8, **o),
+    "explanation_attack": lambda of, x, **o: tw.metrics.explanation_attack(of, x, 1, radius=0.8, steps=2, **o),
+    "infidelity": lambda of, x: tw.metrics.infidelity(of.model, x, of.attribute(x, 1), 1, stdev=2),
+    "SmoothGrad": lambda of, x: tw.SmoothGrad(of.model, of=of, stdevs=2.0, generator=0).attribute(x, 1),
+    "Processed": lambda of, x: tw.Processed(of.model, of=of, after=torch.abs).attribute(x, 1),
+    "each": lambda of, x: tw.SmoothGrad(of.model, of=of, stdevs=2.0, generator=0).attribute_each(x, [0, 1])[1],
+    "nested": lambda of, x: tw.Processed(of.model, of=tw.VarGrad(of.model, of=of, generator=0)).attribute(x, 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:baselines. column")
+@pytest.mark.parametrize("ask", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize("method", [tw.FeatureAblation, tw.KernelSHAP, tw.Occlusion])
+def test_what_asks_a_method_again_keeps_names_and_labels(ask, method, monkeypatch):
+    """Rows that are moved a little reach a pipeline by name; the numbers move, labels and true and false stay."""
+    pipeline = fitted((FRAME.years + 3 * (FRAME.housing == "own") > 12).astype(int))
+    rows, seen = FRAME[:4], []
+    predict = pipeline.predict_proba
+    monkeypatch.setattr(pipeline, "predict_proba", lambda frame: (seen.append(frame), predict(frame))[1])
+    options = {"sliding_window_shapes": 1} if method is tw.Occlusion else {}
+    found = ask(method(pipeline, **options), rows)
+    assert all(list(frame.columns) == list(FRAME.columns) for frame in seen)
+    together = pandas.concat(seen)
+    assert set(together.housing) <= {"own", "rent", "free"}
+    assert set(together.married) <= {True, False}
+    arrays, x = by_arrays(pipeline)
+    for name in ("metrics.reexplain", "metrics.agreement", "gradient.noisy_points"):
+        module = importlib.import_module(f"torchwhy.{name}")
+        monkeypatch.setattr(module, "movable_columns", lambda problem: torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    torch.testing.assert_close(found, ask(method(arrays, **options), x))
+
+
+@pytest.mark.filterwarnings("ignore:baselines. column")
+def test_a_frame_of_labels_alone_cannot_be_moved_a_little():
+    frame = FRAME[["housing", "married"]]
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(frame, FRAME.housing == "own")
+    of = tw.FeatureAblation(model)
+    for name in ("sensitivity_max", "explanation_attack", "infidelity", "SmoothGrad"):
+        with pytest.raises(
+            TypeError, match="inputs: every column holds labels, or true and false, which cannot be moved"
+        ):
+            AROUND[name](of, frame[:3])
+    tw.Processed(model, of=of).attribute(frame[:3], 1)
+
+
+def test_a_number_that_is_no_label_is_refused():
+    model = fitted((FRAME.housing == "own").astype(int))
+    for number in (-1.0, 3.0, 7.0):
+        baselines = torch.tensor([[0.0, 0.0, number, 0.0]])
+        with pytest.raises(ValueError, match=f"column 'housing' holds labels, and none has the number {int(number)};"):
+            tw.FeatureAblation(model).attribute(FRAME[:3], 1, baselines=baselines)

@@ -95,3 +95,100 @@ def test_an_error_of_the_model_alone_has_no_hint():
     with pytest.raises(RuntimeError) as error:
         tw.Saliency(PICTURES).attribute(torch.ones(2, 4, 8, 8), 1)
     assert "Mind" not in str(error.value)
+
+
+# ---- models whose number of rows is fixed
+
+
+class FourRows(nn.Module):
+    """Takes four rows and no other number."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(x.view(4, -1).tanh())
+
+
+class Session:
+    """Takes the fixed number of rows of an exported file, and raises what a library of its own raises."""
+
+    class InvalidArgument(Exception):
+        pass
+
+    def __init__(self, n=4):
+        self.n, self.head = n, FourRows().head
+
+    def __call__(self, a):
+        if len(a) != self.n:
+            raise self.InvalidArgument(f"Got: {len(a)} Expected: {self.n}.\n")
+        return self.head(torch.as_tensor(a)).detach().numpy()
+
+
+class ByName(FourRows):
+    def forward(self, left, right):
+        return super().forward(torch.cat([left, right], 1))
+
+
+def exported(rows):
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).eval()
+    return torch.export.export(net, (torch.zeros(rows, 6),)).module()
+
+
+FIXED = {
+    "view": FourRows,
+    "export": lambda: exported(4),
+    "trace": lambda: torch.jit.trace(FourRows(), torch.zeros(4, 6)),
+    "file": Session,
+}
+ASKING = {
+    "IntegratedGradients": lambda model, x: tw.IntegratedGradients(model, n_steps=5).attribute(x, 1),
+    "Occlusion": lambda model, x: tw.Occlusion(model, sliding_window_shapes=1).attribute(x, 1),
+    "KernelSHAP": lambda model, x: tw.KernelSHAP(model).explain(x, 1),
+    "LIME": lambda model, x: tw.LIME(model, n_samples=9).attribute_each(x, [0, 1]),
+    "deletion": lambda model, x: tw.metrics.deletion(model, x, x, 1),
+    "inspect": lambda model, x: tw.inspect(model, x[:3], 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:the model runs on all rows")
+@pytest.mark.parametrize("rows", [2, 4, 5])
+@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
+@pytest.mark.parametrize("model", FIXED.values(), ids=FIXED)
+def test_a_fixed_number_of_rows_is_said(model, ask, rows):
+    said = r"Mind: the model runs on 4 rows and not on (?!4 )\d+, so its number of rows is fixed, .*dynamic first dimension"
+    with pytest.raises((ValueError, RuntimeError), match=said) as error:
+        ask(model(), torch.randn(rows, 6, generator=torch.Generator().manual_seed(0)))
+    assert ".. Mind" not in str(error.value)
+    assert "\n. Mind" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", [lambda: exported(1), lambda: Session(1)], ids=["export", "file"])
+def test_a_model_of_one_row_is_run_row_by_row_where_told(model):
+    model, x = model(), torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"the model runs on one row and not on .* or give batch_size=1"):
+        tw.Occlusion(model, sliding_window_shapes=1).attribute(x, 1)
+    found = tw.Occlusion(model, sliding_window_shapes=1, batch_size=1).attribute(x, 1)
+    drop = lambda i: model(x[i : i + 1])[:, 1] - model(x[i : i + 1] * (torch.arange(6) != 2))[:, 1]  # noqa: E731
+    torch.testing.assert_close(found[:, 2], torch.cat([torch.as_tensor(drop(i)) for i in range(3)]))
+
+
+def test_inputs_by_name_of_a_fixed_number_of_rows_are_told_too():
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RuntimeError, match="the model runs on 4 rows and not on"):
+        tw.FeatureAblation(ByName()).attribute({"left": x[:, :2], "right": x[:, 2:]}, 1)
+
+
+def test_a_model_that_fails_for_another_reason_is_not_told_of_its_rows():
+    """What is put in the place of the inputs may be refused by the model, whatever the number of rows."""
+
+    def picky(x):
+        if (x == 0).any():
+            raise ValueError("zeros")
+        return x.sum(1)
+
+    with pytest.raises(ValueError, match=r"^zeros$"):
+        tw.FeatureAblation(picky, check=False).attribute(torch.ones(3, 4))
+    with pytest.raises(KeyError, match=r"^'no'$"):
+        tw.FeatureAblation(lambda x: {}["no"]).attribute(torch.ones(3, 4))

@@ -122,3 +122,30 @@ def test_faithfulness_estimate_does_not_measure_the_sizes_of_its_groups(d):
     torch.testing.assert_close(told, torch.ones(128), rtol=1e-3, atol=1e-3)
     flat = M.faithfulness_estimate(score, x, torch.ones(128, d), steps=steps, additional_forward_args=w)
     assert flat.isnan().all()
+
+
+def test_a_feature_of_the_callers_mask_counts_as_one_whatever_its_size():
+    """As in the paper: the attribution of a feature beside its loss; groups of them are of one size, or means of features."""
+    generator = torch.Generator().manual_seed(2)
+    sizes = torch.tensor([1, 2, 3, 5, 8, 13, 4, 4])
+    mask = torch.arange(8).repeat_interleave(sizes)[None]
+    x, w = torch.ones(16, 40), torch.randn(16, 40, generator=generator)
+    losses = torch.zeros(16, 8).index_add(1, mask[0], w)
+    score = lambda z, w: (z * w).sum(1)  # noqa: E731
+    ask = lambda a, **o: M.faithfulness_estimate(score, x, a, feature_mask=mask, additional_forward_args=w, **o)  # noqa: E731
+
+    def by_hand(a, b):
+        return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(a, b)])
+
+    torch.testing.assert_close(ask(w), torch.ones(16))
+    torch.testing.assert_close(ask(losses[:, mask[0]], whole_features=True), torch.ones(16))
+    guess = torch.randn(16, 40, generator=generator)
+    sums = torch.zeros(16, 8).index_add(1, mask[0], guess)
+    torch.testing.assert_close(ask(guess), by_hand(sums, losses))
+    torch.testing.assert_close(ask(torch.ones(16, 40)), by_hand(sizes.expand(16, 8).float(), losses))
+    assert ask(torch.ones(16, 40), whole_features=True).isnan().all()  # features that are all worth the same
+
+    order = losses.argsort(1)  # three groups of the eight features: of 3, 3 and 2, in their order
+    cut = [torch.stack([losses[i, order[i, g]].mean() for i in range(16)]) for g in ([0, 1, 2], [3, 4, 5], [6, 7])]
+    means = torch.stack(cut, 1)
+    torch.testing.assert_close(ask(w * 2, steps=3), by_hand(means, means))

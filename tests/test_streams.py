@@ -313,6 +313,52 @@ def test_layers_that_see_their_neighbours_are_cells(kind, length):
     assert named.attribute(x, 1, additional_forward_args=torch.rand(1, 2).expand(2, 2)).any()
 
 
+def follows(net, x):
+    """Whether the last layer's own tokens are found to be the picture's cells, by name."""
+    try:
+        tw.GradCAM(net, layer="last").attribute(x, 1)
+    except ValueError:
+        return False
+    return True
+
+
+class Decoder(nn.Module):
+    """Patches that see one another, or learned queries that look at them."""
+
+    def __init__(self, queries, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        options = {"dim_feedforward": 64, "dropout": 0.0, "batch_first": True}
+        self.patches, self.places = nn.Conv2d(3, 32, 8, 8), nn.Parameter(0.5 * torch.randn(1, 16, 32))
+        self.queries = nn.Parameter(torch.randn(1, queries, 32)) if queries else None
+        self.encoder = nn.TransformerEncoderLayer(32, 4, **options)
+        self.last = nn.TransformerDecoderLayer(32, 4, **options) if queries else self.encoder
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x):
+        t = self.encoder(self.patches(x).flatten(2).mT + self.places)
+        return self.head((t if self.queries is None else self.last(self.queries.expand(len(x), -1, -1), t)).mean(1))
+
+
+@pytest.mark.parametrize("queries", [0, 9, 16, 17, 64])
+def test_queries_are_told_from_cells_by_more_than_chance(queries):
+    x = torch.rand(1, 3, 32, 32)
+    assert [follows(Decoder(queries, seed).eval(), x) for seed in range(8)] == [not queries] * 8
+
+
+@pytest.mark.parametrize("length", [16, 40])
+def test_layers_that_see_their_neighbours_are_cells_for_other_weights(length):
+    """Eight convolutions, each part seen by 17 cells; which row is asked is no matter."""
+    found = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        e = tw.GradCAM(Measured(8).eval()).explain(
+            torch.rand(1, 3, length), 1, additional_forward_args=torch.rand(1, 2)
+        )
+        found.add(e.details["layer"])
+    assert found == {"front"}
+
+
 class Frozen(Question):
     """The vision tower runs without a graph."""
 

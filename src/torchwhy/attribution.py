@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.baselines import AtLayer, BaselineLike, at_layer
+from torchwhy.calls import only_by_name, refuse_second, shown_with_target
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.layer import LayerLike
@@ -22,7 +23,6 @@ from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flat
 from torchwhy.engine.tables import class_names, explained_inputs, explained_names, facts_of_inputs
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
-from torchwhy.other_libraries import refuse_arguments
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, gap_of, has_unknown_gap, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds
@@ -118,11 +118,12 @@ class Attribution(Settings):
         self, inputs: Inputs, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Any: ...  # fmt: skip
+    @shown_with_target
     def attribute(
         self,
         inputs: Inputs,
+        *second: TargetLike,
         target: TargetLike = None,
-        *more: object,
         baselines: Baselines = None,
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
@@ -159,8 +160,9 @@ class Attribution(Settings):
             TypeError, ValueError, LookupError: an argument that makes no sense; the message names it.
             FloatingPointError: the model's output is NaN or infinite.
         """
-        if more or unknown:
-            refuse_arguments(self, more, unknown)
+        if second or unknown:
+            plain = len(second) == 1 and target is None and not unknown
+            target = second[0] if plain else refuse_second(self, second, target, unknown)
         if layer_baselines is not None:
             baselines = at_layer(baselines, layer_baselines)
         if isinstance(target, str) and target == "each":
@@ -169,6 +171,7 @@ class Attribution(Settings):
         given = problem.inputs.structure if problem.inputs.forms else flatten(inputs)[1]
         return (result.form or problem.form or self.result_structure(given)).restore(result.attributions)
 
+    @only_by_name
     def explain(
         self,
         inputs: Inputs,
@@ -200,11 +203,11 @@ class Attribution(Settings):
             return explain_each_token(self, inputs)
         if layer_baselines is not None:
             baselines = at_layer(baselines, layer_baselines)
-        begun = time.perf_counter()
-        data = (baselines, feature_mask, additional_forward_args)
+        data, begun = (baselines, feature_mask, additional_forward_args), time.perf_counter()
         result, problem = solve(self, inputs, target, *data, measure_gap=True, axes=axes)
         return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
+    @only_by_name
     def attribute_each(
         self,
         inputs: Inputs,
@@ -241,6 +244,7 @@ class Attribution(Settings):
         data = (baselines, feature_mask, additional_forward_args, axes)
         return attribute_each(self, inputs, targets, data)
 
+    @only_by_name
     def explain_each(
         self,
         inputs: Inputs,

@@ -6,7 +6,6 @@ Read only when a name is looked for that ``torchwhy`` does not have, to say so i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn
 
 from torchwhy.spelling import nearest_names
 
@@ -141,39 +140,6 @@ def hint_for(name: str, known: Iterable[str]) -> str:
         return f": it is tw.{ours}(model) with target=tw.Neuron(layer, index) here"
     near = nearest_names(name, known)
     return f"; did you mean {' or '.join(f'tw.{n}' for n in near)}?" if near else "; dir(tw) lists what there is"
-
-
-# arguments of Captum's calls that have another name or place here
-ARGUMENTS = {
-    "return_convergence_delta": "explain(...).completeness_gap is the size of that difference",
-    "internal_batch_size": "batch_size= is a setting, found by itself if left out",
-    "perturbations_per_eval": "batch_size= is a setting, found by itself if left out",
-    "abs": "Saliency(model, signed=True) keeps the signs",
-    "nt_type": "SmoothGrad, SquareGrad and VarGrad are methods of their own, with of=method",
-    "nt_samples": "n_samples= is a setting of SmoothGrad, SquareGrad and VarGrad",
-    "neuron_selector": "a neuron is a target: tw.Neuron(layer, index)",
-    "return_input_shape": "explain(...).features() has one number for each feature",
-    "show_progress": "progress=True is a setting",
-}
-
-
-def refuse_arguments(method: object, more: tuple[object, ...], unknown: Iterable[str]) -> NoReturn:
-    """Refuse arguments that a method's ``attribute`` does not take, and say where they belong.
-
-    Raises:
-        TypeError: always.
-    """
-    kind = type(method).__name__
-    if more:
-        raise TypeError(
-            f"{kind}.attribute: after inputs and target everything is given by name: "
-            "attribute(inputs, target, baselines=..., additional_forward_args=...)"
-        )
-    name = next(iter(unknown))
-    hint = ARGUMENTS.get(name, "there are inputs, target, baselines, feature_mask and additional_forward_args")
-    if name in getattr(type(method), "__dataclass_fields__", {}):
-        hint = f"it is a setting: {kind}(model, {name}=...).attribute(inputs, target)"
-    raise TypeError(f"{kind}.attribute: no argument {name!r}; {hint}")
 
 
 def _same_class(name: str, known: Iterable[str]) -> str | None:

@@ -23,6 +23,7 @@ from torchwhy.engine.layers.auto_layer import last_grid_layer
 from torchwhy.engine.prepare import prepare_for, with_target
 from torchwhy.engine.run.autograd import freeze_parameters, isolated
 from torchwhy.engine.run.black_box import ClassColumn, as_model, columns_of_labels
+from torchwhy.engine.run.estimators import every_output
 from torchwhy.engine.samples import as_sample
 from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
@@ -104,7 +105,9 @@ def solve_each(
     with isolated(method.model):
         each = list_targets(targets)
         if not isinstance(method.model, nn.Module):  # a number may be a label of another output
-            each = columns_of_labels(as_model(method.model), each) or all_classes(problem_of(ClassColumn(0)))
+            box = as_model(method.model)
+            each = columns_of_labels(box, each) if each else [*every_output(box.outputs or [])]
+            each = each or all_classes(problem_of(ClassColumn(0)))
         each = each or all_classes(problem_of(0))
         if not hasattr(inputs, "masked"):
             return _solve_targets(method, problem_of, each, measure_gap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +31,9 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
         raise ValueError(f"of={method!r}: expected a method with its settings, as tw.Saliency(model)")
     if not method.rows_are_independent:
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
+    if getattr(problem.model, "to_call", None) is not None:  # it takes a data frame, which it makes of the tensors
+        method = copy(method)
+        method.model = problem.model
     if problem.n_targets > 1 and (found := _attribute_each_at(method, problem, z, rows)) is not None:
         return found
     target = problem.target.select_rows(rows)
@@ -168,6 +172,11 @@ class Wrapper(Attribution):
                 f"of: {type(self.of).__name__} has another model than {type(self).__name__}; give both the same one"
             )
 
+    def _follow_gradient(self) -> None:
+        """Need a gradient of a model that is no module only where the other method, which alone asks it, does."""
+        if self.of is not None and not isinstance(self.model, nn.Module):
+            self.needs_gradient = self.of.needs_gradient  # type: ignore[misc]
+
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the other method's."""
         return super().result_structure(inputs) if self.of is None else self.of.result_structure(inputs)
@@ -201,6 +210,7 @@ class Processed(Wrapper):
         super()._check_settings()
         if self.of is None:
             raise ValueError("of: Processed changes what another method says; give it")
+        self._follow_gradient()
         for name in ("before", "after"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise TypeError(f"{name}={getattr(self, name)!r}: expected a function of a tensor, or None")

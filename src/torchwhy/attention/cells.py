@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchwhy.attention.capture import AttentionCapture
 from torchwhy.attention.maps import grid_of_tokens
+from torchwhy.engine.layers.drawn_row import draw_like
 from torchwhy.engine.layers.grid_layout import token_grid
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.randomness import draw_uniform
@@ -95,19 +96,12 @@ def _change_of_drawn_row(run: AttentionRun, reading: int, number: int) -> Tensor
 
     A model may take no other number of rows than there are.
     """
-    drawn = [_draw_like(t) for t in run.inputs]
+    drawn = [draw_like(t) for t in run.inputs]
     try:
         return _change_with_picture(run, reading, [t[:1] for t in drawn], number)
     except MISFITS:
         found = _change_with_picture(run, reading, drawn, number)
         return None if found is None else found[:1]
-
-
-def _draw_like(picture: Tensor) -> Tensor:
-    """Return values in [0, 1) of a picture's shape and type; 0 where it is of whole numbers."""
-    if not picture.is_floating_point():
-        return torch.zeros_like(picture)
-    return draw_uniform(*picture.shape, generator=torch.Generator().manual_seed(1)).to(picture)
 
 
 def _change_with_picture(run: AttentionRun, reading: int, z: list[Tensor], number: int) -> Tensor | None:

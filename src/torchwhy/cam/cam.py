@@ -38,20 +38,24 @@ class CAM(ClassActivationMap):
         classes = self.target_classes(problem)
         found = []
         for a, layer in zip(self.activations(problem), problem.read_layers):
-            head, rectified = _find_head(problem, a[:1], layer)
+            head, rectified = _find_head(problem, a, layer)
             weights = head.weight.detach()[classes].to(a)
             found.append(weighted_sum(a.clamp(min=0) if rectified else a, weights))
         return found
 
 
 def _find_head(problem: Problem, a: Tensor, layer: ResolvedLayer) -> tuple[nn.Linear, bool]:
-    """Return the linear layer that makes the output of the means of ``a`` ``(1, C, *grid)``, and whether a ReLU is between.
+    """Return the linear layer that makes the output of the means of ``a`` ``(N, C, *grid)``, and whether a ReLU is between.
+
+    The row with the most below 0 is asked: a row with nothing there is the same with a ReLU and without.
 
     Raises:
         ValueError: there is none.
     """
     exact = problem.replace(precision=None)  # as the activations are
-    passed = exact.run.trace([x[:1] for x in problem.x], problem.rows[:1])[1]
+    row = problem.rows[a.flatten(1).clamp(max=0).sum(1).argmin()][None]
+    a = a[row]
+    passed = exact.run.trace([x[row] for x in problem.x], row)[1]
     output = passed[-1][1]
     for place, tensor in reversed(passed):
         head = place.module

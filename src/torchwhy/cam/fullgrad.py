@@ -15,6 +15,7 @@ from torchwhy.cam.biases import adds_constant, constant_of, result_layer
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import axes_of
 from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
+from torchwhy.engine.layers.drawn_row import find_once
 from torchwhy.engine.layers.grid_layout import find_grid, in_proportion, picture_of, resize_maps
 from torchwhy.engine.layers.layer import ResolvedLayer, hook_layers, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
@@ -47,7 +48,7 @@ class FullGrad(Attribution):
     paper: ClassVar[str] = "arXiv:1905.00780"
 
     def _attribute(self, problem: Problem) -> Result:
-        layers = _layers_with_constants(problem)
+        layers = find_once(problem, None, _layers_with_constants)
         problem = problem.replace(read_layers=tuple(result_layer(one.layer) for one in layers))
 
         def work(start: int, stop: int) -> list[Tensor]:
@@ -84,7 +85,7 @@ def _pictures_of(problem: Problem) -> list[int]:
 
 
 def _layers_with_constants(problem: Problem) -> list[LayerWithConstant]:
-    """Return the layers that add a constant, found by running the model on the first row."""
+    """Return the layers that add a constant, found by running the model on the first row it is given."""
     if not isinstance(problem.model, nn.Module):
         raise TypeError("model: a plain callable has no layers whose biases FullGrad could read")
     for name, module in problem.model.named_modules():

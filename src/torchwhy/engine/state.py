@@ -8,14 +8,12 @@
   nest, and the engine asks whether any are active.
 * ``callers_state``: the caller's default device and autocast, which are switched off for what a method computes and on for
   the model. A context variable, as threads and asynchronous tasks each have their own.
-* ``auto_layers`` and ``layouts``: which layer ``layer="auto"`` is, and how a layer's tokens lie on a picture. Found by running
-  the model; the outcome follows from the model and the shapes, so that remembering it changes no number. Weak keys: they
-  keep no model alive.
 * ``take_arrays``: whether a function that is no module takes NumPy arrays, rather than tensors, found by calling it with both.
   A function that takes both must give the same for them, so that this changes no number. Weak keys.
 * ``repeating``: the models that gave one row the same score twice, with how many modules they had in training mode then.
-* ``trials``: what trials on the first rows of a call found out about a model: which of its arguments follow the rows, and
-  whether rows depend on one another. Weak keys too; only what follows from the model is remembered.
+* ``trials``: what trials found out about a model: which of its arguments follow the rows, whether rows depend on one another,
+  which layer ``layer="auto"`` is, how a layer's tokens lie on a picture. Weak keys too; only what follows from the model, the
+  shapes and a drawn row is remembered, so that this changes no number.
 
 Nothing here decides what a call computes.
 """
@@ -50,8 +48,6 @@ class _ActiveRules(threading.local):
 held_here = _HeldHere()
 rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
-auto_layers: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
-layouts: WeakKeyDictionary[nn.Module, dict[Any, Any]] = WeakKeyDictionary()
 take_arrays: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 repeating: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()

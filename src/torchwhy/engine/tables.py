@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +129,14 @@ class FrameForm:
         """The numbers of the columns whose labels are no more than those that were seen."""
         return [i for i in self.labels if not hasattr(self.dtypes[self.columns[i]], "categories")]
 
+    @property
+    def movable(self) -> Tensor:
+        """Which columns can be moved a little, ``(d,)``, 1 or 0: those of numbers, not labels nor true and false."""
+        fixed = {i for i, name in enumerate(self.columns) if getattr(self.dtypes[name], "kind", "f") == "b"} | set(
+            self.labels
+        )
+        return torch.tensor([i not in fixed for i in range(len(self.columns))], dtype=torch.float)
+
     def value(self, column: int, number: float) -> Hashable:
         """Return what a number of a column stands for: its label, None where it is missing, or the number itself."""
         if number != number:
@@ -196,6 +204,12 @@ class FrameForm:
             if column in self.categories:
                 labels = np.array([*self.categories[column], None], dtype=object)
                 index = np.where(there, numbers, len(labels) - 1).round().astype(int)
+                wrong = index[there & ((index < 0) | (index >= len(labels) - 1))]
+                if len(wrong):
+                    raise ValueError(
+                        f"inputs, baselines: column {column!r} holds labels, and none has the number {wrong[0]}; labels cannot "
+                        "be moved, and what stands for an absent one is a label of a row"
+                    )
                 numbers = pandas.array(labels[index], dtype=kind) if hasattr(kind, "categories") else labels[index]
             elif getattr(kind, "kind", "f") in "biu" and (numbers == numbers.round())[there].all():
                 if not isinstance(kind, np.dtype):  # those of pandas, which hold missing values
@@ -209,6 +223,18 @@ class FrameForm:
         return pandas.DataFrame(frame, columns=self.columns).set_axis(
             index if index is not None else range(len(values))
         )
+
+
+def movable_columns(problem: Problem) -> Tensor | None:
+    """Return which columns of a data frame noise is added to, ``(d,)``, 1 or 0; None where the inputs are none.
+
+    Raises:
+        TypeError: none of them is one of numbers.
+    """
+    movable = None if problem.table is None else problem.table.movable
+    if movable is not None and not movable.any():
+        raise TypeError("inputs: every column holds labels, or true and false, which cannot be moved a little")
+    return movable
 
 
 def frame_form(inputs: object, *others: object) -> FrameForm | None:
@@ -255,7 +281,8 @@ def as_tensors(
 
 def _plain(box: BlackBox) -> BlackBox:
     """Return a black box of the base class."""
-    return BlackBox(box.function, box.arrays, box.classes, box.is_regressor, box.to_call)
+    kept = {f.name: getattr(box, f.name) for f in fields(BlackBox)}
+    return BlackBox(**kept)
 
 
 def _to_tensors(value: object, model: Model) -> Frame:

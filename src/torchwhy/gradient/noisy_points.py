@@ -10,6 +10,7 @@ from torch import Tensor
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import exact_tensor, expand_like, index_rows
 from torchwhy.engine.structure import Tensors
+from torchwhy.engine.tables import movable_columns
 from torchwhy.problem import Problem
 from torchwhy.samples.token_sample import TokenSample
 
@@ -17,7 +18,7 @@ from torchwhy.samples.token_sample import TokenSample
 class NoisyPoints:
     """Points around the inputs: x + σ_n ε_k, with standard normal draws ε_k that the rows share.
 
-    Of texts of different lengths what is padded has no noise, and each row what it has alone.
+    Of texts of different lengths what is padded has no noise, and each row what it has alone. Labels of a data frame have none.
 
     Args:
         problem: whose ``x`` is in the middle; whole numbers among its tensors stay as they are.
@@ -43,6 +44,7 @@ class NoisyPoints:
             given = stdev_per_tensor(stdevs, problem.x)
             self.sigmas = [exact_tensor(s).to(x).reshape(1) for s, x in zip(given, problem.x)]
         self.noise = [_Noise(x, there, problem.generator) for x, there in zip(problem.x, places)]
+        self.movable = movable_columns(problem)
 
     def point(self, rows: Tensor, k: Tensor) -> Tensors:
         """Return points ``k`` ``(M,)`` of rows ``(M,)``, tensors ``(M, ...)``."""
@@ -50,7 +52,8 @@ class NoisyPoints:
         for x, sigmas, noise in zip(self.problem.x, self.sigmas, self.noise):
             z = index_rows(x, rows)
             if x.is_floating_point():
-                z = z + expand_like(sigmas.expand(self.problem.n)[rows], x) * noise.of(rows, k).to(x)
+                moves = expand_like(sigmas.expand(self.problem.n)[rows], x) * noise.of(rows, k).to(x)
+                z = z + (moves if self.movable is None else moves * self.movable.to(x))
             points.append(z)
         return tuple(points)
 

@@ -108,6 +108,7 @@ class SmoothGrad(Wrapper):
     def _check_settings(self) -> None:
         super()._check_settings()
         check_stdevs(self.stdevs)
+        self._follow_gradient()
         if self.of is not None and self.layer is not None:
             raise ValueError("layer: give it to the method in of=")
 

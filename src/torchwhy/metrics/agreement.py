@@ -20,6 +20,7 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Draws, draw_normal, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
+from torchwhy.engine.tables import movable_columns
 from torchwhy.metrics.correlation import pearson
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric
@@ -58,7 +59,7 @@ def infidelity(
         model, inputs, target: as for a method.
         attributions: φ, in the inputs' form and shape; a size of 1 stands for a whole dimension.
         perturb: ``(count, generator)`` → that many perturbations I (count, \*), for one row and used for all; a tuple of
-            them for several inputs. None: Gaussian noise.
+            them for several inputs. None: Gaussian noise, which leaves labels of a data frame as they are.
         stdev: the standard deviation of that noise, in the units of the inputs.
         n_samples: S.
         multiplied_by_inputs: the attributions are :math:`\phi (x - b)`, as those of integrated gradients: they are
@@ -79,10 +80,11 @@ def infidelity(
     if multiplied_by_inputs:
         steps = [x - b.mean(0) for x, b in zip(problem.x, problem.baselines)]
         coefficients = tuple(torch.where(s == 0, 0, c / s) for c, s in zip(coefficients, steps))
-    shapes = [x.shape[1:] for x in problem.x]
+    shapes, movable = [x.shape[1:] for x in problem.x], movable_columns(problem)
 
     def noise(count: int, g: torch.Generator) -> Tensor:
-        return stdev * draw_normal(count, sum(s.numel() for s in shapes), generator=g)
+        drawn = stdev * draw_normal(count, sum(s.numel() for s in shapes), generator=g)
+        return drawn if movable is None else drawn * movable
 
     def perturbations(count: int, g: torch.Generator) -> Tensor:
         given = perturb(count, g) if perturb is not None else ()
@@ -195,8 +197,14 @@ def faithfulness_estimate(
     """Correlate the attributions of groups of features with what the score loses without each, (N,).
 
     The features, in the order of their attributions, are cut into ``steps`` groups, as equal as can be; each is replaced
-    alone. Of groups of different sizes the mean attribution and the loss per feature are compared. With as many steps as
-    features each is a group, as in the paper. NaN where either side does not vary.
+    alone. Compared are groups of one size, or, where the sizes differ by one, the mean attribution and the loss per feature. With
+    as many steps as features each is a group, as in the paper. NaN where either side does not vary.
+
+    A feature of ``feature_mask`` counts as one, as the paper's do, with its whole attribution and its whole loss, however many
+    elements it has: neither is divided by their number, which says nothing of columns of one-hot groups or of words. So of
+    segments of different sizes the number also says whether large ones are worth more than small ones, and a map that is the
+    same everywhere has the correlation of their sizes with their losses. To compare maps without that, take segments of one
+    size, as :func:`torchwhy.patches` makes them, or no mask.
 
     Args:
         model, inputs, attributions, target, options: as for :func:`faithfulness_correlation`.

@@ -16,6 +16,7 @@ from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.engine.tables import movable_columns
 from torchwhy.metrics.features_of_attributions import flatten_attributions
 from torchwhy.metrics.scoring import problem_of
 from torchwhy.problem import Problem
@@ -137,17 +138,20 @@ def attribute_points(
 
 
 def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
-    """Return uniform draws of [-radius, radius] for every element, the same for all rows.
+    """Return uniform draws of [-radius, radius] for every element, the same for all rows; 0 for labels of a data frame.
 
     Raises:
+        TypeError: a data frame of labels alone.
         ValueError: a radius that is not positive.
     """
     if not radius > 0:
         raise ValueError(f"radius={radius}: expected a positive number, in the units of the inputs")
+    movable = movable_columns(problem)
 
     def draws(shape: torch.Size) -> Draws:
         def draw(count: int, g: torch.Generator) -> Tensor:
-            return radius * (2 * draw_uniform(count, *shape, generator=g) - 1)
+            drawn = radius * (2 * draw_uniform(count, *shape, generator=g) - 1)
+            return drawn if movable is None else drawn * movable
 
         return Draws(draw, problem.generator, draws_per_block(shape.numel()), problem.x[0].device)
 

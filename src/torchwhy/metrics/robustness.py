@@ -50,7 +50,8 @@ def sensitivity_max(
     r"""Compute the largest relative change of the explanation within a small cube, (N,).
 
     :math:`\max_k \|A(x_n + \delta_k) - A(x_n)\| / \|A(x_n)\|`, :math:`\delta_k` uniform in [−r, r], the same for all rows; a
-    lower bound of the maximum, which more samples raise. NaN where A(x) is all zero.
+    lower bound of the maximum, which more samples raise. NaN where A(x) is all zero. Of a data frame the columns of numbers are
+    moved, labels stay.
 
     Args:
         method: the method with its settings.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.prepare import prepare
+from torchwhy.engine.run.black_box import NO_PROBABILITIES, has_one_margin
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.problem import Problem, ScoreFunction
 from torchwhy.targets import Probability, Target, TargetLike
@@ -94,6 +95,8 @@ def _as_probability(problem: Problem) -> ScoreFunction:
         return target
     if not isinstance(target, Target) or target.neuron is not None or len(target.largest) != 1 or target.index is None:
         raise ValueError("softmax=True: needs a class as the target; pass softmax=False")
+    if has_one_margin(problem.model):
+        raise ValueError(f"softmax=True: {NO_PROBABILITIES}; pass softmax=False")
     index = target.index[:, 0] if isinstance(target.index, Tensor) else target.index[0]
     return replace(Target.parse(Probability(index), problem.n, problem.rows.device), given=target.given)
 

@@ -251,6 +251,10 @@ def _prediction_form(
     """Return what makes of the model's outputs the predictions that are averaged: class probabilities, or the outputs."""
     if loss is not None or labels.is_floating_point():
         return torch.Tensor.detach
+    if isinstance(problem.model, BlackBox) and problem.model.margins:
+        raise ValueError(
+            "labels: decision_function has margins, and the loss is of probabilities; give predict_proba, or loss="
+        )
     of_estimator = isinstance(problem.model, BlackBox) and problem.model.classes is not None
     sums = classes_in(out, labels).sum(1)
     if of_estimator or (bool((out >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)):

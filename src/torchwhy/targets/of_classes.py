@@ -59,6 +59,7 @@ class ClassTarget(ScoreTarget):
     position: Numbers = -1
     from_logits: bool | None = None
     names_classes: ClassVar[tuple[str, ...]] = ()  # the settings that say which classes are meant
+    is_of_probabilities: ClassVar[bool] = True  # or of the outputs themselves
 
     def with_classes(self, column: Callable[[object], object]) -> Self:
         """Return the target with the outputs' numbers in the place of a classifier's labels; ``column`` finds them."""
@@ -210,6 +211,8 @@ class Contrast(ClassTarget):
     b: Tokens
     position: Numbers = field(default=-1, kw_only=True)
     names_classes = ("a", "b")
+
+    is_of_probabilities: ClassVar[bool] = False
 
     def check(self, n: int | None) -> None:
         """Refuse classes that do not fit n rows, or that are still text."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torchwhy.baselines import NAMED
 from torchwhy.engine.structure import Output
 from torchwhy.targets.calling import Scorer
 from torchwhy.targets.score_target import ScoreTarget
@@ -67,7 +68,8 @@ def largest_at(out: Tensor, places: tuple[Place, ...]) -> Tensor:
     """
     for place in places:
         if isinstance(place, str) and place != "predicted":
-            raise ValueError(f"target={place!r}: the only word is 'predicted'")
+            meant = f"; a baseline goes by name, baselines={place!r}" if place in NAMED else ""
+            raise ValueError(f"target={place!r}: the only word is 'predicted'{meant}")
         if not isinstance(place, (str, int)):
             raise TypeError(f"target={places!r}: expected a tuple of ints and 'predicted'")
     if len(places) != out.dim() - 1:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torchwhy.baselines import AtLayer, Baseline
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import Output, named_parts
 from torchwhy.targets.calling import OnePerRow, RowsOf, Scorer, ScorerOfOutput, call_scorer, takes_rows
@@ -52,6 +55,7 @@ def find_logits(output: Output) -> Tensor:
     raise TypeError(
         f"the model returned a {type(output).__name__} with the tensors {list(tensors)}: "
         "pass a callable target that takes the whole output and returns one score per row"
+        + ("; of a classifier with several outputs (output, label)" if isinstance(output, tuple) else "")
     )
 
 
@@ -110,7 +114,7 @@ class Target:
             if target.is_floating_point() or target.dtype == torch.bool or target.dim() > 1:
                 raise TypeError(
                     f"target: expected class indices as a 1-D integer tensor, got {target.dtype} of shape "
-                    f"{tuple(target.shape)}"
+                    f"{tuple(target.shape)}{_or_baselines(target)}"
                 )
             target = target.tolist()
         if callable(target):
@@ -238,6 +242,12 @@ def _as_index(value: object) -> tuple[int, ...]:
     return index
 
 
+def _or_baselines(value: object) -> str:
+    """Return the end of an error about a target that may be meant as baselines, such as a tensor like the inputs."""
+    meant = isinstance(value, (Baseline, AtLayer, Real, Tensor, np.ndarray)) and not isinstance(value, bool)
+    return "; baselines are given by name, baselines=..." if meant else ""
+
+
 def _flat_index(value: object) -> tuple[int, ...]:
     """Return a tuple of ints."""
     if isinstance(value, (tuple, list)):
@@ -245,10 +255,10 @@ def _flat_index(value: object) -> tuple[int, ...]:
     if isinstance(value, (bool, float, str)) or value is None:
         raise TypeError(
             f"target={value!r}: expected an int, one int per row, a tuple of ints, a callable, tw.Neuron, "
-            "'predicted' or None"
+            f"'predicted' or None{_or_baselines(value)}"
         )
     try:
         return (operator.index(value),)  # type: ignore[arg-type]
     except TypeError:
-        hint = "; a callable selects several, and adds them up" if isinstance(value, slice) else ""
+        hint = "; a callable selects several, and adds them up" if isinstance(value, slice) else _or_baselines(value)
         raise TypeError(f"target: an index must be an int, got {type(value).__name__}{hint}") from None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine import state
 from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
+from torchwhy.engine.layers.drawn_row import find_once
 from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, picture_of
 from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.refusals import refuse_layer_of_graph
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
     """Return the last layer that passes a grid of cells (not a bare projection) on which the target of the first row depends.
 
-    For an index as the target it is found once for a model, a shape of inputs and the index.
+    It is found with a drawn row, for an index as the target once for a model, a shape of inputs and the index.
 
     Raises:
         ValueError: there is none, or the model's own output is such a grid.
@@ -31,20 +32,33 @@ def last_grid_layer(problem: Problem, *, input: bool = False) -> ResolvedLayer:
     given, model = problem.target.given, problem.model
     if is_graph(model) and not isinstance(model, torch.jit.ScriptModule):  # which tracing refuses
         refuse_layer_of_graph("auto", "")
-    shapes = tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
     first = given[0] if isinstance(given, list) or (isinstance(given, Tensor) and given.dim()) else given
-    key = (shapes, problem.axes, str(first), tuple(name for name, _ in model.named_modules()))
-    if callable(first) or problem.neuron is not None:  # not known again
-        found = _find_last_grid_layer(problem)
-    else:
-        known = state.auto_layers.setdefault(model, {})
-        found = known[key] if key in known else known.setdefault(key, _find_last_grid_layer(problem))
+    names = tuple(name for name, _ in model.named_modules())
+    known_again = not callable(first) and problem.neuron is None
+    found = find_once(problem, ("auto", str(first), names) if known_again else None, _find_last_grid_layer)
     return replace(found, module=model.get_submodule(found.name), input=input)
 
 
 def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
+    """Return it, as the first row says, and where that is dead in a later layer, the same row spread around 0."""
+    at, found, dead = _last_grid_in_use(problem)
+    if dead:
+        spread = tuple(4 * t - 2 if t.is_floating_point() else t for t in problem.x)
+        found = max((at, found), _last_grid_in_use(problem.replace(x=spread))[:2], key=itemgetter(0))[1]
+    if found is not None:
+        return found
     picture = picture_of(problem)
-    size, shape = picture.size, tuple(problem.x[picture.number].shape)
+    raise ValueError(
+        f"layer='auto': no layer passes a grid of cells over inputs of shape {tuple(problem.x[picture.number].shape[1:])} on "
+        "which the target depends, as far as gradients say; name a layer, with reshape= if its cells are laid out in an unusual "
+        "way"
+    )
+
+
+def _last_grid_in_use(problem: Problem) -> tuple[int, ResolvedLayer | None, bool]:
+    """Return the last grid whose gradient is not 0 for the first row, before it its place in the run, after it whether others
+    with a gradient of 0 follow."""
+    size, dead = picture_of(problem).size, False
     z, graph = first_row_leaves(problem)
     scores, passed = problem.run.trace(z, problem.rows[:1])
     calls = Counter(place.name for place, _ in passed)
@@ -61,7 +75,8 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
     pictures = Pictures(problem, graph, [tensor for _, tensor in passed])
     grids = [(place, tensor, pictures.grid(place, tensor)) for place, tensor in passed]
     sequences = {t.shape[1] for _, t, grid in grids if grid and t.dim() == 3 < 2 + len(size)}
-    for place, tensor, grid in reversed(grids):
+    for at in reversed(range(len(grids))):
+        place, tensor, grid = grids[at]
         if grid is None or not place.name or isinstance(place.module, HEAD_MODULES):
             continue
         if pictures.may_be_attention(tensor, grid, sequences):
@@ -71,13 +86,11 @@ def _find_last_grid_layer(problem: Problem) -> ResolvedLayer:
                 continue
             (slope,) = torch.autograd.grad(total, tensor, allow_unused=True, retain_graph=True)
             if slope is None or not bool(grid(slope).any()):
+                dead |= slope is not None
                 continue
         if pictures.are_cells(tensor, grid):
-            return replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call)
-    raise ValueError(
-        f"layer='auto': no layer passes a grid of cells over inputs of shape {shape} on which the target depends, as far as "
-        "gradients say; name a layer, with reshape= if its cells are laid out in an unusual way"
-    )
+            return at, replace(place, module=_NO_MODULE, call=None if calls[place.name] == 1 else place.call), dead
+    return -1, None, dead
 
 
 _NO_MODULE = nn.Identity()  # in the cache, which must not keep a model alive

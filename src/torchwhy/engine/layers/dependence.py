@@ -3,9 +3,10 @@
 How many tokens there are does not say where they come from. A model with two streams passes the words of a question as well as
 the cells of its picture; learned queries and latents look at the whole picture, each of them. Both are told from a run of one
 row with its graph. Which inputs a tensor comes from is in the graph (:class:`InputGraph`). Whether its tokens are the picture's
-cells follows from two backward passes (:func:`follows_cells`): half of the tokens, drawn at random, are added up, and so is the
-other half; the gradient of each by the picture is large where the picture's part belongs to its own half, if a token depends
-on its own part more than on the others. For queries, whatever they look at, it has nothing to do with the halves.
+cells follows from pairs of backward passes (:func:`follows_cells`): half of the tokens, drawn at random, are added up, and so
+is the other half; the gradient of each by the picture is large where the picture's part belongs to its own half, if a token
+depends on its own part more than on the others. For queries, whatever they look at, it has nothing to do with the halves. Few
+cells are tried with several halves, and halves of larger blocks tell of cells that see far around them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchwhy.engine import state
 from torchwhy.engine.axes import Axes, axes_of
+from torchwhy.engine.layers.drawn_row import find_once, place_key
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, picture_of
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad
 from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 LEAST_EFFECT = 0.4  # of a part's own half on the logarithm of its gradient; learned queries stay below 0.3
 LEAST_CORRELATION = 0.3
 MOST_RATIO = 2.0
-CLEARLY_MORE = 0.2  # of a correlation, than another one
+CLEARLY_MORE = 0.1  # of a correlation, than another one
 MOST_WIDER = 4  # a layer than the queries that it works on
+CELLS_TO_TRY = 128  # in all halves together, so that few cells are no matter of chance
+MOST_TRIALS = 8
+BLOCKS = (1, 4)  # how many cells on a side change together: what sees far is told by large ones
 REACHES = (0, 1, 2, 4)  # how many of their neighbours cells may see, on each side
 MOVING_MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
@@ -74,7 +78,7 @@ class InputGraph:
 
 
 def first_row_leaves(problem: Problem) -> tuple[list[Tensor], InputGraph]:
-    """Return the first row of what is explained, as leaves of a graph where it has a gradient, and that graph."""
+    """Return a problem's first row of what is explained, as leaves of a graph where it has a gradient, and that graph."""
     z = [t[:1].detach().clone() if t.is_floating_point() else t[:1] for t in problem.x]
     leaves = {k: t.requires_grad_() for k, t in enumerate(z) if t.is_floating_point()}
     return z, InputGraph(leaves)
@@ -115,40 +119,77 @@ def follows_cells(tensor: Tensor, grid: ToGrid, leaf: Tensor, axes: Axes) -> boo
     with torch.enable_grad():
         cells = grid(tensor)
         size = tuple(cells.shape[2:])
-        n = math.prod(size)
         if len(size) == 1 and size[0] > axes.size_of(leaf)[0]:
             return None  # more tokens than the series has points: it may lie the other way round
         generator = torch.Generator().manual_seed(0)
-        mine = (draw_uniform(n, generator=generator).argsort() < (n + 1) // 2).to(cells).view(size)
-        weights = (draw_uniform(*cells.shape, generator=generator) + 0.5).to(cells)
-        energy = []
-        for half in (mine, 1 - mine):
-            (slope,) = torch.autograd.grad((cells * weights * half).sum(), leaf, retain_graph=True, allow_unused=True)
-            if slope is None:
-                return None
-            places = axes.channels_first(slope.double()).square().sum(1)
-            energy.append(AVERAGE_POOLS[len(size)](places, list(size)).flatten())
+        for block in BLOCKS:
+            if block > 1 and max(size) < 4 * block:
+                break
+            ratios, halves = [], []
+            for _ in range(min(MOST_TRIALS, -(-CELLS_TO_TRY // math.prod(size)))):
+                mine = _draw_half(size, block, generator).to(cells)
+                weights = (draw_uniform(*cells.shape, generator=generator) + 0.5).to(cells)
+                ratio = _ratio_of_halves(cells * weights, mine, leaf, axes)
+                if ratio is None:
+                    return None
+                ratios.append(ratio)
+                halves.append(mine.double())
+            if block == 1 and isinstance(grid, GridLayout) and _comes_earlier(ratios, halves, grid.extra):
+                return False
+            blocks = math.prod(-(-side // block) for side in size) * len(halves)
+            enough = max(LEAST_CORRELATION, min(0.9, 2 / math.sqrt(blocks)))  # what few reach by chance
+            expected = map(torch.cat, zip(*map(_expected_ratios, halves)))
+            if any(_goes_with(torch.cat(ratios), one, enough) for one in expected):
+                return True
+    return False
+
+
+def _draw_half(size: tuple[int, ...], block: int, generator: torch.Generator) -> Tensor:
+    """Return a half of the cells, in blocks of so many a side, drawn at random: 1 in it, 0 else, ``size``."""
+    coarse = [-(-side // block) for side in size]
+    n = math.prod(coarse)
+    half = (draw_uniform(n, generator=generator).argsort() < (n + 1) // 2).float().view(coarse)
+    for axis, side in enumerate(size):
+        half = half.repeat_interleave(block, axis).narrow(axis, 0, side)
+    return half
+
+
+def _ratio_of_halves(cells: Tensor, mine: Tensor, leaf: Tensor, axes: Axes) -> Tensor | None:
+    """Return for each part of the picture how much more the cells' sum over one half goes by it than that over the other.
+
+    As a logarithm ``(cells,)``; None where the gradient of one is 0 or not finite.
+    """
+    energy = []
+    for half in (mine, 1 - mine):
+        (slope,) = torch.autograd.grad((cells * half).sum(), leaf, retain_graph=True, allow_unused=True)
+        if slope is None:
+            return None
+        places = axes.channels_first(slope.double()).square().sum(1)
+        energy.append(AVERAGE_POOLS[mine.dim()](places, list(mine.shape)).flatten())
     if not all(bool(e.any()) and bool(e.isfinite().all()) for e in energy):
         return None
     tiny = torch.finfo(torch.double).tiny
     ratio = (energy[0].clamp(min=tiny).log() - energy[1].clamp(min=tiny).log()) / 2
-    ratio = ratio.clamp(-MOST_RATIO, MOST_RATIO)  # a part that one half does not see at all says no more than that
-    if isinstance(grid, GridLayout) and _comes_earlier(ratio, mine.flatten().double(), grid.extra):
-        return False
-    enough = max(LEAST_CORRELATION, min(0.9, 2 / math.sqrt(n)))  # what few cells reach by chance
-    return any(_goes_with(ratio, expected, enough) for expected in _expected_ratios(mine.double()))
+    return ratio.clamp(-MOST_RATIO, MOST_RATIO)  # a part that one half does not see at all says no more than that
 
 
-def _comes_earlier(ratio: Tensor, mine: Tensor, extra: int) -> bool:
+def _comes_earlier(ratios: Sequence[Tensor], halves: Sequence[Tensor], extra: int) -> bool:
     """Say whether the cells are rather tokens some places earlier, which were taken for no cells, as with a text behind them."""
-    here = _cells_agree(ratio, mine)
-    shifts = range(1, min(extra, len(mine) - 2) + 1)
-    return any(_cells_agree(ratio[s:], mine[:-s]) > max(here + CLEARLY_MORE, 0.5) for s in shifts)
+    found, mine = torch.stack(list(ratios)), torch.stack([half.flatten() for half in halves])
+    cells = mine.shape[1]
+
+    def agree(shift: int) -> float:
+        return _cells_agree(found[:, shift:], mine[:, : cells - shift])
+
+    here = agree(0)
+    return any(
+        agree(shift) > max(here + CLEARLY_MORE, LEAST_CORRELATION) for shift in range(1, min(extra, cells - 2) + 1)
+    )
 
 
 def _cells_agree(a: Tensor, b: Tensor) -> float:
     a, b = a - a.mean(), b - b.mean()
-    return float(a @ b) / max(float(a.norm() * b.norm()), 1e-30)
+    return float((a * b).sum()) / max(float(a.norm() * b.norm()), 1e-30)
 
 
 def _expected_ratios(mine: Tensor) -> Iterator[Tensor]:
@@ -284,15 +325,13 @@ def pictures_alike(problem: Problem, place: ResolvedLayer) -> list[int]:
 
 def _seen_inputs(problem: Problem, place: ResolvedLayer) -> tuple[list[int], tuple[int, ...]]:
     """Return which of the input tensors a named layer depends on, and the shape of what passes it for one row."""
-    key = ("picture", *_place_key(problem, place))
-    known = state.layouts.setdefault(problem.model, {})
-    if key not in known:
-        z, graph = first_row_leaves(problem)
-        tensor = _passed_with_graph(problem, place, z)
-        seen = graph.inputs_behind(tensor) or _inputs_that_change(problem, place)
-        known[key] = sorted(seen), tuple(tensor.shape)
-    found: tuple[list[int], tuple[int, ...]] = known[key]
-    return found
+
+    def find(trial: Problem) -> tuple[list[int], tuple[int, ...]]:
+        z, graph = first_row_leaves(trial)
+        tensor = _passed_with_graph(trial, place, z)
+        return sorted(graph.inputs_behind(tensor) or _inputs_that_change(trial, place)), tuple(tensor.shape)
+
+    return find_once(problem, ("picture", *place_key(place)), find)
 
 
 def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tuple[int, ...]) -> None:
@@ -301,29 +340,24 @@ def check_cells(problem: Problem, place: ResolvedLayer, layout: ToGrid, size: tu
     Raises:
         ValueError: they are learned queries, latents, or the tokens of something else.
     """
-    key = ("cells", *_place_key(problem, place))
-    known = state.layouts.setdefault(problem.model, {})
-    if key not in known:
-        known[key] = None
-        picture = picture_of(problem, place)
-        z, graph = first_row_leaves(problem)
-        if picture.number in graph.leaves:
-            tensor = _passed_with_graph(problem, place, z)
-            grid = find_grid(place, tensor, 1, size) if isinstance(layout, GridLayout) else layout
-            if grid is not None and may_be_learned(problem, tensor.shape[1], tensor.shape[2]):
-                axes = axes_of(problem, picture.number)
-                known[key] = follows_cells(tensor, grid, graph.leaves[picture.number], axes)
-    if known[key] is False:
+
+    def find(trial: Problem) -> bool | None:
+        picture = picture_of(trial, place)
+        z, graph = first_row_leaves(trial)
+        if picture.number not in graph.leaves:
+            return None
+        tensor = _passed_with_graph(trial, place, z)
+        grid = find_grid(place, tensor, 1, size) if isinstance(layout, GridLayout) else layout
+        if grid is None or not may_be_learned(trial, tensor.shape[1], tensor.shape[2]):
+            return None
+        return follows_cells(tensor, grid, graph.leaves[picture.number], axes_of(trial, picture.number))
+
+    if find_once(problem, ("cells", *place_key(place)), find) is False:
         raise ValueError(
             f"layer: the tokens of {place} are no cells of the inputs: each depends on all parts alike, as learned "
             "queries and latents do; choose a layer below them, layer='auto', or give reshape= if they are laid out in a way of "
             "their own"
         )
-
-
-def _place_key(problem: Problem, place: ResolvedLayer) -> tuple[object, ...]:
-    shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
-    return place.name, place.call, place.output, place.input, shapes, problem.axes
 
 
 def _passed_with_graph(problem: Problem, place: ResolvedLayer, z: Sequence[Tensor]) -> Tensor:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchwhy.engine.layers.drawn_row import find_once, place_key
 from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.runner import Tally
-from torchwhy.engine.trials import memory_of
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -64,30 +64,33 @@ def _try_rows_of_layer(problem: Problem, layer: ResolvedLayer, shape: tuple[int,
     Raises:
         ValueError: no axis grows with the rows, or several do.
     """
-    memory, sizes = memory_of(problem.model), tuple(tuple(t.shape[1:]) for t in problem.inputs.tensors)
-    key = ("rows of", layer.name, layer.call, layer.output, layer.input, sizes)
-    if (known := memory.get(key)) is not None:
-        return known  # type: ignore[return-value]
-    aside = problem.replace(tally=Tally(), n_targets=1, input_layers=(), check_finite=False)
-    first, last = ([t[at : at + 1] for t in aside.inputs.tensors] for at in (0, aside.n - 1))
-    if aside.n == 1:  # another row than the first
-        last = [t.roll(1, -1) for t in first]
-    rows, both = aside.rows[[0, -1]], [torch.cat([a, b]) for a, b in zip(first, last)]
-    with torch.no_grad():
-        (one,) = aside.run.passed([layer], first, rows[:1])
-        try:
-            (two,) = aside.run.passed([layer], both, rows)
-        except MISFITS:  # the model takes one row
-            found = batch_axis_of_one_row(tuple(one.shape)) if m == 1 else None
-        else:
-            found = _growing_axis(one, two)
+    what = ("rows of", m == 1, *place_key(layer))
+    found = find_once(problem, what, lambda trial: _find_growing_axis(trial, layer, lone=m == 1))
     if found is None:
         raise ValueError(
             f"{layer} passes a tensor of shape {shape} for {m} rows: its first dimension must be the rows, or one that grows "
             "with them, and no other"
         )
-    memory[key] = found
     return found
+
+
+def _find_growing_axis(problem: Problem, layer: ResolvedLayer, *, lone: bool) -> BatchAxis | None:
+    """Return where a layer's tensor has its rows, from runs of the first row, and of it beside another one.
+
+    Args:
+        lone: whether a model that takes one row only may be meant.
+    """
+    aside = problem.replace(tally=Tally(), n_targets=1, input_layers=(), check_finite=False)
+    first = [t[:1] for t in aside.inputs.tensors]
+    other = [t.roll(1, -1) / 2 if t.is_floating_point() else t.roll(1, -1) for t in first]
+    both = list(map(torch.cat, zip(first, other)))
+    with torch.no_grad():
+        (one,) = aside.run.passed([layer], first, aside.rows[:1])
+        try:
+            (two,) = aside.run.passed([layer], both, aside.rows[:1].expand(2))
+        except MISFITS:  # the model takes one row
+            return batch_axis_of_one_row(tuple(one.shape)) if lone else None
+        return _growing_axis(one, two)
 
 
 def _growing_axis(one: Tensor, two: Tensor) -> BatchAxis | None:

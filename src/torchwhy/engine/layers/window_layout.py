@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.engine import state
+from torchwhy.engine.layers.drawn_row import find_once, place_key
 from torchwhy.engine.layers.grid_layout import GridLayout, ToGrid, find_grid, in_proportion
 from torchwhy.engine.layers.layer import ResolvedLayer, record_with_grad, trace_modules
 from torchwhy.engine.run.autograd import enable_grad_for, freeze_parameters
@@ -106,16 +106,12 @@ def batch_axis_of_one_row(shape: tuple[int, ...]) -> BatchAxis:
 
 def layout_by_dependence(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
     """Return the view of a layer whose shape alone does not tell, found once for a model and a shape of inputs."""
-    shapes = tuple(tuple(t.shape[1:]) for t in problem.x)
-    key = (place.name, place.call, place.output, place.input, shapes)
-    known = state.layouts.setdefault(problem.model, {})
-    if key not in known:
-        known[key] = _match_layout(problem, place, 3 if n == 2 else 2, size)
-    return known[key]
+    n = 3 if n == 2 else 2
+    return find_once(problem, ("layout", *place_key(place)), lambda trial: _match_layout(trial, place, n, size))
 
 
 def _match_layout(problem: Problem, place: ResolvedLayer, n: int, size: tuple[int, ...]) -> ToGrid | None:
-    """Return the view of a layer, from another number of rows and from the grids that pass before and after it.
+    """Return the view of a layer, from n times the first row and from the grids that pass before and after it.
 
     Which cell a token is follows from what depends on what. Between a grid and windows that are cut out of it, or put together
     to it, each cell belongs to one token; between tokens and cells that attention has mixed, to several.

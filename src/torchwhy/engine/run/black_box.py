@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchwhy.engine import state
 from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
+from torchwhy.engine.run.estimators import ScoresOfClasses, form_of_scores, labels_of_estimator, of_outputs
 from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.targets.score_target import ScoreTarget
 
@@ -34,6 +35,8 @@ class BlackBox:
         to_call: how a tensor becomes what it takes, in the place of an array.
         gradient: whether tensors alone will do, as gradients of the scores are wanted.
         compared: for how many rows tensors and arrays gave the same.
+        outputs: the labels of each of several outputs, of a classifier that has several.
+        margins: whether the scores are those of ``decision_function``, of which no probabilities follow.
     """
 
     function: Callable[..., Output]
@@ -43,6 +46,8 @@ class BlackBox:
     to_call: Callable[[Tensor], object] | None = None
     gradient: bool = False
     compared: int = 0
+    outputs: list[list[object]] | None = None
+    margins: bool = False
 
     def __call__(self, *args: object, **kwargs: object) -> Output:
         """Return the function's output, arrays made tensors on the inputs' device."""
@@ -189,6 +194,7 @@ def _checked(function: Callable[..., Output]) -> Callable[..., Output]:
 def as_model(model: Model, *, gradient: bool = False) -> Output:
     """Return ``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
 
+    Without these by its ``decision_function``, else by ``predict``; of two classes with one margin the first has its negative.
     With ``gradient`` it must take tensors.
 
     Raises:
@@ -200,7 +206,8 @@ def as_model(model: Model, *, gradient: bool = False) -> Output:
         if gradient and model.arrays:
             raise TypeError(NO_GRADIENT)
         return model
-    if not callable(model):
+    chosen = not callable(model)
+    if chosen:
         named = next((n for n in ("predict_proba", "decision_function", "predict") if hasattr(model, n)), None)
         if named is None:
             raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
@@ -209,17 +216,17 @@ def as_model(model: Model, *, gradient: bool = False) -> Output:
     estimator = hasattr(owner, "get_params")
     if gradient and estimator:
         raise TypeError(NO_GRADIENT)
-    classes = (
-        getattr(owner, "classes_", None)
-        if name in ("predict_proba", "predict_log_proba", "decision_function")
-        else None
-    )
+    known = chosen or name != "predict"  # labels that somebody asks for are numbers
+    classes, outputs = labels_of_estimator(owner, name) if known else (None, None)
+    form = form_of_scores(name, classes, outputs)
     return BlackBox(
-        model,
+        model if form is None else ScoresOfClasses(model, form, tuple(classes or outputs or ())),
         arrays=True if estimator else None,
-        classes=None if classes is None or isinstance(classes, list) else list(np.asarray(classes).tolist()),
-        is_regressor=estimator and name == "predict",
+        classes=classes,
+        is_regressor=estimator and name == "predict" and form is None,
         gradient=gradient,
+        outputs=outputs,
+        margins=name == "decision_function" and classes is not None,
     )
 
 
@@ -227,6 +234,11 @@ def labels_of(model: Model) -> list[object] | None:
     """Return the labels of a classifier's outputs, where they are not their numbers."""
     classes = model.classes if isinstance(model, BlackBox) else None
     return None if classes is None or classes == list(range(len(classes))) else classes
+
+
+def has_one_margin(model: Model) -> bool:
+    """Say whether a model gives one margin of two classes, which is that of the second, and the negative one of the first."""
+    return isinstance(model, BlackBox) and model.margins and len(model.classes or ()) == 2
 
 
 class ClassColumn(int):
@@ -237,12 +249,18 @@ def columns_of_labels(model: Model, target: Any) -> Any:
     """Return a target with the numbers of a classifier's outputs in the place of its labels.
 
     Raises:
-        ValueError: a label that it does not have.
+        ValueError: a label that it does not have, or a probability of one that has none.
     """
+    if isinstance(model, BlackBox) and model.outputs is not None:
+        return of_outputs(model.outputs, target)
     classes = model.classes if isinstance(model, BlackBox) else None
+    if target is None and has_one_margin(model):
+        return ClassColumn(1)
     if classes is None or target is None or isinstance(target, (tuple, ClassColumn)):
         return target
     if isinstance(target, ScoreTarget):
+        if has_one_margin(model) and getattr(target, "is_of_probabilities", False):
+            raise ValueError(f"target: {type(target).__name__}: {NO_PROBABILITIES}")
         return target if labels_of(model) is None else target.with_classes(partial(columns_of_labels, model))
     values = target.tolist() if hasattr(target, "tolist") else target
     if isinstance(values, list):
@@ -256,6 +274,12 @@ def columns_of_labels(model: Model, target: Any) -> Any:
     if values not in classes:
         raise ValueError(f"target={values!r}: the model's classes are {classes}")
     return ClassColumn(classes.index(values))
+
+
+NO_PROBABILITIES = (
+    "decision_function of two classes has one margin, of which no probabilities follow; give predict_proba, or a calibrated "
+    "classifier, or explain the margin by target= a label"
+)
 
 
 def _remembered(function: object) -> bool | None:

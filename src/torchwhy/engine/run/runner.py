@@ -35,7 +35,7 @@ from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
-from torchwhy.engine.run.torch_errors import hint_about_rows, raise_in_words
+from torchwhy.engine.run.torch_errors import hint_about_fixed_rows, hint_about_rows, raise_in_words
 from torchwhy.engine.structure import Output, Tensors
 
 if TYPE_CHECKING:
@@ -166,7 +166,9 @@ class ModelRunner:
         with nullcontext() if callers is None else as_the_caller(callers):
             try:
                 return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
-            except (RuntimeError, ValueError, TypeError) as error:
+            except Exception as error:
+                if type(error).__module__.startswith("torchwhy."):  # that the rest of the run is not needed
+                    raise
                 raise_in_words(error, "" if is_out_of_memory(error) else self._hint(error, rows))
 
     def _hint(self, error: Exception, rows: Tensor) -> str:
@@ -174,7 +176,10 @@ class ModelRunner:
         p = self.problem
         if p.inputs.args or p.inputs.kwargs:
             return hint_about_packed((p.inputs.args, p.inputs.kwargs), p.n) if len(rows) != p.n else ""
-        return "" if p.inputs.names or p.inputs.forms else hint_about_rows(error, p.model, p.inputs.tensors)
+        if p.inputs.forms:
+            return ""
+        found = "" if p.inputs.names else hint_about_rows(error, p.model, p.inputs.tensors)
+        return found or hint_about_fixed_rows(p.model, p.inputs.tensors, p.inputs.names, len(rows))
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.

@@ -14,6 +14,7 @@ UNDER_INFERENCE_MODE = (
     "model: its forward runs under torch.inference_mode(), where nothing can be differentiated or watched; take that away, and "
     "switch gradients off where the model is called, or use a perturbation method of the inputs"
 )
+ROWS_OFTEN_FIXED = (2, 4, 8, 16, 32, 64)  # of an exported model, tried where a call fails
 PICTURE_DIMENSIONS = 3  # of one picture (C, H, W) that is no batch
 MEANINGS = {
     "Inference tensors do not track version counter": UNDER_INFERENCE_MODE,
@@ -67,17 +68,47 @@ def hint_about_rows(error: Exception, call: Callable[..., Output], given: Sequen
     return ""
 
 
-def _takes(call: Callable[..., Output], tensors: Sequence[Tensor]) -> bool:
+def hint_about_fixed_rows(
+    call: Callable[..., Output], given: Sequence[Tensor], names: Sequence[str] | None, m: int
+) -> str:
+    """Return what is wrong with a model that runs on another number of rows, and not on m of them.
+
+    The caller's rows are tried, repeated; the model is asked only after it failed on m rows that are not all theirs.
+
+    Args:
+        call: the model.
+        given: the inputs ``(N, ...)``.
+        names: what they are called, where they are given by name.
+        m: the rows of the call that failed.
+    """
+
+    def runs_on(k: int) -> bool:
+        return _takes(call, [t[torch.arange(k, device=t.device) % len(t)] for t in given], names)
+
+    if runs_on(m):
+        return ""
+    fixed = next((k for k in dict.fromkeys((1, len(given[0]), *ROWS_OFTEN_FIXED)) if k != m and runs_on(k)), None)
+    if fixed is None:
+        return ""
+    rows = "one row" if fixed == 1 else f"{fixed} rows"
+    return (
+        f". Mind: the model runs on {rows} and not on {m}, so its number of rows is fixed, and a method asks about any number: "
+        "export it with a dynamic first dimension (dynamic_shapes of torch.export, dynamic_axes of ONNX), and in a module write "
+        + ("x.view(len(x), -1), or give batch_size=1" if fixed == 1 else f"x.view(len(x), -1) for x.view({fixed}, -1)")
+    )
+
+
+def _takes(call: Callable[..., Output], tensors: Sequence[Tensor], names: Sequence[str] | None = None) -> bool:
     """Say whether a model runs on these tensors, without a trace of the random numbers that it draws."""
     try:
         with torch.no_grad(), torch.random.fork_rng():
-            call(*tensors)
+            call(*tensors) if names is None else call(**dict(zip(names, tensors)))
     except Exception:
         return False
     return True
 
 
-def raise_in_words(error: RuntimeError | ValueError | TypeError, hint: str = "") -> NoReturn:
+def raise_in_words(error: Exception, hint: str = "") -> NoReturn:
     """Raise an error of torch, in words that say what it means, where there are some.
 
     Args:
@@ -85,13 +116,15 @@ def raise_in_words(error: RuntimeError | ValueError | TypeError, hint: str = "")
         hint: what may be wrong where its meaning is not known.
 
     Raises:
-        ValueError: the meaning, or the error itself.
+        ValueError: the meaning; the error itself, or one of another library or an assertion, with the hint behind it.
         RuntimeError, TypeError: the error itself where it says so itself, with the hint behind it.
     """
-    text = str(error)
+    text = str(error).rstrip(". \n") if hint else str(error)
     meaning = next((words for known, words in MEANINGS.items() if known in text), None)
     if meaning is None and hint and type(error) in (RuntimeError, ValueError, TypeError):
         raise type(error)(text + hint) from error
+    if meaning is None and hint:
+        raise ValueError(f"model: {type(error).__name__}: {text}{hint}") from error
     if meaning is None:
         raise error
     raise ValueError(meaning) from error

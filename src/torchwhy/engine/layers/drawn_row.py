@@ -1,0 +1,89 @@
+"""A row that is drawn, in place of the caller's, for what is found out about a model once and remembered.
+
+Which layer passes the last grid, where a token lies on the picture, which axis is the rows': all this is found by running the
+model. Were it asked with the first row of a call, a row in which some unit is dead would say another thing than the next one,
+and what a call gives would depend on the rows beside it and on the calls before it. So numbers are drawn, always the same.
+Whole numbers, such as the ids of tokens, may stand for rows of a table and are left as they are; so are further arguments.
+They are part of what an outcome is remembered by: a few numbers, such as which task is meant, by their values, texts and other
+long ones by their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from torchwhy.engine.run.randomness import draw_uniform
+from torchwhy.engine.structure import Tensors, map_nested
+from torchwhy.engine.trials import memory_of, remember
+
+if TYPE_CHECKING:
+    from torchwhy.engine.layers.layer import ResolvedLayer
+    from torchwhy.problem import Problem
+
+Finding = TypeVar("Finding")
+FEW_NUMBERS = 16  # of an argument for one row
+
+
+def find_once(problem: Problem, what: tuple[object, ...] | None, find: Callable[[Problem], Finding]) -> Finding:
+    """Return what ``find`` says of a problem whose row is drawn, found once for a model, what is asked and shapes of inputs.
+
+    Where the model does not run on drawn numbers, as with boxes whose corners are in order, the first row is asked each time.
+
+    Args:
+        problem: the caller's.
+        what: is asked, as a part of the key; None: not to be remembered.
+        find: runs the model on the first row of what it is given.
+    """
+    memory = {} if what is None else memory_of(problem.model)
+    shapes = tuple((tuple(t.shape[1:]), t.is_floating_point()) for t in (*problem.x, *problem.inputs.tensors))
+    key = () if what is None else (*what, shapes, problem.axes, _what_stays(problem))
+    if key not in memory:
+        try:
+            remember(memory, key, find(draw_row(problem)))
+        except Exception:  # what the model says of drawn numbers; the caller's rows may be as it wants them
+            return find(problem)
+    found: Finding = memory[key]  # type: ignore[assignment]
+    return found
+
+
+def place_key(place: ResolvedLayer) -> tuple[object, ...]:
+    """Return what tells a place in a model from others."""
+    return place.name, place.call, place.output, place.input
+
+
+def draw_row(problem: Problem) -> Problem:
+    """Return the problem with one drawn row, of the inputs and of what it is explained by."""
+
+    def of(given: Tensors) -> Tensors:
+        return tuple(draw_like(t[:1]) if t.is_floating_point() else t[:1] for t in given)
+
+    tensors = of(problem.inputs.tensors)
+    x = of(problem.x) if problem.input_layers else tensors
+    return problem.replace(inputs=replace(problem.inputs, tensors=tensors), x=x)
+
+
+def draw_like(tensor: Tensor) -> Tensor:
+    """Return numbers in [0, 1) of a tensor's shape and type; 0 where it is of whole numbers."""
+    if not tensor.is_floating_point():
+        return torch.zeros_like(tensor)
+    return draw_uniform(*tensor.shape, generator=torch.Generator().manual_seed(1)).to(tensor)
+
+
+def _what_stays(problem: Problem) -> tuple[str, str]:
+    """Return a key of what is not drawn: whole numbers of the first row, and further arguments."""
+    data = problem.inputs
+    whole = [_digest(t[:1]) for t in data.tensors if not t.is_floating_point()]
+    further = data.further(problem.rows[:1]) if data.args or data.kwargs else ()
+    return str(whole) if whole else "", str(map_nested(_digest, further)) if further else ""
+
+
+def _digest(part: object) -> object:
+    """Return a key of a value: a plain value itself, the form of a tensor and what is in it if that is little, else its class."""
+    if isinstance(part, Tensor):
+        return tuple(part.shape), part.dtype, part.tolist() if part.numel() <= FEW_NUMBERS else ()
+    return part if isinstance(part, (bool, int, float, str, type(None))) else type(part)
