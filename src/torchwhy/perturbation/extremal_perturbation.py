@@ -212,7 +212,7 @@ class MaskSearch:
         for area in self.areas[: len(self.areas) // n].tolist():
             radius, apart = self.masks.radius(area), self.masks.ideal_radius(area)
             places = self.masks.places(area).expand(n, -1, -1)
-            around = _around(places)
+            around = _steps_around(places)
             middle = self._best_place(places, radius)
             for _ in range(HALVINGS):
                 apart /= 2
@@ -278,7 +278,7 @@ class MaskSearch:
         return {"preserve": [high], "delete": [low], "hybrid": [high, low]}[self.reward]
 
 
-def _around(places: Tensor) -> Tensor:
+def _steps_around(places: Tensor) -> Tensor:
     """Return steps of −1, 0 or 1 along each axis of places ``(..., axes)``, none at all first: ``(3 ** axes, axes)``."""
     line = torch.tensor([0.0, -1.0, 1.0], dtype=places.dtype, device=places.device)
     return torch.cartesian_prod(*[line] * places.shape[-1]).view(-1, places.shape[-1])
