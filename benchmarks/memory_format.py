@@ -19,19 +19,21 @@ from harness import Benchmark
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.optimizations import CallOptimizations, channels_last, choose_optimizations
 
-# the rule was made on resnet18, resnet50, mobilenet_v2, efficientnet_b0, vgg11, vit_b_16, squeezenet1_1, densenet121,
-# convnext_tiny, shufflenet_v2_x1_0, mnasnet1_0, regnet_y_400mf and ghostnet_100
+# the rule was made on resnet18, resnet50, resnext50_32x4d, mobilenet_v2, mobilenet_v3_large, efficientnet_b0,
+# efficientnet_v2_s, vgg11, googlenet, squeezenet1_1, densenet121, convnext_tiny, shufflenet_v2_x1_0, mnasnet1_0,
+# regnet_x_400mf, regnet_y_400mf, vit_b_16, swin_t and timm's ghostnet_100, dla34, mobilevit_s, poolformer_s12, hrnet_w18_small
 MODELS = (
-    "resnext50_32x4d",
-    "mobilenet_v3_large",
-    "googlenet",
-    "regnet_x_400mf",
-    "efficientnet_v2_s",
-    "swin_t",
-    "timm dla34",
-    "timm mobilevit_s",
-    "timm poolformer_s12",
-    "timm hrnet_w18_small",
+    "swin_v2_t",
+    "timm cspresnet50",
+    "timm dpn68",
+    "timm edgenext_x_small",
+    "timm ese_vovnet19b_dw",
+    "timm hgnetv2_b0",
+    "timm mixnet_s",
+    "timm mobilenetv4_conv_small",
+    "timm repvgg_a0",
+    "timm resnest14d",
+    "timm selecsls42b",
 )
 LONG_CALLS = ((224, 8), (64, 64), (32, 256))  # pixels, and about the rows that calls of long work have
 SHORT_CALLS = ((64, 16), (32, 32))

@@ -155,7 +155,7 @@ def benchmark_page(script: Path) -> str | None:
         "",
     ]
     if "markdown" in report:
-        lines += [report["markdown"]]
+        lines += [report["markdown"].rstrip(), ""]
     results = [r for r in report.get("results", []) if isinstance(r, dict) and "ratio" in r]
     if results:
         lines += ["| case | side | seconds | × base | peak MiB |", "|---|---|--:|--:|--:|"]

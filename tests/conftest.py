@@ -39,8 +39,9 @@ def optimized(monkeypatch):
     def context():
         with monkeypatch.context() as patch:
             patch.setattr("torchwhy.engine.run.optimizations.MANY_CONVOLUTIONS", 1)
-            patch.setattr("torchwhy.engine.run.optimizations.LONG_CONVOLUTION", 0)
+            patch.setattr("torchwhy.engine.run.optimizations.SHORT_CONVOLUTION", 0)
             patch.setattr("torchwhy.engine.run.optimizations.LARGE_OUTPUT", 0)
+            patch.setattr("torchwhy.engine.run.optimizations.LARGE_OUTPUT_OF_MUCH_WORK", 0)
             yield
 
     return context

@@ -286,11 +286,16 @@ def test_attention_gets_contiguous_inputs(same):
     assert (args[0] is args[1]) == same
 
 
-def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float, rearranged=0, convolved=300 * 2**20):
+def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float, rearranged=0, convolved=300 * 2**20, grouped=0):
     found = CallCost()
     found.convolutions, found.multiply_adds, found.dtype = convolutions, multiply_adds, dtype
-    found.convolved, found.rearranged = convolved, rearranged * 2**20
+    found.convolved, found.rearranged, found.grouped = convolved, rearranged * 2**20, grouped
     return found
+
+
+def small(work, images=2**19, **of):
+    """A call of 16 convolutions whose images have a number of bytes, of so many multiply-adds each."""
+    return cost(16, work * 16 * images, convolved=16 * images, **of)
 
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -306,10 +311,21 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         (cost(rearranged=250), 1, CPU, False, None),  # joined or shuffled channels everywhere
         (cost(rearranged=150), 1, CPU, False, (True, True)),
         (cost(multiply_adds=2**20), 1, CPU, False, None),  # too little work
-        (cost(multiply_adds=2**20), 1000, CPU, False, (True, True)),  # but not for so many rows
-        (cost(convolved=2**23), 1, CPU, False, None),  # small outputs
-        (cost(convolved=2**23), 1, CPU, True, (True, True)),
-        (cost(convolved=2**23), 2, CPU, False, (True, True)),
+        (cost(multiply_adds=2**20), 39, CPU, False, None),
+        (cost(multiply_adds=2**20), 40, CPU, False, (True, True)),  # but not for so many rows
+        (small(65), 1, CPU, False, None),  # wide layers on small images
+        (small(65), 1, CPU, True, (True, True)),
+        (small(65), 2, CPU, False, None),
+        (small(65), 3, CPU, False, (True, True)),
+        (small(65, rearranged=3), 1, CPU, False, (True, True)),  # 3/8 of them joined
+        (small(65, rearranged=2), 1, CPU, False, None),
+        (small(64), 1, CPU, False, (True, True)),
+        (small(64), 0.9, CPU, False, (True, False)),  # not folded
+        (small(64), 0.9, CPU, True, (True, True)),
+        (small(64, grouped=2), 0.9, CPU, False, None),
+        (small(64, grouped=2), 1, CPU, False, (True, True)),
+        (small(64, grouped=1), 0.9, CPU, False, (True, False)),
+        (small(4), 0.9, CPU, False, None),  # too little work
         (cost(convolved=2**23), 1, CUDA, False, (False, True)),
         (cost(), 1, CUDA, True, None),
         (cost(), 1, CUDA, False, (False, True)),
@@ -355,6 +371,11 @@ def test_what_a_call_costs_is_counted():
         z = y.view(-1)[:5].relu() + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]
         z.sum().backward()
         torch.cat([x, x], 1).view(2, 2, 3, 8, 8).transpose(1, 2).contiguous()
+    assert found.grouped == 0
+    with CallCost() as parts:
+        for groups in (1, 2, 4):  # the last one is of single channels
+            torch.conv2d(torch.ones(1, 4, 2, 2), torch.ones(4, 4 // groups, 1, 1), groups=groups)
+    assert (parts.convolutions, parts.grouped) == (3, 1)
     assert (found.convolutions, found.multiply_adds, found.dtype) == (1, 288 * 27, torch.float)
     assert (found.convolved, found.rearranged) == (4 * 288, 4 * 4 * x.numel())
     assert found.largest == 2 * x.numel() * 4

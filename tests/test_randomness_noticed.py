@@ -74,6 +74,20 @@ def test_it_is_said(change, method, n):
         method(Net().double().eval()).attribute(x, 1)
 
 
+@pytest.mark.parametrize("name", ["dropout", "numpy", "drop path", "its own generator"])
+def test_a_first_row_in_which_all_is_dead_hides_nothing(name):
+    """Neither in its own call nor in later ones."""
+    net, x = Net(RANDOM[name]).double().eval(), inputs("conv", 2)
+    if name == "its own generator":
+        net.change = lambda net, x: x * (1 + torch.rand(x.shape, generator=net.own, dtype=x.dtype))
+    net.conv.bias = None
+    dark = torch.zeros_like(x[:1])
+    torch.manual_seed(1)
+    for rows in (dark, x, torch.cat([dark, x])):
+        with pytest.warns(UserWarning, match="the model draws at random"):
+            tw.Saliency(net).attribute(rows, 1)
+
+
 def test_a_function_is_tried_too():
     with pytest.warns(UserWarning, match="draws at random"):
         tw.FeatureAblation(lambda x: x.sum(1) + random.random()).attribute(torch.rand(1, 4))

@@ -20,6 +20,7 @@ from torchwhy.engine.further_arguments import positional_names, read_further, ta
 from torchwhy.engine.layers.function_layers import function_with_places
 from torchwhy.engine.layers.layer import ResolvedLayer, record_activations, resolve_layer
 from torchwhy.engine.missing_values import check_takes_missing, first_row
+from torchwhy.engine.random_models import notice_randomness
 from torchwhy.engine.refusals import (
     refuse_besides_sample,
     refuse_facts_about_tokens,
@@ -36,7 +37,7 @@ from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
 from torchwhy.engine.structure import Model, Output, Structure, flatten
 from torchwhy.engine.tables import as_tensors, column_names, frame_form, holds_tables, mask_of_columns, warn_of_labels
-from torchwhy.engine.trials import notice_randomness, try_rows
+from torchwhy.engine.trials import try_rows
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
 from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row

@@ -7,7 +7,6 @@ is which of two readings is meant, or a warning. Their evaluations are not count
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple, NoReturn
@@ -17,11 +16,10 @@ from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, PerRow, Shared, Unmarked
 from torchwhy.engine import state
-from torchwhy.engine.run.autograd import HeldModel
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.optimizations import is_compiled
 from torchwhy.engine.run.runner import Tally
-from torchwhy.engine.run.warn import warn, warn_of_randomness
+from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import named_parts, tensors_in
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import found_by_running
@@ -29,7 +27,7 @@ from torchwhy.targets.target import logits_per_row
 
 PART_OF_SPREAD = 0.01  # of the scores over rows, that rounding may move one: it switches rectifiers and routes
 PART_OF_SPREAD_LOW = 0.3  # the same in lower precision
-REMEMBERED = 256  # outcomes of one model
+REMEMBERED = 4096  # outcomes of one model, some of each layer and length of texts
 
 
 WAYS_OUT = (
@@ -147,43 +145,6 @@ def try_rows(problem: Problem, owner: object, target: object) -> Problem:
         if meet:
             _notice_dependence(trial, problem.inputs, target)
     return problem
-
-
-def notice_randomness(problem: Problem, held: HeldModel) -> None:
-    """Warn of a model that gives the first row different scores; what gives the same is not tried again in this mode.
-
-    The row is run twice, up to eight times where random numbers are drawn: a path may be dropped by chance twice, too.
-    """
-    if is_compiled(problem.model):  # it would be compiled again, for one row
-        return
-    trial, first, steady = problem.replace(tally=Tally(), check_finite=False), [x[:1] for x in problem.x], True
-    generators = (torch.default_generator, *torch.cuda.default_generators)
-    with suppress(*MISFITS), torch.random.fork_rng([d for d in {x.device for x in first} if d.type == "cuda"]):
-        seen: list[Tensor] = []
-        before = [g.get_state() for g in generators]
-        for most in (2, 8):
-            while steady and len(seen) < most:
-                seen.append(_answer(trial, first))
-                rtol = min(1e3 * trial.tally.eps, 0.05)  # some devices add up in another order each time
-                steady = torch.allclose(seen[0], seen[-1], rtol, atol=trial.tally.eps, equal_nan=True)
-            if all(torch.equal(g.get_state(), was) for g, was in zip(generators, before)):
-                break  # nothing was drawn
-    if not steady:
-        where = (seen[0] - seen[-1]).abs().argmax()
-        warn_of_randomness(seen[0][where : where + 1], seen[-1][where : where + 1])
-    elif isinstance(problem.model, nn.Module):
-        state.repeating[problem.model] = held.n_training
-        held.may_draw = False
-
-
-def _answer(trial: Problem, first: list[Tensor]) -> Tensor:
-    """Return the score of the first row, or its outputs where several are there and none is asked for."""
-    try:
-        return trial.run.scores_with_graph(first, trial.rows[:1])
-    except ValueError:
-        if trial.target.given is not None:
-            raise
-        return logits_per_row(trial.run.outputs(first, trial.rows[:1]), 1).detach().flatten()
 
 
 def _key_of(inputs: ModelInputs, further: Sequence[Argument], owner: object) -> tuple[object, ...]:

@@ -20,6 +20,7 @@ class CallCost(DispatchMode):
         largest: bytes of the largest one.
         convolutions: number of convolutions of images, without their backward pass.
         multiply_adds: of these.
+        grouped: how many of them mix channels in groups of several.
         convolved: bytes of their outputs.
         rearranged: bytes of images that are others joined, or a copy with the channels in groups, as to shuffle them.
         dtype: of the last convolution; None without any.
@@ -28,12 +29,14 @@ class CallCost(DispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.total = self.largest = self.convolutions = self.multiply_adds = self.convolved = self.rearranged = 0
+        self.grouped = 0
         self.dtype: torch.dtype | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func is _CONVOLUTION and args[0].dim() in (4, 5):
             self.convolutions += 1
+            self.grouped += 1 < args[8] < args[0].shape[1]
             self.multiply_adds += out.numel() * args[1][0].numel()
             self.convolved += out.numel() * out.element_size()
             self.dtype = out.dtype

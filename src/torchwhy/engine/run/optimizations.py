@@ -40,11 +40,13 @@ from torchwhy.engine.torch_internals import (
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
 MANY_CONVOLUTIONS = 4  # a network with fewer is none of convolutions: one, say, makes the tokens of a transformer
-LONG_CONVOLUTION = 2**22  # multiply-adds in a call; a shorter one is faster than what decides over it
-LARGE_OUTPUT = (
-    2**19
-)  # bytes that a convolution makes in a call; a smaller output stays in the cache, where to reorder it costs little
-REARRANGED = 2 / 3  # of what convolutions make: in networks that join or shuffle more, channels-last pays no more
+SHORT_CONVOLUTION = 2**21  # multiply-adds in a call; a shorter one is faster than what decides over it
+LARGE_OUTPUT = 2**19  # bytes that a convolution makes in a call; a smaller output stays in the cache
+LARGE_OUTPUT_OF_MUCH_WORK = 3 * 2**19  # the same where each byte takes many multiply-adds
+MUCH_WORK = 64  # multiply-adds for each byte: in wide layers the weights are larger than the images
+JOINED = 0.3  # of what convolutions make, that networks join: each branch goes through channels that lie together
+REARRANGED = 2 / 3  # the same: in networks that join or shuffle more, channels-last pays no more
+FEW_GROUPED = 0.1  # of the convolutions
 # what a batch norm asks of its input before it runs: a deferred convolution knows the answers
 _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
@@ -54,11 +56,12 @@ def choose_optimizations(
 ) -> CallOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
-    A convolutional network, seen by its many convolutions, is run channels-last and folded on a CPU if these are long enough,
-    for evaluations also large enough, and if it does not join or shuffle channels all the time: these lie apart where channels
-    are last. On a GPU gradients are no faster by either, evaluations by folding; images with their channels last are for half
-    precision there, which the units for it read in that format. Other models with ``nn.MultiheadAttention``, such as vision
-    transformers, have contiguous tokens on a CPU. A compiled model is left as its compiler made it.
+    A convolutional network, seen by its many convolutions, is run channels-last on a CPU if these are long enough, if it does not
+    join or shuffle channels all the time, and for evaluations if its images are large enough for what is done with them
+    (:func:`_least_output`); and folded, but for evaluations of small images. On a GPU gradients are no faster by either,
+    evaluations by folding; images with their channels last are for half precision there, which the units for it read in that
+    format. Other models with ``nn.MultiheadAttention``, such as vision transformers, have contiguous tokens on a CPU. A compiled
+    model is left as its compiler made it.
 
     Args:
         model: what is called.
@@ -70,13 +73,27 @@ def choose_optimizations(
     """
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
-    few = cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < LONG_CONVOLUTION * cost.convolutions
-    small = cost.convolved * times < LARGE_OUTPUT * cost.convolutions and device.type == "cpu" and not graph
+    on_cpu, many = device.type != "cuda", max(cost.convolutions, 1)
+    few = cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < SHORT_CONVOLUTION * many
+    output = cost.convolved * times / many
+    small = on_cpu and not graph and output < _least_output(cost)
     if few or small or cost.rearranged > REARRANGED * cost.convolved:
         attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
-        return CallOptimizations(channels_last=False, fold=False) if attends and device.type == "cpu" else None
-    last = device.type != "cuda" or cost.dtype in (torch.half, torch.bfloat16)
-    return CallOptimizations(channels_last=last, calls=calls)
+        return CallOptimizations(channels_last=False, fold=False) if attends and on_cpu else None
+    last = on_cpu or cost.dtype in (torch.half, torch.bfloat16)
+    return CallOptimizations(channels_last=last, fold=not on_cpu or graph or output >= LARGE_OUTPUT, calls=calls)
+
+
+def _least_output(cost: CallCost) -> int:
+    """Return the bytes that a convolution makes in a call from which on evaluations are faster with their channels last.
+
+    To reorder the images is what others cost. It is much beside light convolutions, and where branches are joined; little beside
+    wide ones, for which the other order is the faster one as long as the images are small.
+    """
+    joined = cost.rearranged > JOINED * cost.convolved
+    if cost.multiply_adds > MUCH_WORK * cost.convolved and not joined:
+        return LARGE_OUTPUT_OF_MUCH_WORK
+    return LARGE_OUTPUT if cost.grouped > FEW_GROUPED * cost.convolutions else 0
 
 
 def is_compiled(model: Model) -> bool:
