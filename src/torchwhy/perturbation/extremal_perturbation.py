@@ -42,10 +42,10 @@ class ExtremalPerturbation(Attribution):
     parameters p on a coarse grid, mirrored beyond the image, so that its border is no other than its middle. Gradient ascent
     with momentum begins at the best disc of 1.3 times that area, found on a grid of places a radius apart and then around the
     best of them, three times half as far, and ends at the best mask that it met. Maps are ``(N, 1, H, W)``, in [0, 1], or in the
-    layout of the inputs: where a pixel is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1, H, W)``, in the
-    same layout, and their scores ``(N, areas)`` are in the explanation's ``details``. For each row, area and target it takes
-    n_steps forward and backward passes, and about 1 / (0.3 area) + 27 forward passes for the discs; twice as many for
-    ``"hybrid"``.
+    layout of the inputs: where a pixel is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1,
+    H, W)``, in the same layout, and their scores ``(N, areas)`` are in the explanation's ``details``. For each row, area
+    and target it takes n_steps forward and backward passes, and about 1 / (0.3 area) + 27 forward passes for the discs;
+    twice as many for ``"hybrid"``.
 
     Of a series ``(N, C, L)`` or a video ``(N, C, T, H, W)`` the mask lies along its steps, or its frames, rows and columns, and
     so does the blur; distances are :math:`\sqrt{\sum_k (u_k - u_{ik})^2 / \sigma_k^2}`, a radius for each axis, and maps are
