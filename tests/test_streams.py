@@ -1,6 +1,7 @@
 """Which picture a map is of: told by dependence, in networks with two streams, learned queries, several pictures."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchwhy as tw
-from torchwhy.engine.layers import dependence
+from torchwhy.engine.layers import dependence, grid_layout
 
 CAMS = {
     name: {"n_steps": 3} if name == "OptiCAM" else {}
@@ -525,3 +526,23 @@ def test_cells_may_see_none_one_two_or_four_neighbours_on_each_side():
         shares = torch.stack([mine[max(0, i - reach) : i + reach + 1].mean() for i in range(12)]).clamp(0.02, 0.98)
         torch.testing.assert_close(found, (shares / (1 - shares)).log() / 2)
     assert len(list(dependence._expected_ratios(mine[:8]))) == 3  # nine cells around one are all of eight
+
+
+@pytest.mark.parametrize(
+    "shape, picture, module, size, channels, sure",
+    [
+        ((16, 32), (32, 16), nn.GELU(), (8, 4), 1, False),  # the grid that has the picture's proportions
+        ((32, 16), (32, 16), nn.GELU(), (8, 4), 2, False),
+        ((16, 64), (32, 32), nn.GELU(), (4, 4), 2, False),  # of two alike the tokens come first
+        ((64, 16), (32, 32), nn.GELU(), (8, 8), 2, False),
+        ((16, 64), (32, 32), nn.Linear(5, 64), (4, 4), 2, True),  # the weights know which are channels
+        ((16, 64), (32, 32), nn.Linear(5, 16), (8, 8), 1, True),
+        ((16, 32), (32, 16), nn.Linear(3, 32), (5, 3), 2, True),
+        ((15, 64), (32, 32), nn.Linear(7, 7), (8, 8), 1, True),  # fifteen are no grid
+        ((64, 15), (32, 32), nn.Linear(7, 7), (8, 8), 2, True),
+    ],
+)
+def test_which_of_two_axes_are_the_tokens(shape, picture, module, size, channels, sure):
+    place = SimpleNamespace(module=module, input=False)
+    grid = grid_layout.find_grid(place, torch.zeros(1, *shape), 1, picture)
+    assert (grid.size, grid.channels, grid.sure) == (size, channels, sure)
