@@ -11,7 +11,7 @@ from torch import Tensor
 from torchwhy.explanation import Explanation
 from torchwhy.explanation.uneven import tensors_by_name
 
-ROUNDING = 5e-3  # of the size of all numbers together: TF32 and other orders of summing stay below
+SAME_WITHIN = 5e-3  # of the size of all numbers together: TF32 and other orders of summing stay below
 
 
 class ComesOutDifferently(ValueError):
@@ -54,14 +54,14 @@ def difference_of(before: object, now: object) -> float:
         return 1.0
     if not old:
         return 0.0
-    a, b = (torch.cat([_numbers(t) for t in parts]) for parts in (old.values(), [new[name] for name in old]))
+    a, b = (torch.cat([_flat_doubles(t) for t in parts]) for parts in (old.values(), [new[name] for name in old]))
     if not a.isfinite().equal(b.isfinite()):
         return 1.0
     size = max(float(a[a.isfinite()].norm()), float(b[b.isfinite()].norm()))
     share = float((a - b)[a.isfinite()].norm()) / size if size else 0.0
     kinds = [t.dtype for t in old.values() if t.is_floating_point()]
-    return share if share > max([ROUNDING, *(16 * torch.finfo(kind).eps for kind in kinds)]) else 0.0
+    return share if share > max([SAME_WITHIN, *(16 * torch.finfo(kind).eps for kind in kinds)]) else 0.0
 
 
-def _numbers(t: Tensor) -> Tensor:
+def _flat_doubles(t: Tensor) -> Tensor:
     return t.detach().cpu().double().flatten()

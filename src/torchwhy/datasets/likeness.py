@@ -24,7 +24,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import hash_of
 from torchwhy.provenance import hash_parameters, is_elsewhere
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
+LITERALS = (bool, int, float, complex, str, bytes, type(None), type(...))
 LIBRARIES = (
     "site-packages",
     "dist-packages",
@@ -63,8 +63,8 @@ class _Walk:
             return
         if isinstance(value, (nn.Module, FunctionType, Mapping, list)):
             self.seen[id(value)] = len(self.seen), value
-        yield _kind_of(type(value))
-        if isinstance(value, PLAIN):
+        yield _full_name_of(type(value))
+        if isinstance(value, LITERALS):
             yield repr(value)
         elif isinstance(value, (Tensor, np.ndarray)) or hasattr(value, "iloc"):
             yield "elsewhere" if getattr(value, "is_meta", False) else hash_of(value)
@@ -79,7 +79,7 @@ class _Walk:
     def other(self, value: object) -> Iterator[str]:
         """Yield words for what is neither data nor a network."""
         if isinstance(value, type):
-            yield _kind_of(value)
+            yield _full_name_of(value)
         elif isinstance(value, Attribution):
             yield from self.parts([value.settings(), value.model])
         elif isinstance(value, functools.partial):
@@ -107,7 +107,7 @@ class _Walk:
         """Yield words for a network: its modules, what they say of themselves, and functions among their attributes."""
         for name, part in module.named_modules():
             said = ADDRESS.sub("", part.extra_repr())
-            yield f"{name}: {_kind_of(type(part))} {getattr(part, 'original_name', '')} {said}"
+            yield f"{name}: {_full_name_of(type(part))} {getattr(part, 'original_name', '')} {said}"
             yield from self.parts(getattr(type(part), "forward", None))
             for attribute, held in sorted(vars(part).items()):
                 if isinstance(held, FunctionType) or type(held) is type(len):
@@ -139,7 +139,7 @@ class _Walk:
             yield from self.code(constant) if isinstance(constant, CodeType) else self.parts(constant)
 
 
-def _kind_of(kind: type) -> str:
+def _full_name_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -147,4 +147,6 @@ def _stays(value: object) -> bool:
     """Say whether what a function takes from around it is a part of what it is, and no notes that it makes, as in a list."""
     if isinstance(value, tuple):
         return all(map(_stays, value))
-    return isinstance(value, (*PLAIN, Tensor, np.ndarray, nn.Module, FunctionType, MethodType, functools.partial, type))
+    return isinstance(
+        value, (*LITERALS, Tensor, np.ndarray, nn.Module, FunctionType, MethodType, functools.partial, type)
+    )
