@@ -240,6 +240,90 @@ def test_each_step_is_the_slow_ascents(monkeypatch, size, step, sigma, reward, a
     torch.testing.assert_close(e.attributions[0, 0], masks(min(met, key=loss)), rtol=0, atol=1e-8)
 
 
+def set_against_its_surroundings(size, middle, radius):
+    """A picture, what hides it, the pixels of a disc, and a net that sees the disc and loses nearly as much by all around it.
+
+    What is kept is then decided by the score alone, and the best mask is one.
+    """
+    g = torch.Generator().manual_seed(0)
+    x, b = 1 + torch.rand(2, *size, generator=g, dtype=torch.double), torch.zeros(2, *size, dtype=torch.double)
+    y, c = torch.meshgrid(*map(torch.arange, size), indexing="ij")
+    on = ((y - middle[0]).square() + (c - middle[1]).square() < radius**2).double()
+    seen = on / on.sum() - 0.98 * (1 - on) / (1 - on).sum()
+    return x, b, on, lambda z: (z * seen.to(z)).sum((-1, -2)).mean(-1)
+
+
+def overlap(a, b):
+    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
+
+
+@pytest.mark.parametrize(
+    ("size", "middle", "radius", "reward", "step", "area"),
+    [
+        ((14, 18), (6, 7), 3.5, "preserve", 1, None), ((14, 18), (8, 11), 4.2, "delete", 1, None),
+        ((18, 14), (9, 4), 4, "hybrid", 1, None), ((16, 16), (3, 12), 4, "preserve", 1, None),
+        ((16, 20), (8, 11), 5, "preserve", 1, 0.35), ((18, 20), (9, 6), 4, "preserve", (1, 2), None),
+        pytest.param((24, 30), (12, 11), 6, "preserve", 1, None, marks=pytest.mark.slow),
+        pytest.param((32, 24), (20, 8), 7, "delete", 1, None, marks=pytest.mark.slow),
+        pytest.param((28, 28), (9.5, 17), 6, "hybrid", 1, 0.2, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_the_papers_mask_where_one_is_best(size, middle, radius, reward, step, area):
+    """Where the best mask is one, the paper's ascent, from all of the picture, ends at it, and so does ours, from a disc."""
+    x, b, on, model = set_against_its_surroundings(size, middle, radius)
+    area, step = float(on.mean()) if area is None else area, step if isinstance(step, tuple) else (step, step)
+    options = {"areas": (area,), "reward": reward, "step": step, "sigma": 1.0, "max_blur": None}
+    e = tw.ExtremalPerturbation(model, **options).explain(x[None], baselines=b[None])
+    m, masks = e.attributions[0, 0], reference.SlowMasks(size, step, (1.0, 1.0))
+    slow = masks(reference.extremal_ascent(model, x, b, area, masks, 150, (0.6, 60.0), reward=reward)[-1])
+    assert (m - slow).abs().mean() < 0.002
+    assert (m - slow).abs().max() < 0.1
+    assert overlap(m, slow) > 0.99
+    ours, theirs = (float(reference.extremal_loss(model, x, b, k, area, 60, reward)) for k in (m, slow))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "middle", "radius", "reward"),
+    [
+        ((24, 30), (10, 13), 5, "preserve"), ((24, 30), (12, 18), 6, "delete"), ((28, 24), (16, 12), 5.5, "hybrid"),
+        pytest.param((32, 32), (16, 14), 7, "preserve", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_torchrays_mask_where_one_is_best(size, middle, radius, reward):
+    """A score so large that its weight is ours; its area is a share of the picture and its margin, ours of the picture."""
+    theirs = pytest.importorskip("torchray.attribution.extremal_perturbation")
+    x, b, on, seen = set_against_its_surroundings(size, middle, radius)
+    x, b, area, n = x.float()[None], b.float()[None], float(on.mean()), 800
+    margin = math.prod(theirs.MaskGenerator(size, 1, 1.0).shape_out) / math.prod(size)
+    scale = 300 * 1.0035**n / margin / 60 / float(seen(x))
+    net = SecondOutput(lambda z: scale * seen(z))
+    options = {"step": 1, "sigma": 1.0}
+    slow, _ = theirs.extremal_perturbation(
+        net, x, 0, areas=[area / margin], perturbation="fade", max_iter=n, num_levels=2, jitter=False,
+        variant="dual" if reward == "hybrid" else reward, **options,
+    )  # fmt: skip
+    e = tw.ExtremalPerturbation(net, areas=(area,), reward=reward, max_blur=None, **options).explain(x, 0, baselines=b)
+    m, slow = e.attributions[0, 0], slow[0, 0]
+    assert (m - slow).abs().mean() < 0.002
+    assert overlap(m, slow) > 0.99
+    kept = [net(x * (1 - k if reward == "delete" else k))[0, 0] for k in (m, slow)]
+    torch.testing.assert_close(kept[0], e.details["scores"][0, 0])
+    assert float(kept[0] - kept[1]) == pytest.approx(0, abs=2e-3 * scale * float(seen(x * on)))
+
+
+class SecondOutput(torch.nn.Module):
+    """A function of pictures and, as what asks for a class needs two of them, zeros."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        found = self.function(x)
+        return torch.stack([found, 0 * found], 1)
+
+
 def test_the_loss_is_the_papers():
     g = torch.Generator().manual_seed(0)
     x, b = torch.rand(2, 2, 9, 8, generator=g, dtype=torch.double)

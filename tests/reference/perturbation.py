@@ -214,10 +214,11 @@ class SlowMasks:
         self.kernel = torch.exp(-2 * (torch.cdist(places / radii, middles / radii) - 0.5).clamp(min=0) ** 2)
         apart = (places[:, None] // torch.tensor(step) - torch.tensor(points)).abs()
         self.far = (apart > torch.tensor(reach)).any(-1)
-        self.points = [tuple(min(i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in zip(q, self.cells)) for q in points]
+        mirrored = [[min(i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in zip(q, self.cells)] for q in points]
+        self.points = tuple(torch.tensor(mirrored).T)
 
     def __call__(self, p):
-        v = self.kernel * torch.stack([p[at] for at in self.points])
+        v = self.kernel * p[self.points]
         return (torch.softmax((20 * v).masked_fill(self.far, -torch.inf), 1) * v).sum(1).view(self.size)
 
 

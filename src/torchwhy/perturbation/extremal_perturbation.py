@@ -27,6 +27,7 @@ LEVELS = 8  # of blur, between none and max_blur
 RATE, MOMENTUM = 1e-3, 0.9  # of a step, for each cell
 RADIUS = 12 / 224  # of the smallest mask of a picture, as a share of the shorter side
 SMALLEST = 0.01  # the share of a series or a video that the smallest mask covers
+LARGER = 1.3  # than the area is the disc that the ascent begins with: a mask shrinks more easily than it grows
 HALVINGS = 3  # of the distance between the places of discs
 GROWTH = 10.0  # of the area's weight in the course of all steps: first the mask moves to what the score asks for
 
@@ -39,12 +40,12 @@ class ExtremalPerturbation(Attribution):
     :math:`r_a` being 1 for a share a of the pixels and 0 for the others; :math:`m \otimes x` blurs what is masked.
     The mask is :math:`m(u) = \mathrm{smax}_i\, p_i\, k(|u - u_i| / \sigma)`, :math:`k(z) = e^{-2 \max(0, z - 1/2)^2}`, of
     parameters p on a coarse grid, mirrored beyond the image, so that its border is no other than its middle. Gradient ascent
-    with momentum begins at the best disc of that area, found on a grid of places a radius apart and then around the best of them,
-    three times half as far, and ends at the best mask that it met. Maps are ``(N, 1, H, W)``, in [0, 1], or in the layout of the
-    inputs: where a pixel is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1, H, W)``, in the
-    same layout, and their scores ``(N, areas)`` are in the explanation's ``details``. For each row, area and target it takes
-    n_steps forward and backward passes, and about 1 / (0.3 area) + 27 forward passes for the discs; twice as many for
-    ``"hybrid"``.
+    with momentum begins at the best disc of 1.3 times that area, found on a grid of places a radius apart and then around the
+    best of them, three times half as far, and ends at the best mask that it met. Maps are ``(N, 1, H, W)``, in [0, 1], or in the
+    layout of the inputs: where a pixel is kept. They rank pixels; they are no parts of the score. The masks ``(N, areas, 1,
+    H, W)``, in the same layout, and their scores ``(N, areas)`` are in the explanation's ``details``. For each row, area
+    and target it takes n_steps forward and backward passes, and about 1 / (0.3 area) + 27 forward passes for the discs;
+    twice as many for ``"hybrid"``.
 
     Of a series ``(N, C, L)`` or a video ``(N, C, T, H, W)`` the mask lies along its steps, or its frames, rows and columns, and
     so does the blur; distances are :math:`\sqrt{\sum_k (u_k - u_{ik})^2 / \sigma_k^2}`, a radius for each axis, and maps are
@@ -53,7 +54,9 @@ class ExtremalPerturbation(Attribution):
     The reward is divided by f(x) − f(blurred x), so that the settings do not depend on the score's scale. The paper's profile,
     :math:`e^{-\max(0, z - 1)^2 / 4}`, is 0.78 at two radii: there the smallest mask, of a single point, is larger than most
     areas, but in a corner, where half of it is beyond the image, and the ascent ends there. The paper begins with the whole
-    image kept and raises :math:`\lambda`; which pixels go first is then decided where all of them are still alike.
+    image kept and raises :math:`\lambda`; which pixels go first is then decided where all of them are still alike. Where the best
+    mask is one, both end at it, and so does TorchRay, but for its settings: its area is a share of the picture and a margin of
+    :math:`\sigma` around it, no points mirror those at the border, and its weight, 300 to 4,900, is of an undivided score.
 
     Args:
         areas: the shares of the image to keep (to delete, for ``reward="delete"``).
@@ -210,7 +213,7 @@ class MaskSearch:
         """
         n, found = self.problem.n, []
         for area in self.areas[: len(self.areas) // n].tolist():
-            radius, apart = self.masks.radius(area), self.masks.ideal_radius(area)
+            radius, apart = self.masks.radius(min(LARGER * area, (1 + area) / 2)), self.masks.ideal_radius(area)
             places = self.masks.places(area).expand(n, -1, -1)
             around = _steps_around(places)
             middle = self._best_place(places, radius)
