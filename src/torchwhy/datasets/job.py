@@ -301,7 +301,7 @@ class _Job:
         except Exception as error:
             numbers = [batch.first_row + i for i in rows]
             if self.on_error == "raise":
-                error.args = tuple(name_rows(a, numbers) if isinstance(a, str) else a for a in error.args)
+                error.args = tuple(_with_rows_of_data(a, numbers) if isinstance(a, str) else a for a in error.args)
                 log.error("batch %d (rows from %d): %s", batch.number, batch.first_row, error)
                 raise
             if len(rows) == 1 or hasattr(batch.inputs, "masked"):
@@ -361,10 +361,10 @@ def _is_settled(pending: Future[Finished] | None) -> bool:
 
 
 def _name_error(error: Exception, rows: list[int]) -> str:
-    return f"{type(error).__name__}: {name_rows(str(error), rows)}"
+    return f"{type(error).__name__}: {_with_rows_of_data(str(error), rows)}"
 
 
-def name_rows(text: str, rows: list[int]) -> str:
+def _with_rows_of_data(text: str, rows: list[int]) -> str:
     """Return an error's words with the data's number of a row in the place of the batch's; of baselines it is their own."""
     if text.startswith(("baselines", "feature_mask")):
         return text
