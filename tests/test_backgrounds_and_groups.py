@@ -130,6 +130,17 @@ def test_groups_of_columns_by_name(table):
         assert list(found.to_dataframe().columns) == ["age", "job", "red", "pay"]
 
 
+def test_lists_of_numbers_or_names_stand_for_tensors(net):
+    """Baselines and masks of one input, as a list or one in a list for each row."""
+    ig, ablation = tw.IntegratedGradients(net), tw.FeatureAblation(net)
+    for given in ([0.5, 1, -1.0], [[0.5, 1.0, -1.0], [2, 0, 1]]):
+        expected = ig.attribute(X, 1, baselines=torch.tensor(given, dtype=torch.double))
+        torch.testing.assert_close(ig.attribute(X, 1, baselines=given), expected, rtol=0, atol=0)
+    expected = ablation.attribute(X, 1, feature_mask=torch.tensor([0, 0, 1]))
+    for mask in ([0, 0, 1], [[0, 0, 1]], ["age", "age", "income"]):
+        torch.testing.assert_close(ablation.attribute(X, 1, feature_mask=mask), expected, rtol=0, atol=0)
+
+
 def test_groups_that_do_not_fit(table):
     frame, model = table
     for groups, message in (
