@@ -75,6 +75,11 @@ def make(kind, seed=0):
         name = {"llama": "Llama", "qwen2": "Qwen2"}[kind]
         config = getattr(transformers, f"{name}Config")(vocab_size=size, num_key_value_heads=3, **wide, **head)
         model = getattr(transformers, f"{name}ForCausalLM")(spread(config))
+    elif kind == "roberta":  # positions begin behind the number of the padding, which it counts by itself
+        config = transformers.RobertaConfig(
+            vocab_size=size, is_decoder=True, max_position_embeddings=64, **wide, **head
+        )
+        model = transformers.RobertaForCausalLM(spread(config))
     elif kind == "t5":
         sizes = {"d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 3}
         config = transformers.T5Config(vocab_size=size, **sizes, decoder_start_token_id=2, **head)

@@ -21,6 +21,9 @@ from torchwhy.targets.of_classes import ClassTarget
 if TYPE_CHECKING:
     from torchwhy.samples.prompt import Prompt
 
+# methods of modules that number the tokens in a way of their own: in rows and columns, or beginning behind the padding's id
+COUNTS_POSITIONS = ("get_rope_index", "create_position_ids_from_inputs_embeds")
+
 
 class BoundPrompt(TokenSample):
     """A prompt for one model: the response is behind it, or goes to the decoder.
@@ -52,7 +55,7 @@ class BoundPrompt(TokenSample):
         if origin.pictures is not None:
             self._add_pictures(origin.pictures)
         names = parameters_of(model)[0]
-        own = any(hasattr(m, "get_rope_index") for m in model.modules())  # positions of its own, in rows and columns
+        own = any(hasattr(m, name) for m in model.modules() for name in COUNTS_POSITIONS)
         self.takes_positions, self.cuts_logits = "position_ids" in names and not own, "logits_to_keep" in names
         self.arguments = self.positioned(moved_to(self.arguments, device_of(model) or self.ids().device))
         self.tensors = moved_to(self.tensors, device_of(model) or self.ids().device)
