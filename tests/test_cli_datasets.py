@@ -140,3 +140,48 @@ def test_mistakes(run, scans, table, arguments, message):
     assert code == 2
     assert message in err
     assert not Path("kept/manifest.json").exists()
+
+
+def rows_file():
+    with Path("kept/rows.csv").open(newline="") as file:
+        return [line[1] for line in csv.reader(file)][1:]
+
+
+def test_the_files_of_the_rows_are_those_that_were_explained(run, scans):
+    def again(*more):
+        return run(*PICTURES, "--method", "saliency", "--target", "star", *more)
+
+    Path("scans/1.png").write_bytes(b"no picture")
+    assert again()[0] == 2  # before any row was explained
+    Path("scans/1.png").unlink()
+    assert again()[0] == 0
+    assert rows_file() == [f"scans/{i}.png" for i in (0, 2, 3, 4)]
+    Path("scans/5.png").write_bytes(Path("scans/4.png").read_bytes())
+    code, out, _ = again()
+    assert (code, "1 rows explained, 0 failed, 4 were there before" in out) == (0, True)
+    assert rows_file() == [f"scans/{i}.png" for i in (0, 2, 3, 4, 5)]
+    before = Path("kept/rows.csv").read_bytes()
+    Path("scans/6.png").write_bytes(Path("scans/4.png").read_bytes())
+    assert again("--on-error", "record")[0] == 2  # another job, which is refused, writes nothing
+    assert Path("kept/rows.csv").read_bytes() == before
+
+
+def test_other_files_are_refused(run, scans):
+    def again(*names):
+        return run("explain-dataset", *names, *PICTURES[2:], "--method", "saliency", "--on-error", "record")
+
+    for i in (1, 2, 3):
+        Path(f"scans/{i}.png").write_bytes(b"no picture")  # all are the same to the model
+    assert again("scans")[0] == 0
+    Path("scans/2.png").rename("scans/2b.png")
+    code, _, err = again("scans")
+    assert (code, "row 2 was 'scans/2.png', and now it is 'scans/2b.png'" in err) == (2, True)
+    Path("scans/2b.png").rename("scans/2.png")
+    Path("scans/4.png").rename("4.png")
+    code, _, err = again("scans")
+    assert (code, "row 4 was 'scans/4.png', and now there is no such row" in err) == (2, True)
+    Path("4.png").rename("scans/4.png")
+    assert again("scans")[0] == 0
+    code, _, _ = again(str(Path("scans").resolve()))  # the same files, named from elsewhere
+    assert code == 0
+    assert rows_file()[2] == str(Path("scans/2.png").resolve())

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +219,7 @@ def test_another_job_is_refused(tmp_path):
     for what, data, call in (
         ("method='Saliency'", loader(), {"method": tw.InputXGradient(network())}),
         ("settings={}", loader(), {"method": tw.Saliency(network(), signed=True)}),
-        ("parameters=", loader(), {"method": tw.Saliency(other)}),
+        ("other weights", loader(), {"method": tw.Saliency(other)}),
         ("target='label'", loader(), {"target": 1}),
         ("batch 2", DataLoader(TensorDataset(changed, y), batch_size=8), {}),
         ("batch 0", DataLoader(TensorDataset(x, y), batch_size=5), {}),
@@ -585,3 +586,141 @@ def test_data_that_are_overwritten_in_place_are_kept_as_they_were(tmp_path):
 
     found = tw.explain_dataset(tw.Saliency(network()), batches(), tmp_path / "out", target=1)
     assert found[:].inputs.equal(x)
+
+
+def plus(z):
+    return network()(z) + 1
+
+
+def scaled(factor, shift=0):
+    def model(z, shift=shift):
+        return factor * z + shift
+
+    return model
+
+
+SHIFT = torch.zeros(3)
+
+
+def held(tensor):
+    return lambda z: z @ tensor
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        (network(), nn.Sequential(network()[0], nn.Softplus(), network()[2]), "a model of other layers or other code"),
+        (nn.Sequential(nn.LeakyReLU(0.1)), nn.Sequential(nn.LeakyReLU(0.2)), "a model of other layers"),
+        (lambda z: z + 1, lambda z: z + 2, "a model of other layers or other code"),
+        (lambda z: z.exp(), lambda z: z.sin(), "a model of other layers or other code"),
+        (scaled(2), scaled(3), "a model of other layers or other code"),
+        (scaled(2), scaled(2, 1), "a model of other layers or other code"),
+        (held(torch.ones(4, 2)), held(torch.eye(4)), "a model of other layers or other code"),
+        (partial(torch.add, other=1), partial(torch.add, other=2), "a model of other layers or other code"),
+    ],
+    ids=["activation", "slope", "constant", "name", "closure", "default", "tensor", "partial"],
+)
+def test_a_model_with_the_same_parameters_is_told_by_its_code(tmp_path, first, second, what):
+    x = rows()[0]
+    tw.explain_dataset(tw.Saliency(first), x, tmp_path, target=1, batch_size=8)
+    (tmp_path / "batch-00000002.safetensors").unlink()
+    with pytest.raises(ValueError, match=what):
+        tw.explain_dataset(tw.Saliency(second), x, tmp_path, target=1, batch_size=8)
+    assert tw.explain_dataset(tw.Saliency(first), x, tmp_path, target=1, batch_size=8).complete
+
+
+def test_targets_settings_and_arguments_are_told_by_what_they_are(tmp_path):
+    x = rows()[0]
+
+    def job(method, path, **given):
+        return tw.explain_dataset(method, x, tmp_path / path, batch_size=8, **given)
+
+    job(tw.Saliency(network()), "target", target=lambda out: out[:, 0])
+    with pytest.raises(ValueError, match="another target: a function of other code"):
+        job(tw.Saliency(network()), "target", target=lambda out: out[:, 1])
+    method, base = tw.IntegratedGradients(network(), n_steps=4), torch.zeros(8, 4)
+    for i, made in enumerate((torch.Tensor.clone, tw.Distribution)):
+        job(method, f"{i}", target=1, baselines=made(base))
+        with pytest.raises(ValueError, match="other arguments: tensors of other values"):
+            job(method, f"{i}", target=1, baselines=made(base + 1e-3))
+        assert job(method, f"{i}", target=1, baselines=made(base)).complete
+
+
+def test_likeness_is_the_same_in_another_process(tmp_path):
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_datasets import *\nfrom torchwhy.datasets.likeness import likeness_of\n"
+        "print([likeness_of(v) for v in (plus, scaled(2), network(), {'a', 'b', 'c'}, held(SHIFT), lambda z: z in {1, 2, 'x'},\n"
+        "    tw.Distribution(SHIFT[None]), partial(plus, z=1), small_cnn().forward, tw.SmoothGrad(network()))])"
+    )
+    said = set()
+    for seed in "123":
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        said.add(subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True).stdout)
+    assert len(said) == 1
+    assert len(set(next(iter(said)).split(","))) == 10
+
+
+def test_a_function_that_takes_notes_stays_what_it_is(tmp_path):
+    calls, count, net = [], 0, network()
+
+    def model(z):
+        nonlocal count
+        count += 1
+        calls.append(len(z))
+        return net(z)
+
+    for _ in range(2):
+        assert tw.explain_dataset(tw.Saliency(model), loader(), tmp_path, target="label").complete
+    with torch.no_grad():
+        net[0].weight += 1
+    with pytest.raises(ValueError, match="other code"):
+        tw.explain_dataset(tw.Saliency(model), loader(), tmp_path, target="label")
+
+
+class Opaque:
+    """A model of which no description sees what it does."""
+
+    def __init__(self, factor):
+        self.net, self.factor = network(), factor
+
+    def __call__(self, z):
+        return self.factor * self.net(z)
+
+
+@pytest.mark.parametrize("broken", [None, 0, 3])
+def test_what_no_description_sees_is_seen_by_explaining_a_batch_again(tmp_path, broken):
+    def job(factor):
+        return tw.explain_dataset(tw.Saliency(Opaque(factor), check=False), loader(), tmp_path, target="label")
+
+    job(1.0)
+    if broken is not None:
+        (tmp_path / f"batch-0000000{broken}.safetensors").unlink()
+    before = files(tmp_path)
+    again = 1 if broken == 0 else 0
+    with pytest.raises(ValueError, match=f"batch {again} of .* comes out otherwise .*attributions differ by 0.02"):
+        job(1.02)
+    assert files(tmp_path) == before  # nothing of the other model is left
+    assert job(1 + 1e-6).complete  # rounding
+
+
+def test_finished_batches_without_a_manifest_are_refused(tmp_path):
+    tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path, target="label")
+    (tmp_path / "manifest.json").unlink()
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="holds finished batches, and no manifest"):
+            tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path, target="label", resume=resume)
+
+
+def test_a_folder_from_before_there_were_hashes_of_code_goes_on(tmp_path):
+    job = (tw.Saliency(network()), loader(), tmp_path)
+    tw.explain_dataset(*job, target="label")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for name in ("structure", "of_settings", "of_target", "of_arguments", "python"):
+        del manifest[name]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "batch-00000002.safetensors").unlink()
+    assert tw.explain_dataset(*job, target="label").complete
+    other = nn.Sequential(network()[0], nn.Softplus(), network()[2])
+    with pytest.raises(ValueError, match="comes out otherwise"):
+        tw.explain_dataset(tw.Saliency(other), loader(), tmp_path, target="label")

@@ -150,3 +150,11 @@ def test_the_area_is_the_mean_height():
     net, x = make("conv"), inputs("conv")
     curve = M.road(net, x, x.sum(1, keepdim=True), 1, fractions=[0.5])
     torch.testing.assert_close(curve.auc, curve.scores[:, 0])
+
+
+def test_what_is_removed_first_turns_round_what_is_better():
+    of = tw.metrics.road.higher_is_better_with
+    assert of({}) is of({"remove": "top"}) is of({"steps": "bottom"}) is False
+    assert of({"remove": "bottom"}) is True
+    assert tw.metrics.deletion.higher_is_better_with({"remove": "bottom"}) is False
+    assert tw.metrics.complexity.higher_is_better_with({"remove": "bottom"}) is tw.metrics.complexity.higher_is_better

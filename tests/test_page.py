@@ -1,12 +1,16 @@
 """The page of explanations: one file, no network, no markup but ours; its script is run on a small document."""
 
+import base64
+import io
 import json
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import torchwhy as tw
 from torchwhy import visualize as v
@@ -285,3 +289,14 @@ def test_the_waterfall_goes_from_the_baseline_to_the_score(tmp_path):
         assert float(x) == pytest.approx(min(at, at + value), abs=1e-4)
         at += value
     assert at == pytest.approx(float(e.scores[0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_photo_below_the_map_is_the_row(channels, tmp_path):
+    x = torch.rand(2, channels, 6, 9)
+    e = tw.Saliency(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(54 * channels, 2))).explain(x, 1)
+    shown = json.loads(parts(e.to_html(tmp_path / "why.html"))[1])[0]["rows"]
+    for row, given in zip(shown, x):
+        with Image.open(io.BytesIO(base64.b64decode(row["photo"].split(",")[1]))) as image:
+            pixels = torch.tensor(np.asarray(image.convert("RGB"))).permute(2, 0, 1) / 255
+        torch.testing.assert_close(pixels, given.expand(3, 6, 9), rtol=0, atol=0.01)

@@ -215,3 +215,15 @@ def test_deepshap_averages_over_baselines():
 def test_unknown_rule():
     with pytest.raises(ValueError, match=r"rule='reveal-cancel'.*nearest are reveal_cancel"):
         tw.DeepLIFT(lambda x: x.sum(1), rule="reveal-cancel").attribute(torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.sigmoid, F.gelu, lambda v: v**3])
+@pytest.mark.parametrize("way", [math.inf, -math.inf])
+def test_a_difference_of_rounding_has_the_slope_of_the_middle(function, way):
+    """For the parts that go up and down as for the whole: a quotient of two differences of rounding is none."""
+    weight, b = torch.tensor([[1.0, -2.0, 0.5]], dtype=D), torch.tensor([[0.9, 0.2, 0.4]], dtype=D)
+    x = torch.cat([torch.nextafter(b[:, :1], torch.tensor(way, dtype=D)), b[:, 1:]], 1)
+    found = reveal(lambda t: function(F.linear(t, weight))[:, 0], x, b)
+    at = (b @ weight.T).requires_grad_()
+    (slope,) = torch.autograd.grad(function(at).sum(), at)
+    torch.testing.assert_close(found / (x - b)[:, :1], torch.tensor([[1.0, 0.0, 0.0]], dtype=D) * slope)

@@ -1,6 +1,7 @@
 """Which picture a map is of: told by dependence, in networks with two streams, learned queries, several pictures."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchwhy as tw
+from torchwhy.engine.layers import dependence, grid_layout
 
 CAMS = {
     name: {"n_steps": 3} if name == "OptiCAM" else {}
@@ -447,3 +449,100 @@ def test_interpolation_goes_to_the_size_of_the_picture_seen():
     grid = tw.GradCAM(net, layer="b", upsample=False).attribute((left, right), 1)
     expected = F.interpolate(grid, size=(10, 20), mode="bilinear")
     torch.testing.assert_close(tw.GradCAM(net, layer="b").attribute((left, right), 1), expected)
+
+
+class TurnedTokens(nn.Module):
+    """Sixteen channels at 8 × 8 cells, or 64 channels at 4 × 4, as tokens in a layer without weights."""
+
+    def __init__(self, channels, side, last):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cells = nn.Conv2d(3, channels, 32 // side, 32 // side)
+        self.act, self.last, self.side = nn.GELU(), last, side
+        self.head = nn.Linear(channels, 3)
+
+    def forward(self, x):
+        t = self.cells(x).flatten(2)
+        t = self.act(t.mT if self.last else t)
+        return self.head((t if self.last else t.mT).square().mean(1))
+
+
+@pytest.mark.parametrize("channels, side", [(16, 8), (64, 4)])
+@pytest.mark.parametrize("last", [True, False])
+def test_tokens_or_channels_are_told_by_dependence_where_sizes_say_nothing(channels, side, last):
+    net, x = (
+        TurnedTokens(channels, side, last).eval(),
+        torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)),
+    )
+    found = tw.GradCAM(net, layer="act", upsample=False, relu=False).attribute(x, 1)
+    with torch.enable_grad():
+        cells = net.act(net.cells(x)).detach().requires_grad_()
+        score = net.head(cells.flatten(2).mT.square().mean(1))[:, 1].sum()
+        (slope,) = torch.autograd.grad(score, cells)
+    right = (slope.mean((2, 3), keepdim=True) * cells).sum(1, keepdim=True).detach()
+    torch.testing.assert_close(found, right)
+
+
+class Patches(nn.Module):
+    """Tokens that see their own patch alone, beside a table of as many places."""
+
+    def __init__(self, side, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.patches, self.places = (
+            nn.Conv2d(3, 32, 30 // side, 30 // side),
+            nn.Parameter(0.5 * torch.randn(1, side**2, 32)),
+        )
+        self.last = nn.Sequential(nn.Linear(32, 32), nn.Tanh())
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.head(self.last(self.patches(x).flatten(2).mT + self.places).mean(1))
+
+
+@pytest.mark.parametrize("side", [3, 5, 6])
+def test_patches_that_see_nothing_but_themselves_are_cells(side):
+    x = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
+    assert [follows(Patches(side, seed).eval(), x) for seed in range(8)] == [True] * 8
+
+
+def test_what_was_found_goes_with_what_is_expected_closely_and_by_more_than_a_little():
+    expected = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.double)
+    across = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.double)
+    goes = dependence._goes_with
+    assert goes(0.25 * expected + 3, expected + 7, 0.3)  # half a unit from the one to the other, wherever they lie
+    assert not goes(0.15 * expected, expected, 0.3)
+    assert goes(0.15 * expected, 0.2 * expected, 0.3) is False
+    assert not goes(-expected, expected, 0.3)
+    assert not goes(expected, torch.full_like(expected, 2.0), 0.3)
+    assert goes(expected + 0.7 * across, expected, 0.8)  # a correlation of 0.82
+    assert not goes(expected + 0.8 * across, expected, 0.8)  # of 0.78
+    assert goes(2 * expected + 1.4 * across, 3 * expected, 0.8)
+
+
+def test_cells_may_see_none_one_two_or_four_neighbours_on_each_side():
+    mine = torch.tensor([1, 0, 0, 1, 1, 1, 0, 0, 1, 0, 1, 0], dtype=torch.double)
+    for reach, found in zip((0, 1, 2, 4), dependence._expected_ratios(mine), strict=True):
+        shares = torch.stack([mine[max(0, i - reach) : i + reach + 1].mean() for i in range(12)]).clamp(0.02, 0.98)
+        torch.testing.assert_close(found, (shares / (1 - shares)).log() / 2)
+    assert len(list(dependence._expected_ratios(mine[:8]))) == 3  # nine cells around one are all of eight
+
+
+@pytest.mark.parametrize(
+    "shape, picture, module, size, channels, sure",
+    [
+        ((16, 32), (32, 16), nn.GELU(), (8, 4), 1, False),  # the grid that has the picture's proportions
+        ((32, 16), (32, 16), nn.GELU(), (8, 4), 2, False),
+        ((16, 64), (32, 32), nn.GELU(), (4, 4), 2, False),  # of two alike the tokens come first
+        ((64, 16), (32, 32), nn.GELU(), (8, 8), 2, False),
+        ((16, 64), (32, 32), nn.Linear(5, 64), (4, 4), 2, True),  # the weights know which are channels
+        ((16, 64), (32, 32), nn.Linear(5, 16), (8, 8), 1, True),
+        ((16, 32), (32, 16), nn.Linear(3, 32), (5, 3), 2, True),
+        ((15, 64), (32, 32), nn.Linear(7, 7), (8, 8), 1, True),  # fifteen are no grid
+        ((64, 15), (32, 32), nn.Linear(7, 7), (8, 8), 2, True),
+    ],
+)
+def test_which_of_two_axes_are_the_tokens(shape, picture, module, size, channels, sure):
+    place = SimpleNamespace(module=module, input=False)
+    grid = grid_layout.find_grid(place, torch.zeros(1, *shape), 1, picture)
+    assert (grid.size, grid.channels, grid.sure) == (size, channels, sure)

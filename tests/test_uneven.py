@@ -354,3 +354,15 @@ def test_an_explanation_of_rows_of_their_own(form, tmp_path):
     assert named.to_dataframe(long=True)["feature"][0] == "0, 0"
     with pytest.raises(ValueError, match=r"names: rows have features of their own; give \d lists"):
         e.with_names(["a", "b"])
+
+
+@pytest.mark.parametrize("target", [[0, 1], [0, 1, 1, 0]])
+def test_as_many_targets_as_ragged_rows(target):
+    """A list of another length is refused, not cut to the rows; each row has its own target."""
+    x = [torch.rand(3, 4 + i, 5) for i in range(3)]
+    score = lambda rows: torch.stack([torch.stack([r.sum(), (2 * r).square().sum()]) for r in rows])  # noqa: E731
+    with pytest.raises(ValueError, match=f"{len(target)} indices given for 3 rows"):
+        tw.Saliency(score, signed=True).attribute(x, target)
+    found = tw.Saliency(score, signed=True).attribute(x, [0, 1, 0])
+    for row, values, label in zip(x, found, [0, 1, 0], strict=True):
+        torch.testing.assert_close(values, 8 * row if label else torch.ones_like(row))

@@ -4,7 +4,7 @@ import io
 import re
 import subprocess
 import sys
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,8 @@ from pictures import CAT, EDGES, FIGURES, ON_AXES, SIGNED, drawn, luminance, pix
 from PIL import Image
 
 from torchwhy import visualize as v
+from torchwhy.visualize import panels
+from torchwhy.visualize.gallery import before_after_images
 
 
 def percentile_by_hand(values, q):
@@ -287,3 +289,23 @@ def test_matplotlib_is_not_imported_before_something_is_drawn():
     code = "import sys, torchwhy.visualize; print([m for m in ('matplotlib', 'scipy', 'skimage') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_what_became_of_an_image_is_drawn_in_its_range():
+    """The darkest of both is black and the brightest white, one range for all."""
+    before = np.full((1, 1, 2, 2), 0.5) + np.array([[0.0, 0.1], [0.2, 0.3]])
+    after = before + np.array([[0.1, 0.0], [0.0, 0.4]])
+    figure = before_after_images({"counterfactual": after, "change": after - before}, before, ["one"])
+    shown = [ax.images[0].get_array()[..., 0] for ax in figure.axes[:2]]
+    np.testing.assert_allclose(shown[0], (before[0, 0] - 0.5) / 0.7, atol=1e-6)
+    np.testing.assert_allclose(shown[1], (after[0, 0] - 0.5) / 0.7, atol=1e-6)
+
+
+@pytest.mark.parametrize("bars", [1, 2, 3])
+def test_colour_bars_stand_side_by_side_in_the_foot(bars):
+    figure = Figure(figsize=(6, 4))
+    boxes = [panels.axes_below(figure, 0.5, i, bars).get_position() for i in range(bars)]
+    middles = [(box.x0 + box.x1) / 2 for box in boxes]
+    np.testing.assert_allclose(middles, [(i + 0.5) / bars for i in range(bars)])
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert all(0 < box.y0 < box.y1 < 0.5 / 4 for box in boxes)

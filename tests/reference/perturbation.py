@@ -197,31 +197,62 @@ def mixed(levels, m):
     return out
 
 
-def extremal_mask(f, x, b, area, step, sigma, n_steps):
-    """Fong et al. 2019, equation 7: the ascent that begins with all of it kept, λ growing; x, b (C, *size) → (*size).
+class SlowMasks:
+    """``smooth_mask`` in float64 and with a gradient, as one table of all pixels and points, those of the mirror image included.
 
-    Steps and radii are given for each axis. The mirror images of the points stand beyond; one level between x and b.
+    Sizes, steps and radii are given for each axis; parameters (*cells) → masks (*size). The smooth maximum is over the points
+    at most two radii, in whole cells, from a pixel's cell: each more would draw it down, even one that is 0 there.
     """
-    size = x.shape[1:]
-    cells = [-(-n // k) for n, k in zip(size, step)]
-    reach = [2 * math.ceil(s / k) for k, s in zip(step, sigma)]
-    points = list(itertools.product(*(range(-r, n + r) for n, r in zip(cells, reach))))
-    places = torch.tensor(list(itertools.product(*map(range, size))), dtype=torch.double)
-    radii = torch.tensor(sigma, dtype=torch.double)
-    middles = (torch.tensor(points) + 0.5) * torch.tensor(step, dtype=torch.double) - 0.5
-    kernel = torch.exp(-2 * (torch.cdist(places / radii, middles / radii) - 0.5).clamp(min=0) ** 2)
-    mirrored = [tuple(min(i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in zip(point, cells)) for point in points]
-    p, speed = torch.ones(cells, dtype=torch.double), 0
-    scale = abs(f(x) - f(b))
 
-    def mask(p):
-        v = kernel * torch.stack([p[at] for at in mirrored])
-        return (torch.softmax(20 * v, 1) * v).sum(1).view(size)
+    def __init__(self, size, step, sigma):
+        self.size, self.cells = tuple(size), tuple(-(-n // k) for n, k in zip(size, step))
+        reach = [math.ceil(2 * s / k) for k, s in zip(step, sigma)]
+        points = list(itertools.product(*(range(-r, n + r) for n, r in zip(self.cells, reach))))
+        places = torch.tensor(list(itertools.product(*map(range, size))), dtype=torch.double)
+        radii = torch.tensor(sigma, dtype=torch.double)
+        middles = (torch.tensor(points) + 0.5) * torch.tensor(step, dtype=torch.double) - 0.5
+        self.kernel = torch.exp(-2 * (torch.cdist(places / radii, middles / radii) - 0.5).clamp(min=0) ** 2)
+        apart = (places[:, None] // torch.tensor(step) - torch.tensor(points)).abs()
+        self.far = (apart > torch.tensor(reach)).any(-1)
+        mirrored = [[min(i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in zip(q, self.cells)] for q in points]
+        self.points = tuple(torch.tensor(mirrored).T)
 
+    def __call__(self, p):
+        v = self.kernel * p[self.points]
+        return (torch.softmax((20 * v).masked_fill(self.far, -torch.inf), 1) * v).sum(1).view(self.size)
+
+
+def extremal_reward(f, x, b, m, reward="preserve"):
+    """Fong et al. 2019, equation 7: the score with the mask, minus that without it, or both, in units of its whole fall."""
+    high, low = f(m * x + (1 - m) * b), f((1 - m) * x + m * b)
+    return {"preserve": high, "delete": -low, "hybrid": high - low}[reward] / abs(f(x) - f(b))
+
+
+def extremal_loss(f, x, b, m, area, weight, reward="preserve"):
+    """Fong et al. 2019, what the mask is to make small."""
+    return weight * area_error(m, area) - extremal_reward(f, x, b, m, reward)
+
+
+def extremal_ascent(f, x, b, area, masks, n_steps, weights, start=None, reward="preserve", rates=None):
+    """Fong et al. 2019, equation 7, λ growing from the first of two weights to the last: the parameters (*cells) at every step.
+
+    It begins with all of the picture kept, or at ``start``; x, b (C, *size), one level between them. ``rates`` are shares of
+    the full step for each step.
+    """
+    p, speed, path = torch.ones(masks.cells, dtype=torch.double) if start is None else start.double(), 0, []
     for t in range(n_steps):
+        path.append(p)
         q = p.clone().requires_grad_()
-        m = mask(q)
-        loss = 0.3 * 100 ** (t / n_steps) * area_error(m, area) - f(m * x + (1 - m) * b) / scale
-        speed = 0.9 * speed - 1e-3 * math.prod(cells) * torch.autograd.grad(loss, q)[0]
+        m = masks(q)
+        weight = weights[0] * (weights[1] / weights[0]) ** (t / n_steps)
+        loss = extremal_loss(f, x, b, m, area, weight, reward)
+        share = 1 if rates is None else rates[t]
+        speed = 0.9 * speed - 1e-3 * share * math.prod(masks.cells) * torch.autograd.grad(loss, q)[0]
         p = (p + speed).clamp(0, 1)
-    return mask(p)
+    return [*path, p]
+
+
+def extremal_mask(f, x, b, area, step, sigma, n_steps):
+    """Fong et al. 2019, equation 7: the ascent that begins with all of it kept, λ growing; x, b (C, *size) → (*size)."""
+    masks = SlowMasks(x.shape[1:], step, sigma)
+    return masks(extremal_ascent(f, x, b, area, masks, n_steps, (0.3, 30.0))[-1])

@@ -65,6 +65,7 @@ class _Work(NamedTuple):
     target: TargetLike
     arguments: Keywords
     rows: int
+    files: list[str] | None = None  # that the rows are, of pictures
 
 
 def add_explain_dataset(commands: Commands) -> None:
@@ -117,6 +118,8 @@ def _explain_dataset(args: argparse.Namespace) -> None:
     counts = [0, 0, 0]
 
     def count(report: tw.datasets.Progress) -> None:
+        if work.files is not None and not any(counts):  # the job has begun: the folder is one for these rows
+            _write_files(Path(args.out), work.files)
         counts[:] = report[1:]
 
     found = tw.explain_dataset(
@@ -171,9 +174,10 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
         reader.tell()
         return batch
 
-    _write_files(Path(args.out), names)
+    _check_files(Path(args.out), names)
     arguments = data_for_photos(type(method).__name__, read(slice(1)), 1.0)
-    return _Work(method, _Batches(read_and_tell, len(names), args.batch_size), target, arguments, len(names))
+    batches = _Batches(read_and_tell, len(names), args.batch_size)
+    return _Work(method, batches, target, arguments, len(names), names)
 
 
 def _read_picture(args: argparse.Namespace, loaded: LoadedModel, reader: PictureReader, name: str) -> Tensor:
@@ -194,16 +198,40 @@ def _read_picture(args: argparse.Namespace, loaded: LoadedModel, reader: Picture
         return torch.full((1, wanted.channels, wanted.size, wanted.size), torch.nan, device=args.device)
 
 
+def _check_files(folder: Path, names: list[str]) -> None:
+    """Refuse other files than those that the finished rows of a folder are of; more of them may follow.
+
+    They are told by their names, without the folders that these are in, which may be named from elsewhere.
+
+    Raises:
+        ValueError: the files are others, or fewer.
+    """
+    from torchwhy.datasets.store import Store
+
+    path = folder / ROWS_FILE
+    if not path.is_file() or not Store(folder).finished():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        before = [line[1] for line in csv.reader(file) if len(line) == 2][1:]
+    for row, name in enumerate(before):
+        now = names[row] if row < len(names) else None
+        if now is None or Path(now).name != Path(name).name:
+            there = "there is no such row" if now is None else f"it is {now!r}"
+            raise ValueError(
+                f"{folder} holds explanations of other files: row {row} was {name!r}, and now {there}; give another folder"
+            )
+
+
 def _write_files(folder: Path, names: list[str]) -> None:
-    """Write which file each row is, beside the explanations, where that is not written yet."""
+    """Write which file each row is, beside the explanations."""
     from torchwhy.datasets.store import write_whole
 
-    if (folder / ROWS_FILE).exists() or folder.is_file():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("row", "file"), *enumerate(names)])
-    write_whole(folder / ROWS_FILE, table.getvalue().encode())
+    contents = table.getvalue().encode()
+    path = folder / ROWS_FILE
+    if not path.is_file() or path.read_bytes() != contents:
+        write_whole(path, contents)
 
 
 def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:

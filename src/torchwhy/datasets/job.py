@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from torchwhy.attribution import Attribution
+from torchwhy.datasets.again import ComesOutDifferently, check_again
 from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, count_batches, hash_of, take_rows
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
@@ -59,9 +60,9 @@ def explain_dataset(
     """Explain every row of a data set, into a folder; a second call goes on where the first one stopped.
 
     Each batch becomes one file, which is there whole or not at all, whatever happens meanwhile. A second call with the same
-    folder reads the data again, checks by hashes that they, the files, the method and the model are the same, and computes
-    only what is missing or broken. The bits are those of one undisturbed run: a method without a seed is given one, which is
-    kept in ``manifest.json``.
+    folder reads the data again, checks by hashes that they, the files, the method and the model are the same, explains one
+    finished batch once more, which has to come out as it did, and computes only what is missing or broken. The bits are those
+    of one undisturbed run: a method without a seed is given one, which is kept in ``manifest.json``.
 
     Under ``torchrun`` batch k goes to process k modulo how many there are, without padding, and process 0 joins the index.
     What happens is told to the logger ``torchwhy``.
@@ -139,8 +140,12 @@ def _begin(
 
     A folder in which nothing was finished, as after an error at the first batch, is as good as a new one.
     """
-    before = store.manifest()
-    if before is not None and workers.rank == 0 and not store.finished():
+    before, any_finished = store.manifest(), bool(store.finished())
+    if before is None and workers.rank == 0 and any_finished:
+        raise ValueError(
+            f"path: {store.path} holds finished batches, and no manifest.json that would say of what; give another folder"
+        )
+    if before is not None and workers.rank == 0 and not any_finished:
         before = None
     if before is not None and not resume:
         raise ValueError(
@@ -154,7 +159,7 @@ def _begin(
     if before is not None:
         check_same_job(before, now, store.path)
         for name in VERSIONS:
-            if before[name] != now[name]:
+            if name in before and before[name] != now[name]:
                 log.warning("%s was begun with %s %s, and goes on with %s", store.path, name, before[name], now[name])
         if before.get("batches") != now["batches"] and workers.rank == 0:
             store.write_manifest({**before, "batches": now["batches"]})
@@ -179,11 +184,27 @@ class _Job:
     parameters: str | None
     batches: int = 0
     disk_failed: bool = False
+    was_checked: bool = False
+    written: list[Path] = field(default_factory=list)
     note: Callable[[Finished], None] = field(init=False)
 
     def run(self, batches: Iterator[Batch]) -> Iterator[Progress]:
         """Yield what was done after each batch, once it is on the disk: a thread sees to that while others are explained."""
         finished = self.store.finished()
+        try:
+            yield from self._run(batches, finished)
+        except ComesOutDifferently:
+            for file in self.written:  # of another model than the rest: made again by the next start
+                file.unlink(missing_ok=True)
+            raise
+        beyond = [number for number in finished if number >= self.batches]
+        if beyond:
+            raise ValueError(
+                f"data: {self.store.path} has {beyond[-1] + 1} batches finished, the data have {self.batches}"
+            )
+
+    def _run(self, batches: Iterator[Batch], finished: dict[int, Finished]) -> Iterator[Progress]:
+        """Yield what was done after each batch."""
         explained = failed = before = 0
         with self.store.adding() as self.note, ThreadPoolExecutor(1) as disk:
             for batch, pending in _behind(self._begun(batch, finished, disk) for batch in self._own(batches)):
@@ -193,11 +214,6 @@ class _Job:
                     entry = pending.result()
                     explained, failed = explained + len(entry.explained), failed + len(entry.failed)
                 yield Progress(batch.number, explained, failed, before)
-        beyond = [number for number in finished if number >= self.batches]
-        if beyond:
-            raise ValueError(
-                f"data: {self.store.path} has {beyond[-1] + 1} batches finished, the data have {self.batches}"
-            )
 
     def _own(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Count the batches, and yield those that are this process's."""
@@ -210,6 +226,11 @@ class _Job:
         """Explain a batch, if it is not finished, and have it brought to the disk."""
         entry = finished.get(batch.number)
         if entry is not None and self._is_done(batch, entry):
+            if entry.file is not None and not self.was_checked:
+                now, failed = self._explain_rows(batch)
+                rows = entry._replace(failed=tuple(failed)).explained
+                check_again(batch.number, self.store.path / entry.file, entry.explained, now, rows)
+                self.was_checked = True
             return batch, None
         return batch, self._explain(batch, disk)
 
@@ -247,6 +268,7 @@ class _Job:
             if contents is not None:
                 file = self.store.file_of(entry.batch)
                 write_contents(file, contents)
+                self.written.append(file)
                 entry = entry._replace(checksum=checksum_of(contents), file=file.name)
             entry = entry._replace(seconds=round(time.perf_counter() - begun, 3))
             self.note(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from copy import copy
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from torchwhy.attribution import Attribution
+from torchwhy.datasets.likeness import ADDRESS, likeness_of
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation.files import plain_data
 from torchwhy.provenance import ModelHash, in_words
@@ -24,7 +26,13 @@ SAME_EACH_TIME = (
     "on_error",
     "inputs",
 )  # must be the same
-VERSIONS = ("torchwhy", "torch")
+CONTENTS = {  # hashes that must be the same where the versions are; what is said where they are not
+    "structure": "a model of other layers or other code",
+    "of_settings": "other settings: functions or tensors of other contents",
+    "of_target": "another target: a function of other code, or a tensor of other contents",
+    "of_arguments": "other arguments: tensors of other values, or functions of other code",
+}
+VERSIONS = ("torchwhy", "torch", "python")
 
 
 def describe_job(method: Attribution, target: object, arguments: Mapping[str, object], **facts: object) -> Keywords:
@@ -43,11 +51,16 @@ def describe_job(method: Attribution, target: object, arguments: Mapping[str, ob
         "method": type(method).__name__,
         "settings": method.settings(),
         "target": target if isinstance(target, (int, str, list, tuple)) or target is None else _word_for(target),
-        "arguments": {name: in_words(value) for name, value in arguments.items() if value is not None},
+        "arguments": {k: ADDRESS.sub("", str(in_words(value))) for k, value in arguments.items() if value is not None},
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "parameters": ModelHash(model).value(),
         "torchwhy": torchwhy.__version__,
+        "structure": likeness_of(model, parameters=False),
+        "of_settings": likeness_of(method.settings()),
+        "of_target": likeness_of(target),
+        "of_arguments": likeness_of({name: value for name, value in arguments.items() if value is not None}),
         "torch": torch.__version__,
+        "python": ".".join(platform.python_version_tuple()[:2]),
         **facts,
     }
     plain: Keywords = json.loads(json.dumps(found, default=_as_plain_data))
@@ -68,15 +81,25 @@ def _word_for(value: object) -> str:
 def check_same_job(before: Keywords, now: Keywords, path: object) -> None:
     """Refuse to go on with another method, model or target.
 
+    Hashes of code and contents are compared where the versions of torchwhy, torch and Python are the same: the same may be
+    another hash in another version. Folders of before there were such hashes are compared as far as they say what they are.
+
     Raises:
         ValueError: the two differ in what was asked.
     """
     for key in SAME_EACH_TIME:
         if before.get(key) != now.get(key):
+            if key == "parameters":
+                raise ValueError(f"{path} holds explanations of a model with other weights: give another folder")
             raise ValueError(
                 f"{path} holds explanations with {key}={_shortened(before.get(key))}, and now it is "
                 f"{_shortened(now.get(key))}: give another folder"
             )
+    if any(before[name] != now[name] for name in VERSIONS if name in before):
+        return
+    for key, what in CONTENTS.items():
+        if key in before and before[key] != now[key]:
+            raise ValueError(f"{path} holds explanations of {what}: give another folder")
 
 
 def _shortened(value: object) -> str:

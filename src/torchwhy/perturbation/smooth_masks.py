@@ -61,23 +61,34 @@ class SmoothMasks:
 
         Along each axis a disc is as long as :math:`\\sigma` is there. At the border less of a disc is in the picture.
         """
-        size = [n / s for n, s in zip(self.size, self.sigma)]  # in radii of the smallest mask
-        radius = (area * math.prod(size) / ball(len(size))) ** (1 / len(size))
-        counts = [math.ceil(n / radius) for n in size]
+        return self.within(self.places(area), self.radius(area))
+
+    def places(self, area: float) -> Tensor:
+        """Return middles ``(K, axes)`` a radius or less apart, in units of :math:`\\sigma`, as radii are."""
+        size = [n / s for n, s in zip(self.size, self.sigma)]
+        counts = [math.ceil(n / self.ideal_radius(area)) for n in size]
         middles = [(torch.arange(k).to(self.like) + 0.5) * n / k for k, n in zip(counts, size)]
-        places = torch.cartesian_prod(*middles).view(-1, len(size))
+        return torch.cartesian_prod(*middles).view(-1, len(size))
+
+    def ideal_radius(self, area: float) -> float:
+        """Return the radius of a disc of a share of the picture."""
+        size = [n / s for n, s in zip(self.size, self.sigma)]
+        return (area * math.prod(size) / ball(len(size))) ** (1 / len(size))
+
+    def radius(self, area: float) -> float:
+        """Return within which radius the points are on for which the smooth mask in the middle has the area."""
+        size = [n / s for n, s in zip(self.size, self.sigma)]
         low, high = 0.0, float(sum(size))
         middle = torch.tensor([size], device=self.like.device, dtype=self.like.dtype) / 2
-        # the radius of the points that are on, for which the smooth mask in the middle has the area
         for _ in range(16):
             half = (low + high) / 2
-            if float(self(self._within(middle, half)).mean()) < area:
+            if float(self(self.within(middle, half)).mean()) < area:
                 low = half
             else:
                 high = half
-        return self._within(places, (low + high) / 2)
+        return (low + high) / 2
 
-    def _within(self, places: Tensor, radius: float) -> Tensor:
+    def within(self, places: Tensor, radius: float) -> Tensor:
         """Return parameters ``(K, *cells)``: 1 where a point is nearer than a radius to a place ``(K, axes)``, 0 beyond.
 
         Places and radius are in units of :math:`\\sigma`.
