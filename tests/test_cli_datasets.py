@@ -13,6 +13,7 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.datasets.store import Store
 from torchwhy.models import load, read_image
 
 PICTURES = ("explain-dataset", "scans", "--model", "shapes-resnet", "--batch-size", "2", "--out", "kept")
@@ -54,7 +55,7 @@ def test_a_folder_of_pictures_and_going_on(run, scans):
     code, _, err = run(*PICTURES, "--method", "saliency", "--target", "disc")
     assert (code, "give another folder" in err) == (2, True)
     code, _, err = run(*PICTURES, "--method", "saliency", "--target", "star", "--no-resume")
-    assert (code, "resume=True" in err) == (2, True)
+    assert (code, "leave --no-resume out" in err) == (2, True)
 
 
 def test_of_several_processes_one_speaks(run, scans, monkeypatch):
@@ -125,6 +126,7 @@ def test_a_parquet_file(run, table):
     [
         ((*PICTURES, "--method", "salency"), "the nearest are Saliency"),
         ((*PICTURES, "--label", "age"), "--label: is for tables"),
+        ((*PICTURES[:-1], "scans"), "--out scans: is the folder of the pictures"),
         ((*PICTURES, "--batch-size", "0"), "--batch-size: 0 is no number of rows"),
         ((*PICTURES, "--target", "stair"), "star"),
         (("explain-dataset", "rows.csv", "scans", "--out", "kept"), "or one table"),
@@ -185,3 +187,53 @@ def test_other_files_are_refused(run, scans):
     code, _, _ = again(str(Path("scans").resolve()))  # the same files, named from elsewhere
     assert code == 0
     assert rows_file()[2] == str(Path("scans/2.png").resolve())
+
+
+def test_why_a_picture_cannot_be_read_is_kept(run, scans):
+    Path("scans/3.png").write_bytes(b"no picture")
+    Path("scans/9.png").symlink_to("gone.png")
+    ask = (*PICTURES, "--method", "saliency", "--on-error", "record")
+    code, out, _ = run(*ask)
+    assert (code, "4 rows explained, 2 failed" in out) == (0, True)
+    found = tw.load_dataset("kept")
+    assert [row.row for row in found.failed] == [3, 5]
+    assert "3.png" in found.failed[0].error
+    assert "9.png" in found.failed[1].error
+    assert not any("NaN" in row.error for row in found.failed)
+    code, out, _ = run(*ask)
+    assert "0 rows explained, 0 failed, 6 were there before, 2 of which had failed and are not tried again" in out
+
+
+def test_a_folder_in_use_is_a_mistake_in_words(run, scans):
+    Path("kept").mkdir()
+    with Store("kept").locked():
+        code, _, err = run(*PICTURES, "--method", "saliency")
+    assert (code, "another process is writing to kept" in err) == (2, True)
+
+
+def test_errors_of_torch_keep_their_traceback(run, table):
+    torch.save(nn.Linear(7, 2), "net.pt")
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(
+            *TABLE,
+            "--model",
+            "net.pt",
+            "--method",
+            "IntegratedGradients",
+            "--drop",
+            "answer",
+            "number",
+            "--target",
+            "1",
+        )
+
+
+@pytest.mark.parametrize("command", [("explain-dataset", "--out", "kept"), ("report", "--out", "page.html")])
+def test_data_behind_the_settings_are_no_settings(run, scans, capsys, command):
+    with pytest.raises(SystemExit) as left:
+        run(command[0], "--model", "shapes-resnet", *command[1:], "--set", "n_steps=4", "scans")
+    said = capsys.readouterr().err
+    assert (left.value.code, "expected NAME=VALUE, got 'scans'; what is explained comes before --set" in said) == (
+        2,
+        True,
+    )

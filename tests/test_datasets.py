@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import torchwhy as tw
 from torchwhy.datasets import job as job_module
 from torchwhy.datasets import store as stored
-from torchwhy.datasets.batches import batches_of
+from torchwhy.datasets.batches import batches_of, count_all_rows
 
 ROWS = 40
 
@@ -724,3 +724,70 @@ def test_a_folder_from_before_there_were_hashes_of_code_goes_on(tmp_path):
     other = nn.Sequential(network()[0], nn.Softplus(), network()[2])
     with pytest.raises(ValueError, match="comes out otherwise"):
         tw.explain_dataset(tw.Saliency(other), loader(), tmp_path, target="label")
+
+
+def test_a_row_that_fails_is_named_by_its_number_in_the_data(tmp_path):
+    x = rows(80)[0]
+    x[70] = torch.nan
+    for method in (tw.Saliency(network()), tw.KernelSHAP(network(), n_samples=16, check=False, generator=0)):
+        path = tmp_path / type(method).__name__
+        with pytest.raises(ValueError, match="inputs: row 70 holds NaN"):
+            tw.explain_dataset(method, x, path / "raise", target=1)
+        failed = tw.explain_dataset(method, x, path / "record", target=1, on_error="record").failed
+        assert [row.row for row in failed] == [70]
+        assert "inputs: row 70 holds NaN" in failed[0].error
+    base = tw.Distribution(torch.tensor([[0.0] * 4, [torch.nan] * 4]))
+    with pytest.raises(ValueError, match="baselines: row 1 holds"):  # of the baselines
+        tw.explain_dataset(method, x[:70], tmp_path / "baselines", target=1, batch_size=60, baselines=base)
+
+
+def test_the_facts_alone(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    method = tw.IntegratedGradients(network(), n_steps=4)
+    found = tw.explain_dataset(method, loader(), tmp_path / "out", target="label")
+    whole, alone = found.to_dataframe(facts=True), found.to_dataframe(features=False)
+    assert list(alone) == ["target", "score", "base_score", "probability", "gap"]
+    pandas.testing.assert_frame_equal(alone, whole[list(alone)])
+    pandas.testing.assert_frame_equal(found[:].to_dataframe(features=False), alone, check_names=False)
+    found.to_csv(tmp_path / "facts.csv", features=False)
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "facts.csv"), alone.reset_index())
+    with pytest.raises(ValueError, match="features=False: a long table"):
+        found.to_dataframe(long=True, features=False)
+
+
+def test_what_was_damaged_since_says_so_and_what_to_do(tmp_path):
+    job = (tw.Saliency(network()), loader(), tmp_path)
+    found = tw.explain_dataset(*job, target="label")
+    file = tmp_path / "batch-00000001.safetensors"
+    contents = bytearray(file.read_bytes())
+    contents[-1] ^= 1  # a bit of a number
+    file.write_bytes(contents)
+    assert found[:8].attributions.shape == (8, 4)
+    with pytest.raises(ValueError, match=r"batch-00000001.*run the job again"):
+        found[9]
+    index = tmp_path / "index.json"
+    index.write_text(index.read_text()[:50])
+    with pytest.raises(ValueError, match=r"index\.json: .*run the job again"):
+        tw.load_dataset(tmp_path)
+    assert tw.explain_dataset(*job, target="label")[9].attributions.isfinite().all()
+
+
+def test_the_bar_knows_how_many_rows_there_are(tmp_path, capsys):
+    def batches():
+        yield from loader()
+
+    job = (tw.Saliency(network()), loader(), tmp_path / "out")
+    for _ in range(2):
+        tw.explain_dataset(*job, target="label", progress=True)
+        assert f"{ROWS}/{ROWS}" in capsys.readouterr().err
+    for data, total in ((rows()[0], ROWS), (TensorDataset(*rows()), ROWS), (batches(), None), ([rows()], None)):
+        assert count_all_rows(data) == total
+
+
+def test_bools_of_numpy_pick_rows_without_a_warning(tmp_path):
+    found = tw.explain_dataset(tw.Saliency(network()), loader(), tmp_path, target="label")
+    picked = np.arange(ROWS) % 2 == 0
+    picked.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(found[picked]) == ROWS // 2

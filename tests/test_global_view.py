@@ -339,3 +339,11 @@ def test_what_is_refused(explained, tmp_path):
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             call()
+
+
+def test_metrics_that_ask_the_method_again_say_that_they_have_no_values(net, folder, capsys):
+    with pytest.warns(UserWarning, match=r"sensitivity_max has no values: .*tw\.compare") as said:
+        found = tw.measure_dataset(net, folder, ["sensitivity_max", "sparseness"], progress=True)
+    assert {w.filename for w in said} == {__file__}
+    assert len(tw.load_dataset(folder)) == found.cell(found.methods[0], "sparseness").rows
+    assert "row" in capsys.readouterr().err

@@ -65,6 +65,17 @@ def shows_progress(args: argparse.Namespace) -> bool:
     return not args.quiet and sys.stderr.isatty()
 
 
+def setting_in_words(text: str) -> str:
+    """Return what ``--set`` was given, where it can be a setting; the shell's words after it are taken for settings too.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no ``=``.
+    """
+    if "=" not in text:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}; what is explained comes before --set")
+    return text
+
+
 def parse_setting(text: str) -> tuple[str, object]:
     """Return the name and the value of a setting that was given as ``NAME=VALUE``.
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting, say, seconds_of, shows_progress
+from torchwhy.cli.arguments import (
+    add_model_arguments,
+    add_quiet,
+    parse_setting,
+    say,
+    seconds_of,
+    setting_in_words,
+    shows_progress,
+)
 from torchwhy.cli.pictures import expand_folders, load_as_asked, move_to_device
 from torchwhy.cli.reading import PictureReader
 
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from torchwhy.targets import TargetLike
 
 TABLE_KINDS = (".csv", ".parquet")
+SECONDS_UNTOLD = 60.0  # between two lines that say how far the work is, where nobody sees a bar
 ROWS_FILE = "rows.csv"  # of pictures: which file each row is
 EXAMPLES = """examples:
   torchwhy explain-dataset scans/ --model net.pt --trust --method LRP --out explained/
@@ -77,11 +86,23 @@ def add_explain_dataset(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument(
-        "inputs", nargs="+", metavar="DATA", help="folders of pictures and pictures, or a table: one .csv or .parquet"
+        "inputs",
+        nargs="+",
+        metavar="DATA",
+        help="folders of pictures and pictures, or a table: one .csv or .parquet; before --set and other lists",
     )
     add_model_arguments(command)
     command.add_argument("--method", metavar="NAME", help="one (default: IntegratedGradients, of tables KernelSHAP)")
-    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="settings")
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        type=setting_in_words,
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="settings of the method; DATA comes before",
+    )
     command.add_argument("--out", required=True, metavar="FOLDER", help="where the explanations are kept")
     command.add_argument(
         "--batch-size", type=int, default=32, metavar="ROWS", help="rows of a file (default: %(default)s)"
@@ -104,7 +125,12 @@ def add_explain_dataset(commands: Commands) -> None:
 
 def _explain_dataset(args: argparse.Namespace) -> None:
     import torchwhy as tw
+    from torchwhy.datasets.store import Store
 
+    if args.no_resume and Store(args.out).finished():
+        raise ValueError(
+            f"--out {args.out}: holds explanations; give another folder, or leave --no-resume out to go on"
+        )
     if args.batch_size < 1:
         raise ValueError(f"--batch-size: {args.batch_size} is no number of rows")
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes speaks
@@ -115,12 +141,17 @@ def _explain_dataset(args: argparse.Namespace) -> None:
         raise ValueError("explain-dataset: expected pictures and folders, or one table")
     work = _of_table(args, settings) if is_table[0] else _of_pictures(args, settings)
     say(args, f"{type(work.method).__name__}: {work.rows} rows into {args.out}")
-    counts = [0, 0, 0]
+    counts, told = [0, 0, 0], [seconds_of(args)]
+    if there := sum(entry.rows for entry in Store(args.out).finished().values()):
+        say(args, f"  {there} rows are there, and are checked")
 
     def count(report: tw.datasets.Progress) -> None:
         if work.files is not None and not any(counts):  # the job has begun: the folder is one for these rows
             _write_files(Path(args.out), work.files)
         counts[:] = report[1:]
+        if seconds_of(args) > told[0] + SECONDS_UNTOLD and not shows_progress(args):
+            told[0] = seconds_of(args)
+            say(args, f"  {sum(counts)} of {work.rows} rows, {told[0]:.0f} s")
 
     found = tw.explain_dataset(
         work.method,
@@ -143,6 +174,9 @@ def _tell(args: argparse.Namespace, found: ExplainedDataset, explained: int, fai
     if len(found.failed) > 10:
         say(args, f"  and {len(found.failed) - 10} rows more that failed")
     done = f"{explained} rows explained, {failed} failed" + (f", {before} were there before" if before else "")
+    gone = len(found.failed) - failed
+    if before and gone and os.environ.get("WORLD_SIZE", "1") == "1":  # else others know of theirs
+        done += f", {gone} of which had failed and are not tried again"
     say(args, f"{done}: {args.out}, {seconds_of(args):.0f} s")
 
 
@@ -154,11 +188,14 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
     """
     import torch
 
+    from torchwhy.datasets.batches import PartlyRead
     from torchwhy.demo import data_for_photos, make
 
     for name in ("label", "drop", "background"):
         if getattr(args, name):
             raise ValueError(f"--{name}: is for tables")
+    if any(Path(name).is_dir() and Path(name).resolve() == Path(args.out).resolve() for name in args.inputs):
+        raise ValueError(f"--out {args.out}: is the folder of the pictures; give another one")
     names = expand_folders(args.inputs)
     reader = PictureReader(names, args.range)
     loaded, target = load_as_asked(args)
@@ -166,13 +203,12 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
     method = make(args.method or "IntegratedGradients", loaded.model, **settings)
 
     def read(part: slice) -> Tensor:
-        pictures = [_read_picture(args, loaded, reader, name) for name in names[part]]
-        return torch.cat(pictures)
+        return torch.cat([_read_picture(args, loaded, reader, name)[0] for name in names[part]])
 
-    def read_and_tell(part: slice) -> Tensor:
-        batch = read(part)
+    def read_and_tell(part: slice) -> PartlyRead:
+        found = [_read_picture(args, loaded, reader, name) for name in names[part]]
         reader.tell()
-        return batch
+        return PartlyRead(torch.cat([x for x, _ in found]), {i: why for i, (_, why) in enumerate(found) if why})
 
     _check_files(Path(args.out), names)
     arguments = data_for_photos(type(method).__name__, read(slice(1)), 1.0)
@@ -180,8 +216,10 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
     return _Work(method, batches, target, arguments, len(names), names)
 
 
-def _read_picture(args: argparse.Namespace, loaded: LoadedModel, reader: PictureReader, name: str) -> Tensor:
-    """Return a picture ``(1, C, H, W)``; one that cannot be read, and is to be noted, as NaN, which every method refuses.
+def _read_picture(
+    args: argparse.Namespace, loaded: LoadedModel, reader: PictureReader, name: str
+) -> tuple[Tensor, str]:
+    """Return a picture ``(1, C, H, W)``, and why it cannot be read, if it cannot and that is to be noted: then it is NaN.
 
     Raises:
         ValueError, OSError: it cannot be read.
@@ -190,12 +228,13 @@ def _read_picture(args: argparse.Namespace, loaded: LoadedModel, reader: Picture
 
     wanted = loaded.preprocess
     try:
-        return wanted(reader(name)).to(args.device)
+        return wanted(reader(name)).to(args.device), ""
     except (ValueError, OSError) as error:
         if args.on_error == "raise":
             raise
-        say(args, f"  {error}")
-        return torch.full((1, wanted.channels, wanted.size, wanted.size), torch.nan, device=args.device)
+        why = str(error) if Path(name).name in str(error) else f"'{name}': {error}"
+        blank = torch.full((1, wanted.channels, wanted.size, wanted.size), torch.nan, device=args.device)
+        return blank, f"{type(error).__name__}: {why}"
 
 
 def _check_files(folder: Path, names: list[str]) -> None:

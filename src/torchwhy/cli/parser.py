@@ -40,7 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, LookupError, TypeError, OSError, ImportError, FloatingPointError, NotImplementedError) as error:
         print(f"torchwhy: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # the library's own words; those of torch and of models come with their traceback
+        if not _is_ours(error):
+            raise
+        print(f"torchwhy: {error}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Say whether an error was raised by the library itself."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and str(at.tb_frame.f_globals.get("__name__")).startswith("torchwhy.")
 
 
 class PrintVersion(argparse.Action):

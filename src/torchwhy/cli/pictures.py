@@ -31,7 +31,9 @@ def expand_folders(names: Sequence[str]) -> list[str]:
         if not Path(name).is_dir():
             found.append(name)
             continue
-        inside = sorted(str(p) for p in Path(name).iterdir() if p.suffix.lower() in kinds and p.is_file())
+        inside = sorted(
+            str(p) for p in Path(name).iterdir() if p.suffix.lower() in kinds and (p.is_file() or p.is_symlink())
+        )
         if not inside:
             raise ValueError(f"'{name}': no picture in this folder")
         found += inside

@@ -26,6 +26,14 @@ class Batch(NamedTuple):
     rows: int
     inputs: InForm
     labels: InForm = None
+    unreadable: Mapping[int, str] = {}  # rows of the batch that could not be read, and why
+
+
+class PartlyRead(NamedTuple):
+    """A batch's inputs with something of the right shape in the place of what could not be read: rows of the batch, and why."""
+
+    inputs: InForm
+    unreadable: Mapping[int, str]
 
 
 def batches_of(data: DataSet, collate: Collate | None = None, batch_size: int | None = None) -> Iterator[Batch]:
@@ -46,11 +54,14 @@ def batches_of(data: DataSet, collate: Collate | None = None, batch_size: int | 
     """
     first, number = 0, -1
     for number, given in enumerate(_as_batches(data, collate, batch_size)):
+        unreadable: Mapping[int, str] = {}
+        if isinstance(given, PartlyRead):
+            given, unreadable = given
         inputs, labels = split_labels(given)
         rows = count_rows(inputs)
         if rows == 0:
             raise ValueError(f"data: batch {number} has no rows")
-        yield Batch(number, first, rows, inputs, labels)
+        yield Batch(number, first, rows, inputs, labels, unreadable)
         first += rows
     if number < 0:
         raise ValueError("data: there are no rows")
@@ -86,6 +97,18 @@ def count_batches(data: DataSet, batch_size: int | None = None) -> int | None:
         return None
     is_cut = not hasattr(data, "__getitem__") or isinstance(data, (list, torch.utils.data.DataLoader))
     return n if is_cut else -(-n // (batch_size or ROWS))
+
+
+def count_all_rows(data: DataSet) -> int | None:
+    """Return how many rows a data set has, None where nothing says so before they are read."""
+    if isinstance(data, (tuple, Mapping)):
+        return count_all_rows(flatten(data)[0][0]) if len(data) else None
+    if isinstance(data, torch.utils.data.DataLoader):
+        return None if data.drop_last else count_all_rows(data.dataset)
+    if isinstance(rows := getattr(data, "rows", None), int):
+        return rows
+    is_cut = isinstance(data, list) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__")
+    return None if is_cut else len(data)
 
 
 def _slices(data: InForm, size: int) -> Iterator[InForm]:
@@ -138,13 +161,13 @@ def count_rows(inputs: InForm) -> int:
     return len(first) if getattr(first, "ndim", 1) else 0
 
 
-def take_rows(value: InForm, rows: slice, n: int) -> InForm:
+def take_rows(value: InForm, rows: list[int], n: int) -> InForm:
     """Return some of the n rows of inputs or labels."""
     if hasattr(value, "iloc"):
         return value.iloc[rows]
     parts, structure = flatten(value)
     if all(isinstance(p, (int, float, str)) for p in parts):
-        return list(parts)[rows]
+        return [parts[i] for i in rows]
     return structure.restore([p[rows] if getattr(p, "ndim", 0) and len(p) == n else p for p in parts])
 
 

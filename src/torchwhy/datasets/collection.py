@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from torchwhy.datasets.store import FailedRow, Finished, Store
+from torchwhy.datasets.store import FailedRow, Finished, Store, checksum_of_file
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
@@ -99,7 +99,10 @@ class ExplainedDataset:
 
     def _load(self, file: int) -> Explanation:
         entry = self._entries[file]
-        return replace(Explanation.load(self.path / str(entry.file)), seconds=entry.seconds)
+        path = self.path / str(entry.file)
+        if path.is_file() and checksum_of_file(path) != entry.checksum:
+            raise ValueError(f"{path}: not what was written there; run the job again, which makes it anew")
+        return replace(Explanation.load(path), seconds=entry.seconds)
 
     def batches(self) -> Iterator[Explanation]:
         """Return the explanations of the files, one in memory at a time; of an unfinished job those there are, with a warning."""
@@ -110,7 +113,7 @@ class ExplainedDataset:
             )
         return (self._load(file) for file in range(len(self._entries)))
 
-    def to_dataframe(self, *, long: bool = False, facts: bool = False) -> pandas.DataFrame:
+    def to_dataframe(self, *, long: bool = False, facts: bool = False, features: bool = True) -> pandas.DataFrame:
         """Return the table of all rows, ``row`` being their number in the data; see :meth:`torchwhy.Explanation.to_dataframe`.
 
         Raises:
@@ -120,7 +123,7 @@ class ExplainedDataset:
 
         found, begin = [], 0
         for batch in self.batches():
-            table = batch.to_dataframe(long=long, facts=facts)
+            table = batch.to_dataframe(long=long, facts=facts, features=features)
             numbers = self.rows[begin : begin + len(batch)]
             if long:
                 table["row"] = [numbers[row] for row in table["row"]]
@@ -130,7 +133,7 @@ class ExplainedDataset:
             begin += len(batch)
         return pandas.concat(found, ignore_index=long)
 
-    def to_csv(self, path: str | Path, *, long: bool = False, facts: bool = False) -> None:
+    def to_csv(self, path: str | Path, *, long: bool = False, facts: bool = False, features: bool = True) -> None:
         """Write what :meth:`to_dataframe` returns to a file of comma-separated values, a file of explanations at a time.
 
         Raises:
@@ -143,7 +146,7 @@ class ExplainedDataset:
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             for batch in self.batches():
-                columns, lines = table_of(batch, long=long, facts=facts)
+                columns, lines = table_of(batch, long=long, facts=facts, features=features)
                 numbers = self.rows[begin : begin + len(batch)]
                 begin += len(batch)
                 if columns[0] == "row":

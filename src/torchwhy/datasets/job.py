@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,12 +17,21 @@ from torch import nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.datasets.again import ComesOutDifferently, check_again
-from torchwhy.datasets.batches import Batch, Collate, DataSet, batches_of, count_batches, hash_of, take_rows
+from torchwhy.datasets.batches import (
+    Batch,
+    Collate,
+    DataSet,
+    batches_of,
+    count_all_rows,
+    count_batches,
+    hash_of,
+    take_rows,
+)
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
 from torchwhy.datasets.store import FailedRow, Finished, Store, checksum_of, write_contents
 from torchwhy.datasets.workers import Workers, joined_workers
-from torchwhy.engine.structure import InForm, Keywords
+from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.explanation.files import explanation_as_bytes
 from torchwhy.explanation.rows import concat
@@ -105,8 +115,10 @@ def explain_dataset(
                 store, workers, method, target, arguments, resume,
                 on_error=on_error, inputs=inputs, batches=count_batches(data, batch_size),
             )  # fmt: skip
+            if there := sum(entry.rows for entry in store.finished().values()):
+                log.info("%s: %d rows are there", store.path, there)
             job = _Job(method, store, workers, target, arguments, on_error, inputs, manifest["parameters"])
-            with _bar(progress and workers.rank == 0) as advance:
+            with _bar(progress and workers.rank == 0, count_all_rows(data)) as advance:
                 for report in job.run(batches_of(data, collate, batch_size)):
                     advance(report)
                     if callback is not None:
@@ -240,7 +252,7 @@ class _Job:
         Raises:
             ValueError: it is another batch than it was.
         """
-        if (entry.rows, entry.first_row, entry.data) != (batch.rows, batch.first_row, hash_of(batch[3:])):
+        if (entry.rows, entry.first_row, entry.data) != (batch.rows, batch.first_row, hash_of(batch[3:5])):
             raise ValueError(
                 f"data: batch {batch.number} (rows from {batch.first_row}) is not what it was when {self.store.path} was "
                 "begun: other data, another order or batches of another size; give another folder"
@@ -256,7 +268,7 @@ class _Job:
         if self.target == "label" and batch.labels is None:
             raise ValueError("target='label': the data have no labels; a batch is to be a tuple (inputs, labels)")
         explanation, failed = self._explain_rows(batch)
-        entry = Finished(*batch[:3], tuple(failed), hash_of(batch[3:]), None, None, 0.0)
+        entry = Finished(*batch[:3], tuple(failed), hash_of(batch[3:5]), None, None, 0.0)
         contents = None if explanation is None else explanation_as_bytes(explanation, inputs=self.inputs)
         return disk.submit(self._finish, entry, contents, begun)
 
@@ -280,26 +292,35 @@ class _Job:
 
     def _explain_rows(self, batch: Batch) -> tuple[Explanation | None, list[FailedRow]]:
         """Return the explanation of the rows that can be explained, None if none can, and the others."""
+        rows = [i for i in range(batch.rows) if i not in batch.unreadable]
+        failed = [FailedRow(batch.first_row + i, why) for i, why in batch.unreadable.items()]
+        if not rows:
+            return None, failed
         try:
-            return self._call(batch.inputs, batch.labels), []
+            return self._call(batch, rows), failed
         except Exception as error:
+            numbers = [batch.first_row + i for i in rows]
             if self.on_error == "raise":
+                error.args = tuple(_with_rows_of_data(a, numbers) if isinstance(a, str) else a for a in error.args)
                 log.error("batch %d (rows from %d): %s", batch.number, batch.first_row, error)
                 raise
-            if batch.rows == 1 or hasattr(batch.inputs, "masked"):
-                return None, [FailedRow(batch.first_row + i, _name_error(error)) for i in range(batch.rows)]
-        parts, failed = [], []
-        for i in range(batch.rows):  # which of them is it?
-            row = slice(i, i + 1)
+            if len(rows) == 1 or hasattr(batch.inputs, "masked"):
+                failed += [FailedRow(number, _name_error(error, numbers)) for number in numbers]
+                return None, sorted(failed)
+        parts = []
+        for i in rows:  # which of them is it?
             try:
-                inputs, labels = (take_rows(value, row, batch.rows) for value in (batch.inputs, batch.labels))
-                parts.append(self._call(inputs, labels))
+                parts.append(self._call(batch, [i]))
             except Exception as error:
-                failed.append(FailedRow(batch.first_row + i, _name_error(error)))
-        return (concat(parts) if parts else None), failed
+                number = batch.first_row + i
+                failed.append(FailedRow(number, _name_error(error, [number])))
+        return (concat(parts) if parts else None), sorted(failed)
 
-    def _call(self, inputs: InForm, labels: InForm) -> Explanation:
-        """Return the explanation of a batch, without what differs from run to run: dates and seconds are in the lines."""
+    def _call(self, batch: Batch, rows: list[int]) -> Explanation:
+        """Return the explanation of rows of a batch, without what differs from run to run: dates and seconds are in the lines."""
+        inputs, labels = batch.inputs, batch.labels
+        if len(rows) < batch.rows:
+            inputs, labels = take_rows(inputs, rows, batch.rows), take_rows(labels, rows, batch.rows)
         target = labels if self.target == "label" else self.target
         e = self.method.explain(inputs, target, **self.arguments)
         facts = {name: value for name, value in e.provenance.items() if name != "date"}
@@ -339,21 +360,34 @@ def _is_settled(pending: Future[Finished] | None) -> bool:
     return pending is None or pending.done()
 
 
-def _name_error(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _name_error(error: Exception, rows: list[int]) -> str:
+    return f"{type(error).__name__}: {_with_rows_of_data(str(error), rows)}"
+
+
+def _with_rows_of_data(text: str, rows: list[int]) -> str:
+    """Return an error's words with the data's number of a row in the place of the batch's; of baselines it is their own."""
+    if text.startswith(("baselines", "feature_mask")):
+        return text
+
+    def in_data(found: re.Match[str]) -> str:
+        row = int(found[1].replace(",", ""))
+        return f"row {rows[row]:,}" if row < len(rows) else found[0]
+
+    return re.sub(r"\brow (\d[\d,]*)\b", in_data, text)
 
 
 @contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[Progress], object]]:
+def _bar(shown: bool, total: int | None) -> Iterator[Callable[[Progress], object]]:
     """Show a progress bar; yield what moves it."""
     if not shown:
         yield lambda report: None
         return
     from tqdm.auto import tqdm
 
-    with tqdm(unit="row") as bar:
+    with tqdm(unit="row", total=total) as bar:
 
         def advance(report: Progress) -> None:
+            bar.initial = report.finished_before  # they took no time
             bar.n = report.explained + report.failed + report.finished_before
             bar.refresh()
 

@@ -232,11 +232,18 @@ class Store:
         self._write(INDEX, {"batches": [_entry_as_json(entry) for entry in entries]})
 
     def index(self) -> list[Finished] | None:
-        """Return all batches of a job that was done to its end, None of one that never was."""
+        """Return all batches of a job that was done to its end, None of one that never was.
+
+        Raises:
+            ValueError: the file is cut off, or none of ours.
+        """
         path = self.path / INDEX
         if not path.exists():
             return None
-        return [_entry_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
+        try:
+            return [_entry_from_json(entry) for entry in json.loads(path.read_text("utf-8"))["batches"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: not an index of batches; run the job again, which writes it anew") from error
 
     def file_of(self, batch: int) -> Path:
         """Return the path of a batch's file."""

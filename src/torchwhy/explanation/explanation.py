@@ -205,7 +205,9 @@ class Explanation:
 
         return _mapped(as_arrays, self.attributions)
 
-    def to_dataframe(self, names: Names = None, *, long: bool = False, facts: bool = False) -> pandas.DataFrame:
+    def to_dataframe(
+        self, names: Names = None, *, long: bool = False, facts: bool = False, features: bool = True
+    ) -> pandas.DataFrame:
         """Return the attributions of all :meth:`features` as a table of pandas, one line a row, the columns by name.
 
         Args:
@@ -215,16 +217,25 @@ class Explanation:
                 feature is one number), ``attribution`` and ``standard_error`` (where there is one).
             facts: also ``target``, ``score``, ``base_score``, ``probability`` and ``gap`` (the completeness gap), where
                 they are known.
+            features: False leaves the attributions out: the facts alone, as to look for the worst rows of many images.
 
         Raises:
             ImportError: there is no pandas; :meth:`to_csv` does without.
-            ValueError: another number of names than of features.
+            ValueError: another number of names than of features; a long table without features.
         """
         from torchwhy.explanation.table import to_dataframe
 
-        return to_dataframe(self.with_names(names), long=long, facts=facts)
+        return to_dataframe(self.with_names(names), long=long, facts=facts, features=features)
 
-    def to_csv(self, path: str | Path, names: Names = None, *, long: bool = False, facts: bool = False) -> None:
+    def to_csv(
+        self,
+        path: str | Path,
+        names: Names = None,
+        *,
+        long: bool = False,
+        facts: bool = False,
+        features: bool = True,
+    ) -> None:
         """Write what :meth:`to_dataframe` returns to a file of comma-separated values.
 
         Raises:
@@ -233,7 +244,7 @@ class Explanation:
         """
         from torchwhy.explanation.table import write_csv
 
-        write_csv(self.with_names(names), path, long=long, facts=facts)
+        write_csv(self.with_names(names), path, long=long, facts=facts, features=features)
 
     @property
     def maps(self) -> Tensor | None:

@@ -34,7 +34,7 @@ def find_rows(index: RowIndex, n: int) -> Tensor:
         rows = torch.arange(n)[index] if (index.step or 1) > 0 else torch.tensor(range(n)[index])
     else:
         try:
-            given = torch.as_tensor(index)
+            given = torch.as_tensor(index.copy() if isinstance(index, np.ndarray) else index)
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"rows: {index!r}; expected an int, a slice, or a list of ints or of bools") from None
         if given.is_floating_point() or given.is_complex() or given.dim() > 1:

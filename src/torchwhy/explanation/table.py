@@ -23,8 +23,17 @@ NOT_THERE = "missing"  # what a value that is not there is called
 FACTS = {"score": "scores", "base_score": "base_scores", "probability": "probabilities", "gap": "completeness_gap"}
 
 
-def table_of(e: Explanation, *, long: bool, facts: bool) -> tuple[list[str], list[list[object]]]:
-    """Return the names of the columns, and the lines."""
+def table_of(e: Explanation, *, long: bool, facts: bool, features: bool = True) -> tuple[list[str], list[list[object]]]:
+    """Return the names of the columns, and the lines.
+
+    Raises:
+        ValueError: a long table without features, of which it has a line for each.
+    """
+    if not features:
+        if long:
+            raise ValueError("features=False: a long table has a line for each feature; leave long=True out")
+        each = [facts_of(e, i) for i in range(len(e))]
+        return list(each[0]), [list(fact.values()) for fact in each]
     return _long_table(e, facts) if long else _wide_table(e, facts)
 
 
@@ -32,8 +41,9 @@ def _wide_table(e: Explanation, facts: bool) -> tuple[list[str], list[list[objec
     if feature_values(e)[0].dim() == 2:  # a line for each token of a response
         return _wide_table_of_tokens(e)
     values = [v.tolist() for v in feature_values(e)]
-    known = [feature_names(e, i) for i in range(len(e))]
     width = max(map(len, values))
+    of_rows = range(len(e)) if is_nested(e.names) or len({len(row) for row in values}) > 1 else range(1)
+    known = [feature_names(e, i) for i in of_rows]
     names = known[0] if all(n == known[0] for n in known) else [f"feature {j}" for j in range(width)]
     each = [facts_of(e, i) if facts else {} for i in range(len(e))]
     lines: list[list[object]] = [
@@ -132,19 +142,19 @@ def feature_errors(e: Explanation) -> list[Tensor] | None:
     return feature_values(e, e.standard_error)
 
 
-def to_dataframe(e: Explanation, *, long: bool, facts: bool) -> pandas.DataFrame:
+def to_dataframe(e: Explanation, *, long: bool, facts: bool, features: bool) -> pandas.DataFrame:
     """Return the table as a DataFrame, see :meth:`torchwhy.Explanation.to_dataframe`."""
     try:
         import pandas
     except ImportError as error:
         raise ImportError("to_dataframe() needs pandas: pip install pandas; to_csv() does without") from error
-    columns, lines = table_of(e, long=long, facts=facts)
+    columns, lines = table_of(e, long=long, facts=facts, features=features)
     return pandas.DataFrame(lines, columns=columns)
 
 
-def write_csv(e: Explanation, path: str | Path, *, long: bool, facts: bool) -> None:
+def write_csv(e: Explanation, path: str | Path, *, long: bool, facts: bool, features: bool) -> None:
     """Write the table as comma-separated values, see :meth:`torchwhy.Explanation.to_csv`."""
-    columns, lines = table_of(e, long=long, facts=facts)
+    columns, lines = table_of(e, long=long, facts=facts, features=features)
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -10,6 +10,7 @@ import torch
 from torchwhy.attribution import Baselines, FeatureMasks
 from torchwhy.comparison import MetricLike, compare
 from torchwhy.comparison_table import Comparison
+from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.global_view.rows import Explained, batches_of_explanations
@@ -24,6 +25,7 @@ def measure_dataset(
     baselines: Baselines = None,
     feature_mask: FeatureMasks = None,
     level: float = 0.95,
+    progress: bool = False,
 ) -> Comparison:
     """Measure explanations that were kept, batch by batch: the table of :func:`torchwhy.compare` over a whole data set.
 
@@ -35,9 +37,11 @@ def measure_dataset(
         model: what the metrics run.
         explained: what :func:`torchwhy.load_dataset` returns or its folder, an explanation, or explanations one by one; of
             several methods by name, of the same rows, in batches of the same sizes.
-        metrics: as of :func:`torchwhy.compare`. Those that ask the method again have no values: methods are not kept.
+        metrics: as of :func:`torchwhy.compare`. Those that ask the method again, as ``sensitivity_max``, have no values,
+            which a warning says: methods are not kept. :func:`torchwhy.compare` measures them, on some rows.
         baselines, feature_mask: for the metrics, the same for all batches.
         level: of the intervals.
+        progress: show a bar.
 
     Raises:
         TypeError, ValueError, LookupError: as :func:`torchwhy.compare`; explanations without their inputs, or of other rows.
@@ -49,7 +53,7 @@ def measure_dataset(
     15
     """
     parts = []
-    for found in _of_the_same_rows(explained):
+    for found in _with_bar(_of_the_same_rows(explained), progress):
         e = next(iter(found.values()))
         data: Keywords = {"baselines": baselines, "feature_mask": feature_mask, "level": level}
         parts.append(compare(model, e.inputs, e.target, found, metrics, **data))
@@ -63,7 +67,33 @@ def measure_dataset(
             (whole.evaluations, [p.evaluations for p in parts]),
         ):
             costs[method] = sum(c[method] * n for c, n in zip(of_parts, counts)) / sum(counts)
+    _warn_of_nothing_measured(whole)
     return whole
+
+
+def _with_bar(parts: Iterator[dict[str, Explanation]], shown: bool) -> Iterator[dict[str, Explanation]]:
+    """Yield what there is, with a bar of its rows where it is to be shown."""
+    if not shown:
+        yield from parts
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(unit="row") as bar:
+        for found in parts:
+            yield found
+            bar.update(len(next(iter(found.values()))))
+
+
+def _warn_of_nothing_measured(whole: Comparison) -> None:
+    """Warn of metrics without a value, since they ask the method."""
+    empty = [
+        name for name, of_methods in whole.values.items() if all(bool(v.isnan().all()) for v in of_methods.values())
+    ]
+    if empty:
+        warn(
+            f"measure_dataset: {', '.join(empty)} {'have' if len(empty) > 1 else 'has'} no values: what asks the method again "
+            "needs the method, which is not kept; measure with tw.compare(model, x, target, [method], ...) on some rows"
+        )
 
 
 def _values_of(part: Comparison) -> torch.Tensor:
