@@ -1,5 +1,8 @@
 """Methods are values: equal settings make them equal, also where the settings are tensors or arrays."""
 
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -40,6 +43,22 @@ def test_equal_numbers_of_two_types_are_equal_settings():
     assert tw.SmoothGrad(model, stdevs=1) == tw.SmoothGrad(model, stdevs=1.0)
     assert tw.SmoothGrad(model) != tw.SmoothGrad(lambda x: model(x))
     assert tw.SmoothGrad(model) != model
+
+
+def test_a_seed_that_is_not_given_is_zero_or_drawn():
+    """What is repeated without naming a seed stays the same from one version to the next."""
+    found = {}
+    names = [m.name for m in pkgutil.walk_packages(tw.__path__, "torchwhy.") if not m.name.endswith("__main__")]
+    for module in map(importlib.import_module, names):
+        for name, made in vars(module).items():
+            called = made.__init__ if inspect.isclass(made) else made
+            if inspect.isfunction(called) and (seed := inspect.signature(called).parameters.get("generator")):
+                found[f"{module.__name__}.{name}"] = seed.default
+    assert {name: seed for name, seed in found.items() if isinstance(seed, int) and seed != 0} == {}
+    assert found["torchwhy.influence.tracin.TracIn"] == 0
+    x, y = torch.randn(5, 2), torch.tensor([0, 1, 2, 1, 0])
+    projected = lambda **o: tw.TracIn(torch.nn.Linear(2, 3), dim=4, **o).fit(x, y).projections[0].seeds  # noqa: E731
+    assert projected() == projected(generator=0) != projected(generator=1)
 
 
 def test_scalars_of_numpy_and_a_class_with_an_equality_of_its_own():
