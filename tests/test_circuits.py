@@ -211,6 +211,29 @@ def test_components_of_your_own():
     torch.testing.assert_close(of_method, some)
 
 
+@pytest.mark.parametrize("n_steps", [None, 3])
+@pytest.mark.parametrize("kind", ["largest", "mean", "strided", "finer"])
+def test_ends_of_an_edge_that_have_other_shapes_are_refused(kind, n_steps):
+    between = {
+        "largest": torch.nn.MaxPool1d(2), "mean": torch.nn.AvgPool1d(3), "strided": torch.nn.Conv1d(4, 4, 2, stride=2),
+        "finer": torch.nn.Upsample(scale_factor=2),
+    }[kind]  # fmt: skip
+    net = torch.nn.Sequential(
+        torch.nn.Conv1d(3, 4, 1), between, torch.nn.Conv1d(4, 4, 1), torch.nn.Flatten(), torch.nn.LazyLinear(2)
+    )
+    x = torch.rand(2, 3, 12)
+    net(x)
+    parts = [
+        tw.circuits.Component("first", writes=tw.Layer("0")),
+        tw.circuits.Component("second", tw.Layer("2", input=True), tw.Layer("2")),
+    ]
+    method = tw.EdgeAttribution(net.eval(), components=parts, n_steps=n_steps)
+    with pytest.raises(
+        ValueError, match=r"components: 'first' writes \(4, 12\) and 'second' reads \(4, \d+\) for a row"
+    ):
+        method.attribute(x, 1)
+
+
 # ---- the lenses, and direct logits
 
 

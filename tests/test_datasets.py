@@ -791,3 +791,13 @@ def test_bools_of_numpy_pick_rows_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(found[picked]) == ROWS // 2
+
+
+def test_a_table_of_many_columns_is_one_of_few_with_more_of_them(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    e = tw.IntegratedGradients(network(), n_steps=4).explain(*rows(6))
+    for facts in (False, True):
+        few = e.to_dataframe(facts=facts)
+        with monkeypatch.context() as patch:
+            patch.setattr("torchwhy.explanation.table.MANY_COLUMNS", 1)
+            pandas.testing.assert_frame_equal(e.to_dataframe(facts=facts), few)

@@ -347,3 +347,13 @@ def test_metrics_that_ask_the_method_again_say_that_they_have_no_values(net, fol
     assert {w.filename for w in said} == {__file__}
     assert len(tw.load_dataset(folder)) == found.cell(found.methods[0], "sparseness").rows
     assert "row" in capsys.readouterr().err
+
+
+def test_an_unknown_metric_is_told_the_nearest(net, explained):
+    with pytest.raises(LookupError, match="the nearest are faithfulness"):
+        tw.measure_dataset(net, explained, ["faithfulnes_correlation"])
+
+
+def test_batches_of_different_sizes_are_named(net, explained):
+    with pytest.raises(ValueError, match=r"different sizes \('a' 3 rows, 'b' 2 rows\)"):
+        tw.measure_dataset(net, {"a": explained[:3], "b": explained[:2]}, ["sparseness"])

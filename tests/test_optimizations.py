@@ -371,6 +371,10 @@ def test_what_a_call_costs_is_counted():
         z = y.view(-1)[:5].relu() + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]
         z.sum().backward()
         torch.cat([x, x], 1).view(2, 2, 3, 8, 8).transpose(1, 2).contiguous()
+    with CallCost() as split:  # whose backward pass joins
+        a, b = x.split([1, 2], 1)
+        (a.sum() + b.sum()).backward()
+    assert split.rearranged == 0
     assert found.grouped == 0
     with CallCost() as parts:
         for groups in (1, 2, 4):  # the last one is of single channels

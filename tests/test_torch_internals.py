@@ -172,6 +172,15 @@ def test_what_is_compiled_says_so():
     assert hasattr(torch.compile(nn.Linear(2, 1).forward, backend="eager"), internals.COMPILED_MARK)
 
 
+def test_a_backward_pass_is_known_while_it_runs():
+    seen, x = [], torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda g: seen.append(internals.running_backward_pass()))
+    y.sum().backward()
+    assert seen[0] >= 0
+    assert internals.running_backward_pass() == -1
+
+
 def test_hooks_on_saved_tensors_are_known():
     def keep(tensor):
         return tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import time
@@ -328,7 +329,10 @@ def _entry(name: str, metric: MetricLike) -> _Entry:
     if isinstance(metric, str):
         found = getattr(known_metrics, metric, None)
         if not isinstance(found, Metric):
-            raise LookupError(f"metrics: {metric!r} is not in torchwhy.metrics")
+            known = [name for name in dir(known_metrics) if isinstance(getattr(known_metrics, name), Metric)]
+            near = difflib.get_close_matches(metric, known, n=3, cutoff=0.4)
+            said = f"; the nearest are {', '.join(near)}" if near else ""
+            raise LookupError(f"metrics: {metric!r} is not in torchwhy.metrics{said}")
         return _Entry(name, found, {})
     function = metric.func if isinstance(metric, functools.partial) else metric
     settings = dict(metric.keywords) if isinstance(metric, functools.partial) else {}

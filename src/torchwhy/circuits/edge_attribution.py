@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import Component, check_stream, find_components, names_of_layers
@@ -45,6 +46,7 @@ class EdgeAttribution(CircuitMethod):
 
     Raises:
         LookupError: the components were not found: give them.
+        ValueError: the ends of an edge have other shapes.
 
     Papers: Syed et al. 2023, arXiv:2310.10348 (the gradient at x); Hanna et al. 2024, arXiv:2403.17806, equation 4 (``n_steps``).
     """
@@ -77,6 +79,7 @@ class EdgeAttribution(CircuitMethod):
             for r, (receiver, gradient) in enumerate(zip(receivers, gradients)):
                 begins = sender.reads is None  # the embeddings reach whatever reads the stream
                 if sender.stack == receiver.stack and sender is not receiver and (begins or reached[s][r]):
+                    _check_one_stream(sender, change, receiver, gradient)
                     found[:, s, r] = (change * gradient).flatten(1).sum(1)
         names = names_of_layers([c.name for c in components])
         known = dict(zip((c.name for c in components), names))
@@ -107,6 +110,20 @@ class EdgeAttribution(CircuitMethod):
             check_points(self.method, self.n_steps)
         if self.components is not None and not all(isinstance(c, Component) for c in self.components):
             raise TypeError("components: expected a list of tw.circuits.Component, or None")
+
+
+def _check_one_stream(sender: Component, change: Tensor, receiver: Component, gradient: Tensor) -> None:
+    """Refuse an edge whose ends have other shapes, as where cells are pooled between them.
+
+    Raises:
+        ValueError: what is sent is not read as it was sent.
+    """
+    if change.shape != gradient.shape:
+        raise ValueError(
+            f"components: {sender.name!r} writes {tuple(change.shape[1:])} and {receiver.name!r} reads "
+            f"{tuple(gradient.shape[1:])} for a row; an edge is between parts that write to and read from one stream, where both "
+            "have one shape: give them different stacks, or components between which nothing is pooled"
+        )
 
 
 def _reaches(problem: Problem, writes: Sequence[ResolvedLayer], reads: Sequence[ResolvedLayer]) -> list[list[bool]]:

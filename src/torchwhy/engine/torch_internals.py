@@ -73,6 +73,8 @@ def _not_known(_peek: bool) -> tuple[object, object] | None:
 
 # Whether the backward pass that is running was asked to retain its graph; True where torch cannot say.
 backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
+# The number of the backward pass that is running on this thread, -1 without one.
+running_backward_pass: Callable[[], int] = torch._C._current_graph_task_id
 # The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
 own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from torchwhy.explanation.explanation import Explanation
 
+MANY_COLUMNS = 64  # of numbers, which pandas takes much longer for one by one than together
 NOT_THERE = "missing"  # what a value that is not there is called
 FACTS = {"score": "scores", "base_score": "base_scores", "probability": "probabilities", "gap": "completeness_gap"}
 
@@ -149,7 +150,12 @@ def to_dataframe(e: Explanation, *, long: bool, facts: bool, features: bool) -> 
     except ImportError as error:
         raise ImportError("to_dataframe() needs pandas: pip install pandas; to_csv() does without") from error
     columns, lines = table_of(e, long=long, facts=facts, features=features)
-    return pandas.DataFrame(lines, columns=columns)
+    begin = next((k for k in range(len(columns)) if all(type(line[k]) is float for line in lines)), 0)
+    if len(columns) - begin < MANY_COLUMNS or any(type(v) is not float for line in lines for v in line[begin:]):
+        return pandas.DataFrame(lines, columns=columns)
+    rest = pandas.DataFrame(torch.tensor([line[begin:] for line in lines], dtype=torch.double).numpy())
+    whole = pandas.concat([pandas.DataFrame([line[:begin] for line in lines]), rest], axis=1)
+    return whole.set_axis(columns, axis=1)
 
 
 def write_csv(e: Explanation, path: str | Path, *, long: bool, facts: bool, features: bool) -> None:

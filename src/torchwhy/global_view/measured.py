@@ -115,7 +115,10 @@ def _of_the_same_rows(explained: Explained | Mapping[str, Explained]) -> Iterato
     streams = [batches_of_explanations(given, f"explained[{name!r}]") for name, given in explained.items()]
     for several in itertools.zip_longest(*streams):
         if None in several or len({len(e) for e in several}) > 1:
-            raise ValueError("explained: batches of different sizes; explain the same rows in the same batches")
+            sizes = ", ".join(f"{name!r} {len(e) if e else 'no'} rows" for name, e in zip(explained, several))
+            raise ValueError(
+                f"explained: batches of different sizes ({sizes}); explain the same rows in the same batches"
+            )
         for name, e in zip(explained, several):
             if not _same_rows(_with_inputs(e), several[0]):
                 raise ValueError(f"explained[{name!r}]: other rows than those of {next(iter(explained))!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory
+from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory, running_backward_pass
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 _JOIN = torch.ops.aten.cat.default
@@ -13,12 +13,12 @@ _COPY = torch.ops.aten.clone.default
 
 
 class CallCost(DispatchMode):
-    """Count what the operations make while the block lasts, forward and backward.
+    """Count what the operations make while the block lasts, forward and backward; of convolutions the forward pass.
 
     Attributes:
         total: bytes of all new tensors.
         largest: bytes of the largest one.
-        convolutions: number of convolutions of images, without their backward pass.
+        convolutions: number of convolutions of images.
         multiply_adds: of these.
         grouped: how many of them mix channels in groups of several.
         convolved: bytes of their outputs.
@@ -41,7 +41,7 @@ class CallCost(DispatchMode):
             self.convolved += out.numel() * out.element_size()
             self.dtype = out.dtype
         elif (func is _JOIN and out.dim() in (4, 5)) or (func is _COPY and out.dim() in (5, 6)):
-            self.rearranged += out.numel() * out.element_size()
+            self.rearranged += out.numel() * out.element_size() * (running_backward_pass() < 0)
         if makes_new_memory(func):
             for t in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(t, Tensor):
