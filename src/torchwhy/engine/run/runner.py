@@ -37,6 +37,7 @@ from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
 from torchwhy.engine.run.torch_errors import hint_about_fixed_rows, hint_about_rows, raise_in_words
 from torchwhy.engine.structure import Output, Tensors
+from torchwhy.engine.torch_internals import without_torch_functions
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
@@ -178,8 +179,9 @@ class ModelRunner:
             return hint_about_packed((p.inputs.args, p.inputs.kwargs), p.n) if len(rows) != p.n else ""
         if p.inputs.forms:
             return ""
-        found = "" if p.inputs.names else hint_about_rows(error, p.model, p.inputs.tensors)
-        return found or hint_about_fixed_rows(p.model, p.inputs.tensors, p.inputs.names, len(rows))
+        with without_torch_functions():  # the rules of the call that failed are for its rows
+            found = "" if p.inputs.names else hint_about_rows(error, p.model, p.inputs.tensors)
+            return found or hint_about_fixed_rows(p.model, p.inputs.tensors, p.inputs.names, len(rows))
 
     def scores_with_graph(self, z: Sequence[Tensor], rows: Tensor, rules: RuleMode | None = None) -> Tensor:
         """Return scores ``(M,)``, in single precision at least, with a graph where one is being built.
