@@ -192,3 +192,13 @@ def test_a_model_that_fails_for_another_reason_is_not_told_of_its_rows():
         tw.FeatureAblation(picky, check=False).attribute(torch.ones(3, 4))
     with pytest.raises(KeyError, match=r"^'no'$"):
         tw.FeatureAblation(lambda x: {}["no"]).attribute(torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("method", [tw.DeepLIFT, tw.DeepSHAP, tw.GuidedBackprop], ids=lambda m: m.__name__)
+def test_what_an_error_may_mean_is_looked_for_without_the_rules_of_its_call(method):
+    """Rules that compare two runs met the model's trial runs, and their own error hid the model's."""
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).double()
+    x = torch.rand(3, 3, 8, 8, dtype=torch.double)
+    with pytest.raises(ValueError, match="inference"):
+        method(net.eval()).attribute(x, 1)

