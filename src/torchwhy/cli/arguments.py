@@ -65,6 +65,20 @@ def shows_progress(args: argparse.Namespace) -> bool:
     return not args.quiet and sys.stderr.isatty()
 
 
+def add_settings(parser: argparse.ArgumentParser, help: str, *, needs_inputs: bool = True) -> None:
+    """Add ``--set``, the settings of methods; where the command needs inputs, words that are no settings may be these."""
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        type=setting_in_words if needs_inputs else str,
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+        help=help,
+    )
+
+
 def setting_in_words(text: str) -> str:
     """Return what ``--set`` was given, where it can be a setting; the shell's words after it are taken for settings too.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting
+from torchwhy.cli.arguments import add_model_arguments, add_quiet, add_settings, parse_setting
 
 if TYPE_CHECKING:
     from torchwhy.cli.parser import Commands
@@ -41,15 +41,7 @@ def add_explain(commands: Commands) -> None:
         metavar="NAME",
         help="see `torchwhy methods`; all: every one that applies (default: IntegratedGradients, of texts and tables KernelSHAP)",
     )
-    explain.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="settings, as n_steps=64 signed=false",
-    )
+    add_settings(explain, "settings, as n_steps=64 signed=false", needs_inputs=False)
     explain.add_argument("--device", default="cpu")
     explain.add_argument(
         "--out",

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from torchwhy.cli.arguments import (
     add_model_arguments,
     add_quiet,
+    add_settings,
     parse_setting,
     say,
     seconds_of,
-    setting_in_words,
     shows_progress,
 )
 from torchwhy.cli.pictures import expand_folders, load_as_asked, move_to_device
@@ -93,16 +93,7 @@ def add_explain_dataset(commands: Commands) -> None:
     )
     add_model_arguments(command)
     command.add_argument("--method", metavar="NAME", help="one (default: IntegratedGradients, of tables KernelSHAP)")
-    command.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        type=setting_in_words,
-        default=[],
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="settings of the method; DATA comes before",
-    )
+    add_settings(command, "settings of the method; DATA comes before")
     command.add_argument("--out", required=True, metavar="FOLDER", help="where the explanations are kept")
     command.add_argument(
         "--batch-size", type=int, default=32, metavar="ROWS", help="rows of a file (default: %(default)s)"

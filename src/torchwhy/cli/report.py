@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchwhy.cli.arguments import add_model_arguments, add_quiet, parse_setting, say, seconds_of, setting_in_words
+from torchwhy.cli.arguments import add_model_arguments, add_quiet, add_settings, parse_setting, say, seconds_of
 from torchwhy.cli.explain_pictures import AT_A_TIME, different_names, explain_some, methods_asked_for
 from torchwhy.cli.outputs import check_outputs
 from torchwhy.cli.pictures import class_shares, expand_folders, load_as_asked, move_to_device
@@ -61,16 +61,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="PICTURE", help="image files, folders of them, or bundled photos")
     add_model_arguments(parser)
     parser.add_argument("--method", nargs="+", metavar="NAME", default=["GradCAM"], help="see `torchwhy methods`")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        type=setting_in_words,
-        default=[],
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="settings; PICTURE comes before",
-    )
+    add_settings(parser, "settings; PICTURE comes before")
     parser.add_argument("--device", default="cpu")
 
 
