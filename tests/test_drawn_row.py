@@ -160,12 +160,13 @@ class TakesTheIds(nn.Module):
         return self.head((self.b(x) if bool(ids[0, 0]) else self.a(x)).relu().mean((2, 3)))
 
 
+@pytest.mark.parametrize("length", [1, 40])
 @pytest.mark.parametrize("way", ["argument", "shared", "input"])
-def test_what_is_not_drawn_is_part_of_what_is_remembered(way):
+def test_what_is_not_drawn_is_part_of_what_is_remembered(way, length):
     """Whole numbers and further arguments say which layer is the last; a layer found for others is not taken again."""
     net = TakesTheIds().eval()
     for i in (0, 1, 0):
-        ids = torch.full((2, 1), i)
+        ids = torch.full((2, length), i)
         given = {"argument": ids, "shared": tw.Shared(ids[:1])}.get(way)
         x, extra = (X, {"additional_forward_args": given}) if given is not None else ((X, ids), {})
         e = tw.LayerActivation(net, layer="auto").explain(x, 1, **extra)

@@ -13,7 +13,7 @@
 * ``repeating``: the models that gave one row the same score twice, with how many modules they had in training mode then.
 * ``trials``: what trials found out about a model: which of its arguments follow the rows, whether rows depend on one another,
   which layer ``layer="auto"`` is, how a layer's tokens lie on a picture. Weak keys too; only what follows from the model, the
-  shapes and a drawn row is remembered, and beside it from what cannot be drawn: see :mod:`torchwhy.engine.layers.drawn_row`.
+  shapes, a drawn row and what is given beside it, which is part of the key, is remembered, so that this changes no number.
 
 Nothing here decides what a call computes.
 """

@@ -27,7 +27,7 @@ from torchwhy.targets.target import logits_per_row
 
 PART_OF_SPREAD = 0.01  # of the scores over rows, that rounding may move one: it switches rectifiers and routes
 PART_OF_SPREAD_LOW = 0.3  # the same in lower precision
-REMEMBERED = 4096  # outcomes of one model, some of each layer and length of texts
+REMEMBERED = 4096  # outcomes of one model, some of each layer and text
 
 
 WAYS_OUT = (

@@ -4,12 +4,12 @@ Which layer passes the last grid, where a token lies on the picture, which axis 
 model. Were it asked with the first row of a call, a row in which some unit is dead would say another thing than the next one,
 and what a call gives would depend on the rows beside it and on the calls before it. So numbers are drawn, always the same.
 Whole numbers, such as the ids of tokens, may stand for rows of a table and are left as they are; so are further arguments.
-They are part of what an outcome is remembered by: a few numbers, such as which task is meant, by their values, texts and other
-long ones by their length.
+What they hold is part of what an outcome is remembered by.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 Finding = TypeVar("Finding")
-FEW_NUMBERS = 16  # of an argument for one row
 
 
 def find_once(problem: Problem, what: tuple[object, ...] | None, find: Callable[[Problem], Finding]) -> Finding:
@@ -101,7 +100,8 @@ def _what_stays(problem: Problem) -> tuple[str, str]:
 
 
 def _digest(part: object) -> object:
-    """Return a key of a value: a plain value itself, the form of a tensor and what is in it if that is little, else its class."""
-    if isinstance(part, Tensor):
-        return tuple(part.shape), part.dtype, part.tolist() if part.numel() <= FEW_NUMBERS else ()
+    """Return a key of a value: a plain value itself, a hash of what is in a tensor, else its class."""
+    if isinstance(part, Tensor) and part.layout == torch.strided and not part.is_meta:
+        contents = part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return tuple(part.shape), part.dtype, hashlib.blake2b(contents, digest_size=16).hexdigest()
     return part if isinstance(part, (bool, int, float, str, type(None))) else type(part)
