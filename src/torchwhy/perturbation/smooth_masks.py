@@ -63,21 +63,26 @@ class SmoothMasks:
         """
         return self.within(self.places(area), self.radius(area))
 
+    @property
+    def size_in_sigmas(self) -> list[float]:
+        """The picture's size in units of :math:`\\sigma`, along each axis."""
+        return [n / s for n, s in zip(self.size, self.sigma)]
+
     def places(self, area: float) -> Tensor:
         """Return middles ``(K, axes)`` a radius or less apart, in units of :math:`\\sigma`, as radii are."""
-        size = [n / s for n, s in zip(self.size, self.sigma)]
+        size = self.size_in_sigmas
         counts = [math.ceil(n / self.ideal_radius(area)) for n in size]
         middles = [(torch.arange(k).to(self.like) + 0.5) * n / k for k, n in zip(counts, size)]
         return torch.cartesian_prod(*middles).view(-1, len(size))
 
     def ideal_radius(self, area: float) -> float:
         """Return the radius of a disc of a share of the picture."""
-        size = [n / s for n, s in zip(self.size, self.sigma)]
+        size = self.size_in_sigmas
         return (area * math.prod(size) / ball(len(size))) ** (1 / len(size))
 
     def radius(self, area: float) -> float:
         """Return within which radius the points are on for which the smooth mask in the middle has the area."""
-        size = [n / s for n, s in zip(self.size, self.sigma)]
+        size = self.size_in_sigmas
         low, high = 0.0, float(sum(size))
         middle = torch.tensor([size], device=self.like.device, dtype=self.like.dtype) / 2
         for _ in range(16):

@@ -73,7 +73,7 @@ def hint_about_fixed_rows(
 ) -> str:
     """Return what is wrong with a model that runs on another number of rows, and not on m of them.
 
-    The caller's rows are tried, repeated; the model is asked only after it failed on m rows that are not all theirs.
+    The caller's rows are tried, repeated where they are fewer.
 
     Args:
         call: the model.
