@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.backprop.linear_layer import LinearLayer
-from torchwhy.settings import _equal_settings
+from torchwhy.settings import equal_settings
 
 
 def stabilize(z: Tensor, epsilon: float) -> Tensor:
@@ -37,7 +37,7 @@ class Rule:
         if type(self) is not type(other):
             return NotImplemented
         mine, its = vars(self), vars(other)
-        return mine.keys() == its.keys() and all(_equal_settings(mine[name], its[name]) for name in mine)
+        return mine.keys() == its.keys() and all(equal_settings(mine[name], its[name]) for name in mine)
 
     def __hash__(self) -> int:
         return hash(type(self))  # settings may be tensors
