@@ -179,6 +179,37 @@ def test_every_file_of_the_engine_has_a_line():
     assert set(rows) == {file for file in code if not file.endswith("__init__.py")}
 
 
+@pytest.mark.parametrize("room", ["run", "layers", "rules", "features", "images"])
+def test_the_page_at_the_door_names_every_file_of_the_room(room):
+    page = ast.get_docstring(ast.parse((PACKAGE / "engine" / room / "__init__.py").read_text()))
+    files = {path.stem for path in (PACKAGE / "engine" / room).glob("*.py")} - {"__init__"}
+    assert not files - set(re.findall(r"``(\w+)(?:\.py)?``", page))
+
+
+def test_the_table_of_state_has_every_piece():
+    rows = re.findall(r"^\| (`state\..*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    names = set(re.findall(r"`state\.(\w+)`", " ".join(rows)))
+    tree = ast.parse((PACKAGE / "engine" / "state.py").read_text())
+    assert names == set(re.findall(r"``(\w+)``: ", ast.get_docstring(tree))) | {"lock"}
+    stored = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    assert names == {
+        n.id for node in stored for n in ast.walk(node) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store
+    }
+
+
+def test_who_calls_the_model_is_written_down():
+    (said,) = re.findall(
+        r"^- \*\*Who else calls the model.*?(?=^- )", (ROOT / "docs" / "architecture.md").read_text(), re.M | re.S
+    )
+    for path in PACKAGE.rglob("*.py"):
+        file = path.relative_to(PACKAGE).as_posix()
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        models = [f for f in calls if re.fullmatch(r"(self\.|p\.|problem\.|loaded\.)?model", ast.unparse(f))]
+        assert not models or file in said or file in ("engine/run/runner.py", "provenance.py"), (
+            file
+        )  # there a weak reference
+
+
 def test_grad_cams_weights_are_where_the_pages_say():
     tree = ast.parse((PACKAGE / "cam" / "grad_cam.py").read_text())
     (of_class,) = [node for node in tree.body if getattr(node, "name", "") == "GradCAM"]

@@ -1,6 +1,7 @@
 """What is relied on of torch that torch does not promise: a release that changes it fails here first."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ from torch.overrides import TorchFunctionMode
 import torchwhy
 from torchwhy.engine import torch_internals as internals
 
-# attributes of modules, tensors and operations
-PRIVATE = {
-    *("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_orig_mod"),
-    *("_version", "_make_wrapper_subclass", "_schema", "_saved_input"),
+ROOT = Path(torchwhy.__file__).parent
+TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+HOME = Path(internals.__file__).relative_to(ROOT).as_posix()
+OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields"}  # promised by Python, in spite of the underscore
+NOT_OF_TORCH = {  # each in one file, which says what for
+    "_getframe": "engine/run/warn.py",
+    "_hf_hook": "engine/run/placement.py",
+    "_actions": "cli/completion.py",
+    "_SubParsersAction": "cli/",
 }
 
 
-# files that still use some of these by themselves
 class Seen(TorchFunctionMode):
     def __init__(self):
         super().__init__()
@@ -213,35 +218,62 @@ def test_the_body_of_a_function_hands_what_it_calls_to_the_mode_but_not_itself()
     assert internals.body_without_dispatch(torch.relu) is None
 
 
-def dotted(node):
-    """The parts of a dotted name; what stands before the first dot is empty where it is no name."""
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.insert(0, node.attr)
-        node = node.value
-    return [node.id if isinstance(node, ast.Name) else "", *parts]
+def is_private(name):
+    """Whether a name begins with one underscore."""
+    return name.startswith("_") and not name.startswith("__")
 
 
-def private_names(tree):
-    """The private names of torch that a module imports or looks up, with their lines."""
+def names_of_this_package():
+    """The private names that it defines: functions, classes, variables and attributes."""
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                yield node.name
+            elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+                yield node.id if isinstance(node, ast.Name) else node.attr
+
+
+@cache
+def names_of_torch():
+    """The private names of modules, tensors and nodes of the graph, which are torch's even if we had such a name."""
+    node = torch.ones(1, requires_grad=True).exp().grad_fn
+    return {name for it in (nn.Module(), torch.ones(1), node) for name in dir(it) if is_private(name)}
+
+
+def foreign_names(tree, own):
+    """The private names that a module imports from others, or asks objects for that have them from elsewhere, with lines."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
-            parts = [*node.module.split("."), *(a.name for a in node.names)]
+        names, allowed = [], set()  # what is private in one module is not for another, of this package or not
+        if isinstance(node, ast.ImportFrom):
+            names = [*(node.module or "").split("."), *(a.name for a in node.names)]
         elif isinstance(node, ast.Attribute):
-            parts = dotted(node)
-            parts = parts if parts[0] in ("torch", "nn", "F") else parts[-1:] if node.attr in PRIVATE else []
-        else:
-            parts = []
-        yield from ((node.lineno, part) for part in parts if part.startswith("_") and not part.startswith("__"))
+            is_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names, allowed = [node.attr], own if is_self else own - names_of_torch()
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "attrgetter"):
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            names, allowed = texts, own - names_of_torch()
+        yield from ((node.lineno, name) for name in names if is_private(name) and name not in allowed)
 
 
-def test_private_names_are_used_in_one_file_only():
-    root, found = Path(torchwhy.__file__).parent, {}
-    for path in sorted(root.rglob("*.py")):
-        names = list(private_names(ast.parse(path.read_text())))
-        if names and path != Path(internals.__file__):
-            found[path.relative_to(root).as_posix()] = names
-    assert not found, f"private names of torch belong into engine/torch_internals.py: {found}"
+def test_private_names_of_others_are_used_in_one_file_only():
+    own = set(names_of_this_package()) | OF_NAMED_TUPLES
+    found = [
+        f"{file}:{line} {name}"
+        for file, tree in TREES.items()
+        for line, name in foreign_names(tree, own)
+        if file != HOME and not (name in NOT_OF_TORCH and file.startswith(NOT_OF_TORCH[name]))
+    ]
+    assert not found, "private names of others, those of torch belong into engine/torch_internals.py:\n" + "\n".join(
+        found
+    )
+
+
+def test_nodes_of_the_graph_are_numbered_in_the_order_that_they_are_made():
+    x = torch.ones(2, requires_grad=True)
+    first, second = x.exp(), x.sin()
+    assert internals.sequence_number(first.grad_fn) < internals.sequence_number(second.grad_fn)
+    both = first + second
+    assert internals.sequence_number(second.grad_fn) < internals.sequence_number(both.grad_fn)
 
 
 def test_a_node_of_the_graph_knows_its_function():

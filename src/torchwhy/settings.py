@@ -130,7 +130,7 @@ class Settings(_DataclassByItself):
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(_equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        return all(equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
 
     def settings(self) -> Keywords:
         """Return the settings that differ from their defaults."""
@@ -138,7 +138,7 @@ class Settings(_DataclassByItself):
         for f in fields(self):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             value = getattr(self, f.name)
-            if f.init and f.name != "model" and not (type(value) is type(default) and _equal_settings(value, default)):
+            if f.init and f.name != "model" and not (type(value) is type(default) and equal_settings(value, default)):
                 found[f.name] = value
         return found
 
@@ -293,10 +293,10 @@ def _alternatives(hint: object) -> list[str]:
     return [_describe(hint)]
 
 
-def _equal_settings(a: Any, b: Any) -> bool:
+def equal_settings(a: Any, b: Any) -> bool:
     """Say whether two settings are equal: tensors and arrays where they have one shape and equal numbers."""
     if isinstance(a, (tuple, list)) and type(a) is type(b):
-        return len(a) == len(b) and all(map(_equal_settings, a, b))
+        return len(a) == len(b) and all(map(equal_settings, a, b))
     if any(hasattr(v, "__array__") and getattr(v, "shape", ()) != () for v in (a, b)):
         return a is b or (type(a) is type(b) and a.shape == b.shape and bool((a == b).all()))
     return a is b or bool(a == b)

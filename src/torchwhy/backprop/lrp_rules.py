@@ -23,7 +23,7 @@ from torch import Tensor
 
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.engine.run.checks import finite_numbers
-from torchwhy.settings import NotNegative, _equal_settings, check_setting
+from torchwhy.settings import NotNegative, check_setting, equal_settings
 
 
 def stabilize(z: Tensor, epsilon: float) -> Tensor:
@@ -50,7 +50,7 @@ class Rule:
         if type(self) is not type(other):
             return NotImplemented
         mine, its = vars(self), vars(other)
-        return mine.keys() == its.keys() and all(_equal_settings(mine[name], its[name]) for name in mine)
+        return mine.keys() == its.keys() and all(equal_settings(mine[name], its[name]) for name in mine)
 
     def __hash__(self) -> int:
         return hash(type(self))  # settings may be tensors

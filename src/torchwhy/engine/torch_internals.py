@@ -125,6 +125,11 @@ def saved_input(node: torch.autograd.graph.Node) -> Tensor:
     return node._saved_input  # type: ignore[attr-defined]
 
 
+def sequence_number(node: torch.autograd.graph.Node) -> int:
+    """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers."""
+    return node._sequence_nr()
+
+
 @cache
 def body_without_dispatch(function: Callable[..., object]) -> Callable[..., Any] | None:
     """Return one of torch's Python functions that does not hand itself to a mode, while what it calls does.

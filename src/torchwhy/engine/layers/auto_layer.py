@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchwhy.engine.layers.dependence import Pictures, first_row_leaves
 from torchwhy.engine.layers.drawn_row import find_once
-from torchwhy.engine.layers.grid_layout import HEAD_MODULES, _dense_grid, picture_of
+from torchwhy.engine.layers.grid_layout import HEAD_MODULES, dense_grid, picture_of
 from torchwhy.engine.layers.layer import ResolvedLayer
 from torchwhy.engine.refusals import refuse_layer_of_graph
 from torchwhy.engine.torch_internals import is_graph
@@ -63,7 +63,7 @@ def _last_grid_in_use(problem: Problem) -> tuple[int, ResolvedLayer | None, bool
     scores, passed = problem.run.trace(z, problem.rows[:1])
     calls = Counter(place.name for place, _ in passed)
     whole = next((t for place, t in passed if not place.name), None)
-    if whole is not None and whole.dim() == 2 + len(size) and _dense_grid(tuple(whole.shape), size, set()):
+    if whole is not None and whole.dim() == 2 + len(size) and dense_grid(tuple(whole.shape), size, set()):
         raise ValueError(
             f"layer='auto' is for models with one answer a row; this one's output has shape {tuple(whole.shape)}: "
             "name the layer that the answer is to be explained by"

@@ -123,7 +123,7 @@ def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...
     elif shape[0] != n or not 1 <= dims <= 3:
         return None
     elif len(shape) == 2 + dims:
-        found = _dense_grid(shape, size, widths, place.module)
+        found = dense_grid(shape, size, widths, place.module)
     elif len(shape) == 3:
         after, before = token_grid(shape[1], size), token_grid(shape[2], size)
         known = (shape[1] in widths) - (shape[2] in widths)
@@ -137,7 +137,7 @@ def find_grid(place: ResolvedLayer, tensor: Tensor, n: int, size: tuple[int, ...
     return found if found and math.prod(found.size) > 1 else None
 
 
-def _dense_grid(
+def dense_grid(
     shape: tuple[int, ...], size: tuple[int, ...], widths: set[int], module: nn.Module | None = None
 ) -> GridLayout | None:
     """Return the grid of a tensor with as many dimensions as the pictures."""

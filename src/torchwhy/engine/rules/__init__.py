@@ -8,10 +8,12 @@ The files:
 * ``rectifiers.py``: rules of rectifiers that hold for all of their spellings.
 * ``in_place.py``: what rules that write in the place of their input end in.
 * ``opaque.py``: what rules do not reach: autograd Functions, transforms of ``torch.func``.
+* ``unseen.py``: what no mode is told of: functions of TorchScript and of extensions, found in the graph.
 * ``operations.py``: the functions of torch by the operation that they are; families of operations, from which methods make
   their tables; and ``OpCall``, what a rule gets. Nothing in it knows a method.
 * ``decompositions.py``: rules that take an operation apart into smaller ones, which then get their own: attention, recurrent
-  layers, ``addmm``.
+  layers, ``addmm``. ``distances.py``: the same for distances, similarities and losses.
+* ``aten.py``: the operations of exported graphs, by the names that rules know.
 * ``paired_run.py``: the input's run beside a recorded one of the baseline, so that a rule sees its operation in both
   (DeepLIFT).
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 
 from torchwhy.engine.rules.operations import FACTORIES, LINEAR, NOT_DIFFERENTIABLE, PRODUCTS, RuleTable
+from torchwhy.engine.torch_internals import sequence_number
 
 NO_RULE_NEEDED = LINEAR | NOT_DIFFERENTIABLE | FACTORIES  # never counted as operations without a rule
 # what nodes of linear layers are called
@@ -37,10 +38,10 @@ class WatchesGraph:
     def count_unseen(self, unknown: Iterable[torch.autograd.graph.Node]) -> None:
         """Count what made nodes that none of the mode's operations did, where it needs a rule."""
         waiting, seen = list(unknown), set(self.made)
-        first = 0 if self.first_node is None else self.first_node._sequence_nr()
+        first = 0 if self.first_node is None else sequence_number(self.first_node)
         while waiting:
             node = waiting.pop()
-            if node in seen or node._sequence_nr() < first:
+            if node in seen or sequence_number(node) < first:
                 continue
             seen.add(node)
             written = node.name().endswith("CopySlices")  # then the second is what a rule wrote there

@@ -38,7 +38,7 @@ UNCHANGED = nullcontext()
 OURS = __name__.partition(".")[0]
 
 
-def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
+def acquire(thing: object, switch: Callable[[bool], object], during: bool) -> int:
     """Hold a thing, under the lock: the first holder switches it, the last one switches it back."""
     held = state.held.get(id(thing))
     if held is None:
@@ -48,7 +48,7 @@ def _acquire(thing: object, switch: Callable[[bool], object], during: bool) -> i
     return id(thing)
 
 
-def _release_all(held: Sequence[int]) -> None:
+def release_all(held: Sequence[int]) -> None:
     """Let go of things; the last holder of each undoes its change."""
     with state.lock:
         for key in held:
@@ -121,7 +121,7 @@ class HeldModel:
                     self.device = p.device if p.device.type != "meta" else device_of_parameters(p.device, model)
                 trainable = p.requires_grad and not p.is_inference()  # such a one has no gradient, and no switch
                 if trainable or id(p) in state.held:
-                    self.mine.append(_acquire(p, p.requires_grad_, False))
+                    self.mine.append(acquire(p, p.requires_grad_, False))
             if getattr(module, "training", False):  # frozen TorchScript has no mode
                 self.n_training += 1
                 if is_random_in_training(module):
@@ -142,7 +142,7 @@ class HeldModel:
         """Hold a module's buffers, with the values that they had for the first that came."""
         first = id(module) not in state.held
         found = HeldBuffers(name, module) if first else state.held[id(module)][1]
-        self.mine.append(_acquire(module, found, False))
+        self.mine.append(acquire(module, found, False))
         self.buffers.append(found)
 
     def restore_buffers(self) -> None:
@@ -172,7 +172,7 @@ def freeze_parameters(model: Model) -> Iterator[HeldModel]:
     finally:
         here.pop(id(model), None)
         if held is not None and held.mine:
-            _release_all(held.mine)
+            release_all(held.mine)
 
 
 def is_random_in_training(module: nn.Module) -> bool:
@@ -189,11 +189,11 @@ def _without_cudnn() -> Iterator[None]:
     """Switch cuDNN off while open, in any thread; the last one out restores it."""
     with state.lock:
         on = cudnn.enabled or id(cudnn) in state.held
-        mine = [_acquire(cudnn, partial(setattr, cudnn, "enabled"), False)] if on else []
+        mine = [acquire(cudnn, partial(setattr, cudnn, "enabled"), False)] if on else []
     try:
         yield
     finally:
-        _release_all(mine)
+        release_all(mine)
 
 
 @contextmanager

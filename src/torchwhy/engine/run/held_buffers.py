@@ -67,6 +67,6 @@ class HeldBuffers:
             now.update(self.before)
 
     def __call__(self, back: bool) -> None:
-        """Put the buffers back when the last one lets go, see :func:`_acquire`."""
+        """Put the buffers back when the last one lets go, see :func:`acquire`."""
         if back and (self.is_changed() or self._is_rewritten()):
             self.restore()

@@ -1,4 +1,4 @@
-"""The model runner: the only place that calls the model.
+"""The model runner: the one way from a question to the model.
 
 Four verbs, each for rows ``z`` ``(M, ...)`` that stand in for what is explained: ``outputs``, ``scores``, ``gradients`` and
 ``gradients_and_activations``, and ``activations`` for what passes layers. Each is one call; ``concatenated`` and

@@ -9,7 +9,7 @@ import torch
 from torch.backends import mha
 
 from torchwhy.engine import state
-from torchwhy.engine.run.autograd import _acquire, _release_all
+from torchwhy.engine.run.autograd import acquire, release_all
 
 
 @contextmanager
@@ -20,11 +20,11 @@ def without_nested_tensors() -> Iterator[None]:
     """
     with state.lock:
         on = mha.get_fastpath_enabled() or id(mha) in state.held
-        mine = [_acquire(mha, mha.set_fastpath_enabled, False)] if on else []
+        mine = [acquire(mha, mha.set_fastpath_enabled, False)] if on else []
     try:
         yield
     finally:
-        _release_all(mine)
+        release_all(mine)
 
 
 class _Eager:
@@ -44,8 +44,8 @@ _eager = _Eager()
 def without_compiled_code() -> Iterator[None]:
     """Let compiled modules run as Python code while open, with the hooks of now, in any thread; the last one out restores it."""
     with state.lock:
-        mine = [_acquire(_eager, _eager, True)] if hasattr(torch.compiler, "set_stance") else []  # since torch 2.6
+        mine = [acquire(_eager, _eager, True)] if hasattr(torch.compiler, "set_stance") else []  # since torch 2.6
     try:
         yield
     finally:
-        _release_all(mine)
+        release_all(mine)
