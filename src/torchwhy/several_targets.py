@@ -29,7 +29,7 @@ from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
-from torchwhy.result import Result, ScoreEnds
+from torchwhy.result import Result, ScoreEnds, as_result
 from torchwhy.targets.each_target import join_targets
 from torchwhy.targets.target import Neuron, TargetLike, logits_per_row
 
@@ -177,7 +177,7 @@ def _solve_together(method: Attribution, problems: Sequence[Problem], measure_ga
     """Return what one run of a method finds for problems that differ in their targets."""
     first, t = problems[0], len(problems)
     given = method._attribute(pair_rows(problems))
-    found = given if isinstance(given, Result) else Result(tuple(given))
+    found = as_result(type(method).__name__, given, first.n * t)
     results = [part_of_result(found, first.n, t, number) for number in range(t)]
     ends: list[ScoreEnds | None] = [None] * t
     if measure_gap and found.baselines is None:
