@@ -352,7 +352,7 @@ def solve(
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent, axes)
-        problem = problem.replace(coalitions=[]) if measure_gap else problem
+        problem = problem.with_gap(is_part=parent is not None) if measure_gap else problem
         is_held = problem.model is method.model
         with UNCHANGED if is_held else freeze_parameters(problem.model):  # a function's layers are known by now
             return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
@@ -377,8 +377,10 @@ def finish_result(
     gap, values = result.completeness_gap, result.attributions
     if measure_gap and ends is None:
         begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
-        adds_up = has_unknown_gap(method, result)
-        ends = measure_ends(begin) if adds_up else measure_ends_besides(begin, [begin.target])[0]
+        if has_unknown_gap(method, result):
+            ends = measure_ends(begin)
+        elif problem.coalitions is not None:
+            ends = measure_ends_besides(begin, [begin.target])[0]
     if ends is not None and has_unknown_gap(method, result):
         gap = gap_of(ends, values)
     if problem.tally.not_finite is not False:

@@ -100,7 +100,7 @@ def solve_each(
 
     def problem_of(target: TargetLike, of: object = inputs) -> Problem:
         problem = prepare_for(method, of, target, *data)
-        return problem.replace(coalitions=[]) if measure_gap else problem
+        return problem.with_gap(is_part=parent is not None) if measure_gap else problem
 
     with isolated(method.model):
         each = list_targets(targets)
@@ -180,7 +180,8 @@ def _solve_together(method: Attribution, problems: Sequence[Problem], measure_ga
     found = as_result(type(method).__name__, given, first.n * t)
     results = [part_of_result(found, first.n, t, number) for number in range(t)]
     ends: list[ScoreEnds | None] = [None] * t
-    if measure_gap and found.baselines is None:
+    wanted = has_unknown_gap(method, found) or first.coalitions is not None
+    if measure_gap and found.baselines is None and wanted:
         measure = measure_ends_of_each if has_unknown_gap(method, found) else measure_ends_besides
         ends = list(measure(first, [p.target for p in problems]))
     return [
