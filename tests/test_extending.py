@@ -248,3 +248,19 @@ def test_a_wrapper_without_a_method_is_refused():
         Asked(net).attribute(x, 1)
     with pytest.raises(TypeError, match="of=3: expected a method"):
         Asked(net, of=3)
+
+
+@pytest.mark.parametrize("returned", [None, 1.0])
+def test_a_rule_that_returns_no_tensor_is_refused(returned):
+    class Wrong(tw.lrp.LayerRule):
+        def multiplier(self, layer, m):
+            return returned
+
+    net = nn.Linear(6, 2)
+    with pytest.raises(ValueError, match=f"the Wrong rule returned {type(returned).__name__} at a 'linear'"):
+        tw.LRP(net, composite=tw.lrp.Composite(linear=Wrong())).attribute(torch.randn(3, 6), 0)
+
+
+def test_a_misspelt_part_of_a_composite_names_the_nearest():
+    with pytest.raises(TypeError, match="Composite has no 'by_nam'; did you mean 'by_name'"):
+        tw.lrp.EPSILON.replace(by_nam={"0": "gamma"})
