@@ -245,9 +245,16 @@ def computed_weights(self, x):
     return self.norm(F.conv2d(x, self.conv.weight * 2, self.conv.bias, padding="same"))
 
 
-@pytest.mark.parametrize(
-    "body", [uses_it_twice, uses_it_before, writes_to_it, does_not_norm, other_statistics, computed_weights]
-)
+def one_number_for_all_dimensions(self, x):
+    return self.norm(F.conv2d(x, self.conv.weight, self.conv.bias, stride=[2], padding=(1,)))
+
+
+BODIES = [
+    uses_it_twice, uses_it_before, writes_to_it, does_not_norm, other_statistics, computed_weights, one_number_for_all_dimensions
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_other_uses_of_a_convolution(body):
     same_as_plain(Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double))
 
