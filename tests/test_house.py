@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,26 @@ def lambdas_with_names():
             yield place
 
 
+@cache
+def names_of_any():
+    """``Any`` and the names that stand for it: ``X = Any``, and ``Y = X`` of such a name."""
+    names = {"Any"}
+    while True:
+        found = set()
+        for _, node in nodes((ast.Assign, ast.AnnAssign)):
+            if isinstance(node.value, (ast.Name, ast.Attribute)) and ast.unparse(node.value).split(".")[-1] in names:
+                found |= {target.id for target in targets(node) if isinstance(target, ast.Name)}
+        if found <= names:
+            return names
+        names |= found
+
+
 def anys():
-    """``Any``, wherever it is used; not where it is imported."""
+    """``Any``, under whatever name, wherever it is used; not where it is imported, nor where a name is given to it."""
+    naming = {node.value for _, node in nodes((ast.Assign, ast.AnnAssign))}
     for place, node in nodes((ast.Name, ast.Attribute)):
-        if (node.id if isinstance(node, ast.Name) else node.attr) == "Any":
+        is_use = node not in naming and not isinstance(getattr(node, "ctx", None), ast.Store)
+        if is_use and (node.id if isinstance(node, ast.Name) else node.attr) in names_of_any():
             yield place
 
 
@@ -124,7 +141,7 @@ def draws_of_the_default_type():
 LIMITS = {
     nested_conditional_expressions: 0,
     lambdas_with_names: 0,
-    anys: 150,
+    anys: 311,  # 100 by its name; the rest where parts, options and outputs of any form are taken apart
     long_files: 0,
     long_functions: 0,
     names_with_two_meanings: 0,

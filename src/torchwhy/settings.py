@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from torch import nn
 from typing_extensions import dataclass_transform
 
-from torchwhy.engine.structure import Keywords, Model
+from torchwhy.engine.structure import AnyModel, Keywords
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Settings(_DataclassByItself):
     made by ``_check_settings``.
     """
 
-    model: Model = field(kw_only=False)
+    model: AnyModel = field(kw_only=False)
 
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""

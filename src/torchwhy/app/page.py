@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from torchwhy.app.explorer import LONGEST_TEXT, Explorer
-from torchwhy.engine.structure import InForm, Keywords, Model, Output
+from torchwhy.engine.structure import AnyOutput, InForm, Keywords, Model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def explore(
     method_data: Keywords | None = None,
     counterfactual: Counterfactual | None = None,
     concepts: TCAV | None = None,
-) -> Output:
+) -> AnyOutput:
     """Open a page on which rows are changed and explained anew, with a small server on this machine.
 
     For one user on one machine: it listens to 127.0.0.1 only, hands out no files, takes none, and limits what is typed. It is no
@@ -78,7 +78,7 @@ def explore(
     return page
 
 
-def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
+def build_page(gradio: ModuleType, explorer: Explorer) -> AnyOutput:
     """Return the page: the row and its changes on the left, what explains it on the right."""
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # asks no other server
     with gradio.Blocks(title="Why?", analytics_enabled=False) as page:

@@ -152,7 +152,7 @@ def _has_number(values: tuple) -> bool:
     return any(isinstance(v, (int, float)) for v in values)
 
 
-def detach_parameter(value: Any) -> Any:
+def detach_parameter(value: object) -> object:
     """Return a trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
     if type(value) is Tensor or value is None:
         return value

@@ -76,7 +76,7 @@ class RevealCancel(PairedRules):
         in_place = op.in_place or kwargs.get("inplace")  # of these only dropout, which does nothing
 
         @cache
-        def move() -> list[Any]:
+        def move() -> list[object]:
             return [part if in_place else function(part, *args[1:], **kwargs) for part in parts()]
 
         if isinstance(out, Tensor):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import torchwhy as tw
 from torchwhy.captum.missing import missing_classes
-from torchwhy.engine.structure import InForm, flatten
+from torchwhy.engine.structure import AnyForm, InForm, flatten
 from torchwhy.influence.influence_method import GradientInfluence
 from torchwhy.influence.training_rows import Rows
 
@@ -28,7 +28,7 @@ class KMostInfluentialResults(NamedTuple):
     influence_scores: Tensor
 
 
-def load_state_dict(model: nn.Module, path: InForm) -> float:
+def load_state_dict(model: nn.Module, path: AnyForm) -> float:
     """Load a file with a state dict into a model; return the learning rate in it, 1 without one."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     rate = float(state.pop("learning_rate", 1.0))

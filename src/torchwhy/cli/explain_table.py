@@ -141,7 +141,7 @@ def _rows_asked_for(table: pandas.DataFrame, rows: str | None) -> pandas.DataFra
     return table.iloc[start:stop]
 
 
-def load_table_model(path: Path, trust: bool) -> tuple[Model, list[Any]]:
+def load_table_model(path: Path, trust: bool) -> tuple[Model, list[object]]:
     """Return a model from a file, and the labels of its classes, where it has any.
 
     Raises:

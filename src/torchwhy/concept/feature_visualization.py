@@ -299,7 +299,7 @@ def normalize_images(images: Tensor, by: tuple[Sequence[float], Sequence[float]]
     return (images - mean) / std
 
 
-def _several(target: object) -> list[Any]:
+def _several(target: object) -> list[object]:
     """Return targets as a list: one, or those of a list, a range, an array or a tensor."""
     if hasattr(target, "tolist"):
         values = target.tolist()

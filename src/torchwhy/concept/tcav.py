@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ class TCAV(Attribution):
     activations; scores of one layer are comparable. A score that differs from 0.5 means nothing where the accuracy is 0.5.
     """
 
-    classifier: Any = None
+    classifier: object = None
     held_out: float = 0.33
     pool: bool = False
     test: Literal["exchange", "t"] = "exchange"
@@ -216,7 +216,7 @@ class TCAV(Attribution):
             return pooled(values.flatten(2), 2)
         return values.flatten(1)
 
-    def _classifier(self) -> Any:
+    def _classifier(self) -> object:
         """Return the classifier to clone.
 
         Raises:

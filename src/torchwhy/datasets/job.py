@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -65,7 +65,7 @@ def explain_dataset(
     inputs: bool = True,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
-    **arguments: Any,
+    **arguments: object,
 ) -> ExplainedDataset:
     """Explain every row of a data set, into a folder; a second call goes on where the first one stopped.
 

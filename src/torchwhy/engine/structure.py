@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
-Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
-Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
-InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
+Model = object  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
+Output = object  # what a model, a module or an operation returns: a tensor, or whatever holds some
+InForm = object  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
+# The same where it is used as what it must be, or was found to be, without a type that says so.
+AnyModel = Any
+AnyOutput = Any
+AnyForm = Any
 Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
@@ -107,7 +111,7 @@ def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     return (value,), Structure("sample") if hasattr(value, "masked") else SINGLE
 
 
-def parts_by_key(value: Any) -> dict[int | str, Any]:
+def parts_by_key(value: Any) -> dict[int | str, object]:
     """Return the parts of a mapping by key, of a tuple or list by position; nothing for other objects."""
     if hasattr(value, "items"):
         return dict(value)
@@ -121,7 +125,7 @@ def named_parts(value: object) -> dict[int | str, Any]:
     return parts_by_key(value) or dict(getattr(value, "__dict__", {}))
 
 
-def nested_tensors(value: Any) -> dict[int | str | tuple[int | str, ...], Tensor]:
+def nested_tensors(value: object) -> dict[int | str | tuple[int | str, ...], Tensor]:
     """Return the tensors in a container by key or position, those of containers inside by a tuple of these."""
     found: dict[int | str | tuple[int | str, ...], Tensor] = {}
     for key, part in parts_by_key(value).items():
@@ -133,7 +137,7 @@ def nested_tensors(value: Any) -> dict[int | str | tuple[int | str, ...], Tensor
     return found
 
 
-def replace_part(value: Any, key: int | str | tuple[int | str, ...], new: Any) -> Any:
+def replace_part(value: Any, key: int | str | tuple[int | str, ...], new: Any) -> object:
     """Return a container of the same type with the part at ``key`` replaced; a tuple leads through containers inside."""
     if isinstance(key, tuple):
         first, *inside = key

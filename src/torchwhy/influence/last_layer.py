@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.layers.layer import LayerLike, record_activations, resolve_layer
-from torchwhy.engine.structure import Output
+from torchwhy.engine.structure import AnyOutput
 from torchwhy.influence.training_rows import RowBatch, Rows
 from torchwhy.targets import find_logits
 
@@ -48,7 +48,7 @@ def features_and_logits(model: nn.Module, layer: LayerLike, batch: RowBatch) -> 
         ValueError: the layer is not the last one, or passes more than one vector a row.
     """
     place = resolve_layer(model, layer, input=True)
-    found: list[Output] = []
+    found: list[AnyOutput] = []
     (given,) = record_activations(lambda: found.append(batch.call(model)), [place], stop=False)
     logits, linear = find_logits(found[0]), place.module
     if not isinstance(linear, nn.Linear) or given.dim() != 2:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.datasets.batches import batches_of
 from torchwhy.engine.run.batching import budget_of
-from torchwhy.engine.structure import InForm, Output, Structure, flatten
+from torchwhy.engine.structure import AnyOutput, InForm, Output, Structure, flatten
 
 SLICE, SMALLEST_SLICE = 256, 8  # rows of a batch of tensors
 INPUTS_SHARE = 64  # of the memory, of which their inputs take one
@@ -31,7 +31,7 @@ class RowBatch(NamedTuple):
         """How many rows there are."""
         return len(self.parts[0])
 
-    def call(self, model: nn.Module) -> Output:
+    def call(self, model: nn.Module) -> AnyOutput:
         """Return what the model makes of the rows."""
         return call_on_parts(model, self.parts, self.structure)
 

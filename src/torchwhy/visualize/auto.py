@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from torchwhy.explanation import Explanation
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 def plot(
@@ -26,7 +26,7 @@ def plot(
     *,
     title: str | None = None,
     error: torch.Tensor | np.ndarray | None = None,
-    **options: PictureOption,
+    **options: AnyOption,
 ) -> Figure:
     """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
 

@@ -19,7 +19,7 @@ from matplotlib.textpath import text_to_path
 
 from torchwhy.engine.structure import Keywords
 from torchwhy.visualize.export import screen_size, to_png
-from torchwhy.visualize.scaling import LUMINANCE, PictureOption
+from torchwhy.visualize.scaling import LUMINANCE, AnyOption
 
 DPI = 160
 QUIET = "#6b6b6b"  # captions and other text of second rank
@@ -88,7 +88,7 @@ def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> C
 
 
 def scale_bar(
-    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: PictureOption
+    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: AnyOption
 ) -> None:
     """Draw the colour bar of a scale, right of the axes or where ``place`` says; pointed where it clips."""
     limit = limit or 1.0  # a map of zeros has no scale of its own
@@ -192,7 +192,7 @@ def legend(ax: Axes) -> None:
             text.set_parse_math(False)
 
 
-def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: PictureOption) -> None:
+def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: AnyOption) -> None:
     """Write beside a point of the axes, ``shift`` printer's points away from it."""
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import Array, PictureOption
+    from torchwhy.visualize.scaling import AnyOption, Array
 
 
 def grid(
@@ -120,7 +120,7 @@ def _rows(
     return rows
 
 
-def _each(value: PictureOption) -> list[Array]:
+def _each(value: AnyOption) -> list[Array]:
     """Return the rows of a batch (N, C, H, W) or a list of arrays; one array of fewer dimensions is one row."""
     if isinstance(value, (list, tuple)) and isinstance(value[0], (np.ndarray, torch.Tensor)):
         return list(value)

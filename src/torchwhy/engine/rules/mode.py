@@ -52,7 +52,7 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.rules.unseen import NO_RULE_NEEDED, WatchesGraph
-from torchwhy.engine.structure import Keywords, Model, Output, map_nested, tensors_in
+from torchwhy.engine.structure import AnyOutput, Keywords, Model, map_nested, tensors_in
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
     OPERATORS,
@@ -239,7 +239,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             version, known = self._facts.get(tensor, (now, {}))
             self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
 
-    def noted(self, tensor: object, fact: str) -> Output:
+    def noted(self, tensor: object, fact: str) -> AnyOutput:
         """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
         if not isinstance(tensor, Tensor):
             return None
