@@ -138,6 +138,42 @@ def draws_of_the_default_type():
             yield place
 
 
+# What calls itself over containers elsewhere does not take them apart for what they hold: it reads or writes a target, in which
+# a list is one for each row and a tuple an index; what a black box returns; a setting; or numbers for a file and for a reader.
+OTHER_WALKS = {
+    *(
+        "engine/run/black_box.py columns_of_labels",
+        "engine/run/estimators.py of_outputs",
+        "engine/trials.py _target_kind",
+    ),
+    *("targets/predicted.py needs_outputs", "targets/target.py _flat_index"),
+    *("engine/run/black_box_output.py output_to_tensors", "settings.py equal_settings"),
+    *("cli/outputs.py _as_lists", "cli/outputs.py _finite", "provenance.py in_words", "viewable.py in_short"),
+    *("explanation/difference.py _is_words_and_numbers", "datasets/likeness.py _stays", "datasets/batches.py _update"),
+    *("datasets/batches.py count_batches", "datasets/batches.py count_all_rows"),
+    "engine/run/optimizations.py _materialize",  # of one operation's arguments, each time, and so without a call for each
+}
+
+
+def walks_over_containers():
+    """Functions that call themselves and ask for tuples, lists or dicts, outside of the module of containers."""
+    kinds = {"tuple", "list", "dict", "Mapping", "Sequence"}
+    for place, node in nodes(ast.FunctionDef):
+        named, asks, handed = set(), False, set()  # what is handed to map_nested does not walk by itself
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Call) and getattr(inner.func, "id", "") == "map_nested":
+                handed.add(inner.args[0])
+            if isinstance(inner, ast.Name):
+                named |= set() if inner in handed else {inner.id}
+            if isinstance(inner, (ast.Call, ast.Compare)):
+                asked = inner.args[1:] if getattr(getattr(inner, "func", None), "id", "") == "isinstance" else ()
+                asked = inner.comparators if isinstance(inner, ast.Compare) else asked
+                asks |= any(getattr(n, "id", "") in kinds for part in asked for n in ast.walk(part))
+        file = place.partition(":")[0]
+        if asks and node.name in named and file != "engine/structure.py" and f"{file} {node.name}" not in OTHER_WALKS:
+            yield f"{place} {node.name}"
+
+
 LIMITS = {
     nested_conditional_expressions: 0,
     lambdas_with_names: 0,
@@ -147,6 +183,7 @@ LIMITS = {
     names_with_two_meanings: 0,
     assignments_to_a_problem: 0,
     draws_of_the_default_type: 0,
+    walks_over_containers: 0,
 }
 
 

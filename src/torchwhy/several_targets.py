@@ -25,7 +25,7 @@ from torchwhy.engine.run.autograd import freeze_parameters, isolated
 from torchwhy.engine.run.black_box import ClassColumn, as_model, columns_of_labels
 from torchwhy.engine.run.estimators import every_output
 from torchwhy.engine.samples import as_sample
-from torchwhy.engine.structure import AnyForm, Model, flatten, parts_by_key
+from torchwhy.engine.structure import AnyForm, Model, flatten, map_nested, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
@@ -269,14 +269,13 @@ def _repeat_mask(mask: object, x: Tensor, t: int) -> object:
 def part_of_result(result: Result, n: int, t: int, number: int) -> Result:
     """Return the part of a result for n t pairs that belongs to one target."""
 
-    def of_target(value: object) -> Any:
-        if isinstance(value, dict):
-            return {k: of_target(v) for k, v in value.items()}
-        if isinstance(value, tuple):
-            return tuple(map(of_target, value))
+    def of_part(value: object) -> object:
         if isinstance(value, Tensor) and value.dim() and len(value) == n * t:
             return value.unflatten(0, (n, t))[:, number]
         return value
+
+    def of_target(value: object) -> Any:
+        return map_nested(of_part, value, whole=list)
 
     baselines = result.baselines
     if baselines is not None:
@@ -294,18 +293,13 @@ def part_of_result(result: Result, n: int, t: int, number: int) -> Result:
 def join_results(results: Sequence[Result], n: int) -> Result:
     """Return the result for n T pairs from those of T targets for n rows."""
 
-    def of_pairs(*values: Any) -> object:
-        first = values[0]
-        if isinstance(first, dict):
-            return {k: of_pairs(*(v[k] for v in values)) for k in first}
-        if isinstance(first, tuple):
-            return tuple(of_pairs(*parts) for parts in zip(*values))
+    def of_pairs(first: object, *others: Tensor) -> object:
         if isinstance(first, Tensor) and first.dim() and len(first) == n:
-            return torch.stack(values, 1).flatten(0, 1)
+            return torch.stack((first, *others), 1).flatten(0, 1)
         return first
 
     def of_all(read: Callable[[Result], object]) -> Any:
-        return of_pairs(*map(read, results))
+        return map_nested(of_pairs, *map(read, results), whole=list)
 
     return Result(
         of_all(lambda r: r.attributions),

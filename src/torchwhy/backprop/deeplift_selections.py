@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall, OpRule
-from torchwhy.engine.structure import AnyOutput, map_nested
+from torchwhy.engine.structure import AnyOutput, carries_signal, map_nested
 
 INDEXED = ("getitem", "gather", "index_select", "take", "take_along_dim", "masked_select", "masked_scatter", "scatter",
            "scatter_add", "index_add", "index_copy", "index_fill", "index_put")  # fmt: skip

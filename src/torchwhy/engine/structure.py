@@ -6,13 +6,15 @@ This is the one place that asks what a container is: everywhere else there is a 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+DEPTH = 8  # of objects within objects
+PLAIN = (str, bytes, int, float, complex, type(None), type, torch.dtype, torch.device)
 Tensors = tuple[Tensor, ...]
 Model = object  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
 Output = object  # what a model, a module or an operation returns: a tensor, or whatever holds some
@@ -176,20 +178,73 @@ def index_output(output: Any, at: Tensor, m: int) -> Any:
     return found
 
 
-def map_nested(function: Callable[[object], object], value: object) -> Any:
-    """Return ``value`` with the function applied to everything in its tuples, lists and dicts."""
+def map_nested(
+    function: Callable[..., object], value: object, *others: Any, whole: type | tuple[type, ...] = ()
+) -> Any:
+    """Return ``value`` with the function applied to everything in its tuples, lists and dicts.
+
+    Args:
+        function: takes what is in ``value`` and, behind it, what the others have in its place.
+        value: whose form the result has.
+        others: of the same form.
+        whole: kinds of containers that are handed to the function, and not taken apart.
+    """
+    if whole and isinstance(value, whole):
+        return function(value, *others)
     if isinstance(value, (tuple, list)):
-        parts = (map_nested(function, v) for v in value)
+        parts = (map_nested(function, *together, whole=whole) for together in zip(value, *others))
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        named = {k: map_nested(function, v) for k, v in value.items()}
+        named = {k: map_nested(function, v, *(other[k] for other in others), whole=whole) for k, v in value.items()}
         if type(value) is dict:
             return named
         other = copy.copy(value)  # of its own kind, such as what an encoder of transformers returns
         for key, part in named.items():
             other[key] = part
         return other
-    return function(value)
+    return function(value, *others)
+
+
+def leaves(value: object) -> Iterator[object]:
+    """Yield everything in the tuples, lists and dicts of a value; the value itself where it is none of these."""
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from leaves(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from leaves(part)
+    else:
+        yield value
+
+
+def carries_signal(*values: object) -> bool:
+    """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                return torch.is_grad_enabled()
+        elif isinstance(value, (tuple, list)):
+            if carries_signal(*value):
+                return True
+        elif isinstance(value, dict) and carries_signal(*value.values()):
+            return True
+    return False
+
+
+def tensors_and_modules(value: object, depth: int = DEPTH) -> Iterator[Tensor | nn.Module]:
+    """Yield the tensors and modules in an object, in its attributes, and in the tuples, lists and dicts among them."""
+    if isinstance(value, (Tensor, nn.Module)):
+        yield value
+        return
+    if isinstance(value, PLAIN) or depth == 0:
+        return
+    parts: Iterable[object]
+    if isinstance(value, (tuple, list)):
+        parts = value
+    else:
+        parts = [*getattr(value, "__dict__", {}).values(), *(value.values() if isinstance(value, dict) else ())]
+    for part in parts:
+        yield from tensors_and_modules(part, depth - 1)
 
 
 def tensors_in(values: Iterable[object]) -> list[Tensor]:

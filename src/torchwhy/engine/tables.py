@@ -14,7 +14,7 @@ from torchwhy.baselines import Distribution
 from torchwhy.engine.axes import axes_in_words
 from torchwhy.engine.run.black_box import BlackBox, as_model, labels_of
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import AnyForm, AnyModel, InForm, Keywords, Model, flatten
+from torchwhy.engine.structure import AnyForm, AnyModel, InForm, Keywords, Model, flatten, map_nested
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
@@ -296,11 +296,14 @@ def _plain(box: BlackBox) -> BlackBox:
 
 def _to_tensors(value: object, model: Model) -> InForm:
     """Return what holds arrays with tensors in their place."""
-    if isinstance(value, np.ndarray):
-        return _in_type_of(model, torch.from_numpy(np.ascontiguousarray(value)))
-    if isinstance(value, Mapping):
-        return {k: _to_tensors(v, model) for k, v in value.items()}
-    return tuple(_to_tensors(v, model) for v in value) if isinstance(value, (tuple, list)) else value
+
+    def of_part(part: object) -> object:
+        is_array = isinstance(part, np.ndarray)
+        return _in_type_of(model, torch.from_numpy(np.ascontiguousarray(part))) if is_array else part
+
+    parts, structure = flatten(value)
+    found = (map_nested(of_part, part) for part in parts)
+    return structure.restore([tuple(part) if isinstance(part, list) else part for part in found])
 
 
 def _holds_arrays(value: object) -> bool:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.distances import DISTANCES
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall
+from torchwhy.engine.structure import carries_signal
 from torchwhy.engine.torch_internals import body_without_dispatch
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchwhy.engine.rules.mode import RuleMode, carries_signal
+from torchwhy.engine.rules.mode import RuleMode
 from torchwhy.engine.rules.operations import Operation, TorchFunction, operation
-from torchwhy.engine.structure import AnyOutput, Keywords
+from torchwhy.engine.structure import AnyOutput, Keywords, carries_signal
 from torchwhy.engine.torch_internals import version_of
 
 # comparison of a signal with 0: whether it is true where the signal is positive
