@@ -19,21 +19,24 @@ from harness import Benchmark
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.optimizations import CallOptimizations, channels_last, choose_optimizations
 
-# the rule was made on resnet18, resnet50, resnext50_32x4d, mobilenet_v2, mobilenet_v3_large, efficientnet_b0,
-# efficientnet_v2_s, vgg11, googlenet, squeezenet1_1, densenet121, convnext_tiny, shufflenet_v2_x1_0, mnasnet1_0,
-# regnet_x_400mf, regnet_y_400mf, vit_b_16, swin_t and timm's ghostnet_100, dla34, mobilevit_s, poolformer_s12, hrnet_w18_small
+# the rule was made on torchvision's resnet18, resnet50, resnext50_32x4d, mobilenet_v2, mobilenet_v3_large,
+# efficientnet_b0, efficientnet_v2_s, vgg11, googlenet, squeezenet1_1, densenet121, convnext_tiny, shufflenet_v2_x1_0,
+# mnasnet1_0, regnet_x_400mf, regnet_y_400mf, vit_b_16, swin_t, swin_v2_t and timm's cspresnet50, dla34, dpn68,
+# edgenext_x_small, ese_vovnet19b_dw, ghostnet_100, hgnetv2_b0, hrnet_w18_small, mixnet_s, mobilenetv4_conv_small,
+# mobilevit_s, poolformer_s12, repvgg_a0, resnest14d, selecsls42b
 MODELS = (
-    "swin_v2_t",
-    "timm cspresnet50",
-    "timm dpn68",
-    "timm edgenext_x_small",
-    "timm ese_vovnet19b_dw",
-    "timm hgnetv2_b0",
-    "timm mixnet_s",
-    "timm mobilenetv4_conv_small",
-    "timm repvgg_a0",
-    "timm resnest14d",
-    "timm selecsls42b",
+    "timm eca_nfnet_l0",
+    "timm efficientvit_b0",
+    "timm fastvit_t8",
+    "timm fbnetc_100",
+    "timm gernet_s",
+    "timm mobileone_s0",
+    "timm res2net50_14w_8s",
+    "timm resnetv2_18",
+    "timm rexnet_100",
+    "timm skresnet18",
+    "timm starnet_s1",
+    "timm vovnet39a",
 )
 LONG_CALLS = ((224, 8), (64, 64), (32, 256))  # pixels, and about the rows that calls of long work have
 SHORT_CALLS = ((64, 16), (32, 32))

@@ -33,15 +33,14 @@ def run(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def optimized(monkeypatch):
-    """``with optimized():`` the calls of long work are optimized also for networks that are too small for it."""
+    """``with optimized():`` the calls of long work are optimized also for networks that are too small or too precise for it."""
 
     @contextmanager
     def context():
         with monkeypatch.context() as patch:
-            patch.setattr("torchwhy.engine.run.optimizations.MANY_CONVOLUTIONS", 1)
-            patch.setattr("torchwhy.engine.run.optimizations.SHORT_CONVOLUTION", 0)
-            patch.setattr("torchwhy.engine.run.optimizations.LARGE_OUTPUT", 0)
-            patch.setattr("torchwhy.engine.run.optimizations.LARGE_OUTPUT_OF_MUCH_WORK", 0)
+            for name in ("CONVOLUTIONAL", "SHORT_CONVOLUTION", "NORMED"):
+                patch.setattr(f"torchwhy.engine.run.optimizations.{name}", 0)
+            patch.setattr("torchwhy.engine.run.optimizations.LAST_ON_CPU", (torch.float, torch.double))
             yield
 
     return context

@@ -72,6 +72,8 @@ CONVOLUTIONS = [
     (nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6, affine=False), 2),
     (nn.Conv2d(4, 8, (3, 2), padding=(1, 0), dilation=2, groups=2), nn.BatchNorm2d(8, eps=0.1), 2),
     (nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular"), nn.BatchNorm2d(4), 2),
+    (nn.Conv2d(4, 6, 3, padding="same", dilation=2), nn.BatchNorm2d(6), 2),
+    (nn.Conv2d(4, 6, 3, padding="valid", stride=2), nn.BatchNorm2d(6), 2),
     (nn.Conv3d(4, 6, 2), nn.BatchNorm3d(6), 3),
 ]
 
@@ -133,6 +135,45 @@ def test_many_weights_are_not_copied_for_small_images():
             y = net(rows)
         assert [args[1] is not net[0].weight for args in watch.of(torch.conv2d)] == [copied]
         torch.testing.assert_close(y, net(rows))
+
+
+def images_of(watch):
+    return [args[0] for args in watch.of(torch.conv2d)]
+
+
+def weighty(channels, kernel=1):
+    """Two convolutions of images of 4 pixels: one with as many weights as pay for them, one with more output channels."""
+    kinds = [nn.Conv2d(channels, c, kernel, padding=kernel // 2, bias=False) for c in (channels, channels + 2)]
+    return [settled(kind, nn.BatchNorm2d(kind.out_channels)) for kind in kinds]
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("channels, kernel", [(362, 1), (120, 3)])  # 2**17 weights: for 4 pixels 2**15 each
+def test_many_weights_for_few_pixels_keep_their_format(channels, kernel, fold):
+    x = torch.randn(400, channels, 2, 2, dtype=torch.double)
+    for net, last in zip(weighty(channels, kernel), (True, False)):
+        assert (net[0].weight.numel() <= 2**17) == last
+        watch = same_as_plain(net, channels_last(x), channels_last=True, fold=fold)
+        assert [len(watch.of(F.batch_norm)) > 0, len(watch.of(torch.conv2d))] == [not fold, 1]
+        ((images, weight, *_),) = watch.of(torch.conv2d)
+        for tensor in (images, weight) if kernel > 1 else (images,):
+            assert tensor.is_contiguous(memory_format=torch.channels_last) == last
+            assert tensor.is_contiguous() != last
+
+
+def test_pixels_of_the_output_count():
+    net = settled(nn.Conv2d(130, 130, 3, stride=2, padding=1))  # 2**17.2 weights, on 16 pixels, of which it makes 4
+    (images,) = images_of(same_as_plain(net, torch.randn(3, 130, 4, 4, dtype=torch.double), channels_last=True))
+    assert images.is_contiguous()
+
+
+def test_images_of_one_pixel_have_strides_that_are_taken_for_channels_last():
+    """Else torch sees both formats, and runs the slow convolution of the other one."""
+    net = settled(nn.Conv2d(6, 6, 5, padding=2, groups=6), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1))
+    watch = same_as_plain(net, torch.randn(40, 6, 1, 1, dtype=torch.double), channels_last=True)
+    assert [images.stride() for images in images_of(watch)] == [(6, 1, 6, 6)] * 2
+    assert channels_last(torch.ones(2, 3, 1, 1, 1)).stride() == (3, 1, 3, 3, 3)
+    assert len(watch.of(F.batch_norm)) == 1  # of one pixel costs nothing, and a bias may
 
 
 def test_written_weights_are_folded_anew():
@@ -286,51 +327,65 @@ def test_attention_gets_contiguous_inputs(same):
     assert (args[0] is args[1]) == same
 
 
-def cost(convolutions=20, multiply_adds=2**30, dtype=torch.float, rearranged=0, convolved=300 * 2**20, grouped=0):
+MIB = 2**20
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def cost(**facts):
+    """The cost of a call of a network of 20 convolutions, each with its batch norm, that make half of what it makes."""
     found = CallCost()
-    found.convolutions, found.multiply_adds, found.dtype = convolutions, multiply_adds, dtype
-    found.convolved, found.rearranged, found.grouped = convolved, rearranged * 2**20, grouped
+    found.convolutions, found.batch_norms, found.convolved, found.total, found.dtype = (
+        20,
+        20,
+        80 * MIB,
+        160 * MIB,
+        torch.float,
+    )
+    for name, value in facts.items():
+        assert hasattr(found, name)
+        setattr(found, name, value)
     return found
 
 
-def small(work, images=2**19, **of):
-    """A call of 16 convolutions whose images have a number of bytes, of so many multiply-adds each."""
-    return cost(16, work * 16 * images, convolved=16 * images, **of)
+def few(convolved):
+    return cost(convolutions=16, convolved=convolved, total=2 * convolved)
 
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+BOTH, LAST, FOLDED = (True, True), (True, False), (False, True)
 
 
 @pytest.mark.parametrize(
     "of, times, device, graph, expected",
     [
-        (cost(), 1, CPU, True, (True, True)),
-        (cost(), 1, CPU, False, (True, True)),
-        (cost(convolutions=1), 1, CPU, False, None),  # the tokens of a transformer
-        (cost(convolutions=0, dtype=None), 1, CPU, False, None),
-        (cost(rearranged=250), 1, CPU, False, None),  # joined or shuffled channels everywhere
-        (cost(rearranged=150), 1, CPU, False, (True, True)),
-        (cost(multiply_adds=2**20), 1, CPU, False, None),  # too little work
-        (cost(multiply_adds=2**20), 39, CPU, False, None),
-        (cost(multiply_adds=2**20), 40, CPU, False, (True, True)),  # but not for so many rows
-        (small(65), 1, CPU, False, None),  # wide layers on small images
-        (small(65), 1, CPU, True, (True, True)),
-        (small(65), 2, CPU, False, None),
-        (small(65), 3, CPU, False, (True, True)),
-        (small(65, rearranged=3), 1, CPU, False, (True, True)),  # 3/8 of them joined
-        (small(65, rearranged=2), 1, CPU, False, None),
-        (small(64), 1, CPU, False, (True, True)),
-        (small(64), 0.9, CPU, False, (True, False)),  # not folded
-        (small(64), 0.9, CPU, True, (True, True)),
-        (small(64, grouped=2), 0.9, CPU, False, None),
-        (small(64, grouped=2), 1, CPU, False, (True, True)),
-        (small(64, grouped=1), 0.9, CPU, False, (True, False)),
-        (small(4), 0.9, CPU, False, None),  # too little work
-        (cost(convolved=2**23), 1, CUDA, False, (False, True)),
+        (cost(), 1, CPU, True, BOTH),
+        (cost(), 1, CPU, False, BOTH),
+        (cost(convolutions=0, convolved=0, batch_norms=0, dtype=None), 1, CPU, False, None),
+        (cost(convolutions=1, convolved=19 * MIB), 1, CPU, False, None),  # the tokens of a transformer: below 1/8
+        (cost(convolved=19 * MIB), 1, CPU, False, None),
+        (cost(convolved=20 * MIB), 1, CPU, False, BOTH),
+        (cost(convolved=9 * MIB), 1, CPU, True, None),  # whose backward half makes as much again
+        (cost(convolved=10 * MIB), 1, CPU, True, BOTH),
+        (few(2**20 - 1), 1, CPU, True, None),  # 2**16 bytes each, or too short
+        (few(2**20), 1, CPU, True, BOTH),
+        (few(2**18), 3.9, CPU, False, None),
+        (few(2**18), 4, CPU, False, BOTH),  # but not for so many rows
+        (cost(batch_norms=4), 1, CPU, True, LAST),  # hardly any, or none, to be folded
+        (cost(batch_norms=5), 1, CPU, True, BOTH),
+        (cost(summed=20 * MIB), 1, CPU, True, FOLDED),  # split attention
+        (cost(summed=20 * MIB), 1, CPU, False, None),
+        (cost(summed=19 * MIB), 1, CPU, False, BOTH),
+        (cost(summed=20 * MIB, batch_norms=4), 1, CPU, True, None),
+        (cost(dtype=torch.double), 1, CPU, True, FOLDED),
+        (cost(dtype=torch.double), 1, CPU, False, None),
+        (cost(dtype=torch.bfloat16), 1, CPU, True, LAST),  # in which batch norms stay exact
+        (cost(dtype=torch.half), 1, CPU, False, LAST),
         (cost(), 1, CUDA, True, None),
-        (cost(), 1, CUDA, False, (False, True)),
-        (cost(dtype=torch.half), 1, CUDA, False, (True, True)),
-        (cost(dtype=torch.bfloat16), 1, CUDA, False, (True, True)),
+        (cost(), 1, CUDA, False, FOLDED),
+        (cost(dtype=torch.double), 1, CUDA, False, FOLDED),
+        (cost(batch_norms=4), 1, CUDA, False, None),
+        (cost(convolved=19 * MIB), 1, CUDA, False, None),
+        (cost(dtype=torch.half), 1, CUDA, False, LAST),
+        (cost(dtype=torch.bfloat16), 1, CUDA, False, LAST),
     ],
 )
 def test_the_rule_follows_from_shapes_types_and_the_device(of, times, device, graph, expected):
@@ -352,7 +407,7 @@ class Attends(nn.Module):
 @pytest.mark.parametrize("device, chosen", [(CPU, (False, False)), (CUDA, None)])
 def test_attention_with_its_batch_first_has_contiguous_tokens(device, chosen):
     net = Attends().double().eval().requires_grad_(False)
-    found = choose_optimizations(net, cost(convolutions=1), 1, device=device, graph=False)
+    found = choose_optimizations(net, cost(convolutions=1, convolved=MIB), 1, device=device, graph=False)
     assert (found and (found.channels_last, found.fold)) == chosen
     x = torch.randn(3, 5, 8, dtype=torch.double, requires_grad=True)
     with Watch() as watch, found or nullcontext():
@@ -367,21 +422,15 @@ def test_attention_with_its_batch_first_has_contiguous_tokens(device, chosen):
 def test_what_a_call_costs_is_counted():
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     with CallCost() as found:
-        y = torch.conv2d(x, torch.ones(4, 3, 3, 3))  # 2 × 4 × 6 × 6 numbers of 27 products each
-        z = y.view(-1)[:5].relu() + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]
-        z.sum().backward()
-        torch.cat([x, x], 1).view(2, 2, 3, 8, 8).transpose(1, 2).contiguous()
-    with CallCost() as split:  # whose backward pass joins
-        a, b = x.split([1, 2], 1)
-        (a.sum() + b.sum()).backward()
-    assert split.rearranged == 0
-    assert found.grouped == 0
-    with CallCost() as parts:
-        for groups in (1, 2, 4):  # the last one is of single channels
-            torch.conv2d(torch.ones(1, 4, 2, 2), torch.ones(4, 4 // groups, 1, 1), groups=groups)
-    assert (parts.convolutions, parts.grouped) == (3, 1)
-    assert (found.convolutions, found.multiply_adds, found.dtype) == (1, 288 * 27, torch.float)
-    assert (found.convolved, found.rearranged) == (4 * 288, 4 * 4 * x.numel())
+        y = torch.conv2d(x, torch.ones(4, 3, 3, 3))  # 2 × 4 × 6 × 6 numbers
+        z = F.batch_norm(y, torch.zeros(4), torch.ones(4)).view(-1)[:5].relu()
+        F.batch_norm(torch.ones(2, 4, 9), None, None, training=True)  # of weights, say
+        (z + torch.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 5))[0]).sum().backward()
+        torch.cat([x, x], 1).view(2, 2, 3, 8, 8).sum(1).sum(1)  # groups of channels are summed, then channels
+    with CallCost() as backward:
+        (torch.ones(2, 2, 3, 8, 8) * x[:, None]).sum().backward()  # whose backward pass sums
+    assert (found.convolutions, found.batch_norms, found.dtype) == (1, 1, torch.float)
+    assert (found.convolved, found.summed, backward.summed) == (4 * 288, 2 * 4 * x.numel(), 0)
     assert found.largest == 2 * x.numel() * 4
     assert found.total > 4 * (288 + 5 * x.numel())  # with the gradient of x
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory, running_backward_pass
 
 _CONVOLUTION = torch.ops.aten.convolution.default
-_JOIN = torch.ops.aten.cat.default
-_COPY = torch.ops.aten.clone.default
+_BATCH_NORM = torch.ops.aten.native_batch_norm.default
+_SUM = torch.ops.aten.sum.dim_IntList
 
 
 class CallCost(DispatchMode):
@@ -19,29 +19,27 @@ class CallCost(DispatchMode):
         total: bytes of all new tensors.
         largest: bytes of the largest one.
         convolutions: number of convolutions of images.
-        multiply_adds: of these.
-        grouped: how many of them mix channels in groups of several.
-        convolved: bytes of their outputs.
-        rearranged: bytes of images that are others joined, or a copy with the channels in groups, as to shuffle them.
+        batch_norms: number of batch norms of images.
+        convolved: bytes of the convolutions' outputs.
+        summed: bytes of images whose groups of channels are summed: of split attention.
         dtype: of the last convolution; None without any.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = self.largest = self.convolutions = self.multiply_adds = self.convolved = self.rearranged = 0
-        self.grouped = 0
+        self.total = self.largest = self.convolutions = self.batch_norms = self.convolved = self.summed = 0
         self.dtype: torch.dtype | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func is _CONVOLUTION and args[0].dim() in (4, 5):
             self.convolutions += 1
-            self.grouped += 1 < args[8] < args[0].shape[1]
-            self.multiply_adds += out.numel() * args[1][0].numel()
             self.convolved += out.numel() * out.element_size()
             self.dtype = out.dtype
-        elif (func is _JOIN and out.dim() in (4, 5)) or (func is _COPY and out.dim() in (5, 6)):
-            self.rearranged += out.numel() * out.element_size() * (running_backward_pass() < 0)
+        elif func is _BATCH_NORM and args[0].dim() in (4, 5):
+            self.batch_norms += 1
+        elif func is _SUM and args[0].dim() in (5, 6) and running_backward_pass() < 0:
+            self.summed += args[0].numel() * args[0].element_size()
         if makes_new_memory(func):
             for t in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(t, Tensor):

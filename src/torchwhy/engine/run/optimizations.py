@@ -1,7 +1,8 @@
 r"""The same values with less work: a model's operations as they would be written for one long evaluation.
 
 * **Channels last.** Convolutions of images whose channels are last in memory need no reordering before and after each of
-  them. The images are handed over in that format (:func:`channels_last`), and the weights are copied into it.
+  them. The images are handed over in that format (:func:`channels_last`), and the weights are copied into it. On a CPU one
+  with many weights for few pixels is slower so: it gets its images as they would be otherwise, which are small.
 * **Folded batch norms.** A batch norm in eval mode is an affine map of each channel, :math:`y = s z + t`. Where its input is
   a convolution that nothing else looks at, the convolution is run with weights :math:`s w` and bias :math:`s b + t`, and the
   batch norm not at all.
@@ -16,8 +17,10 @@ no values yet. If a batch norm is what asks first, both are computed as one; wha
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,14 +42,18 @@ from torchwhy.engine.torch_internals import (
 
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
-MANY_CONVOLUTIONS = 4  # a network with fewer is none of convolutions: one, say, makes the tokens of a transformer
-SHORT_CONVOLUTION = 2**21  # multiply-adds in a call; a shorter one is faster than what decides over it
-LARGE_OUTPUT = 2**19  # bytes that a convolution makes in a call; a smaller output stays in the cache
-LARGE_OUTPUT_OF_MUCH_WORK = 3 * 2**19  # the same where each byte takes many multiply-adds
-MUCH_WORK = 64  # multiply-adds for each byte: in wide layers the weights are larger than the images
-JOINED = 0.3  # of what convolutions make, that networks join: each branch goes through channels that lie together
-REARRANGED = 2 / 3  # the same: in networks that join or shuffle more, channels-last pays no more
-FEW_GROUPED = 0.1  # of the convolutions
+CONVOLUTIONAL = (
+    1 / 8
+)  # of the bytes a call makes, by convolutions: less is a transformer's tokens, or convolutions beside others
+SHORT_CONVOLUTION = 2**16  # bytes that a convolution makes in a call; a shorter one is faster than what decides over it
+NORMED = 1 / 4  # of the convolutions, that batch norms follow
+SUMMED = 1 / 4  # of what convolutions make, whose groups of channels are summed: slow where these are last
+HEAVY = (
+    2**15
+)  # weights for each pixel that a convolution makes of an image; for more, channels-last is the slower format
+LIGHT = 2**17  # weights that are few for any image
+HALF = (torch.half, torch.bfloat16)
+LAST_ON_CPU = (torch.float, *HALF)  # of which torch has fast convolutions with their channels last
 # what a batch norm asks of its input before it runs: a deferred convolution knows the answers
 _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
@@ -56,12 +63,13 @@ def choose_optimizations(
 ) -> CallOptimizations | None:
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
-    A convolutional network, seen by its many convolutions, is run channels-last on a CPU if these are long enough, if it does not
-    join or shuffle channels all the time, and for evaluations if its images are large enough for what is done with them
-    (:func:`_least_output`); and folded, but for evaluations of small images. On a GPU gradients are no faster by either,
-    evaluations by folding; images with their channels last are for half precision there, which the units for it read in that
-    format. Other models with ``nn.MultiheadAttention``, such as vision transformers, have contiguous tokens on a CPU. A compiled
-    model is left as its compiler made it.
+    A network is one of convolutions if these make a good part of all that a call makes, and not only small tensors. On a CPU
+    it is run channels-last, in float32 and in half precision, and its batch norms are folded: convolutions for which this does
+    not pay are left out one by one (:class:`CallOptimizations`). Of float64 torch has no fast convolutions with their channels
+    last, and groups of channels (of split attention) are summed slowly there: then batch norms are folded for gradients only.
+    On a GPU gradients are no faster by either, evaluations by folding; images with their channels last are for half precision
+    there, which the units for it read in that format. Other models with ``nn.MultiheadAttention``, such as vision
+    transformers, have contiguous tokens on a CPU. A compiled model is left as its compiler made it.
 
     Args:
         model: what is called.
@@ -73,27 +81,17 @@ def choose_optimizations(
     """
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
-    on_cpu, many = device.type != "cuda", max(cost.convolutions, 1)
-    few = cost.convolutions < MANY_CONVOLUTIONS or cost.multiply_adds * times < SHORT_CONVOLUTION * many
-    output = cost.convolved * times / many
-    small = on_cpu and not graph and output < _least_output(cost)
-    if few or small or cost.rearranged > REARRANGED * cost.convolved:
-        attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
-        return CallOptimizations(channels_last=False, fold=False) if attends and on_cpu else None
-    last = on_cpu or cost.dtype in (torch.half, torch.bfloat16)
-    return CallOptimizations(channels_last=last, fold=not on_cpu or graph or output >= LARGE_OUTPUT, calls=calls)
-
-
-def _least_output(cost: CallCost) -> int:
-    """Return the bytes that a convolution makes in a call from which on evaluations are faster with their channels last.
-
-    To reorder the images is what others cost. It is much beside light convolutions, and where branches are joined; little beside
-    wide ones, for which the other order is the faster one as long as the images are small.
-    """
-    joined = cost.rearranged > JOINED * cost.convolved
-    if cost.multiply_adds > MUCH_WORK * cost.convolved and not joined:
-        return LARGE_OUTPUT_OF_MUCH_WORK
-    return LARGE_OUTPUT if cost.grouped > FEW_GROUPED * cost.convolutions else 0
+    on_cpu = device.type != "cuda"
+    made = cost.total / 2 if graph else cost.total  # by the forward half
+    long = cost.convolved * times >= SHORT_CONVOLUTION * cost.convolutions
+    convolves = cost.convolutions > 0 and long and cost.convolved >= CONVOLUTIONAL * made
+    last = convolves and cost.dtype in (LAST_ON_CPU if on_cpu else HALF) and cost.summed < SUMMED * cost.convolved
+    normed = cost.batch_norms >= NORMED * cost.convolutions
+    fold = convolves and normed and cost.dtype not in HALF and (last or graph or not on_cpu)
+    if last or fold:
+        return CallOptimizations(channels_last=last, fold=fold, calls=calls)
+    attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
+    return CallOptimizations(channels_last=False, fold=False) if attends and on_cpu else None
 
 
 def is_compiled(model: Model) -> bool:
@@ -112,9 +110,14 @@ class DeferredConvError(RuntimeError):
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """Return a tensor of 4 or 5 dimensions with its channels last in memory, any other as it is."""
+    """Return a tensor of 4 or 5 dimensions with its channels last in memory, any other as it is.
+
+    Images of one pixel are in both formats, and torch takes them for the other one: here they get strides that say which.
+    """
     if tensor.dim() not in (4, 5) or tensor.shape[1] == 1:
         return tensor
+    if math.prod(tensor.shape[2:]) == 1:
+        return tensor.reshape(len(tensor), *[1] * (tensor.dim() - 2), -1).movedim(-1, 1)
     return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.channels_last_3d)
 
 
@@ -126,21 +129,29 @@ class _DeferredConv(Tensor):
         x: the input.
         weight, bias: the model's own.
         shape: of the output.
+        last: whether it runs with its channels last.
     """
 
     run: Callable[..., Tensor]
     input: Tensor
     weight: Tensor
     bias: Tensor | None
+    last: bool
     input_state: tuple
     output: Tensor | None
 
     @staticmethod
     def __new__(
-        cls, run: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...]
+        cls,
+        run: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: tuple[int, ...],
+        last: bool,
     ) -> _DeferredConv:
         made = make_wrapper(cls, x, shape)
-        made.run, made.input, made.weight, made.bias = run, x, weight, bias
+        made.run, made.input, made.weight, made.bias, made.last = run, x, weight, bias, last
         made.input_state, made.output = _state(x), None
         return made
 
@@ -194,9 +205,9 @@ class CallOptimizations(TorchFunctionMode):
     Copies of weights are made once and kept for the next block; a weight that was written to meanwhile is copied anew.
 
     Args:
-        channels_last: copy the weights of convolutions into that format. The images have to be in it already.
-        fold: fold batch norms into convolutions. Not while rules of modified backpropagation are active: these are of the
-            operations that the model runs by itself.
+        channels_last: run convolutions in that format, but for those with many weights for few pixels.
+        fold: fold batch norms into convolutions, but for images of one pixel: these are nothing to norm. Not while rules of
+            modified backpropagation are active: these are of the operations that the model runs by itself.
         calls: of the model, of about the same number of rows, for which a copy is made once.
     """
 
@@ -239,21 +250,25 @@ class CallOptimizations(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _convolution(self, func: Callable, args: tuple, options: Keywords) -> Tensor:
-        x, options = _materialize(args[0]), dict(options)
-        own, bias = options.pop("weight"), options.pop("bias", None)
+        x, own, bias = _materialize(args[0]), options.pop("weight"), options.pop("bias", None)
+        steps = (options.get("padding", 0), options.get("stride", 1), options.get("dilation", 1))
+        shape = _output_shape(x.shape, own.shape, *(tuple(v) if type(v) is list else v for v in steps))
+        last = self.channels_last and (x.is_cuda or _is_light(own, shape))
+        if self.channels_last:
+            x = channels_last(x) if last else x.contiguous()
 
         def run(weight: Tensor = own, bias: Tensor | None = bias) -> Tensor:
-            if weight is own and self.channels_last and _is_frozen(own) and self._pays(x, own):
+            if weight is own and last and _is_frozen(own) and self._pays(own, x.shape):
                 weight = self._copy(channels_last, own)
             return func(x, weight, bias, **options)
 
-        padding = options.get("padding", 0)
-        is_plain = type(x) is Tensor and x.dim() == _SPATIAL_DIMENSIONS[func] + 2 and not isinstance(padding, str)
+        is_plain = type(x) is Tensor and x.dim() == _SPATIAL_DIMENSIONS[func] + 2
         is_exact = _is_frozen(own, bias) and own.dtype in (torch.float, torch.double)
         if not (self._folds_now and is_plain and is_exact) or x.is_inference():
             return run()
-        shape = _output_shape(x, own, padding, options.get("stride", 1), options.get("dilation", 1))
-        deferred = _DeferredConv(run, x, own, bias, shape)
+        if not self._pays(own, shape) or math.prod(shape[2:]) == 1:
+            return run()
+        deferred = _DeferredConv(run, x, own, bias, shape, last)
         self._deferred.append(weakref.ref(deferred))
         return deferred
 
@@ -261,26 +276,15 @@ class CallOptimizations(TorchFunctionMode):
         _, options = bind_arguments(operation(func), args, kwargs)
         mean, var, gain, shift = (options.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
         is_affine = type(mean) is Tensor and _is_frozen(gain, shift) and not options.get("training")
-        with without_torch_functions():
-            pays = self._pays(z, z.weight)
-        if z.output is not None or not is_affine or not pays:
+        if z.output is not None or not is_affine:
             return func(z.materialize(), *args[1:], **kwargs)
-        weight, bias = self._copy(self._fold, z.weight, z.bias, mean, var, gain, shift, eps=options.get("eps", 1e-5))
+        how = {"eps": options.get("eps", 1e-5), "last": z.last}
+        weight, bias = self._copy(_fold, z.weight, z.bias, mean, var, gain, shift, **how)
         return z.run_with(weight, bias)
 
-    def _fold(
-        self, weight: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, gain: Tensor | None, shift: Tensor | None,
-        eps: float,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Return the weight and bias of a convolution and the batch norm after it as one."""
-        scale = (var + eps).rsqrt() if gain is None else gain * (var + eps).rsqrt()
-        moved = (-mean if bias is None else bias - mean) * scale
-        scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-        return channels_last(scaled) if self.channels_last else scaled, moved if shift is None else moved + shift
-
-    def _pays(self, images: Tensor, weight: Tensor) -> bool:
+    def _pays(self, weight: Tensor, shape: tuple[int, ...]) -> bool:
         """Say whether the images of all calls have more pixels than an output channel has weights: worth a copy of these."""
-        return self.calls * len(images) * images.shape[2:].numel() > weight[0].numel()
+        return self.calls * shape[0] * math.prod(shape[2:]) * len(weight) > weight.numel()
 
     def _copy(self, make: Callable, weight: Tensor, *others: Tensor | None, **options: object) -> Any:
         """Return ``make(weight, *others)``, made anew only where one of them was written to. One copy is kept of a weight."""
@@ -295,15 +299,40 @@ class CallOptimizations(TorchFunctionMode):
         return known[1]
 
 
+def _fold(
+    weight: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, gain: Tensor | None, shift: Tensor | None,
+    eps: float, last: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the weight and bias of a convolution and the batch norm after it as one."""
+    scale = (var + eps).rsqrt() if gain is None else gain * (var + eps).rsqrt()
+    moved = (-mean if bias is None else bias - mean) * scale
+    scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    return channels_last(scaled) if last else scaled, moved if shift is None else moved + shift
+
+
+def _is_light(weight: Tensor, shape: tuple[int, ...]) -> bool:
+    """Return whether a convolution to images of this shape has so few weights that channels-last is the faster format."""
+    return weight.numel() <= max(LIGHT, HEAVY * math.prod(shape[2:]))
+
+
 def _is_frozen(*tensors: Tensor | None) -> bool:
     """Return whether all of these are frozen parameters (or left out), which stay what they are from call to call."""
     return all(t is None or (type(t) is nn.Parameter and not t.requires_grad) for t in tensors)
 
 
-def _output_shape(x: Tensor, weight: Tensor, padding: Any, stride: Any, dilation: Any) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def _output_shape(images: torch.Size, weight: torch.Size, padding: Any, stride: Any, dilation: Any) -> tuple[int, ...]:
     """Return the shape of a convolution's output."""
-    sizes = []
-    for i, (n, k) in enumerate(zip(x.shape[2:], weight.shape[2:])):
-        p, s, d = (v[i % len(v)] if isinstance(v, (tuple, list)) else v for v in (padding, stride, dilation))
-        sizes.append((n + 2 * p - d * (k - 1) - 1) // s + 1)
-    return (len(x), len(weight), *sizes)
+    sizes, kernel = images[2:], weight[2:]
+    if padding == "same":
+        return (images[0], weight[0], *sizes)
+    options = (_for_each(value, len(sizes)) for value in (0 if padding == "valid" else padding, stride, dilation))
+    each = zip(sizes, kernel, *options)
+    return (images[0], weight[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, p, s, d in each))
+
+
+def _for_each(value: Any, dimensions: int) -> tuple[int, ...]:
+    """Return an option of a convolution for each dimension of the images."""
+    if isinstance(value, int):
+        return (value,) * dimensions
+    return value if len(value) == dimensions else tuple(value) * dimensions
