@@ -40,7 +40,9 @@ class Bounds:
             return f" in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
         if self.low is not None:
             return f" {'above' if self.open_low else 'of at least'} {self.low:g}"
-        return "" if self.high is None else f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        if self.high is not None:
+            return f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        return ""
 
 
 Count = Annotated[int, Bounds(1)]

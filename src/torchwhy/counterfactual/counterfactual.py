@@ -11,10 +11,10 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
 from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
-from torchwhy.counterfactual.found import Found
 from torchwhy.counterfactual.free_search import FreeSearch
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
+from torchwhy.counterfactual.search_result import Found
 from torchwhy.engine.run.black_box import BlackBox, as_model
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
