@@ -8,6 +8,7 @@ does: ``axes="NTF"``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
@@ -102,6 +103,16 @@ def one_for_each(name: str, given: Number | Sequence[Number], size: Sequence[int
     if len(found) != len(size):
         raise ValueError(f"{name}={given!r}: {len(found)} numbers for the {len(size)} axes of places, {tuple(size)}")
     return found
+
+
+def check_one_for_each(name: str, given: object) -> None:
+    """Refuse an empty list, or an array, as what is one number, one for each axis of places, or None.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if not (given is None or isinstance(given, Real) or (isinstance(given, Sequence) and len(given))):
+        raise ValueError(f"{name}={given!r}: expected one number, or a list with one for each axis of places")
 
 
 def cells_along(grid: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:

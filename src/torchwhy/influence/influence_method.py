@@ -175,11 +175,6 @@ class GradientInfluence(InfluenceMethod):
         """Return the gradients of rows, at the model's own parameters or others."""
         return RowGradients(self.model, RowLoss(self.loss), self.names, state, self.batch_size)
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
-        if self.loss is not None and not callable(self.loss):
-            raise TypeError(f"loss={self.loss!r}: expected a callable (output, labels) → loss, or None")
-
 
 class CheckpointInfluence(GradientInfluence):
     """The base of methods that follow a model through checkpoints of its training.

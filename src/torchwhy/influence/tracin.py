@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
-from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, state_at
+from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, check_state, state_at
 from torchwhy.influence.influence_method import CheckpointInfluence, in_memory, products
 from torchwhy.influence.projection import RandomProjection
 from torchwhy.influence.row_gradients import GradientsOfRows, RowGradients
 from torchwhy.influence.training_rows import RowsInBatches
-from torchwhy.settings import Count
+from torchwhy.settings import Count, NotNegative, check_setting
 
 Checkpoint = tuple[StateOrFile, float]
 
@@ -112,3 +112,5 @@ class TracIn(CheckpointInfluence):
                 raise TypeError(
                     f"checkpoints[{number}]: expected a pair (state dict or file, learning rate), got {type(pair).__name__}"
                 )
+            check_state(number, pair[0])
+            check_setting(f"checkpoints[{number}][1]", pair[1], NotNegative)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.run.randomness import Seed, draw_seed, make_generator
-from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, state_at
+from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, check_state, state_at
 from torchwhy.influence.curvature import SHARE
 from torchwhy.influence.influence_method import CheckpointInfluence
 from torchwhy.influence.projection import RandomProjection
@@ -126,3 +126,5 @@ class TRAK(CheckpointInfluence):
     def _check_settings(self) -> None:
         super()._check_settings()
         check_checkpoints(self.checkpoints, "state dicts or files with one")
+        for number, one in enumerate(self.checkpoints or ()):
+            check_state(number, one)

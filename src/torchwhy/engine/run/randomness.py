@@ -74,7 +74,7 @@ class Draws:
         self.blocks: dict[int, Tensor] = {}
         self.made = 0
 
-    def scaled(self, by: float) -> Draws:
+    def scaled(self, by: float | Tensor) -> Draws:
         """Return the same draws times a number."""
         other, draw = copy(self), self.draw
         other.draw, other.blocks = lambda count, g: draw(count, g) * by, {}
