@@ -211,9 +211,6 @@ class Processed(Wrapper):
         if self.of is None:
             raise ValueError("of: Processed changes what another method says; give it")
         self._follow_gradient()
-        for name in ("before", "after"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise TypeError(f"{name}={getattr(self, name)!r}: expected a function of a tensor, or None")
 
     def _attribute(self, problem: Problem) -> Tensors | Result:
         if self.of is None:

@@ -98,13 +98,13 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> AnyOutput:
                 shown = gradio.HTML()
 
         def explain_row(i: float, name: str, *given: object) -> str:
-            return in_frame(_said(gradio, explorer.explained, i, read(given), name))
+            return in_frame(_or_shown_error(gradio, explorer.explained, i, read(given), name))
 
         def change_answer(i: float, *given: object) -> str:
-            return _said(gradio, explorer.counterfactuals, i, read(given))
+            return _or_shown_error(gradio, explorer.counterfactuals, i, read(given))
 
         def try_concepts(i: float, *given: object) -> str:
-            return _said(gradio, explorer.concept_derivatives, i, read(given))
+            return _or_shown_error(gradio, explorer.concept_derivatives, i, read(given))
 
         def show_row(i: float) -> list[InForm]:
             return _values(explorer, explorer.row(int(i)))
@@ -117,7 +117,7 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> AnyOutput:
     return page
 
 
-def _said(gradio: ModuleType, function: Callable[..., str], *given: object) -> str:
+def _or_shown_error(gradio: ModuleType, function: Callable[..., str], *given: object) -> str:
     """Return what a function gives; what it refuses is shown on the page."""
     try:
         return function(*given)

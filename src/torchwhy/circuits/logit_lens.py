@@ -21,7 +21,7 @@ from torchwhy.engine.run.autograd import enable_grad_for, isolated
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Count, Positive
 from torchwhy.targets.target import logits_per_row
 from torchwhy.viewable import Table, Viewable
 
@@ -187,7 +187,7 @@ class TunedLens(LogitLens):
     """
 
     n_steps: Count = 100
-    learning_rate: float = 1e-2
+    learning_rate: Positive = 1e-2
     maps: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, compare=False)
     losses: list[tuple[float, float]] = field(default_factory=list, init=False, compare=False)
 

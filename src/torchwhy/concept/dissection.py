@@ -15,6 +15,7 @@ from torchwhy.analysis import Analysis
 from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.settings import Fraction
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class NetworkDissection(Analysis):
     """
 
     layer: LayerLike
-    quantile: float = 0.005
+    quantile: Fraction = 0.005
 
     @torch_defaults()
     def measure(self, data: AnnotatedImages) -> Dissection:
@@ -96,8 +97,6 @@ class NetworkDissection(Analysis):
             TypeError: data that can be gone through only once, or that are no such pairs.
             ValueError: no data, no concepts, activations that are not maps, masks that do not fit the images.
         """
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile={self.quantile}: expected a share between 0 and 1")
         if iter(data) is data:
             raise TypeError(
                 "data: an iterator can be gone through only once, and it takes two; give a list or a DataLoader"

@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.datasets.again import ComesOutDifferently, check_again
 from torchwhy.datasets.batches import (
     Batch,
     Collate,
@@ -29,6 +28,7 @@ from torchwhy.datasets.batches import (
 )
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
+from torchwhy.datasets.recheck import ComesOutDifferently, check_again
 from torchwhy.datasets.store import FailedRow, Finished, Store, checksum_of, write_contents
 from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import Keywords

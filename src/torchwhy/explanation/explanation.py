@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.structure import AnyForm, InForm, Keywords, flatten, map_nested
-from torchwhy.explanation.features import Names, check_names, feature_values, in_usual_layout, pixel_maps, told_layout
+from torchwhy.explanation.features import (
+    Names,
+    axes_of_explanation,
+    check_names,
+    feature_values,
+    in_usual_layout,
+    pixel_maps,
+)
 from torchwhy.explanation.files import SAVED_TENSORS, read_explanation, write_explanation
 from torchwhy.explanation.rows import RowIndex, select_rows
 from torchwhy.explanation.uneven import is_uneven, row_as_tensors, shape_in_words, tensors_by_name
@@ -154,7 +161,7 @@ class Explanation:
         neutral = self.details.get("neutral")
         if not isinstance(self.attributions, Tensor) or not isinstance(neutral, Tensor):
             return self.attributions
-        maps, axes = self.attributions, told_layout(self)
+        maps, axes = self.attributions, axes_of_explanation(self)
         shape = [len(maps), -1, *[1] * (maps.dim() - 2)]
         return maps - neutral.to(maps).view(shape).movedim(1, 1 if axes is None else axes.channels or 1)
 

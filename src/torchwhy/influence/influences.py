@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class Influences(Viewable):
     labels: Tensor | None
     training_labels: Tensor | None
     method: str
-    rows: Rows = field(repr=False)
-    training: Rows = field(repr=False)
+    rows: RowsInBatches = field(repr=False)
+    training: RowsInBatches = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.attributions)

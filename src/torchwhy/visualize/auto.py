@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.explained import MAX_IMAGES, plot_explanation
-from torchwhy.visualize.given import is_explanation
+from torchwhy.visualize.explanation_data import is_explanation
 from torchwhy.visualize.grid import grid
 from torchwhy.visualize.series import series
 from torchwhy.visualize.slices import slices

@@ -114,7 +114,8 @@ def shades_of(values: np.ndarray, labels: Sequence[object] | None = None) -> tup
     Those are the 5th and the 95th percentile; of numbers of labels, the first and the last.
     """
     there = values[~np.isnan(values)]
-    low, high = (0.0, len(labels) - 1.0) if labels else np.percentile(there if len(there) else np.zeros(1), [5, 95])
+    there = there if len(there) else np.zeros(1)
+    low, high = (0.0, len(labels) - 1.0) if labels else np.percentile(there, [5, 95])
     unit = np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(len(values), 0.5)
     shades = colormap(False, "viridis")(unit)
     shades[np.isnan(values)] = to_rgba(SHADE_OF_MISSING)

@@ -10,7 +10,7 @@ import torch
 
 from torchwhy.explanation.features import feature_names, in_usual_layout
 from torchwhy.visualize.bars import bars
-from torchwhy.visualize.given import above_rounding, features_of
+from torchwhy.visualize.explanation_data import above_rounding, features_of
 from torchwhy.visualize.grid import grid
 from torchwhy.visualize.kinds import OF_A_ROW, draw_kind
 from torchwhy.visualize.maps import heatmap

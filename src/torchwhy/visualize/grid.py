@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torchwhy.visualize.given import maps_of
+from torchwhy.visualize.explanation_data import maps_of
 from torchwhy.visualize.panels import Panel, break_lines, draw_panels, share_scale
 from torchwhy.visualize.scaling import as_photo, resize_image, to_map, under_map
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize.given import maps_of
+from torchwhy.visualize.explanation_data import maps_of
 from torchwhy.visualize.over_photo import draw_contours, paint
 from torchwhy.visualize.scaling import find_scale, is_clipped, of_sign, resize_image, to_map, to_unit, under_map
 

@@ -59,7 +59,7 @@ class Layer:
     latents: Autoencoder | None = None
 
 
-LayerLike = Layer | str | nn.Module
+LayerLike = nn.Module | str | Layer
 
 
 @dataclass(frozen=True)
