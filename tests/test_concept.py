@@ -229,7 +229,7 @@ def test_bad_concepts_are_refused(planted):
     with pytest.raises(TypeError, match="random: expected a list of sets"):
         method.fit({"a": x}, x)
     for setting in ({"level": 0}, {"level": 1}, {"held_out": 1.5}, {"held_out": -1}):
-        with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*: expected a share"):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*: expected a number in"):
             tw.TCAV(planted, layer="turn", **setting).fit({"a": x, "b": x + 1})
     with pytest.raises(LookupError, match="nearest"):
         tw.TCAV(planted, layer="trun").fit({"a": x, "b": x + 1})

@@ -241,7 +241,7 @@ def test_bad_questions_are_refused(linear):
         with pytest.raises(ValueError, match=r"^bounds="):
             tw.Counterfactual(linear, bounds=bounds).generate(x, 1)
     for columns in ({"integers": 0}, {"one_hot": [0, 1]}):
-        with pytest.raises(ValueError, match="expected a list of columns"):
+        with pytest.raises(ValueError, match=r"^(integers|one_hot)=.*: expected a list of"):
             tw.Counterfactual(linear, **columns).generate(x, 1)
     with pytest.raises(ValueError, match="changeable: no value may change"):
         tw.Counterfactual(linear, changeable=torch.zeros(4)).generate(x, 1)
@@ -251,7 +251,7 @@ def test_bad_questions_are_refused(linear):
     for plausible in (torch.rand(5, 3), torch.rand(0, 4), lambda z: z[:, :2], "near"):
         with pytest.raises(ValueError, match=r"^plausible"):
             tw.Counterfactual(linear, plausible=plausible).generate(x, 1)
-    with pytest.raises(ValueError, match="none may be negative"):
+    with pytest.raises(ValueError, match=r"distance_weight=-0\.1: expected a number of at least 0"):
         tw.Counterfactual(linear, distance_weight=-0.1).generate(x, 1)
     with pytest.raises(ValueError, match="less than 1"):
         tw.Counterfactual(linear, distance_weight=2).generate(x, 1)

@@ -1,5 +1,8 @@
 """Settings that make no sense are refused when a method is made, before any data is there; the message names the setting."""
 
+import contextlib
+import dataclasses
+import math
 import re
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.settings import Settings
 
 NET = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
 
@@ -58,7 +62,11 @@ REFUSED = [
     (tw.Occlusion, {"sliding_window_shapes": (3, 0, 4)}, "sliding_window_shapes=(3, 0, 4)"),
     (tw.Occlusion, {"sliding_window_shapes": None}, "sliding_window_shapes=None"),
     (tw.Occlusion, {"sliding_window_shapes": 2, "strides": 0}, "strides=0"),
-    (tw.Occlusion, {"sliding_window_shapes": ((2,), (2,)), "strides": ((1,), (True,))}, "strides=(True,)"),
+    (
+        tw.Occlusion,
+        {"sliding_window_shapes": ((2,), (2,)), "strides": ((1,), (True,))},
+        "strides=((1,), (True,)): expected an int",
+    ),
     (tw.RISE, {"grid": 0}, "grid=0"),
     (tw.RISE, {"keep_probability": 1.0}, "keep_probability=1.0"),
     (tw.RISE, {"targets": "some"}, "targets='some'"),
@@ -104,7 +112,36 @@ REFUSED = [
     (tw.RawAttention, {"layers": iter([0])}, "layers="),
     (tw.AttentionRelevance, {"token": 1.5}, "token=1.5"),
     (tw.AttentionRelevance, {"grid": (0, 4)}, "grid=(0, 4)"),
+    (tw.AttentionRollout, {"layers": True}, "layers=True"),
     (tw.ALTI, {"heads": 0}, "heads: the heads of ALTI are one vector"),
+    # lists, bounds and words that several settings make together
+    (tw.LRP, {"low": 3, "high": -3}, "low, high"),
+    (tw.LRP, {"low": torch.tensor([0.0, math.nan]), "high": 1}, "low="),
+    (tw.LRP, {"composite": [1]}, "composite=[1]"),
+    (tw.DeepLIFT, {"rule": "rescal"}, "rule='rescal': expected 'rescale' or 'reveal_cancel'"),
+    (tw.SmoothGrad, {"stdevs": (0.1, math.inf)}, "stdevs=inf"),
+    (tw.ExtremalPerturbation, {"areas": 0.1}, "areas=0.1"),
+    (tw.ExtremalPerturbation, {"areas": (0.1, math.nan)}, "areas=(0.1, nan)"),
+    (tw.Counterfactual, {"bounds": (0, "x")}, "bounds=(0, 'x')"),
+    (tw.Counterfactual, {"bounds": (1, 0)}, "bounds=(1, 0)"),
+    (tw.Counterfactual, {"bounds": (0, 1, 2)}, "bounds=(0, 1, 2)"),
+    (tw.Counterfactual, {"changeable": 3}, "changeable=3"),
+    (tw.Counterfactual, {"integers": "age"}, "integers='age'"),
+    (tw.Counterfactual, {"one_hot": [1, 2]}, "one_hot=[1, 2]"),
+    (
+        tw.Counterfactual,
+        {"distance_weight": 0.8, "n_diverse": 2, "diversity_weight": 0.4},
+        "distance_weight=0.8, diversity",
+    ),
+    (tw.FeatureVisualization, {"size": (64, 0)}, "size=(64, 0)"),
+    (tw.FeatureVisualization, {"size": (64,)}, "size=(64,)"),
+    (tw.FeatureVisualization, {"normalize": ([0.5], [0.0])}, "normalize="),
+    (tw.FeatureVisualization, {"transforms": [3]}, "transforms=[3]"),
+    (tw.PartialDependence, {"percentiles": (0.9, 0.1)}, "percentiles=(0.9, 0.1)"),
+    (tw.PartialDependence, {"percentiles": (5, 95)}, "percentiles=(5, 95)"),
+    (tw.TCAV, {"layer": "auto"}, "layer='auto'"),
+    (tw.TRAK, {"checkpoints": [3]}, "checkpoints[0]"),
+    (tw.TracIn, {"checkpoints": [("file", math.nan)]}, "checkpoints[0][1]=nan"),
 ]
 
 
@@ -115,3 +152,145 @@ NAMES = [f"{method.__name__}-{'-'.join(settings) or 'none'}" for method, setting
 def test_a_method_is_not_made_with_it(method, settings, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         method(NET, **settings)
+
+
+# ------------------------------------------------------------------------------------------- every setting of every method
+class Odd:
+    def __repr__(self):
+        return "odd"
+
+
+BAD = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "-inf": -math.inf,
+    "negative int": -3,
+    "negative": -0.5,
+    "True": True,
+    "word": "nonsense",
+    "object": Odd(),
+    "list of objects": [Odd()],
+    "mapping": {},
+}
+
+# setting, value: what it means
+ACCEPTED = {
+    ("generator", "negative int"): "a seed is any int",
+    ("layers", "negative int"): "counted from the last one",
+    ("heads", "negative int"): "counted from the last one",
+    ("token", "negative int"): "counted from the last one",
+    ("key", "negative int"): "counted from the last one",
+    ("layer", "word"): "a name, looked up in the model as it is when it is called",
+    ("changeable", "word"): "the name of a column",
+    ("changeable", "True"): "every value may change",
+    ("composite", "mapping"): "no rule is changed",
+    ("DeepLIFT.tolerance", "inf"): "never warn",
+    ("DeepSHAP.tolerance", "inf"): "never warn",
+    ("LinearSHAP.rtol", "inf"): "give the values, however far from linear the model is",
+    ("LIME.kernel_width", "inf"): "all samples weigh the same",
+    **{
+        (name, value): "a number on either side of zero"
+        for name in ("threshold", "strength", "coef0", "low", "high")
+        for value in ("negative int", "negative")
+    },
+}
+
+PUBLIC = {
+    name: method for name in dir(tw) if isinstance(method := getattr(tw, name), type) and issubclass(method, Settings)
+}
+READ = tw.GradCAM(NET, layer="0")
+NEEDED = {
+    "FinerCAM": {"of": READ},
+    "GuidedGradCAM": {"of": READ},
+    "IDGI": {"of": tw.IntegratedGradients(NET)},
+    "Processed": {"of": tw.Saliency(NET)},
+    "NeuronConductance": {"neuron": tw.Neuron("0", 0)},
+    "Occlusion": {"sliding_window_shapes": 2},
+    "OwenValues": {"groups": [0, 1]},
+    "SurrogateNetwork": {"network": NET},
+}
+NO_LAYER = ("NeuronConductance", "FullGrad", "DirectLogitAttribution", "EdgeAttribution", "SmoothGrad", "VarGrad")
+
+
+def made(name, **settings):
+    """Return a method with what it needs."""
+    needs_layer = getattr(PUBLIC[name], "layer_role", "") == "read" or name in ("DeepDream", "NetworkDissection")
+    layer = {"layer": "0"} if needs_layer or name == "LayerActivation" else {}
+    return PUBLIC[name](NET, **{**layer, **NEEDED.get(name, {}), **settings})
+
+
+def is_its_kind(field, value):
+    """Whether a value is no bad one for a setting: flags where there are flags."""
+    return value == "True" and field.type in ("bool", bool)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_setting_is_refused_in_the_constructor_where_it_makes_no_sense(name):
+    method, wrong = made(name), []
+    for field in dataclasses.fields(method):
+        if not field.init or field.name == "model":
+            continue
+        for label, value in BAD.items():
+            if is_its_kind(field, label) or {(field.name, label), (f"{name}.{field.name}", label)} & ACCEPTED.keys():
+                continue
+            try:
+                made(name, **{field.name: value})
+            except (ValueError, TypeError) as error:
+                if not re.match(rf"{field.name}\b", str(error)):
+                    wrong.append(f"{field.name}={value!r}: its error does not begin with its name: {error}")
+            else:
+                wrong.append(f"{field.name}={value!r} is accepted")
+        with pytest.raises(TypeError, match=f"{name} has no setting '{field.name}z'; the nearest are .*{field.name}"):
+            made(name, **{f"{field.name}z": None})
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("setting", "value"), ACCEPTED, ids=lambda part: part)
+def test_what_means_something_is_accepted(setting, value):
+    of, _, field = setting.rpartition(".")
+    having = [name for name, method in PUBLIC.items() if field in {f.name for f in dataclasses.fields(method)}]
+    having = [name for name in having if of in ("", name) and not (field == "layer" and name in NO_LAYER)]
+    taken = []
+    for name in having:
+        with contextlib.suppress(ValueError, TypeError):
+            taken.append(made(name, **{field: BAD[value]}))
+    assert taken
+
+
+def test_all_public_methods_are_there():
+    assert len(PUBLIC) > 80
+
+
+def test_infinity_means_something_where_it_is_accepted():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    same = lambda z: torch.ones(len(z))  # noqa: E731
+    flat = [tw.LIME(net, n_samples=40, generator=0, **how) for how in ({"kernel_width": math.inf}, {"distance": same})]
+    first, second = (m.attribute(x) for m in flat)
+    assert torch.allclose(first, second)
+    assert torch.equal(tw.DeepLIFT(net, tolerance=math.inf).attribute(x), tw.DeepLIFT(net).attribute(x))
+    assert tw.LinearSHAP(net, rtol=math.inf).attribute(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings"),
+    [
+        (tw.lrp.Epsilon, {"epsilon": -3.0}),
+        (tw.lrp.Epsilon, {"epsilon": math.inf}),
+        (tw.lrp.Gamma, {"gamma": -3.0}),
+        (tw.lrp.Gamma, {"gamma": "large"}),
+        (tw.lrp.Gamma, {"epsilon": math.nan}),
+        (tw.lrp.AlphaBeta, {"alpha": math.nan}),
+        (tw.lrp.AlphaBeta, {"epsilon": -1.0}),
+        (tw.lrp.ZPlus, {"epsilon": -1.0}),
+        (tw.lrp.Flat, {"epsilon": -1.0}),
+        (tw.lrp.WSquare, {"epsilon": -1.0}),
+        (tw.lrp.ZBox, {"low": 0.0, "high": 1.0, "epsilon": -1.0}),
+        (tw.lrp.ZBox, {"low": "x", "high": 1.0}),
+        (tw.lrp.ZBox, {"low": 0.0, "high": math.inf}),
+        (tw.lrp.ZBox, {"low": torch.tensor([0.0, 2.0]), "high": 1.0}),
+    ],
+)
+def test_a_rule_is_not_made_with_it(rule, settings):
+    with pytest.raises(ValueError, match="|".join(settings)):
+        rule(**settings)

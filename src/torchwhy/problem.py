@@ -15,7 +15,7 @@ from torchwhy.arguments import Argument, PackedRows, PerRow, Unmarked
 from torchwhy.engine.run.autograd import freeze_parameters
 from torchwhy.engine.run.rows import RowForm
 from torchwhy.engine.run.runner import ModelRunner, Tally
-from torchwhy.engine.structure import SINGLE, Keywords, Model, Output, Structure, Tensors, map_nested
+from torchwhy.engine.structure import SINGLE, AnyModel, Keywords, Output, Structure, Tensors, map_nested
 
 if TYPE_CHECKING:
     from torchwhy.baselines import BaselineLike
@@ -140,7 +140,7 @@ class Problem:
         coalitions: where the scores of coalitions of features are noted, None where nobody asks for them.
     """
 
-    model: Model
+    model: AnyModel
     inputs: ModelInputs
     target: ScoreFunction
     batching: Batching

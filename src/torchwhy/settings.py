@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import MISSING, dataclass, field, fields
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
 from typing_extensions import dataclass_transform
 
-from torchwhy.engine.structure import Keywords, Model
+from torchwhy.engine.structure import AnyModel, Keywords
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers that a setting can be.
+    """The numbers that a setting can be: finite ones, and infinity where it is a bound.
 
     Args:
         low, high: the smallest and the largest; None is none.
@@ -29,8 +33,10 @@ class Bounds:
     open_low: bool = False
     open_high: bool = False
 
-    def allows(self, value: Any) -> bool:
+    def allows(self, value: float) -> bool:
         """Say whether a number is within the bounds."""
+        if not (math.isfinite(value) or value in (self.low, self.high)):
+            return False
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
         below = self.high is None or (value < self.high if self.open_high else value <= self.high)
         return bool(above and below)
@@ -40,21 +46,37 @@ class Bounds:
             return f" in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
         if self.low is not None:
             return f" {'above' if self.open_low else 'of at least'} {self.low:g}"
-        return "" if self.high is None else f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        if self.high is not None:
+            return f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        return ""
 
 
 Count = Annotated[int, Bounds(1)]
 Positive = Annotated[float, Bounds(0, open_low=True)]
 NotNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
+UnitShare = Annotated[float, Bounds(0, 1)]
+LISTS = (Sequence, list, tuple)
+LEAF_WORDS: dict[type, str] = {
+    bool: "True or False",
+    int: "an int",
+    float: "a finite number",
+    str: "a string",
+    type(None): "None",
+    nn.Module: "a module",
+    torch.Generator: "a torch.Generator",
+}
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 class _DataclassByItself:
     """The base of classes whose subclasses are dataclasses without a decorator, which type checkers know by this one."""
 
+    makes_itself: ClassVar[bool] = False  # by an ``__init__`` of its own
+
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
+        cls.makes_itself = "__init__" in vars(cls)
         dataclass(kw_only=True, repr=False, eq=False)(cls)
 
 
@@ -62,15 +84,19 @@ class Settings(_DataclassByItself):
     """The base of all classes that are made of a model and settings.
 
     A subclass is a dataclass by itself: its annotated attributes are its settings. They are checked when it is made, and when
-    they are assigned, by their annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`), and when it is
-    made by ``_check_settings``.
+    they are assigned, by their annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`, callables,
+    modules, generators, layers, and sequences of these), and when it is made by ``_check_settings``. Other annotations, such
+    as tensors, are not checked, nor are those that cannot be resolved. Numbers are finite, if :class:`Bounds` do not say
+    otherwise. A subclass with an ``__init__`` of its own takes the arguments of that.
     """
 
-    model: Model = field(kw_only=False)
+    model: AnyModel = field(kw_only=False)
 
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""
         kind: Any = cls
+        if cls.makes_itself:
+            return super().__new__(cls)
         for name in settings:
             if name not in _setting_names(kind):
                 raise TypeError(_no_such_setting(kind, name))
@@ -99,8 +125,8 @@ class Settings(_DataclassByItself):
         if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise AttributeError(_no_such_setting(kind, name))  # a slip; other attributes are a subclass's own
         hint = _checked_hints(kind).get(name)
-        if hint is not None and not _fits(value, hint):
-            raise ValueError(f"{name}={value!r}: expected {_describe(hint)}")
+        if hint is not None:
+            check_setting(name, value, hint)
         super().__setattr__(name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -126,6 +152,20 @@ class Settings(_DataclassByItself):
         return f"{type(self).__name__}({', '.join([name, *(f'{k}={v}' for k, v in shown.items())])})"
 
 
+def check_setting(name: str, value: object, hint: object) -> None:
+    """Refuse a value that an annotation does not allow.
+
+    Raises:
+        ValueError: it does not.
+        TypeError: it does not, and asks for a callable or an object.
+    """
+    if _fits(value, hint):
+        return
+    leaves = [*_leaves(hint)]
+    is_kind = any(map(_is_object, leaves)) and not any(get_origin(leaf) is Literal for leaf in leaves)
+    raise (TypeError if is_kind else ValueError)(f"{name}={value!r}: expected {_describe(hint)}")
+
+
 @cache
 def _setting_names(cls: Any) -> frozenset[str]:
     return frozenset(f.name for f in fields(cls))
@@ -144,45 +184,115 @@ def _no_such_setting(cls: Any, name: str) -> str:
 
 
 @cache
-def _checked_hints(cls: Any) -> Keywords:
+def _checked_hints(cls: Any) -> dict[str, object]:
     """Return the annotations of the settings that can be checked by them."""
-    hints = get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(cls) if f.init and _is_plain(hints[f.name])}
+    hints = {f.name: _resolve_hint(cls, f) for f in fields(cls) if f.init}
+    return {
+        name: hint for name, hint in hints.items() if all(_is_plain(leaf) or _is_object(leaf) for leaf in _leaves(hint))
+    }
 
 
-def _is_plain(hint: object) -> bool:
-    """Say whether all that a hint allows is plain: flags, numbers, words, None."""
+def _resolve_hint(cls: type, f: Field[Any]) -> object:
+    """Return the annotation of a setting; None where it means nothing at run time, as an import for type checkers only."""
+    home = next(base for base in reversed(cls.__mro__) if vars(base).get("__dataclass_fields__", {}).get(f.name) is f)
+    written = SimpleNamespace(__annotations__={f.name: f.type})
+    module = vars(sys.modules.get(home.__module__, SimpleNamespace()))
+    try:
+        hint = get_type_hints(written, dict(vars(home)), module, include_extras=True)[f.name]
+    except Exception:  # whatever the text of an annotation raises
+        return None
+    is_endless = hint is float and isinstance(f.default, float) and not math.isfinite(f.default)
+    return Annotated[float, Bounds(-math.inf, math.inf)] if is_endless else hint
+
+
+def _leaves(hint: object) -> Iterator[object]:
+    """Yield what a hint is made of: the alternatives, and the entries of lists."""
     if get_origin(hint) is Annotated:
+        yield from _leaves(get_args(hint)[0])
+    elif get_origin(hint) in (Union, UnionType, *LISTS):
+        for part in get_args(hint):
+            if part is not Ellipsis:
+                yield from _leaves(part)
+    else:
+        yield hint
+
+
+def _is_plain(leaf: object) -> bool:
+    """Say whether a leaf of a hint is a flag, a number, a word or None."""
+    return get_origin(leaf) is Literal or leaf in (bool, int, float, str, type(None))
+
+
+def _is_object(leaf: object) -> bool:
+    """Say whether a leaf of a hint is a callable, a module, a generator, or a small class of this library, such as a layer."""
+    if get_origin(leaf) is Callable or leaf in (nn.Module, torch.Generator):
         return True
-    if get_origin(hint) in (Union, UnionType):
-        return all(map(_is_plain, get_args(hint)))
-    return get_origin(hint) is Literal or hint in (bool, int, float, str, type(None))
+    if not isinstance(leaf, type) or issubclass(leaf, Settings):
+        return False
+    return is_dataclass(leaf) and leaf.__module__.startswith(f"{__package__}.")
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is Annotated:
-        kind, *bounds = get_args(hint)
-        return _fits(value, kind) and all(b.allows(value) for b in bounds)
-    if get_origin(hint) is Literal:
-        return isinstance(value, (str, int, type(None))) and value in get_args(hint)
-    if hint in (int, float):
-        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    """Say whether a hint allows a value."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Annotated:
+        bounds = [b for b in parts[1:] if isinstance(b, Bounds)]
+        is_number = parts[0] is float and bool(bounds) and _is_real(value)  # which may be infinite
+        return (is_number or _fits(value, parts[0])) and all(b.allows(value) for b in bounds)
+    if kind is Literal:
+        return isinstance(value, (str, int, type(None))) and value in parts
+    if kind in LISTS:
+        values = listed(value)
+        if values is None or (kind is tuple and Ellipsis not in parts and len(values) != len(parts)):
+            return False
+        each = parts if kind is tuple and Ellipsis not in parts else parts[:1] * len(values)
+        return all(map(_fits, values, each))
+    if kind is Callable:
+        return callable(value)
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    return _is_real(value) and math.isfinite(value) if hint is float else isinstance(value, hint)
 
 
-def _describe(hint: Any) -> str:
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def listed(value: Any) -> Sequence[Any] | None:
+    """Return the entries of a list, tuple, array or tensor; None of anything else, such as a word."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else None
+
+
+def _describe(hint: object) -> str:
     """Return what a hint allows, in words."""
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_describe(part) for part in get_args(hint))
-    if get_origin(hint) is Annotated:
-        kind, *bounds = get_args(hint)
-        return _describe(kind) + "".join(map(str, bounds))
-    if get_origin(hint) is Literal:
-        *most, last = map(repr, get_args(hint))
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType, Literal):
+        *most, last = _alternatives(hint)
         return f"{', '.join(most)} or {last}" if most else last
-    return {bool: "True or False", int: "an int", float: "a number", str: "a string"}.get(hint, "None")
+    if kind is Annotated:
+        return ("a number" if parts[0] is float else _describe(parts[0])) + "".join(
+            str(b) for b in parts[1:] if isinstance(b, Bounds)
+        )
+    if kind is tuple and Ellipsis not in parts:
+        return f"({', '.join(map(_describe, parts))})"
+    if kind in LISTS:
+        return f"a list of ({_describe(parts[0])})"
+    if kind is Callable:
+        return "a callable"
+    name = getattr(hint, "__name__", "")
+    return LEAF_WORDS[hint] if isinstance(hint, type) and hint in LEAF_WORDS else f"a {name}"
+
+
+def _alternatives(hint: object) -> list[str]:
+    """Return what a hint allows, in words, one by one."""
+    if get_origin(hint) is Literal:
+        return [repr(word) for word in get_args(hint)]
+    if get_origin(hint) in (Union, UnionType):
+        return [word for part in get_args(hint) for word in _alternatives(part)]
+    return [_describe(hint)]
 
 
 def equal_settings(a: Any, b: Any) -> bool:

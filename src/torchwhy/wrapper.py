@@ -75,7 +75,7 @@ def _attribute_each_at(method: Attribution, problem: Problem, z: Sequence[Tensor
     return join_results([result for result, _ in solve_each(method, *call, parent=problem)], len(first))
 
 
-def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:
+def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> object:
     """Return a feature mask for the chosen rows: of those masks that each row has its own."""
     own = isinstance(mask, Tensor) and mask.dim() == x.dim() and len(mask) == len(x) and len(x) > 1
     return mask[rows.to(mask.device)] if own else mask
@@ -211,9 +211,6 @@ class Processed(Wrapper):
         if self.of is None:
             raise ValueError("of: Processed changes what another method says; give it")
         self._follow_gradient()
-        for name in ("before", "after"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise TypeError(f"{name}={getattr(self, name)!r}: expected a function of a tensor, or None")
 
     def _attribute(self, problem: Problem) -> Tensors | Result:
         if self.of is None:

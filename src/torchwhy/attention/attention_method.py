@@ -28,6 +28,7 @@ from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.structure import Structure
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.settings import Count
 
 Fusion = Literal["mean", "max", "min"]
 Layers = Indices | Literal["own", "cross"]
@@ -127,7 +128,7 @@ class AttentionMethod(Attribution):
     heads: Indices = None
     token: TokenSetting = None
     upsample: bool = True
-    grid: tuple[int, ...] | None = None
+    grid: tuple[Count, ...] | None = None
 
     needs_gradient: ClassVar[bool] = False  # True: mix gets the derivatives by the matrices
     needs_float_inputs: ClassVar[bool] = False  # token ids are as good as any input
@@ -271,7 +272,7 @@ class AttentionMethod(Attribution):
             )
         check_indices("heads", self.heads)
         check_token_setting("token", self.token)
-        if self.grid is not None and not (len(self.grid) in (1, 2, 3) and all(n > 0 for n in self.grid)):
+        if self.grid is not None and len(self.grid) not in (1, 2, 3):
             raise ValueError(f"grid={self.grid!r}: expected the height and the width of the grid of patches, or None")
 
 

@@ -84,5 +84,5 @@ def check_indices(name: str, which: Indices) -> None:
     if which is None:
         return
     numbers = [] if isinstance(which, Iterator) else index_list(which)
-    if not numbers or not all(hasattr(i, "__index__") for i in numbers):
+    if not numbers or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in numbers):
         raise ValueError(f"{name}={which!r}: expected a number from 0 on, or a list of them; None is all")

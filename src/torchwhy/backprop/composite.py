@@ -189,6 +189,8 @@ def choose_composite(given: CompositeLike, model: Model) -> Composite:
         return given
     if isinstance(given, Mapping):
         return Composite.of(given)
+    if not isinstance(given, str):
+        raise ValueError(f"composite={given!r}: expected a tw.lrp.Composite, its name, or a mapping of rules")
     if given != "auto":
         return COMPOSITES[given] if given in COMPOSITES else lookup(COMPOSITES, given, "composite")
     modules = model.modules() if isinstance(model, nn.Module) else ()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.deeplift_rules import APART, RULES
-from torchwhy.backprop.lookup import lookup
 from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models
@@ -21,6 +21,7 @@ from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.settings import Bounds
 
 # name: rules of operations, operations taken apart, and the mode that runs them
 TABLES: dict[str, tuple[RuleTable, RuleTable, type[PairedRules]]] = {
@@ -57,7 +58,6 @@ class DeepLIFT(Attribution):
             input than of the baseline, and what rules do not reach (autograd Functions, ``torch.func.vmap``).
 
     Raises:
-        ValueError: no such rule (with the nearest names).
         NotImplementedError: an operation without a rule, in strict mode.
         RuntimeError: the model's control flow depends on its data.
         TypeError: a TorchScript or compiled model.
@@ -69,9 +69,9 @@ class DeepLIFT(Attribution):
     tensor([[0., 0.]])
     """
 
-    rule: str = "rescale"
+    rule: Literal["rescale", "reveal_cancel"] = "rescale"
     multiply_by_inputs: bool = True
-    tolerance: float = 0.01
+    tolerance: Annotated[float, Bounds(0, math.inf)] = 0.01
     strict: bool = False
 
     multiplies_by_input: ClassVar[bool] = True
@@ -101,11 +101,11 @@ class DeepLIFT(Attribution):
     def _compare(
         self, problem: Problem, rows: Tensor, k: Tensor
     ) -> tuple[Tensor, Tensors, list[Tensor], tuple[Tensor, Tensor], PairedRules]:
-        """One call: rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
+        """Run the model once, on rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
         whole = len(rows) == problem.n and problem.n_baselines == 1  # each row once, in their order
         x = list(problem.x) if whole else [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
-        table, apart, mode = lookup(TABLES, self.rule, "rule")
+        table, apart, mode = TABLES[self.rule]
         recording = RecordedRun(table, APART)
         below = problem.run.scores(b, rows, recording)
         rules = mode(table, apart, recording, strict=self.strict)

@@ -14,6 +14,17 @@ from torchwhy.engine.rules.operations import OpCall
 from torchwhy.engine.structure import Keywords
 
 
+class _NotKept:
+    """What stands for a tensor that was not kept."""
+
+    @property
+    def value(self) -> Tensor:
+        raise RuntimeError("the layer has not run, or its rule said needs_input = False")
+
+
+NOT_KEPT = _NotKept()
+
+
 @dataclass
 class LinearLayer:
     """y = op(x, weight) + bias for a fully connected or convolutional operation ``op``.
@@ -32,8 +43,8 @@ class LinearLayer:
     weight: Tensor
     bias: Tensor | None
     options: Keywords
-    saved_input: SavedTensor | None = None
-    saved_output: SavedTensor | None = None
+    saved_input: SavedTensor | _NotKept = NOT_KEPT
+    saved_output: SavedTensor | _NotKept = NOT_KEPT
     sides: tuple[int, ...] = ()
     known_nonnegative: bool = False
 
@@ -61,17 +72,12 @@ class LinearLayer:
     @property
     def input(self) -> Tensor:
         """The input x of the layer."""
-        return self._kept(self.saved_input)
+        return self.saved_input.value.to(self.weight.dtype)  # another one under autocast
 
     @property
     def output(self) -> Tensor:
         """The output y of the layer, bias included."""
-        return self._kept(self.saved_output)
-
-    def _kept(self, saved: SavedTensor | None) -> Tensor:
-        if saved is None:
-            raise RuntimeError("the layer has not run, or its rule said needs_input = False")
-        return saved.value.to(self.weight.dtype)  # another one under autocast
+        return self.saved_output.value.to(self.weight.dtype)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return op(x, weight) + bias."""

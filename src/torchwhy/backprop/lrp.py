@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
-from torchwhy.backprop.lrp_rules import stabilize
+from torchwhy.backprop.lrp_rules import check_box, stabilize
 from torchwhy.backprop.propagation import Propagation
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
 from torchwhy.engine.rules.opaque import warn_if_without_rules
@@ -18,6 +18,7 @@ from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords, Model
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.settings import NotNegative
 
 
 class LRP(Attribution):
@@ -67,8 +68,8 @@ class LRP(Attribution):
 
     composite: CompositeLike = "auto"
     first: RuleLike | None = None
-    epsilon: float = 1e-6
-    gamma: float = 0.25
+    epsilon: NotNegative = 1e-6
+    gamma: NotNegative = 0.25
     low: float | Tensor | None = None
     high: float | Tensor | None = None
     unit: bool = False
@@ -102,7 +103,9 @@ class LRP(Attribution):
         return cls(model, composite=composite, **settings)._make_rules(model)()
 
     def _check_settings(self) -> None:
-        """Refuse a composite or a first rule that there is not."""
+        """Refuse a composite or a first rule that there is not, and bounds that are none."""
+        super()._check_settings()
+        check_box(self.low, self.high)
         if self.composite != "auto":
             choose_composite(self.composite, None)
         Composite(first=self.first)

@@ -12,6 +12,7 @@ the box; Montavon et al. 2019 (LNCS 11700, Table 10.1) for γ and the flat rule.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor
 
 from torchwhy.backprop.linear_layer import LinearLayer
-from torchwhy.settings import equal_settings
+from torchwhy.engine.run.checks import finite_numbers
+from torchwhy.settings import NotNegative, check_setting, equal_settings
 
 
 def stabilize(z: Tensor, epsilon: float) -> Tensor:
@@ -31,7 +33,18 @@ def stabilize(z: Tensor, epsilon: float) -> Tensor:
 
 
 class Rule:
-    """The base of all rules: a value, equal to another of its class with equal settings."""
+    """The base of all rules: a value, equal to another of its class with equal settings.
+
+    ``not_negative``: the settings of a rule that is a dataclass that are finite numbers and not negative.
+    """
+
+    not_negative: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.not_negative:
+            value = getattr(self, name)
+            if not (isinstance(value, float) and 0 <= value < math.inf):  # also an int is looked at there
+                check_setting(name, value, NotNegative)
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -98,6 +111,7 @@ class Epsilon(LayerRule):
 
     epsilon: float = 1e-6
     needs_input: ClassVar[bool] = False
+    not_negative: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j, see :meth:`LayerRule.multiplier`."""
@@ -118,6 +132,7 @@ class Gamma(LayerRule):
 
     gamma: float = 0.25
     epsilon: float = 1e-9
+    not_negative: ClassVar[tuple[str, ...]] = ("gamma", "epsilon")
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j, see :meth:`LayerRule.multiplier`."""
@@ -144,11 +159,13 @@ class AlphaBeta(LayerRule):
     alpha: float = 2.0
     beta: float = 1.0
     epsilon: float = 1e-9
+    not_negative: ClassVar[tuple[str, ...]] = ("alpha", "beta", "epsilon")
 
     def __post_init__(self) -> None:
-        if self.alpha < 0 or self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+        super().__post_init__()
+        if abs(self.alpha - self.beta - 1) > 1e-9:
             raise ValueError(
-                f"alpha - beta must be 1 and neither negative, so that relevance is conserved; got alpha={self.alpha}, "
+                f"alpha - beta must be 1, so that relevance is conserved; got alpha={self.alpha}, "
                 f"beta={self.beta}. Try AlphaBeta(2, 1) or AlphaBeta(1, 0)"
             )
 
@@ -190,6 +207,7 @@ class Excitation(LayerRule):
     """
 
     epsilon: float = 1e-9
+    not_negative: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def multiplier(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return m_j, see :meth:`LayerRule.multiplier`."""
@@ -216,6 +234,7 @@ class Flat(InputRule):
     r"""Flat rule: relevance is spread evenly, :math:`R_j = \sum_k R_k / |\{i : i \to k\}|`. For the first layer only."""
 
     epsilon: float = 1e-9
+    not_negative: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def relevance(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return R_j, see :meth:`InputRule.relevance`."""
@@ -228,6 +247,7 @@ class WSquare(InputRule):
     r"""w² rule, :math:`R_j = \sum_k \frac{w_{jk}^2}{\sum_i w_{ik}^2} R_k`. For the first layer only; the bias gets nothing."""
 
     epsilon: float = 1e-9
+    not_negative: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def relevance(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return R_j, see :meth:`InputRule.relevance`."""
@@ -251,6 +271,7 @@ class ZBox(InputRule):
     low: float | Tensor | None = None
     high: float | Tensor | None = None
     epsilon: float = 1e-9
+    not_negative: ClassVar[tuple[str, ...]] = ("epsilon",)
 
     def __post_init__(self) -> None:
         if self.low is None or self.high is None:
@@ -258,8 +279,8 @@ class ZBox(InputRule):
                 "ZBox needs the bounds of the input: low= and high=, numbers or tensors that broadcast to it, in the units "
                 "the model gets. For images normalised by mean and std: low=(0 - mean) / std, high=(1 - mean) / std"
             )
-        if bool((torch.as_tensor(self.low) > torch.as_tensor(self.high)).any()):
-            raise ValueError("ZBox got low= above high=")
+        check_box(self.low, self.high)
+        super().__post_init__()
 
     def relevance(self, layer: LinearLayer, m: Tensor) -> Tensor:
         """Return R_j, see :meth:`InputRule.relevance`."""
@@ -269,6 +290,17 @@ class ZBox(InputRule):
         z = layer.forward(x, layer.weight) - layer.forward(low, up) - layer.forward(high, down)
         c = m * y / stabilize(z, self.epsilon)
         return (x - low) * layer.transpose(c, up) + (x - high) * layer.transpose(c, down)
+
+
+def check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
+    """Refuse bounds of an input that are no finite numbers, and a low one above the high one; None is not given.
+
+    Raises:
+        ValueError: they are so.
+    """
+    ends = [finite_numbers(name, bound) for name, bound in (("low", low), ("high", high)) if bound is not None]
+    if len(ends) == 2 and bool((ends[0] > ends[1].to(ends[0].device)).any()):
+        raise ValueError("low, high: low= is above high=")
 
 
 def _bound(name: str, bound: float | Tensor | None, x: Tensor) -> Tensor:

@@ -142,8 +142,6 @@ class ClassActivationMap(Attribution):
             raise ValueError(
                 "upsample=False: the maps of several layers are joined at the input's size; give one layer"
             )
-        if self.reshape is not None and not callable(self.reshape):
-            raise TypeError(f"reshape={self.reshape!r}: expected a callable, activations → (N, C, *grid), or None")
 
 
 def _check_one_picture(problem: Problem, picture: InputPicture) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from torchwhy.engine.run.randomness import make_generator
 from torchwhy.engine.run.rows import at_least_float32
 from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
-from torchwhy.settings import Count
+from torchwhy.settings import Bounds, Count
 from torchwhy.targets import DerivedTarget, logits_per_row
 
 
@@ -46,7 +45,7 @@ class FinerCAM(ClassActivationMap):
     of: ClassActivationMap | None = None
     strength: float = 0.6
     n_references: Count = 3
-    references: Sequence[int] | None = None
+    references: Sequence[Annotated[int, Bounds(0)]] | None = None
     weighting: Literal["equal", "softmax"] = "equal"
 
     paper: ClassVar[str] = "arXiv:2501.11309"
@@ -75,8 +74,7 @@ class FinerCAM(ClassActivationMap):
             raise ValueError(
                 f"of={type(of).__name__}: expected a class activation map that is made from the score, such as GradCAM"
             )
-
-        if self.references is not None and not (self.references and all(_is_class(k) for k in self.references)):
+        if self.references is not None and not len(self.references):
             raise ValueError(f"references={self.references!r}: expected classes, ints from 0, one or more")
 
     def _similar_classes(self, y: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,11 +97,6 @@ class FinerCAM(ClassActivationMap):
             others = far.sort(dim=1, stable=True).indices[:, :n]
         near = y.gather(1, others)
         return others, (near if self.weighting == "softmax" else torch.zeros_like(near)).softmax(1)
-
-
-def _is_class(k: object) -> bool:
-    """Say whether a value can be the number of a class."""
-    return isinstance(k, Integral) and not isinstance(k, bool) and int(k) >= 0
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +11,7 @@ from torchwhy.cam.class_activation_map import ClassActivationMap, weighted_sum
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import at_least_float32
-from torchwhy.gradient.noisy_points import NoisyPoints, check_stdevs
+from torchwhy.gradient.noisy_points import NoisyPoints, Stdevs, check_stdevs
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, NotNegative
 
@@ -56,7 +55,7 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
 
     n_samples: Count = 32
     noise_level: NotNegative = 0.15
-    stdevs: float | Sequence[float] | None = None
+    stdevs: Stdevs | None = None
     numerator: Literal["first", "second"] = "second"
     generator: Seed = None
 
@@ -84,4 +83,5 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        check_stdevs(self.stdevs)
+        if self.stdevs is not None:
+            check_stdevs(self.stdevs)

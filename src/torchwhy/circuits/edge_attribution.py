@@ -108,8 +108,6 @@ class EdgeAttribution(CircuitMethod):
             raise ValueError("layer: EdgeAttribution explains by edges between components; give components=")
         if self.n_steps is not None:
             check_points(self.method, self.n_steps)
-        if self.components is not None and not all(isinstance(c, Component) for c in self.components):
-            raise TypeError("components: expected a list of tw.circuits.Component, or None")
 
 
 def _check_one_stream(sender: Component, change: Tensor, receiver: Component, gradient: Tensor) -> None:

@@ -21,14 +21,14 @@ from torchwhy.engine.run.autograd import enable_grad_for, isolated
 from torchwhy.engine.structure import flatten
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Count, Positive
 from torchwhy.targets.target import logits_per_row
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +51,7 @@ class LensReading(Viewable):
         row: int = 0,
         decode: Callable[[list[int]], str] | None = None,
         names: Sequence[str] | None = None,
-        **options: PictureOption,
+        **options: AnyOption,
     ) -> Figure:
         """Draw the probability of the first token at each layer and position, with the token written there.
 
@@ -62,7 +62,7 @@ class LensReading(Viewable):
             names: of the positions.
             options: of :func:`torchwhy.visualize.matrix`.
         """
-        known: dict[str, PictureOption] = {
+        known: dict[str, AnyOption] = {
             "xlabel": "position",
             "ylabel": "layer",
             "label": "probability",
@@ -187,7 +187,7 @@ class TunedLens(LogitLens):
     """
 
     n_steps: Count = 100
-    learning_rate: float = 1e-2
+    learning_rate: Positive = 1e-2
     maps: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, compare=False)
     losses: list[tuple[float, float]] = field(default_factory=list, init=False, compare=False)
 

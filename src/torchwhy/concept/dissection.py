@@ -15,12 +15,13 @@ from torchwhy.analysis import Analysis
 from torchwhy.engine.layers.grid_layout import resize_maps
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.settings import Fraction
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 HISTOGRAM_BINS = 2**16
 AnnotatedImages = Iterable[tuple[Tensor, Mapping[str, Tensor | np.ndarray]]]
@@ -50,7 +51,7 @@ class Dissection(Viewable):
         order = best.argsort(descending=True).tolist()
         return [(u, self.concepts[int(which[u])], float(best[u])) for u in order if best[u] > threshold]
 
-    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+    def _picture(self, pictures: ModuleType, **options: AnyOption) -> Figure:
         most = options.pop("top", 10)
         found = {f"unit {unit}: {concept}": iou for unit, concept, iou in self.detectors(-1.0)[:most]}
         shown = {"top": len(found), "xlabel": "IoU of the unit's best concept", "signed": False}
@@ -82,7 +83,7 @@ class NetworkDissection(Analysis):
     """
 
     layer: LayerLike
-    quantile: float = 0.005
+    quantile: Fraction = 0.005
 
     @torch_defaults()
     def measure(self, data: AnnotatedImages) -> Dissection:
@@ -96,8 +97,6 @@ class NetworkDissection(Analysis):
             TypeError: data that can be gone through only once, or that are no such pairs.
             ValueError: no data, no concepts, activations that are not maps, masks that do not fit the images.
         """
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"quantile={self.quantile}: expected a share between 0 and 1")
         if iter(data) is data:
             raise TypeError(
                 "data: an iterator can be gone through only once, and it takes two; give a list or a DataLoader"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.problem import Problem
+from torchwhy.settings import Fraction
 from torchwhy.targets import TargetLike
 
 
@@ -54,11 +55,11 @@ class TCAV(Attribution):
     activations; scores of one layer are comparable. A score that differs from 0.5 means nothing where the accuracy is 0.5.
     """
 
-    classifier: Any = None
-    held_out: float = 0.33
+    classifier: object = None
+    held_out: Fraction = 0.33
     pool: bool = False
     test: Literal["exchange", "t"] = "exchange"
-    level: float | None = 0.05
+    level: Fraction | None = 0.05
     generator: Seed = 0
     concepts: tuple[str, ...] = field(default=(), init=False, compare=False)
     cavs: dict[str, Cavs] = field(default_factory=dict, init=False, compare=False)
@@ -216,37 +217,33 @@ class TCAV(Attribution):
             return pooled(values.flatten(2), 2)
         return values.flatten(1)
 
-    def _classifier(self) -> Any:
-        """Return the classifier to clone.
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if "auto" in flatten(self.layer)[0]:
+            raise ValueError(
+                "layer='auto' depends on the target, and the vectors are learnt before there is one: name it"
+            )
+        if self.classifier is None:
+            return
+        if isinstance(self.classifier, type) or not hasattr(self.classifier, "get_params"):
+            raise TypeError(
+                f"classifier={self.classifier!r}: expected a linear scikit-learn classifier, such as SGDClassifier()"
+            )
+        from sklearn.base import is_classifier
 
-        Raises:
-            TypeError: no scikit-learn classifier.
-        """
+        if not is_classifier(self.classifier):
+            raise TypeError(f"classifier: {type(self.classifier).__name__} is no classifier: it predicts no labels")
+
+    def _classifier(self) -> object:
+        """Return the classifier to clone."""
         if self.classifier is not None:
-            if isinstance(self.classifier, type) or not hasattr(self.classifier, "get_params"):
-                raise TypeError(
-                    f"classifier={self.classifier!r}: expected a linear scikit-learn classifier, such as SGDClassifier()"
-                )
-            from sklearn.base import is_classifier
-
-            if not is_classifier(self.classifier):
-                raise TypeError(f"classifier: {type(self.classifier).__name__} is no classifier: it predicts no labels")
             return self.classifier
         from sklearn.linear_model import LogisticRegression
 
         return LogisticRegression(max_iter=1000)
 
     def _check(self, concepts: Mapping[str, Inputs], random: Sequence[Inputs], with_random: bool) -> None:
-        """Refuse settings and examples from which nothing can be learnt."""
-        if self.test not in ("exchange", "t"):
-            raise ValueError(f"test={self.test!r}: expected 'exchange' or 't'")
-        for name in ("level", "held_out"):
-            if not (name == "level" and self.level is None) and not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a share between 0 and 1")
-        if "auto" in flatten(self.layer)[0]:
-            raise ValueError(
-                "layer='auto' depends on the target, and the vectors are learnt before there is one: name it"
-            )
+        """Refuse examples from which nothing can be learnt."""
         if not isinstance(concepts, Mapping) or not concepts:
             raise TypeError("concepts: expected a dict of examples by the concept's name, with at least one concept")
         if not with_random and len(concepts) < 2:

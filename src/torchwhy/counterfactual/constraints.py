@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -88,8 +89,6 @@ def constraints_per_row(
         ValueError: bounds that are none or exclude an input, a mask or columns that do not fit the inputs.
     """
     x = vectors(tensors)
-    if bounds is not None and not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
-        raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
     low, high = (None, None) if bounds is None else bounds
     low, high = -torch.inf if low is None else low, torch.inf if high is None else high
     whole, groups = _columns_of_tables(tensors, x.shape[1], integers, one_hot, names)
@@ -120,6 +119,47 @@ def constraints_per_row(
     return rows
 
 
+def check_bounds(bounds: object) -> None:
+    """Refuse what are no bounds of inputs, whatever these are; infinite ones are none on that side.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if bounds is None:
+        return
+    if not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
+        raise ValueError(f"bounds={bounds!r}: expected (low, high), or None for no bounds")
+    if not all(end is None or _holds_numbers(end) for end in bounds):
+        raise ValueError(
+            f"bounds={bounds!r}: expected numbers, tensors or series of them, or None for none on that side"
+        )
+    low, high = bounds
+    if isinstance(low, Real) and isinstance(high, Real) and not low <= high:
+        raise ValueError(f"bounds={bounds!r}: low is not below high everywhere")
+
+
+def check_changeable(changeable: object) -> None:
+    """Refuse what is neither a mask of inputs, whatever these are, nor names of columns.
+
+    Raises:
+        ValueError: it is not.
+    """
+    known = changeable is None or isinstance(changeable, (bool, str)) or _holds_numbers(changeable, names=True)
+    if not known or (isinstance(changeable, Real) and changeable not in (0, 1)):
+        raise ValueError(
+            f"changeable={changeable!r}: expected a mask, true where a value may change, names of columns, or None for all"
+        )
+
+
+def _holds_numbers(value: object, *, names: bool = False) -> bool:
+    """Say whether a value is a number, an array or tensor, or a list of these; with ``names`` also of strings."""
+    if isinstance(value, (list, tuple)):
+        return all(_holds_numbers(v, names=names) or (names and isinstance(v, str)) for v in value)
+    if isinstance(value, Real):
+        return value == value  # NaN does not
+    return isinstance(value, Tensor) or hasattr(value, "__array__")
+
+
 def _columns_of_tables(
     tensors: Sequence[Tensor],
     d: int,
@@ -130,17 +170,10 @@ def _columns_of_tables(
     """Return the numbers of the columns of whole numbers, and of each one-hot group, of tables with d columns.
 
     Raises:
-        ValueError: something else than columns, or columns that there are not or that are named twice.
+        ValueError: columns that there are not or that are named twice.
     """
-    try:
-        if isinstance(integers, str) or any(isinstance(g, str) for g in one_hot):
-            raise TypeError
-        whole = [_column(c, names, "integers") for c in integers]
-        groups = [[_column(c, names, "one_hot") for c in g] for g in one_hot]
-    except TypeError:
-        raise ValueError(
-            f"integers={integers!r}, one_hot={one_hot!r}: expected a list of columns, and a list of such lists"
-        ) from None
+    whole = [_column(c, names, "integers") for c in integers]
+    groups = [[_column(c, names, "one_hot") for c in g] for g in one_hot]
     columns = [*whole, *(c for g in groups for c in g)]
     if columns and any(t.dim() != 2 for t in tensors):
         raise ValueError("integers, one_hot: columns are those of a table, inputs (N, d)")
@@ -169,15 +202,14 @@ def _check_inside(x: Tensor, rows: RowVectors) -> None:
             raise ValueError(f"changeable: of the one-hot columns {group} either all may change or none")
 
 
-def _column(column: object, names: Sequence[str] | None, setting: str) -> int:
+def _column(column: int | str, names: Sequence[str] | None, setting: str) -> int:
     """Return the number of a column.
 
     Raises:
         ValueError: a name that there is not.
-        TypeError: neither a number nor a name.
     """
     if not isinstance(column, str):
-        return operator.index(column)  # type: ignore[arg-type]
+        return operator.index(column)
     if names is None:
         raise ValueError(
             f"{setting}: {column!r} is a name, but the inputs have none; give a data frame, or numbers of columns"

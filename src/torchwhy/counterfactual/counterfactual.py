@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution, Inputs, prepare_for
-from torchwhy.counterfactual.constraints import BoundLike, RowVectors, constraints_per_row, vectors
-from torchwhy.counterfactual.found import Found
+from torchwhy.counterfactual.constraints import (
+    BoundLike,
+    RowVectors,
+    check_bounds,
+    check_changeable,
+    constraints_per_row,
+    vectors,
+)
 from torchwhy.counterfactual.free_search import FreeSearch
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
+from torchwhy.counterfactual.search_result import Found
 from torchwhy.engine.run.black_box import BlackBox, as_model
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
@@ -23,7 +30,7 @@ from torchwhy.engine.structure import flatten
 from torchwhy.engine.tables import Frame, FrameForm, is_frame
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count
+from torchwhy.settings import Count, NotNegative, Positive
 from torchwhy.targets import TargetLike
 
 
@@ -66,18 +73,18 @@ class Counterfactual(Attribution):
 
     distance: Literal["l2", "l1"] | Callable[..., Tensor] = "l2"
     bounds: tuple[BoundLike | None, BoundLike | None] | None = (0.0, 1.0)
-    margin: float = 0.0
+    margin: NotNegative = 0.0
     n_diverse: Count = 1
     diversity: Literal["determinant", "distance"] = "determinant"
     changeable: BoundLike | Sequence[str] | None = None
     integers: Sequence[int | str] = ()
     one_hot: Sequence[Sequence[int | str]] = ()
     plausible: Tensor | Frame | Callable[[Tensor], Tensor] | None = None
-    distance_weight: float = 0.1
-    diversity_weight: float = 0.4
-    plausible_weight: float = 0.3
+    distance_weight: NotNegative = 0.1
+    diversity_weight: NotNegative = 0.4
+    plausible_weight: NotNegative = 0.3
     n_steps: Count = 500
-    step_size: float = 0.05
+    step_size: Positive = 0.05
     generator: Seed = 0
     search: Literal["gradient", "free"] | None = None
 
@@ -286,27 +293,21 @@ class Counterfactual(Attribution):
             self.needs_gradient = False  # type: ignore[misc]
             if self.plausible is not None and not (isinstance(self.plausible, Tensor) or is_frame(self.plausible)):
                 raise ValueError("plausible: the search without gradients takes real rows, not an autoencoder")
-        if not (self.distance in ("l2", "l1") or callable(self.distance)):
-            raise ValueError(f"distance={self.distance!r}: expected 'l2', 'l1' or a callable")
-        if self.diversity not in ("determinant", "distance"):
-            raise ValueError(f"diversity={self.diversity!r}: expected 'determinant' or 'distance'")
         known = self.plausible is None or isinstance(self.plausible, Tensor) or is_frame(self.plausible)
         if not (known or callable(self.plausible)):
             raise ValueError(
                 f"plausible={self.plausible!r}: expected real rows, a tensor or data frame, or an autoencoder"
             )
-        if self.step_size <= 0 or self.margin < 0:
-            raise ValueError("step_size, margin: expected a positive step and no negative margin")
-        weights = [
-            self.distance_weight,
-            (self.n_diverse > 1) * self.diversity_weight,
-            (self.plausible is not None) * self.plausible_weight,
-        ]
-        if min(weights) < 0 or sum(weights) >= 1:
-            raise ValueError(
-                f"the weights are {weights} and add up to {sum(weights):g}: none may be negative, and less than 1 is "
-                "needed, or rows would not flip"
-            )
+        check_bounds(self.bounds)
+        check_changeable(self.changeable)
+        weights = {"distance_weight": self.distance_weight}
+        if self.n_diverse > 1:
+            weights["diversity_weight"] = self.diversity_weight
+        if self.plausible is not None:
+            weights["plausible_weight"] = self.plausible_weight
+        if sum(weights.values()) >= 1:
+            given = ", ".join(f"{name}={weight:g}" for name, weight in weights.items())
+            raise ValueError(f"{given}: together they must be less than 1, or rows would not flip")
 
 
 def _warn_of_labels(table: FrameForm, rows: RowVectors) -> None:

@@ -8,6 +8,7 @@ does: ``axes="NTF"``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
@@ -104,6 +105,16 @@ def one_for_each(name: str, given: Number | Sequence[Number], size: Sequence[int
     return found
 
 
+def check_one_for_each(name: str, given: object) -> None:
+    """Refuse an empty list, or an array, as what is one number, one for each axis of places, or None.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if not (given is None or isinstance(given, Real) or (isinstance(given, Sequence) and len(given))):
+        raise ValueError(f"{name}={given!r}: expected one number, or a list with one for each axis of places")
+
+
 def cells_along(grid: int | Sequence[int], size: Sequence[int]) -> tuple[int, ...]:
     """Return into how many cells each axis of places is cut: a single number is for each of them.
 
@@ -179,7 +190,7 @@ def parse_axes(letters: str, shape: Sequence[int]) -> Axes:
     return Axes(None if channels < 0 else channels, spatial, letters)
 
 
-def told_axes(
+def axes_of_inputs(
     given: AxesLike, tensors: Sequence[Tensor], structure: Structure, parent: Problem | None
 ) -> tuple[Axes | None, ...]:
     """Return the axes of the input tensors as a caller says them, or said them of the problem that this one is a part of."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from torchwhy.engine.run.randomness import Draws, normal_draws
 from torchwhy.gradient.expected_gradients import ExpectedGradients
-from torchwhy.gradient.noisy_points import check_stdevs, stdev_per_tensor
+from torchwhy.gradient.noisy_points import Stdevs, check_stdevs, stdev_per_tensor
 from torchwhy.problem import Problem
 
 
@@ -24,7 +23,7 @@ class GradientSHAP(ExpectedGradients):
     Paper: Lundberg, Lee 2017, arXiv:1705.07874; as in its authors' GradientExplainer.
     """
 
-    stdevs: float | Sequence[float] = 0.0
+    stdevs: Stdevs = 0.0
 
     paper: ClassVar[str] = "arXiv:1705.07874"
 

@@ -25,4 +25,4 @@ class LayerActivation(Attribution):
     def _check_settings(self) -> None:
         super()._check_settings()
         if self.layer is None:
-            raise ValueError("LayerActivation reads a layer: give layer=")
+            raise ValueError("layer: LayerActivation reads a layer; give layer=")

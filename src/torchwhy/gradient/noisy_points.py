@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchwhy.engine.run.checks import finite_numbers
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import exact_tensor, expand_like, index_rows
 from torchwhy.engine.structure import Tensors
@@ -30,7 +31,7 @@ class NoisyPoints:
         ValueError: a wrong number of standard deviations.
     """
 
-    def __init__(self, problem: Problem, noise_level: float, stdevs: float | Sequence[float] | None = None) -> None:
+    def __init__(self, problem: Problem, noise_level: float, stdevs: Stdevs | None = None) -> None:
         self.problem = problem
         if not any(x.is_floating_point() for x in problem.x):
             raise TypeError(
@@ -116,24 +117,27 @@ def _range_of_rows(x: Tensor, there: Tensor | None = None) -> Tensor:
     return high.reshape(len(x), -1).amax(1) - low.reshape(len(x), -1).amin(1)
 
 
-def check_stdevs(stdevs: float | Sequence[float] | None) -> None:
-    """Refuse standard deviations that are negative.
+Stdevs = float | Tensor | Sequence[float | Tensor]
+
+
+def check_stdevs(stdevs: Stdevs) -> None:
+    """Refuse standard deviations that are negative, or no numbers.
 
     Raises:
         ValueError: one of them is.
     """
-    given = stdevs if isinstance(stdevs, Sequence) else (stdevs,)
-    if any(s is not None and bool((torch.as_tensor(s) < 0).any()) for s in given):
+    given = stdevs if isinstance(stdevs, Sequence) and not isinstance(stdevs, str) else (stdevs,)
+    if any(bool((finite_numbers("stdevs", s) < 0).any()) for s in given):
         raise ValueError(f"stdevs={stdevs!r}: a standard deviation cannot be negative")
 
 
-def stdev_per_tensor(stdevs: float | Sequence[float], tensors: Tensors) -> tuple[float, ...]:
+def stdev_per_tensor(stdevs: Stdevs, tensors: Tensors) -> tuple[float | Tensor, ...]:
     """Return a standard deviation for each tensor; a single one stands for all.
 
     Raises:
         ValueError: a wrong number of them.
     """
-    given: tuple[float, ...] = (*stdevs,) if isinstance(stdevs, Sequence) else (stdevs,) * len(tensors)
+    given: tuple[float | Tensor, ...] = (*stdevs,) if isinstance(stdevs, Sequence) else (stdevs,) * len(tensors)
     if len(given) != len(tensors):
         raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
     return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.structure import Keywords, Tensors
-from torchwhy.gradient.noisy_points import NoisyPoints, check_stdevs
+from torchwhy.gradient.noisy_points import NoisyPoints, Stdevs, check_stdevs
 from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -47,7 +46,7 @@ class SmoothGrad(Wrapper):
 
     n_samples: Count = 32
     noise_level: NotNegative = 0.15
-    stdevs: float | Sequence[float] | None = None
+    stdevs: Stdevs | None = None
     signed: bool = False
     channels: Channels = None
     generator: Seed = None
@@ -107,7 +106,8 @@ class SmoothGrad(Wrapper):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        check_stdevs(self.stdevs)
+        if self.stdevs is not None:
+            check_stdevs(self.stdevs)
         self._follow_gradient()
         if self.of is not None and self.layer is not None:
             raise ValueError("layer: give it to the method in of=")

@@ -25,8 +25,7 @@ def state_at(model: nn.Module, given: StateOrFile, number: int) -> dict[str, Ten
         ValueError: a file that cannot be read, names that the model does not have, lacks, or has with other shapes.
     """
     state = _read_state(given, number) if isinstance(given, (str, Path)) else given
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise TypeError(f"checkpoints[{number}]: expected a state dict or a file with one, got {type(state).__name__}")
+    check_state(number, state)
     own = model.state_dict(keep_vars=True)
     unknown, missing = sorted(set(state) - set(own)), sorted(set(own) - set(state))
     shapes = [
@@ -40,6 +39,17 @@ def state_at(model: nn.Module, given: StateOrFile, number: int) -> dict[str, Ten
                 f"checkpoints[{number}]: does not fit the model: {what} {', '.join(names[:3])}{', ...' if names[3:] else ''}"
             )
     return {name: state[name].detach().to(own[name]) for name in own}
+
+
+def check_state(number: int, given: object) -> None:
+    """Refuse a checkpoint that is neither a state dict nor the name of a file.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    named = isinstance(given, Mapping) and all(isinstance(t, Tensor) for t in given.values())
+    if not named and not isinstance(given, (str, Path)):
+        raise TypeError(f"checkpoints[{number}]: expected a state dict or a file with one, got {type(given).__name__}")
 
 
 def _read_state(path: str | Path, number: int) -> State:

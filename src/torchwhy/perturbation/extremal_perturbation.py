@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.axes import Axes, axes_of, one_for_each
+from torchwhy.engine.axes import Axes, axes_of, check_one_for_each, one_for_each
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
 from torchwhy.engine.structure import Output
 from torchwhy.perturbation.smooth_masks import SmoothMasks, ball, blend_levels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Count, Positive
+from torchwhy.settings import Count, Fraction, Positive
 from torchwhy.targets import DerivedTarget, find_logits
 
 Reward = Literal["preserve", "delete", "hybrid"]
@@ -81,13 +81,13 @@ class ExtremalPerturbation(Attribution):
     Paper: Fong, Patrick & Vedaldi 2019, arXiv:1910.08485, equations 2 to 7.
     """
 
-    areas: Sequence[float] = (0.025, 0.05, 0.1, 0.2)
+    areas: Sequence[Fraction] = (0.025, 0.05, 0.1, 0.2)
     reward: Reward = "preserve"
     contrastive: bool = False
     n_steps: Count = 100
-    max_blur: float | Sequence[float] | None = 20.0
-    step: int | Sequence[int] | None = None
-    sigma: float | Sequence[float] | None = None
+    max_blur: Positive | Sequence[Positive] | None = 20.0
+    step: Count | Sequence[Count] | None = None
+    sigma: Positive | Sequence[Positive] | None = None
     area_weight: Positive = 60.0
 
     uses_baselines: ClassVar[bool] = True
@@ -158,18 +158,10 @@ class ExtremalPerturbation(Attribution):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        if not self.areas or not all(0 < a < 1 for a in self.areas):
+        if not len(self.areas):
             raise ValueError(f"areas={self.areas!r}: expected shares between 0 and 1")
-        for name, kind in (("max_blur", (int, float)), ("step", int), ("sigma", (int, float))):
-            given = getattr(self, name)
-            each = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-            if given is not None and not (each and all(_is_positive(n, kind) for n in each)):
-                what = "whole numbers of at least 1" if kind is int else "numbers above 0"
-                raise ValueError(f"{name}={given!r}: expected {what}, one or one for each axis of places, or None")
-
-
-def _is_positive(n: object, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(n, kind) and not isinstance(n, bool) and n > 0  # type: ignore[operator]
+        for name in ("max_blur", "step", "sigma"):
+            check_one_for_each(name, getattr(self, name))
 
 
 @dataclass

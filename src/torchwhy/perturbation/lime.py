@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod
 from torchwhy.perturbation.segments import are_pictures, superpixels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Bounds, Count, Fraction, NotNegative, Positive
+from torchwhy.settings import Bounds, Count, Fraction, NotNegative
 
 POOR = 0.1  # the share of variance below which a linear model says little
 
@@ -62,7 +63,7 @@ class LIME(SampledFeatureMethod):
 
     n_samples: Annotated[int, Bounds(3)] | None = None
     distance: Literal["cosine", "l2"] | Callable[[Tensor], Tensor] = "cosine"
-    kernel_width: Positive | None = None
+    kernel_width: Annotated[float, Bounds(0, math.inf, open_low=True)] | None = None
     keep_probability: Fraction = 0.5
     regularizer: Literal["ridge", "lasso"] | object = "ridge"
     alpha: NotNegative = 1e-3
@@ -120,8 +121,6 @@ class LIME(SampledFeatureMethod):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        if not callable(self.distance) and self.distance not in ("cosine", "l2"):
-            raise ValueError(f"distance={self.distance!r}: expected 'cosine', 'l2' or a callable")
         if self.regularizer not in ("ridge", "lasso"):
             if isinstance(self.regularizer, type) or not hasattr(self.regularizer, "get_params"):
                 raise ValueError(

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchwhy.engine.axes import axes_of, cells_along
+from torchwhy.engine.axes import axes_of, cells_along, check_one_for_each
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.structure import Output
 from torchwhy.perturbation.rise_masks import RandomGridMasks
@@ -17,7 +17,7 @@ from torchwhy.perturbation.rise_moments import PlainMoments, ReducedMoments
 from torchwhy.perturbation.sampling import SamplingMethod
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import Fraction
+from torchwhy.settings import Count, Fraction
 from torchwhy.targets import DerivedTarget, logits_per_row
 
 MASKS_AT_ONCE = 64  # whose scores are summed up together
@@ -51,7 +51,7 @@ class RISE(SamplingMethod):
     Paper: Petsiuk et al. 2018, arXiv:1806.07421, equations 5 and 6.
     """
 
-    grid: int | Sequence[int] = 7
+    grid: Count | Sequence[Count] = 7
     keep_probability: Fraction = 0.5
     variance_reduced: bool = True
     targets: Literal["all"] | None = None
@@ -90,9 +90,7 @@ class RISE(SamplingMethod):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        cells = self.grid if isinstance(self.grid, Sequence) and not isinstance(self.grid, str) else (self.grid,)
-        if not cells or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in cells):
-            raise ValueError(f"grid={self.grid!r}: expected an int of at least 1, or one for each axis of places")
+        check_one_for_each("grid", self.grid)
 
 
 def _add_scores(sums: PlainMoments | ReducedMoments, masks: RandomGridMasks, first: int, s: Tensor) -> None:

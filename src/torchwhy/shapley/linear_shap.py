@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.settings import NotNegative
+from torchwhy.settings import Bounds
 
 
 class LinearSHAP(Attribution):
@@ -33,7 +34,7 @@ class LinearSHAP(Attribution):
     Paper: Lundberg & Lee 2017, arXiv:1705.07874, corollary 1.
     """
 
-    rtol: NotNegative = 1e-3
+    rtol: Annotated[float, Bounds(0, math.inf)] = 1e-3
 
     needs_gradient: ClassVar[bool] = False
     uses_baselines: ClassVar[bool] = True

@@ -17,7 +17,7 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.engine.tables import FrameForm, column_names
 from torchwhy.problem import Problem
-from torchwhy.settings import Count
+from torchwhy.settings import Count, Fraction
 from torchwhy.surrogate.fairness import FairnessRates, fairness_rates
 from torchwhy.surrogate.importance import classes_in, label_columns
 from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
@@ -123,10 +123,15 @@ class BiasReport(Analysis):
 
     method: Attribution | None = None
     n_repeats: Count = 10
-    confidence: float = 0.95
-    max_groups: int = 20
+    confidence: Fraction = 0.95
+    max_groups: Count = 20
     threshold: float | None = None
     generator: Seed = 0
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if not (self.method is None or isinstance(self.method, Attribution)):
+            raise TypeError(f"method={self.method!r}: expected a method, IntegratedGradients(model), or None")
 
     @torch_defaults()
     def measure(
@@ -150,13 +155,9 @@ class BiasReport(Analysis):
             baselines, additional_forward_args: as for a method.
 
         Raises:
-            TypeError: inputs that are no tensors, a method that is none.
+            TypeError: inputs that are no tensors.
             ValueError: not a table, no such column, one group only or more than ``max_groups``, labels that do not fit.
         """
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence!r}: expected a share between 0 and 1")
-        if not (self.method is None or isinstance(self.method, Attribution)):
-            raise TypeError(f"method={self.method!r}: expected a method, IntegratedGradients(model), or None")
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             table, rows = TableColumns(problem.x, column_names(inputs)), problem.rows
             columns = self._columns(table, column)

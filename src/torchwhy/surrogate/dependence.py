@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from itertools import takewhile
 from numbers import Real
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis
 from torchwhy.attribution import Inputs
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.tables import column_names
 from torchwhy.explanation.table import label_of
 from torchwhy.problem import Problem
+from torchwhy.settings import Bounds, UnitShare
 from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
@@ -84,8 +84,13 @@ class PartialDependence(Analysis):
     Papers: Friedman 2001, doi:10.1214/aos/1013203451, section 8.2; Goldstein et al. 2015, arXiv:1309.6392.
     """
 
-    grid_resolution: int = 100
-    percentiles: tuple[float, float] = (0.05, 0.95)
+    grid_resolution: Annotated[int, Bounds(2)] = 100
+    percentiles: tuple[UnitShare, UnitShare] = (0.05, 0.95)
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if not self.percentiles[0] < self.percentiles[1]:
+            raise ValueError(f"percentiles={self.percentiles!r}: expected (low, high), shares from 0 to 1")
 
     @torch_defaults()
     def measure(
@@ -131,9 +136,6 @@ class PartialDependence(Analysis):
 
     def _grid(self, table: TableColumns, columns: list[int]) -> Tensor:
         """Return the values of a feature, ``(G,)``: all of its own where they are few, else a grid between percentiles."""
-        check_count("grid_resolution", self.grid_resolution, least=2)
-        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 1:
-            raise ValueError(f"percentiles={self.percentiles!r}: expected (low, high), shares from 0 to 1")
         if len(columns) > 1:
             return torch.arange(len(columns), device=table.tensors[0].device)
         values = table.column(columns[0])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from torchwhy.analysis import Analysis, Task, chooses_classes, outputs
 from torchwhy.attribution import Inputs
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.settings import Count, Fraction, Positive
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.tree import hold_out
 
@@ -42,12 +42,12 @@ class SurrogateNetwork(Analysis):
     """
 
     network: nn.Module
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     task: Task | None = None
-    n_epochs: int = 30
-    learning_rate: float = 1e-2
-    rows_per_step: int = 64
-    held_out: float = 0.25
+    n_epochs: Count = 30
+    learning_rate: Positive = 1e-2
+    rows_per_step: Count = 64
+    held_out: Fraction = 0.25
     generator: Seed = 0
     student: nn.Module | None = field(default=None, init=False, compare=False)
     fidelity: float = field(default=math.nan, init=False, compare=False)
@@ -57,17 +57,11 @@ class SurrogateNetwork(Analysis):
         """Train the copy on the model's outputs for ``inputs`` ``(N, ...)``.
 
         Raises:
-            TypeError: inputs that are no tensor, a network that is no module.
+            TypeError: inputs that are no tensor.
             ValueError: outputs of different shapes, too few rows, nothing to train.
         """
-        if not isinstance(self.network, nn.Module):
-            raise TypeError(f"network: expected a small module, got {type(self.network).__name__}")
         if not any(True for _ in self.network.parameters()):
             raise ValueError(f"network: {type(self.network).__name__} has no parameters to train")
-        for name in ("n_epochs", "rows_per_step"):
-            check_count(name, getattr(self, name))
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature!r}: expected a positive number")
         with self.problem(inputs, additional_forward_args=additional_forward_args) as problem:
             x, wanted = problem.x, outputs(problem, problem.x, problem.rows)
             classes = chooses_classes(problem, wanted, self.task)

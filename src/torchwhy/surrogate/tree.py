@@ -14,10 +14,10 @@ from torch import Tensor
 from torchwhy.analysis import Analysis, Task, chooses_classes, outputs
 from torchwhy.attribution import Inputs
 from torchwhy.engine.run.black_box import labels_of
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.tables import column_names, frame_form
+from torchwhy.settings import Count, Fraction
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.table import TableColumns
 from torchwhy.surrogate.tree_labels import labels_to_the_left, rules_in_labels, say_labels
@@ -50,9 +50,9 @@ class SurrogateTree(Viewable, Analysis):
     Paper: Craven, Shavlik 1996, "Extracting tree-structured representations of trained networks".
     """
 
-    max_depth: int = 3
+    max_depth: Count = 3
     task: Task | None = None
-    held_out: float = 0.25
+    held_out: Fraction = 0.25
     generator: Seed = 0
     tree: Any = field(default=None, init=False, compare=False)
     fidelity: float = field(default=math.nan, init=False, compare=False)
@@ -73,7 +73,6 @@ class SurrogateTree(Viewable, Analysis):
         """
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-        check_count("max_depth", self.max_depth)
         answers, x, labels = self._answers(inputs, target, additional_forward_args)
         form = frame_form(inputs)
         learn, test = hold_out(len(x), self.held_out, self.generator)
@@ -108,7 +107,7 @@ class SurrogateTree(Viewable, Analysis):
 
     def _answers(
         self, inputs: Inputs, target: TargetLike, additional_forward_args: object
-    ) -> tuple[Tensor, Tensor, list[Any] | None]:
+    ) -> tuple[Tensor, Tensor, list[object] | None]:
         """Return the answers, the rows as numbers ``(N, d)``, and the labels of the classes where these have any."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             x = TableColumns(problem.x).numbers()

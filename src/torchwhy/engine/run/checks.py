@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from numbers import Integral
 
+import torch
+from torch import Tensor
+
 # what a model raises that was given another number of rows than it takes; anything else is the caller's to see
 MISFITS = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError)
 
@@ -17,3 +20,18 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
     return int(value)
+
+
+def finite_numbers(name: str, value: object) -> Tensor:
+    """Return a setting that is a number, or several in a list, an array or a tensor, as a tensor.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    try:
+        found = None if isinstance(value, bool) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.is_complex() or not bool(found.isfinite().all()):
+        raise ValueError(f"{name}={value!r}: expected finite numbers, one or several")
+    return found

@@ -74,14 +74,14 @@ class Draws:
         self.blocks: dict[int, Tensor] = {}
         self.made = 0
 
-    def scaled(self, by: float) -> Draws:
+    def scaled(self, by: float | Tensor) -> Draws:
         """Return the same draws times a number."""
         other, draw = copy(self), self.draw
         other.draw, other.blocks = lambda count, g: draw(count, g) * by, {}
         return other
 
     def __getitem__(self, k: Tensor) -> Tensor:
-        """Draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""
+        """Return the draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""
         first, last = int(k[0]) // self.block, int(k[-1]) // self.block
         while self.made <= last:
             self.blocks[self.made] = self.draw(self.block, self.generator)
