@@ -1,8 +1,8 @@
 """Which functions does one call visit? In order, with their depth: what has to be read to follow it, line by line.
 
-``python benchmarks/functions_visited.py [METHOD ...]`` explains one image by a small network. Functions of torchwhy only, each
-once, where it is first called; comprehensions and lambdas are read with the function that they stand in and left out. The call
-is the first one on its model, with all modules of torchwhy that it needs imported before.
+``python benchmarks/functions_visited.py [METHOD ...]`` explains one image, one row, by a small network. Functions of torchwhy
+only, each once, where it is first called; comprehensions and lambdas are read with the function that they stand in and left out.
+The call is the first one on its model, with all modules of torchwhy that it needs imported before.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import torchwhy as tw
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.cli import methods_table, metrics_table
 from torchwhy.engine import state
+from torchwhy.engine.run.batching import CPU_TENSOR
 from torchwhy.engine.run.runner import ModelRunner
 from torchwhy.problem import Problem
 
@@ -195,6 +196,11 @@ def test_the_table_of_state_has_every_piece():
     assert names == {
         n.id for node in stored for n in ast.walk(node) if isinstance(n, ast.Name) and type(n.ctx) is ast.Store
     }
+
+
+def test_the_largest_tensor_on_a_cpu_is_as_the_pages_say():
+    for page in ("architecture.md", "using.md"):
+        assert f"larger than {CPU_TENSOR >> 20} MiB" in (ROOT / "docs" / page).read_text()
 
 
 def test_who_calls_the_model_is_written_down():

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import torchwhy as tw
 from torchwhy.influence.projection import RandomProjection
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 
@@ -325,7 +325,7 @@ def test_nothing_is_left_behind(make):
 
 def test_nothing_is_switched_between_chunks():
     kernels, method = attention_kernels(), tw.InfluenceFunction(net(), hessian="ekfac").fit(*TRAIN)
-    rows = Rows(TRAIN)
+    rows = RowsInBatches(TRAIN)
     for chunks in (method._gradients().of_rows(rows), method.curvature._passes(rows, 0)):
         with torch.no_grad():
             next(chunks)

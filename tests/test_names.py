@@ -177,3 +177,10 @@ def test_several_outputs_are_asked_for_each(method):
         method(model).attribute(x)
     for k, found in enumerate(method(model).attribute_each(x, [0, 1, 2])):
         torch.testing.assert_close(found, method(model).attribute(x, k))
+
+
+def test_the_old_name_of_a_drawn_baselines_generator_gives_the_same():
+    noise = tw.Noise(generator=3)
+    with pytest.warns(DeprecationWarning, match="generator_or"):
+        old = noise.own(None)
+    assert torch.equal(torch.rand(3, generator=old), torch.rand(3, generator=noise.generator_or(None)))

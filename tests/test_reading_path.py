@@ -7,7 +7,7 @@ import pytest
 
 visited_by = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "functions_visited.py"))["visited_by"]
 
-# the most functions, and files, that one call may visit
+# the most functions, and files, that one call may visit, of one row: several rows bring the trials of check=True besides
 LIMITS = {
     "Saliency": (35, 12),
     "GradCAM": (50, 14),
@@ -17,7 +17,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_call_visits_few_functions(name):
+def test_a_call_of_one_row_visits_few_functions(name):
     visits = visited_by(name)
     found = "; ".join(f"{visit.function} ({visit.file})" for visit in visits)
     assert visits[0].function == "Attribution.attribute", found

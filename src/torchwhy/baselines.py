@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -82,9 +83,14 @@ class Random(Baseline):
 
     generator: Seed = None
 
-    def own(self, generator: torch.Generator | None) -> torch.Generator:
+    def generator_or(self, generator: torch.Generator | None) -> torch.Generator:
         """Return the generator to draw from: this baseline's own, else the method's, else (None) a fresh one."""
         return make_generator(generator if self.generator is None else self.generator)
+
+    def own(self, generator: torch.Generator | None) -> torch.Generator:
+        """Return what :meth:`generator_or` does; the name goes with version 0.3."""
+        warnings.warn("Random.own is called generator_or now; this name goes in 0.3", DeprecationWarning, stacklevel=2)
+        return self.generator_or(generator)
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Noise(Random):
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, 1, ...)``, the same for all rows."""
-        return (draw_normal(self.k, 1, *x.shape[1:], generator=self.own(generator)) * self.std).to(x)
+        return (draw_normal(self.k, 1, *x.shape[1:], generator=self.generator_or(generator)) * self.std).to(x)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class Uniform(Random):
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, N, ...)``, the same draws for all rows."""
-        u = draw_uniform(self.k, 1, *x.shape[1:], generator=self.own(generator)).to(x)
+        u = draw_uniform(self.k, 1, *x.shape[1:], generator=self.generator_or(generator)).to(x)
         flat = x.reshape(len(x), -1)
         low, high = (m.reshape(-1, *[1] * (x.dim() - 1)) for m in (flat.amin(1), flat.amax(1)))
         low = low if self.low is None else torch.full_like(low, self.low)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, one_for_each_token
 from torchwhy.metrics.reexplain import draw_baselines_once
 from torchwhy.metrics.scoring import ModelLike
-from torchwhy.samples.sample import Given, Sample
+from torchwhy.samples.sample import AnyGiven, Given, Sample
 from torchwhy.targets import TargetLike
 
 MetricLike = str | Callable[..., object]
@@ -237,7 +237,7 @@ def _first_tensor(tensors: Inputs) -> Tensor:
     return flatten(tensors)[0][0]
 
 
-def _sum_channels(attributions: Given, inputs: Given, axes: AxesLike, model: ModelLike) -> Given:
+def _sum_channels(attributions: AnyGiven, inputs: AnyGiven, axes: AxesLike, model: ModelLike) -> Given:
     """Return the attributions of images' pixels, and of places whose ``axes`` were told, summed over the channels."""
     if isinstance(attributions, RowList):  # one picture (C, H, W) each
         pairs = list(zip(attributions, inputs)) if len(attributions) == len(inputs) else []
@@ -311,7 +311,7 @@ def _choose_metrics(metrics: Mapping[str, MetricLike] | Sequence[MetricLike] | M
         TypeError: neither a dict nor a list, or something that is no metric.
         ValueError: none, or two of one name.
     """
-    listed: Any = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+    listed: object = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
     if not isinstance(listed, (Mapping, Sequence)):
         raise TypeError(f"metrics: expected names or metrics, in a list or by name; got {type(metrics).__name__}")
     if not listed:

@@ -18,7 +18,7 @@ from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.runner import Tally
-from torchwhy.engine.structure import Keywords, Model, flatten
+from torchwhy.engine.structure import AnyModel, Keywords, Model, flatten
 from torchwhy.engine.tables import as_tensors, frame_form, holds_tables
 from torchwhy.inspection_result import Inspection, Verdict
 from torchwhy.problem import Problem
@@ -113,7 +113,7 @@ def _chosen(names: Sequence[str] | None) -> dict[str, type[Attribution]]:
 
 
 def _inspect(
-    model: Model, inputs: Inputs, target: TargetLike, extra: object, methods: Mapping[str, type[Attribution]]
+    model: AnyModel, inputs: Inputs, target: TargetLike, extra: object, methods: Mapping[str, type[Attribution]]
 ) -> Inspection:
     """Return the inspection, without its warnings."""
     asked: Keywords = {"additional_forward_args": extra}

@@ -15,7 +15,7 @@ from torchwhy.arguments import Argument, PackedRows, PerRow, Unmarked
 from torchwhy.engine.run.autograd import freeze_parameters
 from torchwhy.engine.run.rows import RowForm
 from torchwhy.engine.run.runner import ModelRunner, Tally
-from torchwhy.engine.structure import SINGLE, Keywords, Model, Output, Structure, Tensors, map_nested
+from torchwhy.engine.structure import SINGLE, AnyModel, Keywords, Output, Structure, Tensors, map_nested
 
 if TYPE_CHECKING:
     from torchwhy.baselines import BaselineLike
@@ -141,7 +141,7 @@ class Problem:
         measures_gap: whether the completeness gap is asked for, also of the methods that a method asks.
     """
 
-    model: Model
+    model: AnyModel
     inputs: ModelInputs
     target: ScoreFunction
     batching: Batching

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from typing_extensions import dataclass_transform
 
-from torchwhy.engine.structure import Keywords, Model
+from torchwhy.engine.structure import AnyModel, Keywords
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Bounds:
             return f" in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
         if self.low is not None:
             return f" {'above' if self.open_low else 'of at least'} {self.low:g}"
-        return "" if self.high is None else f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        if self.high is not None:
+            return f" {'below' if self.open_high else 'of at most'} {self.high:g}"
+        return ""
 
 
 Count = Annotated[int, Bounds(1)]
@@ -88,7 +90,7 @@ class Settings(_DataclassByItself):
     otherwise. A subclass with an ``__init__`` of its own takes the arguments of that.
     """
 
-    model: Model = field(kw_only=False)
+    model: AnyModel = field(kw_only=False)
 
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""

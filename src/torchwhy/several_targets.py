@@ -25,7 +25,7 @@ from torchwhy.engine.run.autograd import freeze_parameters, isolated
 from torchwhy.engine.run.black_box import ClassColumn, as_model, columns_of_labels
 from torchwhy.engine.run.estimators import every_output
 from torchwhy.engine.samples import as_sample
-from torchwhy.engine.structure import InForm, Model, flatten, parts_by_key
+from torchwhy.engine.structure import AnyForm, Model, flatten, map_nested, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
@@ -45,7 +45,7 @@ DATA = (
     "additional_forward_args",
     "axes",
 )  # what a call is given besides inputs and targets
-CallData = tuple[InForm, InForm, InForm, AxesLike]  # these
+CallData = tuple[AnyForm, AnyForm, AnyForm, AxesLike]  # these
 
 
 def attribute_each(
@@ -143,7 +143,7 @@ def _solve_prepared(
     return [(finish_result(method, p, method._attribute(p), measure_gap=measure_gap), p) for p in problems]
 
 
-def _by_sample(model: Model, sample: Any, each: Sequence[TargetLike]) -> list[tuple[Sample, dict[int, TargetLike]]]:
+def _by_sample(model: Model, sample: object, each: Sequence[TargetLike]) -> list[tuple[Sample, dict[int, TargetLike]]]:
     """Return the targets by the sample that is ready for them, which may differ: with a response behind it, and without."""
     groups: list[tuple[Sample, dict[int, TargetLike]]] = []
     for i, given in enumerate(each):
@@ -258,7 +258,7 @@ def pair_rows(problems: Sequence[Problem]) -> Problem:
     )
 
 
-def _repeat_mask(mask: Any, x: Tensor, t: int) -> Any:
+def _repeat_mask(mask: object, x: Tensor, t: int) -> object:
     """Return a feature mask for t targets of each row of ``x``: of those masks that each row has its own."""
     if mask is None:
         return None
@@ -270,14 +270,13 @@ def _repeat_mask(mask: Any, x: Tensor, t: int) -> Any:
 def part_of_result(result: Result, n: int, t: int, number: int) -> Result:
     """Return the part of a result for n t pairs that belongs to one target."""
 
-    def of_target(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: of_target(v) for k, v in value.items()}
-        if isinstance(value, tuple):
-            return tuple(map(of_target, value))
+    def of_part(value: object) -> object:
         if isinstance(value, Tensor) and value.dim() and len(value) == n * t:
             return value.unflatten(0, (n, t))[:, number]
         return value
+
+    def of_target(value: object) -> Any:
+        return map_nested(of_part, value, whole=list)
 
     baselines = result.baselines
     if baselines is not None:
@@ -295,18 +294,13 @@ def part_of_result(result: Result, n: int, t: int, number: int) -> Result:
 def join_results(results: Sequence[Result], n: int) -> Result:
     """Return the result for n T pairs from those of T targets for n rows."""
 
-    def of_pairs(*values: Any) -> Any:
-        first = values[0]
-        if isinstance(first, dict):
-            return {k: of_pairs(*(v[k] for v in values)) for k in first}
-        if isinstance(first, tuple):
-            return tuple(of_pairs(*parts) for parts in zip(*values))
+    def of_pairs(first: object, *others: Tensor) -> object:
         if isinstance(first, Tensor) and first.dim() and len(first) == n:
-            return torch.stack(values, 1).flatten(0, 1)
+            return torch.stack((first, *others), 1).flatten(0, 1)
         return first
 
-    def of_all(read: Callable[[Result], Any]) -> Any:
-        return of_pairs(*map(read, results))
+    def of_all(read: Callable[[Result], object]) -> Any:
+        return map_nested(of_pairs, *map(read, results), whole=list)
 
     return Result(
         of_all(lambda r: r.attributions),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from torchwhy.engine.structure import Keywords
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 Table = tuple[list[str], list[list[object]]]  # the names of the columns, and the lines
 LINES_SHOWN = 10  # of a table in a notebook
@@ -29,7 +29,7 @@ class Viewable:
     A subclass writes ``_picture`` and ``_table``.
     """
 
-    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+    def _picture(self, pictures: ModuleType, **options: AnyOption) -> Figure:
         """Return the picture, drawn by a function of ``pictures``, which is :mod:`torchwhy.visualize`."""
         raise NotImplementedError
 
@@ -37,7 +37,7 @@ class Viewable:
         """Return the names of the columns, and the lines."""
         raise NotImplementedError
 
-    def plot(self, **options: PictureOption) -> Figure:
+    def plot(self, **options: AnyOption) -> Figure:
         """Draw the result as a new matplotlib figure; options go to the function of :mod:`torchwhy.visualize` that draws."""
         from torchwhy import visualize
 

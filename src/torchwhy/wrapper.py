@@ -77,7 +77,7 @@ def _attribute_each_at(method: Attribution, problem: Problem, z: Sequence[Tensor
     return join_results([result for result, _ in solved], len(first))
 
 
-def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> Any:
+def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> object:
     """Return a feature mask for the chosen rows: of those masks that each row has its own."""
     own = isinstance(mask, Tensor) and mask.dim() == x.dim() and len(mask) == len(x) and len(x) > 1
     return mask[rows.to(mask.device)] if own else mask

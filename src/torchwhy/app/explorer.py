@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import torchwhy as tw
-from torchwhy.engine.structure import Keywords, Model, flatten
+from torchwhy.engine.structure import AnyModel, Keywords, flatten
 from torchwhy.viewable import table_as_html
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Explorer:
         ValueError: no method, another number of names than of columns, concepts that were not learnt.
     """
 
-    model: Model
+    model: AnyModel
     data: Tensor | Text
     methods: Mapping[str, Attribution]
     target: TargetLike = "predicted"

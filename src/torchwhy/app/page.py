@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from torchwhy.app.explorer import LONGEST_TEXT, Explorer
-from torchwhy.engine.structure import InForm, Keywords, Model, Output
+from torchwhy.engine.structure import AnyOutput, InForm, Keywords, Model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def explore(
     method_data: Keywords | None = None,
     counterfactual: Counterfactual | None = None,
     concepts: TCAV | None = None,
-) -> Output:
+) -> AnyOutput:
     """Open a page on which rows are changed and explained anew, with a small server on this machine.
 
     For one user on one machine: it listens to 127.0.0.1 only, hands out no files, takes none, and limits what is typed. It is no
@@ -78,7 +78,7 @@ def explore(
     return page
 
 
-def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
+def build_page(gradio: ModuleType, explorer: Explorer) -> AnyOutput:
     """Return the page: the row and its changes on the left, what explains it on the right."""
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # asks no other server
     with gradio.Blocks(title="Why?", analytics_enabled=False) as page:
@@ -98,13 +98,13 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
                 shown = gradio.HTML()
 
         def explain_row(i: float, name: str, *given: object) -> str:
-            return in_frame(_said(gradio, explorer.explained, i, read(given), name))
+            return in_frame(_or_shown_error(gradio, explorer.explained, i, read(given), name))
 
         def change_answer(i: float, *given: object) -> str:
-            return _said(gradio, explorer.counterfactuals, i, read(given))
+            return _or_shown_error(gradio, explorer.counterfactuals, i, read(given))
 
         def try_concepts(i: float, *given: object) -> str:
-            return _said(gradio, explorer.concept_derivatives, i, read(given))
+            return _or_shown_error(gradio, explorer.concept_derivatives, i, read(given))
 
         def show_row(i: float) -> list[InForm]:
             return _values(explorer, explorer.row(int(i)))
@@ -117,7 +117,7 @@ def build_page(gradio: ModuleType, explorer: Explorer) -> Output:
     return page
 
 
-def _said(gradio: ModuleType, function: Callable[..., str], *given: object) -> str:
+def _or_shown_error(gradio: ModuleType, function: Callable[..., str], *given: object) -> str:
     """Return what a function gives; what it refuses is shown on the page."""
     try:
         return function(*given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -82,7 +81,7 @@ class AttentionCapture(RuleMode):
         self._weights[weights] = weights, query
         return weights
 
-    def _passing(self, call: OpCall) -> Any:
+    def _passing(self, call: OpCall) -> object:
         out = call()
         source = next((a for a in self._tensors(call.args) if a in self._weights), None)
         if source is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -65,7 +63,7 @@ class ProjectionCapture(AttentionCapture):
             self._results[out] = before
         return out
 
-    def _passing(self, call: OpCall) -> Any:
+    def _passing(self, call: OpCall) -> object:
         out = super()._passing(call)
         if isinstance(out, Tensor) and isinstance(call.x, Tensor) and call.x in self._results:
             self._results[out] = self._results[call.x]

@@ -101,7 +101,7 @@ class DeepLIFT(Attribution):
     def _compare(
         self, problem: Problem, rows: Tensor, k: Tensor
     ) -> tuple[Tensor, Tensors, list[Tensor], tuple[Tensor, Tensor], PairedRules]:
-        """One call: rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
+        """Run the model once, on rows ``(M,)`` beside their baselines ``k`` ``(M,)``."""
         whole = len(rows) == problem.n and problem.n_baselines == 1  # each row once, in their order
         x = list(problem.x) if whole else [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]

@@ -7,7 +7,7 @@ exactly, :math:`\Delta` being input minus baseline. As all operations keep this,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ from torchwhy.backprop.deeplift_softmax import (
 )
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout
 from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS, OpCall, OpRule
-from torchwhy.engine.structure import map_nested
+from torchwhy.engine.structure import carries_signal, map_nested
 
 
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
@@ -118,7 +118,7 @@ def rescale_product(call: OpCall) -> Tensor:
     Each factor gets the mean of its two marginal contributions, as its Shapley value in a game of two players would be.
     If b is an inverse 1/σ, the product is the quotient a/σ and shared as such: a hand-written norm stays stable.
     """
-    pairs = list(_signals(call.args, call.base.args)) + list(_signals(call.kwargs, call.base.kwargs))
+    pairs = _signals(call.args, call.base.args) + _signals(call.kwargs, call.base.kwargs)
     if len(pairs) == 1 and call.name in PRODUCTS:
         return _scale_by_constant(call, pairs[0]) if call.name == "mul" else call()
     if len(pairs) > 2:
@@ -169,17 +169,16 @@ def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, 
     return custom_backward(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
 
 
-def _signals(new: object, old: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the pairs (tensor now, tensor then) that a gradient passes through."""
-    if isinstance(new, Tensor):
-        if carries_signal(new):
-            yield new, old
-    elif isinstance(new, (tuple, list)):
-        for a, b in zip(new, old):
-            yield from _signals(a, b)
-    elif isinstance(new, dict):
-        for key in new:
-            yield from _signals(new[key], old[key])
+def _signals(new: object, old: object) -> list[tuple[Tensor, Tensor]]:
+    """Return the pairs (tensor now, tensor then) that a gradient passes through."""
+    pairs: list[tuple[Tensor, Tensor]] = []
+
+    def collect(a: object, b: Tensor) -> None:
+        if isinstance(a, Tensor) and carries_signal(a):
+            pairs.append((a, b))
+
+    map_nested(collect, new, old)
+    return pairs
 
 
 Share = tuple[Tensor, Tensor]

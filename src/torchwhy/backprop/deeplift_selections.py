@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall, OpRule
-from torchwhy.engine.structure import Output, map_nested
+from torchwhy.engine.structure import AnyOutput, carries_signal, map_nested
 
 INDEXED = ("getitem", "gather", "index_select", "take", "take_along_dim", "masked_select", "masked_scatter", "scatter",
            "scatter_add", "index_add", "index_copy", "index_fill", "index_put")  # fmt: skip
@@ -47,7 +47,7 @@ def rescale_masked_fill(call: OpCall) -> Tensor:
     return share_selection(call, _masked_fill(call), _masked_fill(call.base))
 
 
-def share_gate(call: OpCall, signal: tuple[Tensor, Tensor], gate: tuple[Output, Output]) -> Tensor:
+def share_gate(call: OpCall, signal: tuple[Tensor, Tensor], gate: tuple[AnyOutput, AnyOutput]) -> Tensor:
     r"""Share y = g x where no gradient passes g: linear if it is the same in both runs, a selection if it is 0 or 1."""
     (x1, x0), (g1, g0) = signal, gate
     if not isinstance(g1, Tensor) or are_same(g1, g0):
@@ -57,7 +57,7 @@ def share_gate(call: OpCall, signal: tuple[Tensor, Tensor], gate: tuple[Output, 
     return count_by_value(call)
 
 
-Selected = tuple[Tensor, Output, Output]  # the mask, what is taken where it is true, and where it is not
+Selected = tuple[Tensor, AnyOutput, AnyOutput]  # the mask, what is taken where it is true, and where it is not
 
 
 def share_selection(call: OpCall, new: Selected, old: Selected) -> Tensor:
@@ -105,7 +105,7 @@ def _masked_fill(call: OpCall) -> Selected:
     return ~_argument(call, 1, "mask"), call.x, _argument(call, 2, "value")
 
 
-def _argument(call: OpCall, i: int, name: str) -> Output:
+def _argument(call: OpCall, i: int, name: str) -> AnyOutput:
     return call.args[i] if i < len(call.args) else call.kwargs.get(name)
 
 
@@ -132,13 +132,13 @@ def rescale_indexed(call: OpCall) -> object:
     return call() if all(are_same(new, old) for new, old in pairs) else count_by_value(call)
 
 
-def count_by_value(call: OpCall) -> Output:
+def count_by_value(call: OpCall) -> AnyOutput:
     """Run a call as it is, counted as one that is not linear: what no gradient passes differs between the runs."""
     call.mode.count_without_rule(f"{call.name} by value", call.args, call.kwargs)
     return call()
 
 
-def rescale_reduction(call: OpCall) -> Output:
+def rescale_reduction(call: OpCall) -> AnyOutput:
     """Keep the gradient of sums and means of elements by their index; products and extremes have no rule."""
     if not {"sum", "mean"} & {v for v in (*call.args, *call.kwargs.values()) if isinstance(v, str)}:
         call.mode.count_without_rule(call.name, call.args, call.kwargs)

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.decompositions import attention_operands
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall
+from torchwhy.engine.structure import carries_signal
 
 
 def log_mean(s1: Tensor, s0: Tensor) -> Tensor:

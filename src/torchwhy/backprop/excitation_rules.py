@@ -15,8 +15,9 @@ from torch import Tensor
 from torchwhy.backprop.lrp_rules import stabilize
 from torchwhy.backprop.propagation import batch_norm_rule, foldable_producer
 from torchwhy.engine.rules.decompositions import batch_norm_scale
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall, OpRule
+from torchwhy.engine.structure import carries_signal
 
 EPSILON_OF_SUMS = 1e-9  # as that of the rule of layers
 MEANS = ("mean", "sum", "nansum", "cumsum", "interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d",

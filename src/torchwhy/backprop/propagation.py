@@ -27,7 +27,7 @@ from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.backprop.lrp_rules import InputRule, LinearRule, stabilize
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout, affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
-from torchwhy.engine.rules.mode import RuleMode, carries_signal, custom_backward, keep_gradient
+from torchwhy.engine.rules.mode import RuleMode, custom_backward, keep_gradient
 from torchwhy.engine.rules.opaque import below_hooks
 from torchwhy.engine.rules.operations import (
     CONVOLUTIONS,
@@ -48,7 +48,7 @@ from torchwhy.engine.rules.operations import (
     TorchFunction,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, map_nested
+from torchwhy.engine.structure import Keywords, carries_signal, map_nested
 from torchwhy.engine.torch_internals import BackwardHookNode
 
 MATMULS = ("matmul", "mm", "bmm")
@@ -152,7 +152,7 @@ def _has_number(values: tuple) -> bool:
     return any(isinstance(v, (int, float)) for v in values)
 
 
-def detach_parameter(value: Any) -> Any:
+def detach_parameter(value: object) -> object:
     """Return a trainable parameter without its gradient, for models that are plain callables: it carries no signal."""
     if type(value) is Tensor or value is None:
         return value

@@ -39,7 +39,7 @@ from torchwhy.backprop.deeplift_rules import (
 from torchwhy.backprop.linear_layer import LinearLayer
 from torchwhy.engine.rules.decompositions import affine_batch_norm, batch_norm_scale
 from torchwhy.engine.rules.in_place import in_place_rule
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.opaque import SavedTensor
 from torchwhy.engine.rules.operations import (
     ACTIVATIONS,
@@ -51,7 +51,7 @@ from torchwhy.engine.rules.operations import (
     TorchFunction,
 )
 from torchwhy.engine.rules.paired_run import PairedRules
-from torchwhy.engine.structure import Keywords
+from torchwhy.engine.structure import Keywords, carries_signal
 
 Parts = tuple[Tensor, Tensor]  # the positive and the negative part of the change of a tensor
 LazyParts = Callable[[], Parts]
@@ -76,7 +76,7 @@ class RevealCancel(PairedRules):
         in_place = op.in_place or kwargs.get("inplace")  # of these only dropout, which does nothing
 
         @cache
-        def move() -> list[Any]:
+        def move() -> list[object]:
             return [part if in_place else function(part, *args[1:], **kwargs) for part in parts()]
 
         if isinstance(out, Tensor):

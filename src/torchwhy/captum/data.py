@@ -10,13 +10,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import InForm, Keywords, Output, Tensors, flatten, parts_by_key
+from torchwhy.engine.structure import AnyForm, InForm, Keywords, Output, Tensors, flatten, parts_by_key
 from torchwhy.targets import find_logits
 
 Selector: TypeAlias = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
 
 
-def target_of(target: InForm) -> InForm:
+def target_of(target: InForm) -> AnyForm:
     """Return a target in a form of ours: one number in a tensor stands for all rows, negative ones count from the end."""
     if isinstance(target, Tensor):
         target = target.item() if target.numel() == 1 else target.tolist()
@@ -32,7 +32,7 @@ def _from_the_end(index: int, output: Output) -> Tensor:
     return find_logits(output)[:, index]
 
 
-def as_neuron(selector: Selector) -> InForm:
+def as_neuron(selector: Selector) -> AnyForm:
     """Return a neuron of a layer: slices as a callable, the sum of what they select."""
     if isinstance(selector, tuple) and any(isinstance(s, slice) for s in selector):
         return partial(_sum_of, selector)
@@ -77,7 +77,7 @@ def each_element_a_feature(inputs: InForm) -> InForm:
     return structure.restore(found)
 
 
-def one_feature(inputs: InForm) -> InForm:
+def one_feature(inputs: InForm) -> AnyForm:
     """Return masks in which everything is one feature."""
     tensors, structure = flatten(inputs)
     return structure.restore([torch.zeros((1,) * t.dim(), dtype=torch.long, device=t.device) for t in tensors])
@@ -106,5 +106,5 @@ def tensors_passed(passed: Output) -> Keywords:
     """Return the tensors with a gradient among what a module passes, by key; the whole of it by None."""
     if isinstance(passed, Tensor):
         return {None: passed}  # type: ignore[dict-item]
-    tensors: InForm = {k: v for k, v in parts_by_key(passed).items() if isinstance(v, Tensor)}
+    tensors: AnyForm = {k: v for k, v in parts_by_key(passed).items() if isinstance(v, Tensor)}
     return {k: v for k, v in tensors.items() if v.is_floating_point()} or tensors

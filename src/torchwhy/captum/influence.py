@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import torchwhy as tw
 from torchwhy.captum.missing import missing_classes
-from torchwhy.engine.structure import InForm, flatten
+from torchwhy.engine.structure import AnyForm, InForm, flatten
 from torchwhy.influence.influence_method import GradientInfluence
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 
 OF_BASES = ("DataInfluence", "TracInCPBase")
 globals().update(missing_classes("influence", dict.fromkeys(OF_BASES, "methods derive from tw.TracIn and its kin")))
@@ -28,7 +28,7 @@ class KMostInfluentialResults(NamedTuple):
     influence_scores: Tensor
 
 
-def load_state_dict(model: nn.Module, path: InForm) -> float:
+def load_state_dict(model: nn.Module, path: AnyForm) -> float:
     """Load a file with a state dict into a model; return the learning rate in it, 1 without one."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     rate = float(state.pop("learning_rate", 1.0))
@@ -162,7 +162,7 @@ class NaiveInfluenceFunction(CaptumInfluence):
         projection_dim: int = 50, seed: int = 42, hessian_reg: float = 1e-6, hessian_inverse_tol: float = 1e-5,
         projection_on_cpu: bool = True, show_progress: bool = False,
     ) -> None:  # fmt: skip
-        damping = hessian_reg / Rows(train_dataset).count()
+        damping = hessian_reg / RowsInBatches(train_dataset).count()
         other = _at_checkpoint(model, checkpoint, checkpoints_load_func, hessian_dataset)
         loss, layer = _loss_of(loss_fn, test_loss_fn), "" if layers is None else layers
         method = tw.InfluenceFunction(other, damping=damping, layer=layer, loss=loss, progress=show_progress)
@@ -184,7 +184,7 @@ class ArnoldiInfluenceFunction(CaptumInfluence):
         hessian_reg: float = 1e-3, hessian_inverse_tol: float = 1e-4, projection_on_cpu: bool = True,
         show_progress: bool = False,
     ) -> None:  # fmt: skip
-        damping = hessian_reg / Rows(train_dataset).count()
+        damping = hessian_reg / RowsInBatches(train_dataset).count()
         other = _at_checkpoint(model, checkpoint, checkpoints_load_func, hessian_dataset)
         method = tw.InfluenceFunction(
             other, hessian="arnoldi", damping=damping, layer="" if layers is None else layers, n_steps=arnoldi_dim,

@@ -13,7 +13,7 @@ from torchwhy.captum.methods import CaptumMethod
 from torchwhy.captum.question import CaptumCall
 from torchwhy.captum.signatures import bind
 from torchwhy.captum.text_inputs import InterpretableInput
-from torchwhy.engine.structure import InForm, Keywords
+from torchwhy.engine.structure import AnyForm, Keywords
 from torchwhy.samples.tokens import TokenizerLike
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class LLMAttribution(CaptumMethod):
         """Return what our method says of a prompt that is ready: of each token, where it can."""
         inner = self.attr_method
         call: CaptumCall = inner.question(bind(type(inner).__name__, inner.row.attribute, (prompt,), given))
-        settings: InForm = call.settings if call.layer is None else {**call.settings, "layer": call.layer}
+        settings: AnyForm = call.settings if call.layer is None else {**call.settings, "layer": call.layer}
         target = "each" if inner.row.ours in FOR_EACH_TOKEN else None
         return call.ours(call.model, **settings).explain(prompt, target)
 

@@ -19,7 +19,7 @@ from torchwhy.captum.question import CaptumCall, ask_without_target
 from torchwhy.captum.signatures import bind, signature_of
 from torchwhy.captum.table import METHODS, NO_MATTER, REFUSED, RENAMED_SETTING, SAME_SETTING, Row
 from torchwhy.engine.layers.function_layers import with_layers
-from torchwhy.engine.structure import InForm, Keywords
+from torchwhy.engine.structure import AnyForm, Keywords
 
 MAP_MODES: dict[str, Literal["linear", "nearest"]] = {
     **dict.fromkeys(("linear", "bilinear", "trilinear"), "linear"), "nearest": "nearest",
@@ -49,8 +49,8 @@ class CaptumMethod:
         return "return_convergence_delta" in signature_of(self.row.attribute).parameters
 
     def compute_convergence_delta(
-        self, attributions: InForm, start_point: InForm, end_point: InForm, target: InForm = None,
-        additional_forward_args: InForm = None,
+        self, attributions: AnyForm, start_point: AnyForm, end_point: AnyForm, target: AnyForm = None,
+        additional_forward_args: AnyForm = None,
     ) -> Tensor:  # fmt: skip
         """Return the sum of the attributions less the change of the score from start to end, ``(N,)``."""
         ends = tw.FeatureAblation(self.model).explain(
@@ -62,7 +62,7 @@ class CaptumMethod:
         total = torch.stack([a.flatten(1).sum(1) for a in data.in_tuples(attributions)]).sum(0)
         return total - (ends.scores - ends.base_scores).to(total)
 
-    def attribute(self, *args: object, **kwargs: object) -> InForm:
+    def attribute(self, *args: object, **kwargs: object) -> AnyForm:
         """Return the attributions, in Captum's form."""
         given = bind(f"{type(self).__name__}.attribute", self.row.attribute, args, kwargs)
         question = self.question(given)
@@ -114,7 +114,7 @@ class CaptumMethod:
         found: type[tw.Attribution] = getattr(tw, self.row.ours)
         return found
 
-    def _placed(self, question: CaptumCall, options: Keywords, selector: InForm) -> CaptumCall:
+    def _placed(self, question: CaptumCall, options: Keywords, selector: AnyForm) -> CaptumCall:
         """Return the question at the inputs, at layers, or of a neuron."""
         if selector is not None:
             place = tw.Layer(self.layer, input=bool(options.pop("attribute_to_neuron_input", False)))
@@ -225,7 +225,7 @@ class NoiseTunnel(CaptumMethod):
                 f"attribution_method: expected one of torchwhy.captum.attr, got {type(self.attribution_method).__name__}"
             )
 
-    def attribute(self, *args: object, **kwargs: object) -> InForm:
+    def attribute(self, *args: object, **kwargs: object) -> AnyForm:
         """Return the statistic of the attributions, in Captum's form."""
         given = bind("NoiseTunnel.attribute", self.row.attribute, args, kwargs)
         if given.pop("draw_baseline_from_distrib"):
@@ -247,7 +247,7 @@ class NoiseTunnel(CaptumMethod):
         return replace(inner.question(bound), around=around).answer()
 
 
-def _with_noise(kind: type[tw.SmoothGrad], method: tw.Attribution, **settings: InForm) -> tw.Attribution:
+def _with_noise(kind: type[tw.SmoothGrad], method: tw.Attribution, **settings: AnyForm) -> tw.Attribution:
     """Return a method around another one."""
     return kind(method.model, of=method, **settings)
 
@@ -266,7 +266,7 @@ def show_signatures(made: type[CaptumMethod]) -> type[CaptumMethod]:
     """Return a class that shows Captum's signatures to ``help`` and to editors."""
     called = made.attribute
 
-    def attribute(self: CaptumMethod, *args: object, **kwargs: object) -> InForm:
+    def attribute(self: CaptumMethod, *args: object, **kwargs: object) -> AnyForm:
         """Return the attributions, in Captum's form."""
         return called(self, *args, **kwargs)
 

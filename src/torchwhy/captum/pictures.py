@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import torchwhy as tw
-from torchwhy.engine.structure import InForm
+from torchwhy.engine.structure import AnyForm, InForm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ STYLE_OF = {"heat_map": "blend", "blended_heat_map": "blend", "masked_image": "m
 
 
 def draw_image_attr(
-    attr: InForm, original_image: InForm = None, method: str = "heat_map", sign: str = "absolute_value",
+    attr: AnyForm, original_image: AnyForm = None, method: str = "heat_map", sign: str = "absolute_value",
     plt_fig_axis: WhereToDraw = None, outlier_perc: float = 2, cmap: str | None = None, alpha_overlay: float = 0.5,
     show_colorbar: bool = False, title: str | None = None, fig_size: tuple[int, int] = (6, 6), use_pyplot: bool = True,
 ) -> tuple[Figure, Axes]:  # fmt: skip
@@ -67,7 +67,7 @@ def draw_image_attr(
 
 def draw_image_attr_multiple(
     attr: InForm, original_image: InForm, methods: Sequence[str], signs: Sequence[str],
-    titles: Sequence[str] | None = None, fig_size: tuple[int, int] = (8, 6), use_pyplot: bool = True, **kwargs: InForm,
+    titles: Sequence[str] | None = None, fig_size: tuple[int, int] = (8, 6), use_pyplot: bool = True, **kwargs: AnyForm,
 ) -> tuple[Figure, Axes | list[Axes]]:  # fmt: skip
     """Draw one image's attributions in several ways, side by side.
 
@@ -94,7 +94,7 @@ def draw_image_attr_multiple(
 
 
 def draw_timeseries_attr(
-    attr: InForm, data: InForm, x_values: InForm = None, method: str = "overlay_individual", sign: str = "absolute_value",
+    attr: AnyForm, data: AnyForm, x_values: AnyForm = None, method: str = "overlay_individual", sign: str = "absolute_value",
     channel_labels: Sequence[str] | None = None, channels_last: bool = True, plt_fig_axis: WhereToDraw = None,
     outlier_perc: float = 2, cmap: str | None = None, alpha_overlay: float = 0.7, show_colorbar: bool = False,
     title: str | None = None, fig_size: tuple[int, int] = (6, 6), use_pyplot: bool = True,
@@ -179,7 +179,7 @@ def draw_text(datarecords: Iterable[VisualizationDataRecord], legend: bool = Tru
     return TextPicture(tw.visualize.text_table(words, scores, facts=facts))
 
 
-def _channels_first(image: InForm) -> InForm:
+def _channels_first(image: InForm) -> AnyForm:
     """Return an image ``(H, W)`` or ``(H, W, C)`` as ``(H, W)`` or ``(C, H, W)``."""
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     return np.moveaxis(array, 2, 0) if array.ndim == 3 else array

@@ -12,7 +12,7 @@ import torchwhy as tw
 from torchwhy.captum.data import further_arguments, in_tuples, tensors_passed
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.autograd import isolated
-from torchwhy.engine.structure import InForm, Keywords, Model, Output, Tensors, flatten
+from torchwhy.engine.structure import AnyForm, AnyModel, InForm, Keywords, Output, Tensors, flatten
 
 Answered = tuple[Tensors, Tensor | None]  # attributions, and the convergence delta where it was asked for
 
@@ -36,9 +36,9 @@ class CaptumCall:
     """
 
     ours: type[tw.Attribution]
-    model: Model
-    inputs: InForm
-    target: InForm = None
+    model: AnyModel
+    inputs: AnyForm
+    target: AnyForm = None
     settings: Keywords = field(default_factory=dict)
     data: Keywords = field(default_factory=dict)
     layer: nn.Module | Sequence[nn.Module] | None = None
@@ -48,7 +48,7 @@ class CaptumCall:
     per_feature: bool = False
     around: Callable[[tw.Attribution], tw.Attribution] | None = None
 
-    def answer(self) -> InForm:
+    def answer(self) -> AnyForm:
         """Return what Captum's ``attribute`` returns: attributions, and the delta behind them where it was asked for."""
         if self.layer is None:
             values, delta = self._ask(None)
@@ -157,7 +157,7 @@ class RowsOfBatches:
         return torch.stack([torch.as_tensor(v, device=batches[0].device).reshape(()) for v in found])
 
 
-def ask_without_target(question: CaptumCall) -> InForm:
+def ask_without_target(question: CaptumCall) -> AnyForm:
     """Return the answer of a perturbation method without a target, as the model's output asks for it.
 
     One number for each row is explained as it is; one for the whole batch by what is changed in all its rows at once,
@@ -178,7 +178,7 @@ def ask_without_target(question: CaptumCall) -> InForm:
     return flatten(question.inputs)[1].restore(joined)
 
 
-def _of_the_batch(question: CaptumCall) -> InForm:
+def _of_the_batch(question: CaptumCall) -> AnyForm:
     """Return the answer for one number of the batch: a single row, which is the batch."""
     data = dict(question.data)
     further = further_arguments(data.pop("additional_forward_args", None))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import torchwhy as tw
-from torchwhy.engine.structure import InForm
+from torchwhy.engine.structure import AnyForm, InForm
 from torchwhy.samples.tokens import TokenizerLike, TokenRow, encode
 
 
@@ -37,7 +37,7 @@ class TextTokenInput(InterpretableInput):
     """
 
     def __init__(
-        self, text: str, tokenizer: TokenizerLike, baselines: int | str = 0,
+        self, text: str, tokenizer: AnyForm, baselines: int | str = 0,
         skip_tokens: Sequence[int] | Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         self.text, self.tokenizer, self.skip_tokens = text, tokenizer, skip_tokens
@@ -73,7 +73,7 @@ class TokenReferenceBase:
         return torch.full((sequence_length,), self.reference_token_idx, device=device)
 
 
-def _ids(tokenizer: TokenizerLike, tokens: Sequence[int] | Sequence[str]) -> list[int]:
+def _ids(tokenizer: AnyForm, tokens: Sequence[int] | Sequence[str]) -> list[int]:
     """Return the ids of tokens that may be ids already."""
     return [t if isinstance(t, int) else int(tokenizer.convert_tokens_to_ids([t])[0]) for t in tokens]
 
@@ -92,7 +92,11 @@ class TextTemplateInput(InterpretableInput):
     """
 
     def __init__(
-        self, template: InForm, values: Sequence[str] | Mapping[str, str], baselines: InForm = None, mask: InForm = None
+        self,
+        template: AnyForm,
+        values: Sequence[str] | Mapping[str, str],
+        baselines: AnyForm = None,
+        mask: AnyForm = None,
     ) -> None:
         if not isinstance(template, str) or mask is not None or callable(baselines):
             raise NotImplementedError(

@@ -28,7 +28,7 @@ from torchwhy.viewable import Table, Viewable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +51,7 @@ class LensReading(Viewable):
         row: int = 0,
         decode: Callable[[list[int]], str] | None = None,
         names: Sequence[str] | None = None,
-        **options: PictureOption,
+        **options: AnyOption,
     ) -> Figure:
         """Draw the probability of the first token at each layer and position, with the token written there.
 
@@ -62,7 +62,7 @@ class LensReading(Viewable):
             names: of the positions.
             options: of :func:`torchwhy.visualize.matrix`.
         """
-        known: dict[str, PictureOption] = {
+        known: dict[str, AnyOption] = {
             "xlabel": "position",
             "ylabel": "layer",
             "label": "probability",

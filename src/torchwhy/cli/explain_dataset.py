@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchwhy.attribution import Attribution
     from torchwhy.cli.parser import Commands
     from torchwhy.datasets import ExplainedDataset
-    from torchwhy.engine.structure import InForm, Keywords
+    from torchwhy.engine.structure import AnyForm, InForm, Keywords
     from torchwhy.models import LoadedModel
     from torchwhy.targets import TargetLike
 
@@ -299,7 +299,7 @@ def _of_table(args: argparse.Namespace, settings: Keywords) -> _Work:
     if takes_several(method):
         arguments["baselines"] = tw.Distribution(background_rows(background))
 
-    def rows(part: slice) -> InForm:
+    def rows(part: slice) -> AnyForm:
         return whole.iloc[part] if answers is None else (whole.iloc[part], answers[part])
 
     target = target_of_table(args, labels, model) if answers is None else "label"

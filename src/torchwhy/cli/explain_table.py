@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchwhy.cli.arguments import say
 from torchwhy.cli.outputs import check_outputs
-from torchwhy.cli.written import explain_by_each, methods_named, outputs_asked_for, write_found
+from torchwhy.cli.texts_tables import explain_by_each, methods_named, outputs_asked_for, write_found
 
 if TYPE_CHECKING:
     import pandas
@@ -141,7 +141,7 @@ def _rows_asked_for(table: pandas.DataFrame, rows: str | None) -> pandas.DataFra
     return table.iloc[start:stop]
 
 
-def load_table_model(path: Path, trust: bool) -> tuple[Model, list[Any]]:
+def load_table_model(path: Path, trust: bool) -> tuple[Model, list[object]]:
     """Return a model from a file, and the labels of its classes, where it has any.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torchwhy.cli.arguments import say
 from torchwhy.cli.outputs import check_outputs
-from torchwhy.cli.written import explain_by_each, methods_named, outputs_asked_for, write_found
+from torchwhy.cli.texts_tables import explain_by_each, methods_named, outputs_asked_for, write_found
 
 if TYPE_CHECKING:
     from torchwhy.engine.structure import Keywords

@@ -105,12 +105,12 @@ def _finite(value: object) -> object:
 def _write_arrays(path: Path, found: Mapping[str, Explanation], rows: Sequence[Keywords]) -> None:
     import numpy as np
 
+    from torchwhy.engine.structure import parts_by_key
+
     arrays: dict[str, np.ndarray] = {f"row.{name}": np.array([row.get(name) for row in rows]) for name in rows[0]}
     for method, e in found.items():
         attributions = e.numpy()
-        parts = {"": attributions} if not isinstance(attributions, (tuple, Mapping)) else dict(
-            attributions.items() if isinstance(attributions, Mapping) else enumerate(attributions)
-        )  # fmt: skip
+        parts = parts_by_key(attributions) or {"": attributions}
         arrays |= {f"{method}.{key}".rstrip("."): np.asarray(part) for key, part in parts.items()}
         for name in ("completeness_gap", "standard_error", "scores", "base_scores"):
             value = getattr(e, name)

@@ -21,7 +21,7 @@ from torchwhy.viewable import Table, Viewable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 HISTOGRAM_BINS = 2**16
 AnnotatedImages = Iterable[tuple[Tensor, Mapping[str, Tensor | np.ndarray]]]
@@ -51,7 +51,7 @@ class Dissection(Viewable):
         order = best.argsort(descending=True).tolist()
         return [(u, self.concepts[int(which[u])], float(best[u])) for u in order if best[u] > threshold]
 
-    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+    def _picture(self, pictures: ModuleType, **options: AnyOption) -> Figure:
         most = options.pop("top", 10)
         found = {f"unit {unit}: {concept}": iou for unit, concept, iou in self.detectors(-1.0)[:most]}
         shown = {"top": len(found), "xlabel": "IoU of the unit's best concept", "signed": False}

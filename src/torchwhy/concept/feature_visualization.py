@@ -293,7 +293,7 @@ def normalize_images(images: Tensor, by: MeanAndDeviation | None) -> Tensor:
     return (images - mean) / std
 
 
-def _several(target: object) -> list[Any]:
+def _several(target: object) -> list[object]:
     """Return targets as a list: one, or those of a list, a range, an array or a tensor."""
     if hasattr(target, "tolist"):
         values = target.tolist()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class TCAV(Attribution):
     activations; scores of one layer are comparable. A score that differs from 0.5 means nothing where the accuracy is 0.5.
     """
 
-    classifier: Any = None
+    classifier: object = None
     held_out: Fraction = 0.33
     pool: bool = False
     test: Literal["exchange", "t"] = "exchange"
@@ -234,7 +234,7 @@ class TCAV(Attribution):
         if not is_classifier(self.classifier):
             raise TypeError(f"classifier: {type(self.classifier).__name__} is no classifier: it predicts no labels")
 
-    def _classifier(self) -> Any:
+    def _classifier(self) -> object:
         """Return the classifier to clone."""
         if self.classifier is not None:
             return self.classifier

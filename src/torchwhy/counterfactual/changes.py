@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 MOST_PAIRS = 8  # of images on one figure
 
@@ -22,7 +22,7 @@ def draw_changes(
     found: Sequence[bool],
     pictures: ModuleType,
     row: int | None = None,
-    **options: PictureOption,
+    **options: AnyOption,
 ) -> Figure:
     """Draw rows before and after, and the change between them: of images several, of tables one row.
 

@@ -18,10 +18,10 @@ from torchwhy.counterfactual.constraints import (
     constraints_per_row,
     vectors,
 )
-from torchwhy.counterfactual.found import Found
 from torchwhy.counterfactual.free_search import FreeSearch
 from torchwhy.counterfactual.goal import Goal
 from torchwhy.counterfactual.search import Search, Term
+from torchwhy.counterfactual.search_result import Found
 from torchwhy.engine.run.black_box import BlackBox, as_model
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed

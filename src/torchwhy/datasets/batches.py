@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import InForm, flatten
+from torchwhy.engine.structure import AnyForm, InForm, flatten
 
 ROWS = 32  # of a batch, where the data do not come in batches
 LABELS = ("label", "labels")  # keys of a batch that is a mapping
-DataSet = InForm  # a loader, a dataset, a table, tensors or an iterable, see `batches_of`
+DataSet = AnyForm  # a loader, a dataset, a table, tensors or an iterable, see `batches_of`
 Collate = Callable[[InForm], InForm]
 
 
@@ -24,15 +24,15 @@ class Batch(NamedTuple):
     number: int
     first_row: int
     rows: int
-    inputs: InForm
-    labels: InForm = None
+    inputs: AnyForm
+    labels: AnyForm = None
     unreadable: Mapping[int, str] = {}  # rows of the batch that could not be read, and why
 
 
 class PartlyRead(NamedTuple):
     """A batch's inputs with something of the right shape in the place of what could not be read: rows of the batch, and why."""
 
-    inputs: InForm
+    inputs: AnyForm
     unreadable: Mapping[int, str]
 
 
@@ -151,7 +151,7 @@ def split_labels(batch: InForm) -> tuple[InForm, InForm]:
     return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
 
 
-def count_rows(inputs: InForm) -> int:
+def count_rows(inputs: AnyForm) -> int:
     """Return the number of rows of a batch's inputs: a tensor, a tuple or dict of them, a table or a sample."""
     if hasattr(inputs, "masked"):
         if inputs.tensors is None:  # of texts, which become tensors when the model is known
@@ -182,7 +182,7 @@ def hash_of(value: InForm) -> str:
     return digest.hexdigest()
 
 
-def _update(digest: _Digest, value: InForm, depth: int) -> None:
+def _update(digest: _Digest, value: AnyForm, depth: int) -> None:
     if depth > 20:
         raise ValueError("data: a batch is nested more than 20 deep")
     if isinstance(value, Tensor):

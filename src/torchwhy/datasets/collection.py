@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 def load_dataset(path: str | Path) -> ExplainedDataset:
@@ -160,7 +160,7 @@ class ExplainedDataset:
                 head = columns
                 writer.writerows(lines)
 
-    def plot(self, kind: str | None = None, **options: PictureOption) -> Figure:
+    def plot(self, kind: str | None = None, **options: AnyOption) -> Figure:
         """Draw what matters over all rows, as the plot of :func:`torchwhy.summarize` does: mean sizes, swarms or dependence."""
         from torchwhy.global_view.summary import summarize
 

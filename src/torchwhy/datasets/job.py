@@ -11,12 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.datasets.again import ComesOutDifferently, check_again
 from torchwhy.datasets.batches import (
     Batch,
     Collate,
@@ -29,6 +28,7 @@ from torchwhy.datasets.batches import (
 )
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.manifest import VERSIONS, check_same_job, describe_job, with_seed
+from torchwhy.datasets.recheck import ComesOutDifferently, check_again
 from torchwhy.datasets.store import FailedRow, Finished, Store, checksum_of, write_contents
 from torchwhy.datasets.workers import Workers, joined_workers
 from torchwhy.engine.structure import Keywords
@@ -65,7 +65,7 @@ def explain_dataset(
     inputs: bool = True,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
-    **arguments: Any,
+    **arguments: object,
 ) -> ExplainedDataset:
     """Explain every row of a data set, into a folder; a second call goes on where the first one stopped.
 

@@ -9,7 +9,7 @@ import torch
 
 from torchwhy.attribution import Attribution
 from torchwhy.datasets.batches import LABELS
-from torchwhy.engine.structure import InForm, flatten
+from torchwhy.engine.structure import AnyForm, flatten
 from torchwhy.targets import TargetLike
 
 
@@ -33,7 +33,7 @@ class Mapper:
     """
 
     def __init__(
-        self, method: Attribution, inputs: str | tuple[str, ...] = "x", target: TargetLike = None, **arguments: InForm
+        self, method: Attribution, inputs: str | tuple[str, ...] = "x", target: TargetLike = None, **arguments: AnyForm
     ) -> None:
         self.method, self.target, self.arguments = method, target, arguments
         self.inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.randomness import Seed
-from torchwhy.engine.structure import Model
+from torchwhy.engine.structure import AnyModel
 
 LayerRole = Literal["input", "read", "own"]
 
@@ -17,7 +17,7 @@ class Asker(Protocol):
     """What is asked of whoever puts a question to a model: a method has this as its settings and facts, others as a
     :class:`Question`."""
 
-    model: Model
+    model: AnyModel
     layer: LayerLike | Sequence[LayerLike | None] | None
     attribute_to_layer_input: bool
     batch_size: int | None
@@ -66,7 +66,7 @@ class Asker(Protocol):
 class Question:
     """How a model is asked by what is no method: see :class:`Asker`, and ``generator`` and ``label`` besides."""
 
-    model: Model
+    model: AnyModel
     layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: int | None = None

@@ -190,7 +190,7 @@ def parse_axes(letters: str, shape: Sequence[int]) -> Axes:
     return Axes(None if channels < 0 else channels, spatial, letters)
 
 
-def told_axes(
+def axes_of_inputs(
     given: AxesLike, tensors: Sequence[Tensor], structure: Structure, parent: Problem | None
 ) -> tuple[Axes | None, ...]:
     """Return the axes of the input tensors as a caller says them, or said them of the problem that this one is a part of."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
+from torchwhy.engine.structure import tensors_and_modules
+
 Value = TypeVar("Value")
-DEPTH = 8  # of objects within objects
-PLAIN = (str, bytes, int, float, complex, type(None), type, torch.dtype, torch.device)
 
 
 @runtime_checkable
@@ -25,25 +24,9 @@ class RowCache(Protocol):
         """Keep some rows."""
 
 
-def _held(value: object, depth: int = DEPTH) -> Iterator[Tensor | nn.Module]:
-    """Yield the tensors and modules in an object, in its attributes, and in the tuples, lists and dicts among them."""
-    if isinstance(value, (Tensor, nn.Module)):
-        yield value
-        return
-    if isinstance(value, PLAIN) or depth == 0:
-        return
-    parts: Iterable[object]
-    if isinstance(value, (tuple, list)):
-        parts = value
-    else:
-        parts = [*getattr(value, "__dict__", {}).values(), *(value.values() if isinstance(value, dict) else ())]
-    for part in parts:
-        yield from _held(part, depth - 1)
-
-
 def held_tensors(value: object) -> Iterator[Tensor]:
     """Yield the tensors in an object; those of modules are the modules' own."""
-    return (part for part in _held(value) if isinstance(part, Tensor))
+    return (part for part in tensors_and_modules(value) if isinstance(part, Tensor))
 
 
 def holds_tensors(value: object) -> bool:
@@ -58,7 +41,9 @@ def rows_held(value: object) -> int | None:
 
 def copy_holder(value: Value) -> Value:
     """Return a copy of an object in which every tensor is another one, without a graph, and modules are the same."""
-    return copy.deepcopy(value, {id(v): v.detach().clone() if isinstance(v, Tensor) else v for v in _held(value)})
+    return copy.deepcopy(
+        value, {id(v): v.detach().clone() if isinstance(v, Tensor) else v for v in tensors_and_modules(value)}
+    )
 
 
 def copy_repeated(value: object, m: int) -> object:

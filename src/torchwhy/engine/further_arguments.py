@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, Holder, PackedRows, PassedWhole, PerRow, Ragged, Shared, Unmarked
 from torchwhy.engine.copies import holds_tensors
-from torchwhy.engine.structure import Keywords, Model, flatten, map_nested
+from torchwhy.engine.structure import AnyModel, Keywords, Model, flatten, map_nested
 
 Sizes = Mapping[str, Tensor]  # of ragged tensors by name: the length of each row
 
@@ -108,7 +108,7 @@ def takes_one_row(args: object, kwargs: object) -> bool:
     return any(held)
 
 
-def positional_names(model: Model) -> list[str]:
+def positional_names(model: AnyModel) -> list[str]:
     """Return what a model calls its positional arguments, nothing where that is not known."""
     try:
         signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_number, weights_of
 from torchwhy.engine import state
 from torchwhy.engine.asker import Asker, Question
-from torchwhy.engine.axes import Axes, AxesLike, told_axes
+from torchwhy.engine.axes import Axes, AxesLike, axes_of_inputs
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import positional_names, read_further, takes_one_row
 from torchwhy.engine.layers.function_layers import function_with_places
@@ -86,7 +86,7 @@ def prepare_for(
     if not isinstance(inputs, Tensor) and (hasattr(inputs, "masked") or holds_tables(inputs)):
         return _prepare_for_sample_or_table(asker, inputs, target, given, parent, axes)
     data = _model_inputs(asker, inputs, additional_forward_args, feature_mask, is_part=parent is not None)
-    told = () if axes is None and parent is None else told_axes(axes, data.tensors, data.structure, parent)
+    told = () if axes is None and parent is None else axes_of_inputs(axes, data.tensors, data.structure, parent)
     first, layer, model = data.tensors[0], asker.layer, asker.model
     if not isinstance(model, nn.Module):
         model, target = _as_model(asker, target, is_part=parent is not None)

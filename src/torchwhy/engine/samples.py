@@ -7,7 +7,7 @@ they find is put together into one number for each feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,8 +18,8 @@ from torchwhy.arguments import PerRow
 from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.layers.layer import Layer
 from torchwhy.engine.run.black_box import as_model
-from torchwhy.engine.structure import Model, Output, Tensors, flatten
-from torchwhy.samples.sample import Given, Sample, names_of_rows, numbers_of
+from torchwhy.engine.structure import AnyModel, AnyOutput, Model, Tensors, flatten
+from torchwhy.samples.sample import AnyGiven, Given, Sample, names_of_rows, numbers_of
 
 if TYPE_CHECKING:
     from torchwhy.engine.asker import Asker
@@ -126,7 +126,7 @@ class MaskedModel(nn.Module):
         super().__init__()
         self.model, self.sample, self.training = as_model(model), sample, False
 
-    def forward(self, present: Tensor, rows: Tensor) -> Output:
+    def forward(self, present: Tensor, rows: Tensor) -> AnyOutput:
         """Return the model's output for what it sees."""
         several = {"absence": -present.clamp(max=0).amin(1)} if self.sample.n_absences > 1 else {}
         seen, arguments = self.sample.masked(present > 0, rows, **several)
@@ -139,9 +139,13 @@ class MaskedModel(nn.Module):
         """Return a module of the model."""
         return self.model.get_submodule(target)
 
-    def named_modules(self, *args: Given, **options: Given) -> Given:
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
         """Return the modules of the model by name."""
-        return self.model.named_modules(*args, **options) if isinstance(self.model, nn.Module) else iter(())
+        return (
+            self.model.named_modules(memo, prefix, remove_duplicate) if isinstance(self.model, nn.Module) else iter(())
+        )
 
 
 class PackingModel(nn.Module):
@@ -154,7 +158,7 @@ class PackingModel(nn.Module):
         super().__init__()
         self.model, self.sample, self.training = model, sample, False
 
-    def forward(self, sample_rows: Tensor, **given: Given) -> Output:
+    def forward(self, sample_rows: Tensor, **given: AnyGiven) -> AnyOutput:
         """Return the model's output."""
         packed = {k: self.sample.pack(k, v, sample_rows) if k in self.sample.packed else v for k, v in given.items()}
         return self.model(**packed)
@@ -163,31 +167,33 @@ class PackingModel(nn.Module):
         """Return a module of the model; the outermost one is this."""
         return self.model.get_submodule(target) if target else self
 
-    def named_modules(self, *args: Given, **options: Given) -> Given:
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
         """Return the modules of the model by name; the outermost one is this."""
         yield "", self
-        yield from ((name, m) for name, m in self.model.named_modules(*args, **options) if name)
+        yield from ((name, m) for name, m in self.model.named_modules(memo, prefix, remove_duplicate) if name)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the model's table of token ids."""
-        model: Model = self.model
+        model: AnyModel = self.model
         return model.get_input_embeddings()
 
 
 class ForeignSample(Sample):
     """A sample of a class of its own, which has what the protocol asks for."""
 
-    def __init__(self, sample: Given) -> None:
+    def __init__(self, sample: AnyGiven) -> None:
         super().__init__(*(getattr(sample, name, None) for name in ("tensors", "feature_mask")))
         self.sample = sample
         for name in ("baselines", "arguments", "names", "target", "n_absences", "axes"):
             setattr(self, name, getattr(sample, name, getattr(Sample, name)))
 
-    def bind(self, model: Model) -> Sample:
+    def bind(self, model: AnyModel) -> Sample:
         """Return the sample, ready for a model."""
         return ForeignSample(self.sample.bind(model))
 
-    def masked(self, kept: Tensor, rows: Tensor, **absence: Tensor) -> Given:
+    def masked(self, kept: Tensor, rows: Tensor, **absence: Tensor) -> AnyGiven:
         """Return what the model sees."""
         return self.sample.masked(kept, rows, **absence)
 
@@ -195,12 +201,12 @@ class ForeignSample(Sample):
 class Asked(NamedTuple):
     """What a call about a sample comes down to, as arguments of :func:`torchwhy.engine.prepare.prepare_for`."""
 
-    asker: Given
-    inputs: Given
-    target: Given
-    baselines: Given
-    feature_mask: Given
-    arguments: Given
+    asker: Asker
+    inputs: object
+    target: AnyGiven
+    baselines: object
+    feature_mask: object
+    arguments: object
     features: FeaturesOfSample
 
 
@@ -211,7 +217,7 @@ class AskerAboutSample:
         self._asker = asker
         vars(self).update({"label": getattr(asker, "label", type(asker).__name__), **changes})
 
-    def __getattr__(self, name: str) -> Given:
+    def __getattr__(self, name: str) -> AnyGiven:
         return getattr(self._asker, name)
 
 
@@ -321,7 +327,7 @@ def _absent(sample: Sample) -> list[ResolvedBaseline]:
     return [ResolvedBaseline(torch.where(f, t, b.expand(t.shape))[None]) for f, t, b in zip(fixed, tensors, absent)]
 
 
-def _layers_of_tensors(model: Model, tensors: Tensors, names: tuple[str, ...] | None) -> Given:
+def _layers_of_tensors(model: AnyModel, tensors: Tensors, names: tuple[str, ...] | None) -> AnyGiven:
     """Return where a gradient by the tensors is taken: ids at their embeddings, others where the model takes them."""
     if all(t.is_floating_point() for t in tensors):
         return None

@@ -48,6 +48,6 @@ class _ActiveRules(threading.local):
 held_here = _HeldHere()
 rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
-take_arrays: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+take_arrays: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 repeating: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()

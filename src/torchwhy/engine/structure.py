@@ -6,17 +6,23 @@ This is the one place that asks what a container is: everywhere else there is a 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+DEPTH = 8  # of objects within objects
+PLAIN = (str, bytes, int, float, complex, type(None), type, torch.dtype, torch.device)
 Tensors = tuple[Tensor, ...]
-Model = Any  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
-Output = Any  # what a model, a module or an operation returns: a tensor, or whatever holds some
-InForm = Any  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
+Model = object  # a module, a callable from tensors or arrays to such, or a scikit-learn estimator
+Output = object  # what a model, a module or an operation returns: a tensor, or whatever holds some
+InForm = object  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
+# The same where it is used as what it must be, or was found to be, without a type that says so.
+AnyModel = Any
+AnyOutput = Any
+AnyForm = Any
 Keywords = dict[str, Any]  # arguments, settings or facts by name
 
 
@@ -107,7 +113,7 @@ def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     return (value,), Structure("sample") if hasattr(value, "masked") else SINGLE
 
 
-def parts_by_key(value: Any) -> dict[int | str, Any]:
+def parts_by_key(value: Any) -> dict[int | str, object]:
     """Return the parts of a mapping by key, of a tuple or list by position; nothing for other objects."""
     if hasattr(value, "items"):
         return dict(value)
@@ -121,7 +127,7 @@ def named_parts(value: object) -> dict[int | str, Any]:
     return parts_by_key(value) or dict(getattr(value, "__dict__", {}))
 
 
-def nested_tensors(value: Any) -> dict[int | str | tuple[int | str, ...], Tensor]:
+def nested_tensors(value: object) -> dict[int | str | tuple[int | str, ...], Tensor]:
     """Return the tensors in a container by key or position, those of containers inside by a tuple of these."""
     found: dict[int | str | tuple[int | str, ...], Tensor] = {}
     for key, part in parts_by_key(value).items():
@@ -133,7 +139,7 @@ def nested_tensors(value: Any) -> dict[int | str | tuple[int | str, ...], Tensor
     return found
 
 
-def replace_part(value: Any, key: int | str | tuple[int | str, ...], new: Any) -> Any:
+def replace_part(value: Any, key: int | str | tuple[int | str, ...], new: Any) -> object:
     """Return a container of the same type with the part at ``key`` replaced; a tuple leads through containers inside."""
     if isinstance(key, tuple):
         first, *inside = key
@@ -172,20 +178,73 @@ def index_output(output: Any, at: Tensor, m: int) -> Any:
     return found
 
 
-def map_nested(function: Callable[[object], object], value: object) -> Any:
-    """Return ``value`` with the function applied to everything in its tuples, lists and dicts."""
+def map_nested(
+    function: Callable[..., object], value: object, *others: Any, whole: type | tuple[type, ...] = ()
+) -> Any:
+    """Return ``value`` with the function applied to everything in its tuples, lists and dicts.
+
+    Args:
+        function: takes what is in ``value`` and, behind it, what the others have in its place.
+        value: whose form the result has.
+        others: of the same form.
+        whole: kinds of containers that are handed to the function, and not taken apart.
+    """
+    if whole and isinstance(value, whole):
+        return function(value, *others)
     if isinstance(value, (tuple, list)):
-        parts = (map_nested(function, v) for v in value)
+        parts = (map_nested(function, *together, whole=whole) for together in zip(value, *others))
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        named = {k: map_nested(function, v) for k, v in value.items()}
+        named = {k: map_nested(function, v, *(other[k] for other in others), whole=whole) for k, v in value.items()}
         if type(value) is dict:
             return named
         other = copy.copy(value)  # of its own kind, such as what an encoder of transformers returns
         for key, part in named.items():
             other[key] = part
         return other
-    return function(value)
+    return function(value, *others)
+
+
+def leaves(value: object) -> Iterator[object]:
+    """Yield everything in the tuples, lists and dicts of a value; the value itself where it is none of these."""
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from leaves(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from leaves(part)
+    else:
+        yield value
+
+
+def carries_signal(*values: object) -> bool:
+    """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                return torch.is_grad_enabled()
+        elif isinstance(value, (tuple, list)):
+            if carries_signal(*value):
+                return True
+        elif isinstance(value, dict) and carries_signal(*value.values()):
+            return True
+    return False
+
+
+def tensors_and_modules(value: object, depth: int = DEPTH) -> Iterator[Tensor | nn.Module]:
+    """Yield the tensors and modules in an object, in its attributes, and in the tuples, lists and dicts among them."""
+    if isinstance(value, (Tensor, nn.Module)):
+        yield value
+        return
+    if isinstance(value, PLAIN) or depth == 0:
+        return
+    parts: Iterable[object]
+    if isinstance(value, (tuple, list)):
+        parts = value
+    else:
+        parts = [*getattr(value, "__dict__", {}).values(), *(value.values() if isinstance(value, dict) else ())]
+    for part in parts:
+        yield from tensors_and_modules(part, depth - 1)
 
 
 def tensors_in(values: Iterable[object]) -> list[Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -14,15 +14,24 @@ from torchwhy.baselines import Distribution
 from torchwhy.engine.axes import axes_in_words
 from torchwhy.engine.run.black_box import BlackBox, as_model, labels_of
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import InForm, Keywords, Model, flatten
+from torchwhy.engine.structure import AnyForm, AnyModel, InForm, Keywords, Model, flatten, map_nested
 
 if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
-Frame = Any  # a data frame of pandas, or of another library that has its columns
+
+class Frame(Protocol):
+    """A data frame of pandas, or of another library that has its columns."""
+
+    @property
+    def columns(self) -> Iterable:
+        """The names of the columns."""
+
+    def __getitem__(self, name: Hashable, /) -> Any:
+        """Return a column."""
 
 
-def is_frame(value: object) -> bool:
+def is_frame(value: object) -> TypeGuard[Frame]:
     """Say whether a value is a data frame, of pandas or another library that has its ``columns`` and ``to_numpy``."""
     return hasattr(value, "columns") and hasattr(value, "to_numpy") and hasattr(value, "dtypes")
 
@@ -69,7 +78,7 @@ def mask_of_columns(groups: Mapping[str, Sequence[str]], columns: Sequence[str])
     return torch.tensor([names.index(name) for name in called]), names
 
 
-def features_by_name(inputs: object, mask: InForm) -> tuple[InForm, list[str] | None]:
+def features_by_name(inputs: object, mask: InForm) -> tuple[AnyForm, list[str] | None]:
     """Return a feature mask as numbers, of a data frame also from columns in named groups, and what the features are called."""
     columns = column_names(inputs)
     if columns is not None and isinstance(mask, Mapping):
@@ -77,7 +86,7 @@ def features_by_name(inputs: object, mask: InForm) -> tuple[InForm, list[str] | 
     return mask, columns if mask is None else None
 
 
-def explained_inputs(inputs: object, problem: Problem) -> Frame:
+def explained_inputs(inputs: object, problem: Problem) -> InForm:
     """Return what was explained: the inputs as they were given, with tensors in the place of arrays, frames and samples."""
     if problem.sample is not None:
         return problem.sample.sample.tensors
@@ -91,7 +100,7 @@ def facts_of_inputs(problem: Problem) -> Keywords:
     return axes_in_words(problem) | ({"labels": labels} if labels else {})
 
 
-def explained_names(inputs: object, problem: Problem) -> Frame:
+def explained_names(inputs: object, problem: Problem) -> AnyForm:
     """Return what the features are called, where the inputs say so: a sample's features, the columns of a data frame."""
     if problem.sample is not None:
         return problem.sample.names
@@ -111,7 +120,7 @@ class FrameForm:
     """
 
     columns: list[Hashable]
-    dtypes: dict[Hashable, Frame]
+    dtypes: dict[Hashable, object]
     categories: dict[Hashable, list[Hashable]]
 
     @property
@@ -143,7 +152,7 @@ class FrameForm:
             return None
         return self.labels[column][round(number)] if column in self.labels else number
 
-    def numbers(self, value: Frame, missing: float) -> Frame:
+    def numbers(self, value: AnyForm, missing: float) -> AnyForm:
         """Return a series with an entry for each column as a tensor ``(d,)``, labels as ``missing``; anything else as it is."""
         if not (hasattr(value, "index") and hasattr(value, "to_numpy")):
             return value
@@ -172,7 +181,7 @@ class FrameForm:
                 categories[name] = sorted(set(seen), key=str)
         return cls(list(frame.columns), {name: frame[name].dtype for name in frame.columns}, categories)
 
-    def encode(self, frame: Frame, name: str) -> Tensor:
+    def encode(self, frame: AnyForm, name: str) -> Tensor:
         """Return a data frame as numbers ``(N, d)``, missing values as NaN.
 
         Raises:
@@ -194,7 +203,7 @@ class FrameForm:
             parts.append([float("nan") if _is_missing(v) else float(v) for v in values])
         return torch.tensor(parts, dtype=torch.double).T.contiguous()
 
-    def decode(self, values: Tensor, like: Frame = None) -> Frame:
+    def decode(self, values: Tensor, like: object = None) -> AnyForm:
         """Return numbers ``(M, d)`` as a data frame of this form; ``like`` has the rows' names, each as often as it fits."""
         import pandas
 
@@ -256,7 +265,7 @@ def warn_of_labels(form: FrameForm) -> None:
 
 def as_tensors(
     model: Model, inputs: object, baselines: object = None, form: FrameForm | None = None
-) -> tuple[Model, Frame, Frame]:
+) -> tuple[AnyModel, AnyForm, AnyForm]:
     """Return the model, the inputs and the baselines, with tensors in the place of arrays and of data frames of a form.
 
     A module gets tensors of its parameters' type; other models get what was given: arrays, or data frames with the same
@@ -285,13 +294,16 @@ def _plain(box: BlackBox) -> BlackBox:
     return BlackBox(**kept)
 
 
-def _to_tensors(value: object, model: Model) -> Frame:
+def _to_tensors(value: object, model: Model) -> InForm:
     """Return what holds arrays with tensors in their place."""
-    if isinstance(value, np.ndarray):
-        return _in_type_of(model, torch.from_numpy(np.ascontiguousarray(value)))
-    if isinstance(value, Mapping):
-        return {k: _to_tensors(v, model) for k, v in value.items()}
-    return tuple(_to_tensors(v, model) for v in value) if isinstance(value, (tuple, list)) else value
+
+    def of_part(part: object) -> object:
+        is_array = isinstance(part, np.ndarray)
+        return _in_type_of(model, torch.from_numpy(np.ascontiguousarray(part))) if is_array else part
+
+    parts, structure = flatten(value)
+    found = (map_nested(of_part, part) for part in parts)
+    return structure.restore([tuple(part) if isinstance(part, list) else part for part in found])
 
 
 def _holds_arrays(value: object) -> bool:

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,9 @@ def unwrap_transformed(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def arguments_of_operator(operator: Callable[..., object], args: tuple, kwargs: Mapping[str, object]) -> dict[str, Any]:
+def arguments_of_operator(
+    operator: Callable[..., object], args: tuple, kwargs: Mapping[str, object]
+) -> dict[str, object]:
     """Return the arguments of an operator, such as ``torch.ops.aten.convolution.default``, by the names in its schema."""
     schema = getattr(operator, "default", operator)._schema.arguments  # type: ignore[union-attr]
     given = dict(zip((a.name for a in schema), args))
@@ -131,7 +133,7 @@ def sequence_number(node: torch.autograd.graph.Node) -> int:
 
 
 @cache
-def body_without_dispatch(function: Callable[..., object]) -> Callable[..., Any] | None:
+def body_without_dispatch(function: Callable[..., object]) -> Callable[..., object] | None:
     """Return one of torch's Python functions that does not hand itself to a mode, while what it calls does.
 
     Functions of ``torch.nn.functional`` begin with ``if has_torch_function(...)``: in the twin's globals all functions whose

@@ -21,7 +21,7 @@ from torchwhy.engine.run.autograd import isolated
 from torchwhy.engine.run.black_box import as_model
 from torchwhy.engine.run.rows import RowForm, Stacked
 from torchwhy.engine.run.runner import Tally
-from torchwhy.engine.structure import InForm, Keywords, Model, RowList, Structure, flatten
+from torchwhy.engine.structure import AnyForm, InForm, Keywords, Model, RowList, Structure, flatten
 from torchwhy.engine.trials import MISFITS, memory_of
 from torchwhy.problem import ModelInputs, Problem
 from torchwhy.result import Result, ScoreEnds
@@ -125,7 +125,7 @@ class UnevenRows:
         return {name: torch.tensor(g.sizes) for name, g in zip(names, self.given) if isinstance(g, Ragged)}
 
 
-def row_lists(inputs: object, structure: Structure) -> InForm:
+def row_lists(inputs: object, structure: Structure) -> AnyForm:
     """Return inputs in which lists of rows are one part each."""
     parts = (inputs,) if structure.kind == "single" else flatten(inputs)[0]
     return structure.restore([RowList(part) if isinstance(part, list) else part for part in parts])
@@ -265,7 +265,7 @@ def _together(
         known = [v for v in values if v is not None]
         return torch.cat(known)[order.to(known[0].device)] if len(known) == len(results) else None
 
-    def in_form(values: Sequence[Sequence[Tensor] | None]) -> tuple[InForm, ...] | None:
+    def in_form(values: Sequence[Sequence[Tensor] | None]) -> tuple[AnyForm, ...] | None:
         known = [v for v in values if v is not None]
         if len(known) < len(results):
             return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import InForm, Keywords, flatten
+from torchwhy.engine.structure import AnyForm, InForm, Keywords, flatten
 from torchwhy.explanation.rows import ALIKE, check_alike
 from torchwhy.explanation.uneven import is_uneven
 
@@ -89,7 +89,7 @@ def _sum(a: InForm, b: InForm) -> InForm:
     return _element_by_element(torch.add, a, b)
 
 
-def _element_by_element(operation: Callable[[Tensor, Tensor], Tensor], a: InForm, b: InForm) -> InForm:
+def _element_by_element(operation: Callable[[Tensor, Tensor], Tensor], a: AnyForm, b: AnyForm) -> InForm:
     if a is None or b is None:
         return None
     (first, structure), second = flatten(a), flatten(b)

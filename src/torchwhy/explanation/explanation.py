@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import InForm, Keywords, flatten, map_nested
-from torchwhy.explanation.features import Names, check_names, feature_values, in_usual_layout, pixel_maps, told_layout
+from torchwhy.engine.structure import AnyForm, InForm, Keywords, flatten, map_nested
+from torchwhy.explanation.features import (
+    Names,
+    axes_of_explanation,
+    check_names,
+    feature_values,
+    in_usual_layout,
+    pixel_maps,
+)
 from torchwhy.explanation.files import SAVED_TENSORS, read_explanation, write_explanation
 from torchwhy.explanation.rows import RowIndex, select_rows
 from torchwhy.explanation.uneven import is_uneven, row_as_tensors, shape_in_words, tensors_by_name
@@ -68,15 +75,15 @@ class Explanation:
         ValueError: another number of names than of features.
     """
 
-    attributions: InForm
-    inputs: InForm = None
+    attributions: AnyForm
+    inputs: AnyForm = None
     target: Any = None
     method: str = ""
     settings: Keywords = field(default_factory=dict)
     evaluations: int = 0
     seconds: float = 0.0
     completeness_gap: Tensor | None = None
-    standard_error: InForm = None
+    standard_error: AnyForm = None
     details: Keywords = field(default_factory=dict)
     scores: Tensor | None = None
     base_scores: Tensor | None = None
@@ -84,7 +91,7 @@ class Explanation:
     rounding: Tensor | None = None
     names: Names = None
     classes: Sequence[str] | None = None
-    feature_mask: InForm = None
+    feature_mask: AnyForm = None
     whole_features: bool = False
     provenance: Keywords = field(default_factory=dict)
     parameters: ModelHash | None = field(default=None, repr=False)
@@ -149,12 +156,12 @@ class Explanation:
         return facts
 
     @property
-    def shown(self) -> InForm:
+    def shown(self) -> AnyForm:
         """The attributions as pictures show them: less the neutral value, where that is not zero."""
         neutral = self.details.get("neutral")
         if not isinstance(self.attributions, Tensor) or not isinstance(neutral, Tensor):
             return self.attributions
-        maps, axes = self.attributions, told_layout(self)
+        maps, axes = self.attributions, axes_of_explanation(self)
         shape = [len(maps), -1, *[1] * (maps.dim() - 2)]
         return maps - neutral.to(maps).view(shape).movedim(1, 1 if axes is None else axes.channels or 1)
 
@@ -199,7 +206,7 @@ class Explanation:
         moved = {name: _mapped(move, getattr(self, name)) for name in (*SAVED_TENSORS, "details", "target")}
         return replace(self, **moved)
 
-    def numpy(self) -> InForm:
+    def numpy(self) -> AnyForm:
         """Return the attributions as NumPy arrays, in their form: an array, a tuple or a dict of them."""
         from torchwhy.explanation.table import as_arrays
 
@@ -345,12 +352,12 @@ class Explanation:
             raise ValueError(f"{path}: not an explanation written by save() ({error})") from error
 
 
-def _mapped(function: Callable[[object], object], value: object) -> InForm:
+def _mapped(function: Callable[[object], object], value: object) -> AnyForm:
     """Return a result with the function applied to its tensors."""
     return map_nested(function, dict(value) if isinstance(value, Mapping) else value)
 
 
-def _only(value: InForm) -> InForm:
+def _only(value: InForm) -> AnyForm:
     """Return the only tensor of a result, or None where there is none.
 
     Raises:

@@ -89,7 +89,7 @@ def pixel_maps(e: Explanation) -> Tensor | None:
 
 def in_usual_layout(e: Explanation) -> Explanation:
     """Return an explanation whose axes are in another order with tensors ``(N, C, *places)``, as pictures draw them."""
-    axes = told_layout(e)
+    axes = axes_of_explanation(e)
     if axes is None:
         return e
 
@@ -103,7 +103,7 @@ def in_usual_layout(e: Explanation) -> Explanation:
     )
 
 
-def told_layout(e: Explanation) -> Axes | None:
+def axes_of_explanation(e: Explanation) -> Axes | None:
     """Return where the single tensor of an explanation has its channels, None where they come first."""
     letters = e.details.get("axes")
     if not isinstance(letters, str) or not isinstance(e.attributions, Tensor) or e.attributions.dim() != len(letters):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.arguments import Ragged
-from torchwhy.engine.structure import InForm, Keywords, RowList, flatten
+from torchwhy.engine.structure import AnyForm, InForm, Keywords, RowList, flatten
 from torchwhy.explanation.features import is_nested
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def select_rows(e: Explanation, index: RowIndex) -> Explanation:
     for name in ("attributions", "inputs", "standard_error"):
         parts, structure = flatten(getattr(e, name))
         changes[name] = structure.restore([pick(part) for part in parts])
-    names: InForm = e.names
+    names: AnyForm = e.names
     if is_nested(names):
         names = [list(names[i]) for i in rows.tolist()]
     masks, structure = flatten(e.feature_mask)
@@ -214,7 +214,7 @@ def _joined_parts(values: list[InForm], parts: list[Explanation], *, fill: bool)
     return structure.restore([_stacked_rows(list(column), parts) for column in zip(*each)])
 
 
-def _in_order(value: InForm, names: Sequence[str] | None) -> Sequence[Tensor]:
+def _in_order(value: AnyForm, names: Sequence[str] | None) -> Sequence[Tensor]:
     return flatten(value)[0] if names is None else [value[name] for name in names]
 
 
@@ -240,9 +240,9 @@ def _joined_targets(parts: list[Explanation]) -> InForm:
     return found
 
 
-def _joined_names(parts: list[Explanation]) -> InForm:
+def _joined_names(parts: list[Explanation]) -> AnyForm:
     """Return the names of all, where they are one list, else a list for each row; None where some have none."""
-    names: list[InForm] = [e.names for e in parts]
+    names: list[AnyForm] = [e.names for e in parts]
     if any(n is None for n in names):
         return None
     if not any(map(is_nested, names)) and all(list(n) == list(names[0]) for n in names):
@@ -250,7 +250,7 @@ def _joined_names(parts: list[Explanation]) -> InForm:
     return [list(row) for n, e in zip(names, parts) for row in (n if is_nested(n) else [n] * len(e))]
 
 
-def _joined_masks(parts: list[Explanation]) -> InForm:
+def _joined_masks(parts: list[Explanation]) -> AnyForm:
     """Return the feature mask of all, where it is one, else one for each row."""
     masks = [e.feature_mask for e in parts]
     if all(m is None for m in masks):

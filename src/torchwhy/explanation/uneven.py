@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.arguments import Ragged
-from torchwhy.engine.structure import InForm, RowList, flatten
+from torchwhy.engine.structure import AnyForm, InForm, RowList, flatten
 
 if TYPE_CHECKING:
     from torchwhy.explanation.explanation import Explanation
@@ -20,7 +20,7 @@ def is_uneven(value: InForm) -> bool:
     return not isinstance(value, Tensor) and any(isinstance(part, (Ragged, RowList)) for part in flatten(value)[0])
 
 
-def shape_in_words(part: InForm) -> str:
+def shape_in_words(part: AnyForm) -> str:
     """Return the shape of a tensor, of the rows behind one another, or of each row of a list."""
     return " and ".join(map(shape_in_words, part)) if isinstance(part, RowList) else str(tuple(part.shape))
 
@@ -36,7 +36,7 @@ def row_as_tensors(e: Explanation, row: int) -> Explanation:
     return replace(one, **tensors, feature_mask=masks)
 
 
-def _as_tensors(value: InForm) -> InForm:
+def _as_tensors(value: InForm) -> AnyForm:
     """Return what has one row with tensors ``(1, ...)``."""
     if value is None:
         return None
@@ -69,7 +69,7 @@ def tensors_by_name(value: InForm) -> dict[str, Tensor]:
 
 def parts_of_names(tensors: dict[str, Tensor]) -> dict[str, InForm]:
     """Return what :func:`tensors_by_name` took apart, by the names of the parts."""
-    found: dict[str, InForm] = {}
+    found: dict[str, AnyForm] = {}
     for name, tensor in tensors.items():
         key, _, kind = name.rpartition(":")
         if not key:

@@ -21,7 +21,7 @@ from torchwhy.viewable import Table, Viewable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption, PictureOption
 
 Cohorts = Sequence[object] | Tensor | Callable[[Explanation], Sequence[object] | Tensor] | str | None
 EVERYTHING = "all rows"
@@ -70,7 +70,7 @@ class Summary(Viewable):
     confidence: float
     labels: dict[int, list[str]] = field(default_factory=dict)
 
-    def plot(self, kind: str | None = None, feature: str | int | None = None, **options: PictureOption) -> Figure:
+    def plot(self, kind: str | None = None, feature: str | int | None = None, **options: AnyOption) -> Figure:
         """Draw the mean sizes, or rows.
 
         Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchwhy.engine.run.randomness import Seed, draw_normal, make_generator
 from torchwhy.influence.curvature import Curvature, CurvatureProducts
 from torchwhy.influence.row_gradients import RowGradients
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 
 
 class Arnoldi(Curvature):
@@ -22,7 +22,7 @@ class Arnoldi(Curvature):
         generator: of the first vector.
     """
 
-    def __init__(self, gradients: RowGradients, rows: Rows, n_steps: int, rank: int, generator: Seed) -> None:
+    def __init__(self, gradients: RowGradients, rows: RowsInBatches, n_steps: int, rank: int, generator: Seed) -> None:
         products = CurvatureProducts(gradients, rows, gauss_newton=False)
         like = next(iter(gradients.parameters.values()))
         drawn = draw_normal(1, gradients.total, generator=make_generator(generator)).to(like)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from torchwhy.influence.row_gradients import NamedTensors, RowGradients, exact_attention
-from torchwhy.influence.training_rows import RowBatch, Rows
+from torchwhy.influence.training_rows import RowBatch, RowsInBatches
 
 SHARE = 0.1  # of the mean eigenvalue, where no damping is given
 TOGETHER = 32  # vectors that are multiplied at a time
@@ -35,7 +35,7 @@ class CurvatureProducts:
         gauss_newton: the curvature of the loss by the outputs alone, which is nowhere negative; else the whole Hessian.
     """
 
-    def __init__(self, gradients: RowGradients, rows: Rows, *, gauss_newton: bool) -> None:
+    def __init__(self, gradients: RowGradients, rows: RowsInBatches, *, gauss_newton: bool) -> None:
         self.gradients, self.rows, self.gauss_newton = gradients, rows, gauss_newton
 
     def __call__(self, vectors: Tensor) -> Tensor:

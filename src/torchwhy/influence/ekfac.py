@@ -16,7 +16,7 @@ from torchwhy.influence.curvature import SHARE, Curvature
 from torchwhy.influence.layer_kinds import MatrixLayer
 from torchwhy.influence.losses import LossFunction, speaks_of_next_token
 from torchwhy.influence.row_gradients import RowGradients, exact_attention
-from torchwhy.influence.training_rows import IGNORED, RowBatch, Rows
+from torchwhy.influence.training_rows import IGNORED, RowBatch, RowsInBatches
 from torchwhy.targets import find_logits
 
 
@@ -40,7 +40,9 @@ class EKFAC(Curvature):
             distributed the labels given are taken (the empirical Fisher information).
     """
 
-    def __init__(self, gradients: RowGradients, rows: Rows, layers: Sequence[MatrixLayer], generator: Seed) -> None:
+    def __init__(
+        self, gradients: RowGradients, rows: RowsInBatches, layers: Sequence[MatrixLayer], generator: Seed
+    ) -> None:
         self.gradients, self.layers = gradients, layers
         self.draws = is_likelihood(gradients.loss.given)
         seed = make_generator(generator).initial_seed()
@@ -58,7 +60,7 @@ class EKFAC(Curvature):
                 squares[i] = squares[i].to(turned) + turned.square().sum(0)
         self.bases = [EigenBasis(a, d, s / rows.count()) for (a, d), s in zip(turns, squares)]
 
-    def _passes(self, rows: Rows, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    def _passes(self, rows: RowsInBatches, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """Yield what goes into each layer, and the gradient of what comes out, of a batch at a time."""
         generator = torch.Generator().manual_seed(seed)
         for batch in rows:

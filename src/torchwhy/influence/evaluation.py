@@ -18,7 +18,7 @@ from torchwhy.viewable import Table, Viewable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption, PictureOption
 
 InfluenceLike = Influences | Tensor
 RESAMPLES = 500  # of an interval
@@ -42,7 +42,7 @@ class RetrainingScore(Viewable):
     measure: str
 
     def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
-        known: dict[str, PictureOption] = {
+        known: dict[str, AnyOption] = {
             "xlabel": self.measure,
             "title": f"mean {self.mean:.2f} [{self.interval[0]:.2f}, {self.interval[1]:.2f}]",
         }

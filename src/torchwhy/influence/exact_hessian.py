@@ -8,7 +8,7 @@ from torch import Tensor
 from torchwhy.engine.run.batching import budget_of
 from torchwhy.influence.curvature import SHARE, Curvature, CurvatureProducts
 from torchwhy.influence.row_gradients import RowGradients
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 
 
 class ExactHessian(Curvature):
@@ -22,7 +22,7 @@ class ExactHessian(Curvature):
         ValueError: more parameters than the matrix has room for.
     """
 
-    def __init__(self, gradients: RowGradients, rows: Rows) -> None:
+    def __init__(self, gradients: RowGradients, rows: RowsInBatches) -> None:
         p, device = gradients.total, next(iter(gradients.parameters.values())).device
         most = int((budget_of(device) / 16) ** 0.5)
         if p > most:

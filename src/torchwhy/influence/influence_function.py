@@ -21,7 +21,7 @@ from torchwhy.influence.influence_method import GradientInfluence, in_memory, pr
 from torchwhy.influence.last_layer import last_linear_layer, layers_that_run
 from torchwhy.influence.layer_kinds import MatrixLayer, matrix_layer
 from torchwhy.influence.row_gradients import RowGradients, parameters_at
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.settings import Count, NotNegative
 
 
@@ -79,7 +79,7 @@ class InfluenceFunction(GradientInfluence):
         self.curvature = None
         self.names = parameters_at(self.model, self.layer)
 
-    def _fit(self, rows: Rows) -> None:
+    def _fit(self, rows: RowsInBatches) -> None:
         layers: list[MatrixLayer] = []
         if self.hessian == "exact" and self.layer is None:
             self.names = parameters_at(self.model, last_linear_layer(self.model, rows))
@@ -88,7 +88,7 @@ class InfluenceFunction(GradientInfluence):
             self.names = [n for layer in layers for n in (layer.weight, layer.bias) if n is not None]
         self.curvature = self._curvature(self._gradients(), rows, layers)
 
-    def _curvature(self, gradients: RowGradients, rows: Rows, layers: Sequence[MatrixLayer]) -> Curvature:
+    def _curvature(self, gradients: RowGradients, rows: RowsInBatches, layers: Sequence[MatrixLayer]) -> Curvature:
         """Return what stands for the Hessian."""
         if self.hessian == "exact":
             return ExactHessian(gradients, rows)
@@ -99,7 +99,7 @@ class InfluenceFunction(GradientInfluence):
             return ekfac
         return ConjugateGradients(CurvatureProducts(gradients, rows, gauss_newton=True), ekfac, self.n_steps)
 
-    def _matrix_layers(self, rows: Rows) -> list[MatrixLayer]:
+    def _matrix_layers(self, rows: RowsInBatches) -> list[MatrixLayer]:
         """Return the layers that EK-FAC takes.
 
         Raises:
@@ -130,13 +130,13 @@ class InfluenceFunction(GradientInfluence):
             raise RuntimeError("InfluenceFunction: no training rows yet; call fit(data) first")
         return self.curvature.solve(vectors, self.damping)
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         gradients, found = self._gradients(), []
         for own in in_memory(gradients.of_rows(rows), gradients.total):
             found.append(products(self._solve(own), self._steps(gradients.of_rows(training))))
         return torch.cat(found).cpu() / training.count()
 
-    def _self_influence(self, training: Rows) -> Tensor:
+    def _self_influence(self, training: RowsInBatches) -> Tensor:
         chunks = self._gradients().of_rows(training)
         found = [(self._solve(c.gradients) * c.gradients).sum(1) for c in self._steps(chunks)]
         return torch.cat(found).cpu() / training.count()

@@ -17,7 +17,7 @@ from torchwhy.engine.structure import InForm
 from torchwhy.influence.influences import Influences, finite_influences
 from torchwhy.influence.losses import LossFunction, RowLoss
 from torchwhy.influence.row_gradients import GradientsOfRows, ParameterLayers, RowGradients, parameters_at
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.provenance import hash_parameters
 from torchwhy.settings import Count, Settings
 
@@ -37,7 +37,7 @@ class InfluenceMethod(Settings):
 
     batch_size: Count | None = None
     progress: bool = False
-    training: Rows | None = field(default=None, init=False, compare=False)
+    training: RowsInBatches | None = field(default=None, init=False, compare=False)
     training_labels: Tensor | None = field(default=None, init=False, compare=False)
     fitted_on: str = field(default="", init=False, compare=False)
 
@@ -61,7 +61,7 @@ class InfluenceMethod(Settings):
         self.training, self.fitted_on = None, ""
         self._before_fit()
         with self._open() as device:
-            rows = Rows(data, labels, device, self.batch_size)
+            rows = RowsInBatches(data, labels, device, self.batch_size)
             self.training_labels = rows.labels()
             self._fit(rows)
             self.fitted_on = hash_parameters(self.model) if self.uses_own_parameters else ""
@@ -81,7 +81,7 @@ class InfluenceMethod(Settings):
         """
         with self._open() as device:
             training = self._fitted()
-            rows = Rows(inputs, labels, device, self.batch_size)
+            rows = RowsInBatches(inputs, labels, device, self.batch_size)
             own = rows.labels()
             values = finite_influences(self._explain(rows, training), type(self).__name__)
         return Influences(values, own, self.training_labels, type(self).__name__, rows, training)
@@ -89,10 +89,10 @@ class InfluenceMethod(Settings):
     def _before_fit(self) -> None:
         """Look at the model before it is held."""
 
-    def _fit(self, rows: Rows) -> None:
+    def _fit(self, rows: RowsInBatches) -> None:
         """Learn from the training rows what all answers need."""
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         """Return the influences ``(N, n_train)``."""
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class InfluenceMethod(Settings):
                 )
             yield held.device or torch.device("cpu")
 
-    def _fitted(self) -> Rows:
+    def _fitted(self) -> RowsInBatches:
         """Return the training rows.
 
         Raises:
@@ -165,7 +165,7 @@ class GradientInfluence(InfluenceMethod):
         with self._open():
             return finite_influences(self._self_influence(self._fitted())[None], type(self).__name__)[0]
 
-    def _self_influence(self, training: Rows) -> Tensor:
+    def _self_influence(self, training: RowsInBatches) -> Tensor:
         raise NotImplementedError
 
     def _before_fit(self) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 class RankedRows(NamedTuple):
@@ -43,8 +43,8 @@ class Influences(Viewable):
     labels: Tensor | None
     training_labels: Tensor | None
     method: str
-    rows: Rows = field(repr=False)
-    training: Rows = field(repr=False)
+    rows: RowsInBatches = field(repr=False)
+    training: RowsInBatches = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.attributions)
@@ -69,7 +69,7 @@ class Influences(Viewable):
 
     def _picture(
         self, pictures: ModuleType, row: int = 0, top: int = 5, names: Sequence[str] | None = None,
-        **options: PictureOption,
+        **options: AnyOption,
     ) -> Figure:  # fmt: skip
         """Draw the training rows that helped and harmed a row most: their pictures, where rows are images, else bars.
 
@@ -89,7 +89,7 @@ class Influences(Viewable):
         values = self.attributions[row, chosen]
         if image.dim() != 3 or image.shape[0] not in (1, 3):
             order = values.argsort(descending=True).tolist()
-            shown: dict[str, PictureOption] = {"xlabel": self.method, "top": len(chosen), **options}
+            shown: dict[str, AnyOption] = {"xlabel": self.method, "top": len(chosen), **options}
             return pictures.bars(values[order], [known[i] for i in order], **shown)
         own = f"row {row}" + ("" if self.labels is None else f" ({self.labels[row].item()})")
         images, k = self.training.take(chosen), len(helped.indices[row])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.influence.similarity import LayerFeatures, compare_features
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.settings import Count
 
 
@@ -40,7 +40,7 @@ class KNNShapley(LayerFeatures):
 
     paper: ClassVar[str] = "arXiv:1908.08619"
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         own, kept = self._pairs(rows)
         given, known = rows.labels(), self.training_labels
         for name, labels in (("labels", given), ("data", known)):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.layers.layer import LayerLike, record_activations, resolve_layer
-from torchwhy.engine.structure import Output
-from torchwhy.influence.training_rows import RowBatch, Rows
+from torchwhy.engine.structure import AnyOutput
+from torchwhy.influence.training_rows import RowBatch, RowsInBatches
 from torchwhy.targets import find_logits
 
 
-def layers_that_run(model: nn.Module, rows: Rows, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+def layers_that_run(model: nn.Module, rows: RowsInBatches, kinds: tuple[type[nn.Module], ...]) -> list[str]:
     """Return the names of layers of some kinds in the order in which the first row runs them, each as often as it does."""
     ran: list[str] = []
     handles = [
@@ -29,7 +29,7 @@ def layers_that_run(model: nn.Module, rows: Rows, kinds: tuple[type[nn.Module], 
     return ran
 
 
-def last_linear_layer(model: nn.Module, rows: Rows) -> str:
+def last_linear_layer(model: nn.Module, rows: RowsInBatches) -> str:
     """Return the name of the linear layer that runs last on the first row; the model's own is ``""``.
 
     Raises:
@@ -48,14 +48,14 @@ def features_and_logits(model: nn.Module, layer: LayerLike, batch: RowBatch) -> 
         ValueError: the layer is not the last one, or passes more than one vector a row.
     """
     place = resolve_layer(model, layer, input=True)
-    found: list[Output] = []
+    found: list[AnyOutput] = []
     (given,) = record_activations(lambda: found.append(batch.call(model)), [place], stop=False)
     logits, linear = find_logits(found[0]), place.module
     if not isinstance(linear, nn.Linear) or given.dim() != 2:
         raise ValueError(
             f"layer: {place} gets {tuple(given.shape)}; it must be a torch.nn.Linear with one vector a row"
         )
-    if logits.shape != (batch.rows, linear.out_features) or not torch.allclose(
+    if logits.shape != (batch.n_rows, linear.out_features) or not torch.allclose(
         logits, linear(given), rtol=1e-3, atol=1e-5
     ):
         raise ValueError(

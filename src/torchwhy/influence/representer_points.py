@@ -13,7 +13,7 @@ from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.warn import warn
 from torchwhy.influence.influence_method import InfluenceMethod
 from torchwhy.influence.last_layer import features_and_logits, last_linear_layer
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.settings import Count, Positive
 
 
@@ -56,7 +56,7 @@ class RepresenterPoints(InfluenceMethod):
 
     paper: ClassVar[str] = "arXiv:1811.09720"
 
-    def _fit(self, rows: Rows) -> None:
+    def _fit(self, rows: RowsInBatches) -> None:
         place = last_linear_layer(self.model, rows) if self.layer is None else self.layer
         pairs = [features_and_logits(self.model, place, batch) for batch in self._steps(rows)]
         self.kept, logits = (torch.cat(parts).double() for parts in zip(*pairs))
@@ -126,7 +126,7 @@ class RepresenterPoints(InfluenceMethod):
         """Return what each training row adds to the scores of ``labels`` ``(N,)`` of rows with ``features`` ``(N, d)``."""
         return (features @ self.kept.T) * self.alphas[:, labels].T
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         place = last_linear_layer(self.model, rows) if self.layer is None else self.layer
         pairs = [features_and_logits(self.model, place, batch) for batch in rows]
         features, logits = (torch.cat(parts) for parts in zip(*pairs))

@@ -17,7 +17,7 @@ from torchwhy.engine.run.batching import budget_of, is_out_of_memory
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Structure, flatten
 from torchwhy.influence.losses import RowLoss
-from torchwhy.influence.training_rows import RowBatch, Rows
+from torchwhy.influence.training_rows import RowBatch, RowsInBatches
 from torchwhy.targets import find_logits
 
 GRADIENTS_HELD = 4  # of a row's gradient that are in memory at a time, about
@@ -86,16 +86,16 @@ class RowGradients:
     def losses_of(self, logits: Tensor, piece: RowBatch) -> Tensor:
         """Return the losses ``(m,)`` of rows with these logits."""
         labels = piece.labels
-        if labels is None or len(logits) != piece.rows:
+        if labels is None or len(logits) != piece.n_rows:
             raise ValueError(
-                f"the model was given {piece.rows} rows and returned an output of shape {tuple(logits.shape)}"
+                f"the model was given {piece.n_rows} rows and returned an output of shape {tuple(logits.shape)}"
             )
         if self.maps_loss:
             try:
                 return vmap(lambda z, y: self.loss(z[None], y[None]))(logits, labels)  # type: ignore[no-any-return]
             except RuntimeError:
                 self.maps_loss = False
-        return torch.stack([self.loss(logits[i : i + 1], labels[i : i + 1]) for i in range(piece.rows)])
+        return torch.stack([self.loss(logits[i : i + 1], labels[i : i + 1]) for i in range(piece.n_rows)])
 
     def of_batch(self, batch: RowBatch) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of a batch, a chunk at a time."""
@@ -106,14 +106,14 @@ class RowGradients:
                 with exact_attention(), enable_grad_for(self.model, piece.parts[0].device):
                     gradients, losses = self._of_chunk(piece)
             except Exception as error:
-                if not is_out_of_memory(error) or piece.rows == 1:
+                if not is_out_of_memory(error) or piece.n_rows == 1:
                     raise
-                self.rows = piece.rows // 2
+                self.rows = piece.n_rows // 2
                 waiting = [*piece.pieces(self.rows), *waiting]
                 continue
             yield GradientsOfRows(piece.first, losses, self.flatten(gradients))
 
-    def of_rows(self, rows: Rows) -> Iterator[GradientsOfRows]:
+    def of_rows(self, rows: RowsInBatches) -> Iterator[GradientsOfRows]:
         """Yield losses and gradients of all rows, a chunk at a time."""
         for batch in rows:
             yield from self.of_batch(batch)
@@ -131,7 +131,7 @@ class RowGradients:
                 if is_out_of_memory(error):
                     raise
                 self.maps, reason = False, str(error).strip().partition("\n")[0][:150]
-        found = [one(self.parameters, tuple(p[i] for p in parts), labels[i]) for i in range(piece.rows)]
+        found = [one(self.parameters, tuple(p[i] for p in parts), labels[i]) for i in range(piece.n_rows)]
         if reason:  # it was the map, not the model
             warn(f"rows are taken one at a time, as torch.func.vmap cannot run this model: {reason}")
         gradients = {name: torch.stack([g[name] for g, _ in found]) for name in self.names}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from torchwhy.engine.layers.layer import LayerLike, record_activations, resolve_layer
 from torchwhy.influence.influence_method import InfluenceMethod
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 
 Pool = Literal["grid", "tokens"] | None
 
@@ -29,10 +29,10 @@ class LayerFeatures(InfluenceMethod):
     pool: Pool = None
     kept: Tensor | None = field(default=None, init=False, compare=False)
 
-    def _fit(self, rows: Rows) -> None:
+    def _fit(self, rows: RowsInBatches) -> None:
         self.kept = self._features(rows)
 
-    def _features(self, rows: Rows) -> Tensor:
+    def _features(self, rows: RowsInBatches) -> Tensor:
         """Return what passes the layer, ``(n, d)``."""
         place = None if self.layer is None else resolve_layer(self.model, self.layer)
         found = []
@@ -41,8 +41,10 @@ class LayerFeatures(InfluenceMethod):
                 found.append(self._flat(batch.parts[0]))
                 continue
             (passed,) = record_activations(lambda batch=batch: batch.call(self.model), [place])  # type: ignore[misc]
-            if passed.dim() == 0 or len(passed) != batch.rows:
-                raise ValueError(f"layer: {place} passes {tuple(passed.shape)} for {batch.rows} rows, which come first")
+            if passed.dim() == 0 or len(passed) != batch.n_rows:
+                raise ValueError(
+                    f"layer: {place} passes {tuple(passed.shape)} for {batch.n_rows} rows, which come first"
+                )
             found.append(self._flat(passed))
         return torch.cat(found)
 
@@ -52,7 +54,7 @@ class LayerFeatures(InfluenceMethod):
         flat = passed.flatten(1)
         return flat if flat.is_floating_point() else flat.float()
 
-    def _pairs(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _pairs(self, rows: RowsInBatches) -> tuple[Tensor, Tensor]:
         """Return the features of the explained rows and of the training rows.
 
         Raises:
@@ -86,7 +88,7 @@ class SimilarityInfluence(LayerFeatures):
 
     paper: ClassVar[str] = "arXiv:2006.04528"
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         own, kept = self._pairs(rows)
         return compare_features(own, kept, self.metric)
 

@@ -14,7 +14,7 @@ from torchwhy.influence.checkpoints import StateOrFile, check_checkpoints, check
 from torchwhy.influence.influence_method import CheckpointInfluence, in_memory, products
 from torchwhy.influence.projection import RandomProjection
 from torchwhy.influence.row_gradients import GradientsOfRows, RowGradients
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.settings import Count, NotNegative, check_setting
 
 Checkpoint = tuple[StateOrFile, float]
@@ -57,7 +57,7 @@ class TracIn(CheckpointInfluence):
 
     paper: ClassVar[str] = "arXiv:2002.08484"
 
-    def _fit(self, rows: Rows) -> None:
+    def _fit(self, rows: RowsInBatches) -> None:
         self.kept, self.projections = [], []
         for gradients, _ in self._at_checkpoints():
             if self.dim is None:
@@ -80,7 +80,7 @@ class TracIn(CheckpointInfluence):
         """Return gradients ``(m, p)`` of a checkpoint, projected if that is asked for."""
         return gradients if self.dim is None else self.projections[number](gradients)
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         total = torch.zeros(())
         for number, (gradients, rate) in enumerate(self._at_checkpoints()):
             found = []
@@ -92,7 +92,7 @@ class TracIn(CheckpointInfluence):
             total = total + rate * torch.cat(found).cpu()
         return total
 
-    def _self_influence(self, training: Rows) -> Tensor:
+    def _self_influence(self, training: RowsInBatches) -> Tensor:
         total = torch.zeros(())
         for number, (gradients, rate) in enumerate(self._at_checkpoints()):
             chunks: Iterator[GradientsOfRows] = gradients.of_rows(training)

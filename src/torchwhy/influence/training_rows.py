@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchwhy.datasets.batches import batches_of
 from torchwhy.engine.run.batching import budget_of
-from torchwhy.engine.structure import InForm, Output, Structure, flatten
+from torchwhy.engine.structure import AnyOutput, InForm, Output, Structure, flatten
 
 SLICE, SMALLEST_SLICE = 256, 8  # rows of a batch of tensors
 INPUTS_SHARE = 64  # of the memory, of which their inputs take one
@@ -27,17 +27,17 @@ class RowBatch(NamedTuple):
     labels: Tensor | None
 
     @property
-    def rows(self) -> int:
+    def n_rows(self) -> int:
         """How many rows there are."""
         return len(self.parts[0])
 
-    def call(self, model: nn.Module) -> Output:
+    def call(self, model: nn.Module) -> AnyOutput:
         """Return what the model makes of the rows."""
         return call_on_parts(model, self.parts, self.structure)
 
     def pieces(self, size: int) -> Iterator[RowBatch]:
         """Yield the rows in smaller batches."""
-        for a in range(0, self.rows, size):
+        for a in range(0, self.n_rows, size):
             labels = None if self.labels is None else self.labels[a : a + size]
             yield RowBatch(self.first + a, tuple(p[a : a + size] for p in self.parts), self.structure, labels)
 
@@ -47,7 +47,7 @@ def call_on_parts(model: nn.Module, parts: Sequence[Tensor], structure: Structur
     return model(*parts) if structure.names is None else model(**structure.restore(parts))
 
 
-class Rows:
+class RowsInBatches:
     """Rows of data, a batch at a time, in an order that is the same each time.
 
     Args:
@@ -119,7 +119,7 @@ class Rows:
         """Return the labels of all rows where each has one number, ``(n,)``, else None."""
         found = []
         for batch in self:
-            if batch.labels is None or batch.labels.numel() != batch.rows:
+            if batch.labels is None or batch.labels.numel() != batch.n_rows:
                 self.count()
                 return None
             found.append(batch.labels.reshape(-1).cpu())
@@ -130,7 +130,7 @@ class Rows:
         found: dict[int, Tensor] = {}
         for batch in self:
             found.update(
-                {i: batch.parts[0][i - batch.first].cpu() for i in wanted if 0 <= i - batch.first < batch.rows}
+                {i: batch.parts[0][i - batch.first].cpu() for i in wanted if 0 <= i - batch.first < batch.n_rows}
             )
             if len(found) == len(set(wanted)):
                 break

@@ -15,7 +15,7 @@ from torchwhy.influence.curvature import SHARE
 from torchwhy.influence.influence_method import CheckpointInfluence
 from torchwhy.influence.projection import RandomProjection
 from torchwhy.influence.row_gradients import RowGradients
-from torchwhy.influence.training_rows import Rows
+from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.settings import Count, NotNegative
 
 
@@ -69,7 +69,7 @@ class TRAK(CheckpointInfluence):
 
     paper: ClassVar[str] = "arXiv:2303.14186"
 
-    def _fit(self, rows: Rows) -> None:
+    def _fit(self, rows: RowsInBatches) -> None:
         self.projections, self.kept, self.solved = [], [], []
         source = make_generator(draw_seed(make_generator(self.generator)))
         for number, gradients in enumerate(self._at_checkpoints()):
@@ -85,7 +85,7 @@ class TRAK(CheckpointInfluence):
         for number, given in enumerate(self.checkpoints or ()):
             yield self._gradients(state_at(self.model, given, number))
 
-    def _projected(self, number: int, gradients: RowGradients, rows: Rows) -> ProjectedRows:
+    def _projected(self, number: int, gradients: RowGradients, rows: RowsInBatches) -> ProjectedRows:
         """Return projected gradients of the outputs of rows at a checkpoint, and the rows' weights."""
         found = []
         for chunk in self._steps(gradients.of_rows(rows)):
@@ -110,12 +110,12 @@ class TRAK(CheckpointInfluence):
             )
         return torch.cholesky_solve(exact.T, factor).T.to(features)
 
-    def _explain(self, rows: Rows, training: Rows) -> Tensor:
+    def _explain(self, rows: RowsInBatches, training: RowsInBatches) -> Tensor:
         own = [self._projected(number, gradients, rows) for number, gradients in enumerate(self._at_checkpoints())]
         products = [one.features @ solved.T for one, solved in zip(own, self.solved)]
         return torch.stack(products).mean(0).cpu() * self._weights()
 
-    def _self_influence(self, training: Rows) -> Tensor:
+    def _self_influence(self, training: RowsInBatches) -> Tensor:
         products = [(kept.features * solved).sum(1) for kept, solved in zip(self.kept, self.solved)]
         return torch.stack(products).mean(0).cpu() * self._weights()
 

@@ -19,7 +19,7 @@ from torchwhy.engine.axes import Axes
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.explanation import Explanation
-from torchwhy.explanation.features import told_layout
+from torchwhy.explanation.features import axes_of_explanation
 from torchwhy.metrics.correlation import average_ranks
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import tensors_of
@@ -147,7 +147,7 @@ def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tenso
     """
     if sign not in ("positive", "absolute"):
         raise ValueError(f"sign={sign!r}: expected 'positive' or 'absolute'")
-    told = told_layout(attributions) if isinstance(attributions, Explanation) else None
+    told = axes_of_explanation(attributions) if isinstance(attributions, Explanation) else None
     found = tensors_of(attributions)
     if len(found) != 1 or found[0].dim() not in (2, 3, 4, 5):
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Ragged
 from torchwhy.engine.further_arguments import read_further
-from torchwhy.engine.structure import InForm, Keywords, Model, RowList, flatten
+from torchwhy.engine.structure import AnyForm, InForm, Keywords, Model, RowList, flatten
 from torchwhy.engine.uneven import UnevenRows, may_be_uneven, read_uneven, target_of_rows
 from torchwhy.metrics.curve import Curve
 from torchwhy.problem import ModelInputs
@@ -18,7 +18,7 @@ from torchwhy.problem import ModelInputs
 VALUES_OF_INPUTS = ("baselines", "feature_mask")  # of each input, or of all
 
 
-def measure_uneven(function: Callable[..., Any], asked: Keywords) -> Tensor | Curve | None:
+def measure_uneven(function: Callable[..., object], asked: Keywords) -> Tensor | Curve | None:
     """Return what a metric gives for rows of several shapes, in their order; None where its inputs are as any others.
 
     Args:
@@ -61,7 +61,7 @@ def _asked_of_rows(asked: Keywords, model: Model, uneven: UnevenRows, group: lis
     return {**asked, **changed}
 
 
-def _attributions_of_rows(attributions: InForm, group: list[int], n: int) -> InForm:
+def _attributions_of_rows(attributions: AnyForm, group: list[int], n: int) -> InForm:
     """Return the attributions of some rows, all of one shape, as tensors with a row for each."""
     whole = isinstance(attributions, list) and not isinstance(attributions, RowList)
     parts, structure = flatten(RowList(attributions) if whole else attributions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +61,7 @@ def load_state(model: nn.Module, path: Path, name: str) -> None:
         ) from error
 
 
-def _read(path: Path, trust: bool) -> Any:
+def _read(path: Path, trust: bool) -> object:
     """Return what a file holds, on the CPU. Without ``trust`` only tensors and plain containers are read."""
     if not path.is_file():
         raise FileNotFoundError(f"no model file at '{path}'")

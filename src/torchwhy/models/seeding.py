@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """Inside the block, torch draws on the CPU from ``seed`` on; afterwards, from where it was before."""
+    """Let torch draw on the CPU from ``seed`` on inside the block; afterwards, from where it was before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed the GPUs
         yield

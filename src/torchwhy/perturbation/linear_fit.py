@@ -4,7 +4,7 @@ explain."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def fit_ridge(samples: Samples, s: Tensor, alpha: float) -> LinearFit:
     return LinearFit(values, error, adjusted_r_squared(samples, s, values, (~error.isnan()).sum(1)))
 
 
-def fit_estimator(samples: Samples, s: Tensor, estimator: Any) -> LinearFit:
+def fit_estimator(samples: Samples, s: Tensor, estimator: object) -> LinearFit:
     """Return what a linear scikit-learn regressor finds, a clone of it for each row; its errors are not known (NaN).
 
     Raises:

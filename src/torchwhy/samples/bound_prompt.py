@@ -13,7 +13,7 @@ from torchwhy.engine.structure import Keywords, Model
 from torchwhy.samples.prompt_pictures import PIXELS, PromptPictures
 from torchwhy.samples.prompt_text import PromptText
 from torchwhy.samples.response import as_target, is_encoder_decoder
-from torchwhy.samples.sample import Given, Sample, device_of, moved_to
+from torchwhy.samples.sample import AnyGiven, Given, Sample, device_of, moved_to
 from torchwhy.samples.token_sample import TokenSample
 from torchwhy.samples.tokens import TokenRow, as_batch, parameters_of, special_id
 from torchwhy.targets.of_classes import ClassTarget
@@ -102,7 +102,7 @@ class BoundPrompt(TokenSample):
             ready.tensors, ready.arguments = moved_to(self.tensors, device), moved_to(self.arguments, device)
         return ready
 
-    def asked(self, model: Model, target: Given) -> tuple[Sample, Given]:
+    def asked(self, model: Model, target: Given) -> tuple[Sample, AnyGiven]:
         """Return the prompt for a target: without the response for one about a token, with the logits that it reads."""
         if isinstance(target, ClassTarget) and self.response is not None:
             return self.origin.asked(model, target)
@@ -115,11 +115,11 @@ class BoundPrompt(TokenSample):
             ready.arguments = {**(ready.arguments or {}), "logits_to_keep": last}
         return ready, target
 
-    def each_target(self) -> list[Given]:
+    def each_target(self) -> list[AnyGiven]:
         """Return a target for each token of the response."""
         return super().each_target() if self.target is None else self.target.of_each_token()
 
-    def masked(self, kept: Tensor, rows: Tensor, absence: Tensor | None = None) -> tuple[Given, Keywords]:
+    def masked(self, kept: Tensor, rows: Tensor, absence: Tensor | None = None) -> tuple[AnyGiven, Keywords]:
         """Return token ids and arguments with the units that are kept, the others replaced, cut out or of other texts."""
         if self.origin.template is not None:
             seen, arguments = self._filled(self.origin.template.filled(kept, rows, absence), rows)
@@ -131,7 +131,7 @@ class BoundPrompt(TokenSample):
             seen = {**seen, PIXELS: self.pack(PIXELS, pixels, rows)}
         return seen, arguments
 
-    def _filled(self, texts: list[str], rows: Tensor) -> tuple[Given, Keywords]:
+    def _filled(self, texts: list[str], rows: Tensor) -> tuple[AnyGiven, Keywords]:
         """Return the token ids of texts, with the responses to rows ``(M,)`` behind them, and arguments."""
         made: dict[tuple[int, str], TokenRow] = {}
         for row, text in set(zip(rows.tolist(), texts)):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_text import PromptText
-from torchwhy.samples.sample import Given
+from torchwhy.samples.sample import AnyGiven
 from torchwhy.samples.tokens import TokenizerLike
 from torchwhy.samples.units import CharSpan, shorten
 
-Message = Mapping[str, Given]
+Message = Mapping[str, AnyGiven]
 
 
 def is_chat(prompt: object) -> bool:
@@ -68,7 +68,7 @@ def _find_contents(text: str, pieces: Sequence[str], contents: Sequence[str]) ->
     return places
 
 
-def _render_messages(tokenizer: TokenizerLike, messages: Sequence[Message]) -> str:
+def _render_messages(tokenizer: AnyGiven, messages: Sequence[Message]) -> str:
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
 
 
@@ -92,7 +92,7 @@ def texts_of_message(message: object) -> list[str]:
     return [str(part["text"]) for part in content if part["type"] == "text"]
 
 
-def _with_texts(message: Message, texts: Given) -> Message:
+def _with_texts(message: Message, texts: AnyGiven) -> Message:
     """Return a message with other texts, the next ones of an iterator."""
     if isinstance(message["content"], str):
         return {**message, "content": next(texts)}

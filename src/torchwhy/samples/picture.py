@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.samples.sample import Given
+from torchwhy.samples.sample import AnyGiven, Given
 
 PictureUnits: TypeAlias = "int | Tensor | np.ndarray | Callable[[Tensor], Tensor]"
 
@@ -36,7 +36,7 @@ class PromptPicture:
     ([0, 1, 2, 3], ['[0, 0]', '[0, 1]', '[1, 0]', '[1, 1]'])
     """
 
-    def __init__(self, image: Given, units: PictureUnits = 4, absent: float | Given = 0.0) -> None:
+    def __init__(self, image: AnyGiven, units: PictureUnits = 4, absent: float | AnyGiven = 0.0) -> None:
         self.image = picture_as_bytes(image)
         self.units, self.names = _read_units(units, self.image)
         is_number = isinstance(absent, (int, float)) and not isinstance(absent, bool)
@@ -46,7 +46,7 @@ class PromptPicture:
                 f"absent: a picture of {_size_of(self.absent)} pixels in the place of one of {_size_of(self.image)}"
             )
 
-    def processed(self, processor: Given) -> tuple[dict[str, Tensor], Tensor, Tensor | float]:
+    def processed(self, processor: AnyGiven) -> tuple[dict[str, Tensor], Tensor, Tensor | float]:
         """Return what a processor makes of the picture: its tensors, the unit of each pixel value, and what stands for absence.
 
         The units go the same way as the picture does, resized, cropped and cut up, as a picture whose colours are their

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.structure import Model
+from torchwhy.engine.structure import AnyModel
 from torchwhy.samples.bound_prompt import BoundPrompt
 from torchwhy.samples.chat import Message, is_chat, pictures_of_chat, render_chat
 from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_pictures import PromptPictures, read_pictures
 from torchwhy.samples.prompt_text import PromptText, check_fields, fill_template
 from torchwhy.samples.response import check_responses, generate, response_ids
-from torchwhy.samples.sample import Given, Sample
+from torchwhy.samples.sample import AnyGiven, Given, Sample
 from torchwhy.samples.template import TemplateTexts
 from torchwhy.samples.text import check_for_function, check_texts
 from torchwhy.samples.token_sample import TextUnits, check_absent, is_text_function
@@ -75,7 +75,7 @@ class Prompt(Sample):
     ) -> None:  # fmt: skip
         super().__init__()
         self.processor = tokenizer if hasattr(tokenizer, "image_processor") else None
-        self.tokenizer = tokenizer if self.processor is None else self.processor.tokenizer
+        self.tokenizer = tokenizer if self.processor is None else getattr(tokenizer, "tokenizer", tokenizer)
         self.prompt, self.units, self.absent = prompt, units, absent
         self.skip, self.max_new_tokens = check_skip(skip), check_count("max_new_tokens", max_new_tokens)
         self.template: TemplateTexts | None = None
@@ -143,9 +143,9 @@ class Prompt(Sample):
             return [render_chat(renderer, chat, self.skip) for chat in self._chats()]
         return [PromptText(text, ((0, len(text)),)) for text in check_texts(self.prompt, "prompt")]
 
-    def _chats(self) -> list[Given]:
+    def _chats(self) -> list[AnyGiven]:
         """Return the chats, none where the prompts are texts."""
-        given: Given = self.prompt
+        given: AnyGiven = self.prompt
         if is_chat(given):
             return [given]
         return list(given) if isinstance(given, (list, tuple)) and given and all(map(is_chat, given)) else []
@@ -165,7 +165,7 @@ class Prompt(Sample):
             return None
         return [response_ids(self.tokenizer, t.text, r) for t, r in zip(self.texts, self.responses)]
 
-    def bind(self, model: Model) -> Sample:
+    def bind(self, model: AnyModel) -> Sample:
         """Return the prompt with its response as the model takes it; the response is generated where none was given.
 
         Raises:
@@ -181,7 +181,7 @@ class Prompt(Sample):
             response = generate(model, alone.seen_by_generate(), self.max_new_tokens, self.tokenizer)
         return BoundPrompt(self, model, response)
 
-    def asked(self, model: Model, target: Given) -> tuple[Sample, Given]:
+    def asked(self, model: AnyModel, target: AnyGiven) -> tuple[Sample, AnyGiven]:
         """Return the prompt ready for a model and a target, and the target.
 
         Targets of one's own are shown the response if it was given; those about a token never.

@@ -16,14 +16,14 @@ from torchwhy.arguments import Ragged
 from torchwhy.engine.structure import Keywords
 from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_text import PromptText
-from torchwhy.samples.sample import Given
+from torchwhy.samples.sample import AnyGiven, Given
 from torchwhy.samples.tokens import Encoding, encode
 from torchwhy.samples.units import shorten
 
 PIXELS = "pixel_values"  # what processors call the values whose units are explained
 
 
-def read_pictures(given: Given, n: int) -> list[list[PromptPicture]]:
+def read_pictures(given: AnyGiven, n: int) -> list[list[PromptPicture]]:
     """Return the pictures of each of n prompts.
 
     Raises:
@@ -115,7 +115,7 @@ class PromptPictures:
 
     @classmethod
     def read(
-        cls, processor: Given, texts: Sequence[PromptText], pictures: Sequence[Sequence[PromptPicture]]
+        cls, processor: AnyGiven, texts: Sequence[PromptText], pictures: Sequence[Sequence[PromptPicture]]
     ) -> PromptPictures:
         """Return the pictures of prompts with these texts through a processor.
 

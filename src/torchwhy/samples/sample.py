@@ -17,10 +17,11 @@ from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.further_arguments import read_further
 from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.rows import index_rows
-from torchwhy.engine.structure import Keywords, Model, Tensors, flatten
+from torchwhy.engine.structure import AnyModel, Keywords, Model, Tensors, flatten
 from torchwhy.problem import ModelInputs
 
-Given: TypeAlias = Any  # tensors, or a tuple or dict of them; a target; whatever a caller or a sample may give
+Given: TypeAlias = object  # tensors, or a tuple or dict of them; a target; whatever a caller or a sample may give
+AnyGiven: TypeAlias = Any  # the same where it is used as what it must be
 FeatureNames = Sequence[str] | Sequence[Sequence[str]]
 
 
@@ -48,13 +49,13 @@ class Sample:
     (tensor([[0., 0., 3.]]), {})
     """
 
-    tensors: Given = None
-    feature_mask: Given = None
-    baselines: Given = None
+    tensors: AnyGiven = None
+    feature_mask: AnyGiven = None
+    baselines: AnyGiven = None
     arguments: Mapping[str, object] | None = None
     names: FeatureNames | None = None
     axes: AxesLike = None
-    target: Given = None  # what is explained unless the caller says
+    target: AnyGiven = None  # what is explained unless the caller says
     details: Keywords = {}  # facts for the explanation
     n_absences: int = 1  # how many ways there are to be absent, over which scores are averaged
     packed: Mapping[
@@ -80,12 +81,12 @@ class Sample:
             setattr(ready, name, moved_to(getattr(self, name), device))
         return ready
 
-    def asked(self, model: Model, target: Given) -> tuple[Sample, Given]:
+    def asked(self, model: Model, target: Given) -> tuple[Sample, AnyGiven]:
         """Return the sample, ready for a model and a target, and the target: its own one in the place of None."""
         ready = self.bind(model)
         return ready, ready.target if target is None else target
 
-    def each_target(self) -> list[Given]:
+    def each_target(self) -> list[AnyGiven]:
         """Return the targets of ``target="each"``, one for each part of what is explained.
 
         Raises:
@@ -95,7 +96,7 @@ class Sample:
             f"target='each': {type(self).__name__} has no response whose tokens could be explained one by one"
         )
 
-    def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
+    def masked(self, kept: Tensor, rows: Tensor) -> tuple[AnyGiven, Keywords]:
         """Return what the model sees when only some features are there: tensors in the form of ``tensors``, and arguments.
 
         With ``n_absences`` above 1 it is also given ``absence`` ``(M,)``, which of these it is.
@@ -192,13 +193,13 @@ def numbers_of(sample: Sample) -> Tensors:
     return tuple(found)
 
 
-def device_of(model: Model) -> torch.device | None:
+def device_of(model: AnyModel) -> torch.device | None:
     """Return where a module takes token ids: the device of its first parameter, or where that is fetched to; None without any."""
     first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return None if first is None else device_of_parameters(first.device, model)
 
 
-def moved_to(value: Given, device: torch.device) -> Given:
+def moved_to(value: Given, device: torch.device) -> AnyGiven:
     """Return tensors, and those in a tuple, list or dict, on a device."""
     if isinstance(value, Tensor):
         return value.to(device)

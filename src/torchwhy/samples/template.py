@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchwhy.engine.structure import Keywords
 from torchwhy.samples.prompt_text import check_fields, fields_of, fill_template
-from torchwhy.samples.sample import Given, Sample
+from torchwhy.samples.sample import AnyGiven, Sample
 
 
 class TemplateTexts(Sample):
@@ -55,6 +55,6 @@ class TemplateTexts(Sample):
             found.append(fill_template(self.templates[row], chosen).text)
         return found
 
-    def masked(self, kept: Tensor, rows: Tensor, absence: Tensor | None = None) -> tuple[Given, Keywords]:
+    def masked(self, kept: Tensor, rows: Tensor, absence: Tensor | None = None) -> tuple[AnyGiven, Keywords]:
         """Return a list of texts."""
         return (self.filled(kept, rows, absence),), {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Keywords, Model, Tensors
-from torchwhy.samples.sample import Given, Sample, device_of, moved_to
+from torchwhy.samples.sample import AnyGiven, Given, Sample, device_of, moved_to
 from torchwhy.samples.tokens import TokenizerLike, TokenRow, as_batch, parameters_of, remove_absent, special_id
 from torchwhy.samples.units import CharSpan, cut_text, find_skipped, find_units, unit_at
 from torchwhy.targets.score_target import ScoreTarget
@@ -77,7 +77,7 @@ class TokenSample(Sample):
             ready.tensors, ready.arguments = moved_to(ready.tensors, device), moved_to(ready.arguments, device)
         return ready
 
-    def asked(self, model: Model, target: Given) -> tuple[Sample, Given]:
+    def asked(self, model: Model, target: Given) -> tuple[Sample, AnyGiven]:
         """Return the sample, ready for a model, and the target with tokens in the place of texts."""
         if isinstance(target, ScoreTarget) and self.tokenizer is not None:
             target = target.resolve(self.tokenizer)
@@ -118,7 +118,7 @@ class TokenSample(Sample):
         """The id that rows are filled up with."""
         return special_id(self.tokenizer, "pad", "eos") or 0
 
-    def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
+    def masked(self, kept: Tensor, rows: Tensor) -> tuple[AnyGiven, Keywords]:
         """Return token ids and arguments with the units that are kept, the others replaced or cut out.
 
         Where nothing would be left of a row's text, the token for a beginning (or an end, or padding) is.
@@ -188,7 +188,7 @@ class TextUnits(Sample):
             found.append([[span for span in f if unit_at(k, span[0]) < 0] for f, k in zip(each, skipped)])
         return cls(texts, found)
 
-    def masked(self, kept: Tensor, rows: Tensor) -> tuple[Given, Keywords]:
+    def masked(self, kept: Tensor, rows: Tensor) -> tuple[AnyGiven, Keywords]:
         """Return a list of texts; of pairs two lists."""
         columns: list[list[str]] = [[] for _ in self.texts[0]]
         for there, row in zip(kept.tolist(), rows.tolist()):

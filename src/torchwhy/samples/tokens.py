@@ -9,16 +9,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.structure import Keywords, Model
-from torchwhy.samples.sample import Given
+from torchwhy.samples.sample import AnyGiven, Given
 from torchwhy.samples.units import CharSpan, find_skipped, find_units, shorten, unit_at
 
-TokenizerLike: TypeAlias = Any  # as those of Hugging Face: see the top of this page
+
+class TokenizerLike(Protocol):
+    """A tokenizer, as those of Hugging Face; a processor with one is used in the same way."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the tokens of texts by name: ``"input_ids"``, and ``"offset_mapping"`` where it is asked for."""
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the text of tokens."""
 
 
 @dataclass
@@ -86,7 +94,7 @@ def encode(tokenizer: TokenizerLike, text: str, pair: str | None = None, *, spec
     return Encoding(ids, spans, [-1 if i in never else s for i, s in zip(ids, sequence)], extra)
 
 
-def _flat(value: Given, depth: int = 1) -> list:
+def _flat(value: AnyGiven, depth: int = 1) -> list:
     """Return a list that may be a tensor, or the only row of a batch."""
     value = value.tolist() if hasattr(value, "tolist") else list(value)
     first = value
@@ -213,7 +221,7 @@ def parameters_of(model: Model) -> tuple[set[str], bool]:
     return names, any_name
 
 
-def _parameters(function: Given) -> tuple[set[str], bool]:
+def _parameters(function: AnyGiven) -> tuple[set[str], bool]:
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

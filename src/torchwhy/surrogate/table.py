@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +65,7 @@ class TableColumns:
             z[k][:, at] = values[:, i].to(z[k])
         return [part.view(len(rows), *t.shape[1:]) for part, t in zip(z, self.tensors)]
 
-    def held_by(self, column: int, values: Any, name: str) -> Tensor:
+    def held_by(self, column: int, values: object, name: str) -> Tensor:
         """Return values ``(G,)`` in the column's type.
 
         Raises:

@@ -107,7 +107,7 @@ class SurrogateTree(Viewable, Analysis):
 
     def _answers(
         self, inputs: Inputs, target: TargetLike, additional_forward_args: object
-    ) -> tuple[Tensor, Tensor, list[Any] | None]:
+    ) -> tuple[Tensor, Tensor, list[object] | None]:
         """Return the answers, the rows as numbers ``(N, d)``, and the labels of the classes where these have any."""
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             x = TableColumns(problem.x).numbers()

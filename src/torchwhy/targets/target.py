@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchwhy.baselines import AtLayer, Baseline
 from torchwhy.engine.layers.layer import LayerLike
-from torchwhy.engine.structure import Output, named_parts
+from torchwhy.engine.structure import AnyOutput, Output, named_parts
 from torchwhy.targets.calling import OnePerRow, RowsOf, Scorer, ScorerOfOutput, call_scorer, takes_rows
 from torchwhy.targets.score_target import ScoreTarget
 
@@ -166,7 +166,7 @@ class Target:
         chosen = self.index[rows].tolist()
         return [t[0] if len(t) == 1 else tuple(t) for t in chosen]
 
-    def select(self, output: Output, rows: Tensor) -> Tensor:
+    def select(self, output: AnyOutput, rows: Tensor) -> Tensor:
         """Return one score per row.
 
         Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from torchwhy.visualize.bars import GREY, largest_features, name_rows, one_row, others_named
-from torchwhy.visualize.given import (
+from torchwhy.visualize.explanation_data import (
     base_of,
     features_of,
     is_explanation,

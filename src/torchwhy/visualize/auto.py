@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.explained import MAX_IMAGES, plot_explanation
-from torchwhy.visualize.given import is_explanation
+from torchwhy.visualize.explanation_data import is_explanation
 from torchwhy.visualize.grid import grid
 from torchwhy.visualize.series import series
 from torchwhy.visualize.slices import slices
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from torchwhy.explanation import Explanation
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 def plot(
@@ -26,7 +26,7 @@ def plot(
     *,
     title: str | None = None,
     error: torch.Tensor | np.ndarray | None = None,
-    **options: PictureOption,
+    **options: AnyOption,
 ) -> Figure:
     """Draw the attributions of a batch: maps for images, a coloured line for series, bars for features.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize.given import features_of, is_explanation, table_of_features
+from torchwhy.visualize.explanation_data import features_of, is_explanation, table_of_features
 from torchwhy.visualize.scaling import as_array
 
 if TYPE_CHECKING:

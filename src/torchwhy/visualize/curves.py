@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import Array, PictureOption
+    from torchwhy.visualize.scaling import AnyOption, Array
 
 
 class CurveLike(Protocol):
@@ -228,7 +228,7 @@ def _curve_objects(fractions: object, scores: object) -> dict[str, CurveLike]:
     return dict(named)
 
 
-def _curves(fractions: PictureOption, scores: PictureOption) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _curves(fractions: AnyOption, scores: AnyOption) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the axis (S,) and the rows (N, S) of each line by its name."""
     if scores is None:
         curves = _curve_objects(fractions, None)

@@ -19,7 +19,7 @@ from matplotlib.textpath import text_to_path
 
 from torchwhy.engine.structure import Keywords
 from torchwhy.visualize.export import screen_size, to_png
-from torchwhy.visualize.scaling import LUMINANCE, PictureOption
+from torchwhy.visualize.scaling import LUMINANCE, AnyOption
 
 DPI = 160
 QUIET = "#6b6b6b"  # captions and other text of second rank
@@ -88,7 +88,7 @@ def mixed_colormap(alpha: float, signed: bool, cmap: str | Colormap | None) -> C
 
 
 def scale_bar(
-    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: PictureOption
+    axes: list[Axes], colors: Colormap, limit: float, signed: bool, *, label: str, clipped: bool, **place: AnyOption
 ) -> None:
     """Draw the colour bar of a scale, right of the axes or where ``place`` says; pointed where it clips."""
     limit = limit or 1.0  # a map of zeros has no scale of its own
@@ -114,7 +114,8 @@ def shades_of(values: np.ndarray, labels: Sequence[object] | None = None) -> tup
     Those are the 5th and the 95th percentile; of numbers of labels, the first and the last.
     """
     there = values[~np.isnan(values)]
-    low, high = (0.0, len(labels) - 1.0) if labels else np.percentile(there if len(there) else np.zeros(1), [5, 95])
+    there = there if len(there) else np.zeros(1)
+    low, high = (0.0, len(labels) - 1.0) if labels else np.percentile(there, [5, 95])
     unit = np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(len(values), 0.5)
     shades = colormap(False, "viridis")(unit)
     shades[np.isnan(values)] = to_rgba(SHADE_OF_MISSING)
@@ -192,7 +193,7 @@ def legend(ax: Axes) -> None:
             text.set_parse_math(False)
 
 
-def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: PictureOption) -> None:
+def add_note(ax: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **style: AnyOption) -> None:
     """Write beside a point of the axes, ``shift`` printer's points away from it."""
     ax.annotate(text, at, xytext=shift, textcoords="offset points", parse_math=False, **{"size": 8.5, **style})
 

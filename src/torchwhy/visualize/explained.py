@@ -10,7 +10,7 @@ import torch
 
 from torchwhy.explanation.features import feature_names, in_usual_layout
 from torchwhy.visualize.bars import bars
-from torchwhy.visualize.given import above_rounding, features_of
+from torchwhy.visualize.explanation_data import above_rounding, features_of
 from torchwhy.visualize.grid import grid
 from torchwhy.visualize.kinds import OF_A_ROW, draw_kind
 from torchwhy.visualize.maps import heatmap
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from torchwhy.engine.structure import InForm
+    from torchwhy.engine.structure import AnyForm
     from torchwhy.explanation import Explanation
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption, PictureOption
 
 MAX_IMAGES = 16  # of one figure
 MAX_CLASSES = 6  # maps of one image
@@ -40,7 +40,7 @@ def plot_explanation(
     names: Sequence[str] | None = None,
     tokens: Sequence[str] | None = None,
     title: str | None = None,
-    **options: PictureOption,
+    **options: AnyOption,
 ) -> Figure:
     """Draw an explanation, see :func:`torchwhy.visualize.plot`."""
     e = in_usual_layout(e)
@@ -77,7 +77,7 @@ def plot_explanation(
     )
 
 
-def _parts(value: Explanation) -> list[tuple[str, InForm]]:
+def _parts(value: Explanation) -> list[tuple[str, AnyForm]]:
     """Return the tensors of attributions or inputs, with their names."""
     if isinstance(value, torch.Tensor):
         return [("", value)]
@@ -97,24 +97,24 @@ def are_tokens(e: Explanation) -> bool:
     return bool(nested) and not numbers and maps.dim() == 2  # units of texts, each row its own
 
 
-def _each_token(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+def _each_token(e: Explanation, row: int, title: str, **options: AnyOption) -> Figure:
     """Draw the tokens of a row's response against the units of its prompt."""
     values = e.features()[row]
     said = e.details.get("response")
     tokens = said[row] if isinstance(said, list) else [f"token {t}" for t in range(len(values))]
     names = feature_names(e, row)
-    known: dict[str, PictureOption] = {"xlabel": "prompt", "ylabel": "response", "title": title}
+    known: dict[str, AnyOption] = {"xlabel": "prompt", "ylabel": "response", "title": title}
     return matrix(values[: len(tokens)], tokens, names, **{**known, **options})
 
 
-def _by_axes(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+def _by_axes(e: Explanation, row: int, title: str, **options: AnyOption) -> Figure:
     """Draw what was found at each layer, whose names and axes are in the details: a matrix, or bars of one number each."""
     axes: list[str] = e.details["axes"]
     layers, columns = e.details.get("layers"), e.details.get("columns")
     values, title = as_array(e.attributions[row], "attributions"), title_of_row(e, row, title)
     if values.ndim == 1:
         return bars(values, layers, **{"title": title, "xlabel": "score", **options})
-    known: dict[str, PictureOption] = {
+    known: dict[str, AnyOption] = {
         "xlabel": ", ".join(axes[1:]),
         "ylabel": axes[0],
         "title": title,
@@ -145,7 +145,7 @@ def say_rounding(floor: float) -> str:
     return f"up to {floor:.1g} is the score's rounding, drawn as 0" if floor else ""
 
 
-def bar_features(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+def bar_features(e: Explanation, row: int, title: str, **options: AnyOption) -> Figure:
     """Draw the features of a row as bars, see :func:`bars`."""
     given = features_of(e, row)
     note = say_rounding(given.floor)
@@ -163,7 +163,7 @@ def _images(e: Explanation, title: str, first: int, **options: PictureOption) ->
     maps, lost = above_rounding(as_array(e.shown if e.maps is None else e.maps, "attributions"), e.rounding)
     n, k = maps.shape[:2]
     said = [say_rounding(floor) for floor in lost]
-    known: dict[str, PictureOption] = {"images": images, "shared_scale": False, "across": _across(n, k)}
+    known: dict[str, AnyOption] = {"images": images, "shared_scale": False, "across": _across(n, k)}
     if images is not None and total > 1:
         known["titles"] = [f"row {first + i}" for i in range(n)]
     if k > 1:
@@ -184,7 +184,7 @@ def _across(n: int, k: int) -> int:
     return 1 if n <= 3 or k > 1 else 2 + (n > 8)
 
 
-def _class_maps(e: Explanation, maps: np.ndarray, title: str, options: dict[str, PictureOption]) -> Figure:
+def _class_maps(e: Explanation, maps: np.ndarray, title: str, options: dict[str, AnyOption]) -> Figure:
     """Draw a map for each class: those of the largest values, and the target's, in their order."""
     size = np.abs(maps).max((0, 2, 3))
     asked = [t for t in (e.target if isinstance(e.target, list) else [e.target]) if isinstance(t, int)]
@@ -200,13 +200,13 @@ def _class_maps(e: Explanation, maps: np.ndarray, title: str, options: dict[str,
     return grid(columns, **{"captions": said, "max_columns": MAX_CLASSES + 1, **options})
 
 
-def _like(inputs: InForm, attributions: torch.Tensor, row: int) -> torch.Tensor | None:
+def _like(inputs: AnyForm, attributions: torch.Tensor, row: int) -> torch.Tensor | None:
     """Return a row of the inputs where these lie under the attributions."""
     fits = isinstance(inputs, torch.Tensor) and inputs.dim() == attributions.dim()
     return inputs[row] if fits and inputs.shape[2:] == attributions.shape[2:] else None
 
 
-def _series(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+def _series(e: Explanation, row: int, title: str, **options: AnyOption) -> Figure:
     """Draw a row of series: the lines in the colours of their attributions, or many channels as a matrix."""
     values, _ = above_rounding(
         as_array(e.shown[row : row + 1], "attributions"), None if e.rounding is None else e.rounding[[row]]
@@ -218,7 +218,7 @@ def _series(e: Explanation, row: int, title: str, **options: PictureOption) -> F
     return series(signal, values[0], **{"title": title, "label": "attribution", **options})
 
 
-def _text_in_order(e: Explanation, row: int, title: str, **options: PictureOption) -> Figure:
+def _text_in_order(e: Explanation, row: int, title: str, **options: AnyOption) -> Figure:
     """Draw a text in its order; token ids stand for tokens without names, and the scale is told in the title."""
     given = features_of(e, row)
     note = say_rounding(given.floor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torchwhy.visualize.given import maps_of
+from torchwhy.visualize.explanation_data import maps_of
 from torchwhy.visualize.panels import Panel, break_lines, draw_panels, share_scale
 from torchwhy.visualize.scaling import as_photo, resize_image, to_map, under_map
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import Array, PictureOption
+    from torchwhy.visualize.scaling import AnyOption, Array
 
 
 def grid(
@@ -120,7 +120,7 @@ def _rows(
     return rows
 
 
-def _each(value: PictureOption) -> list[Array]:
+def _each(value: AnyOption) -> list[Array]:
     """Return the rows of a batch (N, C, H, W) or a list of arrays; one array of fewer dimensions is one row."""
     if isinstance(value, (list, tuple)) and isinstance(value[0], (np.ndarray, torch.Tensor)):
         return list(value)

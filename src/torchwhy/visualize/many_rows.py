@@ -9,7 +9,7 @@ import numpy as np
 
 from torchwhy.explanation.table import NOT_THERE
 from torchwhy.visualize.bars import GREY, largest_features, name_rows, others_named, stacked
-from torchwhy.visualize.given import is_explanation, table_of_features
+from torchwhy.visualize.explanation_data import is_explanation, table_of_features
 from torchwhy.visualize.scaling import as_array, find_scale, is_clipped
 
 if TYPE_CHECKING:

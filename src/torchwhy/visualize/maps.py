@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize.given import maps_of
+from torchwhy.visualize.explanation_data import maps_of
 from torchwhy.visualize.over_photo import draw_contours, paint
 from torchwhy.visualize.scaling import find_scale, is_clipped, of_sign, resize_image, to_map, to_unit, under_map
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import Array, PictureOption
+    from torchwhy.visualize.scaling import AnyOption, Array
 
 
 def heatmap(
@@ -92,12 +92,12 @@ def heatmap(
     return figure
 
 
-def signed_map(attribution: Array, **options: PictureOption) -> Figure:
+def signed_map(attribution: Array, **options: AnyOption) -> Figure:
     """Draw one attribution in two colours on a symmetric scale, zero white: :func:`heatmap` with ``signed=True``."""
     return heatmap(attribution, signed=True, **options)
 
 
-def overlay(image: Array, attribution: Array, alpha: float = 0.9, **options: PictureOption) -> Figure:
+def overlay(image: Array, attribution: Array, alpha: float = 0.9, **options: AnyOption) -> Figure:
     """Draw one attribution over its greyed image: :func:`heatmap` with ``image``."""
     return heatmap(attribution, image=image, alpha=alpha, **options)
 

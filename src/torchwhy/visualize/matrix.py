@@ -153,7 +153,7 @@ def spectrogram(
         ValueError: lengths that do not fit, or a number is NaN.
     """
     from torchwhy.visualize import drawing as draw
-    from torchwhy.visualize.given import maps_of
+    from torchwhy.visualize.explanation_data import maps_of
     from torchwhy.visualize.scaling import to_map
 
     a = to_map(maps_of(attribution, "attribution"))

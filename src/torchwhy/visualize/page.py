@@ -15,7 +15,7 @@ import numpy as np
 
 from torchwhy.explanation.features import feature_names, in_usual_layout
 from torchwhy.visualize.explained import are_tokens, title_of_row
-from torchwhy.visualize.given import above_rounding, features_of, is_explanation
+from torchwhy.visualize.explanation_data import above_rounding, features_of, is_explanation
 from torchwhy.visualize.scaling import as_array, as_photo, find_scale, resize_image, to_unit
 
 if TYPE_CHECKING:

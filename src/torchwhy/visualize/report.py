@@ -16,8 +16,8 @@ import torch
 
 from torchwhy.engine.structure import Keywords, Model
 from torchwhy.visualize.explained import are_tokens, probability_in_words, say_rounding
+from torchwhy.visualize.explanation_data import features_of, is_explanation
 from torchwhy.visualize.export import to_html
-from torchwhy.visualize.given import features_of, is_explanation
 from torchwhy.visualize.page import images_of
 
 if TYPE_CHECKING:

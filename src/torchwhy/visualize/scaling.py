@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = "ArrayLike | torch.Tensor"
 
-PictureOption = Any  # an option of a picture, handed on to the function that draws
+PictureOption = object  # an option of a picture
+AnyOption = Any  # the same, handed on to the function that draws
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # Rec. 709: how bright red, green and blue look
 VISIBLE = 1 / 256  # of the scale: less than this is not one step of colour

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchwhy.visualize.given import maps_of
+from torchwhy.visualize.explanation_data import maps_of
 from torchwhy.visualize.panels import Panel, break_lines, draw_panels, share_scale
 from torchwhy.visualize.scaling import as_array, under_map
 

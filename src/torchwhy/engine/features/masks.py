@@ -28,7 +28,7 @@ FEATURES_NOTED, COALITIONS_NOTED = 64, 2**12  # of which scores are kept, at mos
 
 
 def blend_with_fill(keep: Tensor, x: Tensor, fill: Tensor) -> Tensor:
-    """x where kept, the fill where not: exact for boolean masks (and for integer inputs), linear between 0 and 1."""
+    """Return x where kept, the fill where not: exact for boolean masks (and integer inputs), linear between 0 and 1."""
     if keep.dtype == torch.bool:
         return torch.where(keep, x, fill)
     return torch.lerp(fill, x, keep.to(x.dtype))

@@ -47,7 +47,7 @@ class RunningMoments:
         return tuple(t / n + (self.first[i] if self.square else 0) for i, t in enumerate(self.total))
 
     def variance(self, n: int) -> Tensors:
-        """Unbiased variances over ``n`` values of each row; zero for a single one."""
+        """Return unbiased variances over ``n`` values of each row; zero for a single one."""
         return tuple(((s - t.square() / n) / max(1, n - 1)).clamp(min=0) for s, t in zip(self.squares, self.total))
 
     def standard_error(self, n: int) -> Tensors:

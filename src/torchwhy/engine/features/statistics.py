@@ -76,7 +76,7 @@ def relative_error(values: Tensor, standard_error: Tensor) -> float:
 
 
 def sampling_rounds(first: int, most: int | None) -> Iterator[tuple[int, int]]:
-    """Spans of samples to take until the caller is content: ``first`` of them, then half as many again, up to ``most``.
+    """Yield spans of samples to take until the caller is content: ``first``, then half as many again, up to ``most``.
 
     >>> list(sampling_rounds(100, 200)), list(sampling_rounds(100, None))
     ([(0, 100), (100, 150), (150, 200)], [(0, 100)])

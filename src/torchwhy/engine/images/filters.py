@@ -31,7 +31,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
 
 
 def _blur_matrices(sigma: Tensor, size: int, truncate: float) -> Tensor:
-    """For each sigma the matrix ``(N, size, size)`` that blurs a line of ``size`` pixels with replicated ends."""
+    """Return for each sigma the matrix ``(N, size, size)`` that blurs a line of ``size`` pixels with replicated ends."""
     sigma = sigma.double()[:, None]
     radius = int(truncate * float(sigma.max()) + 0.5)
     offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=torch.double)

@@ -300,7 +300,7 @@ class Pictures:
         return follows_cells(tensor, grid, self.graph.leaves[number], axes_of(self.problem, number)) is not False
 
 
-def seen_picture(problem: Problem, place: ResolvedLayer) -> int:
+def find_picture(problem: Problem, place: ResolvedLayer) -> int:
     """Return which of the input tensors a named layer's map lies on, found once for a model and shapes of inputs.
 
     Raises:
@@ -317,7 +317,7 @@ def seen_picture(problem: Problem, place: ResolvedLayer) -> int:
 
 def pictures_alike(problem: Problem, place: ResolvedLayer) -> list[int]:
     """Return the numbers of the input tensors that a named layer's map lies on: those it sees, of one size and layout."""
-    number = seen_picture(problem, place)
+    number = find_picture(problem, place)
     axes, size = axes_of(problem, number), axes_of(problem, number).size_of(problem.x[number])
     same_dims = [i for i in _seen_inputs(problem, place)[0] if problem.x[i].dim() == problem.x[number].dim()]
     return [i for i in same_dims if axes_of(problem, i) == axes and axes.size_of(problem.x[i]) == size]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from torch import nn
 
 from torchwhy.engine.layers.layer import Layer
-from torchwhy.engine.structure import Model, Output
+from torchwhy.engine.structure import AnyModel, AnyOutput, Model, Output
 
 
 class FunctionWithLayers(nn.Module):
@@ -36,12 +36,12 @@ class FunctionWithLayers(nn.Module):
             if layer not in set(self.modules()):
                 self.add_module(f"{type(layer).__name__} {len(list(self.children()))}", layer)
 
-    def forward(self, *args: object, **kwargs: object) -> Output:
+    def forward(self, *args: object, **kwargs: object) -> AnyOutput:
         """Return the function's output."""
         return self.called[0](*args, **kwargs)
 
 
-def with_layers(function: Model, layers: Sequence[nn.Module]) -> Model:
+def with_layers(function: AnyModel, layers: Sequence[nn.Module]) -> Model:
     """Return the model itself where the layers are parts of it, else as a module with them."""
     inside = set(function.modules()) if isinstance(function, nn.Module) else set()
     return function if all(layer in inside for layer in layers) else FunctionWithLayers(function, layers)

@@ -90,9 +90,9 @@ def picture_of(problem: Problem, place: ResolvedLayer | None = None, *, number: 
     """
     tensors, data, index = problem.x, problem.inputs, number or 0
     if number is None and place is not None and (len(tensors) > 1 or data.args or data.kwargs):
-        from torchwhy.engine.layers.dependence import seen_picture
+        from torchwhy.engine.layers.dependence import find_picture
 
-        index = seen_picture(problem, place)
+        index = find_picture(problem, place)
     elif number is None and len(tensors) > 1:
         index = max(range(len(tensors)), key=lambda i: tensors[i].dim())
     shape = tensors[index].shape

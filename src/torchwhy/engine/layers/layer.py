@@ -285,7 +285,7 @@ def trace_modules(model: nn.Module, *, complete: bool = False) -> Iterator[list[
     me, calls, kept, handles = threading.get_ident(), Counter[str](), [], []
 
     def keep(layer: ResolvedLayer) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Output) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Output) -> object:
             if threading.get_ident() != me:
                 return None
             if transforms_are_active():

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.operations import TorchFunction, operation
-from torchwhy.engine.structure import Keywords, Output
+from torchwhy.engine.structure import AnyOutput, Keywords, Output
 from torchwhy.engine.torch_internals import NATIVE_FUNCTIONS, arguments_of_operator
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Run = Callable[[TorchFunction, tuple, Keywords], Output]
 def run_operator(mode: RuleMode, operator: TorchFunction, args: tuple, kwargs: Keywords) -> Output:
     """Return what an operator of ATen gives, run under rules as the function of torch that it is."""
 
-    def run(function: TorchFunction, args: tuple, kwargs: Keywords) -> Output:
+    def run(function: TorchFunction, args: tuple, kwargs: Keywords) -> AnyOutput:
         return mode.__torch_function__(function, (), args, kwargs)
 
     name = getattr(operator, "overloadpacket", operator).__name__
@@ -86,7 +86,7 @@ def _max_pool_operator(run: Run, a: Keywords) -> Output:
     return run(function, tuple(a[name] for name in names), {"return_indices": True})
 
 
-def _softmax(run: Run, a: Keywords) -> Output:
+def _softmax(run: Run, a: Keywords) -> AnyOutput:
     return run(F.softmax, (a["self"], a["dim"]), {"dtype": torch.float} if a["half_to_float"] else {})
 
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.engine.rules.distances import DISTANCES
-from torchwhy.engine.rules.mode import carries_signal, custom_backward
+from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall
+from torchwhy.engine.structure import carries_signal
 from torchwhy.engine.torch_internals import body_without_dispatch
 
 
@@ -210,11 +211,12 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
     if dropout and train:
         raise NotImplementedError(f"{call.name} with dropout has no rule: call model.eval() first")
     states = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
+    steps = 1 if batch_first else 0  # the dimension along which they lie
     with call.mode:
         if packed:
             xs = list(data.split(sizes.tolist()))
         else:
-            xs = list(data.unbind(1 if batch_first else 0))
+            xs = list(data.unbind(steps))
         per = len(weights) // (layers * (2 if both else 1))
         last: list[tuple] = []
         for layer in range(layers):
@@ -227,7 +229,7 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
                 outs.append(out)
                 last.append(state)
             xs = [torch.cat(pair, -1) for pair in zip(*outs)] if both else outs[0]
-        y = torch.cat(xs) if packed else torch.stack(xs, 1 if batch_first else 0)
+        y = torch.cat(xs) if packed else torch.stack(xs, steps)
         return y, *(torch.stack([state[k] for state in last]) for k in range(len(states)))
 
 

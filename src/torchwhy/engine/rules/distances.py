@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchwhy.engine.rules.operations import OpCall, OpRule
-from torchwhy.engine.structure import Output
+from torchwhy.engine.structure import AnyOutput
 
 
 def definition(*names: str, **defaults: object) -> Callable[[Callable[..., Tensor]], OpRule]:
@@ -26,7 +26,7 @@ def definition(*names: str, **defaults: object) -> Callable[[Callable[..., Tenso
 
     def rule_of(function: Callable[..., Tensor]) -> OpRule:
         @wraps(function)
-        def rule(call: OpCall) -> Output:
+        def rule(call: OpCall) -> AnyOutput:
             given = {**dict(zip(every, call.args)), **{k: v for k, v in call.kwargs.items() if v is not None}}
             if len(call.args) > len(every) or not given.keys() <= set(every):
                 call.mode.count_without_rule(call.name, call.args, call.kwargs)

@@ -52,7 +52,7 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.rules.unseen import NO_RULE_NEEDED, WatchesGraph
-from torchwhy.engine.structure import Keywords, Model, Output, map_nested, tensors_in
+from torchwhy.engine.structure import AnyOutput, Keywords, Model, carries_signal, map_nested, tensors_in
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
     OPERATORS,
@@ -239,7 +239,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             version, known = self._facts.get(tensor, (now, {}))
             self._facts[tensor] = (now, {**known, **facts} if version == now else facts)
 
-    def noted(self, tensor: object, fact: str) -> Output:
+    def noted(self, tensor: object, fact: str) -> AnyOutput:
         """Return a fact that was noted of a tensor; None if it was not, or if the tensor was written to since."""
         if not isinstance(tensor, Tensor):
             return None
@@ -285,20 +285,6 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
 
         yield module.register_forward_pre_hook(enter)
         yield module.register_forward_hook(leave, always_call=True)
-
-
-def carries_signal(*values: object) -> bool:
-    """Return whether a gradient passes through any tensor among the values, and in their lists, tuples and dicts."""
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                return torch.is_grad_enabled()
-        elif isinstance(value, (tuple, list)):
-            if carries_signal(*value):
-                return True
-        elif isinstance(value, dict) and carries_signal(*value.values()):
-            return True
-    return False
 
 
 def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:

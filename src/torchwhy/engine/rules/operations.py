@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.engine.structure import Keywords, Output
+from torchwhy.engine.structure import AnyOutput, Keywords
 from torchwhy.engine.torch_internals import NATIVE_FUNCTIONS
 
-TorchFunction = Callable[..., Output]
+TorchFunction = Callable[..., AnyOutput]
 
 SYNONYMS = {
     "truediv": "div", "divide": "div", "true_divide": "div", "subtract": "sub", "multiply": "mul", "negative": "neg",
@@ -359,7 +359,7 @@ class OpCall:
         self.args, self.kwargs = bind_arguments(op, args, kwargs)
         self.x = self.args[0] if self.args else None
 
-    def __call__(self, *args: object) -> Output:
+    def __call__(self, *args: object) -> AnyOutput:
         """Evaluate the operation; ``args`` stand in for its first positional arguments."""
         return self.function(*args, *self.args[len(args) :], **self.kwargs)
 
@@ -370,12 +370,12 @@ class OpCall:
         in_place = getattr(torch, f"{self.name}_", None)
         return x.copy_(self(x)) if in_place is None else in_place(x, *self.args[1:], **self.kwargs)
 
-    def value(self) -> Output:
+    def value(self) -> AnyOutput:
         """Evaluate the operation without autograd."""
         with torch.no_grad():
             return self.function(*self.args, **self.kwargs)
 
-    def second(self, *names: str) -> Output:
+    def second(self, *names: str) -> AnyOutput:
         """Return the second argument: by its place, else by the first of these names that it has; None if it is not given."""
         if len(self.args) > 1:
             return self.args[1]

@@ -8,16 +8,15 @@ operations, whatever the layout of the tensors: attention heads, windows or time
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from torchwhy.engine.rules.mode import RuleMode, carries_signal
+from torchwhy.engine.rules.mode import RuleMode
 from torchwhy.engine.rules.opaque import SavedTensor
 from torchwhy.engine.rules.operations import OpCall, Operation, OpRule, RuleTable, TorchFunction, operation
-from torchwhy.engine.structure import Keywords, map_nested
+from torchwhy.engine.structure import Keywords, carries_signal, leaves, map_nested
 
 
 class RecordedRun(RuleMode):
@@ -134,14 +133,6 @@ def _mismatch(what: str) -> RuntimeError:
     )
 
 
-def _shapes_of(values: Iterable[object]) -> list[torch.Size]:
+def _shapes_of(values: object) -> list[torch.Size]:
     """Return the shapes of the tensors among the values, and in their lists, tuples and dicts."""
-    found: list[torch.Size] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value.shape)
-        elif isinstance(value, (tuple, list)):
-            found += _shapes_of(value)
-        elif isinstance(value, dict):
-            found += _shapes_of(value.values())
-    return found
+    return [value.shape for value in leaves(values) if isinstance(value, Tensor)]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchwhy.engine.rules.mode import RuleMode, carries_signal
+from torchwhy.engine.rules.mode import RuleMode
 from torchwhy.engine.rules.operations import Operation, TorchFunction, operation
-from torchwhy.engine.structure import Keywords, Output
+from torchwhy.engine.structure import AnyOutput, Keywords, carries_signal
 from torchwhy.engine.torch_internals import version_of
 
 # comparison of a signal with 0: whether it is true where the signal is positive
@@ -118,7 +118,7 @@ class RectifierRules(RuleMode):
         return None
 
 
-def _bounded(name: str, args: tuple, kwargs: Keywords) -> tuple[Output, ...] | None:
+def _bounded(name: str, args: tuple, kwargs: Keywords) -> tuple[AnyOutput, ...] | None:
     """Return ``(x,)`` where an operation is max(x, 0), ``(x, low, high)`` where it bounds x by two numbers, else None."""
     if name in MAXIMA:
         a, b = _bind(args, kwargs, "input", "other")[:2]
@@ -139,7 +139,7 @@ def _bounded(name: str, args: tuple, kwargs: Keywords) -> tuple[Output, ...] | N
     return (x, float(low), float(high)) if are_numbers and low <= high else None
 
 
-def _bind(args: tuple, kwargs: Keywords, *names: str) -> list[Output]:
+def _bind(args: tuple, kwargs: Keywords, *names: str) -> list[AnyOutput]:
     """Return arguments in the order of their names, None for those that are not there."""
     return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
 

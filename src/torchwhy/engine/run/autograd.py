@@ -18,7 +18,7 @@ from torchwhy.engine.run.held_buffers import HeldBuffers
 from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.torch_errors import raise_in_words
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import Model
+from torchwhy.engine.structure import AnyModel, Model
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
     BackwardHookFunction,
@@ -102,7 +102,7 @@ class HeldModel:
 
     __slots__ = ("buffers", "compiled", "device", "may_draw", "mine", "n_training", "nests", "noisy", "recurrent")
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: AnyModel) -> None:
         self.device: torch.device | None = None
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []

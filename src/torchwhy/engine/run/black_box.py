@@ -16,7 +16,7 @@ from torchwhy.engine import state
 from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
 from torchwhy.engine.run.estimators import ScoresOfClasses, form_of_scores, labels_of_estimator, of_outputs
-from torchwhy.engine.structure import Keywords, Model, Output
+from torchwhy.engine.structure import AnyModel, AnyOutput, Keywords, Model, Output
 from torchwhy.targets.score_target import ScoreTarget
 
 
@@ -49,7 +49,7 @@ class BlackBox:
     outputs: list[list[object]] | None = None
     margins: bool = False
 
-    def __call__(self, *args: object, **kwargs: object) -> Output:
+    def __call__(self, *args: object, **kwargs: object) -> AnyOutput:
         """Return the function's output, arrays made tensors on the inputs' device."""
         first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         m, device = (None, torch.device("cpu")) if first is None else (len(first), first.device)
@@ -191,7 +191,7 @@ def _checked(function: Callable[..., Output]) -> Callable[..., Output]:
     return function
 
 
-def as_model(model: Model, *, gradient: bool = False) -> Output:
+def as_model(model: AnyModel, *, gradient: bool = False) -> AnyOutput:
     """Return ``model`` itself if it is a module, else as a :class:`BlackBox`; a scikit-learn estimator by its probabilities.
 
     Without these by its ``decision_function``, else by ``predict``; of two classes with one margin the first has its negative.
@@ -245,7 +245,7 @@ class ClassColumn(int):
     """The number of an output, found from its label, so that it is not taken for a label again."""
 
 
-def columns_of_labels(model: Model, target: Any) -> Any:
+def columns_of_labels(model: Model, target: object) -> Any:
     """Return a target with the numbers of a classifier's outputs in the place of its labels.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import Output
+from torchwhy.engine.structure import AnyOutput, Output
 
 OF_CLASSES = ("predict_proba", "predict_log_proba", "decision_function")
 
@@ -30,7 +30,7 @@ class ScoresOfClasses:
     form: Literal["margin", "labels", "outputs"]
     classes: tuple[object, ...]
 
-    def __call__(self, *args: object) -> Output:
+    def __call__(self, *args: object) -> AnyOutput:
         """Return scores ``(M, classes)``, of several outputs a tuple of them."""
         found = self.function(*args)
         if self.form == "labels":

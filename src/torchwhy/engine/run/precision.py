@@ -38,7 +38,7 @@ class _FullPrecisionHead(TorchFunctionMode):
 
 @contextmanager
 def autocast_except_head(precision: torch.dtype | None, device: torch.device, rows: int) -> Iterator[None]:
-    """While open, a model that is given ``rows`` rows computes in ``precision`` by autocast; None changes nothing."""
+    """Let a model that is given ``rows`` rows compute in ``precision`` by autocast while open; None changes nothing."""
     if precision is None:
         yield
         return

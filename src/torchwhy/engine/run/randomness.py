@@ -81,7 +81,7 @@ class Draws:
         return other
 
     def __getitem__(self, k: Tensor) -> Tensor:
-        """Draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""
+        """Return the draws ``k`` ``(M,)``, rising numbers on the CPU, shape ``(M, ...)``."""
         first, last = int(k[0]) // self.block, int(k[-1]) // self.block
         while self.made <= last:
             self.blocks[self.made] = self.draw(self.block, self.generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def expand_like(weights: Tensor, like: Tensor) -> Tensor:
     return weights.to(like).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def exact_tensor(value: Any, device: torch.device | None = None) -> Tensor:
+def exact_tensor(value: object, device: torch.device | None = None) -> Tensor:
     """Return a number, or a list of them, as a float64 tensor, which then is rounded once, to the type that it is for.
 
     A tensor keeps its type.
@@ -43,7 +43,7 @@ def exact_tensor(value: Any, device: torch.device | None = None) -> Tensor:
     return torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.double, device=device)
 
 
-def as_type_of(like: Tensor, values: Any, name: str) -> Tensor:
+def as_type_of(like: Tensor, values: object, name: str) -> Tensor:
     """Return numbers in the type, and on the device, of ``like``.
 
     Args:

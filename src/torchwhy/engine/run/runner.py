@@ -36,7 +36,7 @@ from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
 from torchwhy.engine.run.rows import all_finite, give_rows, to_device
 from torchwhy.engine.run.torch_errors import hint_about_fixed_rows, hint_about_rows, raise_in_words
-from torchwhy.engine.structure import Output, Tensors
+from torchwhy.engine.structure import AnyOutput, Output, Tensors
 from torchwhy.engine.torch_internals import without_torch_functions
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ModelRunner:
 
     # ---- one call
 
-    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Output:
+    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> AnyOutput:
         """Return the model's output, or that of the target neuron's layer, for ``z`` ``(M, ...)`` in place of ``x``.
 
         The model runs inside the contexts of this list, and nowhere else.
@@ -298,7 +298,7 @@ class ModelRunner:
     def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:
         """Return what passes ``layers`` in one call for inputs ``z`` ``(M, ...)``, as they pass it."""
 
-        def call() -> Output:
+        def call() -> AnyOutput:
             return self._call_model(z, rows)
 
         found = record_activations(call, layers, stop=False)  # to its end, to see every call of the layer

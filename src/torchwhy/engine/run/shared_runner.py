@@ -20,7 +20,7 @@ from torchwhy.engine.layers.layer import record_activations, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
 from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for, scan_graph
 from torchwhy.engine.run.runner import NO_RULES, GradientFunction, ModelRunner
-from torchwhy.engine.structure import Output, Tensors
+from torchwhy.engine.structure import AnyOutput, Tensors
 
 if TYPE_CHECKING:
     from torchwhy.engine.layers.layer import ResolvedLayer
@@ -73,7 +73,7 @@ class SharedRunner(ModelRunner):
 
     # ---- one call
 
-    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> Output:
+    def outputs(self, z: Sequence[Tensor], rows: Tensor) -> AnyOutput:
         """Return the model's output for ``z`` ``(M, ...)`` that stand for pairs ``(M,)``."""
         return super().outputs(z, self.problem.given_rows(rows))
 
@@ -184,7 +184,7 @@ class SharedRunner(ModelRunner):
             return super().batches(total, work)
         return super().batches(total // t, lambda start, stop: work(start * t, stop * t))
 
-    def concatenated(self, total: int, work: Callable[[int, int], Any]) -> Any:
+    def concatenated(self, total: int, work: Callable[[int, int], object]) -> Any:
         """Return what ``work(start, stop)`` gives over such chunks, joined."""
         t = self.problem.n_targets
         if total % t:

@@ -4,7 +4,7 @@ from inspect import signature
 
 from torch import nn
 
-from torchwhy.engine.structure import InForm
+from torchwhy.engine.structure import AnyForm, InForm
 
 __all__ = ["ModelInputWrapper"]
 
@@ -25,7 +25,7 @@ class ModelInputWrapper(nn.Module):
         self.arg_name_list = list(signature(module_to_wrap.forward).parameters)
         self.input_maps = nn.ModuleDict({name: nn.Identity() for name in self.arg_name_list})
 
-    def forward(self, *args: InForm, **kwargs: InForm) -> InForm:
+    def forward(self, *args: InForm, **kwargs: InForm) -> AnyForm:
         """Return what the model does, its arguments through their layers."""
         given = signature(self.module.forward).bind(*args, **kwargs).arguments
         return self.module(**{name: self.input_maps[name](value) for name, value in given.items()})

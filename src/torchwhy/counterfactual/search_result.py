@@ -18,7 +18,7 @@ from torchwhy.viewable import Table, Viewable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchwhy.visualize.scaling import PictureOption
+    from torchwhy.visualize.scaling import AnyOption
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +60,7 @@ class Found(Viewable):
             return before[0], after[0]
         return torch.cat([t.flatten(1) for t in before], 1), torch.cat([t.flatten(1) for t in after], 1)
 
-    def _picture(self, pictures: ModuleType, **options: PictureOption) -> Figure:
+    def _picture(self, pictures: ModuleType, **options: AnyOption) -> Figure:
         before, after = self._changes()
         if self.table is not None:
             options = {"names": [str(c) for c in self.table.columns], "labels": self.table.labels, **options}

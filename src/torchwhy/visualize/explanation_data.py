@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from torchwhy.explanation import Explanation
-    from torchwhy.visualize.scaling import Array, PictureOption
+    from torchwhy.visualize.scaling import AnyOption, Array
 
 
 def is_explanation(value: object) -> TypeIs[Explanation]:
@@ -36,7 +36,7 @@ def above_rounding(values: np.ndarray, rounding: Array | None) -> tuple[np.ndarr
     return found, (floor.reshape(-1) * lost).tolist()
 
 
-def maps_of(value: Array | Sequence[Array], name: str) -> PictureOption:
+def maps_of(value: Array | Sequence[Array], name: str) -> AnyOption:
     """Return what is drawn of an explanation of images: its maps, without what is rounding; anything else as it is.
 
     Raises:
