@@ -29,13 +29,22 @@ def named(cases):
     return [pytest.param(*c, id=f"{c[0]['name']}-{c[1]}") for c in cases]
 
 
+def precise(value):
+    """Return an argument with its numbers in float64: gradients of a score of 1 - 1e-8 are rounding in float32."""
+    if isinstance(value, dict):
+        return {key: precise(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(precise, value))
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
 def attribute(face, case, name):
     """Return what a face of Captum's names gives for a case of the table."""
-    net, layer = case["model"], case.get("layer")
+    net, layer = copy.deepcopy(case["model"]).double(), case.get("layer")
     method = getattr(face, name)(*([net] if layer is None else [net, get_target_layer(net, layer)]))
     if case.get("noise_tunnel"):
         method = face.NoiseTunnel(method)
-    return method.attribute(**case["attribute_args"])
+    return method.attribute(**precise(case["attribute_args"]))
 
 
 def tensors(value):
