@@ -189,3 +189,27 @@ def test_a_fact_that_does_not_exist_is_refused():
         M.metric(higher=True)
     with pytest.raises(TypeError, match="expected a function, got int"):
         M.metric(3)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"range": (1, 0)}, r"range=\(1, 0\)"),
+        ({"range": (0, 0)}, r"range=\(0, 0\)"),
+        ({"range": (0, math.nan)}, r"range=\(0, nan\)"),
+        ({"range": (0, "1")}, r"range=\(0, '1'\)"),
+        ({"range": 1}, "range=1: expected"),
+        ({"higher_is_better": "no"}, "higher_is_better='no': expected True or False or None"),
+        ({"higher_is_better": 1}, "higher_is_better=1"),
+        ({"is_binary": "yes"}, "is_binary='yes'"),
+        ({"sum_channels": None}, "sum_channels=None"),
+        ({"uses_baselines": 0}, "uses_baselines=0"),
+    ],
+)
+def test_facts_that_are_none_are_refused(facts, message):
+    with pytest.raises(ValueError, match=message):
+        tw.metrics.metric(**facts)(lambda attributions: attributions.flatten(1).sum(1))
+
+
+def test_a_range_may_have_no_end():
+    assert tw.metrics.metric(range=(0, math.inf))(lambda attributions: attributions).range == (0, math.inf)

@@ -12,7 +12,7 @@ import torch
 import torchwhy as tw
 from torchwhy.other_libraries import CLASSES, FORMS
 
-ROOMS = ["baselines", "lrp", "metrics", "models", "targets", "visualize", "cam", "gradient"]
+ROOMS = ["captum", "baselines", "lrp", "metrics", "models", "targets", "visualize", "cam", "gradient"]
 WITHOUT_COUNTERPART = {
     *("Summarizer", "SummarizerSingleTensor", "ClassSummarizer", "CommonStats", "StatValue"),
     *("StdDev", "MSE", "Var", "Min", "Max", "Sum", "Count"),
@@ -87,6 +87,9 @@ def test_what_is_said_names_what_there_is():
         ("KernelExplainer", "tw.KernelSHAP here"),
         ("IntegratedGradient", "tw.IntegratedGradients"),
         ("visualise", "tw.visualize"),
+        ("captun", "did you mean tw.captum"),
+        ("Composite", "tw.lrp.Composite"),
+        ("NameMapComposite", "tw.lrp.Composite"),
         ("Zzzzz", "dir(tw)"),
     ],
 )

@@ -161,6 +161,14 @@ def test_many_weights_for_few_pixels_keep_their_format(channels, kernel, fold):
             assert tensor.is_contiguous() != last
 
 
+def test_a_model_in_the_format_stays_in_it():
+    x, (_, net) = torch.randn(2, 120, 2, 2, dtype=torch.double), weighty(120, 3)
+    watch = same_as_plain(net.to(memory_format=torch.channels_last), channels_last(x), channels_last=True, fold=False)
+    ((images, weight, *_),) = watch.of(torch.conv2d)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert weight is net[0].weight
+
+
 def test_pixels_of_the_output_count():
     net = settled(nn.Conv2d(130, 130, 3, stride=2, padding=1))  # 2**17.2 weights, on 16 pixels, of which it makes 4
     (images,) = images_of(same_as_plain(net, torch.randn(3, 130, 4, 4, dtype=torch.double), channels_last=True))
@@ -237,9 +245,16 @@ def computed_weights(self, x):
     return self.norm(F.conv2d(x, self.conv.weight * 2, self.conv.bias, padding="same"))
 
 
-@pytest.mark.parametrize(
-    "body", [uses_it_twice, uses_it_before, writes_to_it, does_not_norm, other_statistics, computed_weights]
-)
+def one_number_for_all_dimensions(self, x):
+    return self.norm(F.conv2d(x, self.conv.weight, self.conv.bias, stride=[2], padding=(1,)))
+
+
+BODIES = [
+    uses_it_twice, uses_it_before, writes_to_it, does_not_norm, other_statistics, computed_weights, one_number_for_all_dimensions
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_other_uses_of_a_convolution(body):
     same_as_plain(Body(body), torch.randn(2, 3, 9, 9, dtype=torch.double))
 

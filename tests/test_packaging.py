@@ -153,3 +153,8 @@ def test_what_is_built_is_fit_for_an_index(built):
     pytest.importorskip("twine")
     done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *built], capture_output=True, text=True)
     assert not done.returncode, done.stdout
+
+
+def test_the_form_for_bugs_shows_this_version():
+    form = Path(__file__).parent.parent / ".github" / "ISSUE_TEMPLATE" / "bug.yml"
+    assert f"placeholder: torchwhy {torchwhy.__version__}," in form.read_text()

@@ -213,7 +213,7 @@ def test_deepshap_averages_over_baselines():
 
 
 def test_unknown_rule():
-    with pytest.raises(ValueError, match=r"rule='reveal-cancel'.*nearest are reveal_cancel"):
+    with pytest.raises(ValueError, match=r"rule='reveal-cancel': expected 'rescale' or 'reveal_cancel'"):
         tw.DeepLIFT(lambda x: x.sum(1), rule="reveal-cancel").attribute(torch.ones(1, 2))
 
 

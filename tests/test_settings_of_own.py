@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import torchwhy as tw
+from torchwhy.result import Result
 
 if TYPE_CHECKING:
     from somewhere import Somebody
@@ -92,3 +93,60 @@ def test_a_constructor_of_its_own_takes_its_arguments():
         Built(NET)
     with pytest.raises(ValueError, match="signed='no'"):
         Built(NET, 2).signed = "no"
+
+
+def returning(found):
+    """Return a class of methods whose ``_attribute`` returns what a function makes of the tensors that are explained."""
+
+    class Mine(tw.Attribution):
+        def _attribute(self, problem):
+            return found(problem.x)
+
+    return Mine
+
+
+class TwoInputs(nn.Module):
+    def forward(self, a, b):
+        return a.sum((1, 2, 3)) + b.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (lambda x: x[0], TypeError, r"Mine\._attribute returned a tensor: expected a tuple .*\(attributions,\)"),
+        (lambda x: None, TypeError, r"Mine\._attribute returned NoneType"),
+        (lambda x: {"x": x[0]}, TypeError, r"Mine\._attribute returned dict"),
+        (lambda x: (), TypeError, r"Mine\._attribute returned tuple"),
+        (lambda x: (None,), TypeError, r"Mine\._attribute returned tuple"),
+        (lambda x: Result(x[0]), TypeError, r"Mine\._attribute returned a tensor"),
+        (lambda x: (x[0][:1],), ValueError, r"shape \(1, 3, 8, 8\): expected one for each row, \([48], \.\.\.\)"),
+        (
+            lambda x: Result((x[0][:3],)),
+            ValueError,
+            r"shape \(3, 3, 8, 8\): expected one for each row, \([48], \.\.\.\)",
+        ),
+        (lambda x: (x[0].sum(),), ValueError, r"shape \(\): expected one for each row"),
+    ],
+)
+@pytest.mark.parametrize("ask", ["attribute", "explain", "attribute_each"])
+def test_what_is_no_attributions_is_refused(found, error, message, ask):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    method, x = returning(found)(net), torch.randn(4, 3, 8, 8)
+    with pytest.raises(error, match=message):
+        getattr(method, ask)(x, [0, 1] if ask == "attribute_each" else 0)
+
+
+def test_a_tensor_for_each_input_is_expected():
+    x = torch.randn(4, 3, 8, 8), torch.randn(4, 2)
+    with pytest.raises(ValueError, match=r"Mine\._attribute returned 1 tensors: expected 2, one for each input"):
+        returning(lambda x: x[:1])(TwoInputs()).attribute(x)
+    found = returning(lambda x: [v * 2 for v in x])(TwoInputs()).attribute(x)
+    assert all(torch.equal(f, 2 * v) for f, v in zip(found, x))
+
+
+def test_a_method_without_attribute_says_so():
+    class Empty(tw.Attribution):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Empty: a method needs a function _attribute\(self, problem\)"):
+        Empty(NET).attribute(torch.ones(2, 3), 0)

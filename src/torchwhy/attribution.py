@@ -26,7 +26,7 @@ from torchwhy.explanation import Explanation, Names
 from torchwhy.input_types import Baselines, FeatureMasks, Inputs, SingleInput
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, gap_of, has_unknown_gap, measure_ends, measure_ends_besides, provenance
-from torchwhy.result import Result, ScoreEnds
+from torchwhy.result import Result, ScoreEnds, as_result, refuse_not_finite
 from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
@@ -276,6 +276,7 @@ class Attribution(Settings):
             inputs = row_lists(inputs, problem.inputs.structure)
         structure = result.form or problem.form or self.result_structure(flatten(inputs)[1])
         error, ends = result.standard_error, result.ends or ScoreEnds()
+        hidden = problem.feature_mask is None or problem.sample is not None  # of a sample each number is one feature
         if names is None:
             names = explained_names(inputs, problem) if self.explains_inputs else result.details.get("layers")
         return Explanation(
@@ -295,7 +296,7 @@ class Attribution(Settings):
             rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
             names=names,
             classes=class_names(problem.model),
-            feature_mask=self._explained_features(problem, structure),
+            feature_mask=None if hidden else structure.restore(problem.feature_mask),
             whole_features=self.gives_whole_features,
             provenance=provenance(self, problem, baselines),
             parameters=ModelHash(self.model),
@@ -303,7 +304,7 @@ class Attribution(Settings):
 
     def _attribute(self, problem: Problem) -> Tensors | Result:
         """Return attributions for ``problem.x``, tensor by tensor, or a :class:`Result` with what was measured: the method."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: a method needs a function _attribute(self, problem)")
 
     @property
     def gives_whole_features(self) -> bool:
@@ -316,11 +317,6 @@ class Attribution(Settings):
         if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
             return facts_of_inputs(problem)
         return {"layer": ", ".join(layer.name for layer in layers)} | facts_of_inputs(problem)
-
-    def _explained_features(self, problem: Problem, structure: Structure) -> Any:
-        """Return the feature mask in the form of the attributions; None where each number is one feature, as of a sample."""
-        hidden = problem.feature_mask is None or problem.sample is not None
-        return None if hidden else structure.restore(problem.feature_mask)
 
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
@@ -356,7 +352,7 @@ def solve(
             return solve_uneven(solve, method, uneven, target, baselines, feature_mask, additional_forward_args, **how)
     with isolated(method.model):
         problem = prepare_for(method, inputs, target, baselines, feature_mask, additional_forward_args, parent, axes)
-        problem = problem.replace(coalitions=[]) if measure_gap else problem
+        problem = problem.with_gap(is_part=parent is not None) if measure_gap else problem
         is_held = problem.model is method.model
         with UNCHANGED if is_held else freeze_parameters(problem.model):  # a function's layers are known by now
             return finish_result(method, problem, method._attribute(problem), measure_gap=measure_gap), problem
@@ -370,23 +366,27 @@ def finish_result(
     ``ends`` are these scores, where they are known already.
 
     Raises:
-        FloatingPointError: attributions or scores that are NaN or infinite.
+        FloatingPointError: attributions or scores that are NaN or infinite; and what :func:`as_result` raises.
     """
-    result = found if isinstance(found, Result) else Result(tuple(found))
+    result = Result(tuple(found)) if isinstance(found, (tuple, list)) else found
+    given, rows = getattr(result, "attributions", ()), problem.inputs.tensors[0].shape[:1]
+    is_plain = method.layer is None and method.layer_role == "input" and not method.gives_one_map
+    least = len(problem.x) if is_plain else 1
+    if isinstance(given, Tensor) or {getattr(v, "shape", ())[:1] for v in given} != {rows} or len(given) < least:
+        result = as_result(type(method).__name__, result, rows[0], least)
     gap, values = result.completeness_gap, result.attributions
     if measure_gap and ends is None:
         begin = problem if result.baselines is None else problem.replace(baselines=result.baselines)
-        adds_up = has_unknown_gap(method, result)
-        ends = measure_ends(begin) if adds_up else measure_ends_besides(begin, [begin.target])[0]
+        if has_unknown_gap(method, result):
+            ends = measure_ends(begin)
+        elif problem.coalitions is not None:
+            ends = measure_ends_besides(begin, [begin.target])[0]
     if ends is not None and has_unknown_gap(method, result):
         gap = gap_of(ends, values)
     if problem.tally.not_finite is not False:
         problem.tally.check_finite()
     if not all(map(all_finite, values)):
-        raise FloatingPointError(
-            f"{type(method).__name__}: the attributions are NaN or infinite; the gradients overflow "
-            "or the model divides by zero"
-        )
+        refuse_not_finite(type(method).__name__)
     like = problem.x if len(problem.x) == len(values) else problem.x[:1] * len(values)
     if any(v.dtype is not x.dtype and x.is_floating_point() for v, x in zip(values, like)):
         values = tuple(v.to(x.dtype) if x.is_floating_point() else v for v, x in zip(values, like))

@@ -43,7 +43,8 @@ _LANGUAGE_MODELS = (
 _FEATURES = "no counterpart here; say what the features are by feature_mask=, as in tw.FeatureAblation(model).attribute"
 _STATISTICS = "no counterpart here; the statistics of attributions are torch's, such as attributions.mean(0)"
 _COMPOSITE = (
-    "the composite of tw.LRP is a name or a mapping here: tw.LRP(model, composite={'layer4': tw.lrp.Gamma(0.25)})"
+    "the composite of tw.LRP is a tw.lrp.Composite, a name or a mapping here: "
+    "tw.LRP(model, composite={'layer4': tw.lrp.Gamma(0.25)})"
 )
 _PLAIN_TARGET = (
     "a target is an int, a list of them, a callable or tw.Neuron here: tw.GradCAM(model).attribute(x, target=281)"

@@ -138,6 +138,7 @@ class Problem:
             say it; empty: all by their shapes.
         sample: the features of the sample that stood in the place of the inputs, None without one.
         coalitions: where the scores of coalitions of features are noted, None where nobody asks for them.
+        measures_gap: whether the completeness gap is asked for, also of the methods that a method asks.
     """
 
     model: AnyModel
@@ -165,11 +166,16 @@ class Problem:
     axes: tuple[Axes | None, ...] = ()
     sample: FeaturesOfSample | None = None
     coalitions: list[tuple[Tensor, Tensor]] | None = None
+    measures_gap: bool = False
 
     @property
     def n(self) -> int:
         """The number of rows N."""
         return self.inputs.tensors[0].shape[0] * self.n_targets
+
+    def with_gap(self, *, is_part: bool) -> Problem:
+        """Return the problem with what an explanation asks for besides; a part of another one is asked for the gap alone."""
+        return self.replace(measures_gap=True, coalitions=None if is_part else [])
 
     @property
     def n_baselines(self) -> int:

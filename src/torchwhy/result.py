@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -56,3 +57,44 @@ class Result:
     baselines: Tensors | None = None
     form: Structure | None = None
     ends: ScoreEnds | None = None
+
+
+def as_result(name: str, found: object, n: int, count: int = 1) -> Result:
+    """Return what the ``_attribute`` of a method returned as a :class:`Result`.
+
+    Args:
+        name: of the method, for the errors.
+        found: a result, or its attributions.
+        n: how many rows they must have.
+        count: how many tensors they must be at least.
+
+    Raises:
+        TypeError: neither a result nor tensors in a tuple or a list.
+        ValueError: another number of rows or of tensors.
+    """
+    given = found.attributions if isinstance(found, Result) else found
+    values = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (Tensor, Mapping, str)) else ()
+    if not values or not all(isinstance(v, Tensor) for v in values):
+        got = "a tensor" if isinstance(given, Tensor) else type(given).__name__
+        raise TypeError(
+            f"{name}._attribute returned {got}: expected a tuple with one tensor for each that is explained, of one as "
+            "(attributions,), or a Result of it"
+        )
+    for value in values:
+        if value.shape[:1] != (n,):
+            raise ValueError(
+                f"{name}._attribute returned attributions of shape {tuple(value.shape)}: expected one for each row, ({n}, ...)"
+            )
+    if len(values) < count:
+        raise ValueError(f"{name}._attribute returned {len(values)} tensors: expected {count}, one for each input")
+    return replace(found, attributions=values) if isinstance(found, Result) else Result(values)
+
+
+def refuse_not_finite(name: str) -> NoReturn:
+    """Refuse attributions of a method that are NaN or infinite."""
+    raise FloatingPointError(
+        f"{name}: the attributions are NaN or infinite; the gradients overflow or the model divides by zero"
+    )
+
+
+__all__ = ["Result", "ScoreEnds"]

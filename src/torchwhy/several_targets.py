@@ -29,7 +29,7 @@ from torchwhy.engine.structure import AnyForm, Model, flatten, map_nested, parts
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
 from torchwhy.problem import Problem
 from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
-from torchwhy.result import Result, ScoreEnds
+from torchwhy.result import Result, ScoreEnds, as_result
 from torchwhy.targets.each_target import join_targets
 from torchwhy.targets.target import Neuron, TargetLike, logits_per_row
 
@@ -100,7 +100,7 @@ def solve_each(
 
     def problem_of(target: TargetLike, of: object = inputs) -> Problem:
         problem = prepare_for(method, of, target, *data)
-        return problem.replace(coalitions=[]) if measure_gap else problem
+        return problem.with_gap(is_part=parent is not None) if measure_gap else problem
 
     with isolated(method.model):
         each = list_targets(targets)
@@ -177,10 +177,11 @@ def _solve_together(method: Attribution, problems: Sequence[Problem], measure_ga
     """Return what one run of a method finds for problems that differ in their targets."""
     first, t = problems[0], len(problems)
     given = method._attribute(pair_rows(problems))
-    found = given if isinstance(given, Result) else Result(tuple(given))
+    found = as_result(type(method).__name__, given, first.n * t)
     results = [part_of_result(found, first.n, t, number) for number in range(t)]
     ends: list[ScoreEnds | None] = [None] * t
-    if measure_gap and found.baselines is None:
+    wanted = has_unknown_gap(method, found) or first.coalitions is not None
+    if measure_gap and found.baselines is None and wanted:
         measure = measure_ends_of_each if has_unknown_gap(method, found) else measure_ends_besides
         ends = list(measure(first, [p.target for p in problems]))
     return [

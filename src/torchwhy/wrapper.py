@@ -37,7 +37,8 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
     if problem.n_targets > 1 and (found := _attribute_each_at(method, problem, z, rows)) is not None:
         return found
     target = problem.target.select_rows(rows)
-    return solve(method, *_call_at(method, problem, z, rows, target), parent=problem)[0]
+    call = _call_at(method, problem, z, rows, target)
+    return solve(method, *call, parent=problem, measure_gap=problem.measures_gap)[0]
 
 
 def _call_at(
@@ -72,7 +73,8 @@ def _attribute_each_at(method: Attribution, problem: Problem, z: Sequence[Tensor
         return None
     targets = [problem.target.select_rows(first + k) for k in range(t)]
     call = _call_at(method, problem, [x[::t] for x in z], first, targets)
-    return join_results([result for result, _ in solve_each(method, *call, parent=problem)], len(first))
+    solved = solve_each(method, *call, parent=problem, measure_gap=problem.measures_gap)
+    return join_results([result for result, _ in solved], len(first))
 
 
 def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> object:
@@ -191,7 +193,7 @@ class Processed(Wrapper):
     Args:
         of: the method.
         before: called with each input tensor ``(N, ...)``, gives what is explained, ``(N, ...)``: the attributions are those of
-            its result. None leaves the inputs as they are.
+            its result, of the inputs' shape and type where ``of`` has baselines or feature masks. None leaves the inputs.
         after: called with each tensor of attributions ``(N, ...)``, gives what is returned. None leaves them.
 
     The completeness gap and the standard error are the other method's where ``after`` is None.
@@ -216,12 +218,29 @@ class Processed(Wrapper):
         if self.of is None:
             raise ValueError("of: Processed changes what another method says; give it")
         x = problem.x if self.before is None else tuple(_changed(self.before, t, "before") for t in problem.x)
+        self._check_changed(problem, x)
         found = attribute_at(self.of, problem, x, problem.rows)
         if self.after is None:
             return found
         inner = InnerFacts(problem.n)
         inner.add(problem.rows, found)
         return Result(tuple(_changed(self.after, a, "after") for a in found.attributions), details=inner.as_details())
+
+    def _check_changed(self, problem: Problem, x: Tensors) -> None:
+        """Refuse inputs of another shape or type, where baselines or feature masks are those of the given ones.
+
+        Raises:
+            ValueError: they are so.
+        """
+        fixed = "baselines" if problem.baselines else "feature masks"
+        if not problem.baselines and problem.feature_mask is None:
+            return
+        for new, t in zip(x, problem.x):
+            if new.shape != t.shape or new.dtype != t.dtype:
+                raise ValueError(
+                    f"before: it returned {new.dtype} of shape {tuple(new.shape)} for {t.dtype} of {tuple(t.shape)}, and the "
+                    f"{fixed} are those of the inputs as they were given: change the inputs before the call"
+                )
 
 
 def _changed(change: Change, t: Tensor, name: str) -> Tensor:
@@ -230,7 +249,7 @@ def _changed(change: Change, t: Tensor, name: str) -> Tensor:
     Raises:
         TypeError, ValueError: no tensor, or another number of rows.
     """
-    found = change(t)
+    found = change(t.clone())  # it may write to it
     if not isinstance(found, Tensor):
         raise TypeError(f"{name}: it must return a tensor, it returned {type(found).__name__}")
     if found.dim() == 0 or len(found) != len(t):

@@ -27,6 +27,7 @@ from torchwhy.engine.rules.operations import (
     operation,
 )
 from torchwhy.engine.structure import Model
+from torchwhy.spelling import did_you_mean
 
 AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
@@ -100,7 +101,15 @@ class Composite:
         return f"Composite({', '.join(f'{name}={_text(value)}' for name, value in shown.items())})"
 
     def replace(self, **changes: Any) -> Composite:
-        """Return the composite with other rules; a mapping that is given replaces the one that was there."""
+        """Return the composite with other rules; a mapping that is given replaces the one that was there.
+
+        Raises:
+            TypeError: it has no such setting.
+        """
+        names = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in names:
+                raise TypeError(f"Composite has no {name!r}{did_you_mean(name, names)}")
         return replace(self, **changes)
 
     @classmethod

@@ -195,9 +195,10 @@ def propagate(layer: LinearLayer, call: OpCall, x: Tensor, rule: LinearRule) -> 
 
     def backward(m: Tensor) -> tuple[Tensor]:
         found = hand_down(layer, m.to(layer.weight.dtype))
-        if found.shape != shape:
+        if not isinstance(found, Tensor) or found.shape != shape:
+            got = f"the shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
-                f"the {type(chosen).__name__} rule returned the shape {tuple(found.shape)} at a {layer.name!r} whose input has "
+                f"the {type(chosen).__name__} rule returned {got} at a {layer.name!r} whose input has "
                 f"the shape {tuple(shape)}: return a tensor of the input's shape, such as layer.transpose(m, layer.weight)"
             )
         return (found,)

@@ -8,14 +8,16 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Annotated, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from torchwhy.arguments import Ragged
 from torchwhy.engine.structure import RowList
+from torchwhy.settings import Bounds, check_setting
 
 Arguments = ParamSpec("Arguments")
 Measured = TypeVar("Measured")
 Needs = Literal["model", "maps", "mask", "method"]
+Limit = Annotated[float, Bounds(-math.inf, math.inf)]  # of a metric's values
 UNEVEN = (Ragged, RowList, list, tuple, Mapping)  # that may hold rows of shapes of their own
 
 
@@ -50,6 +52,12 @@ class Metric(Generic[Arguments, Measured]):
     needs: Needs = field(init=False)
 
     def __post_init__(self) -> None:
+        check_setting("higher_is_better", self.higher_is_better, bool | None)
+        check_setting("range", self.range, tuple[Limit, Limit])
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"range={self.range!r}: expected the smallest value and the largest")
+        for name in ("is_binary", "sum_channels", "uses_baselines"):
+            check_setting(name, getattr(self, name), bool)
         functools.update_wrapper(self, self.function)
         self.parameters = inspect.signature(self.function).parameters
         kinds: tuple[Needs, ...] = ("method", "model", "mask")
@@ -150,6 +158,7 @@ def metric(
 
     Raises:
         TypeError: something that is no function.
+        ValueError: facts that are none, as a range whose smallest value is the largest.
 
     >>> import torch
     >>> @metric(higher_is_better=False, range=(0, 1))

@@ -42,15 +42,13 @@ from torchwhy.engine.torch_internals import (
 
 _SPATIAL_DIMENSIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
-CONVOLUTIONAL = (
-    1 / 8
-)  # of the bytes a call makes, by convolutions: less is a transformer's tokens, or convolutions beside others
+CONVOLUTIONAL = 1 / 8  # of the bytes a call makes, by convolutions: those of a transformer's tokens are less
 SHORT_CONVOLUTION = 2**16  # bytes that a convolution makes in a call; a shorter one is faster than what decides over it
 NORMED = 1 / 4  # of the convolutions, that batch norms follow
 SUMMED = 1 / 4  # of what convolutions make, whose groups of channels are summed: slow where these are last
 HEAVY = (
     2**15
-)  # weights for each pixel that a convolution makes of an image; for more, channels-last is the slower format
+)  # weights for each pixel that a convolution makes of an image; of more, channels-last is the slower format
 LIGHT = 2**17  # weights that are few for any image
 HALF = (torch.half, torch.bfloat16)
 LAST_ON_CPU = (torch.float, *HALF)  # of which torch has fast convolutions with their channels last
@@ -253,7 +251,8 @@ class CallOptimizations(TorchFunctionMode):
         x, own, bias = _materialize(args[0]), options.pop("weight"), options.pop("bias", None)
         steps = (options.get("padding", 0), options.get("stride", 1), options.get("dilation", 1))
         shape = _output_shape(x.shape, own.shape, *(tuple(v) if type(v) is list else v for v in steps))
-        last = self.channels_last and (x.is_cuda or _is_light(own, shape))
+        # weights that the model has in that format already would bring the images back to it
+        last = self.channels_last and (x.is_cuda or _is_light(own, shape) or not own.is_contiguous())
         if self.channels_last:
             x = channels_last(x) if last else x.contiguous()
 
