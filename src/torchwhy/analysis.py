@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Inputs
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.black_box import BlackBox
+from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike, logits_per_row

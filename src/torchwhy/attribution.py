@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, overload
 from torch import Tensor
 
 from torchwhy.arguments import Ragged
-from torchwhy.baselines import AtLayer, BaselineLike, at_layer
+from torchwhy.baselines import BaselineLike, at_layer
 from torchwhy.calls import only_by_name, refuse_second, shown_with_target
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import AxesLike
@@ -23,18 +23,13 @@ from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flat
 from torchwhy.engine.tables import class_names, explained_inputs, explained_names, facts_of_inputs
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
 from torchwhy.explanation import Explanation, Names
+from torchwhy.input_types import Baselines, FeatureMasks, Inputs, SingleInput
 from torchwhy.problem import Problem
 from torchwhy.provenance import ModelHash, gap_of, has_unknown_gap, measure_ends, measure_ends_besides, provenance
 from torchwhy.result import Result, ScoreEnds, as_result, refuse_not_finite
 from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
-
-OneInput = Tensor | Ragged | list[Tensor]
-Inputs = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | Sample
-RowsOfBaselines = BaselineLike | AtLayer | Ragged | list[Tensor] | Sample
-Baselines = RowsOfBaselines | tuple[RowsOfBaselines, ...] | Mapping[str, RowsOfBaselines]
-FeatureMasks = OneInput | tuple[OneInput, ...] | Mapping[str, OneInput] | None
 
 
 class Attribution(Settings):
@@ -95,7 +90,7 @@ class Attribution(Settings):
 
     @overload
     def attribute(
-        self, inputs: Tensor | Sample, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
+        self, inputs: SingleInput, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Tensor: ...  # fmt: skip
     @overload
@@ -113,6 +108,11 @@ class Attribution(Settings):
         self, inputs: Ragged, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
         layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
     ) -> Ragged: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: list[Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
+        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
+    ) -> list[Tensor] | tuple[Tensor, ...]: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Inputs, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchwhy import metrics as known_metrics
 from torchwhy.arguments import Argument
-from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.comparison_table import Comparison
 from torchwhy.engine.axes import Axes, AxesLike, axes_by_shape, read_axes
 from torchwhy.engine.refusals import refuse_inputs
@@ -24,6 +24,7 @@ from torchwhy.engine.samples import count_features
 from torchwhy.engine.structure import Keywords, RowList, flatten
 from torchwhy.engine.uneven import read_uneven, row_lists
 from torchwhy.explanation import Explanation
+from torchwhy.input_types import Baselines, FeatureMasks, Inputs
 from torchwhy.metrics import Curve, Metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, one_for_each_token
 from torchwhy.metrics.reexplain import draw_baselines_once

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Inputs
+from torchwhy.input_types import Inputs
 from torchwhy.p_values import holm
 
 if TYPE_CHECKING:

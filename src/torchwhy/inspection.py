@@ -25,7 +25,8 @@ from torchwhy.problem import Problem
 from torchwhy.targets import find_logits
 
 if TYPE_CHECKING:
-    from torchwhy.attribution import Attribution, Inputs
+    from torchwhy.attribution import Attribution
+    from torchwhy.input_types import Inputs
     from torchwhy.targets import TargetLike
 
 MOST_EVALUATIONS = 64  # of a trial of a method; what takes more is stopped there, and its cost is what it had planned

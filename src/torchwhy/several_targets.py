@@ -34,8 +34,8 @@ from torchwhy.targets.each_target import join_targets
 from torchwhy.targets.target import Neuron, TargetLike, logits_per_row
 
 if TYPE_CHECKING:
-    from torchwhy.attribution import Baselines, FeatureMasks, Inputs
     from torchwhy.explanation import Explanation, Names
+    from torchwhy.input_types import Baselines, FeatureMasks, Inputs
     from torchwhy.samples.sample import Sample
 
 Solved = tuple[Result, Problem]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from typing_extensions import assert_type
@@ -32,6 +33,12 @@ def attribute(method: tw.Attribution, x: Tensor, z: Tensor) -> None:
     assert_type(method.attribute(x, target=3), Tensor)
     assert_type(method.attribute((x, z), target=[3, 1]), tuple[Tensor, ...])
     assert_type(method.attribute({"x": x, "z": z}, target="predicted"), dict[str, Tensor])
+    assert_type(method.attribute([x, z], target=[3, 1]), list[Tensor] | tuple[Tensor, ...])
+
+
+def arrays(method: tw.Attribution, x: np.ndarray, classes: np.ndarray, z: Tensor) -> None:
+    method.attribute(x, target=classes, baselines=x)
+    method.explain((x, z), target=3, feature_mask=x)
 
 
 def targets(method: tw.Attribution, x: Tensor) -> None:

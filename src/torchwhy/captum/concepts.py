@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import torchwhy as tw
-from torchwhy.attribution import Inputs
 from torchwhy.concept.concept_scores import LayerConceptScores
+from torchwhy.input_types import Inputs
 from torchwhy.targets import TargetLike
 
 

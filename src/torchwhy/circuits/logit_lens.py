@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchwhy.attribution import Inputs
 from torchwhy.circuits.circuit_method import CircuitMethod
 from torchwhy.circuits.transformer_parts import find_blocks, names_of_layers
 from torchwhy.engine.explained_layers import explain_by_layers
@@ -19,6 +18,7 @@ from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import enable_grad_for, isolated
 from torchwhy.engine.structure import flatten
+from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, Positive

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from torchwhy.attribution import Attribution, Inputs, prepare_for
+from torchwhy.attribution import Attribution, prepare_for
 from torchwhy.concept.cavs import Cavs, learn_vectors
 from torchwhy.concept.concept_scores import ConceptScore, ConceptScores, LayerConceptScores
 from torchwhy.engine.asker import LayerRole
@@ -21,6 +21,7 @@ from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Fraction
 from torchwhy.targets import TargetLike

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs, prepare_for
+from torchwhy.attribution import Attribution, prepare_for
 from torchwhy.counterfactual.constraints import (
     BoundLike,
     RowVectors,
@@ -28,6 +28,7 @@ from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
 from torchwhy.engine.tables import Frame, FrameForm, is_frame
+from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, NotNegative, Positive

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Inputs
 from torchwhy.counterfactual.changes import draw_changes
 from torchwhy.engine.structure import flatten
 from torchwhy.engine.tables import FrameForm
+from torchwhy.input_types import Inputs
 from torchwhy.viewable import Table, Viewable
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from torchwhy.attribution import Baselines, FeatureMasks
 from torchwhy.comparison import MetricLike, compare
 from torchwhy.comparison_table import Comparison
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords
 from torchwhy.explanation import Explanation
 from torchwhy.global_view.rows import Explained, batches_of_explanations
+from torchwhy.input_types import Baselines, FeatureMasks
 from torchwhy.metrics.scoring import ModelLike
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Inputs
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Draws, draw_normal, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.engine.tables import movable_columns
+from torchwhy.input_types import Inputs
 from torchwhy.metrics.correlation import pearson
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.rows import Stacked, exact_tensor
 from torchwhy.engine.structure import flatten
+from torchwhy.input_types import Inputs
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_of, to_features
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, draw_normal, make_generator
+from torchwhy.input_types import Inputs
 from torchwhy.metrics.correlation import rank_similarity
 from torchwhy.metrics.curve import Curve
 from torchwhy.metrics.definition import metric

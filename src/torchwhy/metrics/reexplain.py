@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.arguments import Ragged
-from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.baselines import is_fixed
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.run.randomness import Draws, Seed, draw_seed, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import index_rows
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.engine.tables import movable_columns
+from torchwhy.input_types import Baselines, FeatureMasks, Inputs
 from torchwhy.metrics.features_of_attributions import flatten_attributions
 from torchwhy.metrics.scoring import problem_of
 from torchwhy.problem import Problem

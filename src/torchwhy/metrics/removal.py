@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Inputs
 from torchwhy.engine.axes import axes_of
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
@@ -22,6 +21,7 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import expand_like, index_rows, to_device
+from torchwhy.input_types import Inputs
 from torchwhy.metrics.curve import Curve, check_fractions
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features

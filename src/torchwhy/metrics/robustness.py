@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import index_rows, to_device
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import Inputs
 from torchwhy.metrics.adversary import Adversary, ascend, points_around
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.reexplain import (

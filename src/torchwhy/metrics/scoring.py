@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from torchwhy.attribution import Attribution, Baselines, FeatureMasks, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.black_box import NO_PROBABILITIES, has_one_margin
 from torchwhy.engine.run.randomness import Seed
+from torchwhy.input_types import Baselines, FeatureMasks, Inputs
 from torchwhy.problem import Problem, ScoreFunction
 from torchwhy.targets import Probability, Target, TargetLike
 

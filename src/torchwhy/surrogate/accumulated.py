@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis
-from torchwhy.attribution import Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.tables import column_names
 from torchwhy.explanation.table import label_of
+from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Bounds
 from torchwhy.surrogate.accumulated_pairs import LocalEffectsOfTwo, effects_of_two

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis, outputs
-from torchwhy.attribution import Attribution, Baselines, Inputs
+from torchwhy.attribution import Attribution
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Keywords, flatten
 from torchwhy.engine.tables import FrameForm, column_names
+from torchwhy.input_types import Baselines, Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Fraction
 from torchwhy.surrogate.fairness import FairnessRates, fairness_rates

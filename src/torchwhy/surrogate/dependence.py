@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis
-from torchwhy.attribution import Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.tables import column_names
 from torchwhy.explanation.table import label_of
+from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Bounds, UnitShare
 from torchwhy.surrogate.table import TableColumns

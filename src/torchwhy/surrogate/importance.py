@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchwhy.analysis import Analysis, outputs
-from torchwhy.attribution import FeatureMasks, Inputs
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.engine.run.defaults import torch_defaults
@@ -21,6 +20,7 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Output
 from torchwhy.engine.tables import column_names, features_by_name
+from torchwhy.input_types import FeatureMasks, Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.intervals import agreement

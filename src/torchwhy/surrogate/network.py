@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchwhy.analysis import Analysis, Task, chooses_classes, outputs
-from torchwhy.attribution import Inputs
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.input_types import Inputs
 from torchwhy.settings import Count, Fraction, Positive
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.tree import hold_out

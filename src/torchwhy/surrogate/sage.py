@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis, outputs
-from torchwhy.attribution import FeatureMasks, Inputs
 from torchwhy.engine.run.black_box import BlackBox
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.tables import features_by_name
+from torchwhy.input_types import FeatureMasks, Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 from torchwhy.surrogate.importance import classes_in, feature_of_elements, label_columns, rows_like

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from torchwhy.analysis import Analysis, Task, chooses_classes, outputs
-from torchwhy.attribution import Inputs
 from torchwhy.engine.run.black_box import labels_of
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.tables import column_names, frame_form
+from torchwhy.input_types import Inputs
 from torchwhy.settings import Count, Fraction
 from torchwhy.surrogate.intervals import agreement
 from torchwhy.surrogate.table import TableColumns

@@ -36,7 +36,7 @@ class Neuron:
     index: Index | Scorer
 
 
-TargetLike = int | Sequence[Index | Scorer] | Tensor | tuple | Scorer | Neuron | str | None
+TargetLike = int | Sequence[Index | Scorer] | Tensor | np.ndarray | tuple | Scorer | Neuron | str | None
 
 
 def find_logits(output: Output) -> Tensor:
