@@ -122,7 +122,7 @@ class Batching:
 
     @contextmanager
     def without_optimizations(self) -> Iterator[None]:
-        """While open, the model runs as it is, to the last bit."""
+        """Run the model as it is, to the last bit, while open."""
         chosen, self.plan.optimizations = self.plan.optimizations, None
         try:
             yield
