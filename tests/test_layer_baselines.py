@@ -103,7 +103,7 @@ def test_all_units_are_integrated_gradients():
 
 @pytest.mark.parametrize("neuron", [None, "2", tw.Neuron("2", lambda a: a[:, 0])])
 def test_one_unit(neuron):
-    with pytest.raises(ValueError, match="neuron"):
+    with pytest.raises((TypeError, ValueError), match="neuron"):
         tw.NeuronConductance(NET, neuron=neuron)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from torchwhy.visualize.scaling import PictureOption
 
+EQUAL_GAINS = 1e-12  # of all importance: by what sums in another order differ
+
 
 @dataclass(frozen=True, repr=False)
 class PickedRows(Viewable):
@@ -122,8 +124,8 @@ def _pick_greedily(place: Tensor, there: Tensor, importance: Tensor, n: int) -> 
     shares: list[float] = []
     while len(rows) < n:
         gains = (left[place] * there).sum(1)
-        best = int(gains.argmax())
-        if gains[best] <= 0 and rows:
+        best = int((gains >= gains.max() - EQUAL_GAINS * total).nonzero()[0])
+        if gains[best] <= EQUAL_GAINS * total and rows:
             break
         rows.append(best)
         left[place[best][there[best]]] = 0
