@@ -18,7 +18,7 @@ from torchwhy.engine.layers.dependence import pictures_alike
 from torchwhy.engine.layers.grid_layout import GridLayout, InputPicture, ToGrid, find_layout, picture_of, resize_maps
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.autograd import compute_gradients
-from torchwhy.engine.run.rows import at_least_float32, expand_like
+from torchwhy.engine.run.rows import at_least_float32, expand_like, rows_between
 from torchwhy.engine.run.runner import GradientFunction
 from torchwhy.engine.structure import Keywords, Tensors, flatten
 from torchwhy.problem import Problem
@@ -73,7 +73,7 @@ class ClassActivationMap(Attribution):
         """Return one map ``(N, *grid)`` for each layer, with its negative part."""
 
         def work(start: int, stop: int) -> list[Tensor]:
-            z = [x[start:stop] for x in problem.x]
+            z = rows_between(problem.x, start, stop)
             _, slopes, activations = problem.run.gradients_and_activations(z, rows[start:stop], self.layer_gradient)
             found = []
             for layout, a, g in zip(self.grid_layouts(problem, activations, stop - start), activations, slopes):
@@ -167,7 +167,7 @@ def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
     """Return the sums over c of w A, ``(N, *grid)``: activations ``(N, C, *grid)``, weights ``(N, C)`` or one per cell."""
     if w.dim() == a.dim():
         return (w * a).sum(1)
-    return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
+    return torch.bmm(w.unsqueeze(1).to(a), a.flatten(2)).view(a.shape[0], *a.shape[2:])
 
 
 def _check_cells(g: Tensor, cells: Tensor) -> None:

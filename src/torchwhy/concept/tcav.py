@@ -20,6 +20,7 @@ from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
+from torchwhy.engine.run.rows import rows_between
 from torchwhy.engine.structure import Tensors, flatten
 from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
@@ -172,7 +173,7 @@ class TCAV(Attribution):
         found: dict[str, list[tuple[Tensor, Tensor]]] = {p: [] for p in places}
 
         def work(a: int, b: int) -> Tensors:
-            return problem.run.gradients_and_activations([t[a:b] for t in problem.x], problem.rows[a:b])[1]
+            return problem.run.gradients_and_activations(rows_between(problem.x, a, b), problem.rows[a:b])[1]
 
         for gradients in problem.run.batches(problem.n, work):
             for place, g in zip(places, gradients):
