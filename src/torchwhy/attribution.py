@@ -20,12 +20,12 @@ from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
-from torchwhy.engine.tables import class_names, explained_inputs, explained_names, facts_of_inputs
-from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
+from torchwhy.engine.uneven import may_be_uneven, read_uneven, solve_uneven
 from torchwhy.explanation import Explanation, Names
+from torchwhy.explanation.of_result import explanation_of
 from torchwhy.input_types import Baselines, FeatureMasks, Inputs, SingleInput
 from torchwhy.problem import Problem
-from torchwhy.provenance import ModelHash, gap_of, has_unknown_gap, measure_ends, measure_ends_besides, provenance
+from torchwhy.provenance import gap_of, has_unknown_gap, measure_ends, measure_ends_besides
 from torchwhy.result import Result, ScoreEnds, as_result, refuse_not_finite
 from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
@@ -205,7 +205,7 @@ class Attribution(Settings):
             baselines = at_layer(baselines, layer_baselines)
         data, begun = (baselines, feature_mask, additional_forward_args), time.perf_counter()
         result, problem = solve(self, inputs, target, *data, measure_gap=True, axes=axes)
-        return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
+        return explanation_of(self, result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
     @only_by_name
     def attribute_each(
@@ -268,40 +268,6 @@ class Attribution(Settings):
         data = (baselines, feature_mask, additional_forward_args, axes)
         return explain_each(self, inputs, targets, data, names)
 
-    def explanation_of(
-        self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
-    ) -> Explanation:
-        """Return a result with its context."""
-        if problem.inputs.forms:
-            inputs = row_lists(inputs, problem.inputs.structure)
-        structure = result.form or problem.form or self.result_structure(flatten(inputs)[1])
-        error, ends = result.standard_error, result.ends or ScoreEnds()
-        hidden = problem.feature_mask is None or problem.sample is not None  # of a sample each number is one feature
-        if names is None:
-            names = explained_names(inputs, problem) if self.explains_inputs else result.details.get("layers")
-        return Explanation(
-            attributions=structure.restore(result.attributions),
-            inputs=explained_inputs(inputs, problem),
-            target=problem.target.given,
-            method=type(self).__name__,
-            settings=self.settings(),
-            evaluations=problem.tally.evaluations,
-            seconds=seconds,
-            completeness_gap=result.completeness_gap,
-            standard_error=None if error is None else structure.restore(error),
-            details=result.details | self._found_places(problem),
-            scores=ends.scores,
-            base_scores=ends.base_scores,
-            probabilities=ends.probabilities,
-            rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=names,
-            classes=class_names(problem.model),
-            feature_mask=None if hidden else structure.restore(problem.feature_mask),
-            whole_features=self.gives_whole_features,
-            provenance=provenance(self, problem, baselines),
-            parameters=ModelHash(self.model),
-        )
-
     def _attribute(self, problem: Problem) -> Tensors | Result:
         """Return attributions for ``problem.x``, tensor by tensor, or a :class:`Result` with what was measured: the method."""
         raise NotImplementedError(f"{type(self).__name__}: a method needs a function _attribute(self, problem)")
@@ -310,13 +276,6 @@ class Attribution(Settings):
     def gives_whole_features(self) -> bool:
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
-
-    def _found_places(self, problem: Problem) -> Keywords:
-        """Return facts of the inputs, and as ``layer`` what ``"auto"``, ``"embeddings"`` or a sample meant."""
-        layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
-        if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
-            return facts_of_inputs(problem)
-        return {"layer": ", ".join(layer.name for layer in layers)} | facts_of_inputs(problem)
 
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
