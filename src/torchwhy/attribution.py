@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.arguments import Ragged
-from torchwhy.baselines import BaselineLike, at_layer
+from torchwhy.baselines import at_layer
 from torchwhy.calls import only_by_name, refuse_second, shown_with_target
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
-from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
 from torchwhy.engine.uneven import may_be_uneven, read_uneven, solve_uneven
 from torchwhy.explanation import Explanation, Names
 from torchwhy.explanation.of_result import explanation_of
-from torchwhy.input_types import Baselines, FeatureMasks, Inputs, SingleInput
+from torchwhy.input_types import (
+    AnyResult,
+    Baselines,
+    ByName,
+    FeatureMasks,
+    GivenLayer,
+    Inputs,
+    LayerList,
+    OneInput,
+    Rest,
+    Several,
+    SomeInputs,
+    TargetList,
+    Uneven,
+)
 from torchwhy.problem import Problem
 from torchwhy.provenance import gap_of, has_unknown_gap, measure_ends, measure_ends_besides
 from torchwhy.result import Result, ScoreEnds, as_result, refuse_not_finite
@@ -32,7 +46,7 @@ from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
 
-class Attribution(Settings):
+class Attribution(Settings, Generic[GivenLayer]):
     """The base class of the methods: settings in the constructor, data in the call.
 
     A method is a class of its settings with one function, ``_attribute(problem)``; methods with equal settings are equal.
@@ -56,7 +70,10 @@ class Attribution(Settings):
             number.
     """
 
-    layer: LayerLike | Sequence[LayerLike | None] | None = None
+    if TYPE_CHECKING:  # what a call returns follows from it
+        layer: GivenLayer = None  # type: ignore[assignment]
+    else:
+        layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
@@ -88,36 +105,41 @@ class Attribution(Settings):
         if self.layer_role == "read" and self.layer is None:
             raise ValueError(f"layer: {type(self).__name__} explains by a layer; give layer=")
 
+    # fmt: off
     @overload
-    def attribute(
-        self, inputs: SingleInput, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> Tensor: ...  # fmt: skip
+    def attribute(self: Attribution[SomeInputs], inputs: Several, target: TargetLike = ...,  # type: ignore[overload-overlap]
+                  **data: Unpack[Rest]) -> Tensor | Tensors: ...
     @overload
-    def attribute(
-        self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> tuple[Tensor, ...]: ...  # fmt: skip
+    def attribute(self: Attribution[SomeInputs], inputs: ByName, target: TargetLike = ...,  # type: ignore[overload-overlap]
+                  **data: Unpack[Rest]) -> Tensor | dict[str, Tensor]: ...
     @overload
-    def attribute(
-        self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> dict[str, Tensor]: ...  # fmt: skip
+    def attribute(self: Attribution[LayerLike], inputs: OneInput, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def attribute(
-        self, inputs: Ragged, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> Ragged: ...  # fmt: skip
+    def attribute(self: Attribution[LayerLike], inputs: Several, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def attribute(
-        self, inputs: list[Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> list[Tensor] | tuple[Tensor, ...]: ...  # fmt: skip
+    def attribute(self: Attribution[LayerLike], inputs: ByName, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def attribute(
-        self, inputs: Inputs, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> Any: ...  # fmt: skip
+    def attribute(self: Attribution[LayerList], inputs: OneInput, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...  # type: ignore[overload-overlap]
+    @overload
+    def attribute(self: Attribution[LayerList], inputs: Several, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...  # type: ignore[overload-overlap]
+    @overload
+    def attribute(self: Attribution[LayerList], inputs: ByName, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...  # type: ignore[overload-overlap]
+    @overload
+    def attribute(self: Attribution[LayerLike | LayerList], inputs: Uneven, target: TargetLike = ...,  # type: ignore[overload-overlap]
+                  **data: Unpack[Rest]) -> AnyResult: ...
+    @overload
+    def attribute(self, inputs: OneInput, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...
+    @overload
+    def attribute(self, inputs: Several, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...
+    @overload
+    def attribute(self, inputs: ByName, target: TargetLike = ..., **data: Unpack[Rest]) -> dict[str, Tensor]: ...
+    @overload
+    def attribute(self, inputs: Ragged, target: TargetLike = ..., **data: Unpack[Rest]) -> Ragged: ...
+    @overload
+    def attribute(self, inputs: list[Tensor], target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors | list[Tensor]: ...
+    @overload
+    def attribute(self, inputs: Uneven, target: TargetLike = ..., **data: Unpack[Rest]) -> AnyResult: ...
+    # fmt: on
     @shown_with_target
     def attribute(
         self,
@@ -207,18 +229,37 @@ class Attribution(Settings):
         result, problem = solve(self, inputs, target, *data, measure_gap=True, axes=axes)
         return explanation_of(self, result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
+    # fmt: off
+    @overload
+    def attribute_each(self: Attribution[SomeInputs], inputs: Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+                       **data: Unpack[Rest]) -> list[AnyResult]: ...
+    @overload
+    def attribute_each(self: Attribution[LayerLike], inputs: OneInput | Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+                       **data: Unpack[Rest]) -> list[Tensor]: ...
+    @overload
+    def attribute_each(self: Attribution[LayerList], inputs: OneInput | Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+                       **data: Unpack[Rest]) -> list[Tensors]: ...
+    @overload
+    def attribute_each(self, inputs: OneInput, targets: TargetList, **data: Unpack[Rest]) -> list[Tensor]: ...
+    @overload
+    def attribute_each(self, inputs: Several, targets: TargetList, **data: Unpack[Rest]) -> list[Tensors]: ...
+    @overload
+    def attribute_each(self, inputs: ByName, targets: TargetList, **data: Unpack[Rest]) -> list[dict[str, Tensor]]: ...
+    @overload
+    def attribute_each(self, inputs: Uneven, targets: TargetList, **data: Unpack[Rest]) -> list[AnyResult]: ...
+    # fmt: on
     @only_by_name
     def attribute_each(
         self,
         inputs: Inputs,
-        targets: Sequence[TargetLike] | str,
+        targets: TargetList,
         *,
         baselines: Baselines = None,
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
         axes: AxesLike = None,
-    ) -> list[Any]:
+    ) -> object:
         """Return what :meth:`attribute` gives for each of several targets, from one run.
 
         The model is asked once for what the targets share: gradients take one pass forward and one back for each target, methods
@@ -248,7 +289,7 @@ class Attribution(Settings):
     def explain_each(
         self,
         inputs: Inputs,
-        targets: Sequence[TargetLike] | str,
+        targets: TargetList,
         *,
         baselines: Baselines = None,
         layer_baselines: Baselines = None,
@@ -354,6 +395,3 @@ def finish_result(
     if problem.sample is not None and method.explains_inputs:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result
-
-
-__all__ = ["Attribution", "BaselineLike", "Inputs", "Seed", "prepare_for", "solve"]
