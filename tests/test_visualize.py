@@ -218,8 +218,9 @@ def test_text_lies_within_the_figure_and_none_on_another(kind, monkeypatch):
         if text.get_visible() and text.get_text().strip():
             boxes[text] = Text.get_window_extent(text, renderer)
 
-    canvas = FigureCanvasAgg(FIGURES[kind](same))
-    canvas.draw()
+    figure = FIGURES[kind](same)
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # settles what lies where
     monkeypatch.setattr(Text, "draw", watched)
     canvas.draw()
     width, height = canvas.get_width_height()
