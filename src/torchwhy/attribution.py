@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.arguments import Ragged
-from torchwhy.baselines import BaselineLike, at_layer
+from torchwhy.baselines import at_layer
 from torchwhy.calls import only_by_name, refuse_second, shown_with_target
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import AxesLike
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
-from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import all_finite
 from torchwhy.engine.structure import SINGLE, Keywords, Structure, Tensors, flatten
-from torchwhy.engine.tables import class_names, explained_inputs, explained_names, facts_of_inputs
-from torchwhy.engine.uneven import may_be_uneven, read_uneven, row_lists, solve_uneven
+from torchwhy.engine.uneven import may_be_uneven, read_uneven, solve_uneven
 from torchwhy.explanation import Explanation, Names
-from torchwhy.input_types import Baselines, FeatureMasks, Inputs, SingleInput
+from torchwhy.explanation.of_result import explanation_of
+from torchwhy.input_types import (
+    AnyResult,
+    Baselines,
+    ByName,
+    FeatureMasks,
+    GivenLayer,
+    Inputs,
+    LayerList,
+    OneInput,
+    Rest,
+    Several,
+    SomeInputs,
+    TargetList,
+    Uneven,
+)
 from torchwhy.problem import Problem
-from torchwhy.provenance import ModelHash, gap_of, has_unknown_gap, measure_ends, measure_ends_besides, provenance
+from torchwhy.provenance import gap_of, has_unknown_gap, measure_ends, measure_ends_besides
 from torchwhy.result import Result, ScoreEnds, as_result, refuse_not_finite
 from torchwhy.samples.sample import Sample
 from torchwhy.settings import Count, Settings
 from torchwhy.targets import TargetLike
 
 
-class Attribution(Settings):
+class Attribution(Settings, Generic[GivenLayer]):
     """The base class of the methods: settings in the constructor, data in the call.
 
     A method is a class of its settings with one function, ``_attribute(problem)``; methods with equal settings are equal.
@@ -56,7 +70,10 @@ class Attribution(Settings):
             number.
     """
 
-    layer: LayerLike | Sequence[LayerLike | None] | None = None
+    if TYPE_CHECKING:  # what a call returns follows from it
+        layer: GivenLayer = None  # type: ignore[assignment]
+    else:
+        layer: LayerLike | Sequence[LayerLike | None] | None = None
     attribute_to_layer_input: bool = False
     batch_size: Count | None = None
     precision: Literal["bf16", "fp16"] | None = None
@@ -88,36 +105,41 @@ class Attribution(Settings):
         if self.layer_role == "read" and self.layer is None:
             raise ValueError(f"layer: {type(self).__name__} explains by a layer; give layer=")
 
+    # fmt: off
     @overload
-    def attribute(
-        self, inputs: SingleInput, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> Tensor: ...  # fmt: skip
+    def attribute(self: Attribution[SomeInputs], inputs: Several, target: TargetLike = ...,  # type: ignore[overload-overlap]
+                  **data: Unpack[Rest]) -> Tensor | Tensors: ...
     @overload
-    def attribute(
-        self, inputs: tuple[Tensor, ...], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> tuple[Tensor, ...]: ...  # fmt: skip
+    def attribute(self: Attribution[SomeInputs], inputs: ByName, target: TargetLike = ...,  # type: ignore[overload-overlap]
+                  **data: Unpack[Rest]) -> Tensor | dict[str, Tensor]: ...
     @overload
-    def attribute(
-        self, inputs: Mapping[str, Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> dict[str, Tensor]: ...  # fmt: skip
+    def attribute(self: Attribution[LayerLike], inputs: OneInput, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def attribute(
-        self, inputs: Ragged, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> Ragged: ...  # fmt: skip
+    def attribute(self: Attribution[LayerLike], inputs: Several, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def attribute(
-        self, inputs: list[Tensor], target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> list[Tensor] | tuple[Tensor, ...]: ...  # fmt: skip
+    def attribute(self: Attribution[LayerLike], inputs: ByName, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
-    def attribute(
-        self, inputs: Inputs, target: TargetLike = None, *, axes: AxesLike = None, baselines: Baselines = None,
-        layer_baselines: Baselines = None, feature_mask: FeatureMasks = None, additional_forward_args: object = None,
-    ) -> Any: ...  # fmt: skip
+    def attribute(self: Attribution[LayerList], inputs: OneInput, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...  # type: ignore[overload-overlap]
+    @overload
+    def attribute(self: Attribution[LayerList], inputs: Several, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...  # type: ignore[overload-overlap]
+    @overload
+    def attribute(self: Attribution[LayerList], inputs: ByName, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...  # type: ignore[overload-overlap]
+    @overload
+    def attribute(self: Attribution[LayerLike | LayerList], inputs: Uneven, target: TargetLike = ...,  # type: ignore[overload-overlap]
+                  **data: Unpack[Rest]) -> AnyResult: ...
+    @overload
+    def attribute(self, inputs: OneInput, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...
+    @overload
+    def attribute(self, inputs: Several, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors: ...
+    @overload
+    def attribute(self, inputs: ByName, target: TargetLike = ..., **data: Unpack[Rest]) -> dict[str, Tensor]: ...
+    @overload
+    def attribute(self, inputs: Ragged, target: TargetLike = ..., **data: Unpack[Rest]) -> Ragged: ...
+    @overload
+    def attribute(self, inputs: list[Tensor], target: TargetLike = ..., **data: Unpack[Rest]) -> Tensors | list[Tensor]: ...
+    @overload
+    def attribute(self, inputs: Uneven, target: TargetLike = ..., **data: Unpack[Rest]) -> AnyResult: ...
+    # fmt: on
     @shown_with_target
     def attribute(
         self,
@@ -205,20 +227,39 @@ class Attribution(Settings):
             baselines = at_layer(baselines, layer_baselines)
         data, begun = (baselines, feature_mask, additional_forward_args), time.perf_counter()
         result, problem = solve(self, inputs, target, *data, measure_gap=True, axes=axes)
-        return self.explanation_of(result, problem, inputs, baselines, names, time.perf_counter() - begun)
+        return explanation_of(self, result, problem, inputs, baselines, names, time.perf_counter() - begun)
 
+    # fmt: off
+    @overload
+    def attribute_each(self: Attribution[SomeInputs], inputs: Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+                       **data: Unpack[Rest]) -> list[AnyResult]: ...
+    @overload
+    def attribute_each(self: Attribution[LayerLike], inputs: OneInput | Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+                       **data: Unpack[Rest]) -> list[Tensor]: ...
+    @overload
+    def attribute_each(self: Attribution[LayerList], inputs: OneInput | Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+                       **data: Unpack[Rest]) -> list[Tensors]: ...
+    @overload
+    def attribute_each(self, inputs: OneInput, targets: TargetList, **data: Unpack[Rest]) -> list[Tensor]: ...
+    @overload
+    def attribute_each(self, inputs: Several, targets: TargetList, **data: Unpack[Rest]) -> list[Tensors]: ...
+    @overload
+    def attribute_each(self, inputs: ByName, targets: TargetList, **data: Unpack[Rest]) -> list[dict[str, Tensor]]: ...
+    @overload
+    def attribute_each(self, inputs: Uneven, targets: TargetList, **data: Unpack[Rest]) -> list[AnyResult]: ...
+    # fmt: on
     @only_by_name
     def attribute_each(
         self,
         inputs: Inputs,
-        targets: Sequence[TargetLike] | str,
+        targets: TargetList,
         *,
         baselines: Baselines = None,
         layer_baselines: Baselines = None,
         feature_mask: FeatureMasks = None,
         additional_forward_args: object = None,
         axes: AxesLike = None,
-    ) -> list[Any]:
+    ) -> object:
         """Return what :meth:`attribute` gives for each of several targets, from one run.
 
         The model is asked once for what the targets share: gradients take one pass forward and one back for each target, methods
@@ -248,7 +289,7 @@ class Attribution(Settings):
     def explain_each(
         self,
         inputs: Inputs,
-        targets: Sequence[TargetLike] | str,
+        targets: TargetList,
         *,
         baselines: Baselines = None,
         layer_baselines: Baselines = None,
@@ -268,40 +309,6 @@ class Attribution(Settings):
         data = (baselines, feature_mask, additional_forward_args, axes)
         return explain_each(self, inputs, targets, data, names)
 
-    def explanation_of(
-        self, result: Result, problem: Problem, inputs: Inputs, baselines: Baselines, names: Names, seconds: float
-    ) -> Explanation:
-        """Return a result with its context."""
-        if problem.inputs.forms:
-            inputs = row_lists(inputs, problem.inputs.structure)
-        structure = result.form or problem.form or self.result_structure(flatten(inputs)[1])
-        error, ends = result.standard_error, result.ends or ScoreEnds()
-        hidden = problem.feature_mask is None or problem.sample is not None  # of a sample each number is one feature
-        if names is None:
-            names = explained_names(inputs, problem) if self.explains_inputs else result.details.get("layers")
-        return Explanation(
-            attributions=structure.restore(result.attributions),
-            inputs=explained_inputs(inputs, problem),
-            target=problem.target.given,
-            method=type(self).__name__,
-            settings=self.settings(),
-            evaluations=problem.tally.evaluations,
-            seconds=seconds,
-            completeness_gap=result.completeness_gap,
-            standard_error=None if error is None else structure.restore(error),
-            details=result.details | self._found_places(problem),
-            scores=ends.scores,
-            base_scores=ends.base_scores,
-            probabilities=ends.probabilities,
-            rounding=ends.rounding() if self.gives_whole_features or "neutral" in result.details else None,
-            names=names,
-            classes=class_names(problem.model),
-            feature_mask=None if hidden else structure.restore(problem.feature_mask),
-            whole_features=self.gives_whole_features,
-            provenance=provenance(self, problem, baselines),
-            parameters=ModelHash(self.model),
-        )
-
     def _attribute(self, problem: Problem) -> Tensors | Result:
         """Return attributions for ``problem.x``, tensor by tensor, or a :class:`Result` with what was measured: the method."""
         raise NotImplementedError(f"{type(self).__name__}: a method needs a function _attribute(self, problem)")
@@ -310,13 +317,6 @@ class Attribution(Settings):
     def gives_whole_features(self) -> bool:
         """Whether every element has the whole value of its feature, not a share of it."""
         return self.uses_feature_mask
-
-    def _found_places(self, problem: Problem) -> Keywords:
-        """Return facts of the inputs, and as ``layer`` what ``"auto"``, ``"embeddings"`` or a sample meant."""
-        layers, meant = problem.input_layers or problem.read_layers, isinstance(self.layer, str)
-        if not layers or not (self.layer in ("auto", "embeddings") if meant else problem.sample is not None):
-            return facts_of_inputs(problem)
-        return {"layer": ", ".join(layer.name for layer in layers)} | facts_of_inputs(problem)
 
     def result_structure(self, inputs: Structure) -> Structure:
         """Return how the attributions are put together: as the inputs, or as ``layer=``."""
@@ -395,6 +395,3 @@ def finish_result(
     if problem.sample is not None and method.explains_inputs:
         result = problem.sample.condense(result, mean=method.uses_feature_mask)
     return result
-
-
-__all__ = ["Attribution", "BaselineLike", "Inputs", "Seed", "prepare_for", "solve"]

@@ -27,6 +27,7 @@ from torchwhy.engine.run.estimators import every_output
 from torchwhy.engine.samples import as_sample
 from torchwhy.engine.structure import AnyForm, Model, flatten, map_nested, parts_by_key
 from torchwhy.engine.uneven import may_be_uneven, read_uneven
+from torchwhy.explanation.of_result import explanation_of
 from torchwhy.problem import Problem
 from torchwhy.provenance import has_unknown_gap, measure_ends_besides, measure_ends_of_each
 from torchwhy.result import Result, ScoreEnds, as_result
@@ -70,7 +71,7 @@ def explain_each(
     begun = time.perf_counter()
     solved = solve_each(method, inputs, targets, **data, measure_gap=True)
     seconds = time.perf_counter() - begun
-    return [method.explanation_of(r, p, inputs, data["baselines"], names, seconds) for r, p in solved]
+    return [explanation_of(method, r, p, inputs, data["baselines"], names, seconds) for r, p in solved]
 
 
 def solve_each(

@@ -14,6 +14,7 @@ from torchwhy.baselines import ResolvedBaseline
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.run.rows import Stacked, expand_like
 from torchwhy.engine.structure import Keywords, Structure, Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.targets import TargetLike
@@ -113,7 +114,7 @@ class InnerFacts:
         return {"of": found} if found else {}
 
 
-class Wrapper(Attribution):
+class Wrapper(Attribution[GivenLayer]):
     """The base of the methods of methods.
 
     The other method's settings (its layer, its batch size) hold for it; what it reads of baselines and feature masks, and the
@@ -128,7 +129,7 @@ class Wrapper(Attribution):
         ValueError: ``of`` has another model.
     """
 
-    of: Attribution | None = None
+    of: Attribution[GivenLayer] | None = None
 
     layer_role: ClassVar[LayerRole] = "own"
 
@@ -187,7 +188,7 @@ class Wrapper(Attribution):
 Change = Callable[[Tensor], Tensor]
 
 
-class Processed(Wrapper):
+class Processed(Wrapper[GivenLayer]):
     """Another method's attributions, with the inputs changed before it and the attributions after it.
 
     Args:

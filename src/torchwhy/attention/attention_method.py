@@ -26,6 +26,7 @@ from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.rules.mode import refuse_opaque_models
 from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.structure import Structure
+from torchwhy.input_types import SomeInputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
@@ -94,7 +95,7 @@ class AttentionRun:
 SequenceValues = list[tuple[TokenSequence, Tensor]]
 
 
-class AttentionMethod(Attribution):
+class AttentionMethod(Attribution[SomeInputs]):
     """The base class of the methods that read the attention between tokens.
 
     The matrices are seen as they are computed: ``nn.MultiheadAttention``, ``F.scaled_dot_product_attention`` and hand-written

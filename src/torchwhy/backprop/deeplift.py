@@ -19,6 +19,7 @@ from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 from torchwhy.engine.run.rows import baseline_at, expand_like
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Bounds
@@ -30,7 +31,7 @@ TABLES: dict[str, tuple[RuleTable, RuleTable, type[PairedRules]]] = {
 }
 
 
-class DeepLIFT(Attribution):
+class DeepLIFT(Attribution[GivenLayer]):
     r"""Contributions by difference from a baseline: :math:`A_{nj} = m_{nj} (x_{nj} - b_{nj})`, where the multipliers m come
     from rules with :math:`\sum_j m_j \Delta x_j = \Delta y` at every operation.
 
@@ -138,7 +139,7 @@ class DeepLIFT(Attribution):
         return gap
 
 
-class DeepSHAP(DeepLIFT):
+class DeepSHAP(DeepLIFT[GivenLayer]):
     r"""DeepLIFT averaged over a distribution of baselines: :math:`A_n = \mathrm{mean}_k [m(x_n, b_k) (x_n - b_k)]`.
 
     Approximates the Shapley values of the features under that distribution; the attributions of a row sum to f(x) minus the

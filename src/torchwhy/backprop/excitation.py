@@ -14,6 +14,7 @@ from torchwhy.backprop.propagation import Propagation, rule_table
 from torchwhy.engine.rules.mode import count_operations, run_with_rules
 from torchwhy.engine.rules.opaque import warn_if_without_rules
 from torchwhy.engine.run.rows import expand_like
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -33,7 +34,7 @@ class _Contrast(LayerRule):
         return found - self.rule.multiplier(layer.negated(), m) if self.top is layer else found
 
 
-class ExcitationBackprop(Attribution):
+class ExcitationBackprop(Attribution[GivenLayer]):
     r"""Marginal winning probabilities: the target's unit hands 1 down, each unit to its excitatory inputs,
     :math:`P(j) = \sum_k \frac{x_j w_{jk}^+}{\sum_i x_i w_{ik}^+} P(k)`.
 

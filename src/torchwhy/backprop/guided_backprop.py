@@ -15,6 +15,7 @@ from torchwhy.engine.rules.mode import RuleMode, count_operations, custom_backwa
 from torchwhy.engine.rules.operations import RECTIFIERS, OpCall, OpRule
 from torchwhy.engine.rules.rectifiers import RectifierRules
 from torchwhy.engine.run.warn import warn
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -54,7 +55,7 @@ def deconvolution(call: OpCall) -> Tensor:
     return custom_pointwise_backward(call, call.value(), lambda m: (m.clamp(min=0),))
 
 
-class _Rectified(Attribution):
+class _Rectified(Attribution[GivenLayer]):
     """Gradients with another backward of the rectifiers."""
 
     table: ClassVar[Mapping[str, OpRule]] = {}
@@ -78,7 +79,7 @@ class _Rectified(Attribution):
         return Result(signal, details=count_operations(used))
 
 
-class GuidedBackprop(_Rectified):
+class GuidedBackprop(_Rectified[GivenLayer]):
     r"""The gradient with negative signals dropped at every rectifier y = f(x): :math:`m_x = \max(m_y, 0) \max(f'(x), 0)`.
 
     For ReLU that is the paper's rule, the gradient's mask times the deconvolution's. Smooth rectifiers (GELU, SiLU, ELU,
@@ -104,7 +105,7 @@ class GuidedBackprop(_Rectified):
     paper: ClassVar[str] = "arXiv:1412.6806"
 
 
-class DeconvNet(_Rectified):
+class DeconvNet(_Rectified[GivenLayer]):
     r"""The gradient with every rectifier's backward replaced by a rectifier of the signal: :math:`m_x = \max(m_y, 0)`.
 
     What the rectifier let through on the way up plays no part; smooth ones are treated alike. Not in units of the score and

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased, change_from_baselines
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 
-class LinearApproximation(GradientBased):
+class LinearApproximation(GradientBased[GivenLayer]):
     r"""Activation times gradient at a layer, :math:`A_{nj} = a_{nj} \, \partial f / \partial a_{nj}`: the first-order change of
     the score if the unit were switched off.
 

@@ -16,12 +16,13 @@ from torchwhy.engine.rules.opaque import warn_if_without_rules
 from torchwhy.engine.run.rows import expand_like, sum_per_row
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Keywords, Model
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import NotNegative
 
 
-class LRP(Attribution):
+class LRP(Attribution[GivenLayer]):
     r"""Layer-wise relevance propagation: the score is handed down, layer by layer, in the proportions that each layer's rule
     says, :math:`R_j = \sum_k (z_{jk} / \sum_i z_{ik}) R_k`.
 

@@ -26,7 +26,7 @@ from torchwhy.result import Result
 from torchwhy.targets import Target
 
 
-class ClassActivationMap(Attribution):
+class ClassActivationMap(Attribution[LayerLike]):
     r"""The base class of the class activation maps: :math:`M_n = \mathrm{ReLU}(\sum_c w_{nc} A_{nc})`.
 
     ``A`` ``(N, C, *grid)`` are a layer's activations; a method is its weights. Maps are ``(N, 1, *size)``, of the size of
@@ -50,7 +50,7 @@ class ClassActivationMap(Attribution):
         ValueError: the layer has no grid, or the target does not depend on it.
     """
 
-    layer: LayerLike | Sequence[LayerLike] | None = "auto"
+    layer: LayerLike | Sequence[LayerLike] | None = "auto"  # type: ignore[assignment]  # one map of them all
     relu: bool = True
     upsample: bool = True
     interpolation: Literal["linear", "nearest"] = "linear"

@@ -23,11 +23,12 @@ from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for
 from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors, structure_of_some
 from torchwhy.engine.torch_internals import is_graph
+from torchwhy.input_types import SomeInputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
 
-class FullGrad(Attribution):
+class FullGrad(Attribution[SomeInputs]):
     r"""The input's and the biases' gradients, each brought to [0, 1] and added up over the picture:
     :math:`M_n = \sum_c \psi(x_n \odot \nabla_x f)_c + \sum_l \sum_c \psi(b_l \odot \nabla_{z_l} f)_c`.
 

@@ -12,12 +12,13 @@ from torchwhy.engine.axes import axes_of
 from torchwhy.engine.layers.grid_layout import ToGrid
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.structure import Structure, structure_of_some
+from torchwhy.input_types import SomeInputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.wrapper import Wrapper, attribute_at
 
 
-class GuidedGradCAM(Wrapper):
+class GuidedGradCAM(Wrapper[SomeInputs]):
     r"""Guided backpropagation times the Grad-CAM map of the input's size: :math:`A_{ncu} = m_{ncu} M_{nu}`.
 
     Of the shape of the inputs; in no unit, and sums to nothing. Its sharp edges come from :class:`GuidedBackprop`, which hardly
@@ -33,8 +34,8 @@ class GuidedGradCAM(Wrapper):
     nearest cell.
     """
 
-    of: ClassActivationMap | None = None
-    layer: LayerLike | Sequence[LayerLike] | None = "auto"
+    of: ClassActivationMap | None = None  # type: ignore[assignment]
+    layer: LayerLike | Sequence[LayerLike] | None = "auto"  # type: ignore[assignment]
     reshape: ToGrid | None = None
 
     paper: ClassVar[str] = "arXiv:1610.02391"

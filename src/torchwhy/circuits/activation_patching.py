@@ -26,7 +26,7 @@ from torchwhy.settings import Count
 class Patching(CircuitMethod):
     """The base of the methods that patch units of layers: which layers, which units, in which direction."""
 
-    layer: LayerLike | Sequence[LayerLike | None] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None  # type: ignore[assignment]  # one tensor of them all
     units: UnitKind = "position"
     heads: Count | None = None
     denoise: bool = False

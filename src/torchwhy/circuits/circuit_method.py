@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.asker import LayerRole
+from torchwhy.engine.layers.layer import LayerLike
 
 
-class CircuitMethod(Attribution):
+class CircuitMethod(Attribution[LayerLike]):
     """The base of the methods whose layers lie behind one another, and whose result is no map of the inputs."""
 
     layer_role: ClassVar[LayerRole] = "own"

@@ -101,7 +101,7 @@ class LogitLens(CircuitMethod):
     Paper: nostalgebraist 2020, "Interpreting GPT: the logit lens"; Belrose et al. 2023, arXiv:2303.08112, section 2.
     """
 
-    layer: LayerLike | Sequence[LayerLike | None] | None = None
+    layer: LayerLike | Sequence[LayerLike | None] | None = None  # type: ignore[assignment]  # one tensor of them all
 
     needs_gradient: ClassVar[bool] = False
     explains_inputs: ClassVar[bool] = False

@@ -21,13 +21,13 @@ from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.structure import Tensors, flatten
-from torchwhy.input_types import Inputs
+from torchwhy.input_types import GivenLayer, Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Fraction
 from torchwhy.targets import TargetLike
 
 
-class TCAV(Attribution):
+class TCAV(Attribution[GivenLayer]):
     r"""The sensitivity of a class to a concept given by examples: :math:`S_{nc} = \nabla h(y(x_n)) \cdot v_c`.
 
     The TCAV score is the share of a class's inputs for which it is positive, :math:`|\{n : S_{nc} > 0\}| / N`.

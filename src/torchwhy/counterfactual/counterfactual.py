@@ -28,14 +28,14 @@ from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import flatten
 from torchwhy.engine.tables import Frame, FrameForm, is_frame
-from torchwhy.input_types import Inputs
+from torchwhy.input_types import GivenLayer, Inputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, NotNegative, Positive
 from torchwhy.targets import TargetLike
 
 
-class Counterfactual(Attribution):
+class Counterfactual(Attribution[GivenLayer]):
     r"""The change that gets another answer: :math:`A_n = z_n - x_n`, with z near x, between the bounds, and
     :math:`f_t(z_n) > \max_{j \ne t} f_j(z_n) + \mathrm{margin}`.
 

@@ -18,12 +18,15 @@ class Asker(Protocol):
     :class:`Question`."""
 
     model: AnyModel
-    layer: LayerLike | Sequence[LayerLike | None] | None
     attribute_to_layer_input: bool
     batch_size: int | None
     precision: Literal["bf16", "fp16"] | None
     progress: bool
     check: bool
+
+    @property
+    def layer(self) -> LayerLike | Sequence[LayerLike | None] | None:
+        """By what the score is explained, None for the inputs; what is no method may read layers by it."""
 
     @property
     def needs_gradient(self) -> bool:

@@ -9,12 +9,13 @@ import torch
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.gradient.blur_path import BlurPath
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, Positive
 
 
-class BlurIG(Attribution):
+class BlurIG(Attribution[GivenLayer]):
     r"""The gradient integrated along Gaussian blurs of the image:
     :math:`A_n = \int_{\sigma_{max}}^0 \nabla f(G_\sigma x_n) \, \frac{\partial G_\sigma x_n}{\partial \sigma} \, d\sigma`.
 

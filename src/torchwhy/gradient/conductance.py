@@ -12,6 +12,7 @@ from torchwhy.engine.layers.row_axes import RowAxes
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.gradient.integration_rules import IntegrationRule, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath, neighbouring_points
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
@@ -29,7 +30,7 @@ def points_along_path(problem: Problem, path: StraightPath) -> Iterator[Evaluate
         yield found._replace(gradients=axes(found.gradients, m), activations=axes(found.activations, m))
 
 
-class Conductance(Attribution):
+class Conductance(Attribution[GivenLayer]):
     r"""The part of integrated gradients that flows through each hidden unit:
     :math:`A_{nj} = \sum_k \frac{\partial f}{\partial y_j}(z_k) \, (y_j(z_{k+1}) - y_j(z_k))`,
     :math:`z_k = b_n + \alpha_k (x_n - b_n)`.

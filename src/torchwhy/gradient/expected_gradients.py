@@ -10,12 +10,13 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.run.randomness import Draws, Seed, draw_uniform
 from torchwhy.gradient.paths import StraightPath
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 
 
-class ExpectedGradients(Attribution):
+class ExpectedGradients(Attribution[GivenLayer]):
     r"""The expected gradient between baselines and input: :math:`A_n = E_{b, \alpha} [(x_n - b) \nabla f(b + \alpha (x_n - b))]`,
     b drawn from the baselines, :math:`\alpha` from [0, 1].
 

@@ -7,10 +7,11 @@ from typing import ClassVar
 from torchwhy.engine.run.randomness import Draws, normal_draws
 from torchwhy.gradient.expected_gradients import ExpectedGradients
 from torchwhy.gradient.noisy_points import Stdevs, check_stdevs, stdev_per_tensor
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 
-class GradientSHAP(ExpectedGradients):
+class GradientSHAP(ExpectedGradients[GivenLayer]):
     r"""Expected gradients with noise on the input:
     :math:`A_n = E [(x_n + \sigma \epsilon - b) \nabla f(b + \alpha (x_n + \sigma \epsilon - b))]`.
 

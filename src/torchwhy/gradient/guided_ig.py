@@ -8,11 +8,12 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.guided_path import GuidedPath
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.settings import Bounds, Count
 
 
-class GuidedIG(Attribution):
+class GuidedIG(Attribution[GivenLayer]):
     r"""The gradient integrated along a path on which the features with the smallest gradients move first:
     :math:`A_n = \sum_k \nabla f(z_k) (z_{k+1} - z_k)`, :math:`z_0 = b, z_m = x_n`.
 

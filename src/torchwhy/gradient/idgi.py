@@ -17,6 +17,7 @@ from torchwhy.gradient.blur_ig import BlurIG
 from torchwhy.gradient.guided_ig import GuidedIG
 from torchwhy.gradient.integrated_gradients import IntegratedGradients
 from torchwhy.gradient.paths import StraightPath, neighbouring_points
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.wrapper import Wrapper
@@ -25,7 +26,7 @@ _FIXED_STEPS = {"method", "tolerance", "max_steps"}  # what only the equal steps
 PathMethod = IntegratedGradients | BlurIG | GuidedIG
 
 
-class IDGI(Wrapper):
+class IDGI(Wrapper[GivenLayer]):
     r"""The change of the score in each step of a path, shared out by squared gradients:
     :math:`A_{ni} = \sum_k (f(z_{k+1}) - f(z_k)) \, \frac{g_{ki}^2}{\sum_j g_{kj}^2}`, :math:`g_k = \nabla f(z_k)`.
 
@@ -40,7 +41,7 @@ class IDGI(Wrapper):
     Paper: Yang, Wang, Bilgic 2023, arXiv:2303.14242, algorithm 1. A step with a zero gradient adds nothing.
     """
 
-    of: PathMethod | None = None
+    of: PathMethod | None = None  # type: ignore[assignment]  # of which the layer is the own one
 
     is_complete: ClassVar[bool] = True
     layer_role: ClassVar[LayerRole] = "input"

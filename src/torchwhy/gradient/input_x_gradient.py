@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased, change_from_baselines
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 
-class InputXGradient(GradientBased):
+class InputXGradient(GradientBased[GivenLayer]):
     r"""The input times the gradient of the score: :math:`A_{nk} = x_{nk} \, \partial f(x_n) / \partial x_{nk}`.
 
     In units of the score; exact for a linear model, where it sums to f(x) − f(0), and not complete for others: see

@@ -10,12 +10,13 @@ from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.adaptive_steps import integrate_adaptively
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Bounds, Count, Positive
 
 
-class IntegratedGradients(Attribution):
+class IntegratedGradients(Attribution[GivenLayer]):
     r"""The gradient integrated from a baseline to the input:
     :math:`A_{nk} = (x_{nk} - b_{nk}) \int_0^1 \partial_k f(b_n + \alpha (x_n - b_n)) \, d\alpha`.
 

@@ -11,11 +11,12 @@ from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.conductance import points_along_path
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.settings import Count
 
 
-class InternalInfluence(Attribution):
+class InternalInfluence(Attribution[GivenLayer]):
     r"""The mean gradient at a hidden layer while the input goes from a baseline to its value:
     :math:`A_{nj} = \int_0^1 \frac{\partial f}{\partial y_j}(b_n + \alpha (x_n - b_n)) \, d\alpha`.
 

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 
-class LayerActivation(Attribution):
+class LayerActivation(Attribution[GivenLayer]):
     r"""The activations of a layer: :math:`A_n = y(x_n)`.
 
     Not an attribution: it does not know the target. With it the same places can be read that the other methods explain by:

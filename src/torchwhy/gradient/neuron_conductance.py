@@ -10,13 +10,14 @@ from torchwhy.engine.prepare import with_target
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.gradient.integration_rules import IntegrationRule, check_points, nodes_and_weights
 from torchwhy.gradient.paths import StraightPath
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 from torchwhy.targets import Neuron
 
 
-class NeuronConductance(Attribution):
+class NeuronConductance(Attribution[GivenLayer]):
     r"""The part of integrated gradients that flows through one hidden unit y, shared among the inputs:
     :math:`A_{nk} = (x_{nk} - b_{nk}) \int_0^1 \frac{\partial f}{\partial y} \frac{\partial y}{\partial x_k}
     (b_n + \alpha (x_n - b_n)) \, d\alpha`.

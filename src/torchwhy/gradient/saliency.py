@@ -9,12 +9,13 @@ from torch import Tensor
 
 from torchwhy.engine.structure import Tensors
 from torchwhy.gradient.single_gradient import GradientBased
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 Channels = Literal["max", "norm", "sum"] | None
 
 
-class Saliency(GradientBased):
+class Saliency(GradientBased[GivenLayer]):
     r"""The absolute gradient of the score: :math:`A_{nk} = |\partial f(x_n) / \partial x_{nk}|`.
 
     How much the score changes for a small change of each element: a slope, in units of score per input, not a share of the

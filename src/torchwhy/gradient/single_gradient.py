@@ -12,10 +12,11 @@ from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.explained_layers import activations_at_baselines
 from torchwhy.engine.layers.row_axes import RowAxes
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 
-class GradientBased(Attribution):
+class GradientBased(Attribution[GivenLayer]):
     """The base of the methods that need one gradient.
 
     With ``layer=`` the model runs as it is, and the gradient is read where it passes the layers: these may lie behind one

@@ -12,13 +12,14 @@ from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.structure import Keywords, Tensors
 from torchwhy.gradient.noisy_points import NoisyPoints, Stdevs, check_stdevs
 from torchwhy.gradient.saliency import Channels, Saliency, postprocess_gradient
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, NotNegative
 from torchwhy.wrapper import InnerFacts, Wrapper, attribute_at
 
 
-class SmoothGrad(Wrapper):
+class SmoothGrad(Wrapper[GivenLayer]):
     r"""The mean gradient around the input: :math:`A_n = | \frac1m \sum_{k=1}^m \nabla f(x_n + \sigma_n \epsilon_k) |`.
 
     In units of score per input, like :class:`Saliency`, which it equals without noise. The noise
@@ -113,7 +114,7 @@ class SmoothGrad(Wrapper):
             raise ValueError("layer: give it to the method in of=")
 
 
-class SquareGrad(SmoothGrad):
+class SquareGrad(SmoothGrad[GivenLayer]):
     r"""The mean squared gradient around the input: :math:`A_n = \frac1m \sum_k \nabla f(x_n + \sigma_n \epsilon_k)^2`.
 
     Non-negative, in squared units. Settings as for :class:`SmoothGrad`.
@@ -129,7 +130,7 @@ class SquareGrad(SmoothGrad):
         return Result(self.postprocess(tuple(squares)), details=details)
 
 
-class VarGrad(SmoothGrad):
+class VarGrad(SmoothGrad[GivenLayer]):
     r"""The variance of the gradient around the input: :math:`A_n = \frac1m \sum_k (g_k - \bar g)^2`,
     :math:`g_k = \nabla f(x_n + \sigma_n \epsilon_k)`.
 

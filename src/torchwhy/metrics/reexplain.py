@@ -36,10 +36,10 @@ class Data(TypedDict, total=False):
 
 def explain_again(method: Attribution, inputs: Inputs, target: TargetLike, data: Data) -> Tensor:
     """Return the attributions as (N, d)."""
-    found = method.attribute(inputs, target, **data)
-    if isinstance(found, Ragged):
+    parts = flatten(method.attribute(inputs, target, **data))[0]
+    if any(isinstance(part, Ragged) for part in parts):
         raise TypeError("inputs: a metric takes rows of one shape; give those of tw.Ragged one by one")
-    return flatten_attributions(found)
+    return flatten_attributions(parts)
 
 
 def make_deterministic(method: Attribution, inputs: Inputs, data: Data) -> tuple[Attribution, Data]:

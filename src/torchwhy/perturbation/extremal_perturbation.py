@@ -15,6 +15,7 @@ from torchwhy.engine.axes import Axes, axes_of, check_one_for_each, one_for_each
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.rows import expand_like, index_rows
 from torchwhy.engine.structure import Output
+from torchwhy.input_types import GivenLayer
 from torchwhy.perturbation.smooth_masks import SmoothMasks, ball, blend_levels
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -32,7 +33,7 @@ HALVINGS = 3  # of the distance between the places of discs
 GROWTH = 10.0  # of the area's weight in the course of all steps: first the mask moves to what the score asks for
 
 
-class ExtremalPerturbation(Attribution):
+class ExtremalPerturbation(Attribution[GivenLayer]):
     r"""The smooth mask of area a that preserves the score best, averaged over the areas:
 
     :math:`m_a = \arg\max_m\ f(m \otimes x) - \lambda\, \| \mathrm{sort}(m) - r_a \|^2`,

@@ -8,10 +8,11 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import score_drops
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 
 
-class FeatureAblation(Attribution):
+class FeatureAblation(Attribution[GivenLayer]):
     r"""How far the score drops when a feature is replaced by its baseline: :math:`A_{ni} = f(x_n) - f(x_n \setminus i)`.
 
     In units of the score, positive where the feature speaks for the target. Every element of feature i carries all of

@@ -13,12 +13,13 @@ from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.features.statistics import RunningMean
 from torchwhy.engine.run.randomness import Draws, Seed, draw_uniform, draws_per_block
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count
 
 
-class FeaturePermutation(Attribution):
+class FeaturePermutation(Attribution[GivenLayer]):
     r"""How far the score drops when a feature takes its value from another row of the batch:
 
     :math:`A_{ni} = \frac1R \sum_{r=1}^R f(x_n) - f(x_n \text{ with feature } i \text{ of } x_{\pi_{ri}(n)})`, π random

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchwhy.engine.axes import Axes, axes_of
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.run.warn import warn
+from torchwhy.input_types import GivenLayer
 from torchwhy.perturbation.coin_flips import CoinFlips
 from torchwhy.perturbation.linear_fit import LinearFit, Samples, fit_chosen, fit_estimator, fit_lasso, fit_ridge
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
@@ -23,7 +24,7 @@ from torchwhy.settings import Bounds, Count, Fraction, NotNegative
 POOR = 0.1  # the share of variance below which a linear model says little
 
 
-class LIME(SampledFeatureMethod):
+class LIME(SampledFeatureMethod[GivenLayer]):
     r"""The coefficients of a linear model of the score, fitted where few features are missing:
 
     :math:`\min_\beta \sum_k w(z_k) [f(z_k) - \beta_0 - \sum_i \beta_i z_{ki}]^2 + \text{penalty}`,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import SlidingWindows, score_drops
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -19,7 +20,7 @@ Size = int | Sequence[int]  # of a window or a step: of all dimensions but the f
 SizePerInput = Size | Sequence[Size | None] | None
 
 
-class Occlusion(Attribution):
+class Occlusion(Attribution[GivenLayer]):
     r"""How far the score drops when a window is replaced by the baseline, averaged over the windows that cover an element:
 
     :math:`A_{nu} = \frac{1}{|\{w : u \in w\}|} \sum_{w : u \in w} f(x_n) - f(x_n \setminus w)`.

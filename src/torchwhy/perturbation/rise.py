@@ -12,6 +12,7 @@ from torch import Tensor
 from torchwhy.engine.axes import axes_of, cells_along, check_one_for_each
 from torchwhy.engine.features.masks import evaluate_masks
 from torchwhy.engine.structure import Output
+from torchwhy.input_types import GivenLayer
 from torchwhy.perturbation.rise_masks import RandomGridMasks
 from torchwhy.perturbation.rise_moments import PlainMoments, ReducedMoments
 from torchwhy.perturbation.sampling import SamplingMethod
@@ -23,7 +24,7 @@ from torchwhy.targets import DerivedTarget, logits_per_row
 MASKS_AT_ONCE = 64  # whose scores are summed up together
 
 
-class RISE(SamplingMethod):
+class RISE(SamplingMethod[GivenLayer]):
     r"""The mean score among the randomly masked inputs in which an element is visible:
 
     :math:`A_{nu} = \mathbb{E}[f(x_n \odot M)\, M_u] / \mathbb{E}[M_u]`.

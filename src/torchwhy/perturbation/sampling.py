@@ -15,6 +15,7 @@ from torchwhy.engine.features.statistics import relative_error, sampling_rounds
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Count, Positive
@@ -22,7 +23,7 @@ from torchwhy.settings import Count, Positive
 MOST_SOLVED = 5000  # features: solving for them all takes memory with their square, time with their cube
 
 
-class SamplingMethod(Attribution):
+class SamplingMethod(Attribution[GivenLayer]):
     """A method that estimates by sampling; the draws are shared by the rows.
 
     Args:
@@ -85,7 +86,7 @@ class SampledEstimate(NamedTuple):
     pairs_error: Tensor | None = None
 
 
-class SampledFeatureMethod(SamplingMethod):
+class SampledFeatureMethod(SamplingMethod[GivenLayer]):
     """A sampling method that gives every feature one value."""
 
     uses_feature_mask: ClassVar[bool] = True

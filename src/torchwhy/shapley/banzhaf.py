@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from torchwhy.input_types import GivenLayer
 from torchwhy.shapley.exact_shapley import banzhaf_interactions, banzhaf_values
 from torchwhy.shapley.interactions import PairWeights, banzhaf_pair_weights
 from torchwhy.shapley.kernel_shap import KernelSHAP
 from torchwhy.shapley.paired_sampling import PairedDesign, banzhaf_design
 
 
-class Banzhaf(KernelSHAP):
+class Banzhaf(KernelSHAP[GivenLayer]):
     r"""Banzhaf values, the mean gain over all coalitions: :math:`\beta_i = 2^{1-d} \sum_{S \not\ni i} v(S \cup i) - v(S)`.
 
     In units of the score; unlike Shapley values they do not sum to v(D) − v(∅), and vary less with noise in the scores.

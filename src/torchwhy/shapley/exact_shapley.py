@@ -12,6 +12,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import coalitions_as_details, evaluate_all, note_coalitions
 from torchwhy.engine.features.numbering import Features, number_features
 from torchwhy.engine.run.rows import to_device
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 
@@ -19,7 +20,7 @@ MOST_KNOWN = 12  # features of which all coalitions are kept
 MAX_FEATURES = 20  # features: 1,048,576 evaluations of a row
 
 
-class ExactShapley(Attribution):
+class ExactShapley(Attribution[GivenLayer]):
     r"""Shapley values from every coalition:
     :math:`\varphi_i = \sum_{S \not\ni i} \frac{|S|! (d - |S| - 1)!}{d!} [v(S \cup i) - v(S)]`.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.engine.features.numbering import Features
+from torchwhy.input_types import GivenLayer
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, check_solvable, score_coalitions
 from torchwhy.problem import Problem
 from torchwhy.shapley.exact_shapley import (
@@ -21,7 +22,7 @@ from torchwhy.shapley.interactions import PairWeights, pair_interactions, shaple
 from torchwhy.shapley.paired_sampling import PairedDesign, paired_regression, shapley_design
 
 
-class KernelSHAP(SampledFeatureMethod):
+class KernelSHAP(SampledFeatureMethod[GivenLayer]):
     r"""Shapley values by weighted least squares over coalitions S:
 
     :math:`\min_\varphi \sum_S \frac{d - 1}{\binom{d}{|S|} |S| (d - |S|)} [v(S) - v(\emptyset) - \sum_{i \in S} \varphi_i]^2`,

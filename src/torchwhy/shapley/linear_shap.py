@@ -12,12 +12,13 @@ from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.features.numbering import number_features
 from torchwhy.engine.run.rows import expand_like
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Bounds
 
 
-class LinearSHAP(Attribution):
+class LinearSHAP(Attribution[GivenLayer]):
     r"""Shapley values of a score that is linear in its features:
     :math:`\varphi_i = v(\{i\}) - v(\emptyset) = w_i (x_i - \mathbb{E} b_i)`.
 

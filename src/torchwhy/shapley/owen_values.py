@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchwhy.engine.features.numbering import Features
 from torchwhy.engine.run.randomness import draw_uniform
+from torchwhy.input_types import GivenLayer
 from torchwhy.perturbation.sampling import SampledEstimate
 from torchwhy.problem import Problem
 from torchwhy.shapley.shapley_sampling import ShapleySampling
@@ -21,7 +22,7 @@ Members = Sequence[int] | Sequence[str]
 Groups = Sequence[int] | Sequence[str] | Sequence[Members] | Mapping[str, Members] | Tensor
 
 
-class OwenValues(ShapleySampling):
+class OwenValues(ShapleySampling[GivenLayer]):
     r"""Shapley values of features that come in groups: only the orders that keep each group together count.
 
     The values of a group sum to its Shapley value in the game of groups, and are shared in it by what its features add when

@@ -13,11 +13,12 @@ from torchwhy.engine.features.statistics import RunningMean
 from torchwhy.engine.run.randomness import Draws, draw_uniform, draws_per_block
 from torchwhy.engine.run.rows import to_device
 from torchwhy.engine.structure import Tensors
+from torchwhy.input_types import GivenLayer
 from torchwhy.perturbation.sampling import SampledEstimate, SampledFeatureMethod, score_coalitions
 from torchwhy.problem import Problem
 
 
-class ShapleySampling(SampledFeatureMethod):
+class ShapleySampling(SampledFeatureMethod[GivenLayer]):
     r"""Shapley values as the mean gain of each feature over random orders π in which the features enter:
 
     :math:`\varphi_i = \mathbb{E}_\pi [v(\{j : \pi_j \le \pi_i\}) - v(\{j : \pi_j < \pi_i\})]`.
