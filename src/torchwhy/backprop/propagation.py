@@ -48,7 +48,7 @@ from torchwhy.engine.rules.operations import (
     TorchFunction,
     out_of_place,
 )
-from torchwhy.engine.structure import Keywords, as_tuple, carries_signal, map_nested
+from torchwhy.engine.structure import Keywords, carries_signal, map_nested
 from torchwhy.engine.torch_internals import BackwardHookNode
 
 MATMULS = ("matmul", "mm", "bmm")
@@ -144,7 +144,7 @@ class Propagation(RuleMode):
         if self.returns_relevance and name in STRUCTURAL and tensors:
             facts["input"] = self.is_input(tensors[0])
         if any(facts.values()):
-            for tensor in as_tuple(out):
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
                 self.note(tensor, **facts)
 
 
