@@ -56,6 +56,7 @@ def parts(_):
 
 
 PATCHES = torch.arange(64).view(8, 8) // 12
+HALF_ROWS = torch.arange(192).view(3, 8, 8) // 4
 SAMPLES = {"n_samples": 6, "generator": 0}
 CASES = [
     Case(tw.Saliency),
@@ -101,7 +102,7 @@ CASES = [
     Case(tw.LIME, {"n_samples": 60, "n_segments": 6, "generator": 0, "kernel_width": 1.0}),
     Case(tw.ExactShapley, data={"feature_mask": PATCHES}, laws=("linear",)),
     Case(tw.KernelSHAP, {"n_samples": 450, "generator": 0}, laws=("linear", "complete")),
-    Case(tw.Banzhaf, {"n_samples": 450, "generator": 0}, laws=("linear",)),
+    Case(tw.Banzhaf, {"n_samples": 120, "generator": 0}, data={"feature_mask": HALF_ROWS}, laws=("linear",)),
     Case(
         tw.ShapleySampling,
         {"n_samples": 4, "generator": 0},

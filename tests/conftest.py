@@ -1,3 +1,4 @@
+import gc
 import os
 from contextlib import contextmanager
 
@@ -13,7 +14,9 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _same_start():
     """Every test draws the same numbers, whatever ran before it."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed notes the stack for a GPU that may come: 0.6 ms
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture
@@ -44,6 +47,17 @@ def optimized(monkeypatch):
             yield
 
     return context
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """The garbage collector passes by what is there before the first test: two million objects, half a second each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,10 +1,7 @@
 """Every kind of picture, drawn once, and what it takes to look at one."""
 
-import io
-
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 from skimage import data, filters
 
 from torchwhy import visualize as v
@@ -107,8 +104,11 @@ def same(array):
 
 
 def drawn(figure):
-    """The pixels (H, W, 3) of the figure, coarsely."""
-    return np.asarray(Image.open(io.BytesIO(v.to_png(figure, dpi=60))).convert("RGB"))
+    """The pixels (H, W, 4) of the figure, coarsely."""
+    figure.set_dpi(60)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())
 
 
 def pixel(figure, ax, x, y):

@@ -83,7 +83,8 @@ def test_windows(layer, shift, width, rows):
     def reshape(t):
         return together(t, len(t) // 9, (5, 6), SIDE, shift).permute(0, 3, 1, 2)
 
-    compare(windowed(shift=shift, width=width), layer, reshape, X[:rows], TARGETS[:rows], METHODS)
+    methods = METHODS if shift else METHODS[::5]  # a shift is all that their cells add to it
+    compare(windowed(shift=shift, width=width), layer, reshape, X[:rows], TARGETS[:rows], methods)
 
 
 def test_windows_are_found_once_and_leave_the_model_alone():

@@ -654,7 +654,7 @@ def test_likeness_is_the_same_in_another_process(tmp_path):
         "    tw.Distribution(SHIFT[None]), partial(plus, z=1), small_cnn().forward, tw.SmoothGrad(network()))])"
     )
     said = set()
-    for seed in "123":
+    for seed in "12":  # sets of another order
         env = {**os.environ, "PYTHONHASHSEED": seed}
         said.add(subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True).stdout)
     assert len(said) == 1

@@ -115,19 +115,6 @@ def test_every_method_states_its_facts():
         assert method.paper or name == "LayerActivation", name
 
 
-def test_importing_is_light():
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, torch; before = set(sys.modules); import torchwhy; torchwhy.IntegratedGradients; "
-        "print([m for m in ('torchvision', 'matplotlib', 'sklearn', 'skimage', 'scipy', 'tqdm', 'pandas') "
-        "if m in set(sys.modules) - before])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
-
-
 def test_pictures_show_the_difference_from_the_neutral_value(tmp_path):
     x = torch.ones(2, 1, 8, 16, dtype=torch.double)
     e = tw.RISE(lambda z: 100 + z[..., :4].mean((1, 2, 3)), generator=0).explain(x)

@@ -26,6 +26,8 @@ def test_shape_and_type_are_kept(case, dtype):
     assert found.dtype == dtype
     assert tuple(found.shape) == shape_of(case, x)
     assert not found.requires_grad
+    if dtype == torch.double:
+        return
     exact = case.make(make(case.net)).attribute(x.double(), target=1, **case.data)
     cosine = torch.cosine_similarity(found.double().flatten(), exact.flatten(), 0)
     assert cosine > (COARSE.get(case.method, 0.9) if dtype == torch.bfloat16 else 0.99999)

@@ -278,9 +278,16 @@ METHODS = {
 MASKING = ("KernelSHAP", "LIME", "FeatureAblation", "ShapleySampling")
 
 
+def in_turn(count):
+    """Pairs of families and methods: so many of each family, others in turn; the rest under ``-m slow``."""
+    for i, name in enumerate(FAMILIES):
+        for k, method in enumerate(METHODS):
+            often = (k - i * count) % len(METHODS) < count
+            yield pytest.param(name, method, marks=() if often else pytest.mark.slow)
+
+
 @pytest.mark.filterwarnings("ignore:the target does not depend")  # one of CLIP's is about the text alone
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name, method", in_turn(3))
 def test_several_targets_equal_a_loop_and_cost_one_run(name, method):
     f = family(name)
     made, sample = METHODS[method](f.model), f.sample([0, 1], f.smooth)

@@ -17,12 +17,8 @@ ROWS = 17  # so many that calls are counted, cut and optimized
 
 @cache
 def worn(kind):
-    """A network that many methods run on: one for all tests."""
-    return make(kind, torch.float)
-
-
-def used_up(net, x):
-    """Run methods of each family on a network."""
+    """A network that methods of each family have run on, and then all tests: one for them."""
+    net, x = make(kind, torch.float), inputs(kind, ROWS, torch.float)
     for method in (
         tw.IntegratedGradients(net, n_steps=20),
         tw.FeatureAblation(net),
@@ -31,17 +27,17 @@ def used_up(net, x):
         tw.SmoothGrad(net, n_samples=5, batch_size=4, generator=1),
     ):
         method.attribute(x[:2], target=0)
+    return net
 
 
 @each_case
 def test_first_and_later_calls(case, optimized):
     x = inputs(case.net, ROWS, torch.float)
-    fresh, old = make(case.net, torch.float), worn(case.net)
+    fresh = make(case.net, torch.float)
     with optimized():
         first = case.make(fresh).attribute(x, target=1, **case.data)
         second = case.make(fresh).attribute(x, target=1, **case.data)
-        used_up(old, x)
-        after_others = case.make(old).attribute(x, target=1, **case.data)
+        after_others = case.make(worn(case.net)).attribute(x, target=1, **case.data)
     assert torch.equal(second, first)
     assert torch.equal(after_others, first)
 

@@ -3,8 +3,6 @@
 import importlib
 import inspect
 import pkgutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -92,11 +90,6 @@ def test_scalars_of_numpy_and_a_class_with_an_equality_of_its_own():
 def test_what_counts_is_an_int(make, name):
     with pytest.raises(ValueError, match=f"{name}: expected an int of at least 1"):
         make(network("conv")).attribute(inputs("conv"), 1)
-
-
-def test_packages_are_there_after_a_plain_import():
-    calls = "tw.lrp.Gamma(0.25); tw.baselines.Blur(); tw.metrics.deletion; tw.visualize.grid"
-    subprocess.run([sys.executable, "-c", f"import torchwhy as tw; {calls}"], check=True, capture_output=True)
 
 
 def test_a_setting_is_checked_when_it_is_assigned_too():

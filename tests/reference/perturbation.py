@@ -9,14 +9,17 @@ import torch
 
 def game(f, x, b, mask):
     """The game of the features of one row: v(z) is the score with the features of z from x and the others from b."""
-    mask = mask.expand(x.shape)
+    mask, known = mask.expand(x.shape), {}  # definitions ask for the same coalitions again and again
 
     def v(z):
-        point = b.clone()
-        for i, there in enumerate(z):
-            if there:
-                point[mask == i] = x[mask == i]
-        return float(f(point))
+        z = tuple(bool(there) for there in z)
+        if z not in known:
+            point = b.clone()
+            for i, there in enumerate(z):
+                if there:
+                    point[mask == i] = x[mask == i]
+            known[z] = float(f(point))
+        return known[z]
 
     return v
 

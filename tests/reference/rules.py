@@ -24,8 +24,7 @@ def share(z, r, denominators):
     """Relevance r (K,) in the proportions z (K, J) of the denominators (K,)."""
     out = torch.zeros(z.shape[1], dtype=z.dtype)
     for k in range(z.shape[0]):
-        for j in range(z.shape[1]):
-            out[j] += z[k, j] / denominators[k] * r[k]
+        out += z[k] / denominators[k] * r[k]
     return out
 
 
