@@ -18,7 +18,7 @@ from torchwhy.engine.layers.dependence import pictures_alike
 from torchwhy.engine.layers.grid_layout import GridLayout, InputPicture, ToGrid, find_layout, picture_of, resize_maps
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.autograd import compute_gradients
-from torchwhy.engine.run.rows import at_least_float32, expand_like, rows_between
+from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.run.runner import GradientFunction
 from torchwhy.engine.structure import Keywords, Tensors, flatten
 from torchwhy.problem import Problem
@@ -73,7 +73,7 @@ class ClassActivationMap(Attribution[LayerLike]):
         """Return one map ``(N, *grid)`` for each layer, with its negative part."""
 
         def work(start: int, stop: int) -> list[Tensor]:
-            z = rows_between(problem.x, start, stop)
+            z = [x[start:stop] for x in problem.x]
             _, slopes, activations = problem.run.gradients_and_activations(z, rows[start:stop], self.layer_gradient)
             found = []
             for layout, a, g in zip(self.grid_layouts(problem, activations, stop - start), activations, slopes):

@@ -22,7 +22,6 @@ from torchwhy.engine.layers.layer import ResolvedLayer, record_activations, reso
 from torchwhy.engine.missing_values import check_takes_missing, first_row
 from torchwhy.engine.random_models import notice_randomness
 from torchwhy.engine.refusals import (
-    is_unusual,
     refuse_besides_sample,
     refuse_facts_about_tokens,
     refuse_inputs,
@@ -276,7 +275,9 @@ def _model_inputs(asker: Asker, inputs: object, extra: object, feature_mask: obj
     if any(isinstance(part, Stacked) for part in given):
         forms = tuple(part.form if isinstance(part, Stacked) else None for part in given)
         given = tuple(part.rows if isinstance(part, Stacked) else part for part in given)
-    if not given or not all(isinstance(t, Tensor) and not is_unusual(t) for t in given):
+    if not given or not all(isinstance(t, Tensor) and t.layout is torch.strided for t in given):
+        refuse_inputs(given)
+    if any(t.is_nested or t.is_meta for t in given):
         refuse_inputs(given)
     sizes = {t.shape[:1] for t in given}
     if len(sizes) != 1 or sizes & NO_ROWS:

@@ -53,7 +53,6 @@ from torchwhy.engine.rules.operations import (
     out_of_place,
 )
 from torchwhy.engine.rules.unseen import NO_RULE_NEEDED, WatchesGraph
-from torchwhy.engine.run.rows import rows_between
 from torchwhy.engine.structure import AnyOutput, Keywords, Model, carries_signal, map_nested, tensors_in
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
@@ -376,7 +375,7 @@ def run_with_rules(
 
     def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
         rules = make()
-        scores, signal = run.gradients(rows_between(problem.x, start, stop), rows[start:stop], rules)
+        scores, signal = run.gradients([t[start:stop] for t in problem.x], rows[start:stop], rules)
         return rules, scores, signal
 
     used, scores, signals = zip(*run.batches(len(rows), work))
