@@ -351,7 +351,10 @@ def refuse_opaque_models(model: Model) -> None:
     Raises:
         TypeError: a module is TorchScript, made by ``torch.compile``, or ``DataParallel``.
     """
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+    held = state.held_here.models.get(id(model))
+    if not isinstance(model, nn.Module) or (held is not None and not held.opaque):
+        return
+    for name, module in model.named_modules():
         compiled = compiled_call(module) is not None or hasattr(vars(module).get("forward"), COMPILED_MARK)
         if compiled or isinstance(module, (torch.jit.ScriptModule, nn.DataParallel)):
             opaque.refuse_opaque_module(name, module)

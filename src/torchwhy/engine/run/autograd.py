@@ -62,21 +62,24 @@ class ModuleTraits(NamedTuple):
         recurrent: it is a recurrent layer.
         nests: it is an encoder that may pack padded sequences into nested tensors.
         foreign: its code is not torch's own.
+        opaque: Python does not see its operations, or other threads run them.
     """
 
     recurrent: bool
     nests: bool
     foreign: bool
+    opaque: bool
 
 
 @lru_cache(maxsize=2**12)
 def traits_of(kind: type[nn.Module]) -> ModuleTraits:
     """Return the traits of a class of modules."""
     foreign = not kind.__module__.startswith("torch.nn.")
-    return ModuleTraits(issubclass(kind, nn.RNNBase), issubclass(kind, nn.TransformerEncoder), foreign)
+    opaque = issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel))
+    return ModuleTraits(issubclass(kind, nn.RNNBase), issubclass(kind, nn.TransformerEncoder), foreign, opaque)
 
 
-NO_TRAITS = ModuleTraits(recurrent=False, nests=False, foreign=False)  # of a plain callable
+NO_TRAITS = ModuleTraits(recurrent=False, nests=False, foreign=False, opaque=False)  # of a plain callable
 
 
 class HeldModel:
@@ -96,6 +99,7 @@ class HeldModel:
         recurrent: whether it has recurrent layers.
         nests: whether it has encoders that may pack padded sequences into nested tensors, which no hook of a layer can use.
         compiled: whether ``torch.compile`` made a part of it, which may leave out hooks that came later.
+        opaque: whether Python does not see the operations of a part of it, as of one that is compiled.
     """
 
     __slots__ = (
@@ -108,6 +112,7 @@ class HeldModel:
         "n_training",
         "nests",
         "noisy",
+        "opaque",
         "recurrent",
     )
 
@@ -147,7 +152,8 @@ class HeldModel:
             for key, child in reversed(modules.items()):
                 if child is not None:
                     waiting.append((f"{name}.{key}" if name else key, child))
-        self.recurrent, self.nests, foreign = (True in each for each in zip(*traits, NO_TRAITS))
+        self.recurrent, self.nests, foreign, opaque = (True in each for each in zip(*traits, NO_TRAITS))
+        self.opaque = opaque or self.compiled
         known = isinstance(model, nn.Module) and state.repeating.get(model) == self.n_training
         self.may_draw = not (self.noisy or known) and (self.n_training > 0 or foreign or not self.modules)
 
