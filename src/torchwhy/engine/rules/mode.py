@@ -140,7 +140,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             self._saved.clear()
             for hook in self._hooks:
                 hook.remove()
-            unknown, self.taken = self.taken - self.made, set()
+            unknown, self.taken = {node for node in self.taken - self.made if node is not None}, set()
             if unknown and not any(error) and not self.unreached:
                 self.count_unseen(unknown)
             self.made = set()
@@ -167,7 +167,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         inside, has_graph = transforms_are_active(), torch.is_grad_enabled()
         if has_graph:
             given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
-            self.taken.update(t.grad_fn for t in given if isinstance(t, Tensor) and t.grad_fn is not None)
+            self.taken.update([t.grad_fn for t in given if isinstance(t, Tensor)])
         out = (self._run_in_transform if inside else self.run_operation)(op, function, args, kwargs)
         if not has_graph:
             return out
@@ -196,12 +196,14 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         rule, in_place = self.tables[-1].get(op.name), op.in_place or kwargs.get("inplace") is True
         if in_place and args and self._saved:
             self.copy_before_overwrite(args[0])
-        signal = torch.is_grad_enabled() and carries_signal(args, kwargs)
-        if rule is None or rule is keep_gradient or not (self.always or signal):
+        if rule is None:
             out = function(*args, **kwargs)
-            if rule is None and (op.name not in NO_RULE_NEEDED or op.name in BILINEAR) and carries_signal(out):
+            if (op.name not in NO_RULE_NEEDED or op.name in BILINEAR) and carries_signal(out):
                 self.count_without_rule(op.name, args, kwargs)
             return out
+        signal = torch.is_grad_enabled() and carries_signal(args, kwargs)
+        if rule is keep_gradient or not (self.always or signal):
+            return function(*args, **kwargs)
         if signal:
             self.applied[op.name] += 1
         if in_place:

@@ -28,7 +28,7 @@ class WatchesGraph:
 
     tables: list[RuleTable]
     made: set[torch.autograd.graph.Node | None]  # the nodes of the results of its operations
-    taken: set[torch.autograd.graph.Node]  # those of what they were given
+    taken: set[torch.autograd.graph.Node | None]  # those of what they were given
     first_number: int  # of the first node that was made since the mode began
 
     def count_unreached(self, name: str, where: str) -> None:
