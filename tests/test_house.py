@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 from sources import FILES, TREES, all_nodes
 
+CONTAINERS = {"tuple", "list", "dict", "Mapping", "Sequence"}
 DUNDERS = {"__all__", "__getattr__", "__dir__"}  # names that mean the same in every module
 
 
@@ -189,7 +190,6 @@ OTHER_WALKS = {
 
 def walks_over_containers():
     """Functions that call themselves and ask for tuples, lists or dicts, outside of the module of containers."""
-    kinds = {"tuple", "list", "dict", "Mapping", "Sequence"}
     for place, node in nodes(ast.FunctionDef):
         named, asks, handed = set(), False, set()  # what is handed to map_nested does not walk by itself
         for inner in ast.walk(node):
@@ -200,10 +200,18 @@ def walks_over_containers():
             if isinstance(inner, (ast.Call, ast.Compare)):
                 asked = inner.args[1:] if getattr(getattr(inner, "func", None), "id", "") == "isinstance" else ()
                 asked = inner.comparators if isinstance(inner, ast.Compare) else asked
-                asks |= any(getattr(n, "id", "") in kinds for part in asked for n in ast.walk(part))
+                asks |= any(getattr(n, "id", "") in CONTAINERS for part in asked for n in ast.walk(part))
         file = place.partition(":")[0]
         if asks and node.name in named and file != "engine/structure.py" and f"{file} {node.name}" not in OTHER_WALKS:
             yield f"{place} {node.name}"
+
+
+def asks_for_containers():
+    """``isinstance(value, (tuple, list))`` and the like, outside of the module that takes containers apart."""
+    for place, node in nodes(ast.Call):
+        asks = getattr(node.func, "id", "") == "isinstance" and not place.startswith("engine/structure.py:")
+        if asks and CONTAINERS & {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.args[1])}:
+            yield place
 
 
 LIMITS = {
@@ -217,6 +225,7 @@ LIMITS = {
     assignments_to_a_problem: 0,
     draws_of_the_default_type: 0,
     walks_over_containers: 0,
+    asks_for_containers: 190,
     summaries_without_a_verb: 0,
 }
 

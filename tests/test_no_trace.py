@@ -294,3 +294,11 @@ def test_what_a_model_does_to_a_further_argument_stays_with_the_call():
             method.attribute(x, additional_forward_args=mask).abs() > 0, torch.ones(1, 3, dtype=torch.bool)
         )
         assert not mask.any()
+
+
+def test_a_held_model_names_its_modules_as_torch_does():
+    shared = nn.ReLU()
+    inner = nn.Sequential(nn.Linear(4, 4), shared)
+    net = nn.Sequential(inner, shared, nn.ModuleDict({"a": nn.Linear(4, 4), "b": inner}))
+    with freeze_parameters(net) as held:
+        assert [(name, module) for module, name in held.modules.items()] == list(net.named_modules())

@@ -23,3 +23,13 @@ def test_a_small_variance_beside_a_large_mean(batch_size):
     torch.testing.assert_close(tw.VarGrad(steep, **noise).attribute(X), torch.ones_like(X), rtol=0.3, atol=0)
     path = tw.ExpectedGradients(steep, **given).explain(X + 1, baselines=0.0).standard_error
     torch.testing.assert_close(path, torch.full_like(X, (1 / 12 / 400) ** 0.5), rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3, 6, 2])
+def test_two_inputs_that_get_one_gradient_have_sums_of_their_own(batch_size):
+    """Of a sum autograd hands one tensor to both of its terms."""
+    x, y, b, c = torch.rand(4, 3, 4, dtype=torch.double)
+    method = tw.DeepSHAP(lambda s, t: (s + t).square().sum(1), multiply_by_inputs=False, batch_size=batch_size)
+    found = method.attribute((x, y), baselines=(b, c))
+    slope = x + y + (b + c).mean(0)  # that of the square is the sum of its ends
+    torch.testing.assert_close(found, (slope, slope))

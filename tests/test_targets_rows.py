@@ -350,3 +350,14 @@ def test_in_order_what_goes_by_places_is_right():
     net, x, y = nn.Linear(4, 3).eval(), torch.rand(9, 4), torch.arange(9) % 3
     found = tw.Saliency(net).attribute(x, lambda out: out[torch.arange(len(out)), y[: len(out)]])
     torch.testing.assert_close(found, tw.Saliency(net).attribute(x, y))
+
+
+def test_a_target_may_write_to_the_numbers_of_its_rows():
+    x = torch.rand(3, 4, dtype=torch.double)
+
+    def writes(out, rows):
+        return (out * WEIGHTS[rows.mul_(1)]).sum(1) + 0 * rows.fill_(0)
+
+    for _ in range(2):
+        found = tw.Saliency(lambda z: z * 2).attribute(x, writes)
+        torch.testing.assert_close(found, 2 * WEIGHTS.abs())

@@ -149,9 +149,13 @@ def test_a_wrapper_has_a_shape_and_no_memory():
 def test_a_module_has_its_own_parameters_and_buffers():
     norm = nn.BatchNorm1d(3)
     net = nn.Sequential(nn.Linear(2, 3, bias=False), norm)
-    assert not internals.own_parameters(net)
-    assert internals.own_parameters(net[0])["weight"] is net[0].weight
-    assert internals.own_parameters(net[0])["bias"] is None
+    parameters, buffers, modules, compiled = internals.own_parts(net)
+    assert not parameters
+    assert not buffers
+    assert compiled is None
+    assert list(modules.values()) == [net[0], norm]
+    assert internals.own_parts(net[0])[0] == {"weight": net[0].weight, "bias": None}
+    assert internals.own_parts(norm)[1] is internals.own_buffers(norm)
     assert list(internals.own_modules(net).values()) == [net[0], norm]
     keys = list(net.state_dict())
     other = torch.full((3,), 2.0)
@@ -268,7 +272,9 @@ def test_private_names_of_others_are_used_in_one_file_only():
 
 def test_nodes_of_the_graph_are_numbered_in_the_order_that_they_are_made():
     x = torch.ones(2, requires_grad=True)
+    number = internals.next_sequence_number()
     first, second = x.exp(), x.sin()
+    assert internals.sequence_number(first.grad_fn) == number
     assert internals.sequence_number(first.grad_fn) < internals.sequence_number(second.grad_fn)
     both = first + second
     assert internals.sequence_number(second.grad_fn) < internals.sequence_number(both.grad_fn)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare
 from torchwhy.engine.run.black_box import BlackBox
+from torchwhy.engine.run.rows import rows_between
 from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Count, Settings
@@ -87,7 +88,7 @@ def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequenc
 
     ``z(a, b)`` makes its rows a to b - 1 when they are needed.
     """
-    part = z if callable(z) else lambda a, b: [t[a:b] for t in z]
+    part = z if callable(z) else lambda a, b: rows_between(z, a, b)
 
     def work(a: int, b: int) -> Tensor:
         with torch.no_grad():

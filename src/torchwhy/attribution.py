@@ -27,6 +27,7 @@ from torchwhy.input_types import (
     AnyResult,
     Baselines,
     ByName,
+    Even,
     FeatureMasks,
     GivenLayer,
     Inputs,
@@ -106,6 +107,8 @@ class Attribution(Settings, Generic[GivenLayer]):
             raise ValueError(f"layer: {type(self).__name__} explains by a layer; give layer=")
 
     # fmt: off
+    @overload
+    def attribute(self, inputs: Sample, target: TargetLike = ..., **data: Unpack[Rest]) -> Tensor: ...  # type: ignore[overload-overlap]
     @overload
     def attribute(self: Attribution[SomeInputs], inputs: Several, target: TargetLike = ...,  # type: ignore[overload-overlap]
                   **data: Unpack[Rest]) -> Tensor | Tensors: ...
@@ -234,10 +237,10 @@ class Attribution(Settings, Generic[GivenLayer]):
     def attribute_each(self: Attribution[SomeInputs], inputs: Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
                        **data: Unpack[Rest]) -> list[AnyResult]: ...
     @overload
-    def attribute_each(self: Attribution[LayerLike], inputs: OneInput | Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+    def attribute_each(self: Attribution[LayerLike], inputs: Even, targets: TargetList,  # type: ignore[overload-overlap]
                        **data: Unpack[Rest]) -> list[Tensor]: ...
     @overload
-    def attribute_each(self: Attribution[LayerList], inputs: OneInput | Several | ByName, targets: TargetList,  # type: ignore[overload-overlap]
+    def attribute_each(self: Attribution[LayerList], inputs: Even, targets: TargetList,  # type: ignore[overload-overlap]
                        **data: Unpack[Rest]) -> list[Tensors]: ...
     @overload
     def attribute_each(self, inputs: OneInput, targets: TargetList, **data: Unpack[Rest]) -> list[Tensor]: ...

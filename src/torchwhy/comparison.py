@@ -243,9 +243,9 @@ def _sum_channels(attributions: AnyGiven, inputs: AnyGiven, axes: AxesLike, mode
     if isinstance(attributions, RowList):  # one picture (C, H, W) each
         pairs = list(zip(attributions, inputs)) if len(attributions) == len(inputs) else []
         return RowList(a.sum(0, keepdim=True) if a.dim() == x.dim() == 3 else a for a, x in pairs) or attributions
-    if isinstance(attributions, Mapping) and isinstance(inputs, Mapping) and set(attributions) == set(inputs):
-        attributions = {name: attributions[name] for name in inputs}
     (found, structure), (tensors, form) = flatten(attributions), flatten(inputs)
+    if structure.names and form.names and set(structure.names) == set(form.names):
+        found, structure = tuple(attributions[name] for name in form.names), form
     if len(found) != len(tensors):
         return attributions
     told = [None] * len(tensors) if axes is None else read_axes(axes, tensors, form)

@@ -23,6 +23,7 @@ OneInput = EvenInput | Frame | Sample  # whose attributions are one tensor
 Several = tuple[EvenInput, ...] | list[np.ndarray]
 ByName = Mapping[str, EvenInput]
 Uneven = Ragged | list[Tensor] | tuple[UnevenInput, ...] | Mapping[str, UnevenInput]
+Even = EvenInput | Frame | Several | ByName
 Inputs = OneInput | Several | ByName | Uneven
 
 Mask = EvenInput | UnevenInput

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchwhy.engine.asker import Asker
-from torchwhy.engine.run.rows import baseline_at, sum_per_row
+from torchwhy.engine.run.rows import baseline_at, rows_between, sum_per_row
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.structure import Keywords, Model, Output
 from torchwhy.engine.torch_internals import version_of
@@ -35,7 +35,7 @@ def measure_ends_of_each(problem: Problem, targets: Sequence[ScoreFunction]) -> 
     def work(a: int, b: int) -> list[Tensor]:
         rows = problem.rows[a:b]
         with torch.no_grad():
-            output = problem.run.outputs([t[a:b] for t in problem.x], rows)
+            output = problem.run.outputs(rows_between(problem.x, a, b), rows)
             scores = [problem.tally.see(t.select(output, rows), check_finite=problem.check_finite) for t in targets]
             known = [class_probabilities(output, t, rows) for t in targets]
             return scores + [s if is_probability(t) else k for t, s, k in zip(targets, scores, known)]

@@ -12,6 +12,7 @@ from torchwhy.arguments import Ragged
 from torchwhy.engine.tables import Frame
 from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
+from torchwhy.samples.sample import Sample
 
 
 class Pictures(nn.Module):
@@ -136,6 +137,15 @@ def some_of_the_inputs() -> None:
     ids = torch.tensor([[1, 2], [3, 4]])
     assert_type(tw.Saliency(words, layer="embeddings").attribute(ids, 1), Tensor)
     assert_type(tw.Saliency(words, layer="embeddings").attribute((ids,), 1), Tensor | tuple[Tensor, ...])
+
+
+def samples() -> None:
+    words = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 3))
+    sample = Sample(torch.tensor([[1, 2], [3, 4]]), names=["first", "second"])
+    assert_type(tw.FeatureAblation(words).attribute(sample, 1), Tensor)
+    assert_type(tw.Saliency(words, layer="embeddings").attribute(sample, 1), Tensor)
+    assert_type(tw.Saliency(words, layer=["0"]).attribute(sample, 1), Tensor)
+    assert_type(tw.Saliency(words, layer=["0"]).attribute_each(sample, [0, 1]), list[Tensor])
 
 
 def methods_of_methods() -> None:

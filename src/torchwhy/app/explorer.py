@@ -16,6 +16,7 @@ from torch import Tensor
 
 import torchwhy as tw
 from torchwhy.engine.structure import AnyModel, Keywords, flatten
+from torchwhy.explanation.table import target_at
 from torchwhy.viewable import table_as_html
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Explorer:
 
     def _answer(self, e: Explanation) -> str:
         """Return what the model says, in words."""
-        target = e.target[0] if isinstance(e.target, list) and e.target else e.target
+        target = target_at(e, 0)
         words = (
             str(self.classes[target]) if self.classes is not None and isinstance(target, int) else f"target {target}"
         )

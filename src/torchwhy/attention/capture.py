@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -11,7 +9,7 @@ from torchwhy.attention.lineage import CARRYING, Lineage, LineageTracker
 from torchwhy.engine.rules.decompositions import DECOMPOSITIONS
 from torchwhy.engine.rules.mode import OpCall, RuleMode
 from torchwhy.engine.rules.operations import TorchFunction, operation
-from torchwhy.engine.structure import Keywords
+from torchwhy.engine.structure import Keywords, tensors_in
 
 FILLING = ("nan_to_num", "where", "masked_fill")  # set some of the weights, such as those of a query without a key
 CUTTING = (
@@ -83,18 +81,18 @@ class AttentionCapture(RuleMode):
 
     def _passing(self, call: OpCall) -> object:
         out = call()
-        source = next((a for a in self._tensors(call.args) if a in self._weights), None)
+        source = next((a for a in tensors_in(call.args) if a in self._weights), None)
         if source is None:
             return out
         weights, query = self._weights[source]
-        for part in self._tensors([out]):
+        for part in tensors_in([out]):
             if part.is_floating_point():
                 changed = (call.name in FILLING and part.shape == weights.shape) or call.name in CUTTING
                 self._weights[part] = (part if changed else weights), query
         return out
 
     def _product(self, call: OpCall) -> Tensor:
-        tensors = self._tensors((*call.args, *call.kwargs.values()))
+        tensors = tensors_in((*call.args, *call.kwargs.values()))
         source = next((t for t in tensors if t in self._weights), None)
         found = None
         if source is not None and len(tensors) == 2:
@@ -111,8 +109,3 @@ class AttentionCapture(RuleMode):
         if found is not None:
             self.lineages.settle(out, found)
         return out
-
-    @staticmethod
-    def _tensors(values: Iterable[object]) -> list[Tensor]:
-        flat = [v for value in values for v in (value if isinstance(value, (tuple, list)) else [value])]
-        return [v for v in flat if isinstance(v, Tensor)]

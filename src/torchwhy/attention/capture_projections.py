@@ -8,6 +8,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torchwhy.attention.capture import AttentionCapture
 from torchwhy.engine.rules.mode import OpCall
 from torchwhy.engine.rules.operations import STRUCTURAL, operation
+from torchwhy.engine.structure import tensors_in
 
 MOVING = ("transpose", "permute", "movedim")
 
@@ -30,11 +31,11 @@ class ProjectionCapture(AttentionCapture):
         self._after = WeakIdKeyDictionary()  # tensor -> how many attentions ran before it was computed
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        op, tensors = operation(function), self._tensors((*args, *(kwargs or {}).values()))
+        op, tensors = operation(function), tensors_in((*args, *(kwargs or {}).values()))
         index = self._added(tensors) if op.name == "add" and "alpha" not in (kwargs or {}) else None
         after = max((self._after.get(t, 0) for t in tensors), default=0)
         out = super().__torch_function__(function, types, args, kwargs)
-        for t in self._tensors((out,)):
+        for t in tensors_in((out,)):
             self._after[t] = after if op.name in STRUCTURAL else len(self.matrices)  # the same numbers, or new ones
         if index is not None:
             self._results[out] = index

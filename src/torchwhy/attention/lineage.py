@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from torchwhy.engine.rules.operations import Operation
-from torchwhy.engine.structure import tensors_in
+from torchwhy.engine.structure import as_tuple, tensors_in
 
 # cut parts out of a tensor; give the same tensor again
 PARTING = frozenset(
@@ -88,7 +88,7 @@ class LineageTracker:
 
     def follow(self, op: Operation, given: Sequence[object], out: object) -> None:
         """Take in an operation: what it was given, and what came out."""
-        found = tensors_in(out if isinstance(out, (tuple, list)) else [out])
+        found = tensors_in(as_tuple(out))
         if op.in_place and given and isinstance(given[0], Tensor):
             found = [given[0]]
         new = [t for t in found if op.in_place or t not in self._known]

@@ -124,9 +124,10 @@ class DeepLIFT(Attribution[GivenLayer]):
         """Return the completeness gap, and warn of a large one."""
         change, size = scores
         flat = torch.cat([v.reshape(len(v), -1) for v in values], 1)
-        gap = (flat.sum(1) - change).abs()
-        rounding = 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
-        if bool((gap > self.tolerance * change.abs() + rounding).any()):
+        gap, allowed = (flat.sum(1) - change).abs(), self.tolerance * change.abs()
+        if bool((gap > allowed).any()):
+            allowed += 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
+        if bool((gap > allowed).any()):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
             named = ", ".join(f"{name} ({n} times)" for name, n in Counter(plain).most_common())
             fault = named or (

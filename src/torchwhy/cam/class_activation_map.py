@@ -167,7 +167,7 @@ def weighted_sum(a: Tensor, w: Tensor) -> Tensor:
     """Return the sums over c of w A, ``(N, *grid)``: activations ``(N, C, *grid)``, weights ``(N, C)`` or one per cell."""
     if w.dim() == a.dim():
         return (w * a).sum(1)
-    return torch.bmm(w[:, None].to(a), a.flatten(2))[:, 0].unflatten(1, a.shape[2:])
+    return torch.bmm(w.unsqueeze(1).to(a), a.flatten(2)).view(a.shape[0], *a.shape[2:])
 
 
 def _check_cells(g: Tensor, cells: Tensor) -> None:

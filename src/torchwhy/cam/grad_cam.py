@@ -30,4 +30,4 @@ class GradCAM(ClassActivationMap):
 
     def weights(self, a: Tensor, g: Tensor) -> Tensor:
         """Return the mean gradients ``(M, C)``."""
-        return g.flatten(2).mean(2)
+        return g.mean(tuple(range(2, g.dim())))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import torchwhy as tw
 from torchwhy.concept.concept_scores import LayerConceptScores
+from torchwhy.engine.structure import as_tuple
 from torchwhy.input_types import Inputs
 from torchwhy.targets import TargetLike
 
@@ -43,7 +44,7 @@ class Concept:
         batches = [] if self.data_iter is None else list(self.data_iter)
         if not batches:
             raise ValueError(f"data_iter: {self!r} has no examples")
-        return torch.cat([b[0] if isinstance(b, (tuple, list)) else b for b in batches])
+        return torch.cat([as_tuple(b)[0] for b in batches])
 
 
 @dataclass

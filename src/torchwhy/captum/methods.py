@@ -19,7 +19,7 @@ from torchwhy.captum.question import CaptumCall, ask_without_target
 from torchwhy.captum.signatures import bind, signature_of
 from torchwhy.captum.table import METHODS, NO_MATTER, REFUSED, RENAMED_SETTING, SAME_SETTING, Row
 from torchwhy.engine.layers.function_layers import with_layers
-from torchwhy.engine.structure import AnyForm, Keywords
+from torchwhy.engine.structure import AnyForm, Keywords, as_tuple
 
 MAP_MODES: dict[str, Literal["linear", "nearest"]] = {
     **dict.fromkeys(("linear", "bilinear", "trilinear"), "linear"), "nearest": "nearest",
@@ -36,8 +36,7 @@ class CaptumMethod:
         self.forward_func = given.pop("forward_func", given.pop("model", None))
         self.layer = given.pop("layer", None)
         self.options = given
-        layers = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
-        self.model = self.forward_func if self.layer is None else with_layers(self.forward_func, layers)
+        self.model = self.forward_func if self.layer is None else with_layers(self.forward_func, as_tuple(self.layer))
 
     @property
     def multiplies_by_inputs(self) -> bool:

@@ -17,6 +17,7 @@ from torchwhy.engine.explained_layers import explain_by_layers
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import enable_grad_for, isolated
+from torchwhy.engine.run.rows import rows_between
 from torchwhy.engine.structure import flatten
 from torchwhy.input_types import Inputs
 from torchwhy.problem import Problem
@@ -162,7 +163,7 @@ class LogitLens(CircuitMethod):
 
         def work(a: int, b: int) -> tuple[Tensor, Tensor]:
             rows = problem.rows[a:b]
-            logits = logits_per_row(problem.run.outputs([t[a:b] for t in problem.x], rows), len(rows))
+            logits = logits_per_row(problem.run.outputs(rows_between(problem.x, a, b), rows), len(rows))
             if logits.dim() != 3:
                 raise ValueError(f"model: its output has shape {tuple(logits.shape)}, expected (N, positions, tokens)")
             probabilities, tokens = logits.softmax(-1).topk(top, -1)

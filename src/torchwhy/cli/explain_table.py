@@ -62,7 +62,9 @@ def _with_classes(e: Explanation, classes: list[str]) -> Explanation:
     Raises:
         ValueError: fewer names than a class that is explained needs.
     """
-    targets = [t for t in (e.target if isinstance(e.target, list) else [e.target]) if isinstance(t, int)]
+    from torchwhy.explanation.table import classes_asked
+
+    targets = classes_asked(e)
     if max(targets, default=0) >= len(classes):
         raise ValueError(f"--classes: {len(classes)} names, and class {max(targets)} is explained, counted from 0")
     return e.with_names(classes=classes)

@@ -105,7 +105,7 @@ def _finite(value: object) -> object:
 def _write_arrays(path: Path, found: Mapping[str, Explanation], rows: Sequence[Keywords]) -> None:
     import numpy as np
 
-    from torchwhy.engine.structure import parts_by_key
+    from torchwhy.engine.structure import SINGLE, flatten, parts_by_key
 
     arrays: dict[str, np.ndarray] = {f"row.{name}": np.array([row.get(name) for row in rows]) for name in rows[0]}
     for method, e in found.items():
@@ -114,7 +114,7 @@ def _write_arrays(path: Path, found: Mapping[str, Explanation], rows: Sequence[K
         arrays |= {f"{method}.{key}".rstrip("."): np.asarray(part) for key, part in parts.items()}
         for name in ("completeness_gap", "standard_error", "scores", "base_scores"):
             value = getattr(e, name)
-            if value is not None and not isinstance(value, (tuple, Mapping)):
+            if value is not None and flatten(value)[1] is SINGLE:
                 arrays[f"{method}.{name}"] = value.cpu().numpy()
         if e.names:
             arrays[f"{method}.names"] = np.array(json.dumps(e.names))

@@ -93,6 +93,8 @@ def _write_one(e: Explanation, place: Path) -> None:
     if place.suffix.lower() == ".csv":
         e.to_csv(place)
         return
-    several = len(e) > 1 and not isinstance(e.attributions, (tuple, Mapping))
+    from torchwhy.engine.structure import SINGLE, flatten
+
+    several = len(e) > 1 and flatten(e.attributions)[1] is SINGLE
     figure = e.plot(kind="beeswarm") if several else e.plot()
     figure.savefig(place, dpi=110, bbox_inches="tight")

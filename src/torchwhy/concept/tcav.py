@@ -20,7 +20,8 @@ from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.layers.layer import ResolvedLayer, resolve_layer
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed, make_generator
-from torchwhy.engine.structure import Tensors, flatten
+from torchwhy.engine.run.rows import rows_between
+from torchwhy.engine.structure import Tensors, as_tuple, flatten
 from torchwhy.input_types import GivenLayer, Inputs
 from torchwhy.problem import Problem
 from torchwhy.settings import Fraction
@@ -172,7 +173,7 @@ class TCAV(Attribution[GivenLayer]):
         found: dict[str, list[tuple[Tensor, Tensor]]] = {p: [] for p in places}
 
         def work(a: int, b: int) -> Tensors:
-            return problem.run.gradients_and_activations([t[a:b] for t in problem.x], problem.rows[a:b])[1]
+            return problem.run.gradients_and_activations(rows_between(problem.x, a, b), problem.rows[a:b])[1]
 
         for gradients in problem.run.batches(problem.n, work):
             for place, g in zip(places, gradients):
@@ -205,7 +206,7 @@ class TCAV(Attribution[GivenLayer]):
     def _activations(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return what passes each layer, ``(M, d)``, by the layer's name."""
         if isinstance(inputs, DataLoader):  # a batch at a time: all examples need not fit in memory
-            batches = [self._activations(b[0] if isinstance(b, (tuple, list)) else b) for b in inputs]
+            batches = [self._activations(as_tuple(b)[0]) for b in inputs]
             return {place: torch.cat([b[place] for b in batches]) for place in batches[0]}
         problem = prepare_for(self, inputs, None)
         with problem.open():

@@ -31,7 +31,7 @@ from torchwhy.engine.run.autograd import HeldModel, freeze_parameters
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.black_box import as_model, columns_of_labels
 from torchwhy.engine.run.randomness import make_generator
-from torchwhy.engine.run.rows import RowForm, Stacked, all_finite
+from torchwhy.engine.run.rows import RowForm, Stacked, all_finite, rows_between
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_training
 from torchwhy.engine.samples import ask_about
@@ -42,6 +42,7 @@ from torchwhy.problem import ModelInputs, Problem
 from torchwhy.targets.predicted import fill_in_predicted, found_by_running, needs_outputs
 from torchwhy.targets.target import Neuron, Target, TargetLike, logits_per_row
 
+NO_ROWS = {(), (0,)}  # shapes of a tensor's rows that there are none of
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -278,8 +279,8 @@ def _model_inputs(asker: Asker, inputs: object, extra: object, feature_mask: obj
         refuse_inputs(given)
     if any(t.is_nested or t.is_meta for t in given):
         refuse_inputs(given)
-    sizes = {len(t) if t.dim() else None for t in given}
-    if len(sizes) != 1 or None in sizes or 0 in sizes:
+    sizes = {t.shape[:1] for t in given}
+    if len(sizes) != 1 or sizes & NO_ROWS:
         raise ValueError(
             "inputs: every tensor needs the same number of rows, at least one, in its first dimension; got the "
             f"shapes {', '.join(str(tuple(t.shape)) for t in given)}"
@@ -328,7 +329,7 @@ def _read_outputs(problem: Problem, read: Callable[[Output, Tensor], Tensor]) ->
 
     def work(a: int, b: int) -> Tensor:
         rows = problem.rows[a:b]
-        return read(problem.run.outputs([t[a:b] for t in problem.x], rows), rows)
+        return read(problem.run.outputs(rows_between(problem.x, a, b), rows), rows)
 
     with torch.no_grad():
         return problem.run.concatenated(problem.n, work)

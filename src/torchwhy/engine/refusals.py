@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from torchwhy.arguments import Argument, Ragged
-from torchwhy.engine.structure import Model
+from torchwhy.engine.structure import SINGLE, Model, flatten
 
 
 def refuse_besides_sample(**given: object) -> None:
@@ -55,9 +55,8 @@ def refuse_facts_about_tokens(tensors: Sequence[Tensor], names: Sequence[str], f
     Raises:
         TypeError: whole numbers called ``attention_mask``, ``token_type_ids``, ``position_ids`` and the like beside other inputs.
     """
-    meant = feature_mask if isinstance(feature_mask, Mapping) else {}
-    if isinstance(feature_mask, (tuple, list)):
-        meant = dict(zip(names, feature_mask))
+    masks, form = flatten(feature_mask)
+    meant = {} if form is SINGLE else dict(zip(form.names or names, masks))
     facts = [
         name
         for name, t in zip(names, tensors)

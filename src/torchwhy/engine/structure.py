@@ -113,6 +113,11 @@ def flatten(value: object) -> tuple[tuple[Any, ...], Structure]:
     return (value,), Structure("sample") if hasattr(value, "masked") else SINGLE
 
 
+def as_tuple(value: object) -> tuple[Any, ...]:
+    """Return what is in a tuple or list; anything else, a mapping too, by itself."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
 def parts_by_key(value: Any) -> dict[int | str, object]:
     """Return the parts of a mapping by key, of a tuple or list by position; nothing for other objects."""
     if hasattr(value, "items"):

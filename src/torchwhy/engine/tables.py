@@ -307,8 +307,7 @@ def _to_tensors(value: object, model: Model) -> InForm:
 
 
 def _holds_arrays(value: object) -> bool:
-    parts: Sequence[object] = flatten(value)[0] if isinstance(value, (tuple, list, Mapping)) else (value,)
-    return any(isinstance(v, np.ndarray) for v in parts)
+    return any(isinstance(v, np.ndarray) for v in flatten(value)[0])
 
 
 def _in_type_of(model: Model, values: Tensor) -> Tensor:

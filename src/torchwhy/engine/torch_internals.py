@@ -21,6 +21,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# What a module has itself: parameters, buffers and modules, and what it calls instead of itself after module.compile().
+OwnParts = tuple[dict[str, nn.Parameter | None], dict[str, Tensor | None], dict[str, nn.Module | None], object]
 TensorSubclass = TypeVar("TensorSubclass", bound=Tensor)
 
 # The classes of modules that differ in their number of dimensions only.
@@ -76,7 +78,7 @@ backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_cur
 # The number of the backward pass that is running on this thread, -1 without one.
 running_backward_pass: Callable[[], int] = torch._C._current_graph_task_id
 # The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
-own_parameters: Callable[[nn.Module], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+own_parts: Callable[[nn.Module], OwnParts] = attrgetter("_parameters", "_buffers", "_modules", "_compiled_call_impl")
 own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 # The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
@@ -130,6 +132,10 @@ def saved_input(node: torch.autograd.graph.Node) -> Tensor:
 def sequence_number(node: torch.autograd.graph.Node) -> int:
     """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers."""
     return node._sequence_nr()
+
+
+# The number that the next node of the graph gets, on this thread.
+next_sequence_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
 
 
 @cache

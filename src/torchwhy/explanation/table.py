@@ -100,11 +100,21 @@ def tokens_of(e: Explanation, row: int, n: int) -> list[str]:
     return list(said[row])[:n] if isinstance(said, list) else [f"token {t}" for t in range(n)]
 
 
-def facts_of(e: Explanation, row: int) -> Keywords:
-    """Return what is known of a row besides its attributions, by name."""
+def target_at(e: Explanation, row: int) -> object:
+    """Return the target of a row, a class as an int."""
     per_row = isinstance(e.target, (list, Tensor)) and len(e.target) == len(e)
     target = e.target[row] if per_row else e.target
-    found: Keywords = {"target": target.item() if isinstance(target, Tensor) else target}
+    return target.item() if isinstance(target, Tensor) and not target.dim() else target
+
+
+def classes_asked(e: Explanation) -> list[int]:
+    """Return the classes that are explained, of one row or another."""
+    return [t for t in (target_at(e, row) for row in range(len(e))) if isinstance(t, int)]
+
+
+def facts_of(e: Explanation, row: int) -> Keywords:
+    """Return what is known of a row besides its attributions, by name."""
+    found: Keywords = {"target": target_at(e, row)}
     for name, field in FACTS.items():
         value = getattr(e, field)
         if isinstance(value, Tensor) and value.dim() == 1:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.rows import at_least_float32, baseline_at
+from torchwhy.engine.run.rows import at_least_float32, baseline_at, rows_between
 from torchwhy.engine.run.runner import EvaluatedChunk
 from torchwhy.engine.structure import Tensors
 from torchwhy.problem import Problem
@@ -73,7 +73,7 @@ class GuidedPath:
         run, rows = self.problem.run, self.problem.rows
 
         def work(a: int, b: int) -> Tensors:
-            scores, gradients = run.gradients([t[a:b] for t in z], rows[a:b])
+            scores, gradients = run.gradients(rows_between(z, a, b), rows[a:b])
             return scores, *gradients
 
         scores, *gradients = run.concatenated(self.problem.n, work)

@@ -11,6 +11,7 @@ from torchwhy.attribution import Attribution
 from torchwhy.baselines import resolve_baseline, same_number
 from torchwhy.engine.explained_layers import activations_at_baselines
 from torchwhy.engine.layers.row_axes import RowAxes
+from torchwhy.engine.run.rows import rows_between
 from torchwhy.engine.structure import Tensors
 from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
@@ -44,8 +45,9 @@ def read_layers(problem: Problem) -> tuple[Problem, Tensors]:
     axes = RowAxes(problem, layers)
 
     def work(start: int, stop: int) -> Tensors:
-        z = [t[start:stop] for t in problem.x]
-        _, slopes, passed = problem.run.gradients_and_activations(z, rows[start:stop])
+        _, slopes, passed = problem.run.gradients_and_activations(
+            rows_between(problem.x, start, stop), rows[start:stop]
+        )
         return axes(slopes, stop - start) + axes(passed, stop - start)
 
     found = problem.run.concatenated(len(rows), work)

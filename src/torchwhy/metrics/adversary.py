@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.run.rows import expand_like, index_rows
+from torchwhy.engine.run.rows import expand_like, index_rows, rows_between
 from torchwhy.engine.structure import Tensors
 from torchwhy.metrics.reexplain import attribute_points
 from torchwhy.problem import Problem
@@ -32,7 +32,7 @@ class Adversary:
         first = self._output([x[:1] for x in problem.x], problem.rows[:1]) if self.classes else None
         self.classes = first is not None and first.dim() == 2
         parts = problem.run.batches(
-            problem.n, lambda a, b: self._output([x[a:b] for x in problem.x], problem.rows[a:b])
+            problem.n, lambda a, b: self._output(rows_between(problem.x, a, b), problem.rows[a:b])
         )
         self.label = torch.cat([part.argmax(1) for part in parts]) if self.classes else torch.zeros(0)
 

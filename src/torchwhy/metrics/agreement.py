@@ -19,6 +19,7 @@ from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Draws, draw_normal, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
+from torchwhy.engine.structure import as_tuple
 from torchwhy.engine.tables import movable_columns
 from torchwhy.input_types import Inputs
 from torchwhy.metrics.correlation import pearson
@@ -87,8 +88,7 @@ def infidelity(
         return drawn if movable is None else drawn * movable
 
     def perturbations(count: int, g: torch.Generator) -> Tensor:
-        given = perturb(count, g) if perturb is not None else ()
-        made = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+        made = as_tuple(perturb(count, g)) if perturb is not None else ()
         if [tuple(t.shape) for t in made] != [(count, *s) for s in shapes]:
             raise ValueError(
                 f"perturb: gave shapes {[tuple(t.shape) for t in made]}, expected {[(count, *s) for s in shapes]}"

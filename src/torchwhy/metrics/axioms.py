@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,7 +117,7 @@ def input_invariance(
     if any(s.dim() > len(row) or any(a not in (1, b) for a, b in zip(own[::-1], row[::-1])) for own, row in sizes):
         raise ValueError(f"shift: shape {tuple(s.shape)} does not broadcast to a row of each input")
     plain, n = other.model.forward, len(tensors)
-    names = list(inputs) if isinstance(inputs, Mapping) else []
+    names = flatten(inputs)[1].names or ()
 
     def forward(*args: Tensor, **kwargs: Tensor) -> object:
         moved = (t - s.to(t) for t in args[:n]) if not names else args[:n]

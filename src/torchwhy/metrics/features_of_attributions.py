@@ -111,12 +111,12 @@ def to_features(problem: Problem, attributions: AttributionsLike, *, reduce: Lit
 
 def _in_the_form_of_inputs(problem: Problem, attributions: AttributionsLike) -> tuple[Tensor, ...]:
     """Return one tensor for each input, matched by name where there are names, on its device, broadcastable to it."""
-    names = problem.inputs.names
-    if isinstance(attributions, Mapping) and names is not None:
-        if set(attributions) != set(names):
-            raise ValueError(f"attributions: of {', '.join(map(str, attributions))}; the inputs are {', '.join(names)}")
-        attributions = {name: attributions[name] for name in names}
+    names, given = problem.inputs.names, flatten(as_attributions(attributions))[1].names
     found = tensors_of(attributions)
+    if given is not None and names is not None:
+        if set(given) != set(names):
+            raise ValueError(f"attributions: of {', '.join(map(str, given))}; the inputs are {', '.join(names)}")
+        found = tuple(found[given.index(name)] for name in names)
     if len(found) != len(problem.x):
         raise ValueError(f"attributions: {len(found)} tensors given for {len(problem.x)} inputs")
     found = tuple(_with_channels(problem, i, t) for i, t in enumerate(found))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import SlidingWindows, score_drops
-from torchwhy.engine.structure import Tensors
+from torchwhy.engine.structure import Tensors, as_tuple
 from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
@@ -95,7 +95,7 @@ def _check_sizes(name: str, setting: SizePerInput) -> None:
     """Refuse what is no size: a positive int or a tuple of them; None is one where there is a default."""
     n = len(cast("Sequence[Size]", setting)) if _is_per_input(setting) else 1
     for given in _per_input(name, setting, n):
-        sizes = given if isinstance(given, (tuple, list)) else (given,)
+        sizes = as_tuple(given)
         default = given is None and name == "strides"
         if not default and not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in sizes):
             raise ValueError(f"{name}={given!r}: expected a positive int, or a tuple of them, one for each dimension")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.structure import AnyModel
+from torchwhy.engine.structure import AnyModel, as_tuple
 from torchwhy.samples.bound_prompt import BoundPrompt
 from torchwhy.samples.chat import Message, is_chat, pictures_of_chat, render_chat
 from torchwhy.samples.picture import PromptPicture
@@ -148,7 +148,8 @@ class Prompt(Sample):
         given: AnyGiven = self.prompt
         if is_chat(given):
             return [given]
-        return list(given) if isinstance(given, (list, tuple)) and given and all(map(is_chat, given)) else []
+        each = as_tuple(given)
+        return list(each) if each and all(map(is_chat, each)) else []
 
     def _texts_to_skip(self) -> list[str]:
         """Return the skipped texts, without the roles of a chat."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchwhy.arguments import Ragged
-from torchwhy.engine.structure import Keywords
+from torchwhy.engine.structure import Keywords, as_tuple
 from torchwhy.samples.picture import PromptPicture
 from torchwhy.samples.prompt_text import PromptText
 from torchwhy.samples.sample import AnyGiven, Given
@@ -29,10 +29,10 @@ def read_pictures(given: AnyGiven, n: int) -> list[list[PromptPicture]]:
     Raises:
         ValueError: another number of prompts.
     """
-    of_rows = given if n > 1 or (isinstance(given, (list, tuple)) and given and _is_list(given[0])) else [given]
+    of_rows = given if n > 1 or (_is_list(given) and given and _is_list(given[0])) else [given]
     if not _is_list(of_rows) or len(of_rows) != n:
         raise ValueError(f"pictures: expected a list with one, or a list of some, for each of {n} prompts")
-    each = [list(row) if _is_list(row) else [row] for row in of_rows]
+    each = [as_tuple(row) for row in of_rows]
     return [[p if isinstance(p, PromptPicture) else PromptPicture(p) for p in row] for row in each]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from torchwhy.engine.structure import Output
+from torchwhy.engine.structure import Output, as_tuple
 from torchwhy.samples.sample import Given
 from torchwhy.samples.tokens import TokenizerLike, as_batch, encode, special_id
 from torchwhy.samples.units import shorten
@@ -121,7 +121,7 @@ def generate(
     ends = {special_id(tokenizer, "eos"), special_id(tokenizer, "pad")} - {None}
     config = getattr(model, "generation_config", None)
     told = getattr(config, "eos_token_id", None)
-    ends |= set(told) if isinstance(told, (list, tuple)) else {told} - {None}
+    ends |= set(as_tuple(told)) - {None}
     with torch.no_grad():
         own, decoder = getattr(model, "generate", None), is_encoder_decoder(model)
         if callable(own) and "" not in seen:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchwhy.engine.structure import Model
-from torchwhy.samples.sample import AnyGiven, Sample
+from torchwhy.engine.structure import Model, as_tuple
+from torchwhy.samples.sample import Sample
 from torchwhy.samples.token_sample import ABSENT, TextUnits, TokenSample, check_absent, is_text_function
 from torchwhy.samples.tokens import TokenizerLike, encode, token_row
 from torchwhy.samples.units import check_skip
@@ -74,7 +74,7 @@ def check_texts(texts: object, name: str) -> list[str]:
         TypeError: something else than texts.
         ValueError: none, or an empty one.
     """
-    found: AnyGiven = list(texts) if isinstance(texts, (list, tuple)) else [texts]
+    found = list(as_tuple(texts))
     for i, text in enumerate(found):
         if not isinstance(text, str):
             raise TypeError(f"{name}: expected a text or a list of texts, got {type(text).__name__}")

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from torchwhy.engine.structure import as_tuple
 from torchwhy.spelling import did_you_mean
 
 CharSpan = tuple[int, int]  # the first character, and the one after the last
@@ -54,8 +55,7 @@ def check_skip(skip: str | Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         TypeError: something else than texts.
     """
-    given = () if skip is None else skip
-    parts = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    parts = () if skip is None else as_tuple(skip)
     if not all(isinstance(p, str) and p for p in parts):
         raise TypeError(f"skip={skip!r}: expected a text that is never a feature, or several")
     return parts

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis
 from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.structure import as_tuple
 from torchwhy.engine.tables import column_names
 from torchwhy.explanation.table import label_of
 from torchwhy.input_types import Inputs
@@ -143,7 +144,7 @@ class AccumulatedLocalEffects(Analysis):
         """
         with self.problem(inputs, target, additional_forward_args=additional_forward_args) as problem:
             table = TableColumns(problem.x, column_names(inputs))
-            features = list(feature) if isinstance(feature, (tuple, list)) else [feature]
+            features = as_tuple(feature)
             columns = [_column_of(table, f) for f in features]
             if len(columns) not in (1, 2) or len(set(columns)) < len(columns):
                 raise ValueError(f"feature={feature!r}: expected one column, or two different ones")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchwhy.analysis import Analysis
 from torchwhy.engine.run.defaults import torch_defaults
+from torchwhy.engine.structure import as_tuple
 from torchwhy.engine.tables import column_names
 from torchwhy.explanation.table import label_of
 from torchwhy.input_types import Inputs
@@ -184,7 +185,7 @@ def _columns(table: TableColumns, feature: Any) -> list[list[int]]:
     parts = list(feature) if several else [feature]
     if len(parts) > 2 and not any(isinstance(p, (list, tuple)) for p in parts):
         parts = [parts]  # one-hot, if anything
-    groups = [[table.number(c) for c in (p if isinstance(p, (list, tuple)) else [p])] for p in parts]
+    groups = [[table.number(c) for c in as_tuple(p)] for p in parts]
     found = [[c for c in g if c is not None] for g in groups]
     named = f" or {', '.join(map(repr, table.names))}" if table.names is not None else ""
     if not 1 <= len(found) <= 2 or found != groups or not all(found):

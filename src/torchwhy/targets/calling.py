@@ -55,7 +55,7 @@ def call_scorer(function: Scorer, output: Output, rows: Tensor, *, with_rows: bo
     """
     m = len(rows)
     try:
-        scores = function(output, rows) if with_rows else function(output)
+        scores = function(output, rows.clone()) if with_rows else function(output)
     except (IndexError, RuntimeError) as error:
         if with_rows or is_out_of_memory(error):
             raise

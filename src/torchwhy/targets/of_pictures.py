@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchwhy.engine.structure import Output, named_parts
+from torchwhy.engine.structure import Output, as_tuple, named_parts
 from torchwhy.targets.score_target import (
     Numbers,
     RowScorer,
@@ -154,7 +154,7 @@ def _checked_labels(given: Labels, n: int | None) -> list[tuple[int, ...] | None
     if not isinstance(given, (list, tuple)) or not any(isinstance(g, (list, tuple)) for g in given):
         return [(int(k),) for k in torch.as_tensor(check_numbers("labels", given, n)).reshape(-1)]
     check_row_count("labels", given, n)
-    each = [g if isinstance(g, (list, tuple)) else (g,) for g in given]
+    each = [as_tuple(g) for g in given]
     for classes in each:
         if not classes:
             raise ValueError("labels: an empty tuple; give at least one class, or None for any")

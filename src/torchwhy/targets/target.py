@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -179,19 +180,21 @@ class Target:
         m = rows.shape[0]
         if self.function is not None:
             return call_scorer(self.function, output, rows, with_rows=self.with_rows)
-        plain = isinstance(output, Tensor) and output.dim() > 0 and output.shape[0] == m
-        out = output if plain else logits_per_row(output, m)
+        out, shape = output, output.shape if isinstance(output, Tensor) else ()
+        if shape[:1] != (m,):
+            out = logits_per_row(output, m)
+            shape = out.shape
         if self.index is None:
-            if out.numel() != m:
+            if math.prod(shape) != m:
                 raise ValueError(
-                    f"target: the output has shape {tuple(out.shape)}, more than one score per row; give target="
+                    f"target: the output has shape {tuple(shape)}, more than one score per row; give target="
                     "an int (a class), one int per row, a tuple, a callable, or 'predicted'; "
                     "attribute_each(inputs, targets) explains several at once"
                 )
             return out.reshape(m)
-        if len(self.largest) != out.dim() - 1:
+        if len(self.largest) != len(shape) - 1:
             self._refuse_index(out)
-        for low, high, size in zip(self.lowest, self.largest, out.shape[1:]):
+        for low, high, size in zip(self.lowest, self.largest, shape[1:]):
             if high >= size or low < -size:
                 self._refuse_index(out)
         if isinstance(self.index, Tensor):

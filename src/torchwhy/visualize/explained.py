@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from torchwhy.explanation.features import feature_names, in_usual_layout
+from torchwhy.explanation.table import classes_asked, target_at, tokens_of
 from torchwhy.visualize.bars import bars
 from torchwhy.visualize.explanation_data import above_rounding, features_of
 from torchwhy.visualize.grid import grid
@@ -100,9 +101,7 @@ def are_tokens(e: Explanation) -> bool:
 def _each_token(e: Explanation, row: int, title: str, **options: AnyOption) -> Figure:
     """Draw the tokens of a row's response against the units of its prompt."""
     values = e.features()[row]
-    said = e.details.get("response")
-    tokens = said[row] if isinstance(said, list) else [f"token {t}" for t in range(len(values))]
-    names = feature_names(e, row)
+    tokens, names = tokens_of(e, row, len(values)), feature_names(e, row)
     known: dict[str, AnyOption] = {"xlabel": "prompt", "ylabel": "response", "title": title}
     return matrix(values[: len(tokens)], tokens, names, **{**known, **options})
 
@@ -125,7 +124,7 @@ def _by_axes(e: Explanation, row: int, title: str, **options: AnyOption) -> Figu
 
 def title_of_row(e: Explanation, row: int, title: str) -> str:
     """Return the title with the row, where there are several, and the class, where it has a name."""
-    target = e.target[row] if isinstance(e.target, list) and len(e.target) == len(e) else e.target
+    target = target_at(e, row)
     parts = [title] if title else []
     if len(e) > 1:
         parts.append(f"row {row} of {len(e)}")
@@ -187,7 +186,7 @@ def _across(n: int, k: int) -> int:
 def _class_maps(e: Explanation, maps: np.ndarray, title: str, options: dict[str, AnyOption]) -> Figure:
     """Draw a map for each class: those of the largest values, and the target's, in their order."""
     size = np.abs(maps).max((0, 2, 3))
-    asked = [t for t in (e.target if isinstance(e.target, list) else [e.target]) if isinstance(t, int)]
+    asked = classes_asked(e)
     order = sorted(range(len(size)), key=lambda c: (c not in asked, -size[c]))[:MAX_CLASSES]
     names = {c: str(e.classes[c]) if e.classes is not None else f"class {c}" for c in sorted(order)}
     some = f", {len(names)} of {len(size)} classes" if len(names) < len(size) else ""

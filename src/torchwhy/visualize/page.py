@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchwhy.engine.structure import SINGLE, flatten
 from torchwhy.explanation.features import feature_names, in_usual_layout
+from torchwhy.explanation.table import tokens_of
 from torchwhy.visualize.explained import are_tokens, title_of_row
 from torchwhy.visualize.explanation_data import above_rounding, features_of, is_explanation
 from torchwhy.visualize.scaling import as_array, as_photo, find_scale, resize_image, to_unit
@@ -64,7 +66,7 @@ def page(explanations: Mapping[str, Explanation], path: str | Path, *, title: st
 def _method(name: str, e: Explanation) -> Keywords:
     """Return what the page shows of one explanation."""
     e = in_usual_layout(e)
-    tensor = not isinstance(e.attributions, (tuple, Mapping))
+    tensor = flatten(e.attributions)[1] is SINGLE
     images = tensor and e.attributions.dim() == 4 and not are_tokens(e)
     most = MOST_IMAGES if images else MOST_ROWS
     said = f"{name}, {most} of {len(e)} rows" if len(e) > most else name
@@ -78,8 +80,7 @@ def _entries(e: Explanation, i: int, images: bool) -> list[Keywords]:
     values = e.features()[i]
     if values.dim() == 1:
         return [_row(e, i, images)]
-    response = e.details.get("response")
-    tokens = response[i] if isinstance(response, list) else [f"token {t}" for t in range(len(values))]
+    tokens = tokens_of(e, i, len(values))
     names, title = feature_names(e, i), title_of_row(e, i, "")
     scores = [e.scores, e.base_scores]
     ends = [None if s is None or s.dim() < 2 else s[i].tolist() for s in scores]

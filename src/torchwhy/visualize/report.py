@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from torchwhy.engine.structure import Keywords, Model
+from torchwhy.explanation.table import target_at
 from torchwhy.visualize.explained import are_tokens, probability_in_words, say_rounding
 from torchwhy.visualize.explanation_data import features_of, is_explanation
 from torchwhy.visualize.export import to_html
@@ -183,7 +184,7 @@ def remarks_on(part: RowOfMethod, *, several: bool) -> list[str]:
 
 def _prediction(e: Explanation) -> str:
     """Return the target of a row, its score and probability, in words."""
-    target = e.target[0] if isinstance(e.target, list) and e.target else e.target
+    target = target_at(e, 0)
     words = "the output" if target is None else f"target {target}"
     words = str(e.classes[target]) if e.classes is not None and isinstance(target, int) else words
     if e.scores is not None and e.scores.dim() == 1:

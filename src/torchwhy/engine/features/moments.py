@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.rows import at_least_float32, expand_like
+from torchwhy.engine.run.rows import at_least_float32, expand_like, row_numbers
 from torchwhy.engine.structure import Tensors
 
 
@@ -20,12 +20,18 @@ class RunningMoments:
     def __init__(self, n: int, *, square: bool = False) -> None:
         self.n, self.square, self.begun = n, square, 0  # rows that have their first value
         self.total: list[Tensor] = []
+        self.is_borrowed = False  # the totals are the values that were given, not to be written to
         self.squares: list[Tensor] = []
         self.first: list[Tensor] = []
 
     def add(self, rows: Tensor, values: Sequence[Tensor], weights: Tensor | None = None) -> None:
         """Add ``values`` ``(M, ...)``, times ``weights`` ``(M,)``, to rows ``(M,)``."""
         values = [at_least_float32(v) for v in values]
+        if not (self.total or self.square) and weights is None and rows is row_numbers(self.n, rows.device):
+            self.total, self.is_borrowed = values, True  # one of each row, in their order
+            return
+        if self.is_borrowed:
+            self.total, self.is_borrowed = [t.clone() for t in self.total], False
         if not self.total:
             self.total = [v.new_zeros(self.n, *v.shape[1:]) for v in values]
             if self.square:

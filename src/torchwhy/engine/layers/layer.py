@@ -113,7 +113,9 @@ def resolve_layer(model: nn.Module, layer: LayerLike, *, input: bool = False) ->
             ) from None
     elif isinstance(where.module, nn.Module):
         module = where.module
-        name = next((n for n, m in model.named_modules() if m is module), "")
+        held = state.held_here.models.get(id(model))
+        known = {m: n for n, m in model.named_modules()} if held is None else held.modules
+        name = known.get(module, "")
         if module is not model and not name:
             raise LookupError(f"layer={type(module).__name__}(...): this module is not part of the model")
     else:
@@ -187,7 +189,7 @@ def hook_layers(
                 handle = layer.module.register_forward_hook(partial(watch, i, layer), prepend=own)
             handles.append(handle)
         models = state.held_here.models.values()
-        nests, compiled = (any(getattr(held, fact) for held in models) for fact in ("nests", "compiled"))
+        nests, compiled = any([held.nests for held in models]), any([held.compiled for held in models])
         with without_nested_tensors() if nests else UNCHANGED, without_compiled_code() if compiled else UNCHANGED:
             yield calls
     finally:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchwhy.engine.rules.distances import DISTANCES
 from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import OpCall
-from torchwhy.engine.structure import carries_signal
+from torchwhy.engine.structure import as_tuple, carries_signal
 from torchwhy.engine.torch_internals import body_without_dispatch
 
 
@@ -210,7 +210,7 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
         data, hidden, weights, bias, layers, dropout, train, both, batch_first = call.args
     if dropout and train:
         raise NotImplementedError(f"{call.name} with dropout has no rule: call model.eval() first")
-    states = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
+    states = as_tuple(hidden)
     steps = 1 if batch_first else 0  # the dimension along which they lie
     with call.mode:
         if packed:
@@ -236,7 +236,7 @@ def decompose_recurrent(call: OpCall) -> tuple[Tensor, ...]:
 def decompose_cell(call: OpCall) -> object:
     """Run ``nn.LSTMCell``, ``nn.GRUCell`` and ``nn.RNNCell`` as one step of their layer."""
     x, hidden, *w = call.args
-    state = tuple(hidden) if isinstance(hidden, (tuple, list)) else (hidden,)
+    state = as_tuple(hidden)
     with call.mode:
         new = STEPS[call.name.removesuffix("_cell")](x, state, w)
     return new if len(new) > 1 else new[0]

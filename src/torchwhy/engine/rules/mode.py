@@ -41,6 +41,7 @@ from torchwhy.engine.rules.aten import run_operator
 from torchwhy.engine.rules.opaque import HoldsHooks, below_hooks, is_same_place, keep_saved, outside_transforms
 from torchwhy.engine.rules.operations import (
     BILINEAR,
+    GRADIENTS,
     LINEAR_LAYERS,
     PRODUCTS,
     OpCall,
@@ -60,6 +61,7 @@ from torchwhy.engine.torch_internals import (
     backward_keeps_graph,
     compiled_call,
     hooks_on_saved_tensors,
+    next_sequence_number,
     transforms_are_active,
     version_of,
     without_torch_functions,
@@ -122,8 +124,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
                     "leave its `with` block first"
                 )
             self.made, self.taken = set(), set()
-            with torch.enable_grad():
-                self.first_node = torch.zeros((), requires_grad=True).clone().grad_fn
+            self.first_number = next_sequence_number()
             self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
             state.rules.mode = self
@@ -147,23 +148,29 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
+        op, kwargs = operation(function), kwargs or {}
+        is_operator = isinstance(function, OPERATORS)
+        if op.asks and op.name not in GRADIENTS and not is_operator:  # nothing is saved for a backward pass
+            return function(*args, **kwargs)
         keeper = None if self.keeps_saved else hooks_on_saved_tensors(True)
         if keeper is not None and keeper[0] is not keep_saved:  # of a checkpoint, which would know no rules
             with self.without_others_hooks():
                 return self.__torch_function__(function, types, args, kwargs)
         if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():
             opaque.refuse_gradient_inside()
-        kwargs = kwargs or {}
-        if isinstance(function, OPERATORS):
+        if is_operator:
             out = run_operator(self, function, args, kwargs)
             self.made.update(t.grad_fn for t in tensors_in([out]))
             return out
-        if (op := operation(function)).asks:
+        if op.asks:
             return function(*args, **kwargs)
-        given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
-        self.taken.update(t.grad_fn for t in given if isinstance(t, Tensor) and t.grad_fn is not None)
-        inside = transforms_are_active()
+        inside, has_graph = transforms_are_active(), torch.is_grad_enabled()
+        if has_graph:
+            given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
+            self.taken.update(t.grad_fn for t in given if isinstance(t, Tensor) and t.grad_fn is not None)
         out = (self._run_in_transform if inside else self.run_operation)(op, function, args, kwargs)
+        if not has_graph:
+            return out
         results = map_nested(outside_transforms, out) if inside else out
         for t in results if isinstance(results, (tuple, list)) else (results, *args[: op.in_place]):
             if isinstance(t, Tensor):
@@ -367,9 +374,8 @@ def run_with_rules(
     rows, run = problem.rows, problem.run
 
     def work(start: int, stop: int) -> tuple[_RuleModeType, Tensor, tuple[Tensor, ...]]:
-        z = [t[start:stop] for t in problem.x]
         rules = make()
-        scores, signal = run.gradients(z, rows[start:stop], rules)
+        scores, signal = run.gradients([t[start:stop] for t in problem.x], rows[start:stop], rules)
         return rules, scores, signal
 
     used, scores, signals = zip(*run.batches(len(rows), work))

@@ -155,6 +155,8 @@ LINEAR = STRUCTURAL | _name_set(
 ) | frozenset(LINEAR_LAYERS)  # fmt: skip
 # Linear in the first argument only, or in both but not in their product: by the names of the two.
 BILINEAR = {**dict.fromkeys(LINEAR_LAYERS, ("input", "weight")), "grid_sample": ("input", "grid")}
+# Compute gradients, or prepare for it.
+GRADIENTS = ("grad", "backward", "retain_grad", "register_hook")
 # Ask something of a tensor, or return what no gradient passes: comparisons, indices, integers, quantized tensors.
 NOT_DIFFERENTIABLE = _name_set(
     # comparisons, logic, bits
@@ -296,7 +298,7 @@ def operation(function: TorchFunction) -> Operation:
         bare = {"rdiv": "div"}.get(bare, bare)
     name = SYNONYMS.get(bare, bare)
     signature = OTHER_SIGNATURES.get(function) or SIGNATURES.get(name, "")
-    asks = (name in NOT_DIFFERENTIABLE or name in ("grad", "backward", "retain_grad", "register_hook")) and not in_place
+    asks = (name in NOT_DIFFERENTIABLE or name in GRADIENTS) and not in_place
     return Operation(name, in_place, swapped, asks, tuple(signature.split()))
 
 

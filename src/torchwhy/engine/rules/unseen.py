@@ -29,7 +29,7 @@ class WatchesGraph:
     tables: list[RuleTable]
     made: set[torch.autograd.graph.Node | None]  # the nodes of the results of its operations
     taken: set[torch.autograd.graph.Node]  # those of what they were given
-    first_node: torch.autograd.graph.Node | None  # made when the mode began
+    first_number: int  # of the first node that was made since the mode began
 
     def count_unreached(self, name: str, where: str) -> None:
         """Count what keeps its plain gradient because no rule reaches it."""
@@ -38,10 +38,9 @@ class WatchesGraph:
     def count_unseen(self, unknown: Iterable[torch.autograd.graph.Node]) -> None:
         """Count what made nodes that none of the mode's operations did, where it needs a rule."""
         waiting, seen = list(unknown), set(self.made)
-        first = 0 if self.first_node is None else sequence_number(self.first_node)
         while waiting:
             node = waiting.pop()
-            if node in seen or sequence_number(node) < first:
+            if node in seen or sequence_number(node) < self.first_number:
                 continue
             seen.add(node)
             written = node.name().endswith("CopySlices")  # then the second is what a rule wrote there

@@ -24,12 +24,9 @@ from torchwhy.engine.torch_internals import (
     BackwardHookFunction,
     BatchNormModule,
     DropoutModule,
-    compiled_call,
     count_function_modes,
     function_of_node,
-    own_buffers,
-    own_modules,
-    own_parameters,
+    own_parts,
     saved_input,
 )
 
@@ -90,6 +87,7 @@ class HeldModel:
 
     Attributes:
         device: of its first parameter, None without any.
+        modules: the name of each module, the first one it has, in the order of ``named_modules``.
         buffers: those of each module that has some.
         n_training: how many modules are in training mode.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
@@ -100,7 +98,18 @@ class HeldModel:
         compiled: whether ``torch.compile`` made a part of it, which may leave out hooks that came later.
     """
 
-    __slots__ = ("buffers", "compiled", "device", "may_draw", "mine", "n_training", "nests", "noisy", "recurrent")
+    __slots__ = (
+        "buffers",
+        "compiled",
+        "device",
+        "may_draw",
+        "mine",
+        "modules",
+        "n_training",
+        "nests",
+        "noisy",
+        "recurrent",
+    )
 
     def __init__(self, model: AnyModel) -> None:
         self.device: torch.device | None = None
@@ -110,11 +119,15 @@ class HeldModel:
         self.n_training = 0
         traits: set[ModuleTraits] = set()
         self.mine: list[int] = []
+        self.modules: dict[nn.Module, str] = {}
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
-        seen: set[nn.Module] = set()
-        for name, module in waiting:  # grows while it is read
-            seen.add(module)
-            for p in own_parameters(module).values():
+        while waiting:
+            name, module = waiting.pop()
+            if module in self.modules:
+                continue
+            self.modules[module] = name
+            parameters, buffers, modules, compiled = own_parts(module)
+            for p in parameters.values():
                 if p is None:
                     continue
                 if self.device is None:
@@ -126,17 +139,17 @@ class HeldModel:
                 self.n_training += 1
                 if is_random_in_training(module):
                     self.noisy.append(name)
-            if own_buffers(module):
+            if buffers:
                 self._hold_buffers(name, module)
-            if compiled_call(module) is not None or hasattr(vars(module).get("forward"), COMPILED_MARK):
+            if compiled is not None or hasattr(vars(module).get("forward"), COMPILED_MARK):
                 self.compiled = True
             traits.add(traits_of(type(module)))  # type: ignore[arg-type]  # classes can be hashed
-            for key, child in own_modules(module).items():
-                if child is not None and child not in seen:
+            for key, child in reversed(modules.items()):
+                if child is not None:
                     waiting.append((f"{name}.{key}" if name else key, child))
         self.recurrent, self.nests, foreign = (True in each for each in zip(*traits, NO_TRAITS))
-        known = bool(seen) and state.repeating.get(waiting[0][1]) == self.n_training
-        self.may_draw = not (self.noisy or known) and (self.n_training > 0 or foreign or not seen)
+        known = isinstance(model, nn.Module) and state.repeating.get(model) == self.n_training
+        self.may_draw = not (self.noisy or known) and (self.n_training > 0 or foreign or not self.modules)
 
     def _hold_buffers(self, name: str, module: nn.Module) -> None:
         """Hold a module's buffers, with the values that they had for the first that came."""

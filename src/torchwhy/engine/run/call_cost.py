@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from torchwhy.engine.structure import tensors_in
 from torchwhy.engine.torch_internals import DispatchMode, makes_new_memory, running_backward_pass
 
 _CONVOLUTION = torch.ops.aten.convolution.default
@@ -41,8 +41,7 @@ class CallCost(DispatchMode):
         elif func is _SUM and args[0].dim() in (5, 6) and running_backward_pass() < 0:
             self.summed += args[0].numel() * args[0].element_size()
         if makes_new_memory(func):
-            for t in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(t, Tensor):
-                    size = t.numel() * t.element_size()
-                    self.total, self.largest = self.total + size, max(self.largest, size)
+            for t in tensors_in((out,)):
+                size = t.numel() * t.element_size()
+                self.total, self.largest = self.total + size, max(self.largest, size)
         return out

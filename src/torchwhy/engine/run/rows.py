@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Literal
 
 import torch
@@ -96,9 +97,27 @@ def all_finite(t: Tensor) -> bool:
         return True
     t = t.detach() if t.requires_grad else t
     if t.numel() == 1:
-        return math.isfinite(t)
+        return math.isfinite(t.item())
     # the sum is one operation, and tells where it is finite; a sum may also overflow
-    return math.isfinite(t.sum()) or bool(t.isfinite().all())
+    return math.isfinite(t.sum().item()) or bool(t.isfinite().all())
+
+
+@cache
+def rounding_of(dtype: torch.dtype) -> float:
+    """Return the rounding of a type of floats: the distance from 1 to the next number."""
+    return torch.finfo(dtype).eps
+
+
+@lru_cache(maxsize=8)
+def row_numbers(n: int, device: torch.device) -> Tensor:
+    """Return the numbers of n rows, LongTensor ``(n,)``, made once and never written to."""
+    with torch.inference_mode(False):
+        return torch.arange(n, device=device)
+
+
+def rows_between(tensors: Sequence[Tensor], start: int, stop: int) -> Sequence[Tensor]:
+    """Return the rows from ``start`` to before ``stop`` of each tensor: the tensors themselves, where these are all."""
+    return tensors if stop - start == tensors[0].shape[0] else [t[start:stop] for t in tensors]
 
 
 def at_least_float32(t: Tensor) -> Tensor:

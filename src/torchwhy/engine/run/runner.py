@@ -8,7 +8,7 @@ Four verbs, each for rows ``z`` ``(M, ...)`` that stand in for what is explained
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torchwhy.engine.layers.layer import (
     trace_modules,
 )
 from torchwhy.engine.run.autograd import (
+    UNCHANGED,
     compute_gradients,
     enable_grad_for,
     freeze_parameters,
@@ -34,7 +35,7 @@ from torchwhy.engine.run.batching import is_out_of_memory
 from torchwhy.engine.run.checks import MISFITS
 from torchwhy.engine.run.defaults import as_the_caller
 from torchwhy.engine.run.precision import autocast_except_head
-from torchwhy.engine.run.rows import all_finite, give_rows, to_device
+from torchwhy.engine.run.rows import all_finite, give_rows, rounding_of, rows_between, to_device
 from torchwhy.engine.run.torch_errors import hint_about_fixed_rows, hint_about_rows, raise_in_words
 from torchwhy.engine.structure import AnyOutput, Output, Tensors
 from torchwhy.engine.torch_internals import without_torch_functions
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from torchwhy.problem import Problem
 
 GradientFunction = Callable[..., Tensors]
-NO_RULES: AbstractContextManager[object] = nullcontext()
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Tally:
             )
         if not scores.is_floating_point():
             return scores.float()
-        self.eps = max(self.eps, torch.finfo(scores.dtype).eps)
+        self.eps = max(self.eps, rounding_of(scores.dtype))
         if check_finite and self.not_finite is not True:
             if scores.device.type == "cpu":
                 self.not_finite = not all_finite(scores) or self.not_finite
@@ -151,10 +151,12 @@ class ModelRunner:
         handed to it.
         """
         p = self.problem
-        if not all(t.requires_grad for t in z):
-            callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
-            z = [t.clone() if 0 in t.stride() or t.untyped_storage().data_ptr() in callers else t for t in z]
-        z = [t.clone() if t.requires_grad else t for t in z]
+        with without_torch_functions():  # no rule is asked for these
+            callers = set()
+            if not all(t.requires_grad for t in z):
+                callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
+            shared = [t.requires_grad or 0 in t.stride() or t.untyped_storage().data_ptr() in callers for t in z]
+        z = [t.clone() if is_shared else t for t, is_shared in zip(z, shared)]
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
         args, kwargs = p.inputs.further(rows) if p.inputs.args or p.inputs.kwargs else ((), {})
@@ -164,7 +166,7 @@ class ModelRunner:
         if held is not None and held.buffers:
             held.restore_buffers()
         callers = state.callers_state.get()
-        with nullcontext() if callers is None else as_the_caller(callers):
+        with UNCHANGED if callers is None else as_the_caller(callers):
             try:
                 return p.model(*(() if p.inputs.names else given), *args, **named, **kwargs)
             except Exception as error:
@@ -189,7 +191,7 @@ class ModelRunner:
         ``rules`` are at work while the model runs and its score is picked, and not on our own arithmetic.
         """
         p = self.problem
-        with NO_RULES if rules is None else rules:
+        with UNCHANGED if rules is None else rules:
             picked = p.target.select(self.outputs(z, rows), rows)
         scores = p.tally.see(picked, check_finite=p.check_finite)
         is_single = scores.shape[0] == 1 and scores.device.type == "cpu"
@@ -288,12 +290,12 @@ class ModelRunner:
     def all_scores(self, z: Sequence[Tensor]) -> Tensor:
         """Return scores ``(N,)`` of ``z`` ``(N, ...)``."""
         rows = self.problem.rows
-        return self.concatenated(len(rows), lambda a, b: self.scores([t[a:b] for t in z], rows[a:b]))
+        return self.concatenated(len(rows), lambda a, b: self.scores(rows_between(z, a, b), rows[a:b]))
 
     def all_gradients(self, z: Sequence[Tensor]) -> Tensors:
         """Return gradients with respect to ``z`` ``(N, ...)``."""
-        rows, n = self.problem.rows, len(z[0])
-        return self.concatenated(n, lambda a, b: self.gradients(z if b - a == n else [t[a:b] for t in z], rows[a:b])[1])
+        rows = self.problem.rows
+        return self.concatenated(len(rows), lambda a, b: self.gradients(rows_between(z, a, b), rows[a:b])[1])
 
     def passed(self, layers: Sequence[ResolvedLayer], z: Sequence[Tensor], rows: Tensor) -> Tensors:
         """Return what passes ``layers`` in one call for inputs ``z`` ``(M, ...)``, as they pass it."""
@@ -318,14 +320,17 @@ class ModelRunner:
         """
 
         def work(a: int, b: int) -> Sequence[Tensor]:
-            return arrange(self.passed(layers, [t[a:b] for t in z], rows[a:b]), b - a)
+            return arrange(self.passed(layers, rows_between(z, a, b), rows[a:b]), b - a)
 
         with torch.no_grad():
             return self.concatenated(len(rows), work)
 
     def rows_and_samples(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return rows ``(M,)``, and samples ``(M,)`` on the CPU, of jobs ``start`` to ``stop - 1`` of rows × samples."""
-        p, flat = self.problem, torch.arange(start, stop)
+        p = self.problem
+        if stop - start == p.n and start % p.n == 0:  # a sample of all rows
+            return p.rows, torch.full((p.n,), start // p.n)
+        flat = torch.arange(start, stop)
         return to_device(flat % p.n, p.inputs.tensors[0].device), flat // p.n
 
     def evaluate_points(self, n: int, point: Callable[[Tensor, Tensor], Tensors]) -> Iterator[EvaluatedChunk]:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from torchwhy.engine.layers.layer import record_activations, record_with_grad
 from torchwhy.engine.layers.window_layout import BatchAxis, batch_axis_of_one_row
-from torchwhy.engine.run.autograd import compute_gradients, enable_grad_for, scan_graph
-from torchwhy.engine.run.runner import NO_RULES, GradientFunction, ModelRunner
+from torchwhy.engine.run.autograd import UNCHANGED, compute_gradients, enable_grad_for, scan_graph
+from torchwhy.engine.run.runner import GradientFunction, ModelRunner
 from torchwhy.engine.structure import AnyOutput, Tensors
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class SharedRunner(ModelRunner):
     ) -> list[Tensor]:
         """Return the scores ``(G,)`` of the targets with these numbers, at points ``z`` ``(G, ...)``, from one forward pass."""
         p = self.problem
-        with NO_RULES if rules is None else rules:
+        with UNCHANGED if rules is None else rules:
             output, base = self.outputs(z, rows), rows - rows % p.n_targets
             picked = [p.target.select(output, base + number) for number in numbers]
         scores = [p.tally.see(s, check_finite=p.check_finite) for s in picked]
