@@ -148,6 +148,15 @@ CASES = [
     Case(tw.TunedLens, {"layer": ["conv1", "norm"]}, shape=(2,)),
 ]
 
+
+def in_turn(names, values, count):
+    """Parameters of each name with so many of the values, others for the next name; the other pairs are slow tests."""
+    for i, name in enumerate(names):
+        for k, value in enumerate(values):
+            is_often = (k - i * count) % len(values) < count
+            yield pytest.param(name, value, marks=() if is_often else pytest.mark.slow)
+
+
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 
 import torchwhy as tw
@@ -51,10 +52,10 @@ def picture_and_words(count, n=2):
     return torch.rand(n, 3, 4 * SIDE, 4 * SIDE, generator=draw), torch.randint(0, 30, (n, count), generator=draw)
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize(("before", "after"), [(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)])
-def test_words_beside_the_patches_are_no_cells(name, before, after):
+@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 3))
+def test_words_beside_the_patches_are_no_cells(around, name):
     """7 words and 9 patches make 4 × 4 tokens, 16 words and 9 patches 5 × 5."""
+    before, after = around
     net = Joint(before, Blocks()).eval()
     image, words = picture_and_words(before + after)
     first = None if before == after == 0 else 0 if before else SIDE**2

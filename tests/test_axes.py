@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 from torch.nn import functional as F
 
@@ -60,8 +61,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("letters", LAYOUTS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name, letters", in_turn(METHODS, LAYOUTS, 2))
 def test_another_order_of_axes_gives_the_same_numbers_in_that_order(letters, name):
     shape, order, said = LAYOUTS[letters]
     net, x = network(len(shape) - 2), torch.rand(shape)

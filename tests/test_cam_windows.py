@@ -75,8 +75,13 @@ def compare(net, layer, reshape, x, targets, methods=(tw.GradCAM, tw.AblationCAM
 METHODS = (tw.GradCAM, tw.LayerCAM, tw.EigenCAM, tw.ShapleyCAM, tw.ScoreCAM, tw.AblationCAM)
 
 
-@pytest.mark.parametrize("rows", [2, 4, 5])  # four, as many as tokens in a window: it could be a sequence before rows
-@pytest.mark.parametrize("width", [8, 6])  # six, as many as cells in a row: it could be the grid's
+@pytest.mark.parametrize(
+    "width, rows",  # six, as many as cells in a row: it could be the grid's
+    [  # four, as many as tokens in a window: it could be a sequence before rows
+        (8, 2), (8, 4), (6, 4), (6, 5),
+        pytest.param(8, 5, marks=pytest.mark.slow), pytest.param(6, 2, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("shift", [0, 1])
 @pytest.mark.parametrize("layer", ["qkv", "proj"])
 def test_windows(layer, shift, width, rows):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from sources import PACKAGE, TREES, all_nodes
 
 import torchwhy as tw
 from torchwhy.backprop.linear_layer import LinearLayer
@@ -107,7 +108,6 @@ def test_what_users_add_takes_few_lines(word, most):
     assert word != "(tw.lrp.LayerRule)" or "tw.lrp.EPSILON_PLUS.replace(" in block  # the rule and its composite
 
 
-PACKAGE = ROOT / "src" / "torchwhy"
 HEADS = {
     "tw": tw,
     "functools": functools,
@@ -122,11 +122,10 @@ HEADS = {
 def definitions():
     """What the package's files define: module-level names with their modules, and all names of functions and arguments."""
     modules, names = {}, set()
-    for path in PACKAGE.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            names |= {getattr(node, key) for key in ("name", "arg", "id", "attr") if getattr(node, key, None)}
-        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for _, node in all_nodes():
+        names |= {getattr(node, key) for key in ("name", "arg", "id", "attr") if getattr(node, key, None)}
+    for file, tree in TREES.items():
+        module = ".".join(("torchwhy", *Path(file).with_suffix("").parts))
         modules |= {node.name: module for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     return modules, names
 
@@ -182,7 +181,7 @@ def test_every_file_of_the_engine_has_a_line():
 
 @pytest.mark.parametrize("room", ["run", "layers", "rules", "features", "images"])
 def test_the_page_at_the_door_names_every_file_of_the_room(room):
-    page = ast.get_docstring(ast.parse((PACKAGE / "engine" / room / "__init__.py").read_text()))
+    page = ast.get_docstring(TREES[f"engine/{room}/__init__.py"])
     files = {path.stem for path in (PACKAGE / "engine" / room).glob("*.py")} - {"__init__"}
     assert not files - set(re.findall(r"``(\w+)(?:\.py)?``", page))
 
@@ -190,7 +189,7 @@ def test_the_page_at_the_door_names_every_file_of_the_room(room):
 def test_the_table_of_state_has_every_piece():
     rows = re.findall(r"^\| (`state\..*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
     names = set(re.findall(r"`state\.(\w+)`", " ".join(rows)))
-    tree = ast.parse((PACKAGE / "engine" / "state.py").read_text())
+    tree = TREES["engine/state.py"]
     assert names == set(re.findall(r"``(\w+)``: ", ast.get_docstring(tree))) | {"lock"}
     stored = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
     assert names == {
@@ -207,9 +206,8 @@ def test_who_calls_the_model_is_written_down():
     (said,) = re.findall(
         r"^- \*\*Who else calls the model.*?(?=^- )", (ROOT / "docs" / "architecture.md").read_text(), re.M | re.S
     )
-    for path in PACKAGE.rglob("*.py"):
-        file = path.relative_to(PACKAGE).as_posix()
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    for file, tree in TREES.items():
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         models = [f for f in calls if re.fullmatch(r"(self\.|p\.|problem\.|loaded\.)?model", ast.unparse(f))]
         assert not models or file in said or file in ("engine/run/runner.py", "provenance.py"), (
             file
@@ -217,7 +215,7 @@ def test_who_calls_the_model_is_written_down():
 
 
 def test_grad_cams_weights_are_where_the_pages_say():
-    tree = ast.parse((PACKAGE / "cam" / "grad_cam.py").read_text())
+    tree = TREES["cam/grad_cam.py"]
     (of_class,) = [node for node in tree.body if getattr(node, "name", "") == "GradCAM"]
     (weights,) = [node for node in of_class.body if getattr(node, "name", "") == "weights"]
     assert len([node for node in weights.body if not isinstance(node, ast.Expr)]) == 1

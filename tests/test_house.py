@@ -4,25 +4,19 @@ import ast
 import re
 from collections import defaultdict
 from functools import cache
-from pathlib import Path
 
 import pytest
+from sources import FILES, TREES, all_nodes
 
-import torchwhy
-
-PACKAGE = Path(torchwhy.__file__).parent
-FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {file: ast.parse(text) for file, text in FILES.items()}
 CONTAINERS = {"tuple", "list", "dict", "Mapping", "Sequence"}
 DUNDERS = {"__all__", "__getattr__", "__dir__"}  # names that mean the same in every module
 
 
 def nodes(kind):
     """Every node of a kind, with its place."""
-    for file, tree in TREES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, kind):
-                yield f"{file}:{node.lineno}", node
+    for file, node in all_nodes():
+        if isinstance(node, kind):
+            yield f"{file}:{node.lineno}", node
 
 
 def inside(node):

@@ -6,6 +6,7 @@ from functools import cache
 import multimodal
 import pytest
 import torch
+from cases import in_turn
 from language import VOCABULARY, WordTokenizer, ids_of, make
 from test_samples import shapley
 from torch import nn
@@ -278,16 +279,8 @@ METHODS = {
 MASKING = ("KernelSHAP", "LIME", "FeatureAblation", "ShapleySampling")
 
 
-def in_turn(count):
-    """Pairs of families and methods: so many of each family, others in turn; the rest under ``-m slow``."""
-    for i, name in enumerate(FAMILIES):
-        for k, method in enumerate(METHODS):
-            often = (k - i * count) % len(METHODS) < count
-            yield pytest.param(name, method, marks=() if often else pytest.mark.slow)
-
-
 @pytest.mark.filterwarnings("ignore:the target does not depend")  # one of CLIP's is about the text alone
-@pytest.mark.parametrize("name, method", in_turn(3))
+@pytest.mark.parametrize("name, method", in_turn(FAMILIES, METHODS, 3))
 def test_several_targets_equal_a_loop_and_cost_one_run(name, method):
     f = family(name)
     made, sample = METHODS[method](f.model), f.sample([0, 1], f.smooth)
@@ -302,14 +295,21 @@ def test_several_targets_equal_a_loop_and_cost_one_run(name, method):
         assert together[-1].evaluations == alone[-1].evaluations
 
 
-@pytest.mark.parametrize("name, removed", [(n, False) for n in FAMILIES] + [(n, True) for n in (*PROMPTED, "bert")])
-def test_rows_of_different_lengths_equal_rows_alone(name, removed):
+def check_rows_alone(name, method, absent):
     f = family(name)
-    absent = "remove" if removed else f.smooth
-    for method in MASKING if removed else METHODS:
-        made = METHODS[method](f.model)
-        together = made.explain(f.sample([0, 1], absent), f.targets[0])
-        for row in range(2):
-            alone = made.explain(f.sample([row], absent), f.targets[0])
-            torch.testing.assert_close(together.features()[row], alone.features()[0], atol=1e-5, rtol=1e-4)
-            assert together.names[row] == alone.names[0]
+    made = METHODS[method](f.model)
+    together = made.explain(f.sample([0, 1], absent), f.targets[0])
+    for row in range(2):
+        alone = made.explain(f.sample([row], absent), f.targets[0])
+        torch.testing.assert_close(together.features()[row], alone.features()[0], atol=1e-5, rtol=1e-4)
+        assert together.names[row] == alone.names[0]
+
+
+@pytest.mark.parametrize("name, method", in_turn(FAMILIES, METHODS, 3))
+def test_rows_of_different_lengths_equal_rows_alone(name, method):
+    check_rows_alone(name, method, family(name).smooth)
+
+
+@pytest.mark.parametrize("name, method", in_turn((*PROMPTED, "bert"), MASKING, 2))
+def test_shortened_rows_of_different_lengths_equal_rows_alone(name, method):
+    check_rows_alone(name, method, "remove")

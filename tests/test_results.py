@@ -138,8 +138,9 @@ def test_every_result_has_a_picture_a_table_and_a_view(name, made, tmp_path, mon
 
     result = made(name)
     assert type(result).__name__ == name.split()[0].rstrip(",")
-    assert isinstance(result.plot(), Figure)
-    assert result.plot()._repr_png_()[0][:4] == b"\x89PNG"  # a notebook shows it, and not its type
+    figure = result.plot()
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_()[0][:4] == b"\x89PNG"  # a notebook shows it, and not its type
     assert not plt.get_fignums()
     table = result.to_dataframe()
     assert len(table)

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from sources import PACKAGE, TREES, all_nodes
 from torch import nn
 from torch.autograd.function import BackwardCFunction
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-import torchwhy
 from torchwhy.engine import torch_internals as internals
 
-ROOT = Path(torchwhy.__file__).parent
-TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
-HOME = Path(internals.__file__).relative_to(ROOT).as_posix()
+HOME = Path(internals.__file__).relative_to(PACKAGE).as_posix()
 OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields"}  # promised by Python, in spite of the underscore
 NOT_OF_TORCH = {  # each in one file, which says what for
     "_getframe": "engine/run/warn.py",
@@ -229,12 +227,11 @@ def is_private(name):
 
 def names_of_this_package():
     """The private names that it defines: functions, classes, variables and attributes."""
-    for tree in TREES.values():
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                yield node.name
-            elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
-                yield node.id if isinstance(node, ast.Name) else node.attr
+    for _, node in all_nodes():
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+            yield node.id if isinstance(node, ast.Name) else node.attr
 
 
 @cache
@@ -246,16 +243,17 @@ def names_of_torch():
 
 def foreign_names(tree, own):
     """The private names that a module imports from others, or asks objects for that have them from elsewhere, with lines."""
+    own_alone = own - names_of_torch()
     for node in ast.walk(tree):
         names, allowed = [], set()  # what is private in one module is not for another, of this package or not
         if isinstance(node, ast.ImportFrom):
             names = [*(node.module or "").split("."), *(a.name for a in node.names)]
         elif isinstance(node, ast.Attribute):
             is_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-            names, allowed = [node.attr], own if is_self else own - names_of_torch()
+            names, allowed = [node.attr], own if is_self else own_alone
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "attrgetter"):
             texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            names, allowed = texts, own - names_of_torch()
+            names, allowed = texts, own_alone
         yield from ((node.lineno, name) for name in names if is_private(name) and name not in allowed)
 
 
