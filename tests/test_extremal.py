@@ -157,7 +157,9 @@ def test_a_signal_in_a_series_or_a_video_is_found(size, place, settings):
     ("size", "place", "step", "sigma"),
     [
         ((48,), (slice(9, 12),), (1,), (1.0,)),
-        ((8, 9, 9), (slice(1, 4), slice(3, 7), slice(4, 8)), (1, 2, 2), (1.0, 2.0, 2.0)),
+        pytest.param(
+            *((8, 9, 9), (slice(1, 4), slice(3, 7), slice(4, 8)), (1, 2, 2), (1.0, 2.0, 2.0)), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_as_good_as_the_papers_ascent_along_one_and_three_axes(size, place, step, sigma):

@@ -12,6 +12,12 @@ from kinds import KINDS, at, family, traits
 
 HERE = Path(__file__).parent
 FAMILIES = sorted({family(case) for case in CASES})
+LONG = ("compiled_function", "attention")  # which is compiled anew for each shape
+PAIRS = [
+    pytest.param(name, member, marks=[pytest.mark.slow] if (name, member) == LONG else [])
+    for name in KINDS
+    for member in FAMILIES
+]
 IGNORED = ("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
@@ -66,8 +72,7 @@ def chosen(name, member):
 
 
 @pytest.mark.filterwarnings(*IGNORED)
-@pytest.mark.parametrize("member", FAMILIES)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name, member", PAIRS)
 def test_a_family_on_a_kind(name, member):
     check(name, chosen(name, member))
 
