@@ -20,7 +20,6 @@ class RunningMoments:
     def __init__(self, n: int, *, square: bool = False) -> None:
         self.n, self.square, self.begun = n, square, 0  # rows that have their first value
         self.total: list[Tensor] = []
-        self.is_borrowed = False  # the totals are the values that were given, not to be written to
         self.squares: list[Tensor] = []
         self.first: list[Tensor] = []
 
@@ -28,10 +27,8 @@ class RunningMoments:
         """Add ``values`` ``(M, ...)``, times ``weights`` ``(M,)``, to rows ``(M,)``."""
         values = [at_least_float32(v) for v in values]
         if not (self.total or self.square) and weights is None and rows is row_numbers(self.n, rows.device):
-            self.total, self.is_borrowed = values, True  # one of each row, in their order
+            self.total = [v.clone() for v in values]  # one of each row, in their order
             return
-        if self.is_borrowed:
-            self.total, self.is_borrowed = [t.clone() for t in self.total], False
         if not self.total:
             self.total = [v.new_zeros(self.n, *v.shape[1:]) for v in values]
             if self.square:
