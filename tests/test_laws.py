@@ -19,7 +19,7 @@ def test_exact_on_a_linear_model(case):
 @cases(law="complete")
 def test_complete(case):
     net, x = case.setup()
-    e = case.make(net).explain(x, target=1)
+    e = case.make(net, **case.exact).explain(x, target=1)
     change = (net(x) - net(torch.zeros_like(x)))[:, 1].detach().abs()
     assert e.completeness_gap.shape == (3,)
     assert (e.completeness_gap <= 0.02 * change.clamp(min=0.1)).all()
@@ -28,7 +28,7 @@ def test_complete(case):
 @cases(law="complete")
 def test_the_reported_gap_is_the_gap(case):
     net, x = case.setup()
-    method = case.make(net)
+    method = case.make(net, **case.exact)
     of = getattr(method, "of", None) or method
     if "max_sigma" in of.__dataclass_fields__:
         begin = of.path(prepare_for(method, x, 1)).point(torch.arange(3), torch.zeros(3, dtype=torch.long))[0]
@@ -45,6 +45,6 @@ def test_what_is_not_read_gets_nothing(case):
     net, x = make("conv"), inputs("conv")
     with torch.no_grad():
         net.conv1.weight[:, 1] = 0
-    found = case.make(net).attribute(x, target=1)
+    found = case.make(net, **case.exact).attribute(x, target=1)
     assert (found[:, 1] == 0).all()
     assert (found[:, 0] != 0).any()

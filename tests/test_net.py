@@ -105,7 +105,7 @@ def the_gap_is_what_is_missing(question):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            e = question.method(case, net).explain(x, **data)
+            e = question.method(case, net, **case.exact).explain(x, **data)
         except DOCUMENTED as error:
             check_documented(error)
             return
