@@ -52,7 +52,7 @@ def picture_and_words(count, n=2):
     return torch.rand(n, 3, 4 * SIDE, 4 * SIDE, generator=draw), torch.randint(0, 30, (n, count), generator=draw)
 
 
-@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 3))
+@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 2))
 def test_words_beside_the_patches_are_no_cells(around, name):
     """7 words and 9 patches make 4 × 4 tokens, 16 words and 9 patches 5 × 5."""
     before, after = around

@@ -280,7 +280,7 @@ MASKING = ("KernelSHAP", "LIME", "FeatureAblation", "ShapleySampling")
 
 
 @pytest.mark.filterwarnings("ignore:the target does not depend")  # one of CLIP's is about the text alone
-@pytest.mark.parametrize("name, method", in_turn(FAMILIES, METHODS, 3))
+@pytest.mark.parametrize("name, method", in_turn(FAMILIES, METHODS, 2))
 def test_several_targets_equal_a_loop_and_cost_one_run(name, method):
     f = family(name)
     made, sample = METHODS[method](f.model), f.sample([0, 1], f.smooth)
@@ -305,7 +305,7 @@ def check_rows_alone(name, method, absent):
         assert together.names[row] == alone.names[0]
 
 
-@pytest.mark.parametrize("name, method", in_turn(FAMILIES, METHODS, 3))
+@pytest.mark.parametrize("name, method", in_turn(FAMILIES, METHODS, 2))
 def test_rows_of_different_lengths_equal_rows_alone(name, method):
     check_rows_alone(name, method, family(name).smooth)
 
