@@ -51,12 +51,16 @@ def optimized(monkeypatch):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """The garbage collector passes by what is there before the first test: two million objects, half a second each time."""
+    """The garbage collector passes by what is there before the first test: two million objects, half a second each time.
+
+    What the tests leave, of which most needs no collector, it looks through more seldom than of itself.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(2_000, 10, 25)
         gc.enable()
 
 

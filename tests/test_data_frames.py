@@ -1,6 +1,7 @@
 """What is found of data frames speaks of their names, labels and types."""
 
 import importlib
+from functools import cache
 
 import numpy as np
 import pandas
@@ -34,8 +35,24 @@ def fitted(y):
     return pipeline.fit(FRAME, y)
 
 
+@cache
+def owners():
+    """A pipeline that asks only whether one owns."""
+    return fitted((FRAME.housing == "own").astype(int))
+
+
+@cache
+def by_years_and_housing():
+    return fitted((FRAME.years + 3 * (FRAME.housing == "own") > 12).astype(int))
+
+
+@cache
+def by_years():
+    return fitted((FRAME.years > 9).astype(int))
+
+
 def test_what_is_found_has_the_form_of_the_rows():
-    model = fitted((FRAME.years + 3 * (FRAME.housing == "own") > 12).astype(int))
+    model = by_years_and_housing()
     rows = FRAME[model.predict(FRAME) == 0][:4]
     found = tw.Counterfactual(model, bounds=(FRAME.min(numeric_only=True), None), plausible=FRAME).generate(rows, 1)
     new = found.counterfactuals
@@ -48,14 +65,14 @@ def test_what_is_found_has_the_form_of_the_rows():
 
 
 def test_the_table_and_the_picture_name_what_changes():
-    model = fitted((FRAME.housing == "own").astype(int))
+    model = owners()
     row = FRAME[FRAME.housing == "rent"][:1]
     found = tw.Counterfactual(model, changeable=["housing"], bounds=None, plausible=FRAME).generate(row, 1)
     assert found.counterfactuals.housing.tolist() == ["own"]
     assert found.to_dataframe().values.tolist() == [[0, "housing", "rent", "own", None]]
     drawn = [t.get_text() for t in found.plot().axes[0].texts]
     assert drawn[4:8] == ["housing", "rent", "own", ""]
-    years = tw.Counterfactual(fitted((FRAME.years > 9).astype(int)), changeable=["years"], bounds=None)
+    years = tw.Counterfactual(by_years(), changeable=["years"], bounds=None)
     found = years.generate(FRAME[FRAME.years < 5][:2], 1)
     lines = found.to_dataframe()
     assert lines.feature.tolist() == ["years", "years"]
@@ -64,7 +81,7 @@ def test_the_table_and_the_picture_name_what_changes():
 
 
 def test_labels_come_from_the_real_rows_or_the_type():
-    model = fitted((FRAME.housing == "own").astype(int))
+    model = owners()
     row = FRAME[FRAME.housing == "rent"][:1]
     few = {"changeable": ["housing"], "bounds": None, "n_steps": 5}
     with pytest.warns(
@@ -79,7 +96,7 @@ def test_labels_come_from_the_real_rows_or_the_type():
 
 
 def test_several_candidates_of_a_row_are_one_below_the_other():
-    model = fitted((FRAME.years > 9).astype(int))
+    model = by_years()
     rows = FRAME[FRAME.years < 5][:2]
     found = tw.Counterfactual(model, changeable=["years", "income"], bounds=None, n_diverse=3).generate(rows, 1)
     assert found.found.shape == (2, 3)
@@ -93,7 +110,7 @@ def test_several_candidates_of_a_row_are_one_below_the_other():
 
 
 def test_bounds_are_series_by_name():
-    model = fitted((FRAME.years > 9).astype(int))
+    model = by_years()
     rows = FRAME[FRAME.years < 5][:2]
     low, high = FRAME.min(numeric_only=True), FRAME.max(numeric_only=True)
     high = high[::-1]  # the names count, not the order
@@ -122,7 +139,7 @@ def test_a_network_gets_numbers_and_gives_a_frame():
 
 
 def test_groups_are_called_by_their_labels():
-    model = fitted((FRAME.housing == "own").astype(int))
+    model = owners()
     report = tw.BiasReport(model).measure(FRAME, 1, column="housing")
     assert report.names == ("free", "own", "rent")
     assert report.to_dataframe().group.tolist() == ["free", "own", "rent"]
@@ -140,7 +157,7 @@ def test_groups_are_called_by_their_labels():
 
 
 def test_a_waterfall_says_the_label(tmp_path):
-    model = fitted((FRAME.housing == "own").astype(int))
+    model = owners()
     e = tw.KernelSHAP(model, n_samples=64, generator=0).explain(FRAME[:2], 1, baselines=tw.Distribution(FRAME[:30]))
     assert e.details["labels"] == {"housing": ["free", "own", "rent"]}
     e.save(tmp_path / "e.safetensors")
@@ -284,7 +301,7 @@ def test_a_tree_of_named_classes_has_a_table():
 
 
 def test_effects_of_labels_are_told_by_them():
-    model = fitted((FRAME.housing == "own").astype(int))
+    model = owners()
     found = tw.PartialDependence(model).measure(FRAME, 1, feature="housing")
     ax = found.plot().axes[0]
     assert (ax.get_xlabel(), names_along(ax.xaxis)) == ("housing", ["free", "own", "rent"])
@@ -371,7 +388,7 @@ AROUND = {
 @pytest.mark.parametrize("method", [tw.FeatureAblation, tw.KernelSHAP, tw.Occlusion])
 def test_what_asks_a_method_again_keeps_names_and_labels(ask, method, monkeypatch):
     """Rows that are moved a little reach a pipeline by name; the numbers move, labels and true and false stay."""
-    pipeline = fitted((FRAME.years + 3 * (FRAME.housing == "own") > 12).astype(int))
+    pipeline = by_years_and_housing()
     rows, seen = FRAME[:4], []
     predict = pipeline.predict_proba
     monkeypatch.setattr(pipeline, "predict_proba", lambda frame: (seen.append(frame), predict(frame))[1])
@@ -402,7 +419,7 @@ def test_a_frame_of_labels_alone_cannot_be_moved_a_little():
 
 
 def test_a_number_that_is_no_label_is_refused():
-    model = fitted((FRAME.housing == "own").astype(int))
+    model = owners()
     for number in (-1.0, 3.0, 7.0):
         baselines = torch.tensor([[0.0, 0.0, number, 0.0]])
         with pytest.raises(ValueError, match=f"column 'housing' holds labels, and none has the number {int(number)};"):

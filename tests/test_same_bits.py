@@ -86,17 +86,24 @@ def attribution(method, net, x):
     return method.attribute(x, target=1, **data)
 
 
+@cache
+def on_a_fresh_model(make_method):
+    """What is said of a network that nothing ran on."""
+    net, x = problem()
+    return attribution(make_method(net), net, x)
+
+
 @pytest.mark.parametrize("make_method", LONG, ids=NAMES)
 def test_of_work_that_is_optimized(make_method):
     net, x = problem()
-    first, *later = [attribution(make_method(net), net, x) for _ in range(3)]
-    assert all(torch.equal(again, first) for again in later)
+    assert all(torch.equal(attribution(make_method(net), net, x), on_a_fresh_model(make_method)) for _ in range(2))
 
 
 def test_of_work_after_other_work_on_the_same_model():
     net, x = problem()
-    first = [attribution(make_method(net), net, x) for make_method in LONG]
+    attribution(LONG[0](net), net, x)
     after_others = [attribution(make_method(net), net, x) for make_method in reversed(LONG)][::-1]
+    first = [on_a_fresh_model(make_method) for make_method in LONG]
     assert [torch.equal(a, b) for a, b in zip(first, after_others)] == [True] * len(LONG)
 
 
