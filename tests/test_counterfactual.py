@@ -11,7 +11,7 @@ from torchwhy import models
 @pytest.fixture(scope="module")
 def digits():
     data = models.digits()
-    return data.model, data.x_test
+    return data.model, data.x_test[::2]
 
 
 @pytest.fixture(scope="module")

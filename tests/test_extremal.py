@@ -30,7 +30,7 @@ def planted():
 def test_the_planted_square_is_found(reward, scale):
     x, model = planted()
     method = tw.ExtremalPerturbation(
-        lambda x: scale * model(x), areas=(0.1,), reward=reward, n_steps=80, sigma=5.0, step=4, max_blur=None
+        lambda x: scale * model(x), areas=(0.1,), reward=reward, n_steps=50, sigma=5.0, step=4, max_blur=None
     )
     found = method.explain(x, 0)
     m = found.attributions[0, 0]
