@@ -11,6 +11,7 @@ import torch
 from cases import each_case
 from nets import inputs, make
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
@@ -302,3 +303,14 @@ def test_a_held_model_names_its_modules_as_torch_does():
     net = nn.Sequential(inner, shared, nn.ModuleDict({"a": nn.Linear(4, 4), "b": inner}))
     with freeze_parameters(net) as held:
         assert [(name, module) for module, name in held.modules.items()] == list(net.named_modules())
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+def test_a_question_asked_of_tensors_without_values_leaves_none_for_the_next_one():
+    net = nn.Sequential(nn.EmbeddingBag(9, 3), nn.Linear(3, 2)).eval()
+    x, method = torch.randint(9, (5, 4)), tw.FeatureAblation(net)
+    expected = method.attribute(x, target=1)
+    other = torch.randint(9, (6, 4))
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, pytest.raises(RuntimeError):  # nothing can be compared
+        method.attribute(fake.from_tensor(other), target=1)
+    assert torch.equal(method.attribute(torch.cat([x, x[:1]]), target=1)[:5], expected)

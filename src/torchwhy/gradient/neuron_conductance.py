@@ -58,7 +58,7 @@ class NeuronConductance(Attribution[GivenLayer]):
 
     def _attribute(self, problem: Problem) -> Result:
         alphas, weights = nodes_and_weights(self.method, self.n_steps)
-        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
+        path, sums = StraightPath(problem, alphas), RunningMoments(problem.rows)
         unit = with_target(problem, self.neuron)
         above = problem.replace(read_layers=(unit.neuron,))
         for c in above.run.evaluate_points(path.n, path.point):
