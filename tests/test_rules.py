@@ -109,7 +109,8 @@ def test_operations_have_one_name(function, name, in_place, reversed_):
     assert (op.name, op.in_place, op.reversed) == (name, in_place, reversed_)
 
 
-def test_what_a_rule_keeps_survives_the_models_own_writes():
+@pytest.mark.parametrize("overwrite", [torch.zero_, lambda a: a.gt_(2)], ids=["zeros", "comparison"])
+def test_what_a_rule_keeps_survives_the_models_own_writes(overwrite):
     """The input and output of a layer are overwritten after it ran; plain autograd allows that with frozen weights."""
     conv = nn.Conv1d(1, 2, 3, padding=1).double().requires_grad_(False)
 
@@ -118,7 +119,7 @@ def test_what_a_rule_keeps_survives_the_models_own_writes():
         y = conv(a)
         z = y * 1.0
         if write:
-            a.zero_()
+            overwrite(a)
             y[:, :1] = 5.0
         return z
 
