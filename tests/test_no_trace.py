@@ -305,6 +305,32 @@ def test_a_held_model_names_its_modules_as_torch_does():
         assert [(name, module) for module, name in held.modules.items()] == list(net.named_modules())
 
 
+HELD = {
+    "torch's own": (lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU()).eval(), set()),
+    "itself in training": (lambda: nn.Sequential(nn.Linear(2, 2).eval()), {"may_draw"}),
+    "recurrent": (lambda: nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2)).eval(), {"recurrent"}),
+    "an encoder": (
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 2, 2, batch_first=True), 1).eval(),
+        {"nests"},
+    ),
+    "of somebody else": (lambda: make("conv"), {"may_draw"}),
+    "compiled": (
+        lambda: torch.compile(nn.Linear(2, 2).eval(), backend="eager"),
+        {"compiled", "opaque", "may_draw"},
+    ),
+    "scripted": (lambda: torch.jit.script(nn.Linear(2, 2)).eval(), {"opaque", "may_draw"}),
+    "on several GPUs": (lambda: nn.DataParallel(nn.Linear(2, 2)).eval(), {"opaque"}),
+    "a function": (lambda: torch.relu, {"may_draw"}),
+}
+
+
+@pytest.mark.parametrize("build, facts", HELD.values(), ids=HELD)
+def test_a_held_model_knows_of_what_it_is_made(build, facts):
+    with freeze_parameters(build()) as held:
+        names = ["recurrent", "nests", "compiled", "opaque", "may_draw"]
+        assert {name for name in names if getattr(held, name)} == facts
+
+
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 def test_a_question_asked_of_tensors_without_values_leaves_none_for_the_next_one():
     net = nn.Sequential(nn.EmbeddingBag(9, 3), nn.Linear(3, 2)).eval()
