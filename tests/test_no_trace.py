@@ -101,10 +101,11 @@ class InPlace(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.conv, self.head, self.writes = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), True
 
     def forward(self, x):
-        return self.head(self.conv(x.mul_(2)).relu().mean((2, 3)))
+        x = x.mul_(2) if self.writes else x * 2
+        return self.head(self.conv(x).relu().mean((2, 3)))
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -116,14 +117,42 @@ class InPlace(nn.Module):
         (lambda net: tw.IntegratedGradients(net, layer="conv"), 1),
         (lambda net: tw.AblationCAM(net, layer="conv"), 1),  # runs the model below the layer on one row
         (lambda net: tw.Saliency(net, layer="conv"), "predicted"),
+        (lambda net: tw.NeuronConductance(net, n_steps=4, neuron=tw.Neuron("head", 1)), 1),
+        (lambda net: tw.ExtremalPerturbation(net, areas=(0.2,), n_steps=3), 1),
     ],
 )
 def test_a_model_that_writes_to_its_input(method, target, n):
     net, x, black = InPlace(), torch.randn(n, 3, 8, 8), torch.randn(1, 3, 8, 8)
     before = of_input((x, black))
     method = method(net)
-    method.explain(x, target, **({"baselines": black} if method.uses_baselines else {}))
+    data = {"baselines": black} if method.uses_baselines else {}
+    found = method.explain(x, target, **data).attributions
     assert same(before, of_input((x, black)))
+    net.writes = False
+    torch.testing.assert_close(found, method.attribute(x, target, **data))
+
+
+class Asked(nn.Module):
+    """Sums of rows; the last tensor that it was given is kept."""
+
+    def forward(self, x):
+        self.given = x
+        return x.sum(1)
+
+
+def test_a_model_gets_what_nobody_else_holds_without_a_copy_and_rows_of_their_own():
+    class Asks(tw.Attribution):
+        def _attribute(self, problem):
+            own, net = torch.rand(3, 4), problem.model
+            problem.run.scores([own], problem.rows)
+            assert net.given is own
+            for held in (problem.x[0], own[:1].expand(3, 4)):
+                problem.run.scores([held], problem.rows)
+                assert net.given.data_ptr() != held.data_ptr()
+                assert net.given.is_contiguous()
+            return problem.x
+
+    Asks(Asked()).attribute(torch.rand(3, 4))
 
 
 @pytest.mark.parametrize("error", [None, Broken])
