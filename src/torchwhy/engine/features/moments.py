@@ -52,7 +52,8 @@ class RunningMoments:
 
     def mean(self, n: int) -> Tensors:
         """Return means over ``n`` values of each row."""
-        return tuple(t / n + (self.first[i] if self.square else 0) for i, t in enumerate(self.total))
+        means = [t / n for t in self.total] if n > 1 else self.total
+        return tuple(m + (self.first[i] if self.square else 0) for i, m in enumerate(means))
 
     def variance(self, n: int) -> Tensors:
         """Return unbiased variances over ``n`` values of each row; zero for a single one."""

@@ -178,7 +178,8 @@ class ModelRunner:
         p = self.problem
         if p.inputs.args or p.inputs.kwargs:
             return hint_about_packed((p.inputs.args, p.inputs.kwargs), p.n) if len(rows) != p.n else ""
-        if p.inputs.forms or p.batching.plan.optimizations is not None:  # without which it is tried again
+        is_retried = p.skip_below or p.batching.plan.optimizations is not None  # without them
+        if p.inputs.forms or is_retried:
             return ""
         with without_torch_functions():  # the rules of the call that failed are for its rows
             found = "" if p.inputs.names else hint_about_rows(error, p.model, p.inputs.tensors)
