@@ -191,7 +191,8 @@ class Problem:
     @cached_property
     def rows(self) -> Tensor:
         """All rows, LongTensor ``(N,)``."""
-        return torch.arange(self.n, device=self.inputs.tensors[0].device)
+        first = self.inputs.tensors[0]
+        return torch.arange(first.shape[0] * self.n_targets, device=first.device)
 
     def given_rows(self, rows: Tensor) -> Tensor:
         """Return which of the caller's rows these are, ``(M,)``."""
