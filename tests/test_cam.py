@@ -169,6 +169,26 @@ class Around(nn.Module):
         return self.head(torch.tanh(torch.relu(self.conv(x) + x).mean((2, 3))))
 
 
+class RowsOfTheInput(nn.Module):
+    """Relies, above layer "conv", on as many rows as the input has."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x)).view(len(x), 3, *x.shape[2:]).mean((2, 3)))
+
+
+def test_ablation_runs_nothing_more_where_the_rows_below_are_needed():
+    seen = []
+    net = RowsOfTheInput().double().eval()
+    handle = net.conv.register_forward_hook(lambda m, i, o: seen.append(len(o)))
+    tw.AblationCAM(net, layer="conv", check=False).attribute(X, TARGETS)
+    handle.remove()
+    assert seen == [3, 2, 1, 3, 9]  # the activations, the trial with both rows and with one, the scores, the channels
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_ablation_with_a_path_around_the_layer(same):
     net = Around().double().eval()

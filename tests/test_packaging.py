@@ -1,5 +1,6 @@
 """What is installed: the wheel's contents, one version, and a core that runs with torch and NumPy alone."""
 
+import ast
 import json
 import re
 import subprocess
@@ -72,6 +73,24 @@ def test_the_core_runs_with_torch_and_numpy_alone():
     )
     missing = {name: why for name, why in needed.items() if not why.startswith(refused)}  # they ask for another network
     assert not missing, missing
+
+
+def test_what_is_imported_is_declared():
+    """Of the package's imports, those inside functions too, none comes by luck with what something else requires."""
+    tomllib = pytest.importorskip("tomllib", reason="of Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    names = {re.split(r"[^\w.-]", d)[0].lower().replace("_", "-") for d in declared}
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(str(node.module).split(".")[0])
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image"}
+    others = {distributions.get(name, name).lower().replace("_", "-") for name in found - sys.stdlib_module_names}
+    assert others - {"torchwhy"} <= names
 
 
 def test_one_version():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.deeplift_rules import APART, RULES
-from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel
+from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, RevealCancel
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models
 from torchwhy.engine.rules.operations import RuleTable
@@ -24,10 +24,10 @@ from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import Bounds
 
-# name: rules of operations, operations taken apart, and the mode that runs them
-TABLES: dict[str, tuple[RuleTable, RuleTable, type[PairedRules]]] = {
-    "rescale": (RULES, APART, PairedRules),
-    "reveal_cancel": (REVEAL_CANCEL, REVEAL_CANCEL_APART, RevealCancel),
+# name: rules of operations, and the mode that runs them
+TABLES: dict[str, tuple[RuleTable, type[PairedRules]]] = {
+    "rescale": (RULES, PairedRules),
+    "reveal_cancel": (REVEAL_CANCEL, RevealCancel),
 }
 
 
@@ -84,7 +84,7 @@ class DeepLIFT(Attribution[GivenLayer]):
     def _attribute(self, problem: Problem) -> Result:
         refuse_opaque_models(problem.model)
         k = problem.n_baselines
-        multipliers, contributions, changes = (RunningMoments(problem.n) for _ in range(3))
+        multipliers, contributions, changes = (RunningMoments(problem.rows) for _ in range(3))
         used: list[PairedRules] = []
         for rows, m, difference, change, rules in problem.run.batches(
             k * problem.n, lambda a, b: self._compare(problem, *problem.run.rows_and_samples(a, b))
@@ -106,10 +106,10 @@ class DeepLIFT(Attribution[GivenLayer]):
         whole = len(rows) == problem.n and problem.n_baselines == 1  # each row once, in their order
         x = list(problem.x) if whole else [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
-        table, apart, mode = TABLES[self.rule]
+        table, mode = TABLES[self.rule]
         recording = RecordedRun(table, APART)
         below = problem.run.scores(b, rows, recording)
-        rules = mode(table, apart, recording, strict=self.strict)
+        rules = mode(table, APART, recording, strict=self.strict)
         above, m = problem.run.gradients(x, rows, rules)
         if problem.baseline_weights is not None:  # so that the mean over the baselines is the weighted one
             share = problem.baseline_weights[k] * problem.n_baselines

@@ -25,13 +25,14 @@ from torchwhy.engine.rules.decompositions import DECOMPOSITIONS, NormLayout
 from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
 from torchwhy.engine.rules.mode import custom_backward
 from torchwhy.engine.rules.operations import EXTREMES, MAX_POOLS, NORMS, POINTWISE, PRODUCTS, OpCall, OpRule
+from torchwhy.engine.run.rows import rounding_of
 from torchwhy.engine.structure import carries_signal, map_nested
 
 
 def difference_slope(y1: Tensor, y0: Tensor, x1: Tensor, x0: Tensor, limit: Callable[[], Tensor]) -> Tensor:
     """Return Δy / Δx, or ``limit``, which is asked for only then, where Δx is within rounding of nothing."""
     change = x1 - x0
-    nothing = change.abs() <= (x1 + x0).abs().mul_(8 * torch.finfo(change.dtype).eps)
+    nothing = change.abs() <= (x1 + x0).abs().mul_(8 * rounding_of(change.dtype))
     ratio = (y1 - y0).div_(change)
     return torch.where(nothing, limit(), ratio) if bool(nothing.any()) else ratio
 
@@ -53,20 +54,21 @@ def rescale(call: OpCall) -> Tensor:
     signals = [i for i, a in enumerate(call.args) if carries_signal(a)]
     if signals != [0] or carries_signal(*call.kwargs.values()):
         return _rescale_at(call, signals)
-    x1, x0, y1 = call.x.detach(), call.base.x, call.value()
+    x1, x0 = call.x.detach(), call.base.x
+    y1, y0 = call(x1), call.base()  # nothing of either has a graph
     if x1.is_complex() and not y1.is_complex():
-        return _rescale_size(call, y1)
-    factor = difference_slope(y1, call.base.value(), x1, x0, lambda: pointwise_derivative(call, (x1 + x0) / 2))
+        return _rescale_size(call, y1, y0)
+    factor = difference_slope(y1, y0, x1, x0, lambda: pointwise_derivative(call, (x1 + x0) / 2))
     factor = factor.conj() if factor.is_complex() else factor
     return custom_pointwise_backward(call, y1, lambda m: (m * factor,))
 
 
-def _rescale_size(call: OpCall, y1: Tensor) -> Tensor:
+def _rescale_size(call: OpCall, y1: Tensor, y0: Tensor) -> Tensor:
     r"""Share the size of a complex number: :math:`\Delta |z| = \mathrm{Re}(2 \bar z^* \Delta z) / (|z_1| + |z_0|)`."""
     if call.name != "abs":
         call.mode.count_without_rule(call.name, call.args, call.kwargs)
         return call()
-    z1, total = call.x.detach(), y1 + call.base.value()
+    z1, total = call.x.detach(), y1 + y0
     factor = torch.where(total > 0, (z1 + call.base.x) / torch.where(total > 0, total, 1), 0)
     return custom_backward(y1, lambda m: (m * factor,), call.x)
 
@@ -364,6 +366,9 @@ def _max_pool(call: OpCall) -> object:
 
 
 RULES: dict[str, OpRule] = {
+    **DECOMPOSITIONS,
+    **REDUCTIONS,
+    "std": rescale_std,
     **dict.fromkeys(POINTWISE, rescale),
     **dict.fromkeys((*PRODUCTS, "square", "var"), rescale_product),
     "pow": rescale_power,
@@ -378,8 +383,5 @@ RULES: dict[str, OpRule] = {
     "vector_norm": rescale_vector_norm,
     **SELECTION_RULES,
 }
-APART: dict[str, OpRule] = {
-    **{k: v for k, v in DECOMPOSITIONS.items() if k not in RULES},
-    **REDUCTIONS,
-    "std": rescale_std,
-}
+# those of them that take an operation apart, in both runs
+APART = frozenset(("std", *REDUCTIONS, *(name for name, rule in DECOMPOSITIONS.items() if RULES[name] is rule)))

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from torchwhy.backprop.deeplift_rules import (
-    APART,
     RULES,
     difference_slope,
     pointwise_derivative,
@@ -305,5 +304,5 @@ REVEAL_CANCEL: dict[str, OpRule] = {
     **dict.fromkeys(("add", "sub", "rsub"), reveal_addition),
     **dict.fromkeys(("mul", "div", "neg"), reveal_multiple),
     **dict.fromkeys(("sum", "mean", "cat", "stack", *POOLS), reveal_sums),
+    "batch_norm": reveal_batch_norm,
 }
-REVEAL_CANCEL_APART: dict[str, OpRule] = {**APART, "batch_norm": reveal_batch_norm}

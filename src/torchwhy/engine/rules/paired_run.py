@@ -8,6 +8,7 @@ operations, whatever the layout of the tensors: attention heads, windows or time
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 
 import torch
 from torch import Tensor
@@ -20,25 +21,34 @@ from torchwhy.engine.structure import Keywords, carries_signal, leaves, map_nest
 
 
 class RecordedRun(RuleMode):
-    """Record the inputs of the operations in a table, in order; those in ``decompositions`` are taken apart."""
+    """Record the inputs of the operations in a table, in order; without autograd.
+
+    Args:
+        table, decompositions: as of the :class:`PairedRules` that run beside it.
+    """
 
     always = True
 
-    def __init__(self, table: RuleTable, decompositions: RuleTable) -> None:
-        super().__init__({**dict.fromkeys(table, self._record), **decompositions})
-        self.rules = table
+    def __init__(self, table: RuleTable, decompositions: Container[str]) -> None:
+        super().__init__(table)
+        self.decompositions = decompositions
         self.tape: deque[tuple[str, tuple, Keywords]] = deque()
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation, see :func:`as_masked_fill`."""
         return super().run_operation(*as_masked_fill(op, function, args, kwargs))
 
-    def _record(self, call: OpCall) -> object:
-        y = call.value()
-        if not is_paired(self.rules[call.name], call):
+    def apply_rule(self, rule: OpRule, call: OpCall) -> object:
+        """Run an operation, and record what it is given; of one that is taken apart the parts."""
+        if call.name in self.decompositions:
+            return rule(call)
+        y = call()
+        if is_paired(rule, call):
+            self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
+        if not call.in_place:
             return y
-        self.tape.append((call.name, map_nested(self._keep, call.args), map_nested(self._keep, call.kwargs)))
-        return y
+        self.copy_before_overwrite(call.x)
+        return call.x.copy_(y)
 
     def _keep(self, value: object) -> object:
         return self.save_for_backward(value) if isinstance(value, Tensor) else value
@@ -49,7 +59,7 @@ class PairedRules(RuleMode):
 
     Args:
         table: rules by the name of their operation, the same names as were recorded.
-        decompositions: rules that take an operation apart in both runs, so that it is not on the tape.
+        decompositions: the operations whose rule takes them apart in both runs, so that they are not on the tape.
         recording: the other run.
         strict: refuse non-linear operations without a rule.
 
@@ -59,9 +69,9 @@ class PairedRules(RuleMode):
     always = True
 
     def __init__(
-        self, table: RuleTable, decompositions: RuleTable, recording: RecordedRun, *, strict: bool = False
+        self, table: RuleTable, decompositions: Container[str], recording: RecordedRun, *, strict: bool = False
     ) -> None:
-        super().__init__({**table, **decompositions}, strict=strict)
+        super().__init__(table, strict=strict)
         self.decompositions, self.tape = decompositions, recording.tape
         self.inverses = WeakIdKeyDictionary()
 
