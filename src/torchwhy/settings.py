@@ -168,6 +168,19 @@ def check_setting(name: str, value: object, hint: object) -> None:
     raise (TypeError if is_kind else ValueError)(f"{name}={value!r}: expected {_describe(hint)}")
 
 
+def check_fields(made: object) -> None:
+    """Refuse fields of a dataclass that their annotations do not allow; its own defaults are what they are.
+
+    Raises:
+        TypeError, ValueError: as of :func:`check_setting`.
+    """
+    kind: Any = type(made)
+    hints = _checked_hints(kind)
+    for f in fields(kind):
+        if f.name in hints and getattr(made, f.name) is not f.default:
+            check_setting(f.name, getattr(made, f.name), hints[f.name])
+
+
 @cache
 def _setting_names(cls: Any) -> frozenset[str]:
     return frozenset(f.name for f in fields(cls))
