@@ -5,6 +5,7 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -171,6 +172,12 @@ BAD = {
     "object": Odd(),
     "list of objects": [Odd()],
     "mapping": {},
+    "bytes": b"x",
+    "bool of NumPy": np.bool_(True),
+    "tensor of NaN": torch.tensor([math.nan, 0.5]),
+    "NaN tensor": torch.tensor(math.nan),
+    "True tensor": torch.tensor(True),
+    "list of lists": [[[]]],
 }
 
 # setting, value: what it means
@@ -183,6 +190,8 @@ ACCEPTED = {
     ("layer", "word"): "a name, looked up in the model as it is when it is called",
     ("changeable", "word"): "the name of a column",
     ("changeable", "True"): "every value may change",
+    ("changeable", "bool of NumPy"): "every value may change",
+    ("changeable", "True tensor"): "every value may change",
     ("composite", "mapping"): "no rule is changed",
     ("DeepLIFT.tolerance", "inf"): "never warn",
     ("DeepSHAP.tolerance", "inf"): "never warn",

@@ -299,6 +299,9 @@ class Counterfactual(Attribution[GivenLayer]):
             raise ValueError(
                 f"plausible={self.plausible!r}: expected real rows, a tensor or data frame, or an autoencoder"
             )
+        rows = self.plausible
+        if isinstance(rows, Tensor) and not (rows.dim() > 1 and len(rows) and bool(rows.isfinite().all())):
+            raise ValueError(f"plausible={rows!r}: expected real rows, (K, ...), all of them finite numbers")
         check_bounds(self.bounds)
         check_changeable(self.changeable)
         weights = {"distance_weight": self.distance_weight}

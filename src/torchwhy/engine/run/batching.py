@@ -58,7 +58,7 @@ def budget_of(device: torch.device) -> int:
     """Return the bytes that one call may take on a device: :data:`memory_budget`, or half of a smaller GPU."""
     name = device.type if device.type in memory_budget else "cpu"
     budget = memory_budget[name]
-    if not isinstance(budget, int) or budget < 1:
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"memory_budget[{name!r}]={budget!r}: expected an int of at least 1, a number of bytes")
     if device.type == "cuda":
         budget = min(budget, torch.cuda.get_device_properties(device).total_memory // 2)
