@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack, dataclass_transform, is_typeddict
 
-from torchwhy.engine.structure import AnyModel, Keywords
+from torchwhy.engine.structure import PREDICTING, AnyModel, Keywords
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class Settings(_DataclassByItself):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -166,6 +167,16 @@ def check_setting(name: str, value: object, hint: object) -> None:
     leaves = [*_leaves(hint)]
     is_kind = any(map(_is_object, leaves)) and not any(get_origin(leaf) is Literal for leaf in leaves)
     raise (TypeError if is_kind else ValueError)(f"{name}={value!r}: expected {_describe(hint)}")
+
+
+def check_model(model: object) -> None:
+    """Refuse what is no module, no callable and no estimator; None stands for a model that is not there yet.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if model is not None and not callable(model) and not any(hasattr(model, name) for name in PREDICTING):
+        raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
 
 
 def check_fields(made: object) -> None:
