@@ -327,7 +327,7 @@ def test_what_may_be_a_model_is_taken():
 @pytest.mark.parametrize("layer", [(), []], ids=str)
 @pytest.mark.parametrize("method", [tw.Saliency, tw.GradCAM, tw.IntegratedGradients])
 def test_no_layer_in_a_list_is_refused(method, layer):
-    with pytest.raises(ValueError, match=rf"^layer={re.escape(repr(layer))}: names no layer"):
+    with pytest.raises(ValueError, match=r"^layer: an empty list"):
         method(NET, layer=layer)
 
 
@@ -363,32 +363,13 @@ def test_places_of_a_neuron_are_counted_from_the_end_as_those_of_an_output():
     ("window", "step"), [(3, 5), ((1, 3, 3), (1, 4, 3)), ([2, 2], [1, 3]), (((1, 3), (2,)), ((1, 3), (3,)))], ids=str
 )
 def test_steps_larger_than_the_window_are_refused(window, step):
-    with pytest.raises(ValueError, match=r"^strides=\d: larger than the window, sliding_window_shapes=\d"):
+    with pytest.raises(ValueError, match=r"^strides=.* has a window of |^strides=5: a window of 3 has"):
         tw.Occlusion(NET, sliding_window_shapes=window, strides=step)
 
 
 @pytest.mark.parametrize(("window", "step"), [(3, 3), ((1, 3), (1, 2)), (3, (1, 5)), ((2, 2), 2), (3, None)], ids=str)
 def test_other_steps_are_taken(window, step):
     tw.Occlusion(NET, sliding_window_shapes=window, strides=step)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"composite": "epsilon_gamma_box"},
-        {"composite": tw.lrp.EPSILON_GAMMA_BOX},
-        {"composite": "epsilon_gamma_box", "low": 0.0},
-        {"first": "zbox", "high": 1.0},
-        {"composite": {"0": "zbox"}},
-    ],
-    ids=str,
-)
-def test_a_box_without_bounds_is_refused(settings):
-    with pytest.raises(ValueError, match="ZBox needs the bounds of the input: low= and high="):
-        tw.LRP(NET, **settings)
-    tw.LRP(NET, **{"low": 0.0, "high": 1.0, **settings})
-    if settings.keys() & {"first"} or settings["composite"] != {"0": "zbox"}:
-        tw.LRP(NET, **{**settings, "first": tw.lrp.Flat()})
 
 
 def test_standard_deviations_in_a_tensor_are_one_for_each_input():

@@ -17,7 +17,7 @@ from torchwhy.engine.axes import Axes, axes_by_shape
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
 from torchwhy.engine.run.rows import as_type_of
-from torchwhy.settings import Count, NotNegative, check_fields
+from torchwhy.settings import Count, NotNegative, check_by_annotations
 
 __all__ = ["AtLayer", "Baseline", "Blur", "Constant", "Distribution", "Mean", "Noise", "Random", "Uniform"]
 
@@ -33,7 +33,7 @@ class Baseline:
     knows_places: ClassVar[bool] = False  # x is (N, C, *places) for it, also where a caller's axes are in another order
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_by_annotations(self)
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""

@@ -179,7 +179,7 @@ def check_model(model: object) -> None:
         raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
 
 
-def check_fields(made: object) -> None:
+def check_by_annotations(made: object) -> None:
     """Refuse fields of a dataclass that their annotations do not allow; its own defaults are what they are.
 
     Raises:

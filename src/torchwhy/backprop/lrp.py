@@ -8,15 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution
-from torchwhy.backprop.composite import (
-    Composite,
-    CompositeLike,
-    RuleLike,
-    RuleSettings,
-    choose_composite,
-    make_rule,
-    propagation_of,
-)
+from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
 from torchwhy.backprop.lrp_rules import check_box, stabilize
 from torchwhy.backprop.propagation import Propagation
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
@@ -115,13 +107,9 @@ class LRP(Attribution[GivenLayer]):
         """Refuse a composite or a first rule that there is not, and bounds that are none."""
         super()._check_settings()
         check_box(self.low, self.high)
-        composite = Composite() if self.composite == "auto" else choose_composite(self.composite, None)
-        first = composite.replace(first=self.first).first or composite.first
-        tables = (composite.by_operation, composite.by_type, composite.by_name)
-        rules = [composite.convolution, composite.linear, first, *(rule for table in tables for rule in table.values())]
-        for rule in rules:
-            if rule is not None:
-                make_rule(rule, self._rule_settings)  # a box without bounds
+        if self.composite != "auto":
+            choose_composite(self.composite, None)
+        Composite(first=self.first)
 
     def settings(self) -> Keywords:
         """Return the settings that differ from their defaults; a mapping of rules as the composite that it makes."""
@@ -145,17 +133,13 @@ class LRP(Attribution[GivenLayer]):
             values = tuple(v / expand_like(scores, v) for v in values)
         return Result(values, gap, details=details)
 
-    @property
-    def _rule_settings(self) -> RuleSettings:
-        """The settings that rules take which are given by their names."""
-        return {"epsilon": self.epsilon, "gamma": self.gamma, "low": self.low, "high": self.high}
-
     def _make_rules(self, model: Model) -> Callable[[], Propagation]:
         """Return what makes the rules of one model call."""
         composite = choose_composite(self.composite, model)
         if self.first is not None:
             composite = composite.replace(first=self.first, first_at_linear=True)
-        return propagation_of(composite, model, self._rule_settings, from_input=self.layer is None, strict=self.strict)
+        settings = {"epsilon": self.epsilon, "gamma": self.gamma, "low": self.low, "high": self.high}
+        return propagation_of(composite, model, settings, from_input=self.layer is None, strict=self.strict)
 
     def _warn_if_not_first(self, used: list[Propagation]) -> None:
         """Warn when no layer saw the input, so that the rule for those that do was not used."""

@@ -31,7 +31,7 @@ def check_named_layers(asker: Asker) -> None:
         ValueError: it is so.
     """
     if listed(asker.layer) in ((), []):
-        raise ValueError(f"layer={asker.layer!r}: names no layer; give a module, its dotted name, or a list of these")
+        raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
     if asker.layer_role == "read" and asker.layer is None:
         raise ValueError(f"layer: {type(asker).__name__} explains by a layer; give layer=")
 

@@ -106,13 +106,16 @@ def _check_sizes(name: str, setting: SizePerInput) -> None:
 def _check_steps(window: object, step: object) -> None:
     """Refuse steps that are larger than the window, as far as the two are given likewise; else the inputs' shape will say it."""
     if isinstance(window, Integral) and isinstance(step, Integral) and int(step) > int(window):
-        raise ValueError(
-            f"strides={step}: larger than the window, sliding_window_shapes={window}; steps of 1 to {window} cover every element"
-        )
+        raise ValueError(f"strides={step}: a window of {window} has steps of 1 to {window}, which cover every element")
     windows, steps = listed(window) or (), listed(step) or ()
-    if len(windows) == len(steps):
-        for w, s in zip(windows, steps):
-            _check_steps(w, s)
+    if len(windows) != len(steps):
+        return
+    for k, (w, s) in enumerate(zip(windows, steps)):
+        if isinstance(w, Integral) and isinstance(s, Integral) and int(s) > int(w):
+            raise ValueError(
+                f"strides={step}: dimension {k} of these has a window of {w}; steps of 1 to {w} cover every element"
+            )
+        _check_steps(w, s)
 
 
 def _sliding_windows(shape: tuple[int, ...], size: Size | None, step: Size | None) -> SlidingWindows:
