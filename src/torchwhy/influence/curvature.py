@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
-from torchwhy.influence.row_gradients import NamedTensors, RowGradients, exact_attention
+from torchwhy.influence.named_tensors import NamedTensors
+from torchwhy.influence.row_gradients import RowGradients, exact_attention
 from torchwhy.influence.training_rows import RowBatch, RowsInBatches
 
 SHARE = 0.1  # of the mean eigenvalue, where no damping is given
