@@ -144,15 +144,26 @@ def is_problem(node):
     return name.endswith("problem")
 
 
+def is_of_a_problem(node):
+    """Whether an expression is a problem or something of it, as ``problem.batching``; its tally is there to be counted on."""
+    while isinstance(node, (ast.Attribute, ast.Subscript)) and not is_problem(node):
+        if isinstance(node, ast.Attribute) and node.attr == "tally":
+            return False
+        node = node.value
+    return is_problem(node)
+
+
 def assignments_to_a_problem():
-    """``problem.x = ...``, ``problem.x += ...``, ``setattr(problem, ...)`` outside the file of ``Problem``."""
+    """``problem.x = ...``, ``problem.batching.x += ...``, ``setattr(problem, ...)`` outside the file of ``Problem``."""
     home = next(file for file, tree in TREES.items() if "Problem" in defined_by(tree.body))
     for place, node in nodes((ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Delete, ast.Call)):
         if isinstance(node, ast.Call):
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            written = called in ("setattr", "delattr", "__setattr__") and node.args and is_problem(node.args[0])
+            written = called in ("setattr", "delattr", "__setattr__") and node.args and is_of_a_problem(node.args[0])
         else:
-            written = any(isinstance(target, ast.Attribute) and is_problem(target.value) for target in targets(node))
+            written = any(
+                isinstance(target, ast.Attribute) and is_of_a_problem(target.value) for target in targets(node)
+            )
         if written and not place.startswith(f"{home}:"):
             yield place
 
