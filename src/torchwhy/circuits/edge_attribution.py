@@ -96,7 +96,7 @@ class EdgeAttribution(CircuitMethod):
             tables, _ = embeddings_of_inputs(problem, find_embeddings(problem.model))
             problem = explain_by_layers(problem, tuple(tables), self)
         alphas, weights = nodes_and_weights(self.method, self.n_steps or 1)
-        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
+        path, sums = StraightPath(problem, alphas), RunningMoments(problem.rows)
         axes = RowAxes(problem, reads)
         for c in problem.replace(read_layers=reads).run.evaluate_points(path.n, path.point):
             sums.add(c.rows, axes(c.gradients, len(c.rows)), weights[c.k % len(alphas)])

@@ -47,7 +47,7 @@ class GuidedIG(Attribution[GivenLayer]):
         return GuidedPath(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
 
     def _attribute(self, problem: Problem) -> Tensors:
-        path, sums, k = self.path(problem), RunningMoments(problem.n), problem.n_baselines
+        path, sums, k = self.path(problem), RunningMoments(problem.rows), problem.n_baselines
         for baseline in range(k):
             for point, step in path.evaluate(baseline):
                 sums.add(point.rows, [g * s for g, s in zip(point.gradients, step)])
