@@ -33,7 +33,7 @@ class EdgeAttribution(CircuitMethod):
     Shape ``(N, senders, receivers)``, in units of the score; 0 where r does not read what s writes. Senders are embeddings and
     what every attention and feed-forward part adds to the residual stream; receivers are these parts, where they read it,
     before their norms, and the output. ``baselines=`` is the other input, with as many tokens. Takes two evaluations of a row,
-    with ``n_steps`` so many more.
+    with ``n_steps`` so many more, and then for token ids another two, and one in all, to read their embeddings.
 
     Where the model is linear, an edge is what path patching finds, which patches it alone.
 

@@ -24,7 +24,7 @@ class NeuronConductance(Attribution[GivenLayer]):
 
     Of the inputs' shape, in units of the score; a row sums to the unit's :class:`Conductance`, and over all units of a layer
     that everything passes to integrated gradients, as far as the steps resolve the integral. Takes two evaluations of a row
-    for each step.
+    for each step and baseline, and one in all.
 
     Args:
         neuron: the unit, ``tw.Neuron(layer, index)``; the index is an int or a tuple of them, one unit.
