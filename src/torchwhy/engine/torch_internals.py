@@ -90,6 +90,8 @@ base_of_view: Callable[[Tensor], Tensor | None] = Tensor._base.__get__  # type: 
 hooks_on_saved_tensors: Callable[[bool], tuple[object, object] | None] = getattr(
     torch._C._autograd, "_top_saved_tensors_default_hooks", _not_known
 )
+# What torch.nn.utils' weight norms compute of (v, g, dim): v g / |v|. Its second derivative is wrong (torch 2.14).
+weight_norm: Callable[[Tensor, Tensor, int], Tensor] = torch._weight_norm
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
