@@ -7,7 +7,9 @@ import io
 import math
 import pickle
 import pydoc
+import re
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from nets import inputs, make
 
 import torchwhy as tw
 from torchwhy import metrics as M
+from torchwhy.metrics.definition import ASKED
 
 
 @M.metric(higher_is_better=False, range=(0, 1))
