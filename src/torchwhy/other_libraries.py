@@ -66,7 +66,6 @@ FORMS = {
     "CAV": "it is tw.TCAV here, which fits the concepts' vectors",
     "Concept": "it is a name and a tensor of examples here, in the mapping that tw.TCAV(model, layer=...).fit takes",
     "Problem": "a method of your own is given one, a torchwhy.problem.Problem; there is nothing to make one for",
-    "cli": "it is for the shell, as torchwhy or python -m torchwhy; from Python there are tw.explain_dataset and the methods",
     "visualization": "it is tw.visualize here",
     "visualize_image_attr": "it is tw.visualize.heatmap here",
     "visualize_image_attr_multiple": "it is tw.visualize.grid here",
