@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.nn.modules import _functions
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -132,7 +133,15 @@ def saved_input(node: torch.autograd.graph.Node) -> Tensor:
 
 
 def sequence_number(node: torch.autograd.graph.Node) -> int:
-    """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers."""
+    """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers.
+
+    -1 for the node of an autograd Function that is in no graph any more, of which torch 2.4 cannot be asked.
+    """
+    if isinstance(node, BackwardCFunction):
+        try:
+            node.name()
+        except RuntimeError:
+            return -1
     return node._sequence_nr()
 
 
