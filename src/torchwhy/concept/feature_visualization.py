@@ -208,8 +208,7 @@ class FeatureVisualization(Analysis):
 
     @contextmanager
     def _excited(self, x: Tensor, targets: list) -> Iterator[Problem]:
-        with self.problem(x, targets, gradient=True) as problem:
-            problem.batching.progress = False  # the bar is that of the steps
+        with self.problem(x, targets, gradient=True) as problem, problem.batching.without_bar():
             if self.layer is not None:
                 layer = resolve_layer(self.model, self.layer)
                 problem = problem.replace(neuron=layer, target=_Excitation(problem.target))  # type: ignore[arg-type]
@@ -265,8 +264,11 @@ class DeepDream(Analysis):
         steps = iter(self.steps(self.n_octaves * self.n_steps))
         for size in sizes:
             base, dreamt = resize_maps(whole, size), resize_maps(dreamt, size)
-            with self.problem(base.to(images.dtype), gradient=True) as problem, torch.enable_grad():
-                problem.batching.progress = False
+            with (
+                self.problem(base.to(images.dtype), gradient=True) as problem,
+                problem.batching.without_bar(),
+                torch.enable_grad(),
+            ):
                 problem = problem.replace(neuron=resolve_layer(self.model, self.layer), target=_Energy())
                 for _ in range(self.n_steps):
                     next(steps)
