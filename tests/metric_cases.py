@@ -95,7 +95,7 @@ class MetricCase:
             found = self.metric(method, scene.x, scene.target, **told)
         else:
             given = {"baselines": scene.b} if self.baselines else {}
-            given |= {"batch_size": batch_size} if batch_size else {}
+            given |= {} if batch_size is None else {"batch_size": batch_size}
             found = self.metric(scene.net, scene.x, a, scene.target, **{**given, **told})
         return found.scores if isinstance(found, M.Curve) else found
 

@@ -220,3 +220,23 @@ def test_a_model_that_attends_to_some_pictures_only_is_counted():
     net, x = Sometimes(1, 0).eval(), torch.ones(1, 3, 12, 12)
     expected = tw.AttentionRollout(net.blocks, token=0).attribute(net.tokens(x).detach())[:, 1:].view(1, 1, SIDE, SIDE)
     torch.testing.assert_close(tw.AttentionRollout(net, upsample=False, check=False).attribute(x), expected)
+
+
+class Reshapes(nn.Module):
+    """A picture's patches behind two words that stay; the picture is left in another shape."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.joint, self.in_place = Joint(2, Blocks()), in_place
+
+    def forward(self, image):
+        found = self.joint(image.clone(), torch.zeros(len(image), 2, dtype=torch.long))
+        if self.in_place:
+            image.unsqueeze_(0)
+        return found
+
+
+def test_a_model_that_gives_its_picture_another_shape_has_the_same_cells():
+    image, _ = picture_and_words(2)
+    found, expected = (tw.RawAttention(Reshapes(in_place).eval()).attribute(image, 1) for in_place in (True, False))
+    torch.testing.assert_close(found, expected)

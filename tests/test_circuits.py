@@ -81,6 +81,9 @@ def test_the_cost_is_as_stated():
     assert tw.AttributionPatching(model, check=False).explain(**call).evaluations == 2 * 2
     assert tw.ActivationPatching(model, check=False).explain(**call).evaluations == 2 * (2 + 3 * 8)
     assert tw.EdgeAttribution(model, check=False).explain(**call).evaluations == 2 * 2
+    assert tw.EdgeAttribution(model, check=False, n_steps=5).explain(**call).evaluations == 2 * (2 + 5 + 2) + 1
+    del call["baselines"]
+    assert tw.LogitLens(model, check=False).explain(**call).evaluations == 2 * (3 + 1)
 
 
 # ---- edges

@@ -189,7 +189,9 @@ class Plain(tw.Attribution):
         (lambda m, x: M.explanation_attack(m, x, 1, tolerance=-1.0), ValueError, "tolerance=-1.0"),
         (lambda m, x: M.input_invariance(m, x, 1, shift=torch.ones(3, 5)), ValueError, "shift: shape"),
         (lambda m, x: M.input_invariance(m, x, 1, shift=torch.ones(7)), ValueError, "shift: shape"),
-        (lambda m, x: M.continuity(m, x, 1, shifts=1), TypeError, "shifts=1"),
+        (lambda m, x: M.continuity(m, x, 1, shifts=(1, 0)), ValueError, r"^shifts=.1, 0.: expected one or more"),
+        (lambda m, x: M.continuity(m, x, 1), ValueError, "^inputs: expected images"),
+        (lambda m, x: M.continuity(m, x, 1, shifts=1), ValueError, "^shifts=1: expected a list of .an int"),
     ],
 )
 def test_of_the_metrics_that_explain_again(call, error, match):

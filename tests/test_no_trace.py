@@ -11,6 +11,7 @@ import torch
 from cases import each_case
 from nets import inputs, make
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
@@ -100,10 +101,11 @@ class InPlace(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.conv, self.head, self.writes = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), True
 
     def forward(self, x):
-        return self.head(self.conv(x.mul_(2)).relu().mean((2, 3)))
+        x = x.mul_(2) if self.writes else x * 2
+        return self.head(self.conv(x).relu().mean((2, 3)))
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -115,14 +117,42 @@ class InPlace(nn.Module):
         (lambda net: tw.IntegratedGradients(net, layer="conv"), 1),
         (lambda net: tw.AblationCAM(net, layer="conv"), 1),  # runs the model below the layer on one row
         (lambda net: tw.Saliency(net, layer="conv"), "predicted"),
+        (lambda net: tw.NeuronConductance(net, n_steps=4, neuron=tw.Neuron("head", 1)), 1),
+        (lambda net: tw.ExtremalPerturbation(net, areas=(0.2,), n_steps=3), 1),
     ],
 )
 def test_a_model_that_writes_to_its_input(method, target, n):
     net, x, black = InPlace(), torch.randn(n, 3, 8, 8), torch.randn(1, 3, 8, 8)
     before = of_input((x, black))
     method = method(net)
-    method.explain(x, target, **({"baselines": black} if method.uses_baselines else {}))
+    data = {"baselines": black} if method.uses_baselines else {}
+    found = method.explain(x, target, **data).attributions
     assert same(before, of_input((x, black)))
+    net.writes = False
+    torch.testing.assert_close(found, method.attribute(x, target, **data))
+
+
+class Asked(nn.Module):
+    """Sums of rows; the last tensor that it was given is kept."""
+
+    def forward(self, x):
+        self.given = x
+        return x.sum(1)
+
+
+def test_a_model_gets_what_nobody_else_holds_without_a_copy_and_rows_of_their_own():
+    class Asks(tw.Attribution):
+        def _attribute(self, problem):
+            own, net = torch.rand(3, 4), problem.model
+            problem.run.scores([own], problem.rows)
+            assert net.given is own
+            for held in (problem.x[0], own[:1].expand(3, 4)):
+                problem.run.scores([held], problem.rows)
+                assert net.given.data_ptr() != held.data_ptr()
+                assert net.given.is_contiguous()
+            return problem.x
+
+    Asks(Asked()).attribute(torch.rand(3, 4))
 
 
 @pytest.mark.parametrize("error", [None, Broken])
@@ -302,3 +332,40 @@ def test_a_held_model_names_its_modules_as_torch_does():
     net = nn.Sequential(inner, shared, nn.ModuleDict({"a": nn.Linear(4, 4), "b": inner}))
     with freeze_parameters(net) as held:
         assert [(name, module) for module, name in held.modules.items()] == list(net.named_modules())
+
+
+HELD = {
+    "torch's own": (lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU()).eval(), set()),
+    "itself in training": (lambda: nn.Sequential(nn.Linear(2, 2).eval()), {"may_draw"}),
+    "recurrent": (lambda: nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2)).eval(), {"recurrent"}),
+    "an encoder": (
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 2, 2, batch_first=True), 1).eval(),
+        {"nests"},
+    ),
+    "of somebody else": (lambda: make("conv"), {"may_draw"}),
+    "compiled": (
+        lambda: torch.compile(nn.Linear(2, 2).eval(), backend="eager"),
+        {"compiled", "opaque", "may_draw"},
+    ),
+    "scripted": (lambda: torch.jit.script(nn.Linear(2, 2)).eval(), {"opaque", "may_draw"}),
+    "on several GPUs": (lambda: nn.DataParallel(nn.Linear(2, 2)).eval(), {"opaque"}),
+    "a function": (lambda: torch.relu, {"may_draw"}),
+}
+
+
+@pytest.mark.parametrize("build, facts", HELD.values(), ids=HELD)
+def test_a_held_model_knows_of_what_it_is_made(build, facts):
+    with freeze_parameters(build()) as held:
+        names = ["recurrent", "nests", "compiled", "opaque", "may_draw"]
+        assert {name for name in names if getattr(held, name)} == facts
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+def test_a_question_asked_of_tensors_without_values_leaves_none_for_the_next_one():
+    net = nn.Sequential(nn.EmbeddingBag(9, 3), nn.Linear(3, 2)).eval()
+    x, method = torch.randint(9, (5, 4)), tw.FeatureAblation(net)
+    expected = method.attribute(x, target=1)
+    other = torch.randint(9, (6, 4))
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, pytest.raises(RuntimeError):  # nothing can be compared
+        method.attribute(fake.from_tensor(other), target=1)
+    assert torch.equal(method.attribute(torch.cat([x, x[:1]]), target=1)[:5], expected)

@@ -1,5 +1,7 @@
 """Methods of paths and of noise: in half precision, with their error bars, and what they refuse."""
 
+import re
+
 import pytest
 import torch
 from nets import inputs, make
@@ -18,6 +20,14 @@ def test_guided_ig_in_half_precision(dtype):
     exact = tw.GuidedIG(net, max_dist=0.1).attribute(x.double())
     assert found.dtype == dtype
     assert (found.double() - exact).norm() / exact.norm() < 0.05
+
+
+def test_guided_ig_without_a_distance_is_the_rule_that_its_docstring_names():
+    net, x = make("conv"), inputs("conv")
+    (rule,) = re.findall(r"integrated gradients \((\w+) sums\)", tw.GuidedIG.__doc__)
+    found = tw.GuidedIG(net, n_steps=7, max_dist=0).attribute(x, 1)
+    straight = tw.IntegratedGradients(net, n_steps=7, method=f"riemann_{rule}")
+    torch.testing.assert_close(found, straight.attribute(x, 1))
 
 
 def test_idgi_of_small_gradients_in_half_precision():

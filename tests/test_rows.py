@@ -1,5 +1,7 @@
 """Rows are independent, and the batch size changes nothing."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,6 +54,26 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(case):
     state = torch.get_rng_state()
     case.make(net, generator=None).attribute(x, target=1, **case.data)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_a_part_of_the_rows_is_told_from_all_of_them(batch_size):
+    """As many rows as a row has elements, or those in the middle."""
+    x = torch.rand(3, 2, dtype=torch.double)
+    found = tw.Saliency(lambda z: z.square().sum(1), batch_size=batch_size).attribute(x)
+    torch.testing.assert_close(found, 2 * x)
+
+
+def test_jobs_are_the_samples_of_all_rows_in_turn():
+    class Asks(tw.Attribution):
+        def _attribute(self, problem):
+            for start, stop in itertools.combinations(range(10), 2):
+                rows, k = problem.run.rows_and_samples(start, stop)
+                assert rows.tolist() == [job % 3 for job in range(start, stop)]
+                assert k.tolist() == [job // 3 for job in range(start, stop)]
+            return problem.x
+
+    Asks(lambda x: x.sum(1)).attribute(torch.rand(3, 2))
 
 
 class Transposed(torch.nn.Module):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import torchwhy as tw
 from torchwhy.backprop.deeplift_rules import APART, RULES
 from torchwhy.backprop.propagation import Propagation, rule_table
-from torchwhy.engine.rules.mode import RuleMode
+from torchwhy.engine.rules.mode import RuleMode, custom_backward
 from torchwhy.engine.rules.operations import operation
 from torchwhy.lrp import AlphaBeta, Epsilon, Flat, Gamma, Pass, ZBox
 
@@ -109,7 +109,8 @@ def test_operations_have_one_name(function, name, in_place, reversed_):
     assert (op.name, op.in_place, op.reversed) == (name, in_place, reversed_)
 
 
-def test_what_a_rule_keeps_survives_the_models_own_writes():
+@pytest.mark.parametrize("overwrite", [torch.zero_, lambda a: a.gt_(2)], ids=["zeros", "comparison"])
+def test_what_a_rule_keeps_survives_the_models_own_writes(overwrite):
     """The input and output of a layer are overwritten after it ran; plain autograd allows that with frozen weights."""
     conv = nn.Conv1d(1, 2, 3, padding=1).double().requires_grad_(False)
 
@@ -118,7 +119,7 @@ def test_what_a_rule_keeps_survives_the_models_own_writes():
         y = conv(a)
         z = y * 1.0
         if write:
-            a.zero_()
+            overwrite(a)
             y[:, :1] = 5.0
         return z
 
@@ -129,6 +130,20 @@ def test_what_a_rule_keeps_survives_the_models_own_writes():
             out = f(x, write).sum()
         found.append(torch.autograd.grad(out, x)[0])
     torch.testing.assert_close(*found)
+
+
+def test_a_rule_for_what_gives_a_tensor_another_shape_in_place():
+    def twice(call):
+        return custom_backward(call.value(), lambda m: (2 * m.squeeze(0),), call.x)
+
+    x = torch.rand(3, 4, requires_grad=True)
+    with RuleMode({"unsqueeze": twice}) as rules:
+        y = x * 1
+        z = y.unsqueeze_(0)
+    assert z is y
+    assert rules.applied["unsqueeze"] == 1
+    assert torch.equal(y, x[None])
+    assert torch.autograd.grad(y.sum(), x)[0].eq(2).all()
 
 
 @each_method

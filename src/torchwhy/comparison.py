@@ -26,6 +26,7 @@ from torchwhy.engine.uneven import read_uneven, row_lists
 from torchwhy.explanation import Explanation
 from torchwhy.input_types import Baselines, FeatureMasks, Inputs
 from torchwhy.metrics import Curve, Metric
+from torchwhy.metrics.definition import ASKED, CALL_DATA
 from torchwhy.metrics.features_of_attributions import AttributionsLike, one_for_each_token
 from torchwhy.metrics.reexplain import draw_baselines_once
 from torchwhy.metrics.scoring import ModelLike
@@ -35,13 +36,6 @@ from torchwhy.targets import TargetLike
 MetricLike = str | Callable[..., object]
 MethodLike = Attribution | Explanation | AttributionsLike
 Named = Keywords  # arguments by name
-CALL_DATA = (
-    "baselines",
-    "feature_mask",
-    "additional_forward_args",
-    "axes",
-)  # what methods and metrics are called with besides
-ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *CALL_DATA)  # what a metric may ask for by name
 
 
 def compare(

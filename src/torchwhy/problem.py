@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchwhy.arguments import Argument, PackedRows, PerRow, Unmarked
 from torchwhy.engine.run.autograd import freeze_parameters
-from torchwhy.engine.run.rows import RowForm, row_numbers
+from torchwhy.engine.run.rows import RowForm
 from torchwhy.engine.run.runner import ModelRunner, Tally
 from torchwhy.engine.structure import SINGLE, AnyModel, Keywords, Output, Structure, Tensors, map_nested
 
@@ -192,7 +192,7 @@ class Problem:
     def rows(self) -> Tensor:
         """All rows, LongTensor ``(N,)``."""
         first = self.inputs.tensors[0]
-        return row_numbers(first.shape[0] * self.n_targets, first.device)
+        return torch.arange(first.shape[0] * self.n_targets, device=first.device)
 
     def given_rows(self, rows: Tensor) -> Tensor:
         """Return which of the caller's rows these are, ``(M,)``."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -14,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 import torch
 from torch import nn
-from typing_extensions import dataclass_transform
+from typing_extensions import Unpack, dataclass_transform, is_typeddict
 
 from torchwhy.engine.structure import AnyModel, Keywords
 
@@ -56,6 +57,7 @@ Positive = Annotated[float, Bounds(0, open_low=True)]
 NotNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
 UnitShare = Annotated[float, Bounds(0, 1)]
+ShareBelowOne = Annotated[float, Bounds(0, 1, open_high=True)]
 LISTS = (Sequence, list, tuple)
 LEAF_WORDS: dict[type, str] = {
     bool: "True or False",
@@ -186,23 +188,53 @@ def _no_such_setting(cls: Any, name: str) -> str:
 @cache
 def _checked_hints(cls: Any) -> dict[str, object]:
     """Return the annotations of the settings that can be checked by them."""
-    hints = {f.name: _resolve_hint(cls, f) for f in fields(cls) if f.init}
-    return {
-        name: hint for name, hint in hints.items() if all(_is_plain(leaf) or _is_object(leaf) for leaf in _leaves(hint))
-    }
+    return _checkable({f.name: _resolve_hint(cls, f) for f in fields(cls) if f.init})
 
 
 def _resolve_hint(cls: type, f: Field[Any]) -> object:
     """Return the annotation of a setting; None where it means nothing at run time, as an import for type checkers only."""
     home = next(base for base in reversed(cls.__mro__) if vars(base).get("__dataclass_fields__", {}).get(f.name) is f)
-    written = SimpleNamespace(__annotations__={f.name: f.type})
     module = vars(sys.modules.get(home.__module__, SimpleNamespace()))
+    return _resolve(f.type, f.default, dict(vars(home)), module)
+
+
+def checked_parameters(function: Callable[..., object]) -> dict[str, object]:
+    """Return the annotations of a function's parameters that can be checked by them, by name, as those of settings are.
+
+    With ``**options: Unpack[...]`` also those of the options. An annotation that the parameter's own default does not keep
+    to, as in ``size: int = None``, says nothing and is left out.
+    """
+    module, found = getattr(inspect.unwrap(function), "__globals__", {}), dict[str, object]()
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, default = _resolve(parameter.annotation, parameter.default, module, {}), parameter.default
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found |= _unpacked(hint)
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            kept = _checkable({name: hint})
+            found |= kept if kept and (default is inspect.Parameter.empty or _fits(default, hint)) else {}
+    return found
+
+
+def _unpacked(hint: object) -> dict[str, object]:
+    """Return the annotations that can be checked of the options that ``Unpack[...]`` stands for."""
+    (options,) = get_args(hint) if get_origin(hint) is Unpack else (None,)
+    return _checkable(get_type_hints(options, include_extras=True)) if is_typeddict(options) else {}
+
+
+def _resolve(written: object, default: object, home: Keywords, module: Keywords) -> object:
+    """Return the annotation that is written, as an object or as text; None where it means nothing at run time."""
     try:
-        hint = get_type_hints(written, dict(vars(home)), module, include_extras=True)[f.name]
+        holder = SimpleNamespace(__annotations__={"hint": written})
+        hint = get_type_hints(holder, home, module, include_extras=True)["hint"]
     except Exception:  # whatever the text of an annotation raises
         return None
-    is_endless = hint is float and isinstance(f.default, float) and not math.isfinite(f.default)
+    is_endless = hint is float and isinstance(default, float) and not math.isfinite(default)
     return Annotated[float, Bounds(-math.inf, math.inf)] if is_endless else hint
+
+
+def _checkable(hints: Mapping[str, object]) -> dict[str, object]:
+    """Return the annotations that are checked: those that are made of what :func:`_fits` knows."""
+    return {name: hint for name, hint in hints.items() if all(_is_plain(p) or _is_object(p) for p in _leaves(hint))}
 
 
 def _leaves(hint: object) -> Iterator[object]:
@@ -226,7 +258,7 @@ def _is_object(leaf: object) -> bool:
     """Say whether a leaf of a hint is a callable, a module, a generator, or a small class of this library, such as a layer."""
     if get_origin(leaf) is Callable or leaf in (nn.Module, torch.Generator):
         return True
-    if not isinstance(leaf, type) or issubclass(leaf, Settings):
+    if not isinstance(leaf, type) or get_origin(leaf) is not None or issubclass(leaf, Settings):
         return False
     return is_dataclass(leaf) and leaf.__module__.startswith(f"{__package__}.")
 

@@ -106,7 +106,7 @@ def _change_of_drawn_row(run: AttentionRun, reading: int, number: int) -> Tensor
 
 def _change_with_picture(run: AttentionRun, reading: int, z: list[Tensor], number: int) -> Tensor | None:
     """Return which tokens that an attention reads change with input ``number`` of z ``(n, ...)``, ``(n, T)`` bool."""
-    before = _values_read(run, reading, z)
+    before = _values_read(run, reading, [t.clone() for t in z])  # to which the model may write
     picture = z[number]
     if picture.is_floating_point():
         generator = torch.Generator().manual_seed(0)

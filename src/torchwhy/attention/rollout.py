@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from torchwhy.attention.attention_method import AttentionRun, Fusion, fuse_heads, with_residual
 from torchwhy.attention.selection import pick_rows
 from torchwhy.attention.shares import SharesMethod
-from torchwhy.settings import Bounds
+from torchwhy.settings import ShareBelowOne
 
 
 class AttentionRollout(SharesMethod):
@@ -29,7 +29,7 @@ class AttentionRollout(SharesMethod):
     """
 
     head_fusion: Fusion = "mean"
-    discard_ratio: Annotated[float, Bounds(0, 1, open_high=True)] = 0.0
+    discard_ratio: ShareBelowOne = 0.0
 
     paper: ClassVar[str] = "arXiv:2005.00928"
 

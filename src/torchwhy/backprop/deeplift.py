@@ -84,7 +84,7 @@ class DeepLIFT(Attribution[GivenLayer]):
     def _attribute(self, problem: Problem) -> Result:
         refuse_opaque_models(problem.model)
         k = problem.n_baselines
-        multipliers, contributions, changes = (RunningMoments(problem.n) for _ in range(3))
+        multipliers, contributions, changes = (RunningMoments(problem.rows) for _ in range(3))
         used: list[PairedRules] = []
         for rows, m, difference, change, rules in problem.run.batches(
             k * problem.n, lambda a, b: self._compare(problem, *problem.run.rows_and_samples(a, b))

@@ -23,9 +23,9 @@ from torchwhy.settings import Count
 class AblationCAM(ClassActivationMap):
     r"""Channels weighted by the share of the score that is lost without them: :math:`w_{nc} = (f_n - f_{n \setminus c}) / f_n`.
 
-    A channel is set to 0 on all cells of the grid; a class token keeps it. No gradients: C passes a row, through the part of
-    the model above the layer only. Channels that are 0 anyway have weight 0 and take none. A negative score turns the signs, as
-    the formula does.
+    A channel is set to 0 on all cells of the grid; a class token keeps it. No gradients: C + 2 forward passes a row, and four
+    in all to see whether the C may go through the part of the model above the layer only. Channels that are 0 anyway have weight
+    0 and take none. A negative score turns the signs, as the formula does.
 
     Args:
         max_channels: only the channels with the largest sums of squares, the others having weight 0; None takes all.

@@ -64,7 +64,7 @@ class SmoothGradCAMPlusPlus(ClassActivationMap):
     def maps(self, problem: Problem) -> list[Tensor]:
         """Return the maps whose weights are made of means over the noisy inputs."""
         n = self.n_samples
-        powers = [RunningMoments(problem.n) for _ in (1, 2, 3)]
+        powers = [RunningMoments(problem.rows) for _ in (1, 2, 3)]
         for part in problem.run.evaluate_points(n, NoisyPoints(problem, self.noise_level, self.stdevs).point):
             layouts = self.grid_layouts(problem, part.gradients, len(part.rows))
             gradients = [at_least_float32(layout(g)) for layout, g in zip(layouts, part.gradients)]

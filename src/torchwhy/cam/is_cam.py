@@ -16,7 +16,7 @@ class ISCAM(ScoreCAM):
     :math:`w_{nc} = \mathrm{softmax}_c \frac1m \sum_{i=1}^m f(\tfrac{i}{m} \, x_n \odot m_{nc})`.
 
     Args:
-        n_steps: the number m of points on the line; m · C forward passes a row.
+        n_steps: the number m of points on the line; m · C + 1 forward passes a row.
 
     Other settings as for :class:`ScoreCAM`. Paper: Naidu et al. 2020, arXiv:2010.03023; the i / m are not added up on the way,
     which the formula as printed does.

@@ -21,7 +21,8 @@ class OptiCAM(ClassActivationMap):
     :math:`w_n = \mathrm{softmax}(u_n)`, :math:`u_n = \arg\max_u f(x_n \odot \mathrm{norm}(\sum_c \mathrm{softmax}(u)_c A_{nc}))`.
 
     ``norm`` brings the map to the input's size and to [0, 1]. Gradient ascent with Adam from equal weights; the last u is used.
-    A row takes ``n_steps`` forward and backward passes through the whole model, and so does each of several targets.
+    A row takes ``n_steps`` forward and backward passes through the whole model, and a forward pass before, to read the layer; and
+    so does each of several targets.
 
     Args:
         n_steps: steps of the ascent.

@@ -20,7 +20,8 @@ class ScoreCAM(ClassActivationMap):
     r"""Channels weighted by the score of the picture seen through them: :math:`w_{nc} = \mathrm{softmax}_c f(x_n \odot m_{nc})`,
     m the channel's activations brought to the input's size and to [0, 1].
 
-    No gradients: C forward passes a row. A channel that is the same everywhere masks all; such channels share one pass.
+    No gradients: C + 1 forward passes a row, the first to read the layer. A channel that is the same everywhere masks all; such
+    channels share one pass.
     Removed pixels are 0. The paper subtracts the score of a baseline, which a softmax does not feel.
 
     Args:

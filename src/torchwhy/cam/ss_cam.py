@@ -16,7 +16,7 @@ class SSCAM(ScoreCAM):
     r"""Score-CAM with noise: :math:`w_{nc} = \mathrm{softmax}_c \frac1m \sum_i f(x_n \odot (m_{nc} + \sigma \epsilon_{ic}))`.
 
     Args:
-        n_samples: the number m of noisy masks a channel; m · C forward passes a row.
+        n_samples: the number m of noisy masks a channel; m · C + 1 forward passes a row.
         stdev: σ, in units of the mask or of the input.
         where: noise on the mask, or on the masked input, :math:`f(x_n \odot m_{nc} + \sigma \epsilon_{ic})`.
         generator: an int or a CPU ``torch.Generator``; None draws afresh each time. The rows share the draws.

@@ -33,7 +33,7 @@ class EdgeAttribution(CircuitMethod):
     Shape ``(N, senders, receivers)``, in units of the score; 0 where r does not read what s writes. Senders are embeddings and
     what every attention and feed-forward part adds to the residual stream; receivers are these parts, where they read it,
     before their norms, and the output. ``baselines=`` is the other input, with as many tokens. Takes two evaluations of a row,
-    with ``n_steps`` so many more.
+    with ``n_steps`` so many more, and then for token ids another two, and one in all, to read their embeddings.
 
     Where the model is linear, an edge is what path patching finds, which patches it alone.
 
@@ -96,7 +96,7 @@ class EdgeAttribution(CircuitMethod):
             tables, _ = embeddings_of_inputs(problem, find_embeddings(problem.model))
             problem = explain_by_layers(problem, tuple(tables), self)
         alphas, weights = nodes_and_weights(self.method, self.n_steps or 1)
-        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
+        path, sums = StraightPath(problem, alphas), RunningMoments(problem.rows)
         axes = RowAxes(problem, reads)
         for c in problem.replace(read_layers=reads).run.evaluate_points(path.n, path.point):
             sums.add(c.rows, axes(c.gradients, len(c.rows)), weights[c.k % len(alphas)])

@@ -90,7 +90,7 @@ class LogitLens(CircuitMethod):
 
     Shape ``(N, layers)``, in units of the score; the last one is the score itself. Not an attribution: it says what could be read
     from the stream, not what the model makes of it. :meth:`read` gives the tokens themselves, at every position. Takes a run for
-    each layer.
+    each layer, and one before, to read them.
 
     Args:
         layer: the layers; None is every block. The last one is where the others are put.

@@ -27,7 +27,7 @@ from torchwhy.engine.run.randomness import Seed, make_generator
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model, Output
 from torchwhy.problem import Problem
-from torchwhy.settings import Bounds, Count, NotNegative, Positive
+from torchwhy.settings import Bounds, Count, NotNegative, Positive, ShareBelowOne
 from torchwhy.targets import Target, find_logits
 from torchwhy.viewable import Table, Viewable
 
@@ -124,7 +124,7 @@ class FeatureVisualization(Analysis):
     parameterization: Parameterization = "fourier"
     shift: NotNegative = 0.04
     degrees: NotNegative = 5.0
-    zoom: Annotated[float, Bounds(0, 1, open_high=True)] = 0.05
+    zoom: ShareBelowOne = 0.05
     transforms: Sequence[Transform] = ()
     tv_weight: NotNegative = 0.0
     l2_weight: NotNegative = 0.0

@@ -45,7 +45,7 @@ class BlurIG(Attribution[GivenLayer]):
         return BlurPath(problem, self.max_sigma * (part if self.spacing == "linear" else part.sqrt()))
 
     def _attribute(self, problem: Problem) -> Result:
-        path, sums = self.path(problem), RunningMoments(problem.n)
+        path, sums = self.path(problem), RunningMoments(problem.rows)
         for c in problem.run.evaluate_points(self.n_steps + 1, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
         return Result(sums.mean(1), baselines=path.beginning())

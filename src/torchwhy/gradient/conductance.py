@@ -59,7 +59,7 @@ class Conductance(Attribution[GivenLayer]):
 
     def _attribute(self, problem: Problem) -> Result:
         path = StraightPath(problem, nodes_and_weights(self.method, self.n_steps + 1)[0])
-        sums = RunningMoments(problem.n)
+        sums = RunningMoments(problem.rows)
         for before, after in neighbouring_points(points_along_path(problem, path), problem.n, self.n_steps + 1):
             sums.add(
                 after.rows, [g * (a - b) for g, a, b in zip(before.gradients, after.activations, before.activations)]

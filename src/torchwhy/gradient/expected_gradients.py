@@ -54,7 +54,8 @@ class ExpectedGradients(Attribution[GivenLayer]):
             drawn = torch.randint(problem.n_baselines, (m,), generator=problem.generator)
         else:
             drawn = problem.baseline_weights.cpu().multinomial(m, replacement=True, generator=problem.generator)
-        path, sums = StraightPath(problem, alphas, drawn, self.noise(problem)), RunningMoments(problem.n, square=True)
+        path = StraightPath(problem, alphas, drawn, self.noise(problem))
+        sums = RunningMoments(problem.rows, square=True)
         for c in problem.run.evaluate_points(m, path.point):
             sums.add(c.rows, [g * v for g, v in zip(c.gradients, path.velocity(c.rows, c.k))])
         return Result(sums.mean(m), standard_error=sums.standard_error(m))

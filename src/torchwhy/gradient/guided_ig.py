@@ -25,7 +25,7 @@ class GuidedIG(Attribution[GivenLayer]):
     Args:
         n_steps: steps, a multiple of ``anchors + 1``.
         fraction: the share of the features that may move at a time, those of smallest gradient.
-        max_dist: how far from the straight line a feature may be, in [0, 1]; 0 gives integrated gradients (right sums).
+        max_dist: how far from the straight line a feature may be, in [0, 1]; 0 gives integrated gradients (left sums).
         anchors: points of the straight line that the path must pass.
 
     Paper: Kapishnikov et al. 2021, arXiv:2106.09788, algorithm 1; ``max_dist`` is its authors' later addition.
@@ -47,7 +47,7 @@ class GuidedIG(Attribution[GivenLayer]):
         return GuidedPath(problem, int(self.n_steps), self.fraction, self.max_dist, self.anchors)
 
     def _attribute(self, problem: Problem) -> Tensors:
-        path, sums, k = self.path(problem), RunningMoments(problem.n), problem.n_baselines
+        path, sums, k = self.path(problem), RunningMoments(problem.rows), problem.n_baselines
         for baseline in range(k):
             for point, step in path.evaluate(baseline):
                 sums.add(point.rows, [g * s for g, s in zip(point.gradients, step)])

@@ -54,7 +54,7 @@ class GuidedPath:
             for step, (found, moved) in enumerate(self._between_anchors(low, high, self.n // parts)):
                 k = torch.full((problem.n,), part * (self.n // parts) + step)
                 yield found._replace(k=k), self._unflatten_rows((high - low) * moved)
-        last = EvaluatedChunk(rows, torch.full((problem.n,), self.n), problem.x, *self._gradients(problem.x))
+        last = EvaluatedChunk(rows, torch.full((problem.n,), self.n), *self._gradients(problem.x))
         yield last, tuple(map(torch.zeros_like, problem.x))
 
     def _between_anchors(self, begin: Tensor, end: Tensor, n: int) -> Iterator[tuple[EvaluatedChunk, Tensor]]:
@@ -65,7 +65,7 @@ class GuidedPath:
             z = tuple(part.to(x) for part, x in zip(self._unflatten_rows(torch.lerp(begin, end, t)), self.problem.x))
             scores, gradients = self._gradients(z)
             t_next = advance_features(t, width, _flatten_rows(gradients).abs(), step / n, self.fraction, self.max_dist)
-            yield EvaluatedChunk(self.problem.rows, self.problem.rows, z, scores, gradients), t_next - t
+            yield EvaluatedChunk(self.problem.rows, self.problem.rows, scores, gradients), t_next - t
             t = t_next
 
     def _gradients(self, z: Tensors) -> tuple[Tensor, Tensors]:

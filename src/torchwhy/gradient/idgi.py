@@ -69,7 +69,7 @@ class IDGI(Wrapper[GivenLayer]):
 
     def _attribute(self, problem: Problem) -> Result:
         of = self.of or IntegratedGradients(self.model)
-        sums, (points, baselines) = RunningMoments(problem.n), self._points(of, problem)
+        sums, (points, baselines) = RunningMoments(problem.rows), self._points(of, problem)
         for before, after in neighbouring_points(points, problem.n, of.n_steps + 1):
             # in half precision small squares are zero
             squares = [at_least_float32(g).square() for g in before.gradients]

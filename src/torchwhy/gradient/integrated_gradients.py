@@ -66,7 +66,7 @@ class IntegratedGradients(Attribution[GivenLayer]):
     def _attribute(self, problem: Problem) -> Tensors | Result:
         if self.tolerance is not None:
             return integrate_adaptively(problem, self.tolerance, self.max_steps, multiply=self.multiply_by_inputs)
-        path, sums = self.path(problem), RunningMoments(problem.n)
+        path, sums = self.path(problem), RunningMoments(problem.rows)
         weights = nodes_and_weights(self.method, self.n_steps)[1]
         for c in problem.run.evaluate_points(path.n, path.point):
             gradients = c.gradients

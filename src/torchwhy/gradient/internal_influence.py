@@ -38,7 +38,7 @@ class InternalInfluence(Attribution[GivenLayer]):
 
     def _attribute(self, problem: Problem) -> Tensors:
         alphas, weights = nodes_and_weights(self.method, self.n_steps)
-        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
+        path, sums = StraightPath(problem, alphas), RunningMoments(problem.rows)
         for c in points_along_path(problem, path):
             sums.add(c.rows, c.gradients, weights[c.k % self.n_steps])
         return sums.mean(problem.n_baselines)

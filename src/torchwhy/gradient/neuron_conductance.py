@@ -24,7 +24,7 @@ class NeuronConductance(Attribution[GivenLayer]):
 
     Of the inputs' shape, in units of the score; a row sums to the unit's :class:`Conductance`, and over all units of a layer
     that everything passes to integrated gradients, as far as the steps resolve the integral. Takes two evaluations of a row
-    for each step.
+    for each step and baseline, and one in all.
 
     Args:
         neuron: the unit, ``tw.Neuron(layer, index)``; the index is an int or a tuple of them, one unit.
@@ -58,12 +58,12 @@ class NeuronConductance(Attribution[GivenLayer]):
 
     def _attribute(self, problem: Problem) -> Result:
         alphas, weights = nodes_and_weights(self.method, self.n_steps)
-        path, sums = StraightPath(problem, alphas), RunningMoments(problem.n)
+        path, sums = StraightPath(problem, alphas), RunningMoments(problem.rows)
         unit = with_target(problem, self.neuron)
         above = problem.replace(read_layers=(unit.neuron,))
         for c in above.run.evaluate_points(path.n, path.point):
             slope = unit.target.select(c.gradients[0], c.rows)  # of the score by the unit
-            _, below = unit.run.gradients(c.z, c.rows)
+            _, below = unit.run.gradients(path.point(c.rows, c.k), c.rows)
             flow = [g * expand_like(slope, g) for g in below]
             if self.multiply_by_inputs:
                 flow = [g * v for g, v in zip(flow, path.velocity(c.rows, c.k))]

@@ -75,7 +75,7 @@ class SmoothGrad(Wrapper[GivenLayer]):
             rows, k = problem.run.rows_and_samples(start, stop)
             return rows, attribute_at(of, problem, around.point(rows, k), rows)
 
-        sums, inner = RunningMoments(problem.n, square=True), InnerFacts(problem.n)
+        sums, inner = RunningMoments(problem.rows, square=True), InnerFacts(problem.n)
         for rows, result in problem.run.batches(self.n_samples * problem.n, work):
             sums.add(rows, result.attributions)
             inner.add(rows, result)
@@ -83,7 +83,7 @@ class SmoothGrad(Wrapper[GivenLayer]):
 
     def _moments_at_layers(self, problem: Problem, around: NoisyPoints) -> RunningMoments:
         """Return sums over the gradients, and their squares, where noise is added to what passes the embeddings."""
-        sums = RunningMoments(problem.n, square=True)
+        sums = RunningMoments(problem.rows, square=True)
         for part in problem.run.evaluate_points(self.n_samples, around.point):
             sums.add(part.rows, part.gradients)
         return sums

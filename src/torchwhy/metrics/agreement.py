@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.engine.features.masks import evaluate_all
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Draws, draw_normal, draws_per_block
 from torchwhy.engine.run.rows import index_rows, to_device
@@ -29,11 +29,10 @@ from torchwhy.metrics.feature_sets import FeatureSets, choose_sets
 from torchwhy.metrics.features_of_attributions import AttributionsLike, FeatureScores, to_features
 from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.problem import Problem
+from torchwhy.settings import Bounds, Count, Positive
 from torchwhy.targets import TargetLike
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
+Sets = Annotated[int, Bounds(3)]  # how many, of which a correlation is
 MIN_SET_TO_OVERSAMPLE = 10  # features of a set whose attribution is about normal
 
 
@@ -46,8 +45,8 @@ def infidelity(
     target: TargetLike = None,
     *,
     perturb: Callable[[int, torch.Generator], Tensor | Sequence[Tensor]] | None = None,
-    stdev: float = 0.1,
-    n_samples: int = 100,
+    stdev: Positive = 0.1,
+    n_samples: Count = 100,
     multiplied_by_inputs: bool = False,
     normalize: bool = False,
     **options: Unpack[Options],
@@ -72,9 +71,6 @@ def infidelity(
     Paper: Yeh et al. 2019, arXiv:1901.09392, definition 2.1; β as in their appendix.
     """
     problem = problem_of(model, inputs, target, **options)
-    samples = check_count("n_samples", n_samples)
-    if not stdev > 0:
-        raise ValueError(f"stdev={stdev}: expected a positive number, in the units of the inputs")
     if not all(x.is_floating_point() for x in problem.x):
         raise TypeError("inputs: integers cannot be moved a little; explain by an embedding layer's output")
     coefficients = _at_elements(to_features(problem, attributions, reduce=reduction(options)), problem)
@@ -97,8 +93,8 @@ def infidelity(
 
     elements = sum(s.numel() for s in shapes)
     draw, device = (noise, problem.x[0].device) if perturb is None else (perturbations, None)
-    draws = Draws(draw, problem.generator, min(samples, draws_per_block(elements)), device)
-    forecast, change = _forecasts(problem, coefficients, draws, samples)
+    draws = Draws(draw, problem.generator, min(n_samples, draws_per_block(elements)), device)
+    forecast, change = _forecasts(problem, coefficients, draws, n_samples)
     size = forecast.square().sum(0)
     beta = torch.where(size > 0, (forecast * change).sum(0) / size, 0) if normalize else 1.0
     return as_scores((beta * forecast - change).square().mean(0), problem)
@@ -112,9 +108,9 @@ def faithfulness_correlation(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    subset_size: int | None = None,
-    n_samples: int = 100,
-    oversample: int = 1,
+    subset_size: Count | None = None,
+    n_samples: Sets = 100,
+    oversample: Count = 1,
     **options: Unpack[Options],
 ) -> Tensor:
     r"""Correlate the attributions of random sets of features with what the score loses without them, (N,).
@@ -140,7 +136,7 @@ def faithfulness_correlation(
     problem = problem_of(model, inputs, target, **options)
     by_feature = _shared_features(problem, attributions, options)
     size = max(1, by_feature.d // 10) if subset_size is None else subset_size
-    if check_count("oversample", oversample) > 1 and size < MIN_SET_TO_OVERSAMPLE:
+    if oversample > 1 and size < MIN_SET_TO_OVERSAMPLE:
         raise ValueError(
             f"oversample={oversample}: takes sets of at least {MIN_SET_TO_OVERSAMPLE} features, these have {size}"
         )
@@ -155,8 +151,8 @@ def sensitivity_n(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    sizes: Sequence[int] | None = None,
-    n_samples: int = 100,
+    sizes: Sequence[Count] | None = None,
+    n_samples: Sets = 100,
     **options: Unpack[Options],
 ) -> Curve:
     """Compute the correlation of :func:`faithfulness_correlation` for sets of several sizes.
@@ -191,7 +187,7 @@ def faithfulness_estimate(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    steps: int = 50,
+    steps: Annotated[int, Bounds(3)] = 50,
     **options: Unpack[Options],
 ) -> Tensor:
     """Correlate the attributions of groups of features with what the score loses without each, (N,).
@@ -214,7 +210,7 @@ def faithfulness_estimate(
     """
     problem = problem_of(model, inputs, target, **options)
     by_feature = _shared_features(problem, attributions, options)
-    groups = min(check_count("steps", steps, 3), by_feature.d)
+    groups = min(steps, by_feature.d)
     group = by_feature.ranks(problem.generator) * groups // by_feature.d
 
     def masks(index: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
@@ -260,14 +256,13 @@ def _set_correlations(
     name: str = "subset_size",
 ) -> Tensor:
     """Return correlations (N, len(sizes)) over sets of features."""
-    samples = check_count("n_samples", n_samples, 3)
     for size in sizes:
-        if check_count(name, size) >= by_feature.d:
+        if size >= by_feature.d:
             raise ValueError(f"{name}={size}: a set needs fewer than all {by_feature.d} features")
     values = by_feature.values.double()
     with problem.open():
         whole = problem.run.all_scores(problem.x).double()
-        chosen = (choose_sets(values, size, samples, oversample, problem.generator) for size in sizes)
+        chosen = (choose_sets(values, size, n_samples, oversample, problem.generator) for size in sizes)
         found = [_agreement(problem, by_feature, whole, sets) for sets in chosen]
     return as_scores(torch.stack(found, 1), problem)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.features.masks import evaluate_all
+from torchwhy.engine.run.checks import finite_numbers
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.rows import Stacked, exact_tensor
 from torchwhy.engine.structure import flatten
@@ -20,10 +21,8 @@ from torchwhy.metrics.features_of_attributions import AttributionsLike, tensors_
 from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_deterministic, make_problem, relative
 from torchwhy.metrics.scoring import ModelLike, Options, as_scores, problem_of, reduction, rounding
 from torchwhy.provenance import measure_completeness_gap
+from torchwhy.settings import ShareBelowOne
 from torchwhy.targets import TargetLike
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1703.01365", sum_channels=False)
@@ -64,7 +63,7 @@ def non_sensitivity(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    tolerance: float = 1e-3,
+    tolerance: ShareBelowOne = 1e-3,
     **options: Unpack[Options],
 ) -> Tensor:
     """Compute the share of the features that have an attribution but no effect, or an effect but no attribution, (N,).
@@ -79,8 +78,6 @@ def non_sensitivity(
 
     Paper: Nguyen and Martinez 2020, arXiv:2007.07584, section 3.2; there a count, of effects over many fillings.
     """
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance={tolerance}: expected a share of the largest, from 0 to below 1")
     problem = problem_of(model, inputs, target, **options)
     by_feature = to_features(problem, attributions, reduce=reduction(options))
     with problem.open():
@@ -109,6 +106,7 @@ def input_invariance(
 
     Paper: Kindermans et al. 2017, arXiv:1711.00867, section 2.
     """
+    finite_numbers("shift", shift)
     method, data = make_deterministic(method, inputs, data)
     other, aim = copy_method(method, target)
     tensors = make_problem(method, inputs, target, 0, data).x

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, flatten_attributions
+from torchwhy.settings import ShareBelowOne
 
 
 @metric(higher_is_better=True, range=(0, 1), paper="arXiv:1810.06583")
@@ -49,14 +50,12 @@ def complexity(attributions: AttributionsLike) -> Tensor:
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:2007.07584")
 @torch_defaults()
-def effective_complexity(attributions: AttributionsLike, *, epsilon: float = 0.01) -> Tensor:
+def effective_complexity(attributions: AttributionsLike, *, epsilon: ShareBelowOne = 0.01) -> Tensor:
     """Count the features with an absolute attribution above ``epsilon`` times the row's largest, (N,).
 
     Paper: after Nguyen and Martinez 2020, arXiv:2007.07584, section 3.3, who ask how many features keep the score within a
     tolerance (for which see :func:`torchwhy.metrics.sufficiency`); the count does not depend on the scale.
     """
-    if not 0 <= epsilon < 1:
-        raise ValueError(f"epsilon={epsilon}: expected a share of the largest attribution, from 0 to below 1")
     a = flatten_attributions(attributions).abs()
     largest = a.amax(1, keepdim=True)
     return torch.where(largest[:, 0] > 0, (a > epsilon * largest).sum(1).to(a), torch.nan)

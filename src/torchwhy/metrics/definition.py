@@ -12,12 +12,19 @@ from typing import Annotated, Generic, Literal, ParamSpec, TypeVar, cast, overlo
 
 from torchwhy.arguments import Ragged
 from torchwhy.engine.structure import RowList
-from torchwhy.settings import Bounds, check_setting
+from torchwhy.settings import Bounds, check_setting, checked_parameters
 
 Arguments = ParamSpec("Arguments")
 Measured = TypeVar("Measured")
 Needs = Literal["model", "maps", "mask", "method"]
 Limit = Annotated[float, Bounds(-math.inf, math.inf)]  # of a metric's values
+CALL_DATA = (
+    "baselines",
+    "feature_mask",
+    "additional_forward_args",
+    "axes",
+)  # what methods and metrics are given besides
+ASKED = ("model", "inputs", "attributions", "target", "method", "mask", *CALL_DATA)  # what a metric may ask for by name
 UNEVEN = (Ragged, RowList, list, tuple, Mapping)  # that may hold rows of shapes of their own
 
 
@@ -56,6 +63,7 @@ class Metric(Generic[Arguments, Measured]):
         check_setting("range", self.range, tuple[Limit, Limit])
         if not self.range[0] < self.range[1]:
             raise ValueError(f"range={self.range!r}: expected the smallest value and the largest")
+        check_setting("paper", self.paper, str)
         for name in ("is_binary", "sum_channels", "uses_baselines"):
             check_setting(name, getattr(self, name), bool)
         functools.update_wrapper(self, self.function)
@@ -64,8 +72,15 @@ class Metric(Generic[Arguments, Measured]):
         self.needs = next((kind for kind in kinds if kind in self.parameters), "maps")
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Measured:
-        """Measure: one value for each row, or a :class:`Curve`; rows of shapes of their own as each is alone."""
+        """Measure: one value for each row, or a :class:`Curve`; rows of shapes of their own as each is alone.
+
+        Raises:
+            TypeError, ValueError: settings that their annotations do not allow; and what the function raises.
+        """
         given = dict(zip(self.parameters, args)) | kwargs
+        for name, hint in self.checked_settings.items():
+            if name in given:
+                check_setting(name, given[name], hint)
         if any(isinstance(given.get(name), UNEVEN) for name in ("inputs", "attributions")):
             from torchwhy.metrics.uneven_rows import measure_uneven
 
@@ -88,6 +103,11 @@ class Metric(Generic[Arguments, Measured]):
     def name(self) -> str:
         """The name of the function."""
         return self.function.__name__
+
+    @functools.cached_property
+    def checked_settings(self) -> Mapping[str, object]:
+        """The annotations by which settings are checked at a call, as those of a method are when it is made."""
+        return {name: hint for name, hint in checked_parameters(self.function).items() if name not in ASKED}
 
     @property
     def takes_any(self) -> bool:
@@ -148,7 +168,8 @@ def metric(
     settings, to explain again), ``mask`` (where the evidence is), ``baselines``, ``feature_mask``,
     ``additional_forward_args``; those that have a default are left at it where there is nothing to give. A function with
     ``**options`` gets the last three with the others. Its own settings need a default, and are set through
-    ``functools.partial``. It returns a tensor of one number for each row, NaN where nothing can be said, or a
+    ``functools.partial``; they are checked by their annotations (``float``, ``bool``, ``Literal`` and so on), where they have
+    such, as those of methods are. It returns a tensor of one number for each row, NaN where nothing can be said, or a
     :class:`Curve`.
 
     Args:

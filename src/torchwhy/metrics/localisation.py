@@ -16,20 +16,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchwhy.engine.axes import Axes
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.explanation import Explanation
 from torchwhy.explanation.features import axes_of_explanation
 from torchwhy.metrics.correlation import average_ranks
 from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import tensors_of
+from torchwhy.settings import Count, NotNegative, ShareBelowOne
 
 Sign = Literal["positive", "absolute"]
 
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1608.00507", is_binary=True)
 @torch_defaults()
-def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0, sign: Sign = "positive") -> Tensor:
+def pointing_game(
+    attributions: Tensor, mask: Tensor, *, tolerance: NotNegative = 0.0, sign: Sign = "positive"
+) -> Tensor:
     """Return 1 where the largest attribution lies on the mask, else 0, (N,).
 
     Where several pixels share the largest attribution, the share of them that lie on it: for a constant map the area.
@@ -44,8 +46,6 @@ def pointing_game(attributions: Tensor, mask: Tensor, *, tolerance: float = 0.0,
     tensor([1.])
     """
     maps, mask = _maps(attributions, mask, sign)
-    if tolerance < 0:
-        raise ValueError(f"tolerance={tolerance}: a distance in pixels cannot be negative")
     mask = _widened(mask, tolerance)
     largest = maps == maps.flatten(1).amax(1).view(-1, *[1] * (maps.dim() - 1))
     return (largest & mask).flatten(1).sum(1).to(maps) / largest.flatten(1).sum(1)
@@ -89,7 +89,7 @@ def relevance_rank(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:2104.14995")
 @torch_defaults()
-def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign: Sign = "positive") -> Tensor:
+def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: Count = 100, sign: Sign = "positive") -> Tensor:
     """Compute the share of the k largest attributions that lie on the mask, (N,); ties as for :func:`relevance_rank`.
 
     At most 1 only where the mask has k pixels.
@@ -97,7 +97,7 @@ def top_k_intersection(attributions: Tensor, mask: Tensor, *, k: int = 100, sign
     Paper: Theiner et al. 2021, arXiv:2104.14995.
     """
     maps, mask = _maps(attributions, mask, sign)
-    if check_count("k", k) > mask[0].numel():
+    if k > mask[0].numel():
         raise ValueError(f"k={k}: a map has {mask[0].numel()} pixels")
     return _on_mask(maps, mask, torch.full((len(maps),), k, device=maps.device))
 
@@ -122,7 +122,7 @@ def auc(attributions: Tensor, mask: Tensor, *, sign: Sign = "positive") -> Tenso
 
 @metric(higher_is_better=True, range=(0, 1), sum_channels=False, paper="arXiv:1512.04150")
 @torch_defaults()
-def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sign = "positive") -> Tensor:
+def iou(attributions: Tensor, mask: Tensor, *, threshold: ShareBelowOne = 0.5, sign: Sign = "positive") -> Tensor:
     """Compute the intersection over union of the mask and the pixels above ``threshold`` times the row's largest, (N,).
 
     NaN where all is 0.
@@ -130,8 +130,6 @@ def iou(attributions: Tensor, mask: Tensor, *, threshold: float = 0.5, sign: Sig
     Paper: as Zhou et al. 2016, arXiv:1512.04150, section 3.2, where the threshold is 0.2 and boxes are compared.
     """
     maps, mask = _maps(attributions, mask, sign)
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold={threshold}: expected a share of the largest attribution, from 0 to below 1")
     maps, mask = maps.flatten(1), mask.flatten(1)
     largest = maps.amax(1)
     marked = maps > threshold * largest[:, None]
@@ -145,8 +143,6 @@ def _maps(attributions: Tensor, mask: Tensor, sign: Sign) -> tuple[Tensor, Tenso
     Raises:
         ValueError: no maps, or a mask of another shape, of other numbers than 0 and 1, or with an empty row.
     """
-    if sign not in ("positive", "absolute"):
-        raise ValueError(f"sign={sign!r}: expected 'positive' or 'absolute'")
     told = axes_of_explanation(attributions) if isinstance(attributions, Explanation) else None
     found = tensors_of(attributions)
     if len(found) != 1 or found[0].dim() not in (2, 3, 4, 5):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.run.defaults import torch_defaults
@@ -19,9 +20,6 @@ from torchwhy.metrics.reexplain import Data, copy_method, explain_again, make_de
 from torchwhy.metrics.scoring import problem_of
 from torchwhy.targets import Target, TargetLike, find_logits
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 
 @metric(higher_is_better=False, range=(-1, 1), paper="arXiv:1810.03292")
 @torch_defaults()
@@ -31,7 +29,7 @@ def model_randomization(
     target: TargetLike = None,
     *,
     mode: Literal["cascading", "independent"] = "cascading",
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
     absolute: bool = True,
     generator: Seed = 0,
     **data: Unpack[Data],
@@ -60,8 +58,6 @@ def model_randomization(
 
     Paper: Adebayo et al. 2018, arXiv:1810.03292, section 3.1; there the weights come from the initializer.
     """
-    if mode not in ("cascading", "independent"):
-        raise ValueError(f"mode={mode!r}: expected 'cascading' or 'independent'")
     if isinstance(target, str):
         raise ValueError(f"target={target!r}: would change with the weights; give the classes")
     method, data = make_deterministic(method, inputs, data)

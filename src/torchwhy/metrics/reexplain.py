@@ -143,10 +143,7 @@ def steps_in_ball(problem: Problem, radius: float) -> tuple[Draws, ...]:
 
     Raises:
         TypeError: a data frame of labels alone.
-        ValueError: a radius that is not positive.
     """
-    if not radius > 0:
-        raise ValueError(f"radius={radius}: expected a positive number, in the units of the inputs")
     movable = movable_columns(problem)
 
     def draws(shape: torch.Size) -> Draws:

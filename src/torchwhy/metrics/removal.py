@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.engine.axes import axes_of
 from torchwhy.engine.features.masks import evaluate_all
 from torchwhy.engine.images.filters import inpaint_linearly
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import normal_draws
 from torchwhy.engine.run.rows import expand_like, index_rows, to_device
@@ -27,10 +27,8 @@ from torchwhy.metrics.definition import metric
 from torchwhy.metrics.features_of_attributions import AttributionsLike, to_features
 from torchwhy.metrics.removal_curve import removal_curve
 from torchwhy.metrics.scoring import ModelLike, Options, as_scores, bounds_of_scores, problem_of, reduction, rounding
+from torchwhy.settings import Count, NotNegative, UnitShare
 from torchwhy.targets import TargetLike
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
@@ -43,7 +41,7 @@ def deletion(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    steps: int = 50,
+    steps: Count = 50,
     **options: Unpack[Options],
 ) -> Curve:
     r"""Compute the score as features are replaced by the baseline, those with the largest attributions first.
@@ -67,8 +65,7 @@ def deletion(
     """
     problem = problem_of(model, inputs, target, **options)
     bounds = bounds_of_scores(problem, options)
-    shares = check_count("steps", steps)
-    return removal_curve(problem, attributions, shares, remove="top", reduce=reduction(options), bounds=bounds)
+    return removal_curve(problem, attributions, steps, remove="top", reduce=reduction(options), bounds=bounds)
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:1806.07421")
@@ -79,7 +76,7 @@ def insertion(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    steps: int = 50,
+    steps: Count = 50,
     **options: Unpack[Options],
 ) -> Curve:
     """Compute the score as features are put back into the baseline, those with the largest attributions first.
@@ -91,8 +88,7 @@ def insertion(
     """
     problem = problem_of(model, inputs, target, **options)
     bounds = bounds_of_scores(problem, options)
-    shares = check_count("steps", steps)
-    return removal_curve(problem, attributions, shares, remove="rest", reduce=reduction(options), bounds=bounds)
+    return removal_curve(problem, attributions, steps, remove="rest", reduce=reduction(options), bounds=bounds)
 
 
 @metric(higher_is_better=True, range=(-math.inf, math.inf), paper="arXiv:2003.08747")
@@ -142,9 +138,9 @@ def road(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    fractions: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    fractions: Sequence[UnitShare] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     remove: Literal["top", "bottom"] = "top",
-    noise: float = 0.01,
+    noise: NotNegative = 0.01,
     **options: Unpack[Options],
 ) -> Curve:
     r"""Compute the score as pixels are removed and imputed from their neighbours (ROAD).
@@ -180,8 +176,6 @@ def road(
             f"{', '.join(f'{tuple(t.shape)} of {t.dtype}' for t in problem.x)}; axes= says where channels and places are; "
             "of other inputs deletion takes any baselines"
         )
-    if remove not in ("top", "bottom"):
-        raise ValueError(f"remove={remove!r}: expected 'top' or 'bottom'")
     shares = check_fractions(fractions, below=0.99)
     images = axes.channels_first(x)
     draws = normal_draws(images, problem.generator)
@@ -204,7 +198,7 @@ def sufficiency(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    fractions: Sequence[float] = SHARES,
+    fractions: Sequence[UnitShare] = SHARES,
     **options: Unpack[Options],
 ) -> Tensor:
     r"""Compute how much of the score is missing with the top features alone, shape (N,).
@@ -229,7 +223,7 @@ def comprehensiveness(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    fractions: Sequence[float] = SHARES,
+    fractions: Sequence[UnitShare] = SHARES,
     **options: Unpack[Options],
 ) -> Tensor:
     r"""Compute how much of the score is lost without the top features, shape (N,).
@@ -250,7 +244,7 @@ def monotonicity(
     attributions: AttributionsLike,
     target: TargetLike = None,
     *,
-    steps: int = 50,
+    steps: Count = 50,
     **options: Unpack[Options],
 ) -> Tensor:
     """Compute the share of the steps that do not lower the score as features are added to the baseline, smallest first, (N,).
@@ -261,7 +255,6 @@ def monotonicity(
     Paper: Arya et al. 2019, arXiv:1909.03012, section 5, after Luss et al.; there it is a yes or no.
     """
     problem = problem_of(model, inputs, target, **options)
-    steps = check_count("steps", steps)
     curve = removal_curve(problem, attributions, steps, remove="top", reduce=reduction(options))  # read from its end
     steps_taken = curve.fractions.diff(dim=-1) > 0  # a row of few features stands still between
     held = (curve.scores.diff(dim=1) <= rounding(curve.scores, problem)[:, None]) & steps_taken

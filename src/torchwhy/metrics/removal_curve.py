@@ -45,7 +45,7 @@ def removal_curve(
     by_feature = to_features(problem, attributions, reduce=reduce)
     ranks = by_feature.ranks_at_elements(problem.generator)
     if not isinstance(shares, Tensor):
-        steps = by_feature.d if shares is None else min(shares, by_feature.d)
+        steps = by_feature.d if shares is None else min(int(shares), by_feature.d)
         shares = torch.linspace(0, 1, steps + 1, dtype=torch.double)
     d = by_feature.features.count[:, None]
     count = (shares.to(d.device) * d.double()).round().long()  # (N, S)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.attribution import Attribution
-from torchwhy.engine.run.checks import check_count
 from torchwhy.engine.run.defaults import torch_defaults
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.run.rows import index_rows, to_device
@@ -30,10 +29,8 @@ from torchwhy.metrics.reexplain import (
     relative,
     steps_in_ball,
 )
+from torchwhy.settings import Count, NotNegative, Positive
 from torchwhy.targets import TargetLike
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @metric(higher_is_better=False, range=(0, math.inf), paper="arXiv:1901.09392")
@@ -43,8 +40,8 @@ def sensitivity_max(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    radius: float = 0.02,
-    n_samples: int = 10,
+    radius: Positive = 0.02,
+    n_samples: Count = 10,
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
@@ -75,8 +72,8 @@ def sensitivity_avg(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    radius: float = 0.02,
-    n_samples: int = 10,
+    radius: Positive = 0.02,
+    n_samples: Count = 10,
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
@@ -92,8 +89,8 @@ def local_lipschitz(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    radius: float = 0.02,
-    n_samples: int = 10,
+    radius: Positive = 0.02,
+    n_samples: Count = 10,
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
@@ -128,12 +125,12 @@ def continuity(
 
     Paper: Montavon et al. 2018, arXiv:1706.07979, section 7.1.
     """
+    if not len(shifts) or 0 in shifts:
+        raise ValueError(f"shifts={shifts!r}: expected one or more, none of them 0")
     method, data = make_deterministic(method, inputs, data)
     problem = make_problem(method, inputs, target, 0, data)
-    if isinstance(shifts, int):
-        raise TypeError(f"shifts={shifts}: expected several, as ({shifts},)")
-    if any(x.dim() not in (3, 4) for x in problem.x) or not shifts or 0 in shifts:
-        raise ValueError("inputs, shifts: expected images (N, C, H, W) or series (N, C, W), and shifts other than 0")
+    if any(x.dim() not in (3, 4) for x in problem.x):
+        raise ValueError("inputs: expected images (N, C, H, W) or series (N, C, W), which are shifted")
 
     def shifted(x: Tensor, k: Tensor) -> Tensor:
         width = x.shape[-1]
@@ -159,10 +156,10 @@ def explanation_attack(
     inputs: Inputs,
     target: TargetLike = None,
     *,
-    radius: float = 0.02,
-    steps: int = 10,
-    n_samples: int = 8,
-    tolerance: float = 0.1,
+    radius: Positive = 0.02,
+    steps: Count = 10,
+    n_samples: Count = 8,
+    tolerance: NotNegative = 0.1,
     generator: Seed = 0,
     **data: Unpack[Data],
 ) -> Tensor:
@@ -184,22 +181,19 @@ def explanation_attack(
 
     Paper: after Ghorbani et al. 2019, arXiv:1710.10547, algorithm 1, which needs a second derivative.
     """
-    pairs = check_count("n_samples", n_samples)
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance={tolerance}: expected a share of the score, not negative")
     method, data = make_deterministic(method, inputs, data)
     problem = make_problem(method, inputs, target, generator, data)
-    first = tuple(d[torch.arange(pairs)] for d in steps_in_ball(problem, radius))
+    first = tuple(d[torch.arange(n_samples)] for d in steps_in_ball(problem, radius))
     with problem.open():
         start = attribute_points(method, problem, 1, lambda rows, k: tuple(index_rows(x, rows) for x in problem.x))[0]
         adversary = Adversary(method, problem, start, tolerance)
-        away, margin = adversary.look(pairs, lambda rows, k: perturb(problem, first, rows, k))
+        away, margin = adversary.look(n_samples, lambda rows, k: perturb(problem, first, rows, k))
         here = perturb(problem, first, problem.rows, torch.where(margin >= 0, away, margin).argmax(0).cpu())
-        for _ in range(check_count("steps", steps)):
-            probes = tuple(d[torch.arange(pairs)] / 4 for d in steps_in_ball(problem, radius))
-            away, margin = adversary.look(2 * pairs + 1, points_around(here, problem.x, probes, radius))
+        for _ in range(steps):
+            probes = tuple(d[torch.arange(n_samples)] / 4 for d in steps_in_ball(problem, radius))
+            away, margin = adversary.look(2 * n_samples + 1, points_around(here, problem.x, probes, radius))
             up = torch.where(margin[0] >= 0, away, margin)  # where the prediction is lost, back to it first
-            slope = (up[1::2] - up[2::2]).T  # (N, pairs)
+            slope = (up[1::2] - up[2::2]).T  # (N, n_samples)
             here = tuple(ascend(h, x, slope, p.to(x), radius) for h, x, p in zip(here, problem.x, probes))
         adversary.look(1, lambda rows, k: tuple(index_rows(h, rows) for h in here))
     return torch.where(start.norm(dim=1) > 0, adversary.best, torch.nan)
@@ -215,7 +209,7 @@ def _changes(
     """
     method, data = make_deterministic(method, inputs, data)
     problem = make_problem(method, inputs, target, generator, data)
-    draws, n = steps_in_ball(problem, radius), check_count("n_samples", n_samples)
+    draws, n = steps_in_ball(problem, radius), n_samples
     step = torch.zeros(n, problem.n, dtype=torch.double, device=problem.x[0].device)
 
     def point(rows: Tensor, k: Tensor) -> Tensors:

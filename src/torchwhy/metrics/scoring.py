@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from torchwhy.attribution import Attribution
 from torchwhy.engine.axes import AxesLike
@@ -15,10 +16,8 @@ from torchwhy.engine.run.black_box import NO_PROBABILITIES, has_one_margin
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.input_types import Baselines, FeatureMasks, Inputs
 from torchwhy.problem import Problem, ScoreFunction
+from torchwhy.settings import Count
 from torchwhy.targets import Probability, Target, TargetLike
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 ModelLike = object  # a module, a function of tensors or arrays, or a scikit-learn estimator
 
@@ -47,7 +46,7 @@ class Options(TypedDict, total=False):
     additional_forward_args: object
     axes: AxesLike
     softmax: bool
-    batch_size: int | None
+    batch_size: Count | None
     generator: Seed
 
 

@@ -195,7 +195,8 @@ class MaskSearch:
     ) -> MaskSearch:
         """Return the search for masks of each of some areas for each row."""
         x = problem.x[0]
-        sharp, hidden = problem.run.all_scores((x,)), problem.run.all_scores((axes.restore(levels[:, -1]),))
+        last = axes.restore(levels[:, -1]).clone()  # the model may write to what it is given
+        sharp, hidden = problem.run.all_scores((x,)), problem.run.all_scores((last,))
         scale = (sharp - hidden).abs().clamp(min=1e-6 * float(sharp.abs().max()) + 1e-30)
         each = torch.tensor(tuple(areas), dtype=x.dtype, device=x.device).repeat(problem.n)
         return cls(problem, axes, masks, levels, reward, problem.rows.repeat_interleave(len(areas)), each, scale)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchwhy.engine.run.rows import at_least_float32, expand_like, row_numbers
+from torchwhy.engine.run.rows import at_least_float32, expand_like
 from torchwhy.engine.structure import Tensors
 
 
@@ -15,10 +15,15 @@ class RunningMoments:
     """Weighted sums over evaluated points, one accumulator ``(N, ...)`` for each tensor, in float32 or better.
 
     With ``square=True`` also those of the squares, around each row's first value, for the variance; rows then come in turn.
+
+    Args:
+        rows: the numbers of all N rows, ``problem.rows``.
+        square: sum up the squares, too.
     """
 
-    def __init__(self, n: int, *, square: bool = False) -> None:
-        self.n, self.square, self.begun = n, square, 0  # rows that have their first value
+    def __init__(self, rows: Tensor, *, square: bool = False) -> None:
+        self.rows, self.n, self.square = rows, rows.shape[0], square
+        self.begun = 0  # rows that have their first value
         self.total: list[Tensor] = []
         self.squares: list[Tensor] = []
         self.first: list[Tensor] = []
@@ -26,7 +31,7 @@ class RunningMoments:
     def add(self, rows: Tensor, values: Sequence[Tensor], weights: Tensor | None = None) -> None:
         """Add ``values`` ``(M, ...)``, times ``weights`` ``(M,)``, to rows ``(M,)``."""
         values = [at_least_float32(v) for v in values]
-        if not (self.total or self.square) and weights is None and rows is row_numbers(self.n, rows.device):
+        if not (self.total or self.square) and weights is None and rows is self.rows:
             self.total = [v.clone() for v in values]  # one of each row, in their order
             return
         if not self.total:

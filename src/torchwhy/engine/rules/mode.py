@@ -149,8 +149,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
     ) -> object:
         op, kwargs = operation(function), kwargs or {}
-        is_operator = isinstance(function, OPERATORS)
-        if op.asks and op.name not in GRADIENTS and not is_operator:  # nothing is saved for a backward pass
+        if op.asks and op.name not in GRADIENTS:  # nothing is saved for a backward pass
             return function(*args, **kwargs)
         keeper = None if self.keeps_saved else hooks_on_saved_tensors(True)
         if keeper is not None and keeper[0] is not keep_saved:  # of a checkpoint, which would know no rules
@@ -158,7 +157,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
                 return self.__torch_function__(function, types, args, kwargs)
         if function is torch.autograd.grad and state.held_here.models and not transforms_are_active():
             opaque.refuse_gradient_inside()
-        if is_operator:
+        if isinstance(function, OPERATORS):
             out = run_operator(self, function, args, kwargs)
             self.made.update(t.grad_fn for t in tensors_in([out]))
             return out
@@ -222,6 +221,8 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         aside = (args[0].clone(), *args[1:])  # rules are pure: compute aside, then write
         y = self.apply_rule(rule, OpCall(self, op, twin, aside, kwargs))
         self.copy_before_overwrite(args[0])  # of which another argument may be a part
+        if isinstance(y, Tensor) and y.shape != args[0].shape:  # as x.unsqueeze_(0) does
+            function(*args, **kwargs)
         return args[0].copy_(y)
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:

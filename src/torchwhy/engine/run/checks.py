@@ -29,9 +29,9 @@ def finite_numbers(name: str, value: object) -> Tensor:
         ValueError: it is none, or not finite.
     """
     try:
-        found = None if isinstance(value, bool) else torch.as_tensor(value)
+        found = None if isinstance(value, (bool, bytes, bytearray)) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         found = None
-    if found is None or found.is_complex() or not bool(found.isfinite().all()):
+    if found is None or found.dtype == torch.bool or found.is_complex() or not bool(found.isfinite().all()):
         raise ValueError(f"{name}={value!r}: expected finite numbers, one or several")
     return found

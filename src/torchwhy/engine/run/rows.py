@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Literal
 
 import torch
@@ -106,13 +106,6 @@ def all_finite(t: Tensor) -> bool:
 def rounding_of(dtype: torch.dtype) -> float:
     """Return the rounding of a type of floats: the distance from 1 to the next number."""
     return torch.finfo(dtype).eps
-
-
-@lru_cache(maxsize=8)
-def row_numbers(n: int, device: torch.device) -> Tensor:
-    """Return the numbers of n rows, LongTensor ``(n,)``, made once and never written to."""
-    with torch.inference_mode(False):
-        return torch.arange(n, device=device)
 
 
 def rows_between(tensors: Sequence[Tensor], start: int, stop: int) -> Sequence[Tensor]:

@@ -93,11 +93,10 @@ class Tally:
 
 
 class EvaluatedChunk(NamedTuple):
-    """M evaluations, at points ``z``, of samples ``k`` of rows ``rows``."""
+    """M evaluations, of samples ``k`` of rows ``rows``; to the points themselves the model may have written."""
 
     rows: Tensor
     k: Tensor
-    z: Tensors
     scores: Tensor
     gradients: Tensors
     activations: Tensors = ()
@@ -107,8 +106,8 @@ class EvaluatedChunk(NamedTuple):
         if int(self.k[0]) == int(self.k[-1]):
             return self
         at = to_device((self.k == k).nonzero()[:, 0], self.rows.device)
-        z, gradients, activations = (tuple(t[at] for t in ts) for ts in (self.z, self.gradients, self.activations))
-        return EvaluatedChunk(self.rows[at], self.k[self.k == k], z, self.scores[at], gradients, activations)
+        gradients, activations = (tuple(t[at] for t in ts) for ts in (self.gradients, self.activations))
+        return EvaluatedChunk(self.rows[at], self.k[self.k == k], self.scores[at], gradients, activations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,8 +346,8 @@ class ModelRunner:
             rows, k = self.rows_and_samples(start, stop)
             z = point(rows, k)
             if self.problem.read_layers:
-                return EvaluatedChunk(rows, k, z, *self.gradients_and_activations(z, rows))
-            return EvaluatedChunk(rows, k, z, *self.gradients(z, rows))
+                return EvaluatedChunk(rows, k, *self.gradients_and_activations(z, rows))
+            return EvaluatedChunk(rows, k, *self.gradients(z, rows))
 
         return self.batches(n * self.problem.n, work)
 
