@@ -331,6 +331,6 @@ def find_modules(model: Model, key: type[nn.Module] | str) -> list[nn.Module]:
             "choose rules by operation (F.conv2d)"
         )
     if isinstance(key, str):
-        named = {name: m for name, m in model.named_modules() if name}
+        named = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
         return [lookup(named, key, "composite: module name")]
     return [m for m in model.modules() if isinstance(m, key)]
