@@ -283,3 +283,29 @@ def test_ekfac_leaves_out_layers_that_share_their_bias():
     model = make(tied)
     model.b.weight, model.b.bias = nn.Parameter(model.b.weight.detach().clone()), model.a.bias
     assert tw.InfluenceFunction(model, hessian="ekfac").fit(X, Y).names == ["head.weight", "head.bias"]
+
+
+class Remembers(Chain):
+    """Has what is no tensor in its state dict."""
+
+    def get_extra_state(self):
+        return {"steps": 3}
+
+    def set_extra_state(self, state):
+        self.steps = state["steps"]
+
+
+@pytest.mark.parametrize("mode", ["cascading", "independent"])
+def test_a_state_dict_may_hold_what_is_no_tensor(mode):
+    scores = [
+        tw.metrics.model_randomization(tw.Saliency(make(build)), X[:3], 1, mode=mode).scores
+        for build in (lambda: Chain(linear(), linear()), lambda: Remembers(linear(), linear()))
+    ]
+    assert torch.equal(*scores)
+
+
+def test_a_rule_for_a_module_by_its_second_name():
+    model = make(with_two_names)
+    found = [tw.LRP(model, composite={name: tw.lrp.Epsilon(0.5)}).attribute(X, 1) for name in ("a", "b")]
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], tw.LRP(model, composite="epsilon").attribute(X, 1))

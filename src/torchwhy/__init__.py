@@ -35,10 +35,12 @@ if TYPE_CHECKING:
         metrics as metrics,
         models as models,
         perturbation as perturbation,
+        result as result,
         shapley as shapley,
         surrogate as surrogate,
         targets as targets,
         visualize as visualize,
+        wrapper as wrapper,
     )
     from torchwhy.gradient.saliency import Saliency as Saliency
     from torchwhy.gradient.input_x_gradient import InputXGradient as InputXGradient
@@ -297,10 +299,12 @@ _ROOMS = (
     "metrics",
     "models",
     "perturbation",
+    "result",
     "shapley",
     "surrogate",
     "targets",
     "visualize",
+    "wrapper",
 )
 
 __all__ = ["__version__", "methods", *_MODULES]

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from torchwhy.engine.axes import Axes, axes_by_shape
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
 from torchwhy.engine.run.rows import as_type_of
+from torchwhy.spelling import refusal_of
 
 __all__ = ["AtLayer", "Baseline", "Blur", "Constant", "Distribution", "Mean", "Noise", "Random", "Uniform"]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from torch import Tensor, nn
@@ -163,24 +167,61 @@ class Shown:
 
 
 def method_named(name: str) -> type[Attribution]:
-    """Return the method of that name, whatever its case.
+    """Return the method of that name, whatever its case, or that of a module of one's own, ``"module:Class"``.
 
     Raises:
         ValueError: there is none; the nearest names are listed.
     """
+    if ":" in name:
+        return own_method(name)
     known = {n.lower(): method for n, method in torchwhy.methods().items()}
     if name.lower() in known:
         return known[name.lower()]
     near = nearest_names(name, torchwhy.methods(), cutoff=0.4)
     listed = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(torchwhy.methods())}"
-    raise ValueError(f"method: there is no {name!r}; {listed}")
+    module, _, last = name.rpartition(".")
+    own = f"; a method of your own is module:Class, as {module or 'my_methods'}:{last}"
+    raise ValueError(f"method: there is no {name!r}; {listed}{own if module or not near else ''}")
+
+
+def own_method(name: str) -> type[Attribution]:
+    """Return the method ``"module:Class"``; the module is installed, or a file in the current folder.
+
+    Raises:
+        ValueError: there is no such module, or no method of that name in it.
+    """
+    module_name, _, class_name = name.partition(":")
+    try:
+        with _importing_from_here():
+            module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:  # the latter two of a name that is no module's, as "", ".a"
+        raise ValueError(
+            f"method: {name!r}: {error}; expected module:Class, a module that is installed or a file in this folder"
+        ) from error
+    found = getattr(module, class_name, None)
+    if isinstance(found, type) and issubclass(found, Attribution):
+        return found
+    here = [n for n, kind in vars(module).items() if isinstance(kind, type) and issubclass(kind, Attribution)]
+    there = f"there are {', '.join(here)}" if here else "there is none, no class that derives from tw.Attribution"
+    raise ValueError(f"method: {module_name!r} has no method {class_name!r}; {there}")
+
+
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    """Let modules be imported from the current folder while open, which Python does for ``python -m`` alone."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: object) -> Attribution:
     """Return a method with the settings that suit a photo, some of them replaced.
 
     Args:
-        name: the method's, whatever its case.
+        name: as for :func:`method_named`.
         model: an image model.
         effort: the share of samples and steps that is spent, in (0, 1].
         settings: in place of those that suit a photo.

@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache
 from numbers import Integral, Real
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -75,11 +74,23 @@ class _DataclassByItself:
     """The base of classes whose subclasses are dataclasses without a decorator, which type checkers know by this one."""
 
     makes_itself: ClassVar[bool] = False  # by an ``__init__`` of its own
+    _setting_names: ClassVar[frozenset[str]] = frozenset()
+    _needed_settings: ClassVar[tuple[str, ...]] = ()  # those without a default
+    _checked_hints: ClassVar[dict[str, object] | None] = (
+        None  # once one was asked for: the names in them may come later
+    )
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         cls.makes_itself = "__init__" in vars(cls)
         dataclass(kw_only=True, repr=False, eq=False)(cls)
+        # kept by the class itself: a cache of classes would keep those alive that nobody has any more
+        own = fields(cls)  # type: ignore[arg-type]
+        cls._setting_names = frozenset(f.name for f in own)
+        cls._needed_settings = tuple(
+            f.name for f in own if f.kw_only and f.default is MISSING and f.default_factory is MISSING
+        )
+        cls._checked_hints = None
 
 
 class Settings(_DataclassByItself):
@@ -98,20 +109,19 @@ class Settings(_DataclassByItself):
 
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""
-        kind: Any = cls
         if cls.makes_itself:
             return super().__new__(cls)
         for name in settings:
-            if name not in _setting_names(kind):
-                raise TypeError(_no_such_setting(kind, name))
+            if name not in cls._setting_names:
+                raise TypeError(_no_such_setting(cls, name))
         if len(args) > 1:
-            has_layer = "layer" in _setting_names(kind) and (isinstance(args[1], (nn.Module, str, list)))
+            has_layer = "layer" in cls._setting_names and (isinstance(args[1], (nn.Module, str, list)))
             shown = "layer=..." if has_layer else "NAME=..."
             raise TypeError(
                 f"{cls.__name__}: after the model, settings are given by name, {cls.__name__}(model, {shown}); got "
                 f"{', '.join(type(a).__name__ for a in args[1:])}"
             )
-        missing = [name for name in _needed_settings(kind) if name not in settings]
+        missing = [name for name in cls._needed_settings if name not in settings]
         if args and missing:  # without arguments it is a copy that is being made
             needed = ", ".join(f"{name}=..." for name in missing)
             raise TypeError(f"{cls.__name__}: {missing[0]} is needed, as {cls.__name__}(model, {needed})")
@@ -125,11 +135,13 @@ class Settings(_DataclassByItself):
         """Refuse settings that make no sense together; called when they are all there."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        kind: Any = type(self)
-        known = _setting_names(kind)
+        kind = type(self)
+        known = kind._setting_names
         if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise AttributeError(_no_such_setting(kind, name))  # a slip; other attributes are a subclass's own
-        hint = _checked_hints(kind).get(name)
+        if kind._checked_hints is None:
+            kind._checked_hints = _find_checked_hints(kind)
+        hint = kind._checked_hints.get(name)
         if hint is not None:
             check_setting(name, value, hint)
         before = vars(self).get(name)
@@ -181,25 +193,13 @@ def check_setting(name: str, value: object, hint: object) -> None:
     raise (TypeError if is_kind else ValueError)(f"{name}={value!r}: expected {_describe(hint)}")
 
 
-@cache
-def _setting_names(cls: Any) -> frozenset[str]:
-    return frozenset(f.name for f in fields(cls))
-
-
-@cache
-def _needed_settings(cls: Any) -> tuple[str, ...]:
-    """Return the settings without a default."""
-    return tuple(f.name for f in fields(cls) if f.kw_only and f.default is MISSING and f.default_factory is MISSING)
-
-
-def _no_such_setting(cls: Any, name: str) -> str:
-    near = difflib.get_close_matches(name, _setting_names(cls), n=3, cutoff=0.5)
-    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(_setting_names(cls)))}"
+def _no_such_setting(cls: type[Settings], name: str) -> str:
+    near = difflib.get_close_matches(name, cls._setting_names, n=3, cutoff=0.5)
+    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(cls._setting_names))}"
     return f"{cls.__name__} has no setting {name!r}; {hint}"
 
 
-@cache
-def _checked_hints(cls: Any) -> dict[str, object]:
+def _find_checked_hints(cls: type[Settings]) -> dict[str, object]:
     """Return the annotations of the settings that can be checked by them."""
     return _checkable({f.name: _resolve_hint(cls, f) for f in fields(cls) if f.init})
 

@@ -92,7 +92,11 @@ def add_explain_dataset(commands: Commands) -> None:
         help="folders of pictures and pictures, or a table: one .csv or .parquet; before --set and other lists",
     )
     add_model_arguments(command)
-    command.add_argument("--method", metavar="NAME", help="one (default: IntegratedGradients, of tables KernelSHAP)")
+    command.add_argument(
+        "--method",
+        metavar="NAME",
+        help="one, or module:Class, one of your own (default: IntegratedGradients, of tables KernelSHAP)",
+    )
     add_settings(command, "settings of the method; DATA comes before")
     command.add_argument("--out", required=True, metavar="FOLDER", help="where the explanations are kept")
     command.add_argument(

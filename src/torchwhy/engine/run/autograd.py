@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,33 +56,6 @@ def release_all(held: Sequence[int]) -> None:
                 switch(before)
 
 
-class ModuleTraits(NamedTuple):
-    """What the class of a module tells.
-
-    Args:
-        recurrent: it is a recurrent layer.
-        nests: it is an encoder that may pack padded sequences into nested tensors.
-        foreign: its code is not torch's own.
-        opaque: Python does not see its operations, or other threads run them.
-    """
-
-    recurrent: bool
-    nests: bool
-    foreign: bool
-    opaque: bool
-
-
-@lru_cache(maxsize=2**12)
-def traits_of(kind: type[nn.Module]) -> ModuleTraits:
-    """Return the traits of a class of modules."""
-    foreign = not kind.__module__.startswith("torch.nn.")
-    opaque = issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel))
-    return ModuleTraits(issubclass(kind, nn.RNNBase), issubclass(kind, nn.TransformerEncoder), foreign, opaque)
-
-
-NO_TRAITS = ModuleTraits(recurrent=False, nests=False, foreign=False, opaque=False)  # of a plain callable
-
-
 class HeldModel:
     """What one walk over a model's modules found, while the model is held.
 
@@ -121,7 +94,7 @@ class HeldModel:
         self.buffers: list[HeldBuffers] = []
         self.compiled = False
         trains = False
-        traits: set[ModuleTraits] = set()
+        kinds: set[type] = set()
         self.mine: list[int] = []
         self.modules: dict[nn.Module, str] = {}
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
@@ -147,12 +120,16 @@ class HeldModel:
                 self._hold_buffers(name, module)
             if compiled is not None or hasattr(vars(module).get("forward"), COMPILED_MARK):
                 self.compiled = True
-            traits.add(traits_of(type(module)))  # type: ignore[arg-type]  # classes can be hashed
+            kinds.add(type(module))
             for key, child in reversed(modules.items()):
                 if child is not None:
                     waiting.append((f"{name}.{key}" if name else key, child))
-        self.recurrent, self.nests, foreign, opaque = (True in each for each in zip(*traits, NO_TRAITS))
-        self.opaque = opaque or self.compiled
+        self.recurrent = any(issubclass(kind, nn.RNNBase) for kind in kinds)
+        self.nests = any(issubclass(kind, nn.TransformerEncoder) for kind in kinds)
+        self.opaque = self.compiled or any(
+            issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel)) for kind in kinds
+        )
+        foreign = not all(kind.__module__.startswith("torch.nn.") for kind in kinds)
         may_draw = not self.noisy and (trains or foreign or not self.modules)
         known = state.repeating.get(model) if may_draw and isinstance(model, nn.Module) else None
         self.may_draw = may_draw and (known is None or known != fingerprint(model))
@@ -348,12 +325,6 @@ def second_order_gradient(
     return tuple(found)
 
 
-@lru_cache(maxsize=2**12)
-def _node_traits(kind: type) -> tuple[bool, bool]:
-    """Return whether the nodes of a class belong to an autograd Function written in Python, and to a batch norm."""
-    return issubclass(kind, BackwardCFunction), "BatchNorm" in kind.__name__
-
-
 def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     """Return the autograd Functions that the graph of some scores goes through, in one walk over all its nodes.
 
@@ -369,12 +340,11 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     while waiting:
         if (node := waiting.pop()) is None:
             continue
-        is_function, is_norm = _node_traits(type(node))
-        if is_function:
+        if isinstance(node, BackwardCFunction):
             kind = function_of_node(node)
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
                 functions.append(kind)
-        elif guard_norms and is_norm:
+        elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
             if following not in seen:

@@ -129,6 +129,15 @@ class Batching:
         finally:
             self.plan.optimizations = chosen
 
+    @contextmanager
+    def without_bar(self) -> Iterator[None]:
+        """Show no bar while open, as where there is one of the steps that the calls are part of."""
+        shown, self.progress = self.progress, False
+        try:
+            yield
+        finally:
+            self.progress = shown
+
     def run(self, total: int, work: Callable[[int, int], Outcome]) -> Iterator[Outcome]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.
 
