@@ -93,7 +93,7 @@ class Question:
     label: str = ""
 
 
-def with_model(asker: AskerType, model: AnyModel) -> AskerType:
+def with_model(asker: AskerType, model: object) -> AskerType:
     """Return a copy of who asks that has another model for the same one, such as one that takes tensors for tables."""
     found = copy(asker)
     vars(found)["model"] = (
