@@ -16,6 +16,8 @@
   which layer ``layer="auto"`` is, how a layer's tokens lie on a picture. Weak keys too, with the model's fingerprint: of a model
   that changed all is found anew. Only what follows from the model, the shapes, a drawn row and what is given beside it, which is
   part of the key, is remembered, so that this changes no number.
+* ``turns``: a lock for each model that influence methods put other tensors into: where two threads ask about one model, the
+  second waits, as it would take the tensors of the first for the model's own. Weak keys.
 
 Nothing here decides what a call computes.
 """
@@ -52,4 +54,5 @@ rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 take_arrays: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 repeating: WeakKeyDictionary[nn.Module, tuple[object, ...]] = WeakKeyDictionary()
+turns: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 trials: WeakKeyDictionary[object, tuple[tuple[object, ...], dict[tuple[object, ...], object]]] = WeakKeyDictionary()
