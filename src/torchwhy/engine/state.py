@@ -14,6 +14,8 @@
 * ``trials``: what trials found out about a model: which of its arguments follow the rows, whether rows depend on one another,
   which layer ``layer="auto"`` is, how a layer's tokens lie on a picture. Weak keys too; only what follows from the model, the
   shapes, a drawn row and what is given beside it, which is part of the key, is remembered, so that this changes no number.
+* ``turns``: a lock for each model that influence methods put other tensors into: where two threads ask about one model, the
+  second waits, as it would take the tensors of the first for the model's own. Weak keys.
 
 Nothing here decides what a call computes.
 """
@@ -50,4 +52,5 @@ rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 take_arrays: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 repeating: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+turns: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()
