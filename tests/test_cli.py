@@ -38,6 +38,12 @@ def test_explain_writes_a_figure(run, tmp_path):
 OWN = """
 import torchwhy as tw
 
+class RISE(tw.InputXGradient):
+    pass
+
+class DeepSHAP(tw.Saliency):
+    pass
+
 class Sharper(tw.Attribution):
     power: float = 2.0
     def _attribute(self, problem):
@@ -63,6 +69,9 @@ def test_methods_of_ones_own(run, tmp_path, monkeypatch):
     assert code == 0, err
     assert "Sharper" in (tmp_path / "r.html").read_text()
     assert sys.path == before
+    for name in ("RISE", "DeepSHAP"):  # called as ours, without the settings and baselines that ours gets
+        code, _, err = run("explain", "chelsea", *SHAPES, "--method", f"methods_of_mine:{name}", "--out", "a.png")
+        assert code == 0, err
     monkeypatch.delitem(sys.modules, "methods_of_mine")
 
 

@@ -229,6 +229,20 @@ def asks_for_containers():
             yield place
 
 
+def other_spellings():
+    """``optimise`` in names and in prose, ``center`` and ``color`` in docstrings: it is ``optimize``, ``centre``, ``colour``."""
+    stems = "normal|optim|general|standard|visual|summar|initial|regular|random|minim|maxim|equal|vector"
+    for file, text in FILES.items():
+        for found in re.finditer(rf"({stems})is(e|ing|ation)", text, re.IGNORECASE):
+            yield f"{file}:{text.count(chr(10), 0, found.start()) + 1} {found[0]}"
+    american = re.compile(r"\b(colors?|colored|centers?|centered|neighbors?|favorable?|gray)\b", re.IGNORECASE)
+    for file, node in all_nodes():
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
+            said = re.sub(r"``.*?``|>>> .*|^ *[\w, ]+:", "", ast.get_docstring(node) or "", flags=re.MULTILINE)
+            for found in american.finditer(said):
+                yield f"{file} {getattr(node, 'name', '')}: {found[0]}"
+
+
 LIMITS = {
     nested_conditional_expressions: 0,
     lambdas_with_names: 0,
@@ -242,6 +256,7 @@ LIMITS = {
     walks_over_containers: 0,
     asks_for_containers: 190,
     summaries_without_a_verb: 0,
+    other_spellings: 0,
 }
 
 

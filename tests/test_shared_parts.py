@@ -1,5 +1,6 @@
 """Modules with two names, tied weights, weights that are computed: right gradients, and a model that stays what it was."""
 
+import threading
 import warnings
 
 import pytest
@@ -309,3 +310,24 @@ def test_a_rule_for_a_module_by_its_second_name():
     found = [tw.LRP(model, composite={name: tw.lrp.Epsilon(0.5)}).attribute(X, 1) for name in ("a", "b")]
     assert torch.equal(*found)
     assert not torch.equal(found[0], tw.LRP(model, composite="epsilon").attribute(X, 1))
+
+
+def test_threads_that_ask_about_one_model_take_turns():
+    model, barrier, errors = make(tied), threading.Barrier(3), []
+    before, right = of_model(model), tw.TracIn(model).fit(X, Y).explain(X, Y).attributions
+
+    def work():
+        try:
+            barrier.wait()
+            for _ in range(10):
+                torch.testing.assert_close(tw.TracIn(model).fit(X, Y).explain(X, Y).attributions, right, **CLOSE)
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not errors
+    assert same(before, of_model(model))

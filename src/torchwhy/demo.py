@@ -101,9 +101,14 @@ def _scaled(count: int, effort: float) -> int:
     return max(2, round(count * effort))
 
 
+def _our_name(method: type[Attribution]) -> str:
+    """Return the name of one of our methods; nothing of one's own, which may be called as one of ours."""
+    return method.__name__ if torchwhy.methods().get(method.__name__) is method else ""
+
+
 def _settings_for(method: type[Attribution], model: nn.Module, effort: float) -> Keywords:
     """Return the settings that suit a photo, for the share ``effort`` of the work."""
-    name = method.__name__
+    name = _our_name(method)
     settings = dict(SETTINGS.get(name, {}))
     settings |= {key: _scaled(count, effort) for key, count in COUNTS.get(name, {}).items()}
     if any(f.name == "generator" for f in fields(method)):
@@ -137,8 +142,9 @@ def _patches_along(name: str, effort: float) -> int:
     return quick if effort < 0.5 else full
 
 
-def data_for_photos(name: str, x: Tensor, effort: float) -> Keywords:
+def data_for_photos(method: type[Attribution], x: Tensor, effort: float) -> Keywords:
     """Return what a method is given besides the images and the target."""
+    name = _our_name(method)
     if name in ("ExpectedGradients", "GradientSHAP"):
         return {"baselines": "noise"}
     if name == "DeepSHAP":
@@ -254,5 +260,5 @@ def explain_photos(
     for name in names:
         method = make(name, model, effort=effort, **settings)
         name = type(method).__name__
-        shown.append(Shown(name, method.explain(x, target, **data_for_photos(name, x, effort))))
+        shown.append(Shown(name, method.explain(x, target, **data_for_photos(type(method), x, effort))))
     return shown

@@ -98,12 +98,14 @@ class Settings(_DataclassByItself):
 
     A subclass is a dataclass by itself: its annotated attributes are its settings. They are checked when it is made, and when
     they are assigned, by their annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`, callables,
-    modules, generators, layers, and sequences of these), and when it is made by ``_check_settings``. Other annotations, such
+    modules, generators, layers, and sequences of these), and by ``_check_settings``. Other annotations, such
     as tensors, are not checked, nor are those that cannot be resolved. Numbers are finite, if :class:`Bounds` do not say
     otherwise. A subclass with an ``__init__`` of its own takes the arguments of that.
     """
 
     model: AnyModel = field(kw_only=False)
+
+    _is_made: ClassVar[bool] = False  # all settings are there
 
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""
@@ -128,6 +130,7 @@ class Settings(_DataclassByItself):
     def __post_init__(self) -> None:
         check_model(self.model)
         self._check_settings()
+        object.__setattr__(self, "_is_made", True)
 
     def _check_settings(self) -> None:
         """Refuse settings that make no sense together; called when they are all there."""
@@ -142,12 +145,22 @@ class Settings(_DataclassByItself):
         hint = kind._checked_hints.get(name)
         if hint is not None:
             check_setting(name, value, hint)
+        before = vars(self).get(name)
         super().__setattr__(name, value)
+        if self._is_made and name in known:
+            try:
+                self._check_settings()
+            except Exception:
+                super().__setattr__(name, before)
+                raise
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        names = {f.name for f in fields(self) if f.compare}
+        if self.makes_itself:  # what it was given may be anywhere
+            names |= vars(self).keys() | vars(other).keys()
+        return all(equal_settings(getattr(self, name, None), getattr(other, name, None)) for name in names)
 
     def settings(self) -> Keywords:
         """Return the settings that differ from their defaults."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, NoReturn, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,18 @@ AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
 RulesByKey = Mapping[Any, RuleLike]
 RuleSettings = Mapping[str, float | Tensor | None]  # epsilon, gamma, low, high
+
+
+class FrozenRules(dict[object, RuleLike]):
+    """Rules by their keys, which nobody changes, as the named composites are everybody's."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a composite does not change: make another one, as by composite.replace(by_name={...})")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[FrozenRules], tuple[dict[object, RuleLike]]]:
+        return FrozenRules, (dict(self),)
 
 
 class CompositeChanges(TypedDict, total=False):
@@ -103,7 +115,7 @@ class Composite:
                 if not is_key(key):
                     raise ValueError(f"composite: {name}={{{key!r}: ...}}: {key!r} is no {what}")
                 _check_rule("rule", rule)
-            object.__setattr__(self, name, rules)
+            object.__setattr__(self, name, FrozenRules(rules))
 
     def __hash__(self) -> int:
         return hash((self.convolution, self.linear, self.first))

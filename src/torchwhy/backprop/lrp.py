@@ -56,7 +56,7 @@ class LRP(Attribution[GivenLayer]):
             mapping changes rules of ``"epsilon"``: its keys are operations (``F.conv2d``), module types, module names, or
             tuples of these; its values rules (``tw.lrp.Gamma(0.25)``) or their names.
         first: the rule of the linear layers that see the input (``Flat()``, ``WSquare()``, ``ZBox(low, high)``, or any
-            other), in place of the composite's own; a warning says if none does, as where the model first normalises its
+            other), in place of the composite's own; a warning says if none does, as where the model first normalizes its
             input. Not with ``layer=``, which begins above them.
         epsilon: of the ε rule, where a composite has it by its name, as the named composites do.
         gamma: of the γ rule, likewise.
@@ -161,5 +161,5 @@ class LRP(Attribution[GivenLayer]):
         if not is_used and (self.first is not None or any(rules.linear_layer_seen for rules in used)):
             warn(
                 f"LRP: the {type(used[0].first).__name__} rule is for linear layers that see the input, and none does, as where "
-                "the model first normalises it: normalise before the call, or choose another composite",
+                "the model first normalizes it: normalize before the call, or choose another composite",
             )

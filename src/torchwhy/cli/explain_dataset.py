@@ -206,7 +206,7 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
         return PartlyRead(torch.cat([x for x, _ in found]), {i: why for i, (_, why) in enumerate(found) if why})
 
     _check_files(Path(args.out), names)
-    arguments = data_for_photos(type(method).__name__, read(slice(1)), 1.0)
+    arguments = data_for_photos(type(method), read(slice(1)), 1.0)
     batches = _Batches(read_and_tell, len(names), args.batch_size)
     return _Work(method, batches, target, arguments, len(names), names)
 

@@ -45,7 +45,7 @@ class Visualization(Viewable):
     """Images that excite their targets.
 
     Args:
-        images: ``(targets, C, H, W)`` in [0, 1], before the model's normalisation.
+        images: ``(targets, C, H, W)`` in [0, 1], before the model's normalization.
         scores: ``(targets,)`` of the images without random transformations; through ``transforms``.
         history: ``(steps, targets)``, the scores on the way, with them.
     """
@@ -154,10 +154,10 @@ class FeatureVisualization(Analysis):
         with self._excited(like.new_zeros(shape), targets) as problem, torch.enable_grad():
             work = (
                 like.float() if like.dtype in (torch.half, torch.bfloat16) else like
-            )  # what is optimised, around the model
+            )  # what is optimized, around the model
             numbers = initial_parameters(self.parameterization, shape, size, generator, work).requires_grad_()
             moved = torch.zeros(len(targets), dtype=torch.bool, device=like.device)
-            optimiser = torch.optim.Adam([numbers], self.learning_rate)
+            optimizer = torch.optim.Adam([numbers], self.learning_rate)
             for _ in self.steps(self.n_steps):
                 images = image_of(self.parameterization, numbers, self.size)
                 shown = self._transformed(jitter(images))
@@ -169,7 +169,7 @@ class FeatureVisualization(Analysis):
                 ).mean(1)
                 wrt = torch.autograd.grad([shown, cost.sum()], numbers, [-gradients, None])[0]
                 numbers.grad = wrt
-                optimiser.step()
+                optimizer.step()
                 history.append(scores)
             images = image_of(self.parameterization, numbers, self.size).detach()
             scores = problem.run.all_scores([self._transformed(images).to(like.dtype)])

@@ -106,7 +106,7 @@ class InfluenceMethod(Settings):
         Raises:
             ValueError: its output is random, or mixes rows.
         """
-        with isolated(self.model) as held, left_as_it_is(self.model):
+        with left_as_it_is(self.model), isolated(self.model) as held:
             if held.noisy:
                 raise ValueError(
                     f"model: in training mode {', '.join(held.noisy[:3])} make its output random or let rows influence each "

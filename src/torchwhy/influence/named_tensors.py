@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from torchwhy.engine import state
 from torchwhy.engine.structure import AnyOutput
 from torchwhy.engine.torch_internals import own_parts
 
@@ -51,14 +53,18 @@ def left_as_it_is(model: nn.Module) -> Iterator[None]:
     """Put back what modules have (parameters, buffers, attributes) where it is replaced while open.
 
     Attributes too: recurrent layers keep a list of their weights, pruned ones the weight that they computed, and what a
-    transform of ``torch.func`` made of these is good for nothing outside of it, not even to be copied.
+    transform of ``torch.func`` made of these is good for nothing outside of it, not even to be copied. Another thread that
+    comes to the same model waits.
     """
-    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    kept = [(now, dict(now)) for m in modules for now in (vars(m), *own_parts(m)[:2])]
-    try:
-        yield
-    finally:
-        for now, before in kept:
-            if len(now) != len(before) or any(now.get(key) is not value for key, value in before.items()):
-                now.clear()
-                now.update(before)
+    with state.lock:
+        turn = state.turns.setdefault(model, threading.RLock())
+    with turn:
+        modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+        kept = [(now, dict(now)) for m in modules for now in (vars(m), *own_parts(m)[:2])]
+        try:
+            yield
+        finally:
+            for now, before in kept:
+                if len(now) != len(before) or any(now.get(key) is not value for key, value in before.items()):
+                    now.clear()
+                    now.update(before)

@@ -14,6 +14,7 @@ from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.fingerprint import fingerprint
 from torchwhy.engine.run.held_buffers import HeldBuffers
 from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.torch_errors import raise_in_words
@@ -65,7 +66,6 @@ class HeldModel:
         device: of its first parameter, None without any.
         modules: the name of each module, the first one it has, in the order of ``named_modules``.
         buffers: those of each module that has some.
-        n_training: how many modules are in training mode.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
         may_draw: whether its scores may be random, which a trial has to say: it runs code that is not torch's own, and no trial
             found yet that it gives one row the same score twice in this mode; one with noisy modules is warned of anyway.
@@ -82,7 +82,6 @@ class HeldModel:
         "may_draw",
         "mine",
         "modules",
-        "n_training",
         "nests",
         "noisy",
         "opaque",
@@ -94,7 +93,7 @@ class HeldModel:
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
         self.compiled = False
-        self.n_training = 0
+        trains = False
         kinds: set[type] = set()
         self.mine: list[int] = []
         self.modules: dict[nn.Module, str] = {}
@@ -114,7 +113,7 @@ class HeldModel:
                 if trainable or id(p) in state.held:
                     self.mine.append(acquire(p, p.requires_grad_, False))
             if getattr(module, "training", False):  # frozen TorchScript has no mode
-                self.n_training += 1
+                trains = True
                 if is_random_in_training(module):
                     self.noisy.append(name)
             if buffers:
@@ -131,8 +130,9 @@ class HeldModel:
             issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel)) for kind in kinds
         )
         foreign = not all(kind.__module__.startswith("torch.nn.") for kind in kinds)
-        known = isinstance(model, nn.Module) and state.repeating.get(model) == self.n_training
-        self.may_draw = not (self.noisy or known) and (self.n_training > 0 or foreign or not self.modules)
+        may_draw = not self.noisy and (trains or foreign or not self.modules)
+        known = state.repeating.get(model) if may_draw and isinstance(model, nn.Module) else None
+        self.may_draw = may_draw and (known is None or known != fingerprint(model))
 
     def _hold_buffers(self, name: str, module: nn.Module) -> None:
         """Hold a module's buffers, with the values that they had for the first that came."""
