@@ -19,6 +19,7 @@ from torchwhy.engine import state
 from torchwhy.engine.run.batching import CPU_TENSOR
 from torchwhy.engine.run.runner import ModelRunner
 from torchwhy.problem import Problem
+from torchwhy.public_names import ROOMS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -336,9 +337,7 @@ def test_every_public_name_has_an_entry(reference):
     text = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
     entries = set(re.findall(r"^\.\. [\w:]+:: ([\w.]+)$", text, re.M))
     assert len(entries) == len(re.findall(r"^\.\. ", text, re.M))  # each once
-    rooms = [
-        f"torchwhy.{room}" for room in tw._ROOMS if hasattr(importlib.import_module(f"torchwhy.{room}"), "__all__")
-    ]
+    rooms = [f"torchwhy.{room}" for room in ROOMS if hasattr(importlib.import_module(f"torchwhy.{room}"), "__all__")]
     for path in ["torchwhy", *rooms, *(m for m in reference["MODULES"] if ".captum." in m)]:
         module = importlib.import_module(path)
         for name in set(module.__all__) - {"__version__"}:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import torchwhy as tw
+from torchwhy import public_names
 from torchwhy.other_libraries import CLASSES, FORMS
 
 ROOMS = [
@@ -56,8 +57,8 @@ def test_type_checkers_read_the_names_that_there_are():
     (block,) = [n for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name)]
     read = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert all(a.asname == a.name for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names)  # re-exported
-    modules = {name: f"torchwhy.{module}" for name, module in tw._MODULES.items()}
-    assert read == modules | dict.fromkeys(tw._ROOMS, "torchwhy")
+    modules = {name: f"torchwhy.{module}" for name, module in public_names.MODULES.items()}
+    assert read == modules | dict.fromkeys(public_names.ROOMS, "torchwhy")
 
 
 def captum_names() -> list[str]:
@@ -134,7 +135,7 @@ def test_a_room_says_what_may_have_been_meant(room, name, said):
 
 
 def test_every_room_refuses_names_and_gives_its_modules():
-    for room in set(tw._ROOMS) - {"captum", "result", "wrapper"}:
+    for room in set(public_names.ROOMS) - {"captum", "result", "wrapper"}:
         with pytest.raises(AttributeError, match=r"no attribute 'Zzzzz'; (dir\(tw\)|tw\.\w+\.__all__) lists"):
             resolve(f"{room}.Zzzzz")
     run = [sys.executable, "-c", "from torchwhy.shapley import banzhaf; from torchwhy.circuits import units"]

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+from torchwhy.public_names import MODULES, ROOMS
 from torchwhy.spelling import nearest_names
 
 # classes that are spelt otherwise; those that differ in capitals or underscores alone are found without a table
@@ -159,12 +160,10 @@ def hint_in_room(room: str, name: str, own: Iterable[str]) -> str:
     >>> hint_in_room("cam", "GradCam", [])
     ': it is tw.GradCAM here'
     """
-    from torchwhy import _MODULES
-
-    for prefix, known in ((f"tw.{room}", list(own)), ("tw", list(_MODULES))):
+    for prefix, known in ((f"tw.{room}", list(own)), ("tw", list(MODULES))):
         if ours := _same_class(name, known):
             return f": it is {prefix}.{ours} here"
-    for prefix, known in ((f"tw.{room}", list(own)), ("tw", list(_MODULES))):
+    for prefix, known in ((f"tw.{room}", list(own)), ("tw", list(MODULES))):
         if near := nearest_names(name, known):
             return f"; did you mean {' or '.join(f'{prefix}.{n}' for n in near)}?"
     return f"; tw.{room}.__all__ lists what there is" if own else "; dir(tw) lists what there is"
@@ -172,20 +171,16 @@ def hint_in_room(room: str, name: str, own: Iterable[str]) -> str:
 
 def _names_in_rooms() -> dict[str, str]:
     """Return where the names are that one of the rooms has, and ``torchwhy`` itself has not."""
-    from torchwhy import _MODULES, _ROOMS
-
     found: dict[str, str] = {}
-    for room in _ROOMS:
+    for room in ROOMS:
         names = getattr(importlib.import_module(f"torchwhy.{room}"), "__all__", ())
-        found |= {name: f"tw.{room}.{name}" for name in names if name not in _MODULES and name not in found}
+        found |= {name: f"tw.{room}.{name}" for name in names if name not in MODULES and name not in found}
     return found
 
 
 def _hint_for_module(name: str) -> str:
     """Return what is said of a module that is inside: what there is of it in ``torchwhy``."""
-    from torchwhy import _MODULES
-
-    public = [f"tw.{n}" for n, module in _MODULES.items() if module.partition(".")[0] == name]
+    public = [f"tw.{n}" for n, module in MODULES.items() if module.partition(".")[0] == name]
     return f": it is inside the library; what is public of it: {', '.join(public) or 'nothing'}"
 
 
