@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torchwhy as tw
+from torchwhy.public_names import MODULES as MODULE_OF_NAME
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 # the pages, and what is on each: public names of torchwhy by the file or folder they live in
@@ -116,7 +117,7 @@ def page(title: str, about: str, paths: list[str]) -> str:
 
 def pages() -> dict[str, str]:
     """Return the pages by the names of their files."""
-    found, homes, placed = {}, dict(tw._MODULES, methods="methods"), set()
+    found, homes, placed = {}, dict(MODULE_OF_NAME, methods="methods"), set()
     for name, (title, rooms) in OF_TORCHWHY.items():
         paths = [f"torchwhy.{n}" for n, home in homes.items() if home.split(".")[0] in rooms.split()]
         about = "What all methods share (`layer`, `batch_size`, ...): [Attribution](core.md)."

@@ -1,11 +1,14 @@
 """The command line: what it prints and writes, and exit code 2 with a message after a mistake."""
 
+import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import torchwhy as tw
 from torchwhy.cli import main, methods_table, metrics_table
 from torchwhy.models import shapes_vit
 
@@ -30,6 +33,46 @@ def test_explain_writes_a_figure(run, tmp_path):
     assert "shapes-resnet (trained" in out
     assert "IntegratedGradients" in out
     assert "gap" in out
+
+
+OWN = """
+import torchwhy as tw
+
+class RISE(tw.InputXGradient):
+    pass
+
+class DeepSHAP(tw.Saliency):
+    pass
+
+class Sharper(tw.Attribution):
+    power: float = 2.0
+    def _attribute(self, problem):
+        return tuple(g.abs() ** self.power for g in problem.run.all_gradients(problem.x))
+"""
+
+
+def test_methods_of_ones_own(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "methods_of_mine", raising=False)
+    (tmp_path / "methods_of_mine.py").write_text(OWN)
+    before = list(sys.path)
+    own = ("--method", "methods_of_mine:Sharper")
+    code, out, err = run("explain", "chelsea", *SHAPES, *own, "Saliency", "--set", "batch_size=2", "--out", "a.npz")
+    assert code == 0, err
+    assert "Sharper" in out
+    assert np.load("a.npz")["Sharper"].shape == np.load("a.npz")["Saliency"].shape[:1] + (3, 64, 64)
+    code, _, err = run("explain-dataset", "chelsea", *SHAPES, *own, "--set", "power=1", "--out", "kept")
+    assert code == 0, err
+    e = tw.load_dataset("kept")[0]
+    assert (e.method, e.settings["power"]) == ("Sharper", 1)
+    code, _, err = run("report", "chelsea", *SHAPES, *own, "--metrics", "--out", "r.html")
+    assert code == 0, err
+    assert "Sharper" in (tmp_path / "r.html").read_text()
+    assert sys.path == before
+    for name in ("RISE", "DeepSHAP"):  # called as ours, without the settings and baselines that ours gets
+        code, _, err = run("explain", "chelsea", *SHAPES, "--method", f"methods_of_mine:{name}", "--out", "a.png")
+        assert code == 0, err
+    monkeypatch.delitem(sys.modules, "methods_of_mine")
 
 
 def test_settings_may_be_given_one_by_one(run):
@@ -63,6 +106,17 @@ def test_targets(run, target, shown):
         (("explain", "broken.png", *SHAPES), "cannot be read as an image"),
         (("explain", "chelsea", "--model", "resnet81", "--weights", "random"), "resnet18"),
         (("explain", "chelsea", *SHAPES, "--method", "Salency"), "the nearest are Saliency"),
+        (
+            ("explain", "chelsea", *SHAPES, "--method", "mine.Sharper"),
+            "a method of your own is module:Class, as mine:Sharper",
+        ),
+        (
+            ("explain", "chelsea", *SHAPES, "--method", "nowhere:Sharper"),
+            "No module named 'nowhere'; expected module:Class",
+        ),
+        (("explain", "chelsea", *SHAPES, "--method", ":Sharper"), "expected module:Class"),
+        (("explain", "chelsea", *SHAPES, "--method", "torchwhy.cam.cam:CEM"), "has no method 'CEM'; there are "),
+        (("explain", "chelsea", *SHAPES, "--method", "json:loads"), "no class that derives from tw.Attribution"),
         (("explain", "chelsea", *SHAPES, "--target", "stair"), "star"),
         (("explain", "chelsea", *SHAPES, "--target", "17"), "17"),
         (("explain", "chelsea", *SHAPES, "--set", "n_steps"), "expected NAME=VALUE"),

@@ -6,6 +6,7 @@ from reference import rules as slow
 from torch import nn
 from torch.nn import functional as F
 
+import torchwhy as tw
 from torchwhy.backprop.deeplift_rules import APART, RULES
 from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 
@@ -438,3 +439,23 @@ def test_what_picks_the_same_in_both_runs_is_linear(f):
 def test_what_has_no_rule_is_counted():
     *_, rules = multipliers(lambda v: torch.cumprod(v, 1), torch.ones(1, 2), torch.zeros(1, 2))
     assert rules.without_rule == {"cumprod": 1}
+
+
+class Keeps(nn.Module):
+    """Keeps what it makes of its parameters in its first call, as LeViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.kept = nn.Parameter(torch.tensor([0.3, -0.2, 0.5], dtype=D)), None
+
+    def forward(self, x):
+        self.kept = self.scale.exp() if self.kept is None else self.kept
+        return (x.exp() * self.kept).sum(1)
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_a_model_that_keeps_what_its_first_run_made(rule):
+    x, warm = torch.randn(2, 3, dtype=D), Keeps()
+    warm(x)
+    expected = tw.DeepLIFT(warm, rule=rule, check=False).attribute(x)
+    assert torch.equal(tw.DeepLIFT(Keeps(), rule=rule, check=False).attribute(x), expected)

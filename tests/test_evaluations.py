@@ -125,7 +125,18 @@ def test_the_evaluations_are_as_stated(cost, k, n):
 def test_every_statement_of_a_number_is_tried():
     elsewhere = {
         *("ActivationPatching", "AttributionPatching", "EdgeAttribution", "LogitLens"),  # test_circuits.py
-        *("ExtremalPerturbation",),
+        "ExtremalPerturbation",  # below
     }
     states = {name for name, method in tw.methods().items() if STATEMENT.search(stated(method))}
     assert states == {cost.method.__name__ for cost in COSTS} | elsewhere
+
+
+@pytest.mark.parametrize("reward, times", [("preserve", 1), ("hybrid", 2)])
+@pytest.mark.parametrize("area", [0.05, 0.1, 0.2])
+def test_the_discs_of_extremal_perturbation_are_about_as_many_as_stated(area, reward, times):
+    assert "n_steps forward and backward passes, and about 1 / (0.3 area) + 27 forward passes" in stated(
+        tw.ExtremalPerturbation
+    )
+    method = tw.ExtremalPerturbation(net(), areas=(area,), n_steps=4, reward=reward, max_blur=3.0)
+    found = method.explain(torch.randn(2, 3, 40, 40), 1).evaluations
+    assert found == pytest.approx(2 * times * (4 + 1 / (0.3 * area) + 27), rel=0.1)

@@ -7,7 +7,9 @@ import io
 import math
 import pickle
 import pydoc
+import re
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from nets import inputs, make
 
 import torchwhy as tw
 from torchwhy import metrics as M
+from torchwhy.metrics.definition import ASKED
 
 
 @M.metric(higher_is_better=False, range=(0, 1))
@@ -213,3 +216,9 @@ def test_facts_that_are_none_are_refused(facts, message):
 
 def test_a_range_may_have_no_end():
     assert tw.metrics.metric(range=(0, math.inf))(lambda attributions: attributions).range == (0, math.inf)
+
+
+def test_the_page_names_every_parameter_that_is_asked_for():
+    page = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+    said = page.partition("read from the names of its parameters:")[2].partition("```")[0]
+    assert set(re.findall(r"`(\w+)`", said)) == set(ASKED)

@@ -19,18 +19,10 @@ def nodes(kind):
             yield f"{file}:{node.lineno}", node
 
 
-def inside(node):
-    """Everything in an expression, also in its calls and f-strings; not in what is a function or a loop by itself."""
-    for inner in ast.iter_child_nodes(node):
-        if not isinstance(inner, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            yield inner
-            yield from inside(inner)
-
-
 def nested_conditional_expressions():
-    """``a if b else c if d else e``, in whatever part, also ``a if b else f(c if d else e)``."""
+    """``a if b else c if d else e``, in whatever part, also in a call, a comprehension or a lambda in one of them."""
     for place, node in nodes(ast.IfExp):
-        if any(isinstance(inner, ast.IfExp) for inner in inside(node)):
+        if any(isinstance(inner, ast.IfExp) for inner in ast.walk(node) if inner is not node):
             yield place
 
 
@@ -48,10 +40,22 @@ def summaries_without_a_verb():
             yield f"{place} {node.name}: {first}"
 
 
+def chosen_from(value):
+    """What an expression may be, or hold: the branches of a conditional, the entries of a tuple, a list, a set or a dict."""
+    parts = {ast.IfExp: ("body", "orelse"), ast.BoolOp: ("values",), ast.Dict: ("values",), ast.NamedExpr: ("value",)}
+    parts |= dict.fromkeys((ast.Tuple, ast.List, ast.Set), ("elts",))
+    if type(value) not in parts:
+        yield value
+    for part in parts.get(type(value), ()):
+        found = getattr(value, part)
+        for entry in found if isinstance(found, list) else [found]:
+            yield from chosen_from(entry)
+
+
 def lambdas_with_names():
-    """``f = lambda: ...``, also with a type, also in ``:=``."""
+    """``f = lambda: ...``, also with a type, in ``:=``, as a branch of a conditional, or in a tuple or a dict that has a name."""
     for place, node in nodes((ast.Assign, ast.AnnAssign, ast.NamedExpr)):
-        if isinstance(node.value, ast.Lambda):
+        if any(isinstance(value, ast.Lambda) for value in chosen_from(node.value)):
             yield place
 
 
@@ -144,15 +148,26 @@ def is_problem(node):
     return name.endswith("problem")
 
 
+def is_of_a_problem(node):
+    """Whether an expression is a problem or something of it, as ``problem.batching``; its tally is there to be counted on."""
+    while isinstance(node, (ast.Attribute, ast.Subscript)) and not is_problem(node):
+        if isinstance(node, ast.Attribute) and node.attr == "tally":
+            return False
+        node = node.value
+    return is_problem(node)
+
+
 def assignments_to_a_problem():
-    """``problem.x = ...``, ``problem.x += ...``, ``setattr(problem, ...)`` outside the file of ``Problem``."""
+    """``problem.x = ...``, ``problem.batching.x += ...``, ``setattr(problem, ...)`` outside the file of ``Problem``."""
     home = next(file for file, tree in TREES.items() if "Problem" in defined_by(tree.body))
     for place, node in nodes((ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Delete, ast.Call)):
         if isinstance(node, ast.Call):
             called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            written = called in ("setattr", "delattr", "__setattr__") and node.args and is_problem(node.args[0])
+            written = called in ("setattr", "delattr", "__setattr__") and node.args and is_of_a_problem(node.args[0])
         else:
-            written = any(isinstance(target, ast.Attribute) and is_problem(target.value) for target in targets(node))
+            written = any(
+                isinstance(target, ast.Attribute) and is_of_a_problem(target.value) for target in targets(node)
+            )
         if written and not place.startswith(f"{home}:"):
             yield place
 
@@ -214,6 +229,20 @@ def asks_for_containers():
             yield place
 
 
+def other_spellings():
+    """``optimise`` in names and in prose, ``center`` and ``color`` in docstrings: it is ``optimize``, ``centre``, ``colour``."""
+    stems = "normal|optim|general|standard|visual|summar|initial|regular|random|minim|maxim|equal|vector"
+    for file, text in FILES.items():
+        for found in re.finditer(rf"({stems})is(e|ing|ation)", text, re.IGNORECASE):
+            yield f"{file}:{text.count(chr(10), 0, found.start()) + 1} {found[0]}"
+    american = re.compile(r"\b(colors?|colored|centers?|centered|neighbors?|favorable?|gray)\b", re.IGNORECASE)
+    for file, node in all_nodes():
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
+            said = re.sub(r"``.*?``|>>> .*|^ *[\w, ]+:", "", ast.get_docstring(node) or "", flags=re.MULTILINE)
+            for found in american.finditer(said):
+                yield f"{file} {getattr(node, 'name', '')}: {found[0]}"
+
+
 LIMITS = {
     nested_conditional_expressions: 0,
     lambdas_with_names: 0,
@@ -227,6 +256,7 @@ LIMITS = {
     walks_over_containers: 0,
     asks_for_containers: 190,
     summaries_without_a_verb: 0,
+    other_spellings: 0,
 }
 
 

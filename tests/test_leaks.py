@@ -3,6 +3,7 @@
 import gc
 import tracemalloc
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,51 @@ def test_the_process_does_not_grow(case):
     rest = late - late.mean() - slope * steps
     error = (rest.square().sum() / (len(late) - 2) / steps.square().sum()).sqrt()
     assert slope < 3 * error + 20  # KiB in 20 calls
+
+
+def made_here(uses):
+    """Classes made in a function, used and dropped: weak references to them, and to a tensor that each closes over."""
+    large, x = torch.zeros(1000), torch.randn(2, 3)
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return z * 2 + large[0]
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2
+
+    class Network(torch.nn.Linear):
+        def forward(self, z):
+            return Doubled.apply(super().forward(z)) + large[0]
+
+    class Own(tw.Attribution):
+        factor: float = 1.0
+
+        def _attribute(self, problem):
+            return tuple(self.factor * z + large[0] for z in problem.x)
+
+    class OwnReport(tw.BiasReport):
+        factor: float = 1.0
+
+    net = Network(3, 2)
+    if uses == "made":
+        Own(net, factor=2.0)
+        OwnReport(net)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for method in (Own, *METHODS_OF_ROWS):
+                method(net).attribute(x, 1)
+    return [weakref.ref(thing) for thing in (Own, OwnReport, Network, Doubled, large)]
+
+
+METHODS_OF_ROWS = (tw.Saliency, tw.LRP, tw.DeepLIFT, tw.IntegratedGradients, tw.FeatureAblation, tw.KernelSHAP)
+
+
+@pytest.mark.parametrize("uses", ["made", "called"])
+def test_classes_of_the_callers_are_not_kept(uses):
+    references = [reference for _ in range(3) for reference in made_here(uses)]
+    gc.collect()
+    assert [reference() for reference in references if reference() is not None] == []

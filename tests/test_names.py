@@ -3,14 +3,29 @@
 import ast
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import torchwhy as tw
+from torchwhy import public_names
 from torchwhy.other_libraries import CLASSES, FORMS
 
-ROOMS = ["captum", "baselines", "lrp", "metrics", "models", "targets", "visualize", "cam", "gradient"]
+ROOMS = [
+    "result",
+    "wrapper",
+    "captum",
+    "baselines",
+    "lrp",
+    "metrics",
+    "models",
+    "targets",
+    "visualize",
+    "cam",
+    "gradient",
+]
 WITHOUT_COUNTERPART = {
     *("Summarizer", "SummarizerSingleTensor", "ClassSummarizer", "CommonStats", "StatValue"),
     *("StdDev", "MSE", "Var", "Min", "Max", "Sum", "Count"),
@@ -42,8 +57,8 @@ def test_type_checkers_read_the_names_that_there_are():
     (block,) = [n for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name)]
     read = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert all(a.asname == a.name for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names)  # re-exported
-    modules = {name: f"torchwhy.{module}" for name, module in tw._MODULES.items()}
-    assert read == modules | dict.fromkeys(tw._ROOMS, "torchwhy")
+    modules = {name: f"torchwhy.{module}" for name, module in public_names.MODULES.items()}
+    assert read == modules | dict.fromkeys(public_names.ROOMS, "torchwhy")
 
 
 def captum_names() -> list[str]:
@@ -89,11 +104,48 @@ def test_what_is_said_names_what_there_is():
         ("Composite", "tw.lrp.Composite"),
         ("NameMapComposite", "tw.lrp.Composite"),
         ("Zzzzz", "dir(tw)"),
+        ("IG", "it is tw.IntegratedGradients here"),
+        ("LayerRule", "it is tw.lrp.LayerRule here"),
+        ("Probability", "it is tw.targets.Probability here"),
+        ("heatmpa", "did you mean tw.visualize.heatmap?"),
+        ("Problem", "a method of your own is given one"),
     ],
 )
 def test_a_name_of_another_library_says_ours(name, ours):
     assert f"no attribute {name!r}" in message(name)
     assert ours in message(name)
+
+
+@pytest.mark.parametrize(
+    "room,name,said",
+    [
+        ("lrp", "Gama", "did you mean tw.lrp.Gamma?"),
+        ("metrics", "infidelitty", "did you mean tw.metrics.infidelity?"),
+        ("visualize", "heatmpa", "did you mean tw.visualize.heatmap?"),
+        ("targets", "Probabilty", "did you mean tw.targets.Probability?"),
+        ("baselines", "X", "tw.baselines.__all__ lists what there is"),
+        ("cam", "GradCam", "it is tw.GradCAM here"),
+        ("gradient", "Salience", "did you mean tw.Saliency?"),
+    ],
+)
+def test_a_room_says_what_may_have_been_meant(room, name, said):
+    with pytest.raises(AttributeError, match=f"module 'torchwhy.{room}' has no attribute '{name}'") as error:
+        getattr(getattr(tw, room), name)
+    assert str(error.value).endswith(said)
+
+
+def test_every_room_refuses_names_and_gives_its_modules():
+    for room in set(public_names.ROOMS) - {"captum", "result", "wrapper"}:
+        with pytest.raises(AttributeError, match=r"no attribute 'Zzzzz'; (dir\(tw\)|tw\.\w+\.__all__) lists"):
+            resolve(f"{room}.Zzzzz")
+    run = [sys.executable, "-c", "from torchwhy.shapley import banzhaf; from torchwhy.circuits import units"]
+    subprocess.run(run, check=True)
+
+
+def test_a_module_inside_says_what_is_public_of_it():
+    seen = "import torchwhy as tw\ntry: tw.app\nexcept AttributeError as e: print(e)"
+    said = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout
+    assert "'app': it is inside the library; what is public of it: tw.explore" in said
 
 
 def test_the_composites_that_are_named_run():

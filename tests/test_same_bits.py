@@ -42,6 +42,36 @@ def test_first_and_later_calls(case, optimized):
     assert torch.equal(after_others, first)
 
 
+class Skip(nn.Module):
+    """Images (N, 3, 8, 8) → (N, 5), with a layer beside a path that leaves it out, or without that layer."""
+
+    deep = True
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        return self.head((h + torch.relu(self.second(h)) if self.deep else h).mean((2, 3)))
+
+
+def test_a_model_that_changed_is_as_one_that_nothing_ran_on():
+    x, net, fresh = torch.rand(2, 3, 8, 8), Skip().eval(), Skip().eval()
+    trained = net.state_dict() | {"second.bias": net.second.bias.clone()}
+    with torch.no_grad():
+        net.second.bias.fill_(-100.0)  # nothing passes it, as early in training
+    assert tw.GradCAM(net).explain(x, 1).details["layer"] == "first"
+    net.load_state_dict(trained)
+    found, expected = tw.GradCAM(net).explain(x, 1), tw.GradCAM(fresh).explain(x, 1)
+    assert found.details["layer"] == expected.details["layer"] == "second"
+    assert torch.equal(found.attributions, expected.attributions)
+    net.deep = fresh.deep = False
+    assert torch.equal(tw.GradCAM(net).attribute(x, 1), tw.GradCAM(fresh).attribute(x, 1))
+
+
 def test_the_table_knows_its_seeds():
     """A method that draws is given a seed, or the test above would say nothing of it."""
     drawing = [c for c in CASES if hasattr(c.make(make(c.net)), "generator")]

@@ -30,10 +30,13 @@ def test_methods_with_numbers_in_tensors_compare(of):
 
 
 def test_methods_with_tensors_in_tuples_compare():
+    between = lambda low, high: tw.Counterfactual(model, bounds=(torch.tensor(low), torch.tensor(high)))  # noqa: E731
+    assert between([0.1, 0.2], 1.0) == between([0.1, 0.2], 1.0)
+    assert between([0.1, 0.2], 1.0) != between([0.1, 0.3], 1.0)
+    assert between([0.1, 0.2], 1.0) != between([0.1, 0.2], [1.0, 1.0])
     made = lambda *numbers: tw.SmoothGrad(model, stdevs=tuple(map(torch.tensor, numbers)))  # noqa: E731
-    assert made([0.1, 0.2], 1.0) == made([0.1, 0.2], 1.0)
-    assert made([0.1, 0.2], 1.0) != made([0.1, 0.3], 1.0)
-    assert made([0.1, 0.2]) != made([0.1, 0.2], 1.0)
+    assert made(0.1) == made(0.1)
+    assert made(0.1) != made(0.1, 1.0)
     assert made(1.0).settings() == {"stdevs": (torch.tensor(1.0),)}
 
 

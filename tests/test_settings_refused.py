@@ -5,6 +5,7 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -171,6 +172,12 @@ BAD = {
     "object": Odd(),
     "list of objects": [Odd()],
     "mapping": {},
+    "bytes": b"x",
+    "bool of NumPy": np.bool_(True),
+    "tensor of NaN": torch.tensor([math.nan, 0.5]),
+    "NaN tensor": torch.tensor(math.nan),
+    "True tensor": torch.tensor(True),
+    "list of lists": [[[]]],
 }
 
 # setting, value: what it means
@@ -183,6 +190,8 @@ ACCEPTED = {
     ("layer", "word"): "a name, looked up in the model as it is when it is called",
     ("changeable", "word"): "the name of a column",
     ("changeable", "True"): "every value may change",
+    ("changeable", "bool of NumPy"): "every value may change",
+    ("changeable", "True tensor"): "every value may change",
     ("composite", "mapping"): "no rule is changed",
     ("DeepLIFT.tolerance", "inf"): "never warn",
     ("DeepSHAP.tolerance", "inf"): "never warn",
@@ -294,3 +303,108 @@ def test_infinity_means_something_where_it_is_accepted():
 def test_a_rule_is_not_made_with_it(rule, settings):
     with pytest.raises(ValueError, match="|".join(settings)):
         rule(**settings)
+
+
+# ------------------------------------------------------------------------------------------------- models, layers, targets
+@pytest.mark.parametrize(
+    "model", ["resnet", b"x", 3, 0.5, [NET], {}, torch.ones(2)], ids=lambda model: type(model).__name__
+)
+def test_what_is_no_model_is_refused(model):
+    for kind in (tw.Saliency, tw.TCAV, tw.PartialDependence):
+        with pytest.raises(TypeError, match=rf"^model: expected a module or a callable, got {type(model).__name__}"):
+            kind(model, **({"layer": "0"} if kind is tw.TCAV else {}))
+
+
+def test_what_may_be_a_model_is_taken():
+    class Estimator:
+        def predict(self, x):
+            return x
+
+    for model in (NET, lambda x: x, Estimator(), None):  # None: there is none yet, as of rules by hand
+        assert tw.Saliency(model).model is model
+
+
+@pytest.mark.parametrize("layer", [(), []], ids=str)
+@pytest.mark.parametrize("method", [tw.Saliency, tw.GradCAM, tw.IntegratedGradients])
+def test_no_layer_in_a_list_is_refused(method, layer):
+    with pytest.raises(ValueError, match=r"^layer: an empty list"):
+        method(NET, layer=layer)
+
+
+@pytest.mark.parametrize(
+    ("layer", "index", "error", "message"),
+    [
+        ("0", -1, ValueError, "index=-1: an index counts from 0"),
+        ("0", "x", TypeError, "index='x'"),
+        ("0", 1.5, TypeError, "index=1.5"),
+        ("0", True, TypeError, "index=True"),
+        ("0", None, TypeError, "index=None"),
+        ("0", (0, 1.5), TypeError, "index=1.5"),
+        ("0", np.bool_(True), TypeError, "index: an index must be an int"),
+        (3, 0, TypeError, "layer=3: expected a layer's name"),
+        (None, 0, TypeError, "layer=None"),
+    ],
+)
+def test_a_neuron_is_checked_when_it_is_made(layer, index, error, message):
+    with pytest.raises(error, match=rf"^{re.escape(message)}"):
+        tw.Neuron(layer, index)
+
+
+def test_places_of_a_neuron_are_counted_from_the_end_as_those_of_an_output():
+    x = torch.randn(2, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    ends, starts = (tw.Saliency(NET).attribute(x, tw.Neuron("0", place)) for place in ((-1, 0, 0), (1, 0, 0)))
+    assert torch.equal(ends, starts)
+    ends, starts = (tw.Saliency(NET[0]).attribute(x, place) for place in ((-1, 0, 0), (1, 0, 0)))
+    assert torch.equal(ends, starts)
+
+
+# --------------------------------------------------------------------------------------------------- several that belong together
+@pytest.mark.parametrize(
+    ("window", "step"), [(3, 5), ((1, 3, 3), (1, 4, 3)), ([2, 2], [1, 3]), (((1, 3), (2,)), ((1, 3), (3,)))], ids=str
+)
+def test_steps_larger_than_the_window_are_refused(window, step):
+    with pytest.raises(ValueError, match=r"^strides=.* has a window of |^strides=5: a window of 3 has"):
+        tw.Occlusion(NET, sliding_window_shapes=window, strides=step)
+
+
+@pytest.mark.parametrize(("window", "step"), [(3, 3), ((1, 3), (1, 2)), (3, (1, 5)), ((2, 2), 2), (3, None)], ids=str)
+def test_other_steps_are_taken(window, step):
+    tw.Occlusion(NET, sliding_window_shapes=window, strides=step)
+
+
+def test_standard_deviations_in_a_tensor_are_one_for_each_input():
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    both = lambda a, b: a**2 + b**3  # noqa: E731
+    for method in (tw.SmoothGrad, tw.GradientSHAP):
+        how = {"n_samples": 4, "generator": 0}
+        listed = method(both, stdevs=[0.5, 0.25], **how).attribute((x, y), 1)
+        for given in (torch.tensor([0.5, 0.25]), np.array([0.5, 0.25])):
+            found = method(both, stdevs=given, **how).attribute((x, y), 1)
+            assert all(map(torch.equal, found, listed))
+            with pytest.raises(ValueError, match=r"^stdevs: 2 given for 1 input tensors"):
+                method(lambda a: a**2, stdevs=given, **how).attribute(x, 1)
+        single = method(both, stdevs=0.5, **how).attribute((x, y), 1)
+        found = method(both, stdevs=torch.tensor([0.5]), **how).attribute((x, y), 1)
+        assert all(map(torch.equal, found, single))
+        for given in (torch.ones(1, 2), [torch.ones(2)], []):
+            with pytest.raises(ValueError, match=r"^stdevs=.*expected a number, or one for each input tensor"):
+                method(both, stdevs=given)
+
+
+def test_a_number_in_a_tensor_names_a_head_or_a_layer():
+    for name in ("heads", "layers"):
+        for value in (torch.tensor(1), np.int64(1), [torch.tensor(1)], np.array([1]), torch.tensor([1])):
+            tw.AttentionRollout(NET, **{name: value})
+        with pytest.raises(ValueError, match=rf"^{name}=tensor\(1.5"):
+            tw.AttentionRollout(NET, **{name: torch.tensor(1.5)})
+
+
+def test_a_budget_of_memory_is_a_number_of_bytes():
+    before = dict(tw.memory_budget)
+    try:
+        for value in (True, 0, -1, 2.0**30, "1G", None):
+            tw.memory_budget["cpu"] = value
+            with pytest.raises(ValueError, match=rf"^memory_budget\['cpu'\]={re.escape(repr(value))}: expected an int"):
+                tw.FeatureAblation(nn.Linear(40, 1)).attribute(torch.ones(2, 40), 0)
+    finally:
+        tw.memory_budget.update(before)

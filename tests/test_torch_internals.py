@@ -164,6 +164,33 @@ def test_a_module_has_its_own_parameters_and_buffers():
     assert list(net.state_dict()) == keys
 
 
+def test_a_module_has_its_own_hooks():
+    net = nn.Linear(2, 1)
+    assert list(map(len, internals.own_hooks(net))) == [0, 0]
+    net.register_forward_hook(lambda module, args, out: None)
+    assert list(map(len, internals.own_hooks(net))) == [0, 1]
+    net.register_forward_pre_hook(lambda module, args: None)
+    assert list(map(len, internals.own_hooks(net))) == [1, 1]
+
+
+@pytest.mark.parametrize("how", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weight_norm_is_a_function_that_modes_see(how):
+    seen = []
+
+    class Watches(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append((args, kwargs)) if func is internals.weight_norm else None
+            return func(*args, **(kwargs or {}))
+
+    net = how(nn.Linear(3, 2).double())
+    with Watches():
+        net(torch.ones(1, 3, dtype=torch.double))
+    (((v, g, dim), _),) = seen
+    assert dim == 0
+    torch.testing.assert_close(net.weight, v * (g / v.norm(dim=1, keepdim=True)))
+
+
 def test_a_compiled_module_says_what_it_was_made_from():
     net = nn.Linear(2, 1)
     made = torch.compile(net, backend="eager")
@@ -294,6 +321,9 @@ def test_a_node_of_the_graph_knows_its_function():
     node = Twice.apply(x).grad_fn
     assert isinstance(node, BackwardCFunction)
     assert internals.function_of_node(node) is Twice
+    number = internals.next_sequence_number()
+    alone = Twice.apply(x).grad_fn  # in no graph any more, which torch 2.4 does not bear to be asked of
+    assert internals.sequence_number(alone) in (number, -1)
     assert not isinstance(x.exp().grad_fn, BackwardCFunction)
 
 

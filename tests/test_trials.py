@@ -12,6 +12,7 @@ from traces import of_input, of_model, of_torch, same
 
 import torchwhy as tw
 from torchwhy.engine import state
+from torchwhy.engine.run.fingerprint import fingerprint
 
 DEPEND = "rows depend on one another"
 
@@ -144,8 +145,9 @@ def test_rounding_is_no_company(dtype):
 
 def counted(net):
     """The rows of each call of a network, which is known to draw nothing at random: another trial."""
-    rows, state.repeating[net] = [], 0
+    rows = []
     net.register_forward_pre_hook(lambda m, args: rows.append(len(args[0])))
+    state.repeating[net] = fingerprint(net)
     return rows
 
 
@@ -217,7 +219,7 @@ def test_outcomes_keep_no_model_alive_and_are_few(monkeypatch):
     net, x = make("smooth"), inputs("smooth")
     for width in range(120):
         tw.Saliency(net, check=True).attribute(x, eval(f"lambda out: out[:, 1] * {width}", {}))
-    models, outcomes = len(state.trials), len(state.trials[net])
+    models, outcomes = len(state.trials), len(state.trials[net][1])
     assert models == before + 1
     assert 0 < outcomes <= 50
     del net
@@ -272,3 +274,50 @@ def test_every_method_has_the_setting():
     assert all(case.make(make(case.net), check=False).settings()["check"] is False for case in CASES)
     with pytest.raises(ValueError, match="check='no': expected True or False"):
         tw.Saliency(nn.Linear(2, 2), check="no")
+
+
+class Mixes(nn.Linear):
+    """Compares the rows of a call where it is told to."""
+
+    mixes = False
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y - y.mean(0) if self.mixes else y
+
+
+def test_a_model_that_changed_is_tried_again():
+    net, x = Mixes(4, 3), torch.randn(3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tw.Saliency(net).attribute(x, 1)
+    net.mixes = True
+    with pytest.warns(UserWarning, match=DEPEND):
+        tw.Saliency(net).attribute(x, 1)
+
+
+CHANGES = {
+    "a parameter is written to": lambda net: nn.init.zeros_(net[0].weight),
+    "a parameter is another": lambda net: setattr(net[0], "weight", nn.Parameter(torch.zeros(3, 3))),
+    "a buffer is written to": lambda net: net[1].running_mean.add_(1),
+    "a state is loaded": lambda net: net.load_state_dict(net.state_dict()),
+    "a module is another": lambda net: net.__setitem__(0, nn.Linear(3, 3)),
+    "a module is gone": lambda net: net.__delitem__(1),
+    "the mode": lambda net: net.train(),
+    "an attribute": lambda net: setattr(net[0], "scale", 2),
+    "a hook": lambda net: net[0].register_forward_hook(lambda module, args, out: 2 * out),
+    "a hook before": lambda net: net[0].register_forward_pre_hook(lambda module, args: None),
+    "compiled": lambda net: net.compile(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen(change):
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    before = fingerprint(net)
+    net(torch.rand(2, 3)).sum().backward()
+    net.requires_grad_(False)
+    assert fingerprint(net) == before
+    change(net)
+    assert fingerprint(net) != before
+    assert hash(fingerprint(net)) is not None

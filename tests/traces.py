@@ -6,9 +6,10 @@ import torch
 def of_model(net):
     return {
         "parameters": [
-            (n, p.requires_grad, p.grad is None, p.data_ptr(), p.detach().clone()) for n, p in net.named_parameters()
+            (n, id(p), type(p), p.requires_grad, p.grad is None, p.data_ptr(), p.detach().clone())
+            for n, p in net.named_parameters(remove_duplicate=False)
         ],
-        "buffers": {n: (b.data_ptr(), b.clone()) for n, b in net.named_buffers()},
+        "buffers": {n: (id(b), b.data_ptr(), b.clone()) for n, b in net.named_buffers(remove_duplicate=False)},
         "modes": [m.training for m in net.modules()],
         "hooks": [
             [len(h) for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]

@@ -15,6 +15,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from torchwhy.public_names import MODULES, ROOMS
+
 # what type checkers and editors read; at run time a name is imported when it is first used
 if TYPE_CHECKING:
     # isort: off
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
         metrics as metrics,
         models as models,
         perturbation as perturbation,
+        result as result,
         shapley as shapley,
         surrogate as surrogate,
         targets as targets,
         visualize as visualize,
+        wrapper as wrapper,
     )
     from torchwhy.gradient.saliency import Saliency as Saliency
     from torchwhy.gradient.input_x_gradient import InputXGradient as InputXGradient
@@ -174,136 +178,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# where each public name lives; it is imported when it is first used
-_HOME = {
-    "attribution": ["Attribution"],
-    "explanation": ["Explanation", "concat"],
-    "app.page": ["explore"],
-    "samples.sample": ["Sample"],
-    "samples.text": ["Text"],
-    "samples.picture": ["PromptPicture"],
-    "samples.prompt": ["Prompt"],
-    "targets": ["Neuron"],
-    "engine.layers.layer": ["Layer"],
-    "engine.run.batching": ["memory_budget"],
-    "engine.run.black_box": ["NumPyModel", "TorchModel"],
-    "arguments": ["PerRow", "Ragged", "Shared"],
-    "baselines": ["AtLayer", "Blur", "Constant", "Distribution", "Mean", "Noise", "Uniform"],
-    "gradient.saliency": ["Saliency"],
-    "gradient.input_x_gradient": ["InputXGradient"],
-    "gradient.smoothgrad": ["SmoothGrad", "SquareGrad", "VarGrad"],
-    "gradient.integrated_gradients": ["IntegratedGradients"],
-    "gradient.expected_gradients": ["ExpectedGradients"],
-    "gradient.gradient_shap": ["GradientSHAP"],
-    "gradient.blur_ig": ["BlurIG"],
-    "gradient.guided_ig": ["GuidedIG"],
-    "gradient.idgi": ["IDGI"],
-    "gradient.conductance": ["Conductance"],
-    "gradient.neuron_conductance": ["NeuronConductance"],
-    "gradient.internal_influence": ["InternalInfluence"],
-    "gradient.layer_activation": ["LayerActivation"],
-    "cam.cam": ["CAM"],
-    "cam.grad_cam": ["GradCAM"],
-    "cam.grad_cam_plus_plus": ["GradCAMPlusPlus", "SmoothGradCAMPlusPlus"],
-    "cam.xgrad_cam": ["XGradCAM"],
-    "cam.hires_cam": ["HiResCAM", "ElementWiseCAM"],
-    "cam.layer_cam": ["LayerCAM"],
-    "cam.shapley_cam": ["ShapleyCAM"],
-    "cam.eigen_cam": ["EigenCAM", "EigenGradCAM"],
-    "cam.kpca_cam": ["KPCACAM"],
-    "cam.score_cam": ["ScoreCAM"],
-    "cam.ss_cam": ["SSCAM"],
-    "cam.is_cam": ["ISCAM"],
-    "cam.ablation_cam": ["AblationCAM"],
-    "cam.opti_cam": ["OptiCAM"],
-    "cam.finer_cam": ["FinerCAM"],
-    "cam.fullgrad": ["FullGrad"],
-    "cam.guided_grad_cam": ["GuidedGradCAM"],
-    "perturbation.feature_ablation": ["FeatureAblation"],
-    "perturbation.feature_permutation": ["FeaturePermutation"],
-    "perturbation.occlusion": ["Occlusion"],
-    "perturbation.rise": ["RISE"],
-    "perturbation.lime": ["LIME"],
-    "perturbation.extremal_perturbation": ["ExtremalPerturbation"],
-    "perturbation.segments": ["patches", "superpixels"],
-    "shapley.exact_shapley": ["ExactShapley"],
-    "shapley.kernel_shap": ["KernelSHAP"],
-    "shapley.banzhaf": ["Banzhaf"],
-    "shapley.shapley_sampling": ["ShapleySampling"],
-    "shapley.owen_values": ["OwenValues"],
-    "shapley.linear_shap": ["LinearSHAP"],
-    "backprop.guided_backprop": ["GuidedBackprop", "DeconvNet"],
-    "backprop.lrp": ["LRP"],
-    "backprop.deeplift": ["DeepLIFT", "DeepSHAP"],
-    "backprop.excitation": ["ExcitationBackprop"],
-    "backprop.linear_approximation": ["LinearApproximation"],
-    "counterfactual.counterfactual": ["Counterfactual"],
-    "attention.rollout": ["AttentionRollout"],
-    "attention.raw_attention": ["RawAttention"],
-    "attention.flow": ["AttentionFlow"],
-    "attention.relevance": ["AttentionRelevance"],
-    "attention.alti": ["ALTI"],
-    "circuits.activation_patching": ["ActivationPatching"],
-    "circuits.attribution_patching": ["AttributionPatching"],
-    "circuits.edge_attribution": ["EdgeAttribution"],
-    "circuits.direct_logit_attribution": ["DirectLogitAttribution"],
-    "circuits.logit_lens": ["LogitLens", "TunedLens"],
-    "concept.tcav": ["TCAV"],
-    "concept.dissection": ["NetworkDissection"],
-    "concept.feature_visualization": ["DeepDream", "FeatureVisualization"],
-    "influence.tracin": ["TracIn"],
-    "influence.representer_points": ["RepresenterPoints"],
-    "influence.knn_shapley": ["KNNShapley"],
-    "influence.influence_function": ["InfluenceFunction"],
-    "influence.trak": ["TRAK"],
-    "influence.similarity": ["SimilarityInfluence"],
-    "surrogate.importance": ["GradientImportance", "PermutationImportance"],
-    "surrogate.dependence": ["PartialDependence"],
-    "surrogate.accumulated": ["AccumulatedLocalEffects"],
-    "surrogate.sage": ["SAGE"],
-    "surrogate.tree": ["SurrogateTree"],
-    "surrogate.network": ["SurrogateNetwork"],
-    "surrogate.bias": ["BiasReport"],
-    "visualize.report": ["report"],
-    "wrapper": ["Processed", "Wrapper"],
-    "comparison": ["compare"],
-    "datasets": ["explain_dataset", "load_dataset"],
-    "comparison_table": ["Comparison"],
-    "global_view.drift": ["drift"],
-    "global_view.measured": ["measure_dataset"],
-    "global_view.pick": ["submodular_pick"],
-    "global_view.spray": ["SpRAy"],
-    "global_view.summary": ["summarize"],
-    "inspection": ["inspect"],
-    "inspection_result": ["Inspection"],
-}
-_MODULES = {name: module for module, names in _HOME.items() for name in names}
-
-# the rooms: modules and packages that are reached as ``torchwhy.NAME``
-_ROOMS = (
-    "attention",
-    "backprop",
-    "baselines",
-    "cam",
-    "captum",
-    "circuits",
-    "concept",
-    "counterfactual",
-    "datasets",
-    "global_view",
-    "gradient",
-    "influence",
-    "lrp",
-    "metrics",
-    "models",
-    "perturbation",
-    "shapley",
-    "surrogate",
-    "targets",
-    "visualize",
-)
-
-__all__ = ["__version__", "methods", *_MODULES]
+__all__ = ["__version__", "methods", *MODULES]
 
 
 def _load(name: str) -> Any:
@@ -312,16 +187,16 @@ def _load(name: str) -> Any:
     Raises:
         AttributeError: there is no such name; the message says what it is called here, or the nearest names.
     """
-    if name in _ROOMS:
+    if name in ROOMS:
         return importlib.import_module(f".{name}", __name__)
-    if name not in _MODULES:
+    if name not in MODULES:
         message = f"module 'torchwhy' has no attribute {name!r}"
         if not name.startswith("_"):
             from torchwhy.other_libraries import hint_for
 
-            message += hint_for(name, [*__all__, *_ROOMS])
+            message += hint_for(name, [*__all__, *ROOMS])
         raise AttributeError(message, name=name, obj=sys.modules[__name__])
-    found = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    found = getattr(importlib.import_module(f".{MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 
@@ -331,11 +206,11 @@ if not TYPE_CHECKING:  # type checkers are to find a misspelt name
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted([*__all__, *ROOMS])
 
 
 def methods() -> dict[str, type[Attribution]]:
     """Return all methods, by name, in the order of their families."""
-    found = {name: _load(name) for name in _MODULES}
+    found = {name: _load(name) for name in MODULES}
     bases = (found["Attribution"], found["Wrapper"], found["Processed"])
     return {n: c for n, c in found.items() if isinstance(c, type) and issubclass(c, bases[0]) and c not in bases}

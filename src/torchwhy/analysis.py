@@ -88,10 +88,10 @@ def outputs(problem: Problem, z: Sequence[Tensor] | Callable[[int, int], Sequenc
 
     ``z(a, b)`` makes its rows a to b - 1 when they are needed.
     """
-    part = z if callable(z) else lambda a, b: rows_between(z, a, b)
 
     def work(a: int, b: int) -> Tensor:
+        part = z(a, b) if callable(z) else rows_between(z, a, b)
         with torch.no_grad():
-            return logits_per_row(problem.run.outputs(part(a, b), rows[a:b]), b - a)
+            return logits_per_row(problem.run.outputs(part, rows[a:b]), b - a)
 
     return problem.run.concatenated(len(rows), work)

@@ -15,6 +15,7 @@ from torchwhy.baselines import at_layer
 from torchwhy.calls import only_by_name, refuse_second, shown_with_target
 from torchwhy.engine.asker import LayerRole
 from torchwhy.engine.axes import AxesLike
+from torchwhy.engine.explained_layers import check_named_layers
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import prepare_for
 from torchwhy.engine.run.autograd import UNCHANGED, freeze_parameters, isolated
@@ -103,8 +104,7 @@ class Attribution(Settings, Generic[GivenLayer]):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        if self.layer_role == "read" and self.layer is None:
-            raise ValueError(f"layer: {type(self).__name__} explains by a layer; give layer=")
+        check_named_layers(self)
 
     # fmt: off
     @overload

@@ -6,7 +6,8 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from numbers import Real
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -16,18 +17,27 @@ from torchwhy.engine.axes import Axes, axes_by_shape
 from torchwhy.engine.images.filters import gaussian_blur
 from torchwhy.engine.run.randomness import Seed, draw_normal, draw_seed, draw_uniform, make_generator
 from torchwhy.engine.run.rows import as_type_of
+from torchwhy.settings import Count, NotNegative, check_by_annotations
+from torchwhy.spelling import refusal_of
 
 __all__ = ["AtLayer", "Baseline", "Blur", "Constant", "Distribution", "Mean", "Noise", "Random", "Uniform"]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)
 
 
 @dataclass(frozen=True)
 class Baseline:
     """The base class of baselines: a rule that gives, for inputs ``(N, ...)``, K baselines ``(K, N or 1, ...)``.
 
-    A subclass with a ``rows`` of its own goes wherever ``baselines=`` is taken.
+    A subclass with a ``rows`` of its own goes wherever ``baselines=`` is taken. Its fields are checked by their annotations when
+    it is made, as the settings of methods are.
     """
 
     knows_places: ClassVar[bool] = False  # x is (N, C, *places) for it, also where a caller's axes are in another order
+
+    def __post_init__(self) -> None:
+        check_by_annotations(self)
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return baselines for ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``, in its type and on its device."""
@@ -36,9 +46,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Constant(Baseline):
-    """The same number everywhere."""
+    """The same number everywhere; NaN stands for a missing value, for models that take such."""
 
     value: float = 0.0
+
+    def __post_init__(self) -> None:
+        is_one = isinstance(self.value, Tensor) and self.value.numel() == 1
+        if not (is_one or isinstance(self.value, Real)) or isinstance(self.value, bool):
+            raise ValueError(f"value={self.value!r}: expected a number")
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the number, shape ``(1, 1, ...)``."""
@@ -64,7 +79,7 @@ class Blur(Baseline):
         sigma: standard deviation of the Gaussian, in pixels.
     """
 
-    sigma: float = 20.0
+    sigma: NotNegative = 20.0
     knows_places: ClassVar[bool] = True
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -103,8 +118,8 @@ class Noise(Random):
         generator: as for :class:`Random`.
     """
 
-    std: float = 1.0
-    k: int = 1
+    std: NotNegative = 1.0
+    k: Count = 1
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, 1, ...)``, the same for all rows."""
@@ -123,7 +138,12 @@ class Uniform(Random):
 
     low: float | None = None
     high: float | None = None
-    k: int = 1
+    k: Count = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low={self.low!r}, high={self.high!r}: expected the smallest value, then the largest")
 
     def rows(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return noise, shape ``(K, N, ...)``, the same draws for all rows."""
@@ -277,11 +297,11 @@ def resolve_baseline(
                 f"baselines={type(baseline).__name__}: the inputs are integers; give a number or a tensor of them"
             )
         if not baseline.knows_places or x.dim() < 2:
-            return baseline.rows(x, generator)
+            return _rows_of(baseline, x, generator)
         axes = axes or axes_by_shape(x.shape)
         if axes.are_usual:
-            return baseline.rows(x, generator)
-        found = baseline.rows(axes.channels_first(x), generator)
+            return _rows_of(baseline, x, generator)
+        found = _rows_of(baseline, axes.channels_first(x), generator)
         return axes.restore(found.flatten(0, 1)).unflatten(0, found.shape[:2])
     if isinstance(baseline, bool) or not isinstance(baseline, (int, float, Tensor)):
         raise TypeError(
@@ -297,6 +317,29 @@ def resolve_baseline(
         )
     tensor = tensor.reshape(shape)
     return tensor.expand(shape[0], *x.shape[1:])[None]
+
+
+def _rows_of(baseline: Baseline, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return what a baseline gives for the inputs ``x`` ``(N, ...)``, shape ``(K, N or 1, ...)``.
+
+    Raises:
+        TypeError: it gives no tensor.
+        ValueError: one of another shape.
+    """
+    found, name = baseline.rows(x, generator), type(baseline).__name__
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"baselines: {name} gave a {type(found).__name__}; its rows(x, generator) is to return a tensor"
+        )
+    if found.shape[2:] == x.shape[1:] and len(found) and found.shape[1] in (1, len(x)):
+        return found
+    if found.dim() != x.dim() + 1 or not len(found) or any(a not in (1, b) for a, b in zip(found.shape[1:], x.shape)):
+        shape = ", ".join(map(str, ("K", f"{len(x)} or 1", *x.shape[1:])))
+        raise ValueError(
+            f"baselines: {name} gave the shape {tuple(found.shape)} for inputs of shape {tuple(x.shape)}; its "
+            f"rows(x, generator) is to return K baselines, shape ({shape})"
+        )
+    return found.expand(*found.shape[:2], *x.shape[1:])
 
 
 def is_fixed(baseline: BaselineLike, seed: int) -> BaselineLike:

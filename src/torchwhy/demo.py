@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from torch import Tensor, nn
@@ -97,9 +101,14 @@ def _scaled(count: int, effort: float) -> int:
     return max(2, round(count * effort))
 
 
+def _our_name(method: type[Attribution]) -> str:
+    """Return the name of one of our methods; nothing of one's own, which may be called as one of ours."""
+    return method.__name__ if torchwhy.methods().get(method.__name__) is method else ""
+
+
 def _settings_for(method: type[Attribution], model: nn.Module, effort: float) -> Keywords:
     """Return the settings that suit a photo, for the share ``effort`` of the work."""
-    name = method.__name__
+    name = _our_name(method)
     settings = dict(SETTINGS.get(name, {}))
     settings |= {key: _scaled(count, effort) for key, count in COUNTS.get(name, {}).items()}
     if any(f.name == "generator" for f in fields(method)):
@@ -133,8 +142,9 @@ def _patches_along(name: str, effort: float) -> int:
     return quick if effort < 0.5 else full
 
 
-def data_for_photos(name: str, x: Tensor, effort: float) -> Keywords:
+def data_for_photos(method: type[Attribution], x: Tensor, effort: float) -> Keywords:
     """Return what a method is given besides the images and the target."""
+    name = _our_name(method)
     if name in ("ExpectedGradients", "GradientSHAP"):
         return {"baselines": "noise"}
     if name == "DeepSHAP":
@@ -163,24 +173,61 @@ class Shown:
 
 
 def method_named(name: str) -> type[Attribution]:
-    """Return the method of that name, whatever its case.
+    """Return the method of that name, whatever its case, or that of a module of one's own, ``"module:Class"``.
 
     Raises:
         ValueError: there is none; the nearest names are listed.
     """
+    if ":" in name:
+        return own_method(name)
     known = {n.lower(): method for n, method in torchwhy.methods().items()}
     if name.lower() in known:
         return known[name.lower()]
     near = nearest_names(name, torchwhy.methods(), cutoff=0.4)
     listed = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(torchwhy.methods())}"
-    raise ValueError(f"method: there is no {name!r}; {listed}")
+    module, _, last = name.rpartition(".")
+    own = f"; a method of your own is module:Class, as {module or 'my_methods'}:{last}"
+    raise ValueError(f"method: there is no {name!r}; {listed}{own if module or not near else ''}")
+
+
+def own_method(name: str) -> type[Attribution]:
+    """Return the method ``"module:Class"``; the module is installed, or a file in the current folder.
+
+    Raises:
+        ValueError: there is no such module, or no method of that name in it.
+    """
+    module_name, _, class_name = name.partition(":")
+    try:
+        with _importing_from_here():
+            module = importlib.import_module(module_name)
+    except (ImportError, ValueError, TypeError) as error:  # the latter two of a name that is no module's, as "", ".a"
+        raise ValueError(
+            f"method: {name!r}: {error}; expected module:Class, a module that is installed or a file in this folder"
+        ) from error
+    found = getattr(module, class_name, None)
+    if isinstance(found, type) and issubclass(found, Attribution):
+        return found
+    here = [n for n, kind in vars(module).items() if isinstance(kind, type) and issubclass(kind, Attribution)]
+    there = f"there are {', '.join(here)}" if here else "there is none, no class that derives from tw.Attribution"
+    raise ValueError(f"method: {module_name!r} has no method {class_name!r}; {there}")
+
+
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    """Let modules be imported from the current folder while open, which Python does for ``python -m`` alone."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def make(name: str, model: nn.Module, *, effort: float = 1.0, **settings: object) -> Attribution:
     """Return a method with the settings that suit a photo, some of them replaced.
 
     Args:
-        name: the method's, whatever its case.
+        name: as for :func:`method_named`.
         model: an image model.
         effort: the share of samples and steps that is spent, in (0, 1].
         settings: in place of those that suit a photo.
@@ -213,5 +260,5 @@ def explain_photos(
     for name in names:
         method = make(name, model, effort=effort, **settings)
         name = type(method).__name__
-        shown.append(Shown(name, method.explain(x, target, **data_for_photos(name, x, effort))))
+        shown.append(Shown(name, method.explain(x, target, **data_for_photos(type(method), x, effort))))
     return shown

@@ -3,6 +3,8 @@
 ``tw.LRP(net, composite=tw.lrp.EPSILON_PLUS.replace(by_name={"layer4": tw.lrp.Gamma(0.25)}))``
 """
 
+from typing import TYPE_CHECKING
+
 from torchwhy.backprop.composite import (
     ATTENTION,
     EPSILON,
@@ -30,6 +32,7 @@ from torchwhy.backprop.lrp_rules import (
     ZBox,
     ZPlus,
 )
+from torchwhy.spelling import refusal_of
 
 __all__ = [
     "ATTENTION",
@@ -56,3 +59,6 @@ __all__ = [
     "ZBox",
     "ZPlus",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)

@@ -5,8 +5,11 @@ Read only when a name is looked for that ``torchwhy`` does not have, to say so i
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
+from importlib.util import find_spec
 
+from torchwhy.public_names import MODULES, ROOMS
 from torchwhy.spelling import nearest_names
 
 # classes that are spelt otherwise; those that differ in capitals or underscores alone are found without a table
@@ -19,6 +22,7 @@ CLASSES = {
     "GradCAMpp": "GradCAMPlusPlus",
     "SmoothGradCAMpp": "SmoothGradCAMPlusPlus",
     "GradCAMElementWise": "ElementWiseCAM",
+    "IG": "IntegratedGradients",
     "DeepExplainer": "DeepSHAP",
     "GradientExplainer": "GradientSHAP",
     "KernelExplainer": "KernelSHAP",
@@ -62,8 +66,7 @@ FORMS = {
     "GuidedBackpropReLUModel": "it is tw.GuidedBackprop(model) here",
     "CAV": "it is tw.TCAV here, which fits the concepts' vectors",
     "Concept": "it is a name and a tensor of examples here, in the mapping that tw.TCAV(model, layer=...).fit takes",
-    "infidelity": "it is tw.metrics.infidelity here",
-    "sensitivity_max": "it is tw.metrics.sensitivity_max here",
+    "Problem": "a method of your own is given one, a torchwhy.problem.Problem; there is nothing to make one for",
     "visualization": "it is tw.visualize here",
     "visualize_image_attr": "it is tw.visualize.heatmap here",
     "visualize_image_attr_multiple": "it is tw.visualize.grid here",
@@ -75,10 +78,6 @@ FORMS = {
     "GammaRule": "it is tw.lrp.Gamma here",
     "Alpha1_Beta0_Rule": "it is tw.lrp.AlphaBeta(1, 0) here",
     "IdentityRule": "it is tw.lrp.Pass here",
-    **{
-        rule: f"it is tw.lrp.{rule} here"
-        for rule in ("AlphaBeta", "Epsilon", "Flat", "Gamma", "Norm", "Pass", "WSquare", "ZBox", "ZPlus")
-    },
     **{
         "Epsilon" + name: f"it is tw.LRP(model, composite={'epsilon_' + setting!r}) here"
         for name, setting in (
@@ -135,17 +134,60 @@ def hint_for(name: str, known: Iterable[str]) -> str:
         return f": {FORMS[name]}"
     if ours := _same_class(name, known):
         return f": it is tw.{ours} here"
+    in_rooms = _names_in_rooms()
+    if ours := _same_class(name, in_rooms):
+        return f": it is {in_rooms[ours]} here"
+    if name.isidentifier() and find_spec(f"torchwhy.{name}"):
+        return _hint_for_module(name)
     if ours := _same_class(name.removeprefix("Layer"), known):
         return f": it is tw.{ours}(model, layer=...) here"
     if ours := _same_class(name.removeprefix("Neuron"), known):
         return f": it is tw.{ours}(model) with target=tw.Neuron(layer, index) here"
-    near = nearest_names(name, known)
-    return f"; did you mean {' or '.join(f'tw.{n}' for n in near)}?" if near else "; dir(tw) lists what there is"
+    near = [f"tw.{n}" for n in nearest_names(name, known)] or [in_rooms[n] for n in nearest_names(name, in_rooms)]
+    return f"; did you mean {' or '.join(near)}?" if near else "; dir(tw) lists what there is"
+
+
+def hint_in_room(room: str, name: str, own: Iterable[str]) -> str:
+    """Return the end of an error message about an unknown ``name`` in one of the rooms of ``torchwhy``, such as ``tw.lrp``.
+
+    Args:
+        room: the name of the room.
+        name: what was looked for in it.
+        own: the public names that it has.
+
+    >>> hint_in_room("lrp", "Gama", ["Gamma", "Flat"])
+    '; did you mean tw.lrp.Gamma?'
+    >>> hint_in_room("cam", "GradCam", [])
+    ': it is tw.GradCAM here'
+    """
+    for prefix, known in ((f"tw.{room}", list(own)), ("tw", list(MODULES))):
+        if ours := _same_class(name, known):
+            return f": it is {prefix}.{ours} here"
+    for prefix, known in ((f"tw.{room}", list(own)), ("tw", list(MODULES))):
+        if near := nearest_names(name, known):
+            return f"; did you mean {' or '.join(f'{prefix}.{n}' for n in near)}?"
+    return f"; tw.{room}.__all__ lists what there is" if own else "; dir(tw) lists what there is"
+
+
+def _names_in_rooms() -> dict[str, str]:
+    """Return where the names are that one of the rooms has, and ``torchwhy`` itself has not."""
+    found: dict[str, str] = {}
+    for room in ROOMS:
+        names = getattr(importlib.import_module(f"torchwhy.{room}"), "__all__", ())
+        found |= {name: f"tw.{room}.{name}" for name in names if name not in MODULES and name not in found}
+    return found
+
+
+def _hint_for_module(name: str) -> str:
+    """Return what is said of a module that is inside: what there is of it in ``torchwhy``."""
+    public = [f"tw.{n}" for n, module in MODULES.items() if module.partition(".")[0] == name]
+    return f": it is inside the library; what is public of it: {', '.join(public) or 'nothing'}"
 
 
 def _same_class(name: str, known: Iterable[str]) -> str | None:
     """Return our name of a class: from the table, or that which differs in capitals and underscores alone."""
-    if name in CLASSES:
+    known = list(known)
+    if CLASSES.get(name) in known:
         return CLASSES[name]
     letters = name.replace("_", "").casefold()
     return next((ours for ours in known if ours.casefold() == letters), None)

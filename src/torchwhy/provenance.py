@@ -163,7 +163,8 @@ def provenance(method: Asker, problem: Problem, baselines: object) -> Keywords:
     """Return where an explanation comes from: versions, date, the model's class, the baselines, the seed.
 
     ``seed`` is the method's ``generator`` where that is an int, and the seed that was drawn where there was none: as
-    ``generator`` it repeats the draws. A ``torch.Generator`` leaves no seed that would, and what draws nothing has none.
+    ``generator`` it repeats the draws. A ``torch.Generator`` leaves no seed that would, and what draws nothing has none; there is
+    none either where a method of another method has one, and the other draws without.
 
     Args:
         method, problem: what was asked.
@@ -174,6 +175,10 @@ def provenance(method: Asker, problem: Problem, baselines: object) -> Keywords:
     seed, model = getattr(method, "generator", None), method.model
     if seed is None and (hasattr(method, "generator") or baselines is not None):
         seed = problem.generator.initial_seed()
+    inner = getattr(method, "of", None)
+    while inner is not None:
+        seed = seed if isinstance(getattr(inner, "generator", 0), int) else None
+        inner = getattr(inner, "of", None)
     return {
         "torchwhy": torchwhy.__version__,
         "torch": torch.__version__,

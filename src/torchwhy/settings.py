@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache
 from numbers import Integral, Real
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack, dataclass_transform, is_typeddict
 
-from torchwhy.engine.structure import AnyModel, Keywords
+from torchwhy.engine.structure import PREDICTING, AnyModel, Keywords
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,23 @@ class _DataclassByItself:
     """The base of classes whose subclasses are dataclasses without a decorator, which type checkers know by this one."""
 
     makes_itself: ClassVar[bool] = False  # by an ``__init__`` of its own
+    _setting_names: ClassVar[frozenset[str]] = frozenset()
+    _needed_settings: ClassVar[tuple[str, ...]] = ()  # those without a default
+    _checked_hints: ClassVar[dict[str, object] | None] = (
+        None  # once one was asked for: the names in them may come later
+    )
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         cls.makes_itself = "__init__" in vars(cls)
         dataclass(kw_only=True, repr=False, eq=False)(cls)
+        # kept by the class itself: a cache of classes would keep those alive that nobody has any more
+        own = fields(cls)  # type: ignore[arg-type]
+        cls._setting_names = frozenset(f.name for f in own)
+        cls._needed_settings = tuple(
+            f.name for f in own if f.kw_only and f.default is MISSING and f.default_factory is MISSING
+        )
+        cls._checked_hints = None
 
 
 class Settings(_DataclassByItself):
@@ -87,54 +98,69 @@ class Settings(_DataclassByItself):
 
     A subclass is a dataclass by itself: its annotated attributes are its settings. They are checked when it is made, and when
     they are assigned, by their annotations (``bool``, ``int``, ``float``, ``str``, ``Literal``, :class:`Bounds`, callables,
-    modules, generators, layers, and sequences of these), and when it is made by ``_check_settings``. Other annotations, such
+    modules, generators, layers, and sequences of these), and by ``_check_settings``. Other annotations, such
     as tensors, are not checked, nor are those that cannot be resolved. Numbers are finite, if :class:`Bounds` do not say
     otherwise. A subclass with an ``__init__`` of its own takes the arguments of that.
     """
 
     model: AnyModel = field(kw_only=False)
 
+    _is_made: ClassVar[bool] = False  # all settings are there
+
     def __new__(cls, *args: object, **settings: object) -> Any:
         """Refuse settings that there are not, naming the nearest."""
-        kind: Any = cls
         if cls.makes_itself:
             return super().__new__(cls)
         for name in settings:
-            if name not in _setting_names(kind):
-                raise TypeError(_no_such_setting(kind, name))
+            if name not in cls._setting_names:
+                raise TypeError(_no_such_setting(cls, name))
         if len(args) > 1:
-            has_layer = "layer" in _setting_names(kind) and (isinstance(args[1], (nn.Module, str, list)))
+            has_layer = "layer" in cls._setting_names and (isinstance(args[1], (nn.Module, str, list)))
             shown = "layer=..." if has_layer else "NAME=..."
             raise TypeError(
                 f"{cls.__name__}: after the model, settings are given by name, {cls.__name__}(model, {shown}); got "
                 f"{', '.join(type(a).__name__ for a in args[1:])}"
             )
-        missing = [name for name in _needed_settings(kind) if name not in settings]
+        missing = [name for name in cls._needed_settings if name not in settings]
         if args and missing:  # without arguments it is a copy that is being made
             needed = ", ".join(f"{name}=..." for name in missing)
             raise TypeError(f"{cls.__name__}: {missing[0]} is needed, as {cls.__name__}(model, {needed})")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         self._check_settings()
+        object.__setattr__(self, "_is_made", True)
 
     def _check_settings(self) -> None:
         """Refuse settings that make no sense together; called when they are all there."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        kind: Any = type(self)
-        known = _setting_names(kind)
+        kind = type(self)
+        known = kind._setting_names
         if name not in known and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
             raise AttributeError(_no_such_setting(kind, name))  # a slip; other attributes are a subclass's own
-        hint = _checked_hints(kind).get(name)
+        if kind._checked_hints is None:
+            kind._checked_hints = _find_checked_hints(kind)
+        hint = kind._checked_hints.get(name)
         if hint is not None:
             check_setting(name, value, hint)
+        before = vars(self).get(name)
         super().__setattr__(name, value)
+        if self._is_made and name in known:
+            try:
+                self._check_settings()
+            except Exception:
+                super().__setattr__(name, before)
+                raise
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(equal_settings(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.compare)
+        names = {f.name for f in fields(self) if f.compare}
+        if self.makes_itself:  # what it was given may be anywhere
+            names |= vars(self).keys() | vars(other).keys()
+        return all(equal_settings(getattr(self, name, None), getattr(other, name, None)) for name in names)
 
     def settings(self) -> Keywords:
         """Return the settings that differ from their defaults."""
@@ -168,25 +194,37 @@ def check_setting(name: str, value: object, hint: object) -> None:
     raise (TypeError if is_kind else ValueError)(f"{name}={value!r}: expected {_describe(hint)}")
 
 
-@cache
-def _setting_names(cls: Any) -> frozenset[str]:
-    return frozenset(f.name for f in fields(cls))
+def check_model(model: object) -> None:
+    """Refuse what is no module, no callable and no estimator; None stands for a model that is not there yet.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if model is not None and not callable(model) and not any(hasattr(model, name) for name in PREDICTING):
+        raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
 
 
-@cache
-def _needed_settings(cls: Any) -> tuple[str, ...]:
-    """Return the settings without a default."""
-    return tuple(f.name for f in fields(cls) if f.kw_only and f.default is MISSING and f.default_factory is MISSING)
+def check_by_annotations(made: object) -> None:
+    """Refuse fields of a dataclass that their annotations do not allow; its own defaults are what they are.
+
+    Raises:
+        TypeError, ValueError: as of :func:`check_setting`.
+    """
+    kind: Any = type(made)
+    for f in fields(kind):
+        value = getattr(made, f.name)
+        if value is not f.default:
+            for name, hint in _checkable({f.name: _resolve_hint(kind, f)}).items():
+                check_setting(name, value, hint)
 
 
-def _no_such_setting(cls: Any, name: str) -> str:
-    near = difflib.get_close_matches(name, _setting_names(cls), n=3, cutoff=0.5)
-    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(_setting_names(cls)))}"
+def _no_such_setting(cls: type[Settings], name: str) -> str:
+    near = difflib.get_close_matches(name, cls._setting_names, n=3, cutoff=0.5)
+    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(cls._setting_names))}"
     return f"{cls.__name__} has no setting {name!r}; {hint}"
 
 
-@cache
-def _checked_hints(cls: Any) -> dict[str, object]:
+def _find_checked_hints(cls: type[Settings]) -> dict[str, object]:
     """Return the annotations of the settings that can be checked by them."""
     return _checkable({f.name: _resolve_hint(cls, f) for f in fields(cls) if f.init})
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import NoReturn
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -30,3 +33,30 @@ def nearest_names(name: str, names: Iterable[str], *, n: int = 3, cutoff: float 
     """
     by_folded = {known.casefold(): known for known in names}
     return [by_folded[c] for c in get_close_matches(name.casefold(), by_folded, n=n, cutoff=cutoff)]
+
+
+def refusal_of(module: str, names: Collection[str] = ()) -> Callable[[str], NoReturn]:
+    """Return a ``__getattr__`` for a module of ``torchwhy`` that says what may have been meant.
+
+    Args:
+        module: its ``__name__``.
+        names: its public names.
+    """
+    room = module.partition(".")[2]
+
+    def refuse(name: str) -> NoReturn:
+        message = f"module {module!r} has no attribute {name!r}"
+        if not name.startswith("_") and not _is_submodule(module, name):
+            from torchwhy.other_libraries import hint_in_room
+
+            message += hint_in_room(room, name, names)
+        raise AttributeError(message)
+
+    return refuse
+
+
+def _is_submodule(module: str, name: str) -> bool:
+    """Say whether a name is that of a submodule: ``from package import submodule`` asks the package first."""
+    return (
+        name.isidentifier() and hasattr(sys.modules[module], "__path__") and find_spec(f"{module}.{name}") is not None
+    )

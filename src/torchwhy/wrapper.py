@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 
 from torchwhy.attribution import Attribution, solve
 from torchwhy.baselines import ResolvedBaseline
-from torchwhy.engine.asker import LayerRole
+from torchwhy.engine.asker import LayerRole, with_model
 from torchwhy.engine.run.rows import Stacked, expand_like
 from torchwhy.engine.structure import Keywords, Structure, Tensors
 from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.settings import Settings
 from torchwhy.targets import TargetLike
 
 
@@ -33,8 +33,7 @@ def attribute_at(method: Attribution, problem: Problem, z: Sequence[Tensor], row
     if not method.rows_are_independent:
         raise ValueError(f"method: what {type(method).__name__} says of a row depends on the batch; give another one")
     if getattr(problem.model, "to_call", None) is not None:  # it takes a data frame, which it makes of the tensors
-        method = copy(method)
-        method.model = problem.model
+        method = with_model(method, problem.model)
     if problem.n_targets > 1 and (found := _attribute_each_at(method, problem, z, rows)) is not None:
         return found
     target = problem.target.select_rows(rows)
@@ -82,6 +81,22 @@ def _mask_of_rows(mask: Any, x: Tensor, rows: Tensor) -> object:
     """Return a feature mask for the chosen rows: of those masks that each row has its own."""
     own = isinstance(mask, Tensor) and mask.dim() == x.dim() and len(mask) == len(x) and len(x) > 1
     return mask[rows.to(mask.device)] if own else mask
+
+
+def check_inner_method(name: str, method: object, outer: Settings) -> None:
+    """Refuse what is no method, and one of another model than that of what has it as a setting.
+
+    Raises:
+        TypeError: it is no method.
+        ValueError: it has another model.
+    """
+    if not isinstance(method, Attribution):
+        raise TypeError(f"{name}={method!r}: expected a method with its settings, as tw.Saliency(model)")
+    same = method.model is outer.model or (not isinstance(outer.model, nn.Module) and method.model == outer.model)
+    if not same:
+        raise ValueError(
+            f"{name}: {type(method).__name__} has another model than {type(outer).__name__}; give both the same one"
+        )
 
 
 class InnerFacts:
@@ -167,13 +182,7 @@ class Wrapper(Attribution[GivenLayer]):
         super()._check_settings()
         if self.of is None:
             return
-        if not isinstance(self.of, Attribution):
-            raise TypeError(f"of={self.of!r}: expected a method with its settings, as tw.Saliency(model)")
-        same = self.of.model is self.model or (not isinstance(self.model, nn.Module) and self.of.model == self.model)
-        if not same:
-            raise ValueError(
-                f"of: {type(self.of).__name__} has another model than {type(self).__name__}; give both the same one"
-            )
+        check_inner_method("of", self.of, self)
 
     def _follow_gradient(self) -> None:
         """Need a gradient of a model that is no module only where the other method, which alone asks it, does."""

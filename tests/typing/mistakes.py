@@ -19,3 +19,8 @@ def mistakes(model: nn.Module, x: Tensor) -> None:
     tw.visualize.bars([1.0], tops=3)  # error: call-arg
     print(tw.metrics.deletion(model, x).auc)  # error: call-arg
     tw.Blur(sigma="8")  # error: arg-type
+    tw.lrp.EPSILON.replace(by_nam={})  # error: call-arg
+    tw.lrp.EPSILON.replace(linear=0.25)  # error: arg-type
+    tw.LRP.rules("epsilon", epsilonn=3)  # error: call-arg
+    tw.LRP.rules("epsilon", epsilon="3")  # error: arg-type
+    print(tw.metrics.infidelitty)  # error: attr-defined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
+from numbers import Integral
 from typing import TypeVar
 
 import torch
@@ -67,7 +68,8 @@ def select_numbers(count: int, which: Indices, name: str) -> list[int]:
 
 def index_list(which: int | Iterable[int]) -> list[int]:
     """Return one number or several as a list."""
-    return list(which) if isinstance(which, Iterable) else [which]
+    found = which.tolist() if hasattr(which, "tolist") else which  # a tensor or an array, also of one number
+    return list(found) if isinstance(found, Iterable) else [found]
 
 
 def pick_rows(matrix: Tensor, tokens: Tensor) -> Tensor:
@@ -83,6 +85,12 @@ def check_indices(name: str, which: Indices) -> None:
     """
     if which is None:
         return
-    numbers = [] if isinstance(which, Iterator) else index_list(which)
-    if not numbers or not all(hasattr(i, "__index__") and not isinstance(i, bool) for i in numbers):
+    numbers = [] if isinstance(which, (Iterator, bytes)) else index_list(which)
+    if not numbers or not all(_is_index(i) for i in numbers):
         raise ValueError(f"{name}={which!r}: expected a number from 0 on, or a list of them; None is all")
+
+
+def _is_index(value: object) -> bool:
+    """Say whether a value is a whole number, also in a tensor of its own."""
+    value = value.tolist() if isinstance(value, Tensor) else value
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -92,12 +92,12 @@ class RelevanceOfSequences(MatricesOfSequences):
             if row is column or other is not column:
                 new[other] = new.get(other, 0) + weighted @ r
         if row is not column:
-            own = _normalised(self.seen(row, captured.queries[number])[row])
-            new[column] = new.get(column, 0) + own.mT @ weighted @ _normalised(read[column])
+            own = _normalized(self.seen(row, captured.queries[number])[row])
+            new[column] = new.get(column, 0) + own.mT @ weighted @ _normalized(read[column])
         self.states[row].append((number, new))
 
 
-def _normalised(r: Tensor) -> Tensor:
+def _normalized(r: Tensor) -> Tensor:
     """Return R − I, its rows divided by their sums, plus I; rows of zeros stay."""
     eye = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device)
     others = r - eye

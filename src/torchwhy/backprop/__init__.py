@@ -9,3 +9,10 @@ The rules are dealt out by ``engine/rules/``; begin there.
   ``reveal_cancel.py`` the rule that counts positive and negative contributions apart.
 * ``guided_backprop.py``: guided backpropagation and the deconvolution network. ``linear_approximation.py`` changes nothing.
 """
+
+from typing import TYPE_CHECKING
+
+from torchwhy.spelling import refusal_of
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, TypedDict
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from torchwhy.backprop.excitation_rules import EXCITATION_RULES
 from torchwhy.backprop.lookup import lookup
@@ -33,6 +34,31 @@ AnyRule = LayerRule | InputRule | Pass | Norm
 RuleLike = AnyRule | str
 RulesByKey = Mapping[Any, RuleLike]
 RuleSettings = Mapping[str, float | Tensor | None]  # epsilon, gamma, low, high
+
+
+class FrozenRules(dict[object, RuleLike]):
+    """Rules by their keys, which nobody changes, as the named composites are everybody's."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a composite does not change: make another one, as by composite.replace(by_name={...})")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[FrozenRules], tuple[dict[object, RuleLike]]]:
+        return FrozenRules, (dict(self),)
+
+
+class CompositeChanges(TypedDict, total=False):
+    """What :meth:`Composite.replace` takes: the rules of a :class:`Composite`, by name."""
+
+    convolution: RuleLike
+    linear: RuleLike
+    first: RuleLike | None
+    by_operation: RulesByKey
+    by_type: RulesByKey
+    by_name: RulesByKey
+    softmax_gates: bool
+    first_at_linear: bool
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,7 @@ class Composite:
                 if not is_key(key):
                     raise ValueError(f"composite: {name}={{{key!r}: ...}}: {key!r} is no {what}")
                 _check_rule("rule", rule)
-            object.__setattr__(self, name, rules)
+            object.__setattr__(self, name, FrozenRules(rules))
 
     def __hash__(self) -> int:
         return hash((self.convolution, self.linear, self.first))
@@ -100,7 +126,7 @@ class Composite:
         shown = {name: v for name, v in values.items() if name in always or v != getattr(default, name)}
         return f"Composite({', '.join(f'{name}={_text(value)}' for name, value in shown.items())})"
 
-    def replace(self, **changes: Any) -> Composite:
+    def replace(self, **changes: Unpack[CompositeChanges]) -> Composite:
         """Return the composite with other rules; a mapping that is given replaces the one that was there.
 
         Raises:
@@ -121,7 +147,7 @@ class Composite:
             if name is None:
                 raise ValueError(f"composite: {key!r} is no operation, module type or module name")
             groups[name][key] = rule
-        return cls().replace(**groups)
+        return cls(by_operation=groups["by_operation"], by_type=groups["by_type"], by_name=groups["by_name"])
 
 
 def _check_rule(name: str, rule: object) -> None:
@@ -317,6 +343,6 @@ def find_modules(model: Model, key: type[nn.Module] | str) -> list[nn.Module]:
             "choose rules by operation (F.conv2d)"
         )
     if isinstance(key, str):
-        named = {name: m for name, m in model.named_modules() if name}
+        named = {name: m for name, m in model.named_modules(remove_duplicate=False) if name}
         return [lookup(named, key, "composite: module name")]
     return [m for m in model.modules() if isinstance(m, key)]

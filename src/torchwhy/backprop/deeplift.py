@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torchwhy.backprop.reveal_cancel import REVEAL_CANCEL, RevealCancel
 from torchwhy.engine.features.moments import RunningMoments
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models
 from torchwhy.engine.rules.operations import RuleTable
-from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
+from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun, RunsDifferError
 from torchwhy.engine.run.rows import baseline_at, expand_like
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Tensors
@@ -106,11 +107,10 @@ class DeepLIFT(Attribution[GivenLayer]):
         whole = len(rows) == problem.n and problem.n_baselines == 1  # each row once, in their order
         x = list(problem.x) if whole else [t[rows] for t in problem.x]
         b = [baseline_at(t, k, rows) for t in problem.baselines]
-        table, mode = TABLES[self.rule]
-        recording = RecordedRun(table, APART)
-        below = problem.run.scores(b, rows, recording)
-        rules = mode(table, APART, recording, strict=self.strict)
-        above, m = problem.run.gradients(x, rows, rules)
+        try:
+            below, above, m, rules = self._run_both(problem, x, b, rows)
+        except RunsDifferError:  # a model may keep what it made in its first run
+            below, above, m, rules = self._run_both(problem, x, b, rows)
         if problem.baseline_weights is not None:  # so that the mean over the baselines is the weighted one
             share = problem.baseline_weights[k] * problem.n_baselines
             m, above, below = (
@@ -119,6 +119,16 @@ class DeepLIFT(Attribution[GivenLayer]):
                 below * share.to(below),
             )
         return rows, m, [v - w for v, w in zip(x, b)], (above, below), rules
+
+    def _run_both(
+        self, problem: Problem, x: Sequence[Tensor], b: Sequence[Tensor], rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensors, PairedRules]:
+        """Return scores ``(M,)`` at the baselines ``b`` ``(M, ...)`` and at ``x``, the multipliers, and the rules that ran."""
+        table, mode = TABLES[self.rule]
+        recording = RecordedRun(table, APART)
+        below = problem.run.scores(b, rows, recording)
+        rules = mode(table, APART, recording, strict=self.strict)
+        return (below, *problem.run.gradients(x, rows, rules), rules)
 
     def _gap(self, values: Tensors, scores: Tensors, plain: dict[str, int]) -> Tensor:
         """Return the completeness gap, and warn of a large one."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from torchwhy.attribution import Attribution
 from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
@@ -20,6 +21,17 @@ from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
 from torchwhy.settings import NotNegative
+
+
+class SettingsByHand(TypedDict, total=False):
+    """The settings of :class:`LRP` that :meth:`LRP.rules` takes besides."""
+
+    first: RuleLike | None
+    epsilon: float
+    gamma: float
+    low: float | Tensor | None
+    high: float | Tensor | None
+    strict: bool
 
 
 class LRP(Attribution[GivenLayer]):
@@ -44,7 +56,7 @@ class LRP(Attribution[GivenLayer]):
             mapping changes rules of ``"epsilon"``: its keys are operations (``F.conv2d``), module types, module names, or
             tuples of these; its values rules (``tw.lrp.Gamma(0.25)``) or their names.
         first: the rule of the linear layers that see the input (``Flat()``, ``WSquare()``, ``ZBox(low, high)``, or any
-            other), in place of the composite's own; a warning says if none does, as where the model first normalises its
+            other), in place of the composite's own; a warning says if none does, as where the model first normalizes its
             input. Not with ``layer=``, which begins above them.
         epsilon: of the ε rule, where a composite has it by its name, as the named composites do.
         gamma: of the γ rule, likewise.
@@ -80,7 +92,9 @@ class LRP(Attribution[GivenLayer]):
     paper: ClassVar[str] = "doi:10.1371/journal.pone.0130140"
 
     @classmethod
-    def rules(cls, composite: CompositeLike = "auto", model: nn.Module | None = None, **settings: Any) -> Propagation:
+    def rules(
+        cls, composite: CompositeLike = "auto", model: nn.Module | None = None, **settings: Unpack[SettingsByHand]
+    ) -> Propagation:
         """Return the rules, for use by hand: ``with tw.LRP.rules("epsilon"): y = model(x)[0, k]``, then ``y.backward()``.
 
         What arrives at an x that requires a gradient is the multiplier m, so that its relevance is ``x * x.grad``. Where the
@@ -90,7 +104,7 @@ class LRP(Attribution[GivenLayer]):
         Args:
             composite: as for :class:`LRP`.
             model: where ``"auto"``, and rules by module type or name, look; not needed for others.
-            settings: other settings of :class:`LRP`.
+            settings: ``first``, ``epsilon``, ``gamma``, ``low``, ``high`` and ``strict``, as for :class:`LRP`.
 
         >>> import torch, torchwhy as tw
         >>> net, x = torch.nn.Linear(2, 1), torch.tensor([[1.0, 2.0]], requires_grad=True)
@@ -147,5 +161,5 @@ class LRP(Attribution[GivenLayer]):
         if not is_used and (self.first is not None or any(rules.linear_layer_seen for rules in used)):
             warn(
                 f"LRP: the {type(used[0].first).__name__} rule is for linear layers that see the input, and none does, as where "
-                "the model first normalises it: normalise before the call, or choose another composite",
+                "the model first normalizes it: normalize before the call, or choose another composite",
             )

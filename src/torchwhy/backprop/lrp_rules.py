@@ -124,7 +124,7 @@ class Epsilon(LayerRule):
 
 @dataclass(frozen=True)
 class Gamma(LayerRule):
-    r"""γ rule: terms of the sign of the output count 1 + γ times (Montavon et al. 2019, generalised to any sign).
+    r"""γ rule: terms of the sign of the output count 1 + γ times (Montavon et al. 2019, generalized to any sign).
 
     For :math:`y_k > 0`: :math:`R_j = \sum_k \frac{x_j w_{jk} + \gamma (x_j w_{jk})^+}{y_k + \gamma y_k^+} R_k`, with
     :math:`y_k^+` the sum of the positive terms (and of :math:`b_k^+`); for :math:`y_k < 0` with the negative parts.
@@ -265,7 +265,7 @@ class ZBox(InputRule):
 
     :math:`R_j = \sum_k \frac{x_j w_{jk} - l_j w_{jk}^+ - h_j w_{jk}^-}{\sum_i x_i w_{ik} - l_i w_{ik}^+ - h_i w_{ik}^-} R_k`;
     ``low`` and ``high`` are numbers or tensors that broadcast to a row of the input, the same for all rows, in the units the
-    model gets (those of the normalised input, -2.12 and 2.64 at the widest for ImageNet's).
+    model gets (those of the normalized input, -2.12 and 2.64 at the widest for ImageNet's).
     """
 
     low: float | Tensor | None = None
@@ -277,7 +277,7 @@ class ZBox(InputRule):
         if self.low is None or self.high is None:
             raise ValueError(
                 "ZBox needs the bounds of the input: low= and high=, numbers or tensors that broadcast to it, in the units "
-                "the model gets. For images normalised by mean and std: low=(0 - mean) / std, high=(1 - mean) / std"
+                "the model gets. For images normalized by mean and std: low=(0 - mean) / std, high=(1 - mean) / std"
             )
         check_box(self.low, self.high)
         super().__post_init__()

@@ -30,7 +30,7 @@ class ClassActivationMap(Attribution[LayerLike]):
     r"""The base class of the class activation maps: :math:`M_n = \mathrm{ReLU}(\sum_c w_{nc} A_{nc})`.
 
     ``A`` ``(N, C, *grid)`` are a layer's activations; a method is its weights. Maps are ``(N, 1, *size)``, of the size of
-    the input ``(N, C, *size)`` that the layer sees, linearly interpolated, and not normalised: only the proportions within a map
+    the input ``(N, C, *size)`` that the layer sees, linearly interpolated, and not normalized: only the proportions within a map
     mean something. They say where the layer has evidence, at the coarseness of its grid, and do not add up to the score. Of
     several inputs ``details["inputs"]`` are the names or places of those that the map lies on.
 

@@ -13,6 +13,7 @@ from torchwhy.cam.cam import CAM
 from torchwhy.cam.class_activation_map import ClassActivationMap
 from torchwhy.cam.eigen_cam import EigenCAM
 from torchwhy.cam.grad_cam import GradCAM
+from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.prepare import all_outputs
 from torchwhy.engine.run.randomness import make_generator
 from torchwhy.engine.run.rows import at_least_float32
@@ -20,9 +21,10 @@ from torchwhy.engine.structure import Output
 from torchwhy.problem import Problem
 from torchwhy.settings import Bounds, Count
 from torchwhy.targets import DerivedTarget, logits_per_row
+from torchwhy.wrapper import Wrapper
 
 
-class FinerCAM(ClassActivationMap):
+class FinerCAM(ClassActivationMap, Wrapper[LayerLike]):
     r"""The map of a class's score less the scores of similar classes: :math:`y_k - \gamma \sum_d w_d y_d`, with
     :math:`\sum_d w_d = 1`, in the place of :math:`y_k`.
 
@@ -37,23 +39,19 @@ class FinerCAM(ClassActivationMap):
     The classes and their w are those of the input itself (one more pass), also where ``of`` changes the picture or the layer.
 
     Raises:
-        ValueError: ``of`` does not look at the score, and so not at its difference from others.
+        TypeError: ``of`` is no method.
+        ValueError: ``of`` has another model, or does not look at the score, and so not at its difference from others.
 
     Paper: Zhang et al. 2025, arXiv:2501.11309.
     """
 
-    of: ClassActivationMap | None = None
+    of: ClassActivationMap | None = None  # type: ignore[assignment]
     strength: float = 0.6
     n_references: Count = 3
     references: Sequence[Annotated[int, Bounds(0)]] | None = None
     weighting: Literal["equal", "softmax"] = "equal"
 
     paper: ClassVar[str] = "arXiv:2501.11309"
-
-    @property
-    def searches(self) -> bool:  # type: ignore[override]
-        """Whether the other method does."""
-        return self.of is not None and self.of.searches
 
     def maps(self, problem: Problem) -> Sequence[Tensor]:
         """Return the other method's maps of the difference."""

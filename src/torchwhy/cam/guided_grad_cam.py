@@ -15,7 +15,7 @@ from torchwhy.engine.structure import Structure, structure_of_some
 from torchwhy.input_types import SomeInputs
 from torchwhy.problem import Problem
 from torchwhy.result import Result
-from torchwhy.wrapper import Wrapper, attribute_at
+from torchwhy.wrapper import InnerFacts, Wrapper, attribute_at
 
 
 class GuidedGradCAM(Wrapper[SomeInputs]):
@@ -29,6 +29,10 @@ class GuidedGradCAM(Wrapper[SomeInputs]):
         of: another class activation map, whose own layer holds; None is :class:`GradCAM`.
         layer: whose activations make the map, as for :class:`GradCAM`.
         reshape: as for :class:`GradCAM`.
+
+    Raises:
+        TypeError: ``of`` is no class activation map.
+        ValueError: ``of`` has another model; ``layer`` or ``reshape`` beside ``of``.
 
     Paper: Selvaraju et al. 2017, arXiv:1610.02391, section 3.2. Linear interpolation, as there; Captum's default is the
     nearest cell.
@@ -49,9 +53,20 @@ class GuidedGradCAM(Wrapper[SomeInputs]):
         (found,) = maps.attributions
         fitting = found[:, 0] if axes_of(problem, numbers[0]).channels is None else found
         products = tuple(signals[i] * fitting for i in numbers)
-        return Result(
-            products, details=maps.details, form=structure_of_some(problem.inputs.names, len(problem.x), numbers)
-        )
+        inner = InnerFacts(problem.n)
+        inner.add(problem.rows, maps)
+        details = {**maps.details, **inner.as_details()}
+        return Result(products, details=details, form=structure_of_some(problem.inputs.names, len(problem.x), numbers))
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.of is None:
+            return
+        if not isinstance(self.of, ClassActivationMap):
+            raise TypeError(f"of={self.of!r}: expected a class activation map, as tw.GradCAM(model)")
+        for name in ("layer", "attribute_to_layer_input", "reshape"):
+            if name in self.settings():
+                raise ValueError(f"{name}: give it to the method in of=")
 
     def _grad_cam(self) -> GradCAM:
         """Return the method whose map is taken without another one."""

@@ -10,6 +10,12 @@
 ``logit_lens``                what the model would say if it ended after a block
 """
 
+from typing import TYPE_CHECKING
+
 from torchwhy.circuits.transformer_parts import Component, find_blocks, find_head_layers
+from torchwhy.spelling import refusal_of
 
 __all__ = ["Component", "find_blocks", "find_head_layers"]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)

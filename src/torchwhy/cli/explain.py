@@ -39,7 +39,8 @@ def add_explain(commands: Commands) -> None:
         "--method",
         nargs="+",
         metavar="NAME",
-        help="see `torchwhy methods`; all: every one that applies (default: IntegratedGradients, of texts and tables KernelSHAP)",
+        help="see `torchwhy methods`; all: every one that applies; module:Class: one of your own (default: IntegratedGradients, "
+        "of texts and tables KernelSHAP)",
     )
     add_settings(explain, "settings, as n_steps=64 signed=false", needs_inputs=False)
     explain.add_argument("--device", default="cpu")

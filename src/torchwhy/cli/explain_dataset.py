@@ -92,7 +92,11 @@ def add_explain_dataset(commands: Commands) -> None:
         help="folders of pictures and pictures, or a table: one .csv or .parquet; before --set and other lists",
     )
     add_model_arguments(command)
-    command.add_argument("--method", metavar="NAME", help="one (default: IntegratedGradients, of tables KernelSHAP)")
+    command.add_argument(
+        "--method",
+        metavar="NAME",
+        help="one, or module:Class, one of your own (default: IntegratedGradients, of tables KernelSHAP)",
+    )
     add_settings(command, "settings of the method; DATA comes before")
     command.add_argument("--out", required=True, metavar="FOLDER", help="where the explanations are kept")
     command.add_argument(
@@ -202,7 +206,7 @@ def _of_pictures(args: argparse.Namespace, settings: Keywords) -> _Work:
         return PartlyRead(torch.cat([x for x, _ in found]), {i: why for i, (_, why) in enumerate(found) if why})
 
     _check_files(Path(args.out), names)
-    arguments = data_for_photos(type(method).__name__, read(slice(1)), 1.0)
+    arguments = data_for_photos(type(method), read(slice(1)), 1.0)
     batches = _Batches(read_and_tell, len(names), args.batch_size)
     return _Work(method, batches, target, arguments, len(names), names)
 

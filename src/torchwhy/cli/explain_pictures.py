@@ -52,7 +52,7 @@ def explain_pictures(args: argparse.Namespace, settings: Keywords) -> None:
 
 
 def methods_asked_for(names: Sequence[str]) -> list[str]:
-    """Return the names of methods, as they are written; ``all`` is those for pictures.
+    """Return the names of methods, as they are written, ``module:Class`` as it stands; ``all`` is those for pictures.
 
     Raises:
         ValueError: there is no such one.
@@ -61,7 +61,8 @@ def methods_asked_for(names: Sequence[str]) -> list[str]:
 
     if [name.lower() for name in names] == ["all"]:
         return for_photos()
-    return [method_named(name).__name__ for name in names]
+    found = [method_named(name) for name in names]
+    return [name if ":" in name else method.__name__ for name, method in zip(names, found)]
 
 
 def explain_some(

@@ -60,7 +60,13 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     """Add what both take: pictures, a model, methods and their settings."""
     parser.add_argument("inputs", nargs="+", metavar="PICTURE", help="image files, folders of them, or bundled photos")
     add_model_arguments(parser)
-    parser.add_argument("--method", nargs="+", metavar="NAME", default=["GradCAM"], help="see `torchwhy methods`")
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        metavar="NAME",
+        default=["GradCAM"],
+        help="see `torchwhy methods`; or module:Class, one of your own",
+    )
     add_settings(parser, "settings; PICTURE comes before")
     parser.add_argument("--device", default="cpu")
 
@@ -140,6 +146,7 @@ def _serve_pictures(args: argparse.Namespace) -> None:
     if args.classes:
         class_shares(args, loaded, x[:1])  # refuses another number of names
     settings: Keywords = dict(parse_setting(text) for text in args.settings)
-    methods = {name: make(name, loaded.model, **settings) for name in methods_asked_for(args.method)}
+    made = [make(name, loaded.model, **settings) for name in methods_asked_for(args.method)]
+    methods = {type(method).__name__: method for method in made}
     say(args, "at 127.0.0.1, for this machine alone; Ctrl+C ends it")
     explore(loaded.model, x, methods, target=target, classes=loaded.labels or None, port=args.port)

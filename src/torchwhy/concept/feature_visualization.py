@@ -45,7 +45,7 @@ class Visualization(Viewable):
     """Images that excite their targets.
 
     Args:
-        images: ``(targets, C, H, W)`` in [0, 1], before the model's normalisation.
+        images: ``(targets, C, H, W)`` in [0, 1], before the model's normalization.
         scores: ``(targets,)`` of the images without random transformations; through ``transforms``.
         history: ``(steps, targets)``, the scores on the way, with them.
     """
@@ -154,10 +154,10 @@ class FeatureVisualization(Analysis):
         with self._excited(like.new_zeros(shape), targets) as problem, torch.enable_grad():
             work = (
                 like.float() if like.dtype in (torch.half, torch.bfloat16) else like
-            )  # what is optimised, around the model
+            )  # what is optimized, around the model
             numbers = initial_parameters(self.parameterization, shape, size, generator, work).requires_grad_()
             moved = torch.zeros(len(targets), dtype=torch.bool, device=like.device)
-            optimiser = torch.optim.Adam([numbers], self.learning_rate)
+            optimizer = torch.optim.Adam([numbers], self.learning_rate)
             for _ in self.steps(self.n_steps):
                 images = image_of(self.parameterization, numbers, self.size)
                 shown = self._transformed(jitter(images))
@@ -169,7 +169,7 @@ class FeatureVisualization(Analysis):
                 ).mean(1)
                 wrt = torch.autograd.grad([shown, cost.sum()], numbers, [-gradients, None])[0]
                 numbers.grad = wrt
-                optimiser.step()
+                optimizer.step()
                 history.append(scores)
             images = image_of(self.parameterization, numbers, self.size).detach()
             scores = problem.run.all_scores([self._transformed(images).to(like.dtype)])
@@ -208,8 +208,7 @@ class FeatureVisualization(Analysis):
 
     @contextmanager
     def _excited(self, x: Tensor, targets: list) -> Iterator[Problem]:
-        with self.problem(x, targets, gradient=True) as problem:
-            problem.batching.progress = False  # the bar is that of the steps
+        with self.problem(x, targets, gradient=True) as problem, problem.batching.without_bar():
             if self.layer is not None:
                 layer = resolve_layer(self.model, self.layer)
                 problem = problem.replace(neuron=layer, target=_Excitation(problem.target))  # type: ignore[arg-type]
@@ -265,8 +264,11 @@ class DeepDream(Analysis):
         steps = iter(self.steps(self.n_octaves * self.n_steps))
         for size in sizes:
             base, dreamt = resize_maps(whole, size), resize_maps(dreamt, size)
-            with self.problem(base.to(images.dtype), gradient=True) as problem, torch.enable_grad():
-                problem.batching.progress = False
+            with (
+                self.problem(base.to(images.dtype), gradient=True) as problem,
+                problem.batching.without_bar(),
+                torch.enable_grad(),
+            ):
                 problem = problem.replace(neuron=resolve_layer(self.model, self.layer), target=_Energy())
                 for _ in range(self.n_steps):
                     next(steps)

@@ -1,4 +1,4 @@
-"""Images that are optimised: how numbers become an image, and how it is jittered."""
+"""Images that are optimized: how numbers become an image, and how it is jittered."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -154,10 +155,12 @@ def check_changeable(changeable: object) -> None:
 def _holds_numbers(value: object, *, names: bool = False) -> bool:
     """Say whether a value is a number, an array or tensor, or a list of these; with ``names`` also of strings."""
     if isinstance(value, (list, tuple)):
-        return all(_holds_numbers(v, names=names) or (names and isinstance(v, str)) for v in value)
+        return bool(value) and all(_holds_numbers(v, names=names) or (names and isinstance(v, str)) for v in value)
     if isinstance(value, Real):
         return value == value  # NaN does not
-    return isinstance(value, Tensor) or hasattr(value, "__array__")
+    if isinstance(value, Tensor):
+        return not bool(value.isnan().any())
+    return hasattr(value, "__array__") and bool(np.all(np.asarray(value) == np.asarray(value)))  # nor does an array
 
 
 def _columns_of_tables(

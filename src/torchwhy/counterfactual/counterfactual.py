@@ -106,7 +106,7 @@ class Counterfactual(Attribution[GivenLayer]):
         """
         with torch.inference_mode(False):
             problem = prepare_for(self, inputs, target, additional_forward_args=additional_forward_args)
-            with problem.open():
+            with problem.open(), problem.batching.without_bar():
                 z, found, distance, steps, history = self._search(problem)
         k, table = self.n_diverse, problem.table
         shape = (problem.n,) if k == 1 else (problem.n, k)
@@ -123,7 +123,8 @@ class Counterfactual(Attribution[GivenLayer]):
         )
 
     def _attribute(self, problem: Problem) -> Result:
-        z, found, distance, steps, _ = self._search(problem)
+        with problem.batching.without_bar():
+            z, found, distance, steps, _ = self._search(problem)
         k = self.n_diverse
         best = distance.nan_to_num(torch.inf).view(-1, k).argmin(1) + torch.arange(problem.n, device=found.device) * k
         if not bool(found[best].all()):
@@ -137,7 +138,6 @@ class Counterfactual(Attribution[GivenLayer]):
 
     def _search(self, problem: Problem) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
         """Return candidates ``(N · n_diverse, ...)``, whether, how far and after how many steps each flipped, and the gaps."""
-        problem.batching.progress = False  # the bar here is that of the steps
         table, bounds = problem.table, self.bounds
         if table is not None and isinstance(bounds, (tuple, list)) and len(bounds) == 2:
             bounds = table.numbers(bounds[0], -torch.inf), table.numbers(bounds[1], torch.inf)
@@ -299,6 +299,9 @@ class Counterfactual(Attribution[GivenLayer]):
             raise ValueError(
                 f"plausible={self.plausible!r}: expected real rows, a tensor or data frame, or an autoencoder"
             )
+        rows = self.plausible
+        if isinstance(rows, Tensor) and not (rows.dim() > 1 and len(rows) and bool(rows.isfinite().all())):
+            raise ValueError(f"plausible={rows!r}: expected real rows, (K, ...), all of them finite numbers")
         check_bounds(self.bounds)
         check_changeable(self.changeable)
         weights = {"distance_weight": self.distance_weight}

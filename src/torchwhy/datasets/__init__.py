@@ -6,8 +6,14 @@ who may write; ``workers`` divides the batches among processes; ``collection`` r
 a callable for other engines. Begin with ``job``.
 """
 
+from typing import TYPE_CHECKING
+
 from torchwhy.datasets.collection import ExplainedDataset, load_dataset
 from torchwhy.datasets.job import Progress, explain_dataset
 from torchwhy.datasets.mapper import Mapper
+from torchwhy.spelling import refusal_of
 
 __all__ = ["ExplainedDataset", "Mapper", "Progress", "explain_dataset", "load_dataset"]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from torchwhy.engine.layers.layer import LayerLike
 from torchwhy.engine.run.randomness import Seed
 from torchwhy.engine.structure import AnyModel
 
 LayerRole = Literal["input", "read", "own"]
+
+
+AskerType = TypeVar("AskerType", bound="Asker")
 
 
 class Asker(Protocol):
@@ -87,3 +91,12 @@ class Question:
     reads_gradient: bool = False
     generator: Seed = None
     label: str = ""
+
+
+def with_model(asker: AskerType, model: object) -> AskerType:
+    """Return a copy of who asks that has another model for the same one, such as one that takes tensors for tables."""
+    found = copy(asker)
+    vars(found)["model"] = (
+        model  # past the checks of a method's settings, whose own methods keep the one that they have
+    )
+    return found

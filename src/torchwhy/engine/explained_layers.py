@@ -17,10 +17,23 @@ from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import Model, Structure, Tensors, flatten
 from torchwhy.problem import ModelInputs, Problem
+from torchwhy.settings import listed
 from torchwhy.targets.target import Neuron, TargetLike
 
 if TYPE_CHECKING:
     from torchwhy.engine.asker import Asker
+
+
+def check_named_layers(asker: Asker) -> None:
+    """Refuse a list of no layers, and no layer at all where a method explains by one.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if listed(asker.layer) in ((), []):
+        raise ValueError("layer: an empty list; give at least one layer, or None for the inputs")
+    if asker.layer_role == "read" and asker.layer is None:
+        raise ValueError(f"layer: {type(asker).__name__} explains by a layer; give layer=")
 
 
 def named_places(asker: Asker, target: TargetLike) -> list[object]:

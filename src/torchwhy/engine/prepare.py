@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from torchwhy.baselines import AtLayer, Distribution, resolve_baseline, same_number, weights_of
 from torchwhy.engine import state
-from torchwhy.engine.asker import Asker, Question
+from torchwhy.engine.asker import Asker, Question, with_model
 from torchwhy.engine.axes import Axes, AxesLike, axes_of_inputs
 from torchwhy.engine.explained_layers import explain_by_layers, layers_by_running, named_layers, named_places
 from torchwhy.engine.further_arguments import positional_names, read_further, takes_one_row
@@ -173,12 +172,12 @@ def _prepare_for_sample_or_table(
         told = asked.features.sample.axes if axes is None else axes
         told = None if asked.features.is_game else told  # a game's tensor says which features are there
         return prepare_for(*asked[:-1], parent, told).replace(sample=asked.features, form=None)
-    columns, asker = column_names(inputs), copy(asker)
+    columns = column_names(inputs)
     if columns is not None and isinstance(feature_mask, Mapping):
         feature_mask, columns = mask_of_columns(feature_mask, columns)
     table = frame_form(inputs, baselines, getattr(asker, "plausible", None))
-    asker.model, inputs, baselines = as_tensors(asker.model, inputs, baselines, table)
-    problem = prepare_for(asker, inputs, target, baselines, feature_mask, arguments, parent, axes)
+    model, inputs, baselines = as_tensors(asker.model, inputs, baselines, table)
+    problem = prepare_for(with_model(asker, model), inputs, target, baselines, feature_mask, arguments, parent, axes)
     if table is not None and baselines is None and problem.baselines and table.categories:
         warn_of_labels(table)
     return problem.replace(columns=columns, table=table)

@@ -11,6 +11,7 @@ from torchwhy.engine import state
 from torchwhy.engine.layers.drawn_row import draw_row, is_refused
 from torchwhy.engine.run.autograd import HeldModel
 from torchwhy.engine.run.checks import MISFITS
+from torchwhy.engine.run.fingerprint import fingerprint
 from torchwhy.engine.run.optimizations import is_compiled
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn_of_randomness
@@ -40,7 +41,7 @@ def notice_randomness(problem: Problem, held: HeldModel) -> None:
         where = (runs.first - runs.last).abs().argmax()
         warn_of_randomness(runs.first[where : where + 1], runs.last[where : where + 1])
     elif of_drawn and not runs.drew:
-        state.repeating[problem.model] = held.n_training
+        state.repeating[problem.model] = fingerprint(problem.model)
         held.may_draw = False
 
 

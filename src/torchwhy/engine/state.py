@@ -10,10 +10,14 @@
   the model. A context variable, as threads and asynchronous tasks each have their own.
 * ``take_arrays``: whether a function that is no module takes NumPy arrays, rather than tensors, found by calling it with both.
   A function that takes both must give the same for them, so that this changes no number. Weak keys.
-* ``repeating``: the models that gave one row the same score twice, with how many modules they had in training mode then.
+* ``repeating``: the models that gave one row the same score twice, with their fingerprint
+  (:func:`torchwhy.engine.run.fingerprint.fingerprint`) then.
 * ``trials``: what trials found out about a model: which of its arguments follow the rows, whether rows depend on one another,
-  which layer ``layer="auto"`` is, how a layer's tokens lie on a picture. Weak keys too; only what follows from the model, the
-  shapes, a drawn row and what is given beside it, which is part of the key, is remembered, so that this changes no number.
+  which layer ``layer="auto"`` is, how a layer's tokens lie on a picture. Weak keys too, with the model's fingerprint: of a model
+  that changed all is found anew. Only what follows from the model, the shapes, a drawn row and what is given beside it, which is
+  part of the key, is remembered, so that this changes no number.
+* ``turns``: a lock for each model that influence methods put other tensors into: where two threads ask about one model, the
+  second waits, as it would take the tensors of the first for the model's own. Weak keys.
 
 Nothing here decides what a call computes.
 """
@@ -49,5 +53,6 @@ held_here = _HeldHere()
 rules = _ActiveRules()
 callers_state: ContextVar[Any] = ContextVar("callers_state", default=None)
 take_arrays: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
-repeating: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-trials: WeakKeyDictionary[object, dict[tuple[object, ...], object]] = WeakKeyDictionary()
+repeating: WeakKeyDictionary[nn.Module, tuple[object, ...]] = WeakKeyDictionary()
+turns: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+trials: WeakKeyDictionary[object, tuple[tuple[object, ...], dict[tuple[object, ...], object]]] = WeakKeyDictionary()

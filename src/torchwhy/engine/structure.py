@@ -21,6 +21,11 @@ Output = object  # what a model, a module or an operation returns: a tensor, or 
 InForm = object  # a tensor, or a tuple or dict of them: what goes in and comes out; None where there is none
 # The same where it is used as what it must be, or was found to be, without a type that says so.
 AnyModel = Any
+PREDICTING = (
+    "predict_proba",
+    "decision_function",
+    "predict",
+)  # how models that cannot be called are asked, the best first
 AnyOutput = Any
 AnyForm = Any
 Keywords = dict[str, Any]  # arguments, settings or facts by name

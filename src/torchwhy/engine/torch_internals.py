@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.nn.modules import _functions
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -79,6 +80,8 @@ backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_cur
 running_backward_pass: Callable[[], int] = torch._C._current_graph_task_id
 # The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parts: Callable[[nn.Module], OwnParts] = attrgetter("_parameters", "_buffers", "_modules", "_compiled_call_impl")
+# The hooks before and after a module's forward, in dicts.
+own_hooks: Callable[[nn.Module], tuple[dict[int, object], ...]] = attrgetter("_forward_pre_hooks", "_forward_hooks")
 own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 # The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
@@ -90,6 +93,8 @@ base_of_view: Callable[[Tensor], Tensor | None] = Tensor._base.__get__  # type: 
 hooks_on_saved_tensors: Callable[[bool], tuple[object, object] | None] = getattr(
     torch._C._autograd, "_top_saved_tensors_default_hooks", _not_known
 )
+# What torch.nn.utils' weight norms compute of (v, g, dim): v g / |v|. Its second derivative is wrong (torch 2.14).
+weight_norm: Callable[[Tensor, Tensor, int], Tensor] = torch._weight_norm
 # How often a tensor's memory was written to: two equal numbers mean that it was not in between.
 version_of: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
@@ -130,7 +135,15 @@ def saved_input(node: torch.autograd.graph.Node) -> Tensor:
 
 
 def sequence_number(node: torch.autograd.graph.Node) -> int:
-    """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers."""
+    """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers.
+
+    -1 for the node of an autograd Function that is in no graph any more, of which torch 2.4 cannot be asked.
+    """
+    if isinstance(node, BackwardCFunction):
+        try:
+            node.name()
+        except RuntimeError:
+            return -1
     return node._sequence_nr()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchwhy.arguments import Argument, PerRow, Shared, Unmarked
 from torchwhy.engine import state
 from torchwhy.engine.run.checks import MISFITS
+from torchwhy.engine.run.fingerprint import fingerprint
 from torchwhy.engine.run.optimizations import is_compiled
 from torchwhy.engine.run.runner import Tally
 from torchwhy.engine.run.warn import warn
@@ -52,10 +53,14 @@ class TrialRun(NamedTuple):
 
 
 def memory_of(owner: object) -> dict[tuple[object, ...], object]:
-    """Return what was found out about a model; a method of an object shares that of the object."""
+    """Return what was found out about a model since it last changed; a method of an object shares that of the object."""
     owner = owner if isinstance(owner, nn.Module) else getattr(owner, "__self__", owner)
+    now = fingerprint(owner) if isinstance(owner, nn.Module) else ()
     try:
-        return state.trials.setdefault(owner, {})
+        before, memory = state.trials.get(owner, (None, {}))
+        if before != now:
+            state.trials[owner] = now, (memory := {})
+        return memory
     except TypeError:  # an object to which there is no weak reference, or that has no hash
         return {}
 

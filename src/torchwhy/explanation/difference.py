@@ -44,10 +44,20 @@ def subtract(e: Explanation, other: Explanation) -> Explanation:
     return replace(found, completeness_gap=_gap_of_sums(found, found.scores) if promised else None)
 
 
+def _names_as_lists(e: Explanation) -> object:
+    if e.names is None:
+        return None
+    return [name if isinstance(name, str) else list(name) for name in e.names]
+
+
+def _baselines_in_words(e: Explanation) -> object:
+    return e.provenance.get("baselines")
+
+
 _SAME_FEATURES: dict[str, Callable[[Explanation], object]] = {
     "number of rows": len,
-    "list of names": lambda e: None if e.names is None else [n if isinstance(n, str) else list(n) for n in e.names],
-    "baseline": lambda e: e.provenance.get("baselines"),
+    "list of names": _names_as_lists,
+    "baseline": _baselines_in_words,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -180,11 +181,24 @@ def _as_text(value: object) -> str:
     return json.dumps(value, default=plain_data, sort_keys=True)
 
 
+def _settings_as_text(e: Explanation) -> str:
+    return _as_text({k: v for k, v in e.settings.items() if k != "generator"})
+
+
+def _form(e: Explanation) -> object:
+    structure = flatten(e.attributions)[1]
+    return structure.kind, sorted(map(str, structure.names or ()))
+
+
+def _shapes_of_a_row(e: Explanation) -> list[tuple[int, ...]]:
+    return [tuple(t.shape[1:]) for t in flatten(e.attributions)[0]]
+
+
 ALIKE: dict[str, Callable[[Explanation], object]] = {
-    "method": lambda e: e.method,
-    "settings": lambda e: _as_text({k: v for k, v in e.settings.items() if k != "generator"}),
-    "form": lambda e: (flatten(e.attributions)[1].kind, sorted(map(str, flatten(e.attributions)[1].names or ()))),
-    "shapes of a row": lambda e: [tuple(t.shape[1:]) for t in flatten(e.attributions)[0]],
+    "method": attrgetter("method"),
+    "settings": _settings_as_text,
+    "form": _form,
+    "shapes of a row": _shapes_of_a_row,
 }
 
 

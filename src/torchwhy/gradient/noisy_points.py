@@ -126,8 +126,10 @@ def check_stdevs(stdevs: Stdevs) -> None:
     Raises:
         ValueError: one of them is.
     """
-    given = stdevs if isinstance(stdevs, Sequence) and not isinstance(stdevs, str) else (stdevs,)
-    if any(bool((finite_numbers("stdevs", s) < 0).any()) for s in given):
+    numbers = [finite_numbers("stdevs", s) for s in _each_stdev(stdevs)]
+    if not numbers or any(s.numel() != 1 for s in numbers):
+        raise ValueError(f"stdevs={stdevs!r}: expected a number, or one for each input tensor")
+    if any(bool((s < 0).any()) for s in numbers):
         raise ValueError(f"stdevs={stdevs!r}: a standard deviation cannot be negative")
 
 
@@ -137,7 +139,14 @@ def stdev_per_tensor(stdevs: Stdevs, tensors: Tensors) -> tuple[float | Tensor, 
     Raises:
         ValueError: a wrong number of them.
     """
-    given: tuple[float | Tensor, ...] = (*stdevs,) if isinstance(stdevs, Sequence) else (stdevs,) * len(tensors)
-    if len(given) != len(tensors):
+    given = _each_stdev(stdevs)
+    is_list = isinstance(stdevs, Sequence)  # which says which input each is for, also where it has one
+    if len(given) != len(tensors) and (is_list or len(given) != 1):
         raise ValueError(f"stdevs: {len(given)} given for {len(tensors)} input tensors")
-    return given
+    return given if len(given) == len(tensors) else given * len(tensors)
+
+
+def _each_stdev(stdevs: Stdevs) -> tuple[float | Tensor, ...]:
+    """Return the standard deviations of a list, a tensor or an array ``(K,)``, one by one; else the single one."""
+    is_list = isinstance(stdevs, Sequence) and not isinstance(stdevs, (str, bytes))
+    return (*stdevs,) if is_list or getattr(stdevs, "ndim", 0) == 1 else (stdevs,)  # type: ignore[misc, return-value]

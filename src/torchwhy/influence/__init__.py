@@ -23,6 +23,8 @@
 ``evaluation``         do influences foretell what training again gives?
 """
 
+from typing import TYPE_CHECKING
+
 from torchwhy.influence.evaluation import (
     RetrainingScore,
     draw_subsets,
@@ -33,6 +35,7 @@ from torchwhy.influence.evaluation import (
 )
 from torchwhy.influence.influence_method import GradientInfluence, InfluenceMethod
 from torchwhy.influence.influences import Influences, RankedRows
+from torchwhy.spelling import refusal_of
 
 __all__ = [
     "GradientInfluence",
@@ -46,3 +49,6 @@ __all__ = [
     "mislabelled_auc",
     "retrain",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)

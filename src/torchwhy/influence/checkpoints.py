@@ -18,27 +18,44 @@ def state_at(model: nn.Module, given: StateOrFile, number: int) -> dict[str, Ten
     Args:
         model: for which they are.
         given: a state dict, or a file with one: ``.safetensors``, or what ``torch.save`` wrote, read without running code.
+            Of a tensor that several modules share one of its names is enough, as such files have it.
         number: of the checkpoint, for errors.
 
     Raises:
         TypeError: neither.
-        ValueError: a file that cannot be read, names that the model does not have, lacks, or has with other shapes.
+        ValueError: a file that cannot be read, names that the model does not have, lacks, or has with other shapes, other
+            values for two names of one tensor.
     """
     state = _read_state(given, number) if isinstance(given, (str, Path)) else given
     check_state(number, state)
     own = model.state_dict(keep_vars=True)
-    unknown, missing = sorted(set(state) - set(own)), sorted(set(own) - set(state))
+    names: dict[int, list[str]] = {}
+    for name, tensor in own.items():
+        if name in state:
+            names.setdefault(id(tensor), []).append(name)
+    unknown, missing = sorted(set(state) - set(own)), sorted(n for n, t in own.items() if id(t) not in names)
     shapes = [
         f"{n} {tuple(state[n].shape)} for {tuple(own[n].shape)}"
         for n in own
         if n in state and state[n].shape != own[n].shape
     ]
-    for what, names in (("unknown", unknown), ("missing", missing), ("of another shape", shapes)):
-        if names:
+    untied = [
+        f"{some[0]} and {n}"
+        for some in names.values()
+        for n in some[1:]
+        if not state[n].to(own[n]).equal(state[some[0]].to(own[n]))
+    ]
+    for what, found in (
+        ("unknown", unknown),
+        ("missing", missing),
+        ("of another shape", shapes),
+        ("two values of one tensor,", untied),
+    ):
+        if found:
             raise ValueError(
-                f"checkpoints[{number}]: does not fit the model: {what} {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+                f"checkpoints[{number}]: does not fit the model: {what} {', '.join(found[:3])}{', ...' if found[3:] else ''}"
             )
-    return {name: state[name].detach().to(own[name]) for name in own}
+    return {name: state[names[id(tensor)][0]].detach().to(tensor) for name, tensor in own.items()}
 
 
 def check_state(number: int, given: object) -> None:

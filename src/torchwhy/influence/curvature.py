@@ -8,8 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
+from torch.overrides import TorchFunctionMode
 
-from torchwhy.influence.row_gradients import NamedTensors, RowGradients, exact_attention
+from torchwhy.engine.torch_internals import weight_norm
+from torchwhy.influence.named_tensors import NamedTensors
+from torchwhy.influence.row_gradients import RowGradients, exact_attention
 from torchwhy.influence.training_rows import RowBatch, RowsInBatches
 
 SHARE = 0.1  # of the mean eigenvalue, where no damping is given
@@ -42,7 +45,7 @@ class CurvatureProducts:
         """Return the products with vectors ``(K, p)``, going once through the training rows."""
         total = torch.zeros_like(vectors)
         of_batch = self._gauss_newton if self.gauss_newton else self._hessian
-        with exact_attention():
+        with exact_attention(), ExactWeightNorm():
             for batch in self.rows:
                 product = vmap(of_batch(self.gradients.loss.complete(batch)))
                 parts = [product(self.gradients.split(some)) for some in vectors.split(TOGETHER)]
@@ -78,3 +81,13 @@ class CurvatureProducts:
             return found
 
         return product
+
+
+class ExactWeightNorm(TorchFunctionMode):
+    """Compute weight norm in steps while open, as the second derivative that torch has of it is wrong (torch 2.14)."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not weight_norm:
+            return func(*args, **(kwargs or {}))
+        v, g, dim = args
+        return v * (g / torch.norm_except_dim(v, 2, dim))

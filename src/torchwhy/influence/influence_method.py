@@ -16,6 +16,7 @@ from torchwhy.engine.run.batching import budget_of
 from torchwhy.engine.structure import InForm
 from torchwhy.influence.influences import Influences, finite_influences
 from torchwhy.influence.losses import LossFunction, RowLoss
+from torchwhy.influence.named_tensors import left_as_it_is
 from torchwhy.influence.row_gradients import GradientsOfRows, ParameterLayers, RowGradients, parameters_at
 from torchwhy.influence.training_rows import RowsInBatches
 from torchwhy.provenance import hash_parameters
@@ -61,11 +62,13 @@ class InfluenceMethod(Settings):
         self.training, self.fitted_on = None, ""
         self._before_fit()
         with self._open() as device:
+            fitted_on = (
+                hash_parameters(self.model) if self.uses_own_parameters else ""
+            )  # before it writes to its buffers
             rows = RowsInBatches(data, labels, device, self.batch_size)
             self.training_labels = rows.labels()
             self._fit(rows)
-            self.fitted_on = hash_parameters(self.model) if self.uses_own_parameters else ""
-        self.training = rows
+        self.training, self.fitted_on = rows, fitted_on
         return self
 
     def explain(self, inputs: InForm, labels: InForm = None) -> Influences:
@@ -103,7 +106,7 @@ class InfluenceMethod(Settings):
         Raises:
             ValueError: its output is random, or mixes rows.
         """
-        with isolated(self.model) as held:
+        with left_as_it_is(self.model), isolated(self.model) as held:
             if held.noisy:
                 raise ValueError(
                     f"model: in training mode {', '.join(held.noisy[:3])} make its output random or let rows influence each "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchwhy.influence.row_gradients import NamedTensors
+from torchwhy.influence.named_tensors import NamedTensors
 
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
@@ -69,7 +69,7 @@ def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:
 
 
 def matrix_layer(model: nn.Module, name: str) -> MatrixLayer | None:
-    """Return a layer of the model as a matrix, None where it is none, or shares its weight with another."""
+    """Return a layer of the model as a matrix, None where it is none, or shares its weight or bias with another."""
     module = model.get_submodule(name)
     turned = type(module).__name__ == "Conv1D" and hasattr(module, "nf")  # of transformers
     if not (turned or isinstance(module, MATRIX_LAYERS)):
@@ -80,5 +80,6 @@ def matrix_layer(model: nn.Module, name: str) -> MatrixLayer | None:
             return None
     names = {id(p): n for n, p in model.named_parameters()}
     weight, bias = (names.get(id(getattr(module, part, None))) for part in ("weight", "bias"))
-    owners = [m for m in model.modules() if any(p is module.weight for p in m.parameters(recurse=False))]
+    own = {id(p) for p in module.parameters(recurse=False)}
+    owners = [m for m in model.modules() if any(id(p) in own for p in m.parameters(recurse=False))]
     return None if weight is None or len(owners) != 1 else MatrixLayer(name, module, weight, bias, turned)

@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
 from torchwhy.engine.run.autograd import enable_grad_for
 from torchwhy.engine.run.batching import budget_of, is_out_of_memory
 from torchwhy.engine.run.warn import warn
-from torchwhy.engine.structure import Structure, flatten
+from torchwhy.engine.structure import AnyOutput, Structure, flatten
 from torchwhy.influence.losses import RowLoss
+from torchwhy.influence.named_tensors import NamedTensors, call_with_tensors, places_of_tensors
 from torchwhy.influence.training_rows import RowBatch, RowsInBatches
 from torchwhy.targets import find_logits
 
 GRADIENTS_HELD = 4  # of a row's gradient that are in memory at a time, about
-NamedTensors = dict[str, Tensor]
 ParameterLayers = LayerLike | Sequence[LayerLike] | None
 
 
@@ -52,10 +52,12 @@ class RowGradients:
         rows: int | None = None,
     ) -> None:  # fmt: skip
         self.model, self.loss, self.names = model, loss, names
+        self.places = places_of_tensors(model)
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers()), **(state or {})}
-        own = {name: t.detach() for name, t in tensors.items()}
+        own = {name: tensors[name].detach() for name in self.places}
         self.parameters = {name: own[name] for name in names}
-        self.rest = {name: t for name, t in own.items() if name not in self.parameters}
+        self.buffers = {name: own[name] for name, _ in model.named_buffers() if name in own}
+        self.rest = {name: t for name, t in own.items() if name not in self.parameters and name not in self.buffers}
         self.shapes = [self.parameters[name].shape for name in names]
         self.sizes = [shape.numel() for shape in self.shapes]
         self.total = sum(self.sizes)
@@ -66,13 +68,12 @@ class RowGradients:
 
     def row_loss(self, parameters: NamedTensors, parts: tuple[Tensor, ...], labels: Tensor, how: Structure) -> Tensor:
         """Return the loss of one row, ``parts`` without the dimension of rows, under other parameters."""
-        alone = [p[None] for p in parts]
-        output = functional_call(self.model, ({**self.rest, **parameters},), *self._arguments(alone, how))
-        return self.loss(output, labels[None])
+        return self.loss(self._output(parameters, [p[None] for p in parts], how), labels[None])
 
-    @staticmethod
-    def _arguments(parts: list[Tensor], how: Structure) -> tuple[tuple[Tensor, ...], NamedTensors]:
-        return (tuple(parts), {}) if how.names is None else ((), how.restore(parts))
+    def _output(self, parameters: NamedTensors, parts: Sequence[Tensor], how: Structure) -> AnyOutput:
+        args, kwargs = (tuple(parts), {}) if how.names is None else ((), how.restore(parts))
+        buffers = {name: b.clone() for name, b in self.buffers.items()}  # which a model may write to
+        return call_with_tensors(self.model, {**self.rest, **buffers, **parameters}, self.places, args, kwargs)
 
     def losses(self, parameters: NamedTensors, piece: RowBatch) -> Tensor:
         """Return the losses ``(m,)`` of rows that run together, under other parameters, to be differentiated again."""
@@ -80,8 +81,7 @@ class RowGradients:
 
     def logits(self, parameters: NamedTensors, piece: RowBatch) -> Tensor:
         """Return the logits of rows that run together, under other parameters."""
-        state = {**self.rest, **parameters}
-        return find_logits(functional_call(self.model, (state,), *self._arguments(list(piece.parts), piece.structure)))
+        return find_logits(self._output(parameters, piece.parts, piece.structure))
 
     def losses_of(self, logits: Tensor, piece: RowBatch) -> Tensor:
         """Return the losses ``(m,)`` of rows with these logits."""

@@ -13,6 +13,7 @@
 """
 
 import warnings
+from typing import TYPE_CHECKING
 
 from torchwhy.metrics.agreement import faithfulness_correlation, faithfulness_estimate, infidelity, sensitivity_n
 from torchwhy.metrics.axioms import completeness_gap, input_invariance, non_sensitivity
@@ -49,6 +50,7 @@ from torchwhy.metrics.robustness import (
     sensitivity_max,
 )
 from torchwhy.metrics.scoring import Options
+from torchwhy.spelling import refusal_of
 
 __all__ = [
     "Curve",
@@ -94,9 +96,18 @@ __all__ = [
 _RENAMED = {"necessity": "comprehensiveness"}  # old name: new name, kept for one version
 
 
-def __getattr__(name: str) -> object:
+def _renamed_metric(name: str) -> object:
+    """Return what a name of version 0.1 stands for, with a warning.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
     if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        refusal_of(__name__, __all__)(name)
     message = f"torchwhy.metrics.{name} is now called {_RENAMED[name]}; the old name will go with version 0.3"
     warnings.warn(message, DeprecationWarning, stacklevel=2)
     return globals()[_RENAMED[name]]
+
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = _renamed_metric

@@ -73,10 +73,11 @@ def model_randomization(
     start = explain_again(method, inputs, target, data)
     found = [rank_similarity(start, start, absolute=absolute)]
     with torch.inference_mode(False):
-        whole = {k: v.clone() for k, v in other.model.state_dict().items()}
+        own = [(p, p.detach().clone()) for p in other.model.parameters()] if mode == "independent" else []
         for module in modules:
-            if mode == "independent":
-                other.model.load_state_dict(whole)
+            with torch.no_grad():
+                for p, value in own:
+                    p.copy_(value)
             randomize(module, draws)
             found.append(rank_similarity(start, explain_again(other, inputs, there, data), absolute=absolute))
     shares = torch.linspace(0, 1, len(found), dtype=torch.double, device=start.device)

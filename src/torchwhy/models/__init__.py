@@ -3,6 +3,8 @@
 Importing this loads torch and nothing heavier; torchvision, scikit-image and scikit-learn are imported when used.
 """
 
+from typing import TYPE_CHECKING
+
 from torchwhy.models.labels import find_label, imagenet_labels
 from torchwhy.models.photos import (
     IMAGENET_MEAN,
@@ -18,6 +20,7 @@ from torchwhy.models.shapes import SHAPES, TEXTURES, ShapesBatch, shapes
 from torchwhy.models.small import ShapesResNet, ShapesViT, shapes_resnet, shapes_vit
 from torchwhy.models.tabular import Tabular, breast_cancer, digits
 from torchwhy.models.zoo import LoadedModel, load
+from torchwhy.spelling import refusal_of
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -44,3 +47,6 @@ __all__ = [
     "shapes_vit",
     "to_image",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)

@@ -133,7 +133,7 @@ def preprocess(
     interpolation: str = "bicubic",
     channels: int = 3,
 ) -> Tensor:
-    r"""Turn a picture into a network's input: resized, cut to the centre square, scaled to [0, 1], standardised.
+    r"""Turn a picture into a network's input: resized, cut to the centre square, scaled to [0, 1], standardized.
 
     .. math:: x_{chw} = (p_{chw} / 255 - \text{mean}_c) / \text{std}_c
 

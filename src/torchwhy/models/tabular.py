@@ -49,7 +49,7 @@ def digits() -> Tabular:
 def breast_cancer() -> Tabular:
     """Return thirty measurements of a tumour, malignant or benign, and an MLP (30-32-16-2), 96 % right on the test rows.
 
-    The measurements are standardised by the mean and the standard deviation of the training rows.
+    The measurements are standardized by the mean and the standard deviation of the training rows.
     Trained once per process; each call returns its own copy.
     """
     return _copy_of(_breast_cancer)
@@ -78,7 +78,7 @@ def _digits() -> Tabular:
     data = load_digits()
     names = tuple(map(str, data.target_names))
     made = _trained_tabular(
-        build, data.images[:, None] / 16, data.target, tuple(data.feature_names), names, standardise=False
+        build, data.images[:, None] / 16, data.target, tuple(data.feature_names), names, standardize=False
     )
     made.model.to(memory_format=torch.channels_last)  # many rows take two thirds of the time
     return made
@@ -93,7 +93,7 @@ def _breast_cancer() -> Tabular:
 
     data = load_breast_cancer()
     features, classes = (tuple(map(str, names)) for names in (data.feature_names, data.target_names))
-    return _trained_tabular(build, data.data, data.target, features, classes, standardise=True)
+    return _trained_tabular(build, data.data, data.target, features, classes, standardize=True)
 
 
 def _trained_tabular(
@@ -102,14 +102,14 @@ def _trained_tabular(
     y: object,
     features: tuple[str, ...],
     classes: tuple[str, ...],
-    standardise: bool,
+    standardize: bool,
 ) -> Tabular:
     from sklearn.model_selection import train_test_split
 
     split = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
     x_train, x_test = (torch.tensor(part, dtype=torch.float32) for part in split[:2])
     y_train, y_test = (torch.tensor(part, dtype=torch.int64) for part in split[2:])
-    if standardise:
+    if standardize:
         mean, std = x_train.mean(0), x_train.std(0)
         x_train, x_test = (x_train - mean) / std, (x_test - mean) / std
     with seeded(0):
@@ -119,12 +119,12 @@ def _trained_tabular(
 
 def _fit(model: nn.Module, x: Tensor, y: Tensor, epochs: int = 10, batch: int = 32, lr: float = 1e-2) -> nn.Module:
     """Train by AdamW with a one-cycle learning rate, on batches drawn from torch's (here seeded) generator."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * (len(x) // batch))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * (len(x) // batch))
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(batch)[: len(x) // batch]:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     return model.eval()

@@ -15,6 +15,7 @@ from torchwhy.engine.structure import Tensors, as_tuple
 from torchwhy.input_types import GivenLayer
 from torchwhy.problem import Problem
 from torchwhy.result import Result
+from torchwhy.settings import listed
 
 Size = int | Sequence[int]  # of a window or a step: of all dimensions but the first, or of the last ones
 SizePerInput = Size | Sequence[Size | None] | None
@@ -74,6 +75,7 @@ class Occlusion(Attribution[GivenLayer]):
         super()._check_settings()
         for name in ("sliding_window_shapes", "strides"):
             _check_sizes(name, getattr(self, name))
+        _check_steps(self.sliding_window_shapes, self.strides)
 
 
 def _is_per_input(setting: SizePerInput) -> bool:
@@ -99,6 +101,21 @@ def _check_sizes(name: str, setting: SizePerInput) -> None:
         default = given is None and name == "strides"
         if not default and not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in sizes):
             raise ValueError(f"{name}={given!r}: expected a positive int, or a tuple of them, one for each dimension")
+
+
+def _check_steps(window: object, step: object) -> None:
+    """Refuse steps that are larger than the window, as far as the two are given likewise; else the inputs' shape will say it."""
+    if isinstance(window, Integral) and isinstance(step, Integral) and int(step) > int(window):
+        raise ValueError(f"strides={step}: a window of {window} has steps of 1 to {window}, which cover every element")
+    windows, steps = listed(window) or (), listed(step) or ()
+    if len(windows) != len(steps):
+        return
+    for k, (w, s) in enumerate(zip(windows, steps)):
+        if isinstance(w, Integral) and isinstance(s, Integral) and int(s) > int(w):
+            raise ValueError(
+                f"strides={step}: dimension {k} of these has a window of {w}; steps of 1 to {w} cover every element"
+            )
+        _check_steps(w, s)
 
 
 def _sliding_windows(shape: tuple[int, ...], size: Size | None, step: Size | None) -> SlidingWindows:

@@ -1,1 +1,8 @@
 """Methods that share out the output among the features by their coalitions."""
+
+from typing import TYPE_CHECKING
+
+from torchwhy.spelling import refusal_of
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__)

@@ -288,7 +288,7 @@ def fit_cubic(x: Tensor, odd: Tensor, total: Tensor | None) -> CubicFit:
 
     All of the d(d-1)(d-2)/6 coefficients are fitted at once through the kernel
     :math:`e_3(x \circ x') = (t^3 - (3d - 2) t) / 6`, :math:`t = x \cdot x'`, beside a linear part without a penalty; the
-    penalty is chosen per row by generalised cross-validation.  A triple shares its coefficient equally,
+    penalty is chosen per row by generalized cross-validation.  A triple shares its coefficient equally,
     :math:`\varphi_i = \tfrac13 \sum_{i \in T} c_T` (o holds twice the odd part of the game); for Banzhaf values, without
     ``total``, it counts nothing.
 
@@ -329,7 +329,7 @@ def _cubic_kernel(t: Tensor, d: int) -> Tensor:
 
 
 def penalty_by_cross_validation(s: Tensor, y: Tensor, rest: Tensor, n: int) -> Tensor:
-    """Return the ridge penalty with the least generalised cross-validation error, ``(N,)``.
+    """Return the ridge penalty with the least generalized cross-validation error, ``(N,)``.
 
     Args:
         s: eigenvalues (k,) of the Gram matrix of n samples.

@@ -1,1 +1,8 @@
 """The model as a whole: what matters over all rows, how the score goes with a feature, and simple models in its place."""
+
+from typing import TYPE_CHECKING
+
+from torchwhy.spelling import refusal_of
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__)

@@ -25,6 +25,7 @@ from torchwhy.surrogate.intervals import IntervalEstimate, mean_interval
 from torchwhy.surrogate.table import TableColumns
 from torchwhy.targets import TargetLike
 from torchwhy.viewable import Table, Viewable
+from torchwhy.wrapper import check_inner_method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,8 +132,8 @@ class BiasReport(Analysis):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        if not (self.method is None or isinstance(self.method, Attribution)):
-            raise TypeError(f"method={self.method!r}: expected a method, IntegratedGradients(model), or None")
+        if self.method is not None:
+            check_inner_method("method", self.method, self)
 
     @torch_defaults()
     def measure(

@@ -79,9 +79,7 @@ def fairness_rates(
         demographic_parity=_apart(selected, z, newcombe),
         disparate_impact=_apart(selected, z, ratio),
         equal_opportunity=differences[0] if differences else None,
-        equalized_odds=max(differences, key=lambda d: -1.0 if d.mean.isnan() else float(d.mean))
-        if differences
-        else None,
+        equalized_odds=max(differences, key=_rank, default=None),
     )
 
 
@@ -125,6 +123,11 @@ def _apart(
     if len(there) < 2:
         return _estimate(math.nan, math.nan, math.nan)
     return compare(there[-1], there[0], z)
+
+
+def _rank(estimate: IntervalEstimate) -> float:
+    """Return the mean, and of nothing a number below all differences."""
+    return -1.0 if estimate.mean.isnan() else float(estimate.mean)
 
 
 def _estimate(mean: float, low: float, high: float) -> IntervalEstimate:

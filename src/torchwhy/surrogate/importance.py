@@ -181,7 +181,7 @@ class _Loss:
 class GradientImportance(Analysis):
     r"""The mean absolute gradient of the loss: :math:`I_k = \frac{1}{N} \sum_n |\partial \ell_n / \partial x_{nk}|`.
 
-    In units of the loss per unit of the feature: compare features of one scale, or standardised ones.
+    In units of the loss per unit of the feature: compare features of one scale, or standardized ones.
 
     Args:
         loss: ``(outputs, labels) → (N,)``; None is cross-entropy for whole-number labels and the squared error for others.

@@ -80,7 +80,7 @@ class SurrogateNetwork(Analysis):
         """Train the student on the model's outputs, in place."""
         loss = self._distillation if classes else _squared_error_by_column(wanted)
         with torch.enable_grad():
-            optimiser = torch.optim.Adam(student.parameters(), self.learning_rate)
+            optimizer = torch.optim.Adam(student.parameters(), self.learning_rate)
             for _ in range(self.n_epochs):
                 for rows in torch.randperm(len(wanted)).to(wanted.device).split(self.rows_per_step):
                     found = student(*(t[rows] for t in x))
@@ -88,9 +88,9 @@ class SurrogateNetwork(Analysis):
                         raise ValueError(
                             f"network: gives outputs {tuple(found.shape)} where the model gives {tuple(wanted[rows].shape)}"
                         )
-                    optimiser.zero_grad()
+                    optimizer.zero_grad()
                     loss(found, wanted[rows].to(found.dtype)).backward()
-                    optimiser.step()
+                    optimizer.step()
 
     def _distillation(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Return the divergence of the softened class probabilities."""

@@ -6,6 +6,9 @@ Beside indices, callables and :class:`torchwhy.Neuron` there are targets with a 
     tw.GradCAM(segmenter, layer="auto").explain(x, tw.targets.Region(1, masks))
 """
 
+from typing import TYPE_CHECKING
+
+from torchwhy.spelling import refusal_of
 from torchwhy.targets.of_classes import ClassTarget, Contrast, Entropy, LogProb, Probability
 from torchwhy.targets.of_pictures import Box, Region
 from torchwhy.targets.of_text import Similarity, Span
@@ -30,3 +33,6 @@ __all__ = [
     "find_logits",
     "logits_per_row",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to find a misspelt name
+    __getattr__ = refusal_of(__name__, __all__)

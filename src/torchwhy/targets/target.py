@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchwhy.baselines import AtLayer, Baseline
-from torchwhy.engine.layers.layer import LayerLike
+from torchwhy.engine.layers.layer import Layer, LayerLike
 from torchwhy.engine.structure import AnyOutput, Output, named_parts
 from torchwhy.targets.calling import OnePerRow, RowsOf, Scorer, ScorerOfOutput, call_scorer, takes_rows
 from torchwhy.targets.score_target import ScoreTarget
@@ -35,6 +35,12 @@ class Neuron:
 
     layer: LayerLike
     index: Index | Scorer
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, (str, nn.Module, Layer)):
+            raise TypeError(f"layer={self.layer!r}: expected a layer's name, a module or tw.Layer")
+        if not callable(self.index):
+            _as_index(self.index, "index")
 
 
 TargetLike = int | Sequence[Index | Scorer] | Tensor | np.ndarray | tuple | Scorer | Neuron | str | None
@@ -237,11 +243,11 @@ class DerivedTarget:
         return self.target.select_rows(rows)
 
 
-def _as_index(value: object) -> tuple[int, ...]:
+def _as_index(value: object, name: str = "target") -> tuple[int, ...]:
     """Return a tuple of ints; only outputs of more dimensions are counted from the end too."""
-    index = _flat_index(value)
+    index = _flat_index(value, name)
     if len(index) == 1 and index[0] < 0:
-        raise ValueError(f"target={index[0]}: an index counts from 0 and cannot be negative")
+        raise ValueError(f"{name}={index[0]}: an index counts from 0 and cannot be negative")
     return index
 
 
@@ -251,17 +257,17 @@ def _or_baselines(value: object) -> str:
     return "; baselines are given by name, baselines=..." if meant else ""
 
 
-def _flat_index(value: object) -> tuple[int, ...]:
+def _flat_index(value: object, name: str = "target") -> tuple[int, ...]:
     """Return a tuple of ints."""
     if isinstance(value, (tuple, list)):
-        return tuple(i for v in value for i in _flat_index(v))
+        return tuple(i for v in value for i in _flat_index(v, name))
     if isinstance(value, (bool, float, str)) or value is None:
         raise TypeError(
-            f"target={value!r}: expected an int, one int per row, a tuple of ints, a callable, tw.Neuron, "
+            f"{name}={value!r}: expected an int, one int per row, a tuple of ints, a callable, tw.Neuron, "
             f"'predicted' or None{_or_baselines(value)}"
         )
     try:
         return (operator.index(value),)  # type: ignore[arg-type]
     except TypeError:
         hint = "; a callable selects several, and adds them up" if isinstance(value, slice) else _or_baselines(value)
-        raise TypeError(f"target: an index must be an int, got {type(value).__name__}{hint}") from None
+        raise TypeError(f"{name}: an index must be an int, got {type(value).__name__}{hint}") from None

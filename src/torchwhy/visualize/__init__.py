@@ -9,6 +9,7 @@ from green.
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from torchwhy.spelling import refusal_of
 from torchwhy.visualize.additive import decision, force, waterfall
 from torchwhy.visualize.auto import plot
 from torchwhy.visualize.bars import bars, beeswarm
@@ -83,7 +84,7 @@ def _renamed(name: str) -> Any:
         AttributeError: there is no such name.
     """
     if name != "photo":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        refusal_of(__name__, __all__)(name)
     warnings.warn(
         "torchwhy.visualize.photo is called as_photo now; this name goes in 0.3", DeprecationWarning, stacklevel=2
     )

@@ -73,7 +73,9 @@ def bars(
     if others:
         length = np.append(length, np.delete(a, order).sum())
         labels.append(others_named(a, order))
-    shades = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]] if signed else [draw.LINES[0]] * len(order)
+    shades = [draw.LINES[0]] * len(order)
+    if signed:
+        shades = [draw.POSITIVE if v > 0 else draw.NEGATIVE for v in a[order]]
     colors = shades + [GREY] * bool(others)
     half = np.zeros(len(length))
     if e is not None:

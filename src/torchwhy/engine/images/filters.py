@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, *, truncate: float = 4.0) -> Tensor:
-    r"""Return each row blurred by its own Gaussian, :math:`x * \exp(-u^2 / 2\sigma_n^2)`, normalised, edges replicated.
+    r"""Return each row blurred by its own Gaussian, :math:`x * \exp(-u^2 / 2\sigma_n^2)`, normalized, edges replicated.
 
     Args:
         x: ``(N, C, L)``, ``(N, C, H, W)`` or ``(N, C, D, H, W)``.

@@ -20,6 +20,10 @@ from torchwhy.engine.rules.operations import OpCall, Operation, OpRule, RuleTabl
 from torchwhy.engine.structure import Keywords, carries_signal, leaves, map_nested
 
 
+class RunsDifferError(RuntimeError):
+    """The two runs of a model do not have the same operations, so that they cannot be compared."""
+
+
 class RecordedRun(RuleMode):
     """Record the inputs of the operations in a table, in order; without autograd.
 
@@ -83,7 +87,7 @@ class PairedRules(RuleMode):
         """Return what a rule makes of a call and the recorded one that belongs to it.
 
         Raises:
-            RuntimeError: the recorded run has another operation here, or one of other shapes.
+            RunsDifferError: the recorded run has another operation here, or one of other shapes.
         """
         if call.name in self.decompositions:
             return rule(call)
@@ -136,8 +140,8 @@ def _unwrap(value: object) -> object:
     return value.value if isinstance(value, SavedTensor) else value
 
 
-def _mismatch(what: str) -> RuntimeError:
-    return RuntimeError(
+def _mismatch(what: str) -> RunsDifferError:
+    return RunsDifferError(
         f"the model runs other operations on the input than on the baseline ({what}), so that the two cannot be "
         "compared: its control flow depends on the data, or the two have different shapes"
     )

@@ -8,6 +8,7 @@
 ``autograd``   parameters without gradients, graphs switched on; gradients of scores;  ``held_buffers``  buffers put back
 ``shortcuts``  shortcuts of torch that pass by hooks, off while layers are read;  ``placement``  where a model takes its inputs
 ``precision``  autocast, all but the head;  ``defaults``  the caller's autocast and default device, which are for the model
+``fingerprint``  whether a model is still the one that something was found out about
 ``randomness`` every draw, from one generator;  ``rows``  picking, shaping, moving and summing rows
 ``black_box``  models that are no modules;  ``black_box_output``  what these return, as tensors;  ``estimators``  scikit-learn's
 ``torch_errors``  errors of torch in words that say what would do;  ``checks``, ``warn``

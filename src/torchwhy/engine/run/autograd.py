@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.backends import cudnn
 
 from torchwhy.engine import state
 from torchwhy.engine.run.defaults import AUTOCASTING, torch_defaults
+from torchwhy.engine.run.fingerprint import fingerprint
 from torchwhy.engine.run.held_buffers import HeldBuffers
 from torchwhy.engine.run.placement import device_of_parameters
 from torchwhy.engine.run.torch_errors import raise_in_words
@@ -55,33 +56,6 @@ def release_all(held: Sequence[int]) -> None:
                 switch(before)
 
 
-class ModuleTraits(NamedTuple):
-    """What the class of a module tells.
-
-    Args:
-        recurrent: it is a recurrent layer.
-        nests: it is an encoder that may pack padded sequences into nested tensors.
-        foreign: its code is not torch's own.
-        opaque: Python does not see its operations, or other threads run them.
-    """
-
-    recurrent: bool
-    nests: bool
-    foreign: bool
-    opaque: bool
-
-
-@lru_cache(maxsize=2**12)
-def traits_of(kind: type[nn.Module]) -> ModuleTraits:
-    """Return the traits of a class of modules."""
-    foreign = not kind.__module__.startswith("torch.nn.")
-    opaque = issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel))
-    return ModuleTraits(issubclass(kind, nn.RNNBase), issubclass(kind, nn.TransformerEncoder), foreign, opaque)
-
-
-NO_TRAITS = ModuleTraits(recurrent=False, nests=False, foreign=False, opaque=False)  # of a plain callable
-
-
 class HeldModel:
     """What one walk over a model's modules found, while the model is held.
 
@@ -92,7 +66,6 @@ class HeldModel:
         device: of its first parameter, None without any.
         modules: the name of each module, the first one it has, in the order of ``named_modules``.
         buffers: those of each module that has some.
-        n_training: how many modules are in training mode.
         noisy: the names of modules whose output is random, or mixes rows, in training mode.
         may_draw: whether its scores may be random, which a trial has to say: it runs code that is not torch's own, and no trial
             found yet that it gives one row the same score twice in this mode; one with noisy modules is warned of anyway.
@@ -109,7 +82,6 @@ class HeldModel:
         "may_draw",
         "mine",
         "modules",
-        "n_training",
         "nests",
         "noisy",
         "opaque",
@@ -121,8 +93,8 @@ class HeldModel:
         self.noisy: list[str] = []
         self.buffers: list[HeldBuffers] = []
         self.compiled = False
-        self.n_training = 0
-        traits: set[ModuleTraits] = set()
+        trains = False
+        kinds: set[type] = set()
         self.mine: list[int] = []
         self.modules: dict[nn.Module, str] = {}
         waiting: list[tuple[str, nn.Module]] = [("", model)] if isinstance(model, nn.Module) else []
@@ -141,21 +113,26 @@ class HeldModel:
                 if trainable or id(p) in state.held:
                     self.mine.append(acquire(p, p.requires_grad_, False))
             if getattr(module, "training", False):  # frozen TorchScript has no mode
-                self.n_training += 1
+                trains = True
                 if is_random_in_training(module):
                     self.noisy.append(name)
             if buffers:
                 self._hold_buffers(name, module)
             if compiled is not None or hasattr(vars(module).get("forward"), COMPILED_MARK):
                 self.compiled = True
-            traits.add(traits_of(type(module)))  # type: ignore[arg-type]  # classes can be hashed
+            kinds.add(type(module))
             for key, child in reversed(modules.items()):
                 if child is not None:
                     waiting.append((f"{name}.{key}" if name else key, child))
-        self.recurrent, self.nests, foreign, opaque = (True in each for each in zip(*traits, NO_TRAITS))
-        self.opaque = opaque or self.compiled
-        known = isinstance(model, nn.Module) and state.repeating.get(model) == self.n_training
-        self.may_draw = not (self.noisy or known) and (self.n_training > 0 or foreign or not self.modules)
+        self.recurrent = any(issubclass(kind, nn.RNNBase) for kind in kinds)
+        self.nests = any(issubclass(kind, nn.TransformerEncoder) for kind in kinds)
+        self.opaque = self.compiled or any(
+            issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel)) for kind in kinds
+        )
+        foreign = not all(kind.__module__.startswith("torch.nn.") for kind in kinds)
+        may_draw = not self.noisy and (trains or foreign or not self.modules)
+        known = state.repeating.get(model) if may_draw and isinstance(model, nn.Module) else None
+        self.may_draw = may_draw and (known is None or known != fingerprint(model))
 
     def _hold_buffers(self, name: str, module: nn.Module) -> None:
         """Hold a module's buffers, with the values that they had for the first that came."""
@@ -348,12 +325,6 @@ def second_order_gradient(
     return tuple(found)
 
 
-@lru_cache(maxsize=2**12)
-def _node_traits(kind: type) -> tuple[bool, bool]:
-    """Return whether the nodes of a class belong to an autograd Function written in Python, and to a batch norm."""
-    return issubclass(kind, BackwardCFunction), "BatchNorm" in kind.__name__
-
-
 def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     """Return the autograd Functions that the graph of some scores goes through, in one walk over all its nodes.
 
@@ -369,12 +340,11 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     while waiting:
         if (node := waiting.pop()) is None:
             continue
-        is_function, is_norm = _node_traits(type(node))
-        if is_function:
+        if isinstance(node, BackwardCFunction):
             kind = function_of_node(node)
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
                 functions.append(kind)
-        elif guard_norms and is_norm:
+        elif guard_norms and "BatchNorm" in type(node).__name__:
             node.register_prehook(partial(_like_input, node))
         for following, _ in node.next_functions:
             if following not in seen:

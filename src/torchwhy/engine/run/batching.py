@@ -58,7 +58,7 @@ def budget_of(device: torch.device) -> int:
     """Return the bytes that one call may take on a device: :data:`memory_budget`, or half of a smaller GPU."""
     name = device.type if device.type in memory_budget else "cpu"
     budget = memory_budget[name]
-    if not isinstance(budget, int) or budget < 1:
+    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise ValueError(f"memory_budget[{name!r}]={budget!r}: expected an int of at least 1, a number of bytes")
     if device.type == "cuda":
         budget = min(budget, torch.cuda.get_device_properties(device).total_memory // 2)
@@ -128,6 +128,15 @@ class Batching:
             yield
         finally:
             self.plan.optimizations = chosen
+
+    @contextmanager
+    def without_bar(self) -> Iterator[None]:
+        """Show no bar while open, as where there is one of the steps that the calls are part of."""
+        shown, self.progress = self.progress, False
+        try:
+            yield
+        finally:
+            self.progress = shown
 
     def run(self, total: int, work: Callable[[int, int], Outcome]) -> Iterator[Outcome]:
         """Yield ``work(start, stop)`` over consecutive chunks of ``range(total)``.

@@ -16,7 +16,7 @@ from torchwhy.engine import state
 from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
 from torchwhy.engine.run.estimators import ScoresOfClasses, form_of_scores, labels_of_estimator, of_outputs
-from torchwhy.engine.structure import AnyModel, AnyOutput, Keywords, Model, Output
+from torchwhy.engine.structure import PREDICTING, AnyModel, AnyOutput, Keywords, Model, Output
 from torchwhy.targets.score_target import ScoreTarget
 
 
@@ -208,7 +208,7 @@ def as_model(model: AnyModel, *, gradient: bool = False) -> AnyOutput:
         return model
     chosen = not callable(model)
     if chosen:
-        named = next((n for n in ("predict_proba", "decision_function", "predict") if hasattr(model, n)), None)
+        named = next((n for n in PREDICTING if hasattr(model, n)), None)
         if named is None:
             raise TypeError(f"model: expected a module or a callable, got {type(model).__name__}")
         model = getattr(model, named)

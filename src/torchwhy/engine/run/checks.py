@@ -32,6 +32,7 @@ def finite_numbers(name: str, value: object) -> Tensor:
         found = None if isinstance(value, (bool, bytes, bytearray)) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         found = None
-    if found is None or found.dtype == torch.bool or found.is_complex() or not bool(found.isfinite().all()):
+    is_number = found is not None and bool(found.numel()) and found.dtype != torch.bool and not found.is_complex()
+    if found is None or not is_number or not bool(found.isfinite().all()):
         raise ValueError(f"{name}={value!r}: expected finite numbers, one or several")
     return found

@@ -76,8 +76,13 @@ class Draws:
 
     def scaled(self, by: float | Tensor) -> Draws:
         """Return the same draws times a number."""
-        other, draw = copy(self), self.draw
-        other.draw, other.blocks = lambda count, g: draw(count, g) * by, {}
+        draw = self.draw
+
+        def draw_scaled(count: int, generator: torch.Generator) -> Tensor:
+            return draw(count, generator) * by
+
+        other = copy(self)
+        other.draw, other.blocks = draw_scaled, {}
         return other
 
     def __getitem__(self, k: Tensor) -> Tensor:

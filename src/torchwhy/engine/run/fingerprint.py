@@ -1,0 +1,31 @@
+"""Is a model still the one that something was found out about?"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchwhy.engine import state
+from torchwhy.engine.structure import PLAIN
+from torchwhy.engine.torch_internals import own_hooks, own_parts, version_of
+
+PLAIN_TYPES = frozenset((bool, *PLAIN))
+
+
+def fingerprint(model: nn.Module) -> tuple[object, ...]:
+    """Return what changes with a model: its modules, their mode, hooks and plain attributes, its parameters and buffers.
+
+    That a tensor was written to is seen by its version, without reading it; torch gives none to what is written through
+    ``.data``, nor to inference tensors.
+    """
+    found: list[object] = []
+    held = state.held_here.models.get(id(model))
+    for module in model.modules() if held is None else held.modules:
+        parameters, buffers, _, compiled = own_parts(module)
+        before, after = own_hooks(module)
+        found += (id(module), id(compiled), *before, None, *after)
+        for tensors in (parameters, buffers):
+            for t in tensors.values():
+                if t is not None:
+                    found += (id(t), 0 if t.is_inference() else version_of(t))
+        found += [value for value in vars(module).values() if type(value) in PLAIN_TYPES]
+    return tuple(found)
