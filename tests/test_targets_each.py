@@ -287,9 +287,10 @@ class FromBatch(tw.Attribution):
 @pytest.mark.parametrize("batch_size", [None, 1, 2])
 def test_methods_of_ones_own(method, batch_size):
     net, x = make("conv"), inputs("conv")
-    expected = [method(net).attribute(x, t) for t in TARGETS]
     seen = []
     net.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
+    expected = [method(net).attribute(x, t) for t in TARGETS]
+    seen.clear()
     for a, b in zip(method(net, batch_size=batch_size).attribute_each(x, TARGETS), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     assert max(seen) <= (batch_size or 12)
