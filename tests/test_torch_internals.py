@@ -164,15 +164,6 @@ def test_a_module_has_its_own_parameters_and_buffers():
     assert list(net.state_dict()) == keys
 
 
-def test_a_module_has_its_own_hooks():
-    net = nn.Linear(2, 1)
-    assert list(map(len, internals.own_hooks(net))) == [0, 0]
-    net.register_forward_hook(lambda module, args, out: None)
-    assert list(map(len, internals.own_hooks(net))) == [0, 1]
-    net.register_forward_pre_hook(lambda module, args: None)
-    assert list(map(len, internals.own_hooks(net))) == [1, 1]
-
-
 @pytest.mark.parametrize("how", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_weight_norm_is_a_function_that_modes_see(how):

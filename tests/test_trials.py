@@ -305,8 +305,6 @@ CHANGES = {
     "a module is gone": lambda net: net.__delitem__(1),
     "the mode": lambda net: net.train(),
     "an attribute": lambda net: setattr(net[0], "scale", 2),
-    "a hook": lambda net: net[0].register_forward_hook(lambda module, args, out: 2 * out),
-    "a hook before": lambda net: net[0].register_forward_pre_hook(lambda module, args: None),
     "compiled": lambda net: net.compile(),
 }
 

@@ -80,8 +80,6 @@ backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_cur
 running_backward_pass: Callable[[], int] = torch._C._current_graph_task_id
 # The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parts: Callable[[nn.Module], OwnParts] = attrgetter("_parameters", "_buffers", "_modules", "_compiled_call_impl")
-# The hooks before and after a module's forward, in dicts.
-own_hooks: Callable[[nn.Module], tuple[dict[int, object], ...]] = attrgetter("_forward_pre_hooks", "_forward_hooks")
 own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
 own_modules: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 # The torch.autograd.Function that a node of the graph, a BackwardCFunction, is the backward pass of.
