@@ -8,6 +8,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import torch
+from bad_values import BAD_VALUES
 from metric_cases import METRIC_CASES, Scene, each_metric
 
 import torchwhy as tw
@@ -23,28 +24,12 @@ DATA = (
 )  # which say what is asked, not how it is measured
 
 
-class Odd:
-    def __repr__(self):
-        return "odd"
-
-
-BAD = {
+BAD = BAD_VALUES | {
     "word": "false",
     "None": None,
-    "nan": math.nan,
-    "inf": math.inf,
-    "-inf": -math.inf,
-    "negative int": -3,
-    "negative": -0.5,
-    "True": True,
-    "bool of NumPy": np.bool_(True),
-    "bytes": b"x",
-    "mapping": {},
     "empty list": [],
-    "list of objects": [Odd()],
     "list of NaN": [0.1, math.nan],
     "list of bools": [True],
-    "object": Odd(),
 }
 
 # setting, value: what it means

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from bad_values import BAD_VALUES
 from torch import nn
 
 import torchwhy as tw
@@ -156,24 +157,8 @@ def test_a_method_is_not_made_with_it(method, settings, message):
 
 
 # ------------------------------------------------------------------------------------------- every setting of every method
-class Odd:
-    def __repr__(self):
-        return "odd"
-
-
-BAD = {
-    "nan": math.nan,
-    "inf": math.inf,
-    "-inf": -math.inf,
-    "negative int": -3,
-    "negative": -0.5,
-    "True": True,
+BAD = BAD_VALUES | {
     "word": "nonsense",
-    "object": Odd(),
-    "list of objects": [Odd()],
-    "mapping": {},
-    "bytes": b"x",
-    "bool of NumPy": np.bool_(True),
     "tensor of NaN": torch.tensor([math.nan, 0.5]),
     "NaN tensor": torch.tensor(math.nan),
     "True tensor": torch.tensor(True),
