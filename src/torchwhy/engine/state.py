@@ -19,7 +19,7 @@
 * ``turns``: a lock for each model that influence methods put other tensors into: where two threads ask about one model, the
   second waits, as it would take the tensors of the first for the model's own. Weak keys.
 
-Nothing here decides what a call computes.
+Nothing here decides what a call computes, but where a model changes in a way that its fingerprint does not see.
 """
 
 from __future__ import annotations
