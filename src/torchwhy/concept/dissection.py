@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -106,14 +107,19 @@ class NetworkDissection(Analysis):
         either: dict[str, Tensor] = {}
         seen: dict[str, Tensor] = {}
         for maps, masks in self._maps(data):
-            for name, mask in masks.items():
-                where = self._mask(name, mask, maps)
-                seen[name] = seen.get(name, 0) + where.sum()
-                images = max(1, MAX_COMPARED_ELEMENTS // (maps.shape[1] * where[0].numel()))
-                for part, there in zip(maps.split(images), where.split(images)):
-                    high = resize_maps(part, tuple(there.shape[2:])) > thresholds[:, None, None].to(maps)
-                    both[name] = both.get(name, 0) + (high & there).sum((0, 2, 3))
-                    either[name] = either.get(name, 0) + (high | there).sum((0, 2, 3))
+            where = {name: self._mask(name, mask, maps) for name, mask in masks.items()}
+            for name, mask in where.items():
+                seen[name] = seen.get(name, 0) + mask.sum()
+                for counts in (both, either):
+                    counts.setdefault(name, torch.zeros(maps.shape[1], dtype=torch.long, device=maps.device))
+            for size in {tuple(mask.shape[2:]) for mask in where.values()}:
+                of_size = {name: mask for name, mask in where.items() if tuple(mask.shape[2:]) == size}
+                for rows, high in _where_high(maps, thresholds, size):
+                    each = high.sum((0, 2, 3))
+                    for name, mask in of_size.items():
+                        overlap = (high & mask[rows]).sum((0, 2, 3))
+                        both[name] += overlap
+                        either[name] += each + mask[rows].sum() - overlap
         if not both:
             raise ValueError("data: no concept in it, all dicts of masks are empty")
         iou = torch.stack([both[c].double() / either[c] for c in both], 1)
@@ -174,6 +180,14 @@ class NetworkDissection(Analysis):
                 f"masks[{name!r}]: shape {tuple(mask.shape)}; expected ({len(maps)}, H, W), one for each image"
             )
         return (mask[:, None] > 0).to(maps.device)
+
+
+def _where_high(maps: Tensor, thresholds: Tensor, size: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows and where their maps, resized, exceed the thresholds, ``(n, units, *size)``, as many at a time as fit."""
+    images = max(1, MAX_COMPARED_ELEMENTS // (maps.shape[1] * math.prod(size)))
+    for start in range(0, len(maps), images):
+        rows = slice(start, start + images)
+        yield rows, resize_maps(maps[rows], size) > thresholds[:, None, None].to(maps)
 
 
 def _bin(values: Tensor) -> Tensor:
