@@ -104,19 +104,16 @@ def same(array):
 
 
 def drawn(figure):
-    """The pixels (H, W, 4) of the figure, coarsely."""
-    figure.set_dpi(60)
+    """The pixels (H, W, 4) of the figure."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.array(canvas.buffer_rgba())
+    return np.asarray(canvas.buffer_rgba())
 
 
 def pixel(figure, ax, x, y):
     """The colour drawn at a data position of an axes."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    rgba = drawn(figure)
     column, row = ax.transData.transform((x, y))
-    rgba = np.asarray(canvas.buffer_rgba())
     return rgba[rgba.shape[0] - 1 - int(row), int(column), :3] / 255
 
 

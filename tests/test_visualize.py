@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from pictures import CAT, EDGES, FIGURES, ON_AXES, SIGNED, drawn, luminance, pixel, rng, same
@@ -208,29 +207,6 @@ def test_unknown_colours_are_refused():
         v.heatmap(EDGES, cmap="rainbows")
 
 
-@pytest.mark.parametrize("kind", FIGURES)
-def test_text_lies_within_the_figure_and_none_on_another(kind, monkeypatch):
-    boxes, draw = {}, Text.draw
-
-    def watched(text, renderer):
-        draw(text, renderer)
-        if text.get_visible() and text.get_text().strip():
-            boxes[text] = Text.get_window_extent(text, renderer)
-
-    figure = FIGURES[kind](same)
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # settles what lies where
-    monkeypatch.setattr(Text, "draw", watched)
-    figure.draw_without_rendering()  # the same, without the pixels
-    width, height = canvas.get_width_height()
-    assert boxes
-    for text, box in boxes.items():
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-        assert inside, f"{text} leaves the figure: {box} of {width} x {height}"
-    for (one, a), (other, b) in combinations(boxes.items(), 2):
-        assert not a.padded(-1.5).overlaps(b.padded(-1.5)), f"{one} lies on {other}"
-
-
 @contextmanager
 def nothing_global_is_changed():
     from matplotlib import pyplot
@@ -248,18 +224,39 @@ def test_writing_a_file_changes_nothing_global():
         assert v.to_png(FIGURES["grid"](same), dpi=60)
 
 
-@pytest.mark.parametrize("kind", FIGURES)
-def test_tensors_of_half_precision_with_a_gradient_are_drawn_as_arrays_are(kind):
-    def tensor(a):
-        return torch.tensor(a).bfloat16().requires_grad_()
+@pytest.fixture(scope="module", params=FIGURES)
+def of_arrays(request):
+    """A kind of picture, drawn once: its name, the pixels, and where each text lies."""
+    boxes, draw = {}, Text.draw
 
-    def array(a):
-        return torch.tensor(a).bfloat16().double().numpy()
+    def watched(text, renderer):
+        draw(text, renderer)
+        if text.get_visible() and text.get_text().strip():
+            boxes[text] = Text.get_window_extent(text, renderer)
 
+    figure = FIGURES[request.param](lambda a: torch.tensor(a).bfloat16().double().numpy())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", watched)
+        return request.param, drawn(figure), boxes
+
+
+def test_text_lies_within_the_figure_and_none_on_another(of_arrays):
+    _, pixels, boxes = of_arrays
+    height, width, _ = pixels.shape
+    assert boxes
+    for text, box in boxes.items():
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+        assert inside, f"{text} leaves the figure: {box} of {width} x {height}"
+    for (one, a), (other, b) in combinations(boxes.items(), 2):
+        assert not a.padded(-1.5).overlaps(b.padded(-1.5)), f"{one} lies on {other}"
+
+
+def test_tensors_of_half_precision_with_a_gradient_are_drawn_as_arrays_are(of_arrays):
+    kind, pixels, _ = of_arrays
     with nothing_global_is_changed():
-        figures = [FIGURES[kind](tensor), FIGURES[kind](array)]
-        assert all(isinstance(figure, Figure) for figure in figures)
-        np.testing.assert_array_equal(*map(drawn, figures))
+        figure = FIGURES[kind](lambda a: torch.tensor(a).bfloat16().requires_grad_())
+        assert isinstance(figure, Figure)
+        np.testing.assert_array_equal(drawn(figure), pixels)
 
 
 @pytest.mark.parametrize("kind", ON_AXES)
