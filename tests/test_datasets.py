@@ -30,6 +30,8 @@ from torchwhy.datasets.likeness import likeness_of
 
 ROWS = 40
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
 
 def network():
     torch.manual_seed(0)
@@ -348,7 +350,7 @@ def test_a_second_writer_is_refused(tmp_path):
     assert len(tw.explain_dataset(tw.Saliency(network()), loader(), path, target="label", callback=meanwhile)) == ROWS
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@forks
 def test_the_lock_is_not_that_of_a_loaders_workers(tmp_path):
     store = stored.Store(tmp_path)
     with store.locked():
@@ -490,20 +492,38 @@ def run_here(path, count):
         torch.set_num_threads(threads)
 
 
-def check_killed(tmp_path, count, times):
-    job = script(tmp_path, count)
+def start_copy(path, count, before=()):
+    """The job in a copy of this process, which has nothing to import."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        for step in before:
+            step()
+        run_here(path, count)
+    finally:
+        os._exit(1)
+
+
+def start_anew(path, count):
+    """The job in a new interpreter."""
+    return subprocess.Popen([sys.executable, script(path.parent, count), str(path)]).pid
+
+
+def check_killed(tmp_path, count, times, start):
     run_here(tmp_path / "whole", count)
     seed = random.Random(0)
     path = tmp_path / "killed"
     for _ in range(times):
         done = len(list(path.glob("batch-*")))
-        process = subprocess.Popen([sys.executable, job, str(path)])
+        process = start(path, count)
         more, until = seed.randrange(1, max(2, len(images(count)) // (3 * times))), time.monotonic() + 300
-        while len(list(path.glob("batch-*"))) < done + more and process.poll() is None and time.monotonic() < until:
+        while len(list(path.glob("batch-*"))) < done + more and time.monotonic() < until:
+            assert os.waitpid(process, os.WNOHANG) == (0, 0)  # it is at work
             time.sleep(0.002)
         time.sleep(seed.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL  # it was at work
+        os.kill(process, signal.SIGKILL)
+        assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL  # it was at work
         finished = [line for line in (path / "finished-0.jsonl").read_text().splitlines() if line.endswith("}")]
         assert done <= len(finished) <= len(list(path.glob("batch-*")))
     assert len(list(path.glob("batch-*"))) < len(images(count))
@@ -512,26 +532,28 @@ def check_killed(tmp_path, count, times):
     assert found.rows == list(range(count))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@forks
 def test_killed_and_started_again_it_gives_the_same_bits(tmp_path):
-    check_killed(tmp_path, 640, 1)
+    check_killed(tmp_path, 320, 1, start_copy)
 
 
-ENDED_BEFORE_THE_NAME = """
-import os
-name = os.replace
-def replace(source, target):
-    if "batch-00000001" in str(target):
-        os._exit(9)
-    name(source, target)
-os.replace = replace
-"""
+def end_before_the_name():
+    """From now on this process ends where it would name the second batch's file."""
+    name = os.replace
+
+    def replace(source, target):
+        if "batch-00000001" in str(target):
+            os._exit(9)
+        name(source, target)
+
+    os.replace = replace
 
 
+@forks
 def test_a_file_that_a_killed_process_had_not_named_yet_is_not_left(tmp_path):
-    path, job = tmp_path / "killed", Path(script(tmp_path, 96))
-    job.write_text(ENDED_BEFORE_THE_NAME + job.read_text())
-    assert subprocess.run([sys.executable, str(job), str(path)]).returncode == 9
+    path = tmp_path / "killed"
+    ended = os.waitpid(start_copy(path, 96, [end_before_the_name]), 0)[1]
+    assert os.WEXITSTATUS(ended) == 9
     assert [p.name[0] for p in path.glob("*batch-*")].count(".") == 1
     run_here(path, 96)
     assert not list(path.glob(".*"))
@@ -539,7 +561,7 @@ def test_a_file_that_a_killed_process_had_not_named_yet_is_not_left(tmp_path):
 
 @pytest.mark.slow
 def test_killed_five_times_over_ten_thousand_rows(tmp_path):
-    check_killed(tmp_path, 10_000, 5)
+    check_killed(tmp_path, 10_000, 5, start_anew)
 
 
 def torchrun(job, path, processes=2):
