@@ -120,16 +120,25 @@ def composites(x):
     }
 
 
-@pytest.mark.parametrize(
-    "model", ["resnet18", *(pytest.param(m, marks=pytest.mark.slow) for m in ("vgg11_bn", "vgg16_bn", "resnet50"))]
-)
+SLOW = ("resnet18", "vgg11_bn", "vgg16_bn", "resnet50")
+
+
+def network(model):
+    """One of torchvision's; "resnet": blocks of its ResNet-18, with and without a convolution beside them."""
+    resnet = torchvision.models.resnet
+    if model == "resnet":
+        return resnet.ResNet(resnet.BasicBlock, [2, 1, 1, 1], num_classes=5)
+    return getattr(torchvision.models, model)(num_classes=5)
+
+
+@pytest.mark.parametrize("model", ["resnet", *(pytest.param(m, marks=pytest.mark.slow) for m in SLOW)])
 def test_zennit(model):
     pytest.importorskip("zennit")
     from zennit.attribution import Gradient
     from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 
-    net = settle(getattr(torchvision.models, model)(num_classes=5))
-    x = torch.randn(1, 3, 64, 64, dtype=torch.double).clamp(-3, 3)
+    net, side = settle(network(model)), 32 if model == "resnet" else 64
+    x = torch.randn(1, 3, side, side, dtype=torch.double).clamp(-3, 3)
     for name, (composite, options, given) in composites(x).items():
         composite.canonizers = [VGGCanonizer() if "vgg" in model else ResNetCanonizer()]
         found = tw.LRP(net, composite=name, epsilon=1e-12, **options).attribute(given, 3)
