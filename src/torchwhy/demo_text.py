@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 STORY = "Anna lives in Berlin. Her brother Tom lives in Madrid. The weather is nice today. Where does Tom live? Tom lives in"
 RIGHT, WRONG = " Madrid", " Berlin"
+WHOLE_SENTENCE = (
+    r"[^.?!]+[.?!]\s*"  # not the last one: without what is to be gone on with, nothing would be gone on with
+)
 
 
 class Answer(NamedTuple):
@@ -55,7 +58,7 @@ def explain_answer(loaded: LanguageModel, story: str = STORY, *, effort: float =
     yield Answer(f"{asked}, by LRP", LRP(model).explain(words, contrast))
     shap = KernelSHAP(model, n_samples=max(64, round(200 * effort)), generator=0)
     yield Answer(f"{asked}, by KernelSHAP", shap.explain(words, contrast))
-    sentences = Prompt(tokenizer, story, RIGHT, units="sentence", absent="remove")
+    sentences = Prompt(tokenizer, story, RIGHT, units=WHOLE_SENTENCE, absent="remove")
     yield Answer(f"which sentence made{RIGHT}, by removal (Shapley values)", ExactShapley(model).explain(sentences))
     said = Prompt(tokenizer, story, max_new_tokens=8)
     yield Answer("every token of the answer, by LRP", LRP(model).explain(said, target="each"))
