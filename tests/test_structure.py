@@ -2,17 +2,9 @@
 
 from collections import namedtuple
 
-import torch
-
-from torchwhy.engine.structure import leaves, map_nested
+from torchwhy.engine.structure import map_nested
 
 Pair = namedtuple("Pair", "a b")
-
-
-def test_leaves_are_in_the_order_in_which_they_stand():
-    x = torch.ones(2)
-    assert list(leaves((1, [x, {"k": "text"}], Pair(None, ())))) == [1, x, "text", None]
-    assert list(leaves(x)) == [x]
 
 
 def test_several_containers_of_one_form_are_mapped_together():

@@ -133,10 +133,12 @@ class DeepLIFT(Attribution[GivenLayer]):
     def _gap(self, values: Tensors, scores: Tensors, plain: dict[str, int]) -> Tensor:
         """Return the completeness gap, and warn of a large one."""
         change, size = scores
-        flat = torch.cat([v.reshape(len(v), -1) for v in values], 1)
+        each = [v.reshape(len(v), -1) for v in values]
+        flat = each[0] if len(each) == 1 else torch.cat(each, 1)
         gap, allowed = (flat.sum(1) - change).abs(), self.tolerance * change.abs()
-        if bool((gap > allowed).any()):
-            allowed += 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
+        if not bool((gap > allowed).any()):
+            return gap
+        allowed += 1e3 * torch.finfo(flat.dtype).eps * (flat.abs().sum(1) + size)
         if bool((gap > allowed).any()):
             worst = int((gap / change.abs().clamp(min=torch.finfo(gap.dtype).tiny)).argmax())
             named = ", ".join(f"{name} ({n} times)" for name, n in Counter(plain).most_common())

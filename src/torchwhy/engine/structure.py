@@ -199,32 +199,18 @@ def map_nested(
         others: of the same form.
         whole: kinds of containers that are handed to the function, and not taken apart.
     """
-    if whole and isinstance(value, whole):
+    if not isinstance(value, (tuple, list, dict)) or (whole and isinstance(value, whole)):
         return function(value, *others)
-    if isinstance(value, (tuple, list)):
-        parts = (map_nested(function, *together, whole=whole) for together in zip(value, *others))
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        named = {k: map_nested(function, v, *(other[k] for other in others), whole=whole) for k, v in value.items()}
+        named = {k: map_nested(function, v, *[other[k] for other in others], whole=whole) for k, v in value.items()}
         if type(value) is dict:
             return named
         other = copy.copy(value)  # of its own kind, such as what an encoder of transformers returns
         for key, part in named.items():
             other[key] = part
         return other
-    return function(value, *others)
-
-
-def leaves(value: object) -> Iterator[object]:
-    """Yield everything in the tuples, lists and dicts of a value; the value itself where it is none of these."""
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from leaves(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from leaves(part)
-    else:
-        yield value
+    parts = [map_nested(function, *together, whole=whole) for together in zip(value, *others)]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
 def carries_signal(*values: object) -> bool:
@@ -259,7 +245,10 @@ def tensors_and_modules(value: object, depth: int = DEPTH) -> Iterator[Tensor | 
 
 def tensors_in(values: Iterable[object]) -> list[Tensor]:
     """Return the tensors among values, and in the tuples and lists among them."""
-    found = []
+    found: list[Tensor] = []
     for value in values:
-        found += [v for v in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(v, Tensor)]
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found += [v for v in value if isinstance(v, Tensor)]
     return found

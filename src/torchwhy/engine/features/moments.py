@@ -53,7 +53,7 @@ class RunningMoments:
     def mean(self, n: int) -> Tensors:
         """Return means over ``n`` values of each row."""
         means = [t / n for t in self.total] if n > 1 else self.total
-        return tuple(m + (self.first[i] if self.square else 0) for i, m in enumerate(means))
+        return tuple(m + first for m, first in zip(means, self.first)) if self.square else tuple(means)
 
     def variance(self, n: int) -> Tensors:
         """Return unbiased variances over ``n`` values of each row; zero for a single one."""

@@ -151,7 +151,8 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         op, kwargs = operation(function), kwargs or {}
         if op.asks and op.name not in GRADIENTS:  # nothing is saved for a backward pass
             return function(*args, **kwargs)
-        keeper = None if self.keeps_saved else hooks_on_saved_tensors(True)
+        has_graph = torch.is_grad_enabled()
+        keeper = hooks_on_saved_tensors(True) if has_graph and not self.keeps_saved else None
         if keeper is not None and keeper[0] is not keep_saved:  # of a checkpoint, which would know no rules
             with self.without_others_hooks():
                 return self.__torch_function__(function, types, args, kwargs)
@@ -163,7 +164,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             return out
         if op.asks:
             return function(*args, **kwargs)
-        inside, has_graph = transforms_are_active(), torch.is_grad_enabled()
+        inside = transforms_are_active()
         if has_graph:
             given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
             self.taken.update([t.grad_fn for t in given if isinstance(t, Tensor)])
@@ -300,7 +301,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
 def is_linear_call(name: str, args: tuple, kwargs: Keywords) -> bool:
     """Return whether an operation that is linear in each of its arguments has the signal in one of them alone."""
     if name in BILINEAR:
-        first, second = (args[i] if i < len(args) else kwargs.get(key) for i, key in enumerate(BILINEAR[name]))
+        first, second = [args[i] if i < len(args) else kwargs.get(key) for i, key in enumerate(BILINEAR[name])]
         is_changing = carries_signal(second) and not isinstance(second, nn.Parameter)
         return not is_changing or (name in LINEAR_LAYERS and not carries_signal(first))
     return name in (*PRODUCTS, "div") and sum(map(carries_signal, (*args, *kwargs.values()))) < 2

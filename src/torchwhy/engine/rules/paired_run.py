@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torchwhy.engine.rules.mode import RuleMode
 from torchwhy.engine.rules.opaque import SavedTensor
 from torchwhy.engine.rules.operations import OpCall, Operation, OpRule, RuleTable, TorchFunction, operation
-from torchwhy.engine.structure import Keywords, carries_signal, leaves, map_nested
+from torchwhy.engine.structure import Keywords, carries_signal, map_nested, tensors_in
 
 
 class RunsDifferError(RuntimeError):
@@ -40,7 +40,9 @@ class RecordedRun(RuleMode):
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation, see :func:`as_masked_fill`."""
-        return super().run_operation(*as_masked_fill(op, function, args, kwargs))
+        if op.name == "setitem":
+            op, function, args, kwargs = as_masked_fill(op, function, args, kwargs)
+        return super().run_operation(op, function, args, kwargs)
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Run an operation, and record what it is given; of one that is taken apart the parts."""
@@ -81,7 +83,9 @@ class PairedRules(RuleMode):
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation, see :func:`as_masked_fill`."""
-        return super().run_operation(*as_masked_fill(op, function, args, kwargs))
+        if op.name == "setitem":
+            op, function, args, kwargs = as_masked_fill(op, function, args, kwargs)
+        return super().run_operation(op, function, args, kwargs)
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call and the recorded one that belongs to it.
@@ -123,8 +127,6 @@ def as_masked_fill(
 
     Which they are; anything else as it is.
     """
-    if op.name != "setitem":
-        return op, function, args, kwargs
     x, mask, number = args
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or not isinstance(number, (int, float)):
         indices = mask if isinstance(mask, tuple) else (mask,)
@@ -147,6 +149,6 @@ def _mismatch(what: str) -> RunsDifferError:
     )
 
 
-def _shapes_of(values: object) -> list[torch.Size]:
-    """Return the shapes of the tensors among the values, and in their lists, tuples and dicts."""
-    return [value.shape for value in leaves(values) if isinstance(value, Tensor)]
+def _shapes_of(values: tuple) -> list[torch.Size]:
+    """Return the shapes of the tensors among the values, and in the lists and tuples among them."""
+    return [t.shape for t in tensors_in(values)]
