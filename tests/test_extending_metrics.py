@@ -202,6 +202,7 @@ def test_a_fact_that_does_not_exist_is_refused():
         ({"range": (0, math.nan)}, r"range=\(0, nan\)"),
         ({"range": (0, "1")}, r"range=\(0, '1'\)"),
         ({"range": 1}, "range=1: expected"),
+        ({"paper": 1706.07979}, r"paper=1706\.07979: expected"),
         ({"higher_is_better": "no"}, "higher_is_better='no': expected True or False or None"),
         ({"higher_is_better": 1}, "higher_is_better=1"),
         ({"is_binary": "yes"}, "is_binary='yes'"),

@@ -144,6 +144,7 @@ def test_any_annotation_or_none_does_for_a_metric_of_ones_own():
     def odd(
         attributions: "Nowhere",  # noqa: F821
         mask: float = None,  # noqa: RUF013
+        target: int = 0,
         *,
         bare=3,
         unknown: "Nowhere | None" = None,  # noqa: F821
@@ -159,7 +160,7 @@ def test_any_annotation_or_none_does_for_a_metric_of_ones_own():
 
     a = torch.ones(2, 3)
     plain = odd(a)
-    for name in ("bare", "unknown", "text", "local", "implicit", "set_of", "number", "tensor", "more"):
+    for name in ("bare", "unknown", "text", "local", "implicit", "set_of", "number", "tensor", "more", "target"):
         for value in (None, "x", 2.5, [1], a):
             assert torch.equal(odd(a, **{name: value}), plain)
     assert torch.equal(odd(a, a > 0), plain)

@@ -56,6 +56,8 @@ def test_continuity_by_hand():
     same = Given(lambda z: z.sum((1, 2, 3)), says=lambda x: x)
     assert M.continuity(same, x, shifts=[1]).item() == pytest.approx(7 / 21**0.5)
     assert M.continuity(same, x, shifts=[-1]).item() == pytest.approx(7 / 21**0.5)
+    series = Given(lambda z: z.sum((1, 2)), says=lambda x: x)
+    assert M.continuity(series, x[0], shifts=[1]).item() == pytest.approx(7 / 21**0.5)
     far = torch.tensor([0.0, 1, 3, 7])  # by 2 or more: 1 1 1 2, 1 1 1 1
     assert M.continuity(same, x, shifts=[3, 1]).item() == pytest.approx(max(7 / 21**0.5, float(far.sum() / far.norm())))
 

@@ -11,7 +11,8 @@ import torch
 
 import torchwhy as tw
 from torchwhy import public_names
-from torchwhy.other_libraries import CLASSES, FORMS
+from torchwhy.other_libraries import CLASSES, FORMS, hint_for
+from torchwhy.spelling import refusal_of
 
 ROOMS = [
     "result",
@@ -104,6 +105,7 @@ def test_what_is_said_names_what_there_is():
         ("Composite", "tw.lrp.Composite"),
         ("NameMapComposite", "tw.lrp.Composite"),
         ("Zzzzz", "dir(tw)"),
+        ("no.name", "dir(tw) lists what there is"),
         ("IG", "it is tw.IntegratedGradients here"),
         ("LayerRule", "it is tw.lrp.LayerRule here"),
         ("Probability", "it is tw.targets.Probability here"),
@@ -126,12 +128,20 @@ def test_a_name_of_another_library_says_ours(name, ours):
         ("baselines", "X", "tw.baselines.__all__ lists what there is"),
         ("cam", "GradCam", "it is tw.GradCAM here"),
         ("gradient", "Salience", "did you mean tw.Saliency?"),
+        ("gradient", "no.name", "dir(tw) lists what there is"),
     ],
 )
 def test_a_room_says_what_may_have_been_meant(room, name, said):
     with pytest.raises(AttributeError, match=f"module 'torchwhy.{room}' has no attribute '{name}'") as error:
         getattr(getattr(tw, room), name)
     assert str(error.value).endswith(said)
+
+
+def test_nothing_is_proposed_for_a_module_that_is_about_to_be_imported():
+    """Python asks a package for a module of it before it reads the module's file."""
+    with pytest.raises(AttributeError) as error:
+        refusal_of("torchwhy.gradient")("saliency")
+    assert str(error.value) == "module 'torchwhy.gradient' has no attribute 'saliency'"
 
 
 def test_every_room_refuses_names():
@@ -145,6 +155,11 @@ def test_fresh_rooms_give_their_modules_and_one_inside_says_what_is_public_of_it
     seen += "import torchwhy as tw\ntry: tw.app\nexcept AttributeError as e: print(e)"
     said = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout
     assert "'app': it is inside the library; what is public of it: tw.explore" in said
+
+
+@pytest.mark.parametrize("inside, public", [("app", "tw.explore"), ("spelling", "nothing")])
+def test_a_module_inside_says_what_is_public_of_it(inside, public):
+    assert hint_for(inside, dir(tw)) == f": it is inside the library; what is public of it: {public}"
 
 
 def test_the_composites_that_are_named_run():
@@ -169,6 +184,7 @@ def test_private_names_are_refused_without_a_search():
             lambda m, x: tw.IntegratedGradients(m, 20),
             r"^IntegratedGradients: after the model, settings .*\(model, NAME=...\)",
         ),
+        (lambda m, x: tw.SAGE(m, "0"), r"^SAGE: after the model, settings .*\(model, NAME=...\)"),
         (
             lambda m, x: tw.IntegratedGradients(m).attribute(x, 1, n_steps=20),
             "'n_steps'; it is a setting: Integrated",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import pytest
@@ -93,6 +94,57 @@ def test_a_constructor_of_its_own_takes_its_arguments():
         Built(NET)
     with pytest.raises(ValueError, match="signed='no'"):
         Built(NET, 2).signed = "no"
+
+
+class Counts(tw.Saliency):
+    """A method that notes something as its settings are checked; one setting makes no difference, one is none."""
+
+    seen: object = field(default=None, compare=False)
+    found: float = field(default=0.0, init=False)
+
+    def _check_settings(self):
+        super()._check_settings()
+        self.n_looks = getattr(self, "n_looks", 0) + 1
+
+
+def test_settings_are_checked_together_when_one_is_assigned_and_nothing_else():
+    method = Counts(NET)
+    method.signed = True
+    method.other = 3
+    assert method.n_looks == 2
+
+
+def test_what_is_left_out_of_comparisons_makes_no_difference():
+    assert Counts(NET, seen=1) == Counts(NET, seen=2)
+    assert Counts(NET, seen=1, signed=True) != Counts(NET, seen=1)
+
+
+def test_what_a_method_finds_is_no_setting_and_not_checked():
+    method = Counts(NET)
+    method.found = None
+    assert method.found is None
+    method.found = math.nan
+
+
+class Alike(tw.Saliency):
+    """Settings with names that are much like one another."""
+
+    steps_a: int = 1
+    steps_b: int = 1
+    steps_c: int = 1
+    steps_d: int = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("steps_e", r"the nearest are steps_\w, steps_\w, steps_\w$"),
+        ("xyz", "there are .*model, .*signed, steps_a, .*"),
+    ],
+)
+def test_three_settings_at_most_are_proposed_or_all_are_named(name, said):
+    with pytest.raises(TypeError, match=f"Alike has no setting '{name}'; {said}"):
+        Alike(NET, **{name: 2})
 
 
 def returning(found):

@@ -319,3 +319,31 @@ def test_a_change_is_seen(change):
     change(net)
     assert fingerprint(net) != before
     assert hash(fingerprint(net)) is not None
+
+
+def test_tensors_of_inference_mode_have_no_version():
+    with torch.inference_mode():
+        net = nn.BatchNorm1d(3)
+    assert fingerprint(net) == fingerprint(net)
+
+
+class Owner:
+    """What calls a network, itself and by its method; no module."""
+
+    def __init__(self):
+        self.calls, self.net = [], make("smooth")
+
+    def __call__(self, x):
+        self.calls.append(len(x))
+        return self.net(x)
+
+    def score(self, x):
+        return self(x)
+
+
+def test_what_is_known_of_an_object_is_known_of_its_method():
+    owner, x = Owner(), inputs("smooth")
+    tw.Saliency(owner.score).attribute(x, 1)
+    tried = len(owner.calls)
+    tw.Saliency(owner.score).attribute(x, 1)
+    assert len(owner.calls) < 2 * tried

@@ -57,6 +57,29 @@ def test_they_stay_one(kind):
     assert copy.copy(method).of is method.of
 
 
+class Owner:
+    """A model that is no module, equal to another of the same network."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def __eq__(self, other):
+        return isinstance(other, Owner) and self.net is other.net
+
+    def __hash__(self):
+        return id(self.net)
+
+    def __call__(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("model", [Owner, lambda net: net.forward], ids=["object", "method"])
+def test_equal_callables_are_one_model(model):
+    assert tw.Processed(model(NET), of=tw.FeatureAblation(model(NET))).of.model == model(NET)
+    with pytest.raises(ValueError, match="has another model"):
+        tw.Processed(model(NET), of=tw.FeatureAblation(model(OTHER)))
+
+
 def test_what_does_not_fit_the_other_settings_is_refused_when_assigned():
     method = tw.SmoothGrad(NET, of=tw.Saliency(NET))
     with pytest.raises(ValueError, match="layer: give it to the method in of="):
