@@ -3,16 +3,18 @@
 import inspect
 import math
 import re
-from typing import get_type_hints
+from typing import TypedDict, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from bad_values import BAD_VALUES
 from metric_cases import METRIC_CASES, Scene, each_metric
+from typing_extensions import Unpack
 
 import torchwhy as tw
 from torchwhy import metrics as M
+from torchwhy.settings import Bounds, NotNegative
 
 PUBLIC = {name: found for name in M.__all__ if isinstance(found := getattr(M, name), M.Metric)}
 CASES = {case.metric.name: case for case in reversed(METRIC_CASES)}
@@ -136,6 +138,25 @@ def test_a_metric_of_ones_own_is_held_to_its_annotations():
         )
 
 
+class Shares(TypedDict, total=False):
+    """Options of a metric of one's own."""
+
+    share: NotNegative
+
+
+def test_options_and_settings_without_a_default_are_held_to_theirs():
+    @M.metric
+    def part(attributions, *, power: float, **options: Unpack[Shares]):
+        return attributions.flatten(1).sum(1) ** power * options.get("share", 1)
+
+    a = torch.ones(1, 2)
+    assert part(a, power=3, share=2).item() == 16
+    with pytest.raises(ValueError, match=r"^power='3': expected"):
+        part(a, power="3")
+    with pytest.raises(ValueError, match=r"^share=-2: expected a number of at least 0"):
+        part(a, power=3, share=-2)
+
+
 def test_any_annotation_or_none_does_for_a_metric_of_ones_own():
     class Local:
         pass
@@ -153,6 +174,7 @@ def test_any_annotation_or_none_does_for_a_metric_of_ones_own():
         implicit: float = None,  # noqa: RUF013
         set_of: set[int] = frozenset(),
         number: 5 = 5,
+        bounded: Bounds(0, 1) = 0.5,
         tensor: torch.Tensor = None,
         **rest: "Nowhere",  # noqa: F821
     ):
@@ -160,7 +182,19 @@ def test_any_annotation_or_none_does_for_a_metric_of_ones_own():
 
     a = torch.ones(2, 3)
     plain = odd(a)
-    for name in ("bare", "unknown", "text", "local", "implicit", "set_of", "number", "tensor", "more", "target"):
+    for name in (
+        "bare",
+        "unknown",
+        "text",
+        "local",
+        "implicit",
+        "set_of",
+        "number",
+        "bounded",
+        "tensor",
+        "more",
+        "target",
+    ):
         for value in (None, "x", 2.5, [1], a):
             assert torch.equal(odd(a, **{name: value}), plain)
     assert torch.equal(odd(a, a > 0), plain)

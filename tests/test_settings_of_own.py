@@ -67,7 +67,9 @@ def test_annotations_with_words_of_their_own_check_what_they_annotate():
 def test_a_number_that_is_infinite_by_default_may_be_so():
     class Mine(tw.Saliency):
         at_most: float = math.inf
+        of_each: float | Tensor = math.inf
 
+    assert torch.equal(Mine(NET, of_each=torch.ones(2)).of_each, torch.ones(2))
     assert Mine(NET).at_most == Mine(NET, at_most=float("inf")).at_most == math.inf
     with pytest.raises(ValueError, match="at_most=nan"):
         Mine(NET, at_most=math.nan)

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from traces import of_model, same
 
 import torchwhy as tw
+from torchwhy.influence.named_tensors import call_with_tensors, left_as_it_is, places_of_tensors
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-11}
 X = torch.randn(7, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1))
@@ -66,6 +67,17 @@ class Recurrent(nn.Module):
 
     def forward(self, x):
         return self.head(self.steps(x[..., None])[0][:, -1])
+
+
+class Twice(nn.Module):
+    """One parameter by two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = self.shift = nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        return x * self.gain + self.shift
 
 
 def linear():
@@ -141,6 +153,21 @@ def pruned():
 def writes():
     part = nn.Sequential(linear(), Writes())
     return Chain(part, part)
+
+
+def tied_in_one_module():
+    return Chain(linear(), Twice())
+
+
+def parameter_as_a_buffer():
+    part = linear().double()
+    return Chain(part, Scaled(part.bias))
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return Chain(torch.jit.script(linear()), linear())
 
 
 MODELS = {
@@ -221,7 +248,11 @@ def test_a_model_stays_what_it_was(build, method):
     assert all(p.grad is not None for p in parameters)
 
 
-@each_model
+@pytest.mark.parametrize(
+    "build",
+    [*MODELS.values(), tied_in_one_module, parameter_as_a_buffer, scripted],
+    ids=lambda build: build.__name__,
+)
 @slow_rows
 def test_gradients_are_those_by_each_parameter_once(build):
     model = make(build)
@@ -229,6 +260,42 @@ def test_gradients_are_those_by_each_parameter_once(build):
     for name in ("TracIn", "TracIn at checkpoints"):
         found = METHODS[name](model).fit(X, Y).explain(X[:3], Y[:3]).attributions
         torch.testing.assert_close(found, g[:3] @ g.T, **CLOSE)
+
+
+def tensors_of(model):
+    named = *model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)
+    return [tensor for _, tensor in named]
+
+
+@each_model
+def test_a_call_with_other_tensors_puts_back_each_of_them(build):
+    model = make(build)
+    places, before = places_of_tensors(model), tensors_of(model)
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    call_with_tensors(model, {name: tensors[name].detach().clone() for name in places}, places, (X,), {})
+    assert all(a is b for a, b in zip(tensors_of(model), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m, "more", 1),
+        lambda m: setattr(m, "in_features", 9),
+        lambda m: delattr(m, "in_features"),
+        lambda m: setattr(m, "weight", nn.Parameter(torch.zeros(4, 4))),
+        lambda m: delattr(m, "weight"),
+        lambda m: m.register_buffer("seen", torch.zeros(())),
+    ],
+    ids=["attribute added", "attribute set", "attribute gone", "parameter set", "parameter gone", "buffer added"],
+)
+def test_what_is_replaced_inside_is_put_back(change):
+    module = linear()
+    attributes, tensors = dict(vars(module)), dict(module.named_parameters())
+    with left_as_it_is(module):
+        change(module)
+    assert vars(module).keys() == attributes.keys()
+    assert all(vars(module)[name] is value for name, value in attributes.items())
+    assert {n: id(t) for n, t in module.state_dict(keep_vars=True).items()} == {n: id(t) for n, t in tensors.items()}
 
 
 class NormByHand(nn.Module):

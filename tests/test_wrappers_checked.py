@@ -37,7 +37,7 @@ def test_both_models_are_one(kind):
         ValueError, match=f"of: {inner.__name__} has another model than {outer.__name__}; give both the same"
     ):
         outer(NET, of=inner(OTHER))
-    with pytest.raises(TypeError, match=r"of=.*expected"):
+    with pytest.raises(TypeError, match=r"of=.*expected a (method with its settings|class activation map)"):
         outer(NET, of=torch.relu)
 
 
