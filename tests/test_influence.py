@@ -278,6 +278,18 @@ def test_data_come_in_every_form(data):
     assert torch.equal(found.labels, TEST[1])
 
 
+class Scaled(nn.Linear):
+    def forward(self, x, scale):
+        return super().forward(x * (1 + scale))
+
+
+def test_named_inputs_go_by_their_names():
+    model, x, scale, y = Scaled(2, 3).double(), *torch.rand(2, 5, 2).double(), torch.tensor([0, 1, 2, 1, 0])
+    expected = tw.TracIn(model).fit((x, scale), y).explain((x, scale), y).attributions
+    named = {"scale": scale, "x": x}
+    torch.testing.assert_close(tw.TracIn(model).fit(named, y).explain(named, y).attributions, expected, **CLOSE)
+
+
 GRADIENT = {
     "TracIn": tw.TracIn,
     "InfluenceFunction": tw.InfluenceFunction,

@@ -182,6 +182,13 @@ def test_tabular_networks_are_right(data, least):
     assert len(rows.unique(dim=0)) == len(rows)  # no test row was trained on
 
 
+def test_pixels_of_digits_are_shares_and_measurements_are_standardized():
+    pixels, measured = models.digits().x_train, models.breast_cancer().x_train
+    assert (pixels.min(), pixels.max()) == (0, 1)
+    for found, expected in zip(torch.std_mean(measured, 0), (torch.ones(30), torch.zeros(30))):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_tabular_calls_do_not_share():
     first, second = models.breast_cancer(), models.breast_cancer()
     with torch.no_grad():
