@@ -49,7 +49,7 @@ def main() -> Figure:
     for k, rows in enumerate(found.representatives):
         share = stamped[discs][rows].float().mean()
         right = (said == y)[discs][rows].float().mean()
-        print(f"cluster {k}: {len(rows)} discs, {right:.0%} of them recognised, {share:.0%} with the stamp")
+        print(f"cluster {k}: {len(rows)} discs, {right:.0%} of them recognized, {share:.0%} with the stamp")
     return found.plot()
 
 

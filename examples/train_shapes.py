@@ -43,15 +43,15 @@ def train(recipe: Recipe, progress: bool = True) -> nn.Module:
     torch.manual_seed(TRAIN_SEED)
     data = shapes(recipe.images, seed=TRAIN_SEED)
     model = recipe.model().train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.05)
     batches = recipe.images // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=recipe.epochs * batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.epochs * batches)
     for _ in trange(recipe.epochs, unit="epoch", disable=not progress):
         for rows in torch.randperm(recipe.images)[: batches * BATCH].view(batches, BATCH):
             loss = nn.functional.cross_entropy(model(turned(data.images[rows])), data.labels[rows])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
     return model.eval()
 

@@ -166,7 +166,7 @@ def test_composites_are_values(name, twin):
     assert other == composite
     assert hash(other) == hash(composite)
     assert repr(other) == repr(composite)
-    assert tw.LRP(mlp, composite=other) == tw.LRP(mlp, composite=composite)
+    assert tw.LRP(mlp, composite=other, low=0.0, high=1.0) == tw.LRP(mlp, composite=composite, low=0.0, high=1.0)
     assert other.replace(linear=Mixed(0.123)) != composite
     with pytest.raises(AttributeError):
         other.linear = "gamma"

@@ -97,7 +97,7 @@ def test_neuron_conductance_by_hand(unit):
 def test_all_units_are_integrated_gradients():
     each = [tw.NeuronConductance(NET, neuron=tw.Neuron("2", k)).attribute(X, 1, baselines=B) for k in range(4)]
     torch.testing.assert_close(torch.stack(each).sum(0), tw.IntegratedGradients(NET).attribute(X, 1, baselines=B))
-    flow = tw.Conductance(NET, layer="2", n_steps=4000).attribute(X, 1, baselines=B)
+    flow = tw.Conductance(NET, layer="2", n_steps=1000).attribute(X, 1, baselines=B)
     torch.testing.assert_close(torch.stack(each, 1).sum(2), flow, rtol=1e-2, atol=1e-3)
 
 

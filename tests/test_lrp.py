@@ -123,3 +123,22 @@ def test_half_precision(composite, dtype):
     exact = tw.LRP(net, composite=composite).attribute(x, 0)
     found = tw.LRP(net.to(dtype), composite=composite).attribute(x.to(dtype), 0)
     assert (found.double() - exact).norm() / exact.norm() < (0.05 if dtype == torch.half else 0.3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"composite": "epsilon_gamma_box"},
+        {"composite": "epsilon_gamma_box", "low": 0.0},
+        {"first": "zbox"},
+        {"composite": {nn.Conv2d: "zbox"}},
+        {"composite": tw.lrp.EPSILON.replace(by_name={"conv": "zbox"})},
+    ],
+)
+def test_a_box_without_bounds_is_refused_in_the_constructor(options):
+    with pytest.raises(ValueError, match="low= and high="):
+        tw.LRP(nn.Identity(), **options)
+
+
+def test_a_box_that_another_first_rule_stands_in_for_needs_no_bounds():
+    assert tw.LRP(nn.Identity(), composite="epsilon_gamma_box", first="flat").first == "flat"

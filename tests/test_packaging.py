@@ -30,6 +30,7 @@ special = {
     "Occlusion": {"sliding_window_shapes": (1, 2, 2)},
     "OwenValues": {"groups": [[0, 1], [2, 3]]},
     "RISE": {"n_samples": 20, "grid": 3},
+    "ExpectedGradients": {"n_samples": 8},
     "LIME": {"n_samples": 8},
     "NeuronConductance": {"neuron": tw.Neuron("0", (0, 1, 1))},
     **{name: {"layer": "0"} for name in ("Conductance", "InternalInfluence", "LayerActivation")},

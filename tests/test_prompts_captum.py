@@ -52,7 +52,7 @@ def ask(attribution, *args, **kwargs):
     ids=["ablation", "shapley"],
 )
 def test_masks(model, tokenizer, theirs, ours):
-    text = PROMPT if theirs is captum.FeatureAblation else "Dave lives in Palm"
+    text = PROMPT if theirs is captum.FeatureAblation else "Dave lives in"
     given = captum.TextTokenInput(text, tokenizer, baselines=2)
     attribution = captum.LLMAttribution(theirs(model), tokenizer)
     whole = ask(attribution, given, target=ANSWER, forward_in_tokens=False).seq_attr

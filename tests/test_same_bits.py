@@ -140,15 +140,27 @@ def test_of_work_after_other_work_on_the_same_model():
 BUSY = "import torch\ntorch.set_num_threads(1)\nx = torch.randn(1000, 1000)\nwhile True: x = (x @ x).div_(1000).tanh_()"
 
 
-@pytest.mark.slow
-def test_while_another_process_keeps_the_cores_busy():
+def all_results():
+    """What each of the table's methods gives, and each piece of long work."""
     net, x = problem()
-    idle = [attribution(make_method(net), net, x) for make_method in LONG]
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(4)]
-    try:
-        loaded = [attribution(make_method(net), net, x) for make_method in LONG]
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-    assert [torch.equal(a, b) for a, b in zip(idle, loaded)] == [True] * len(LONG)
+    found = [attribution(make_method(net), net, x) for make_method in LONG]
+    for case in CASES:
+        rows = inputs(case.net, ROWS, torch.float)
+        found.append(case.make(make(case.net, torch.float)).attribute(rows, target=1, **case.data))
+    return found
+
+
+@pytest.mark.slow
+def test_while_another_process_keeps_the_cores_busy(optimized):
+    with optimized():
+        idle = all_results()
+        others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(4)]
+        try:
+            loaded = all_results()
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+    names = [*NAMES, *map(str, CASES)]
+    assert [name for name, a, b in zip(names, idle, loaded) if not torch.equal(a, b)] == []
+    assert len(idle) == len(names)

@@ -99,7 +99,7 @@ class Queries(nn.Module):
         return self.head(q.mean(1))
 
 
-@pytest.mark.parametrize("n", [4, 9, 16, 64, 65, 100])
+@pytest.mark.parametrize("n", [4, *(pytest.param(k, marks=pytest.mark.slow) for k in (9, 16)), 64, 65, 100])
 def test_learned_queries_are_no_cells(n):
     torch.manual_seed(n)
     for table in (False, True):

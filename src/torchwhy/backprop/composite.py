@@ -307,6 +307,19 @@ def make_rule(rule: RuleLike, settings: RuleSettings) -> Any:
     return kind(**{name: settings[name] for name in names})
 
 
+def check_rules(composite: Composite, settings: RuleSettings) -> None:
+    """Make every rule of a composite once, so that one whose settings are missing is refused before a model runs.
+
+    Raises:
+        ValueError: a box without bounds.
+    """
+    chosen = (composite.by_operation, composite.by_type, composite.by_name)
+    rules = [rule for by_place in chosen for rule in by_place.values()]
+    for rule in (composite.convolution, composite.linear, composite.first, *rules):
+        if rule is not None:
+            make_rule(rule, settings)
+
+
 def operation_rules(function: TorchFunction, rule: AnyRule) -> dict[str, OpRule]:
     """Return what a rule changes that was chosen for an operation, in all its spellings."""
     name = operation(function).name

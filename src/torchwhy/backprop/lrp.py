@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from torchwhy.attribution import Attribution
-from torchwhy.backprop.composite import Composite, CompositeLike, RuleLike, choose_composite, propagation_of
+from torchwhy.backprop.composite import (
+    Composite,
+    CompositeLike,
+    RuleLike,
+    check_rules,
+    choose_composite,
+    propagation_of,
+)
 from torchwhy.backprop.lrp_rules import check_box, stabilize
 from torchwhy.backprop.propagation import Propagation
 from torchwhy.engine.rules.mode import count_operations, refuse_opaque_models, run_with_rules
@@ -118,12 +125,13 @@ class LRP(Attribution[GivenLayer]):
         return cls(model, composite=composite, **settings)._make_rules(model)()
 
     def _check_settings(self) -> None:
-        """Refuse a composite or a first rule that there is not, and bounds that are none."""
+        """Refuse a composite or a first rule that there is not, bounds that are none, and a box without them."""
         super()._check_settings()
         check_box(self.low, self.high)
-        if self.composite != "auto":
-            choose_composite(self.composite, None)
-        Composite(first=self.first)
+        composite = Composite() if self.composite == "auto" else choose_composite(self.composite, None)
+        if self.first is not None:
+            composite = composite.replace(first=self.first)
+        check_rules(composite, vars(self))
 
     def settings(self) -> Keywords:
         """Return the settings that differ from their defaults; a mapping of rules as the composite that it makes."""
