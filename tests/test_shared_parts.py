@@ -12,7 +12,10 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from traces import of_model, same
 
 import torchwhy as tw
+from torchwhy.engine.run.autograd import freeze_parameters
+from torchwhy.influence import influence_method
 from torchwhy.influence.named_tensors import call_with_tensors, left_as_it_is, places_of_tensors
+from torchwhy.influence.row_gradients import parameters_at
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-11}
 X = torch.randn(7, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1))
@@ -377,6 +380,28 @@ def test_a_rule_for_a_module_by_its_second_name():
     found = [tw.LRP(model, composite={name: tw.lrp.Epsilon(0.5)}).attribute(X, 1) for name in ("a", "b")]
     assert torch.equal(*found)
     assert not torch.equal(found[0], tw.LRP(model, composite="epsilon").attribute(X, 1))
+
+
+def test_what_is_trainable_is_so_by_itself_while_another_thread_holds_the_model():
+    """A run of the model switches the gradients of all its parameters off, and without any all would count."""
+    model = make(tied)
+    next(model.parameters()).requires_grad_(False)
+    expected = parameters_at(model, None)
+    with freeze_parameters(model):
+        assert parameters_at(model, None) == expected
+    assert 0 < len(expected) < len(parameters_at(model, model))
+
+
+def test_a_model_is_looked_at_in_turn(monkeypatch):
+    """While another thread has put other tensors in, a parameter is not what it is."""
+    model, looked = make(tied), threading.Event()
+    monkeypatch.setattr(influence_method, "parameters_at", lambda *a: looked.set() or parameters_at(*a))
+    worker = threading.Thread(target=lambda: tw.TracIn(model).fit(X, Y))
+    with left_as_it_is(model):
+        worker.start()
+        assert not looked.wait(0.2)
+    worker.join()
+    assert looked.is_set()
 
 
 def test_threads_that_ask_about_one_model_take_turns():

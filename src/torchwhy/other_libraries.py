@@ -59,7 +59,10 @@ FORMS = {
     "NoiseTunnel": "it is tw.SmoothGrad(model, of=method) here, or tw.SquareGrad or tw.VarGrad, for of=method",
     "Gradient": "it is tw.Saliency(model, signed=True) here",
     "NeuronGradient": "it is tw.Saliency(model, signed=True) with target=tw.Neuron(layer, index) here",
-    "DataLoaderAttribution": "no counterpart here; call a method, such as tw.FeatureAblation(model), for each batch",
+    "DataLoaderAttribution": "it is tw.explain_dataset here, or a call for each batch",
+    "TextTokenInput": "it is tw.Prompt(tokenizer, text, units='token') here",
+    "TextTemplateInput": "it is tw.Prompt(tokenizer, template, units={field: text}) here",
+    "ProductBaselines": "no counterpart here; tw.Prompt(absent={field: [texts]}) averages over several baselines",
     "LimeBase": "it is tw.LIME(model) here, whose model may be any function of the interpretable features",
     "TokenReferenceBase": "not needed here; baselines= takes the id of the padding token, as in "
     "tw.IntegratedGradients(model, layer='embeddings').attribute(ids, baselines=0)",
@@ -100,9 +103,7 @@ FORMS = {
     ),
     **dict.fromkeys(("LLMAttribution", "LLMAttributionResult", "LLMGradientAttribution"), _LANGUAGE_MODELS),
     **dict.fromkeys(("RemoteLLMAttribution", "RemoteLLMProvider", "VLLMProvider"), _LANGUAGE_MODELS),
-    **dict.fromkeys(
-        ("InterpretableInput", "ImageMaskInput", "ProductBaselines", "TextTemplateInput", "TextTokenInput"), _FEATURES
-    ),
+    **dict.fromkeys(("InterpretableInput", "ImageMaskInput"), _FEATURES),
     **dict.fromkeys(
         ("Summarizer", "SummarizerSingleTensor", "ClassSummarizer", "CommonStats", "StatValue"), _STATISTICS
     ),

@@ -60,8 +60,8 @@ class InfluenceMethod(Settings):
             ValueError: no rows, not one label for each, a loader that shuffles, a model whose output is random.
         """
         self.training, self.fitted_on = None, ""
-        self._before_fit()
         with self._open() as device:
+            self._before_fit()
             fitted_on = (
                 hash_parameters(self.model) if self.uses_own_parameters else ""
             )  # before it writes to its buffers
@@ -90,7 +90,7 @@ class InfluenceMethod(Settings):
         return Influences(values, own, self.training_labels, type(self).__name__, rows, training)
 
     def _before_fit(self) -> None:
-        """Look at the model before it is held."""
+        """Look at the model before the rows are read."""
 
     def _fit(self, rows: RowsInBatches) -> None:
         """Learn from the training rows what all answers need."""

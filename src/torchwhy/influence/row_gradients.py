@@ -12,7 +12,7 @@ from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchwhy.engine.layers.layer import LayerLike, resolve_layer
-from torchwhy.engine.run.autograd import enable_grad_for
+from torchwhy.engine.run.autograd import enable_grad_for, is_trainable
 from torchwhy.engine.run.batching import budget_of, is_out_of_memory
 from torchwhy.engine.run.warn import warn
 from torchwhy.engine.structure import AnyOutput, Structure, flatten
@@ -163,7 +163,7 @@ def parameters_at(model: nn.Module, layer: ParameterLayers) -> list[str]:
     """
     named = dict(model.named_parameters())
     if layer is None:
-        found = [n for n, p in named.items() if p.requires_grad] or list(named)
+        found = [n for n, p in named.items() if is_trainable(p)] or list(named)
     else:
         modules = [resolve_layer(model, one).module for one in flatten(layer)[0]]
         wanted = {id(p) for module in modules for p in module.parameters()}

@@ -56,6 +56,13 @@ def release_all(held: Sequence[int]) -> None:
                 switch(before)
 
 
+def is_trainable(parameter: Tensor) -> bool:
+    """Say whether a parameter requires a gradient, by itself: while its model is held, in any thread, it does not."""
+    with state.lock:
+        held = state.held.get(id(parameter))
+        return parameter.requires_grad if held is None else bool(held[2])
+
+
 class HeldModel:
     """What one walk over a model's modules found, while the model is held.
 
