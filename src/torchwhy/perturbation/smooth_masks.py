@@ -32,15 +32,14 @@ class SmoothMasks:
         # beyond two radii the kernel has fallen below 0.012
         self.reach = tuple(math.ceil(2 * s / k) for s, k in zip(sigma, step))
         self.mirror = [_mirrored(n, beyond, like.device) for n, beyond in zip(self.cells, self.reach)]
-        device, dtype = like.device, torch.promote_types(like.dtype, torch.float)  # half types end at 65504
-        squares, axes = torch.zeros((), device=device, dtype=dtype), len(self.size)
+        squares, axes = torch.zeros((), device=like.device, dtype=like.dtype), len(self.size)
         for axis, (s, k, beyond) in enumerate(zip(self.sigma, self.step, self.reach)):
-            at = torch.arange(k, device=device, dtype=dtype) - (k - 1) / 2
-            points = torch.arange(-beyond, beyond + 1, device=device, dtype=dtype) * k
+            at = torch.arange(k, device=like.device, dtype=like.dtype) - (k - 1) / 2
+            points = torch.arange(-beyond, beyond + 1, device=like.device, dtype=like.dtype) * k
             line = ((at[None, :] - points[:, None]) / s).square()  # (neighbours, pixels of a cell) along one axis
             squares = squares + _along(line, axis, axes)
         distance = squares.flatten(0, axes - 1).flatten(1).sqrt()  # (neighbours, pixels of a cell)
-        self.kernel = SHARPNESS * torch.exp(-2 * (distance - 0.5).clamp(min=0).square())
+        self.kernel = torch.exp(-2 * (distance - 0.5).clamp(min=0).square())
 
     def __call__(self, p: Tensor) -> Tensor:
         """Return the masks of parameters p ``(M, *cells)``."""
@@ -50,8 +49,7 @@ class SmoothMasks:
         neighbours = [axis + len(self.size) for axis in axes]
         near = p.permute(0, *neighbours, *axes).flatten(1, len(self.size)).flatten(2)  # (M, neighbours, cells)
         v = near[:, :, None] * self.kernel[None, :, :, None]
-        weight = torch.exp(v)  # at most e^20: a softmax, which looks for the largest first, takes twice the time
-        m = ((weight * v).sum(1) / (SHARPNESS * weight.sum(1))).to(p)  # (M, pixels of a cell, cells)
+        m = (torch.softmax(SHARPNESS * v, 1) * v).sum(1)  # (M, pixels of a cell, cells)
         m = m.unflatten(2, self.cells).unflatten(1, self.step)
         m = m.permute(0, *(i for axis in axes for i in (axis + len(self.size), axis)))
         for axis, n in zip(axes, self.size):
