@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 STORY = "Anna lives in Berlin. Her brother Tom lives in Madrid. The weather is nice today. Where does Tom live? Tom lives in"
 RIGHT, WRONG = " Madrid", " Berlin"
-WHOLE_SENTENCE = (
-    r"[^.?!]+[.?!]\s*"  # not the last one: without what is to be gone on with, nothing would be gone on with
-)
+# not the words that are to be gone on with: without them nothing would be
+WHOLE_SENTENCE = r"[^.?!]+[.?!]\s*"
 
 
 class Answer(NamedTuple):

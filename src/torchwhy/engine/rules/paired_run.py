@@ -24,25 +24,29 @@ class RunsDifferError(RuntimeError):
     """The two runs of a model do not have the same operations, so that they cannot be compared."""
 
 
-class RecordedRun(RuleMode):
-    """Record the inputs of the operations in a table, in order; without autograd.
-
-    Args:
-        table, decompositions: as of the :class:`PairedRules` that run beside it.
-    """
+class OneOfTwoRuns(RuleMode):
+    """What both runs have in common, so that they have the same operations: rules of all calls, and assignments by their kind."""
 
     always = True
-
-    def __init__(self, table: RuleTable, decompositions: Container[str]) -> None:
-        super().__init__(table)
-        self.decompositions = decompositions
-        self.tape: deque[tuple[str, tuple, Keywords]] = deque()
 
     def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
         """Run an operation, see :func:`as_masked_fill`."""
         if op.name == "setitem":
             op, function, args, kwargs = as_masked_fill(op, function, args, kwargs)
         return super().run_operation(op, function, args, kwargs)
+
+
+class RecordedRun(OneOfTwoRuns):
+    """Record the inputs of the operations in a table, in order; without autograd.
+
+    Args:
+        table, decompositions: as of the :class:`PairedRules` that run beside it.
+    """
+
+    def __init__(self, table: RuleTable, decompositions: Container[str]) -> None:
+        super().__init__(table)
+        self.decompositions = decompositions
+        self.tape: deque[tuple[str, tuple, Keywords]] = deque()
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Run an operation, and record what it is given; of one that is taken apart the parts."""
@@ -60,7 +64,7 @@ class RecordedRun(RuleMode):
         return self.save_for_backward(value) if isinstance(value, Tensor) else value
 
 
-class PairedRules(RuleMode):
+class PairedRules(OneOfTwoRuns):
     """Run a table's rules with the recorded run at their side, in ``call.base``.
 
     Args:
@@ -72,20 +76,12 @@ class PairedRules(RuleMode):
     ``inverses`` holds the tensors that were computed as 1/σ, for the rule of the product that follows.
     """
 
-    always = True
-
     def __init__(
         self, table: RuleTable, decompositions: Container[str], recording: RecordedRun, *, strict: bool = False
     ) -> None:
         super().__init__(table, strict=strict)
         self.decompositions, self.tape = decompositions, recording.tape
         self.inverses = WeakIdKeyDictionary()
-
-    def run_operation(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:
-        """Run an operation, see :func:`as_masked_fill`."""
-        if op.name == "setitem":
-            op, function, args, kwargs = as_masked_fill(op, function, args, kwargs)
-        return super().run_operation(op, function, args, kwargs)
 
     def apply_rule(self, rule: OpRule, call: OpCall) -> object:
         """Return what a rule makes of a call and the recorded one that belongs to it.

@@ -155,7 +155,7 @@ class ModelRunner:
             if not all(t.requires_grad for t in z):
                 callers = {t.untyped_storage().data_ptr() for t in (*p.inputs.tensors, *p.baselines)}
             shared = [t.requires_grad or 0 in t.stride() or t.untyped_storage().data_ptr() in callers for t in z]
-        z = [t.clone() if is_shared else t for t, is_shared in zip(z, shared)]  # seen by who follows tensors
+        z = [t.clone() if is_shared else t for t, is_shared in zip(z, shared)]  # rules see it
         if p.batching.plan.optimizations is not None:
             z = [p.batching.format(t) for t in z]
         args, kwargs = p.inputs.further(rows) if p.inputs.args or p.inputs.kwargs else ((), {})
