@@ -179,8 +179,8 @@ class Batching:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
         if self.device.type == "cuda":  # where few rows take as long as many
             return min(most, self._few_rows)
-        # few, as it may take more memory than any other
-        return min(most, max(1, self._few_rows // 2), max(1, left // (2 * self._few_rows)))
+        # few, as it may take more memory than any other, and runs without optimizations
+        return min(most, max(1, self._few_rows // 2), max(1, left // (4 * self._few_rows)))
 
     def _can_retry(self, error: Exception, size: int) -> bool:
         """Return whether the work can go on after an error: with fewer rows, or without optimizations."""
