@@ -18,13 +18,16 @@ lint:
 	@ruff check .
 	@ruff format --check -q .
 
+# the package, and what is said to its users
 types:
 	@echo "== types"
 	@mypy
+	@pytest -q -m slow tests/test_typing.py
 
-# all but those that train for minutes, whose results are in the package
+# the blocks of the pages, and the scripts: all but those that train for minutes, whose results are in the package
 examples:
 	@echo "== examples"
+	@pytest -q -m slow -n auto tests/test_docs.py -k python_blocks_run
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	for script in $(filter-out examples/train_%,$(wildcard examples/*.py)); do \
 		echo "-- $$script"; \

@@ -52,7 +52,7 @@ def picture_and_words(count, n=2):
     return torch.rand(n, 3, 4 * SIDE, 4 * SIDE, generator=draw), torch.randint(0, 30, (n, count), generator=draw)
 
 
-@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 2))
+@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 1))
 def test_words_beside_the_patches_are_no_cells(around, name):
     """7 words and 9 patches make 4 × 4 tokens, 16 words and 9 patches 5 × 5."""
     before, after = around
@@ -71,8 +71,7 @@ def test_words_beside_the_patches_are_no_cells(around, name):
     assert method(net).attribute(image, 1, **more).shape == (2, 1, 12, 12)
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name, causal", in_turn(OWN, [False, True], 1))
 def test_what_ends_the_lines_of_a_picture_is_no_cell(name, causal):
     net = Joint(2, Blocks(causal), each_line=True).eval()
     image, words = picture_and_words(5)
@@ -91,8 +90,8 @@ class Anywhere(Joint):
         return self.words(words).masked_scatter((words == 29)[..., None], cells)
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_each_row_may_have_its_picture_elsewhere(name):
+@pytest.mark.parametrize("name, batch_size", in_turn(OWN, [2, None, 1], 1))
+def test_each_row_may_have_its_picture_elsewhere(name, batch_size):
     net = Anywhere(0, Blocks(causal=True)).eval()
     image, words = picture_and_words(16, n=3)
     words = words.clamp(max=28)
@@ -100,9 +99,8 @@ def test_each_row_may_have_its_picture_elsewhere(name):
         words[row, start : start + SIDE**2] = 29
     expected = getattr(tw, name)(net.blocks, token=-1).attribute(net.tokens(image, words).detach(), 1)
     expected = torch.stack([e[s : s + SIDE**2] for e, s in zip(expected, (0, 3, 7))]).view(3, 1, SIDE, SIDE)
-    for batch_size in (None, 1, 2):
-        found = getattr(tw, name)(net, upsample=False, batch_size=batch_size)
-        torch.testing.assert_close(found.attribute(image, 1, additional_forward_args=words), expected)
+    found = getattr(tw, name)(net, upsample=False, batch_size=batch_size)
+    torch.testing.assert_close(found.attribute(image, 1, additional_forward_args=words), expected)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -149,7 +147,8 @@ class Alone(nn.Module):
 
 
 @pytest.mark.parametrize(("before", "after", "token"), [
-    (1, 0, [0]), (2, 0, [0, 1]), (5, 0, [0]), (0, 1, [9]), (1, 6, [0]), (0, 7, [9]), (1, 1, [0]), (0, 0, [*range(9)]),
+    (2, 0, [0, 1]), (0, 1, [9]), (1, 6, [0]), (0, 0, [*range(9)]),
+    *(pytest.param(*around, marks=pytest.mark.slow) for around in [(1, 0, [0]), (5, 0, [0]), (0, 7, [9]), (1, 1, [0])]),
 ])  # fmt: skip
 def test_class_tokens_and_registers_may_stand_anywhere(before, after, token):
     image, quantized = picture_and_words(1)[0], torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)

@@ -86,6 +86,7 @@ def test_links_and_pictures_exist(page):
             assert brought or not outside, f"{page.name}: {target} is no page of the site; notebooks are in notebooks/"
 
 
+@pytest.mark.slow  # `make examples` runs it
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)

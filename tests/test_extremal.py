@@ -79,14 +79,19 @@ def test_the_area_error_by_hand():
     torch.testing.assert_close(SmoothMasks.area_error(m, torch.tensor([0.5])), torch.tensor([0.3125 / 4]))
 
 
-@pytest.mark.parametrize("area", [0.05, 0.3])
+SHAPES = [
+    ((32, 32), (2, 2), (3.0, 3.0), math.pi), ((30, 50), (2, 2), (4.0, 4.0), math.pi), ((30, 50), (2, 3), (3.0, 5.0), math.pi),
+    ((80,), (1,), (1.0,), 2), ((10, 16, 16), (1, 2, 2), (1.2, 2.0, 2.0), 4 / 3 * math.pi),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("size", "step", "sigma", "ball"),
+    ("size", "step", "sigma", "ball", "area"),
     [
-        ((32, 32), (2, 2), (3.0, 3.0), math.pi), ((30, 50), (2, 2), (4.0, 4.0), math.pi), ((30, 50), (2, 3), (3.0, 5.0), math.pi),
-        ((80,), (1,), (1.0,), 2), ((10, 16, 16), (1, 2, 2), (1.2, 2.0, 2.0), 4 / 3 * math.pi),
+        *[(*shape, area) for shape in SHAPES for area in (0.3, 0.05)][:-1],
+        pytest.param(*SHAPES[-1], 0.05, marks=pytest.mark.slow),  # many discs
     ],
-)  # fmt: skip
+)
 def test_discs_have_the_area(size, step, sigma, ball, area):
     masks = SmoothMasks(size, step, sigma, torch.zeros(1, dtype=torch.double))
     shown = masks(masks.discs(area))
@@ -128,14 +133,20 @@ def test_the_smallest_mask_is_a_disc_of_its_radius():
     assert torch.pi * 10**2 < kept < torch.pi * 15**2  # of 224 by 224 a hundredth: areas of a fortieth are within reach
 
 
+REWARDS = [{}, {"reward": "delete", "max_blur": None}, {"reward": "hybrid"}]
+SERIES = [((100,), (slice(40, 50),)), ((60,), (slice(0, 6),))]
+VIDEO = (10, 24, 24), (slice(4, 8), slice(4, 14), slice(12, 22))
+
+
 @pytest.mark.parametrize(
-    ("size", "place"),
+    ("size", "place", "settings"),
     [
-        ((100,), (slice(40, 50),)), ((60,), (slice(0, 6),)),
-        ((10, 24, 24), (slice(4, 8), slice(4, 14), slice(12, 22))),
+        *((*series, settings) for series in SERIES for settings in REWARDS),
+        (*VIDEO, REWARDS[0]),
+        *(pytest.param(*VIDEO, settings, marks=pytest.mark.slow) for settings in REWARDS[1:]),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("settings", [{}, {"reward": "delete", "max_blur": None}, {"reward": "hybrid"}], ids=str)
+    ids=str,
+)
 def test_a_signal_in_a_series_or_a_video_is_found(size, place, settings):
     """A pattern in some steps, or in some frames and there in a part of the picture."""
     g = torch.Generator().manual_seed(0)
@@ -197,7 +208,7 @@ def test_numbers_for_each_axis():
     torch.testing.assert_close(gaussian_blur(x, widths), apart)
 
 
-@pytest.mark.parametrize("at", [(3, 10), (13, 6)])
+@pytest.mark.parametrize("at", [(3, 10), pytest.param((13, 6), marks=pytest.mark.slow)])
 def test_as_good_as_the_papers_ascent_where_that_converges(at):
     """A pattern in 6 x 6 of 24 x 24 pixels, and the plain ascent from the whole picture."""
     g = torch.Generator().manual_seed(0)
@@ -264,8 +275,9 @@ def overlap(a, b):
     ("size", "middle", "radius", "reward", "step", "area"),
     [
         ((14, 18), (6, 7), 3.5, "preserve", 1, None), ((14, 18), (8, 11), 4.2, "delete", 1, None),
-        ((18, 14), (9, 4), 4, "hybrid", 1, None), ((16, 16), (3, 12), 4, "preserve", 1, None),
-        ((16, 20), (8, 11), 5, "preserve", 1, 0.35), ((18, 20), (9, 6), 4, "preserve", (1, 2), None),
+        ((18, 14), (9, 4), 4, "hybrid", 1, None), ((18, 20), (9, 6), 4, "preserve", (1, 2), None),
+        pytest.param((16, 16), (3, 12), 4, "preserve", 1, None, marks=pytest.mark.slow),
+        pytest.param((16, 20), (8, 11), 5, "preserve", 1, 0.35, marks=pytest.mark.slow),
         pytest.param((24, 30), (12, 11), 6, "preserve", 1, None, marks=pytest.mark.slow),
         pytest.param((32, 24), (20, 8), 7, "delete", 1, None, marks=pytest.mark.slow),
         pytest.param((28, 28), (9.5, 17), 6, "hybrid", 1, 0.2, marks=pytest.mark.slow),
@@ -382,7 +394,7 @@ def test_bad_settings(settings, message):
         tw.ExtremalPerturbation(lambda x: x.flatten(1).sum(1)).attribute(torch.rand(1, 2, 3, 4, 5, 6))
 
 
-@pytest.mark.parametrize("area", [0.1, 0.3])
+@pytest.mark.parametrize("area", [0.1, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_the_ascent_does_not_end_at_the_border(area):
     x = 1 + 0.2 * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     method = tw.ExtremalPerturbation(

@@ -56,8 +56,8 @@ def test_exact_influence_equals_its_slow_version(layer):
     )
     torch.testing.assert_close(method.self_influence(), method.explain(*TRAIN).attributions.diag(), **CLOSE)
     method.damping = None
-    matrix = slow.hessian(model, F.cross_entropy, *TRAIN, chosen)
     if layer != ["0", "4"]:
+        matrix = slow.hessian(model, F.cross_entropy, *TRAIN, chosen)
         expected = slow.influence(model, F.cross_entropy, TEST, TRAIN, chosen, 0.1 * matrix.diag().mean())
         torch.testing.assert_close(method.explain(*TEST).attributions, expected, **CLOSE)
 
@@ -138,7 +138,7 @@ def test_ekfac_is_near_the_exact_one():
     x = F.avg_pool2d(torch.tensor(data.images / 16)[:, None], 2).flatten(1)
     y, penalty = torch.tensor(data.target), 0.03
     model = nn.Sequential(nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 10)).double()
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=80, line_search_fn="strong_wolfe")
 
     def loss():
         optimizer.zero_grad()

@@ -12,9 +12,9 @@ from kinds import KINDS, at, family, traits
 
 HERE = Path(__file__).parent
 FAMILIES = sorted({family(case) for case in CASES})
-LONG = ("compiled_function", "attention")  # which is compiled anew for each shape
+LONG = [("compiled_function", "attention"), ("compiled_function", "backprop")]  # compiled anew for each shape or rule
 PAIRS = [
-    pytest.param(name, member, marks=[pytest.mark.slow] if (name, member) == LONG else [])
+    pytest.param(name, member, marks=[pytest.mark.slow] if (name, member) in LONG else [])
     for name in KINDS
     for member in FAMILIES
 ]

@@ -27,6 +27,7 @@ def expected() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow  # `make types` runs it
 def test_mypy_passes_what_users_write_and_finds_their_mistakes(monkeypatch):
     api = pytest.importorskip("mypy.api")
     monkeypatch.setenv("MYPYPATH", str(PACKAGE.parent))
