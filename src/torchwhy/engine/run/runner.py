@@ -356,8 +356,10 @@ def skip_model_below(problem: Problem) -> Problem:
     """Return the problem with the model below the input layers run on one row only: what passes them is replaced anyway.
 
     The problem itself where that would change something, because something of the rows reaches the output around the layers.
-    It is tried, on the first row and another one that differs from it.
+    It is tried, on the first row and another one that differs from it; calls of one row have nothing to leave out.
     """
+    if problem.batching.plan.rows == 1:
+        return problem
     other = next((i for i in range(1, problem.inputs.n) if problem.inputs.differ(0, i)), 0) * problem.n_targets
     rows = problem.rows[[0, other]]
     z = [t[rows] for t in problem.x]
