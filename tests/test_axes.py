@@ -52,7 +52,7 @@ METHODS = {
     "BlurIG": (tw.BlurIG, {"n_steps": 4, "max_sigma": 3.0}, {}),
     "ExtremalPerturbation": (
         tw.ExtremalPerturbation,
-        {"areas": (0.2,), "n_steps": 2, "step": 4, "sigma": 6.0, "max_blur": 4.0},
+        {"areas": (0.2,), "n_steps": 2, "step": 4, "sigma": 4.0, "max_blur": 4.0},
         {},
     ),
     "mean": (tw.IntegratedGradients, {"n_steps": 4}, {"baselines": "mean"}),
