@@ -49,6 +49,12 @@ def optimized(monkeypatch):
     return context
 
 
+@pytest.fixture
+def few_steps_back(monkeypatch):
+    """Counterfactuals without gradients are drawn near to their rows in few steps: enough where their form is asked for."""
+    monkeypatch.setattr("torchwhy.counterfactual.free_search.CLOSER", 12)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """The garbage collector passes by what is there before the first test: two million objects, half a second each time.

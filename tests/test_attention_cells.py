@@ -52,7 +52,7 @@ def picture_and_words(count, n=2):
     return torch.rand(n, 3, 4 * SIDE, 4 * SIDE, generator=draw), torch.randint(0, 30, (n, count), generator=draw)
 
 
-@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 2))
+@pytest.mark.parametrize("around, name", in_turn([(7, 0), (2, 0), (0, 4), (3, 4), (0, 16), (20, 7), (0, 0)], OWN, 1))
 def test_words_beside_the_patches_are_no_cells(around, name):
     """7 words and 9 patches make 4 × 4 tokens, 16 words and 9 patches 5 × 5."""
     before, after = around
@@ -71,8 +71,7 @@ def test_words_beside_the_patches_are_no_cells(around, name):
     assert method(net).attribute(image, 1, **more).shape == (2, 1, 12, 12)
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name, causal", in_turn(OWN, [False, True], 1))
 def test_what_ends_the_lines_of_a_picture_is_no_cell(name, causal):
     net = Joint(2, Blocks(causal), each_line=True).eval()
     image, words = picture_and_words(5)
@@ -149,7 +148,8 @@ class Alone(nn.Module):
 
 
 @pytest.mark.parametrize(("before", "after", "token"), [
-    (1, 0, [0]), (2, 0, [0, 1]), (5, 0, [0]), (0, 1, [9]), (1, 6, [0]), (0, 7, [9]), (1, 1, [0]), (0, 0, [*range(9)]),
+    (2, 0, [0, 1]), (0, 1, [9]), (1, 6, [0]), (0, 0, [*range(9)]),
+    *(pytest.param(*around, marks=pytest.mark.slow) for around in [(1, 0, [0]), (5, 0, [0]), (0, 7, [9]), (1, 1, [0])]),
 ])  # fmt: skip
 def test_class_tokens_and_registers_may_stand_anywhere(before, after, token):
     image, quantized = picture_and_words(1)[0], torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)

@@ -169,6 +169,7 @@ def test_masks_of_columns_by_name(table):
             tw.KernelSHAP(model).attribute(frame[:2], "yes", feature_mask=groups)
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_counterfactuals_keep_to_the_labels_of_a_column(table):
     frame, model = table
     rows = frame[model.predict(frame) == "no"][:6]

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from cases import in_turn
 from reference import circuits as slow
 from torch import nn
 
@@ -34,8 +35,7 @@ def lengths(name):
     return [7, 7, 3, 3] if name == "t5" else [7, 7, 7]
 
 
-@pytest.mark.parametrize("denoise", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name, denoise", in_turn(MODELS, [False, True], 1))
 def test_positions_of_all_blocks(name, denoise):
     model, run, other, call, places = runs(name)
     one, two, sign = (other, run, -1) if denoise else (run, other, 1)
@@ -262,7 +262,7 @@ def test_the_logit_lens(name):
 def test_the_tuned_lens():
     model, run, _, call, places = runs("gpt2")
     call.pop("baselines")
-    lens = tw.TunedLens(model, n_steps=60, learning_rate=0.01)
+    lens = tw.TunedLens(model, n_steps=25, learning_rate=0.03)
     plain = tw.LogitLens(model).attribute(**call)
     torch.testing.assert_close(lens.attribute(**call), plain)
     texts = torch.randint(1, 40, (16, 7), generator=torch.Generator().manual_seed(5))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cases import in_turn
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from torch import nn
 
@@ -22,8 +23,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("distance", ["l2", "l1"])
+@pytest.mark.parametrize("name, distance", in_turn(MODELS, ["l2", "l1"], 1))
 def test_trees_flip_near_the_row(data, name, distance):
     x, y = data
     model = MODELS[name].fit(x, y)
@@ -47,6 +47,7 @@ def test_trees_flip_near_the_row(data, name, distance):
     torch.testing.assert_close(alone.counterfactuals, z[5:6])
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_the_constraints_hold(data):
     x = torch.cat([torch.rand(12, 2), torch.randint(0, 5, (12, 1)).float(), torch.eye(3).repeat(4, 1)], 1)
     f = lambda a: np.stack([np.zeros(len(a)), a[:, 0] + a[:, 2] + 3 * a[:, 4] - a[:, 5] - 4.0], 1)  # noqa: E731
@@ -94,6 +95,7 @@ def test_numbers_and_categories():
         tw.Counterfactual(net, bounds=None).generate((num, cat), target)
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_columns_by_name(data):
     pandas = pytest.importorskip("pandas")
     x, y = data
@@ -110,6 +112,7 @@ def test_columns_by_name(data):
         method.generate(torch.tensor(x[:2]), 1)
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_real_rows_are_tried_first_and_bad_settings_refused(data):
     x, y = data
     model = MODELS["forest"].fit(x, y)
@@ -123,8 +126,15 @@ def test_real_rows_are_tried_first_and_bad_settings_refused(data):
         tw.Counterfactual(model, search="tree")
 
 
-@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("settings", [{}, {"distance": "l1"}, {"n_diverse": 2}, {"search": "free"}], ids=str)
+@pytest.mark.parametrize(
+    "dtype, settings",
+    in_turn(
+        [torch.half, torch.bfloat16, torch.float32],
+        [{}, {"search": "free"}, {"distance": "l1"}, {"n_diverse": 2}],
+        2,
+    ),
+    ids=str,
+)
 def test_models_in_half_precision(dtype, settings):
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)).to(dtype).eval(), torch.rand(10, 6).to(dtype)

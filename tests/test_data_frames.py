@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from cases import in_turn
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -51,6 +52,7 @@ def by_years():
     return fitted((FRAME.years > 9).astype(int))
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_what_is_found_has_the_form_of_the_rows():
     model = by_years_and_housing()
     rows = FRAME[model.predict(FRAME) == 0][:4]
@@ -64,6 +66,7 @@ def test_what_is_found_has_the_form_of_the_rows():
     assert found.inputs is rows
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_the_table_and_the_picture_name_what_changes():
     model = owners()
     row = FRAME[FRAME.housing == "rent"][:1]
@@ -80,6 +83,7 @@ def test_the_table_and_the_picture_name_what_changes():
     assert (lines.after == lines.after.round()).all()
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_labels_come_from_the_real_rows_or_the_type():
     model = owners()
     row = FRAME[FRAME.housing == "rent"][:1]
@@ -95,6 +99,7 @@ def test_labels_come_from_the_real_rows_or_the_type():
     assert tw.Counterfactual(model, **{**few, "changeable": ["years"]}).generate(row, 1) is not None  # says nothing
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_several_candidates_of_a_row_are_one_below_the_other():
     model = by_years()
     rows = FRAME[FRAME.years < 5][:2]
@@ -109,6 +114,7 @@ def test_several_candidates_of_a_row_are_one_below_the_other():
         assert years == after.years
 
 
+@pytest.mark.usefixtures("few_steps_back")
 def test_bounds_are_series_by_name():
     model = by_years()
     rows = FRAME[FRAME.years < 5][:2]
@@ -158,7 +164,7 @@ def test_groups_are_called_by_their_labels():
 
 def test_a_waterfall_says_the_label(tmp_path):
     model = owners()
-    e = tw.KernelSHAP(model, n_samples=64, generator=0).explain(FRAME[:2], 1, baselines=tw.Distribution(FRAME[:30]))
+    e = tw.KernelSHAP(model, n_samples=64, generator=0).explain(FRAME[:2], 1, baselines=tw.Distribution(FRAME[:5]))
     assert e.details["labels"] == {"housing": ["free", "own", "rent"]}
     e.save(tmp_path / "e.safetensors")
     for found in (e, e[0], tw.Explanation.load(tmp_path / "e.safetensors")):
@@ -384,8 +390,7 @@ AROUND = {
 
 
 @pytest.mark.filterwarnings("ignore:baselines. column")
-@pytest.mark.parametrize("ask", AROUND.values(), ids=AROUND)
-@pytest.mark.parametrize("method", [tw.FeatureAblation, tw.KernelSHAP, tw.Occlusion])
+@pytest.mark.parametrize("ask, method", in_turn(AROUND, [tw.FeatureAblation, tw.KernelSHAP, tw.Occlusion], 1))
 def test_what_asks_a_method_again_keeps_names_and_labels(ask, method, monkeypatch):
     """Rows that are moved a little reach a pipeline by name; the numbers move, labels and true and false stay."""
     pipeline = by_years_and_housing()
@@ -393,7 +398,7 @@ def test_what_asks_a_method_again_keeps_names_and_labels(ask, method, monkeypatc
     predict = pipeline.predict_proba
     monkeypatch.setattr(pipeline, "predict_proba", lambda frame: (seen.append(frame), predict(frame))[1])
     options = {"sliding_window_shapes": 1} if method is tw.Occlusion else {}
-    found = ask(method(pipeline, **options), rows)
+    found = AROUND[ask](method(pipeline, **options), rows)
     assert all(list(frame.columns) == list(FRAME.columns) for frame in seen)
     together = pandas.concat(seen)
     assert set(together.housing) <= {"own", "rent", "free"}
@@ -402,7 +407,7 @@ def test_what_asks_a_method_again_keeps_names_and_labels(ask, method, monkeypatc
     for name in ("metrics.reexplain", "metrics.agreement", "gradient.noisy_points"):
         module = importlib.import_module(f"torchwhy.{name}")
         monkeypatch.setattr(module, "movable_columns", lambda problem: torch.tensor([1.0, 1.0, 0.0, 0.0]))
-    torch.testing.assert_close(found, ask(method(arrays, **options), x))
+    torch.testing.assert_close(found, AROUND[ask](method(arrays, **options), x))
 
 
 @pytest.mark.filterwarnings("ignore:baselines. column")

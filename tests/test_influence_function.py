@@ -56,8 +56,8 @@ def test_exact_influence_equals_its_slow_version(layer):
     )
     torch.testing.assert_close(method.self_influence(), method.explain(*TRAIN).attributions.diag(), **CLOSE)
     method.damping = None
-    matrix = slow.hessian(model, F.cross_entropy, *TRAIN, chosen)
     if layer != ["0", "4"]:
+        matrix = slow.hessian(model, F.cross_entropy, *TRAIN, chosen)
         expected = slow.influence(model, F.cross_entropy, TEST, TRAIN, chosen, 0.1 * matrix.diag().mean())
         torch.testing.assert_close(method.explain(*TEST).attributions, expected, **CLOSE)
 

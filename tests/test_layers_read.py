@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from cases import in_turn
 from nets import inputs, make
 from nets import inputs as make_inputs
 from torch import nn
@@ -191,11 +192,12 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("n", "steps", "batch_size"), [(3, 5, 2), (5, 5, None), (1, 5, None), (1, 1, None), (2, 1, None)]
-)
-@pytest.mark.parametrize("name", STREAMS)
-def test_rows_that_do_not_come_first(name, n, steps, batch_size):
+SIZES = [(3, 5, 2), (1, 1, None), (5, 5, None), (2, 1, None), (1, 5, None)]  # rows, steps, rows at a time
+
+
+@pytest.mark.parametrize("name, sizes", in_turn(STREAMS, SIZES, 2))
+def test_rows_that_do_not_come_first(name, sizes):
+    n, steps, batch_size = sizes
     if steps == 1 and name in ("folded", "alternating"):
         return  # nothing is folded
     make_net, layer, passes = STREAMS[name]

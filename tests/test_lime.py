@@ -58,7 +58,9 @@ def test_no_coalition_is_drawn_twice(d, keep, n):
 
 
 @pytest.mark.filterwarnings("ignore:LIME")
-@pytest.mark.parametrize(("keep", "n"), [(0.5, 40), (0.8, 40), (0.9, 30)])
+@pytest.mark.parametrize(
+    ("keep", "n"), [(0.8, 40), *(pytest.param(*few, marks=pytest.mark.slow) for few in [(0.5, 40), (0.9, 30)])]
+)
 def test_few_different_coalitions_stand_for_all(keep, n):
     exact = tw.LIME(product, keep_probability=keep, alpha=0.0).attribute(row(6))
     found = [

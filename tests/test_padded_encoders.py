@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 from torch.backends import mha
 
@@ -46,8 +47,7 @@ def explained(method, model, layer, pad):
     return METHODS[method](model, layer).attribute(X, additional_forward_args=pad, **target)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method, layer", in_turn(METHODS, LAYERS, 2))
 def test_a_padded_encoder_is_explained_by_its_layers(method, layer):
     if layer == "enc.layers.1.self_attn.out_proj":  # whose parameters attention uses by itself
         with pytest.raises(LookupError, match="did not run"):

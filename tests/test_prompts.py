@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import in_turn
 from language import VOCABULARY, WordTokenizer, ids_of, make
 from test_samples import shapley
 from torch import nn
@@ -48,8 +49,9 @@ def by_hand(model, text, absent, response=ANSWER, target=None):
     return shapley(value, len(words))
 
 
-@pytest.mark.parametrize("absent", ["pad", "remove", VOCABULARY["golf"]])
-@pytest.mark.parametrize("kind", [*CAUSAL, "roberta", *DECODERS])
+@pytest.mark.parametrize(
+    "kind, absent", in_turn([*CAUSAL, "roberta", *DECODERS], ["remove", VOCABULARY["golf"], "pad"], 1)
+)
 def test_shapley_of_a_prompt_is_that_of_texts_made_by_hand(models, kind, absent):
     model = models(kind)
     prompt = tw.Prompt(WordTokenizer(), [*PROMPTS, "Tom lives"], response=[ANSWER, "golf", ANSWER], absent=absent)
@@ -71,8 +73,7 @@ def test_positions_are_given_where_something_is_padded(models):
     assert "position_ids" not in padded.bind(models("roberta")).arguments
 
 
-@pytest.mark.parametrize("kind", ["llama", "t5"])
-@pytest.mark.parametrize("absent", ["pad", "remove"])
+@pytest.mark.parametrize("kind, absent", in_turn(["llama", "t5"], ["pad", "remove"], 1))
 def test_each_token_of_the_response_is_explained(models, kind, absent):
     model = models(kind)
     prompt = tw.Prompt(WordTokenizer(), PROMPTS[0], response=ANSWER, absent=absent)
@@ -151,8 +152,7 @@ def test_gradients_are_one_number_for_each_unit(models, kind):
     torch.testing.assert_close(tw.InputXGradient(model).attribute(halves)[0], both, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("absent", ["pad", "remove"])
-@pytest.mark.parametrize("kind", CAUSAL + DECODERS)
+@pytest.mark.parametrize("kind, absent", in_turn(CAUSAL + DECODERS, ["pad", "remove"], 1))
 def test_batches_of_prompts_equal_single_ones(models, kind, absent):
     model = models(kind)
     texts = ["Dave lives in Palm Coast and is", "Tom", "Anna lives"]

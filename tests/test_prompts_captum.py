@@ -27,7 +27,7 @@ def tokenizer():
     )
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2", "qwen2"])
+@pytest.fixture(scope="module", params=["llama", "gpt2", pytest.param("qwen2", marks=pytest.mark.slow)])
 def model(request):
     torch.manual_seed(0)
     head = {"vocab_size": len(WORDS), "bos_token_id": 1, "pad_token_id": 2, "eos_token_id": 3, "initializer_range": 0.3}

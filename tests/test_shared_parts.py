@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import in_turn
 from reference import influence as slow
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -194,7 +195,6 @@ METHODS = {
     "SimilarityInfluence": lambda model: tw.SimilarityInfluence(model, layer="head"),
 }
 each_model = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
-each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 slow_rows = pytest.mark.filterwarnings("ignore:rows are taken one at a time")
 
 
@@ -222,11 +222,10 @@ def slow_gradients(model):
     return slow.gradients(model, F.cross_entropy, X, Y, list(model.parameters()))
 
 
-@each_model
-@each_method
+@pytest.mark.parametrize("name, method", in_turn(MODELS, METHODS, 4))
 @slow_rows
-def test_a_model_stays_what_it_was(build, method):
-    model, broken = make(build), []
+def test_a_model_stays_what_it_was(name, method):
+    model, broken = make(MODELS[name]), []
 
     def fails(*_):
         if broken:
@@ -238,7 +237,7 @@ def test_a_model_stays_what_it_was(build, method):
     parameters = list(model.parameters())
     parameters[0].grad = torch.ones_like(parameters[0])
     before, attributes = of_model(model), attributes_of(model)
-    found = method(model).fit(X, Y)
+    found = METHODS[method](model).fit(X, Y)
     found.explain(X[:3], Y[:3])
     broken.append(True)
     with pytest.raises(KeyboardInterrupt):

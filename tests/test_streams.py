@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 from torch.nn import functional as F
 
@@ -99,7 +100,7 @@ class Queries(nn.Module):
         return self.head(q.mean(1))
 
 
-@pytest.mark.parametrize("n", [4, *(pytest.param(k, marks=pytest.mark.slow) for k in (9, 16)), 64, 65, 100])
+@pytest.mark.parametrize("n", [64, 65, *(pytest.param(k, marks=pytest.mark.slow) for k in (4, 9, 16, 100))])
 def test_learned_queries_are_no_cells(n):
     torch.manual_seed(n)
     for table in (False, True):
@@ -303,8 +304,7 @@ class Measured(nn.Module):
         return self.out(torch.cat([seen, numbers], 1))
 
 
-@pytest.mark.parametrize("kind", [1, 2, 4, 8, "gru"])
-@pytest.mark.parametrize("length", [16, 40, 64])
+@pytest.mark.parametrize("kind, length", in_turn([1, 2, 4, 8, "gru"], [16, 40, 64], 1))
 def test_layers_that_see_their_neighbours_are_cells(kind, length):
     torch.manual_seed(0)
     net, x = Measured(kind).eval(), torch.rand(2, 3, length)
@@ -342,7 +342,7 @@ class Decoder(nn.Module):
         return self.head((t if self.queries is None else self.last(self.queries.expand(len(x), -1, -1), t)).mean(1))
 
 
-@pytest.mark.parametrize("queries", [0, 9, 16, 17, 64])
+@pytest.mark.parametrize("queries", [0, 16, 17, *(pytest.param(k, marks=pytest.mark.slow) for k in (9, 64))])
 def test_queries_are_told_from_cells_by_more_than_chance(queries):
     x = torch.rand(1, 3, 32, 32)
     assert [follows(Decoder(queries, seed).eval(), x) for seed in range(8)] == [not queries] * 8

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cases import in_turn
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.inspection import partial_dependence, permutation_importance
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -90,12 +91,12 @@ def rows():
 LABELS = {"1, 2": [1, 2], "-1, 1": [-1, 1], "10, 20": [10, 20], "words": ["no", "yes"], "bools": [False, True]}
 
 
-@pytest.mark.parametrize("name", LABELS)
-@pytest.mark.parametrize(
-    "model", [RandomForestClassifier(10, random_state=0), LogisticRegression()], ids=["forest", "logistic"]
-)
-def test_permutation_importance_does_not_depend_on_what_classes_are_called(rows, name, model):
-    x, y = rows
+CLASSIFIERS = {"logistic": LogisticRegression(), "forest": RandomForestClassifier(10, random_state=0)}
+
+
+@pytest.mark.parametrize("kind, name", in_turn(CLASSIFIERS, LABELS, 3))
+def test_permutation_importance_does_not_depend_on_what_classes_are_called(rows, kind, name):
+    model, (x, y) = CLASSIFIERS[kind], rows
     plain = tw.PermutationImportance(model.fit(x, y)).measure(torch.tensor(x), torch.tensor(y))
     named = np.array(LABELS[name])[y]
     found = tw.PermutationImportance(model.fit(x, named)).measure(torch.tensor(x), named)

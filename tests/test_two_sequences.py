@@ -1,7 +1,10 @@
 """Attention methods where there are several sequences: pairs, encoders and decoders, two that look at each other, diffusion."""
 
+from functools import cache
+
 import pytest
 import torch
+from cases import in_turn
 from reference import attention as reference
 from torch import nn
 from torch.nn import functional as F
@@ -57,8 +60,7 @@ def rows(n=1, t=6, seed=0):
     return torch.randn(n, t, WIDTH, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("way", ["inputs", "in turns"])
+@pytest.mark.parametrize("name, way", in_turn(OWN, ["inputs", "in turns"], 1))
 @pytest.mark.parametrize("lengths", [(6, 6), (6, 4)])
 def test_each_sentence_of_a_pair_has_its_own(name, way, lengths):
     pair = Pair(way=way).eval()
@@ -137,8 +139,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", ["AttentionRollout", "AttentionRelevance"])
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("cast", CASTS)
+@pytest.mark.parametrize("cast, table", in_turn(CASTS, TABLES, 1))
 def test_ids_that_are_cast_are_still_the_sentences(name, cast, table):
     net = PairOfWords(CASTS[cast], TABLES[table]).eval()
     ids = torch.randint(0, 19, (2, 1, 6), generator=torch.Generator().manual_seed(0)).unbind()
@@ -214,6 +215,10 @@ def test_attentions_beside_one_another_are_refused():
 
 
 # ------------------------------------------------------------------------------- an encoder and a decoder
+KINDS, LENGTHS = ["BART", "T5"], [(5, 3), (4, 4)]
+
+
+@cache
 def translator(kind):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -260,8 +265,7 @@ def relevance_by_hand(model, inputs, position, word, token):
     return {"input_ids": R["d", "e"][token], "decoder_input_ids": (R["d", "d"] - eye)[token]}
 
 
-@pytest.mark.parametrize("kind", ["BART", "T5"])
-@pytest.mark.parametrize("lengths", [(5, 5), (6, 4)])
+@pytest.mark.parametrize("kind, lengths", in_turn(KINDS, [(6, 4), (5, 5)], 1))
 def test_relevance_of_an_encoder_and_a_decoder_is_the_papers(kind, lengths):
     model = translator(kind)
     draw = torch.Generator().manual_seed(0)
@@ -343,6 +347,7 @@ def attended_across(stack, hidden, memory, owns, attentions):
     return found
 
 
+@cache
 def translated(kind, lengths):
     """A translator, two rows of its inputs, and of each row: steps (s, q, what the references take) in the model's order."""
     model, draw = translator(kind), torch.Generator().manual_seed(1)
@@ -371,8 +376,7 @@ SHARES = {
 
 
 @pytest.mark.parametrize("name", SHARES)
-@pytest.mark.parametrize("kind", ["BART", "T5"])
-@pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
+@pytest.mark.parametrize("kind, lengths", in_turn(KINDS, LENGTHS, 1))
 def test_what_tokens_of_an_encoder_and_a_decoder_are_made_of(kind, lengths, name):
     """Within each sequence, and through the decoder's look at the encoder's tokens; written out in float64."""
     model, inputs, each = translated(kind, lengths)
@@ -398,8 +402,7 @@ def test_what_tokens_of_an_encoder_and_a_decoder_are_made_of(kind, lengths, name
         assert len(across["d", "e"][-1].unique()) > 1, "tokens differ"
 
 
-@pytest.mark.parametrize("kind", ["BART", "T5"])
-@pytest.mark.parametrize("lengths", [(4, 4), (5, 3)])
+@pytest.mark.parametrize("kind, lengths", in_turn(KINDS, LENGTHS, 1))
 def test_each_sequences_own_attentions_are_those_of_the_sequence_alone(kind, lengths):
     model = translator(kind)
     inputs = {
@@ -475,8 +478,7 @@ class Both(nn.Module):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize("pooled", ["t", "i", "ti"])
-@pytest.mark.parametrize("sizes", [(5, 5), (6, 4)])
+@pytest.mark.parametrize("pooled, sizes", in_turn(["t", "i", "ti"], [(5, 5), (6, 4)], 1))
 def test_relevance_of_two_that_look_at_each_other_is_the_papers(at_once, pooled, sizes):
     if pooled == "ti" and not at_once:
         pooled = "i"  # in which the other one ends
@@ -672,6 +674,7 @@ def test_a_query_of_a_detector_has_a_map():
 
 
 # ---------------------------------------------------------------------------------- tokens, padding, sinks
+@cache
 def language_model():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -679,8 +682,7 @@ def language_model():
     return transformers.GPT2LMHeadModel(config).eval()
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name, side", in_turn(OWN, ["left", "right"], 1))
 def test_of_a_padded_text_the_last_real_token_is_explained(name, side):
     model, lengths = language_model(), (5, 3, 6)
     texts = [torch.randint(3, 50, (1, n), generator=torch.Generator().manual_seed(n)) for n in lengths]

@@ -73,9 +73,8 @@ def ridge(features, wanted, penalty):
 
 
 def hessian(model, loss, x, y, parameters):
-    """The Hessian of the mean loss ``(p, p)``, an element's row at a time."""
-    mean = sum(loss(model(a[None]), b[None]) for a, b in zip(x, y)) / len(x)
-    slope = torch.cat([g.flatten() for g in torch.autograd.grad(mean, parameters, create_graph=True)])
+    """The Hessian of the mean loss of rows ``(p, p)``, an element's row at a time."""
+    slope = torch.cat([g.flatten() for g in torch.autograd.grad(loss(model(x), y), parameters, create_graph=True)])
     lines = [torch.autograd.grad(s, parameters, retain_graph=True, materialize_grads=True) for s in slope]
     return torch.stack([torch.cat([t.flatten() for t in line]) for line in lines])
 
