@@ -15,10 +15,10 @@ import torchwhy as tw
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 SMALL = [
     lambda net, **o: tw.Saliency(net, signed=True, **o),
-    lambda net, **o: tw.IntegratedGradients(net, n_steps=15, **o),
+    lambda net, **o: tw.IntegratedGradients(net, n_steps=6, **o),
     lambda net, **o: tw.SmoothGrad(net, n_samples=4, generator=0, **o),
     lambda net, **o: tw.ExpectedGradients(net, n_samples=4, generator=0, **o),
-    lambda net, **o: tw.IDGI(net, **o),
+    lambda net, **o: tw.IDGI(net, of=tw.IntegratedGradients(net, n_steps=6), **o),
     lambda net, **o: tw.GuidedIG(net, n_steps=5, **o),
     lambda net, **o: tw.DeepLIFT(net, **o),
     lambda net, **o: tw.LRP(net, composite="epsilon", **o),
@@ -246,12 +246,12 @@ def test_ragged_arguments_that_point_into_one_another(by_name):
         "graph": tw.Ragged(graph, [2, 3], points_into="rows"),
     }
     each = [
-        tw.IntegratedGradients(lambda w: net(w, x[:2], edges[:, :2], graph[:2]), batch_size=1),
-        tw.IntegratedGradients(lambda w: net(w, x[2:], edges[:, 2:] - 2, graph[2:] - 1), batch_size=1),
+        tw.IntegratedGradients(lambda w: net(w, x[:2], edges[:, :2], graph[:2]), n_steps=6, batch_size=1),
+        tw.IntegratedGradients(lambda w: net(w, x[2:], edges[:, 2:] - 2, graph[2:] - 1), n_steps=6, batch_size=1),
     ]
     right = torch.cat([m.attribute(w[[i]], 1) for i, m in enumerate(each)])
     for batch_size in (None, 1, 3):
-        method = tw.IntegratedGradients(net, batch_size=batch_size)
+        method = tw.IntegratedGradients(net, n_steps=6, batch_size=batch_size)
         further = given if by_name else tuple(given.values())
         torch.testing.assert_close(method.attribute(w, 1, additional_forward_args=further), right)
     wrong = given | {"edges": tw.Ragged(edges.flip(1), [3, 2], points_into="x")}

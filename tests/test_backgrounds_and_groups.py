@@ -172,12 +172,13 @@ def test_masks_of_columns_by_name(table):
 @pytest.mark.usefixtures("few_steps_back")
 def test_counterfactuals_keep_to_the_labels_of_a_column(table):
     frame, model = table
-    rows = frame[model.predict(frame) == "no"][:6]
+    rows = frame[model.predict(frame) == "no"][:4]
     found = tw.Counterfactual(model, bounds=None).generate(rows, "yes")
     assert found.found.all()
     assert set(found.counterfactuals.job) <= set(frame.job)
     assert (model.predict(found.counterfactuals) == "yes").all()
-    only = tw.Counterfactual(model, bounds=None, changeable=["job"], n_steps=40).generate(rows, "yes")
+    only = tw.Counterfactual(model, bounds=None, changeable=["job"], n_steps=20).generate(rows, "yes")
+    assert only.found.any()
     changed = rows.assign(job=only.counterfactuals.job)
     assert (model.predict(changed)[only.found.numpy()] == "yes").all()
 

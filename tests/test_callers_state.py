@@ -1,6 +1,7 @@
 """What the caller switched on is for the model: no number that torchwhy computes itself depends on it."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -42,13 +43,29 @@ def autocast():
         assert torch.is_autocast_enabled("cpu")
 
 
-STATES = {
+@contextmanager
+def at_once(*states):
+    with ExitStack() as contexts:
+        for state in states:
+            contexts.enter_context(state())
+        yield
+
+
+DOUBLE, BFLOAT16 = partial(default_type, torch.double), partial(default_type, torch.bfloat16)
+TOGETHER = {  # in every run: none hides what another one changes
+    "device and bfloat16": partial(at_once, default_device, BFLOAT16),
+    "inference_mode, autocast and double": partial(at_once, torch.inference_mode, autocast, DOUBLE),
+}
+ONE_BY_ONE = {
     "device": default_device,
-    "double": lambda: default_type(torch.double),
-    "bfloat16": lambda: default_type(torch.bfloat16),
+    "double": DOUBLE,
+    "bfloat16": BFLOAT16,
     "autocast": autocast,
     "inference_mode": torch.inference_mode,
 }
+each_state = pytest.mark.parametrize(
+    "states", [TOGETHER, pytest.param(ONE_BY_ONE, marks=pytest.mark.slow)], ids=["together", "one by one"]
+)
 
 
 def sheltered(net):
@@ -63,17 +80,18 @@ def sheltered(net):
     return net
 
 
-def check_in_all_states(measure):
+def check_in_all_states(measure, states=ONE_BY_ONE):
     """``measure()`` gives the same bits in all of them."""
     usual = measure()
-    for name, state in STATES.items():
+    for name, state in states.items():
         with state():
             found = measure()
         torch.testing.assert_close(found, usual, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@each_state
 @each_case
-def test_methods(case):
+def test_methods(case, states):
     net, x = case.setup(torch.float)
     method = case.make(sheltered(net))
 
@@ -81,14 +99,15 @@ def test_methods(case):
         e = method.explain(x, target=1, **case.data)
         return [t for t in (e.attributions, e.completeness_gap, e.standard_error) if t is not None]
 
-    check_in_all_states(measure)
+    check_in_all_states(measure, states)
 
 
+@each_state
 @pytest.mark.parametrize("case", METRIC_CASES, ids=str)
-def test_metrics(case):
+def test_metrics(case, states):
     scene = Scene.make(torch.float)
     sheltered(scene.net)
-    check_in_all_states(lambda: case.measure(scene))
+    check_in_all_states(lambda: case.measure(scene), states)
 
 
 @pytest.mark.parametrize("size", [(11,), (9, 10), (4, 5, 6)], ids=str)
@@ -120,7 +139,7 @@ def test_others():
     with default_device():
         data = tw.models.shapes(2)
         assert data.images.device.type == tw.superpixels(data.images).device.type == "cpu"
-        assert not tw.models.digits().x_train.is_meta
+        assert not tw.models.breast_cancer().x_train.is_meta
     net, x, conv = make("smooth"), inputs("smooth", 12), make("conv").float()
     with default_device():
         found = tw.Counterfactual(net, bounds=(-5.0, 5.0)).generate(x[:2])

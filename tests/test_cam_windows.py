@@ -88,7 +88,8 @@ def test_windows(layer, shift, width, rows):
     def reshape(t):
         return together(t, len(t) // 9, (5, 6), SIDE, shift).permute(0, 3, 1, 2)
 
-    methods = METHODS if shift else METHODS[::5]  # a shift is all that their cells add to it
+    # a shift is all that their cells add to it; and so many rows as there are of something else, once of each
+    methods = METHODS if shift and (width, rows) not in ((8, 2), (6, 4)) else METHODS[::5]
     compare(windowed(shift=shift, width=width), layer, reshape, X[:rows], TARGETS[:rows], methods)
 
 
@@ -205,7 +206,7 @@ def test_sequences_before_rows(rows):
     def reshape(t):
         return t.transpose(0, 1)[:, 1:].mT.unflatten(2, (4, 6))
 
-    compare(net, "blocks.1", reshape, x, targets, METHODS)
+    compare(net, "blocks.1", reshape, x, targets, METHODS if rows < 25 else METHODS[::5])
 
 
 def test_full_grad_adds_up_windows_and_sequences_row_by_row():

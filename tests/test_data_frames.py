@@ -135,10 +135,11 @@ def test_a_network_gets_numbers_and_gives_a_frame():
     rows = frame[:3]
     with torch.no_grad():
         wanted = 1 - net(torch.tensor(rows.to_numpy())).argmax(1)
-    found = tw.Counterfactual(net, bounds=None, plausible=frame).generate(rows, wanted)
+    found = tw.Counterfactual(net, bounds=None, plausible=frame, step_size=0.3).generate(rows, wanted)
     assert list(found.counterfactuals.columns) == ["years", "income"]
     assert found.counterfactuals.years.dtype == frame.years.dtype
     after = net(torch.tensor(found.counterfactuals.to_numpy())).argmax(1)
+    assert found.found.any()
     assert torch.equal(after[found.found], wanted[found.found])
     with pytest.raises(TypeError, match="plausible: a data frame, but the inputs are tensors"):
         tw.Counterfactual(net, bounds=None, plausible=frame).generate(torch.tensor(rows.to_numpy()), wanted)

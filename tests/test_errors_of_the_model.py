@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 
 import torchwhy as tw
@@ -38,11 +39,10 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("error", [OSError, Mine, ZeroDivisionError, KeyboardInterrupt])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_it_is_raised(method, error):
+@pytest.mark.parametrize("name, error", in_turn(METHODS, [OSError, Mine, ZeroDivisionError, KeyboardInterrupt], 2))
+def test_it_is_raised(name, error):
     x = torch.rand(3, 3, 8, 8)
-    net = Fails()
+    method, net = METHODS[name], Fails()
     method(net).attribute(x, 1)
     for at in range(1, min(net.calls, 20) + 1):
         with pytest.raises(error, match="the disk with the weights is gone"):
@@ -154,9 +154,9 @@ ASKING = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:the model runs on all rows")
 @pytest.mark.parametrize("rows", [2, 4, 5])
-@pytest.mark.parametrize("ask", ASKING.values(), ids=ASKING)
-@pytest.mark.parametrize("model", FIXED.values(), ids=FIXED)
+@pytest.mark.parametrize("ask, model", in_turn(ASKING, FIXED, 2))
 def test_a_fixed_number_of_rows_is_said(model, ask, rows):
+    ask, model = ASKING[ask], FIXED[model]
     said = r"Mind: the model runs on 4 rows and not on (?!4 )\d+, so its number of rows is fixed, .*dynamic first dimension"
     with pytest.raises((ValueError, RuntimeError), match=said) as error:
         ask(model(), torch.randn(rows, 6, generator=torch.Generator().manual_seed(0)))

@@ -131,8 +131,15 @@ def test_every_statement_of_a_number_is_tried():
     assert states == {cost.method.__name__ for cost in COSTS} | elsewhere
 
 
-@pytest.mark.parametrize("reward, times", [("preserve", 1), ("hybrid", 2)])
-@pytest.mark.parametrize("area", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize(
+    "area, reward, times",
+    [
+        (0.05, "preserve", 1),
+        (0.2, "hybrid", 2),
+        *(pytest.param(a, *r, marks=pytest.mark.slow) for a in (0.1, 0.2) for r in [("preserve", 1)]),
+        *(pytest.param(a, "hybrid", 2, marks=pytest.mark.slow) for a in (0.05, 0.1)),
+    ],
+)
 def test_the_discs_of_extremal_perturbation_are_about_as_many_as_stated(area, reward, times):
     assert "n_steps forward and backward passes, and about 1 / (0.3 area) + 27 forward passes" in stated(
         tw.ExtremalPerturbation

@@ -8,17 +8,14 @@ running = metrics_that(need="model method")
 
 
 @running
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_batch_size_changes_nothing(case, batch_size):
-    scene = Scene.make()
-    free, bound = case.measure(scene), case.measure(scene, batch_size=batch_size)
-    torch.testing.assert_close(free, bound, rtol=1e-9, atol=1e-11)
-
-
-@running
-def test_no_call_is_larger_than_batch_size(case):
+@pytest.mark.parametrize("batch_sizes", [(2, 7), pytest.param((1,), marks=pytest.mark.slow)], ids=["more", "one"])
+def test_batch_size_changes_nothing_and_no_call_is_larger(case, batch_sizes):
     scene, seen = Scene.make(), []
+    free = case.measure(scene)
     scene.net.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
-    case.measure(scene, batch_size=2)
-    assert seen
-    assert max(seen) <= 2
+    for batch_size in batch_sizes:
+        seen.clear()
+        bound = case.measure(scene, batch_size=batch_size)
+        torch.testing.assert_close(free, bound, rtol=1e-9, atol=1e-11)
+        assert seen
+        assert max(seen) <= batch_size

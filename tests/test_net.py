@@ -171,12 +171,12 @@ def small_games_are_right(question):
 
 EXPLAINS = CASES.index(next(case for case in CASES if case.method is tw.ExactShapley))
 PROPERTIES = {  # (check, questions, examples in every run)
-    "no trace": (leaves_no_trace_and_raises_what_is_documented, questions(), 120),
-    "rows": (rows_are_as_if_alone, questions(INDEPENDENT, n=st.integers(2, 3), **DOUBLE), 40),
-    "batch size": (batch_size_changes_rounding_only, questions(**DOUBLE), 60),
-    "same bits": (the_same_call_gives_the_same_bits, questions(), 60),
-    "gap": (the_gap_is_what_is_missing, questions(COMPLETE, **DOUBLE), 30),
-    "games": (small_games_are_right, questions([EXPLAINS], **DOUBLE), 30),
+    "no trace": (leaves_no_trace_and_raises_what_is_documented, questions(), 48),
+    "rows": (rows_are_as_if_alone, questions(INDEPENDENT, n=st.integers(2, 3), **DOUBLE), 20),
+    "batch size": (batch_size_changes_rounding_only, questions(**DOUBLE), 24),
+    "same bits": (the_same_call_gives_the_same_bits, questions(), 24),
+    "gap": (the_gap_is_what_is_missing, questions(COMPLETE, **DOUBLE), 12),
+    "games": (small_games_are_right, questions([EXPLAINS], **DOUBLE), 16),
 }
 
 

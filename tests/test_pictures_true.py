@@ -1,5 +1,6 @@
 """Pictures of explanations: the numbers that are read back from the figure are the attributions."""
 
+import functools
 from itertools import pairwise
 
 import numpy as np
@@ -96,7 +97,12 @@ def test_standard_errors_are_those_of_the_features():
 # ---- images
 
 
+@functools.cache
 def corner_explanations():
+    return list(explain_the_corner())
+
+
+def explain_the_corner():
     x = torch.ones(1, 3, 8, 8)
     shape = (3, 4, 4)
     yield tw.FeatureAblation(corner).explain(x, feature_mask=CORNERS)
@@ -110,7 +116,7 @@ def corner_explanations():
 
 @pytest.mark.parametrize("number", range(7))
 def test_a_value_on_several_channels_counts_once(number):
-    e = list(corner_explanations())[number]
+    e = corner_explanations()[number]
     shares = e.method == "InputXGradient" or number == 3
     expected = torch.zeros(8, 8)
     expected[:4, :4] = 10 / 16 if shares else 10

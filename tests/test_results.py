@@ -1,6 +1,7 @@
 """Every result shows itself: a picture, a table, and both in a notebook; and the numbers there are its own."""
 
 import csv
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -117,22 +118,25 @@ MAKE = {
     "RetrainingScore": lambda: tw.influence.linear_datamodeling_score(X.T, X.T > 0.5, X[:4]),
     "Influences": lambda: tw.TracIn(net()).fit(X, torch.arange(12) % 3).explain(X[:2], torch.tensor([0, 2])),
 }
-each_result = pytest.mark.parametrize("name", MAKE)
 
 
-@pytest.fixture(scope="module")
+@functools.cache
+def make_once(name):
+    return MAKE[name]()
+
+
+@pytest.fixture
 def made():
-    found = {}
-
-    def get(name):
-        if name not in found:
-            found[name] = MAKE[name]()
-        return found[name]
-
-    return get
+    return make_once
 
 
-@each_result
+# of several results of a class, the others differ in what test_every_result.py reads from their pictures
+KINDS = {name.split()[0].rstrip(","): name for name in reversed(MAKE)}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in KINDS.values() else pytest.mark.slow) for name in MAKE]
+)
 @pytest.mark.filterwarnings("ignore:TCAV", "ignore:Counterfactual")
 def test_every_result_has_a_picture_a_table_and_a_view(name, made, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt

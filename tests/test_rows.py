@@ -24,22 +24,16 @@ def test_a_batch_gives_what_its_rows_give(case):
     torch.testing.assert_close(together, alone, **CLOSE)
 
 
+@pytest.mark.parametrize("batch_size", [2, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 1000))])
 @each_case
-def test_batch_size_changes_nothing(case):
-    net, x = case.setup()
-    for batch_size in (1, 2, 7, 1000):
-        bound = case.make(net, batch_size=batch_size).attribute(x, target=1, **case.data)
-        torch.testing.assert_close(case.usual(), bound, **CLOSE)
-
-
-@each_case
-def test_no_call_is_larger_than_batch_size(case):
+def test_batch_size_changes_nothing_and_no_call_is_larger(case, batch_size):
     net, x = case.setup()
     seen = []
     net.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
-    case.make(net, batch_size=2).attribute(x, target=1, **case.data)
+    bound = case.make(net, batch_size=batch_size).attribute(x, target=1, **case.data)
+    torch.testing.assert_close(case.usual(), bound, **CLOSE)
     assert seen
-    assert max(seen) <= 2
+    assert max(seen) <= batch_size
 
 
 @each_case

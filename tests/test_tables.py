@@ -163,7 +163,7 @@ def test_regressions_of_several_outputs():
     )  # not (0, 2, 0): the mean over outputs, whatever their units
     assert found.score == pytest.approx(1)
     model = LinearRegression().fit(x, np.stack([3 * x[:, 0] + 5, 100 * x[:, 1]], 1))
-    student = tw.SurrogateNetwork(model, network=nn.Linear(3, 2).double(), n_epochs=200, learning_rate=0.3).fit(
+    student = tw.SurrogateNetwork(model, network=nn.Linear(3, 2).double(), n_epochs=120, learning_rate=0.3).fit(
         torch.tensor(x)
     )
     off = student.student(torch.tensor(x)).detach().numpy() - model.predict(x)
@@ -306,9 +306,9 @@ def test_a_pipeline_by_column_names_is_explained(credit):
     changed["job"] = frame["job"].iloc[9]
     expected = model.predict_proba(frame[:4])[:, 1] - model.predict_proba(changed)[:, 1]
     torch.testing.assert_close(cook, torch.tensor(expected))
-    importance = tw.PermutationImportance(model).measure(frame, label)
+    importance = tw.PermutationImportance(model, n_repeats=10).measure(frame, label)
     assert importance.names == ["income", "job", "children"]
-    sklearn = permutation_importance(model, frame, label, n_repeats=30, random_state=0).importances_mean
+    sklearn = permutation_importance(model, frame, label, n_repeats=10, random_state=0).importances_mean
     assert np.abs(importance.mean.numpy() - sklearn).max() < 0.05
     dependence = tw.PartialDependence(model).measure(frame, "good", feature="children")
     expected = partial_dependence(

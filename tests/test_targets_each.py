@@ -37,11 +37,11 @@ def test_each_of_several_targets_gives_what_it_gives_alone(case):
     expected = [case.make(net).attribute(x, t, **data) for t in targets]
     seen = []
     net.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
-    for batch_size in (None, 2):
+    for batch_size, first in ((None, 0), (2, -2)):  # in small calls the last two, for speed
         seen.clear()
-        found = case.make(net, batch_size=batch_size).attribute_each(x, targets, **data)
+        found = case.make(net, batch_size=batch_size).attribute_each(x, targets[first:], **data)
         assert max(seen) <= (batch_size or 4096)
-        for a, b in zip(found, expected, strict=True):
+        for a, b in zip(found, expected[first:], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
@@ -62,7 +62,7 @@ def test_several_targets_cost_what_one_costs(case):
         )  # where a layer has its rows; whether all targets mean one layer="auto"
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("case", [c for c in CASES if c.wrap is None and not c.options], ids=str)
 def test_no_call_is_larger_than_batch_size(case, batch_size):
     net, x, targets, data = asked(case)
@@ -129,9 +129,10 @@ def test_evaluations_are_those_of_the_run():
 @pytest.mark.parametrize("method", [tw.Saliency, tw.FeatureAblation, tw.GuidedIG], ids=lambda m: m.__name__)
 def test_all_classes(method):
     net, x = make("smooth"), inputs("smooth")
-    expected = [method(net).attribute(x, k) for k in range(3)]
+    method = method(net, **({"n_steps": 6} if method is tw.GuidedIG else {}))
+    expected = [method.attribute(x, k) for k in range(3)]
     for targets in ("all", range(3), torch.arange(3), (0, 1, 2), [0, 1, 2]):
-        for a, b in zip(method(net).attribute_each(x, targets), expected, strict=True):
+        for a, b in zip(method.attribute_each(x, targets), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 

@@ -26,8 +26,11 @@ def by_row(out, rows):
     return (out * WEIGHTS[rows]).sum(1)
 
 
+@pytest.mark.parametrize(
+    "batch_sizes", [(None, 2), pytest.param((1, 3), marks=pytest.mark.slow)], ids=["any", "one and all"]
+)
 @each_case
-def test_every_method_tells_a_target_its_rows(case):
+def test_every_method_tells_a_target_its_rows(case, batch_sizes):
     if not case.method.rows_are_independent or case.method in ONLY_CLASSES:
         pytest.skip("the batch is what it draws from, or the target is a class")
     net, x = case.setup()
@@ -36,7 +39,7 @@ def test_every_method_tells_a_target_its_rows(case):
         data["feature_mask"] = PATCHES
     each = [lambda out, w=w: (out * w).sum(1) for w in WEIGHTS]
     expected = torch.cat([case.make(net).attribute(x[i : i + 1], each[i], **data) for i in range(3)])
-    for batch_size in (None,) if wrapped else (None, 1, 2, 3):
+    for batch_size in (None,) if wrapped else batch_sizes:
         found = case.make(net, batch_size=batch_size).attribute(x, target=by_row, **data)
         torch.testing.assert_close(found, expected, **CLOSE)
 
@@ -60,11 +63,12 @@ def test_every_size_of_a_call_tells_a_target_its_rows(method, batch_size):
 @pytest.mark.parametrize("method", [tw.Saliency, tw.IntegratedGradients, tw.FeatureAblation, tw.GradCAM])
 def test_a_list_of_callables_is_one_for_each_row(method):
     net, x = make("conv"), inputs("conv")
-    options = {"layer": "conv2"} if method is tw.GradCAM else {}
+    options = {tw.GradCAM: {"layer": "conv2"}, tw.IntegratedGradients: {"n_steps": 6}}.get(method, {})
+    data = {"feature_mask": PATCHES} if method is tw.FeatureAblation else {}
     each = [lambda o, w=w: o @ w for w in WEIGHTS]
-    expected = torch.cat([method(net, **options).attribute(x[i : i + 1], each[i]) for i in range(3)])
+    expected = torch.cat([method(net, **options).attribute(x[i : i + 1], each[i], **data) for i in range(3)])
     for batch_size in (None, 1, 2):
-        found = method(net, batch_size=batch_size, **options).attribute(x, each)
+        found = method(net, batch_size=batch_size, **options).attribute(x, each, **data)
         torch.testing.assert_close(found, expected, **CLOSE)
 
 

@@ -1,5 +1,7 @@
 """Inputs whose rows have shapes of their own: each row gets what it gets alone."""
 
+import functools
+
 import pytest
 import torch
 from cases import CASES, PATCHES, thirds
@@ -190,10 +192,27 @@ NODES, EDGES = [4, 3], torch.tensor([[0, 1, 2, 3, 1, 4, 5, 6], [1, 2, 3, 0, 0, 5
 GRAPH = torch.tensor([0, 0, 0, 0, 1, 1, 1])
 
 
-@pytest.mark.parametrize("by_name", [True, False])
-@pytest.mark.parametrize("batch_size", [None, 1, 3])
+@functools.cache
+def gradients_on_the_way():
+    """Nodes, and their integrated gradients along 200 steps."""
+    net, x, right = Graph().double(), torch.randn(7, 3).double(), 0
+    for k in range(200):
+        z = (x * (k + 0.5) / 200).requires_grad_()
+        right = right + x * torch.autograd.grad(net(z, EDGES, GRAPH)[:, 1].sum(), z)[0] / 200
+    return x, right
+
+
+@pytest.mark.parametrize(
+    ("by_name", "batch_size"),
+    [
+        (True, None),
+        (True, 1),
+        (False, 3),
+        *(pytest.param(*o, marks=pytest.mark.slow) for o in ((True, 3), (False, None), (False, 1))),
+    ],
+)
 def test_graphs_as_rows(by_name, batch_size):
-    net, x = Graph().double(), torch.randn(7, 3).double()
+    net, (x, right) = Graph().double(), gradients_on_the_way()
     further = {
         "edges": tw.Ragged(EDGES, [5, 3], points_into="x"),
         "graph": tw.Ragged(GRAPH, NODES, points_into="rows"),
@@ -202,10 +221,6 @@ def test_graphs_as_rows(by_name, batch_size):
     method = tw.IntegratedGradients(net, n_steps=200, batch_size=batch_size)
     e = method.explain(given[0], 1, additional_forward_args=given[1])
     found = e.attributions["x"] if by_name else e.attributions
-    right = 0
-    for k in range(200):
-        z = (x * (k + 0.5) / 200).requires_grad_()
-        right = right + x * torch.autograd.grad(net(z, EDGES, GRAPH)[:, 1].sum(), z)[0] / 200
     torch.testing.assert_close(found.tensor, right, rtol=1e-3, atol=1e-3)
     assert e.completeness_gap.max() < 0.01
 

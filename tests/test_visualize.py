@@ -226,7 +226,7 @@ def test_writing_a_file_changes_nothing_global():
 
 @pytest.fixture(scope="module", params=FIGURES)
 def of_arrays(request):
-    """A kind of picture, drawn once: its name, the pixels, and where each text lies."""
+    """A kind of picture, drawn once: its name, the pixels, where each text lies, and the figure."""
     boxes, draw = {}, Text.draw
 
     def watched(text, renderer):
@@ -237,11 +237,11 @@ def of_arrays(request):
     figure = FIGURES[request.param](lambda a: torch.tensor(a).bfloat16().double().numpy())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Text, "draw", watched)
-        return request.param, drawn(figure), boxes
+        return request.param, drawn(figure), boxes, figure
 
 
 def test_text_lies_within_the_figure_and_none_on_another(of_arrays):
-    _, pixels, boxes = of_arrays
+    _, pixels, boxes, _ = of_arrays
     height, width, _ = pixels.shape
     assert boxes
     for text, box in boxes.items():
@@ -251,11 +251,27 @@ def test_text_lies_within_the_figure_and_none_on_another(of_arrays):
         assert not a.padded(-1.5).overlaps(b.padded(-1.5)), f"{one} lies on {other}"
 
 
+def take_places(figure, like):
+    """Put the axes where those of a drawn figure lie, in the place of a layout of its own: half of what drawing takes."""
+    figure.set_layout_engine("none")
+    for ax, other in zip(figure.axes, like.axes, strict=True):
+        for which in ("original", "active"):
+            ax.set_position(other.get_position(which == "original"), which)
+
+
+# the other pictures of a function read their arrays as its first one does
+OF_EACH_FUNCTION = [
+    pytest.param(kind, marks=pytest.mark.slow if "," in kind or kind == "clusters of maps" else ()) for kind in FIGURES
+]
+
+
+@pytest.mark.parametrize("of_arrays", OF_EACH_FUNCTION, indirect=True)
 def test_tensors_of_half_precision_with_a_gradient_are_drawn_as_arrays_are(of_arrays):
-    kind, pixels, _ = of_arrays
+    kind, pixels, _, other = of_arrays
     with nothing_global_is_changed():
         figure = FIGURES[kind](lambda a: torch.tensor(a).bfloat16().requires_grad_())
         assert isinstance(figure, Figure)
+        take_places(figure, other)
         np.testing.assert_array_equal(drawn(figure), pixels)
 
 
