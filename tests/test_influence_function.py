@@ -138,7 +138,7 @@ def test_ekfac_is_near_the_exact_one():
     x = F.avg_pool2d(torch.tensor(data.images / 16)[:, None], 2).flatten(1)
     y, penalty = torch.tensor(data.target), 0.03
     model = nn.Sequential(nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 10)).double()
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=80, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def loss():
         optimizer.zero_grad()

@@ -100,18 +100,21 @@ class Queries(nn.Module):
         return self.head(q.mean(1))
 
 
-@pytest.mark.parametrize("n", [64, 65, *(pytest.param(k, marks=pytest.mark.slow) for k in (4, 9, 16, 100))])
-def test_learned_queries_are_no_cells(n):
+OFTEN = [(64, False), (65, True)]  # as many as there are cells, and one more
+SELDOM = [(64, True), (65, False), *((n, table) for n in (4, 9, 16, 100) for table in (False, True))]
+
+
+@pytest.mark.parametrize("n, table", [*OFTEN, *(pytest.param(*few, marks=pytest.mark.slow) for few in SELDOM)])
+def test_learned_queries_are_no_cells(n, table):
     torch.manual_seed(n)
-    for table in (False, True):
-        net, x = Queries(n, table).eval(), torch.rand(2, 3, 32, 32)
-        e = tw.GradCAM(net, upsample=False).explain(x, 1)
-        assert e.details["layer"].startswith("enc")
-        assert e.attributions.shape == (2, 1, 8, 8)
-        with pytest.raises(ValueError, match="are no cells of the inputs"):
-            tw.GradCAM(net, layer="dec.1").attribute(x, 1)
-        own = tw.GradCAM(net, layer="dec.1", upsample=False, reshape=lambda t: t.mT.unflatten(2, (1, n)))
-        assert own.attribute(x, 1).shape == (2, 1, 1, n)
+    net, x = Queries(n, table).eval(), torch.rand(2, 3, 32, 32)
+    e = tw.GradCAM(net, upsample=False).explain(x, 1)
+    assert e.details["layer"].startswith("enc")
+    assert e.attributions.shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="are no cells of the inputs"):
+        tw.GradCAM(net, layer="dec.1").attribute(x, 1)
+    own = tw.GradCAM(net, layer="dec.1", upsample=False, reshape=lambda t: t.mT.unflatten(2, (1, n)))
+    assert own.attribute(x, 1).shape == (2, 1, 1, n)
 
 
 class Latents(nn.Module):
@@ -348,7 +351,7 @@ def test_queries_are_told_from_cells_by_more_than_chance(queries):
     assert [follows(Decoder(queries, seed).eval(), x) for seed in range(8)] == [not queries] * 8
 
 
-@pytest.mark.parametrize("length", [16, 40])
+@pytest.mark.parametrize("length", [16, pytest.param(40, marks=pytest.mark.slow)])
 def test_layers_that_see_their_neighbours_are_cells_for_other_weights(length):
     """Eight convolutions, each part seen by 17 cells; which row is asked is no matter."""
     found = set()
@@ -380,7 +383,7 @@ def test_a_tower_without_a_graph_can_be_named():
     )
 
 
-@pytest.mark.parametrize("length", [5, 7, 9, 16, 17])
+@pytest.mark.parametrize("length", [16, 17, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 7, 9))])
 def test_clip_of_every_prompt_length_is_looked_at_where_it_sees(length):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -500,7 +503,7 @@ class Patches(nn.Module):
         return self.head(self.last(self.patches(x).flatten(2).mT + self.places).mean(1))
 
 
-@pytest.mark.parametrize("side", [3, 5, 6])
+@pytest.mark.parametrize("side", [3, 6, pytest.param(5, marks=pytest.mark.slow)])
 def test_patches_that_see_nothing_but_themselves_are_cells(side):
     x = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
     assert [follows(Patches(side, seed).eval(), x) for seed in range(8)] == [True] * 8

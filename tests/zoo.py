@@ -21,7 +21,9 @@ TIMM = {
 
 def _small_vgg(vgg) -> nn.Module:
     """Return VGG with few features between its linear layers, which have a hundred million weights in torchvision's."""
-    net = vgg.VGG(vgg.make_layers([4, "M", 64, "M"], batch_norm=True), num_classes=5, init_weights=False)
+    with torch.device("meta"):  # which draws no weights
+        net = vgg.VGG(nn.Identity(), num_classes=5, init_weights=False)
+    net.features = vgg.make_layers([4, "M", 64, "M"], batch_norm=True)
     net.avgpool = nn.AdaptiveAvgPool2d(3)
     net.classifier = nn.Sequential(
         nn.Linear(64 * 9, 32),

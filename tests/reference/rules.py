@@ -12,8 +12,10 @@ TINY = 1e-9
 
 def matrix(layer, x):
     """The matrix and bias of an affine function at a row x."""
-    flat = lambda v: layer(v.view(1, *x.shape)).flatten()  # noqa: E731
-    return torch.autograd.functional.jacobian(flat, x.flatten()), flat(torch.zeros_like(x).flatten()).detach()
+    shape = x.shape
+    flat = lambda v: layer(v.view(1, *shape)).flatten()  # noqa: E731
+    x = x.flatten()
+    return torch.autograd.functional.jacobian(flat, x, vectorize=True), flat(torch.zeros_like(x)).detach()
 
 
 def away(z, epsilon):
