@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchwhy as tw
 
-METHODS = (tw.Saliency, tw.GradCAM, tw.LRP, tw.DeepLIFT, tw.FeatureAblation, tw.AttentionRollout)
+METHODS = (tw.GradCAM, tw.DeepLIFT, tw.FeatureAblation, tw.AttentionRollout)
 SOME = [next(c for c in CASES if c.method is method) for method in METHODS]
 
 FREE_LISTS = 100_000  # bytes of small tuples that Python keeps for later, however many calls there are

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES
+from cases import CASES, in_turn
 from kinds import KINDS, at, family, traits
 
 HERE = Path(__file__).parent
 FAMILIES = sorted({family(case) for case in CASES})
 LONG = [("compiled_function", "attention"), ("compiled_function", "backprop")]  # compiled anew for each shape or rule
 PAIRS = [
-    pytest.param(name, member, marks=[pytest.mark.slow] if (name, member) in LONG else [])
-    for name in KINDS
-    for member in FAMILIES
+    pytest.param(*pair.values, marks=pytest.mark.slow) if pair.values in LONG else pair
+    for pair in in_turn(KINDS, FAMILIES, len(FAMILIES) // 2)
 ]
 IGNORED = ("ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -18,14 +18,16 @@ needs_demo = pytest.mark.skipif(not importlib.util.find_spec("efficientnet_lite_
 
 RANDOM = {
     "shapes": lambda: shapes(3),
-    "digits": tabular._digits.__wrapped__,  # past the cache
-    "breast cancer": tabular._breast_cancer.__wrapped__,
+    "breast cancer": tabular._breast_cancer.__wrapped__,  # past the cache
     "trained": models.shapes_vit,
     "random weights": lambda: load("resnet18", weights="random"),
 }
+DIGITS = pytest.param(
+    tabular._digits.__wrapped__, id="digits", marks=pytest.mark.slow
+)  # trained as those of the other table
 
 
-@pytest.mark.parametrize("draw", RANDOM.values(), ids=RANDOM)
+@pytest.mark.parametrize("draw", [*(pytest.param(draw, id=name) for name, draw in RANDOM.items()), DIGITS])
 def test_global_random_state_is_left_alone(draw):
     before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()
     draw()

@@ -150,6 +150,7 @@ def test_every_room_refuses_names():
             resolve(f"{room}.Zzzzz")
 
 
+@pytest.mark.slow
 def test_fresh_rooms_give_their_modules_and_one_inside_says_what_is_public_of_it():
     seen = "from torchwhy.shapley import banzhaf; from torchwhy.circuits import units\n"
     seen += "import torchwhy as tw\ntry: tw.app\nexcept AttributeError as e: print(e)"

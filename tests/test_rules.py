@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 from torch.nn import functional as F
 
@@ -69,8 +70,7 @@ class Net(nn.Module):
 X = torch.randn(2, 2, 6, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0))
 
 
-@each_method
-@pytest.mark.parametrize("spelling", RELUS)
+@pytest.mark.parametrize("spelling, method", in_turn(RELUS, METHODS, 3))
 @pytest.mark.parametrize("in_place", [False, True], ids=["", "in_place"])
 def test_spelling_makes_no_difference(method, spelling, in_place):
     expected = METHODS[method](Net()).attribute(X, 1)

@@ -5,6 +5,7 @@ from functools import cache, partial
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import in_turn
 from nets import inputs, make
 from torch import nn
 
@@ -63,9 +64,8 @@ def exported(kind, core):
     return net, (program.run_decompositions() if core else program).module(), x
 
 
-@each_method
+@pytest.mark.parametrize("kind, name", in_turn(NETS, METHODS, len(METHODS) // 2))
 @pytest.mark.parametrize("core", [False, True], ids=["export", "core"])
-@pytest.mark.parametrize("kind", NETS)
 def test_an_exported_graph(kind, core, name):
     if name == "reveal_cancel" and kind == "attending":
         pytest.skip("for rectifiers")
@@ -153,8 +153,7 @@ def flat_first():
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
 
 
-@each_method
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("hook, name", in_turn(HOOKS, METHODS, len(METHODS) // 2))
 @pytest.mark.parametrize("make_net", [hookable, flat_first])
 def test_hooks_that_look_on_change_nothing(make_net, hook, name):
     net, x = make_net(), inputs("conv")

@@ -13,7 +13,7 @@ def steep(x):
     return (1e6 * x + 0.5 * x**2).sum(1)
 
 
-@pytest.mark.parametrize("batch_size", [None, 2, 3, 8])
+@pytest.mark.parametrize("batch_size", [None, pytest.param(2, marks=pytest.mark.slow), 3, 8])
 def test_a_small_variance_beside_a_large_mean(batch_size):
     given = {"n_samples": 400, "generator": 0, "batch_size": batch_size}
     noise = {**given, "stdevs": 1.0}

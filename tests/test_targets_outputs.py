@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import in_turn
 from torch import nn
 
 import torchwhy as tw
@@ -131,9 +132,11 @@ class Detector(nn.Module):
 BOXES = torch.tensor([[0.1, 0.2, 0.5, 0.7], [0.3, 0.1, 0.6, 0.5], [0.2, 0.2, 0.9, 0.4]], dtype=torch.double)
 
 
-@pytest.mark.parametrize("labels", [None, 1, [0, 2, 1], [(0, 1), 2, (1, 2)], torch.tensor([1, 1, 0])], ids=str)
+LABELS = [None, 1, [0, 2, 1], [(0, 1), 2, (1, 2)], torch.tensor([1, 1, 0])]
+
+
+@pytest.mark.parametrize("kind, labels", in_turn(["torchvision", "names", "detr", "sigmoid"], LABELS, 3), ids=str)
 @pytest.mark.parametrize("one", [True, False], ids=["one box", "a box each"])
-@pytest.mark.parametrize("kind", ["torchvision", "names", "detr", "sigmoid"])
 def test_the_best_detection_of_a_box(kind, one, labels):
     net, x = Detector(kind), torch.randn(3, 6, generator=rng(), dtype=torch.double)
     scale = 100 if kind == "torchvision" else 1
@@ -308,7 +311,6 @@ MASKS = torch.ones(3, 4, 4)
         (MAPS, Region(0, MASKS.to(torch.cfloat)), TypeError, "masks: torch.complex64"),
         (torch.rand(3), Region(0, MASKS), ValueError, r"Region needs an output \(N, classes, \*spatial\)"),
     ],
-    ids=str,
 )
 def test_nonsense_is_refused(output, target, error, message):
     with pytest.raises(error, match=message):
