@@ -78,6 +78,8 @@ def _not_known(_peek: bool) -> tuple[object, object] | None:
 backward_keeps_graph: Callable[[], bool] = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", _always)
 # The number of the backward pass that is running on this thread, -1 without one.
 running_backward_pass: Callable[[], int] = torch._C._current_graph_task_id
+# The node of the graph that it has come to.
+running_node: Callable[[], torch.autograd.graph.Node] = torch._C._current_autograd_node
 # The parameters, buffers and modules that a module has itself, by name, some of them None: dicts, where the public ways walk.
 own_parts: Callable[[nn.Module], OwnParts] = attrgetter("_parameters", "_buffers", "_modules", "_compiled_call_impl")
 own_buffers: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")

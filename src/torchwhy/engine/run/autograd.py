@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from torchwhy.engine.torch_internals import (
     count_function_modes,
     function_of_node,
     own_parts,
+    running_node,
     saved_input,
 )
 
@@ -352,7 +352,7 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
             if kind is not BackwardHookFunction and kind.__module__.partition(".")[0] != OURS:
                 functions.append(kind)
         elif guard_norms and "BatchNorm" in type(node).__name__:
-            node.register_prehook(partial(_like_input, node))
+            node.register_prehook(_like_input)
         for following, _ in node.next_functions:
             if following not in seen:
                 seen.add(following)
@@ -360,9 +360,9 @@ def scan_graph(scores: Tensor, *, guard_norms: bool) -> list[type]:
     return functions
 
 
-def _like_input(node: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    """Return gradients in the memory format of a node's input: contiguous, or with the channels last."""
-    x = saved_input(node)
+def _like_input(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Return gradients in the memory format of the running node's input: contiguous, or with the channels last."""
+    x = saved_input(running_node())  # a hook that kept its node would keep the graph, too
     last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     return tuple(None if g is None else g.contiguous(memory_format=layout) for g in gradients)
