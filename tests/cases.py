@@ -179,10 +179,12 @@ CASES = [
 
 def in_turn(names, values, count):
     """Parameters of each name with so many of the values, others for the next name; the other pairs are slow tests."""
-    for i, name in enumerate(names):
-        for k, value in enumerate(values):
-            is_often = (k - i * count) % len(values) < count
-            yield pytest.param(name, value, marks=() if is_often else pytest.mark.slow)
+    often = [(i, (i * count + k) % len(values)) for i in range(len(names)) for k in range(count)]
+    return [
+        pytest.param(name, value, marks=() if (i, k) in often else pytest.mark.slow)
+        for i, name in enumerate(names)
+        for k, value in enumerate(values)
+    ]
 
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
