@@ -18,7 +18,7 @@ lint:
 	@ruff check .
 	@ruff format --check -q .
 
-# the package, and what is said to its users
+# the package, and what its users write
 types:
 	@echo "== types"
 	@mypy
