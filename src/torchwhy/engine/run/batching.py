@@ -4,7 +4,8 @@ Long work, such as the 5000 masked images of one picture, is cut into calls. Man
 keeps in memory grows with them. So the first call of long work is a short one in which the bytes of all new tensors are
 counted (:class:`CallCost`): those of a row follow, and with them how many rows a fixed budget of bytes holds
 (:data:`memory_budget`). The same call tells what kind of model it is, and so whether its operations are worth optimizing
-(:func:`choose_optimizations`).
+(:func:`choose_optimizations`). Where the model's modules tell so before (:func:`foresee_optimizations`), it is optimized
+already, and not so short.
 
 Everything here follows from shapes, types and settings. No clock is read, nobody asks how much memory is free, and nothing
 is remembered from one piece of work to the next: the same call is cut and run in the same way every time, and gives the same
@@ -24,7 +25,12 @@ from torch import Tensor
 
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.checks import check_count
-from torchwhy.engine.run.optimizations import CallOptimizations, channels_last, choose_optimizations
+from torchwhy.engine.run.optimizations import (
+    CallOptimizations,
+    channels_last,
+    choose_optimizations,
+    foresee_optimizations,
+)
 from torchwhy.engine.structure import Keywords, Model
 
 Outcome = TypeVar("Outcome")
@@ -72,13 +78,15 @@ class CallPlan:
     Args:
         rows: the most rows of a call, None until a call was counted.
         optimizations: what the model runs under, None for the model as it is.
-        is_decided: whether that was chosen already.
+        is_decided: whether that was chosen already, for good.
+        is_foreseen: whether it was looked for in the model's modules.
         jobs: rows of the longest work so far.
     """
 
     rows: int | None = None
     optimizations: CallOptimizations | None = None
     is_decided: bool = False
+    is_foreseen: bool = False
     jobs: int = 0
 
 
@@ -153,6 +161,8 @@ class Batching:
                 left = total - start
                 is_counted = left >= 2 * self._few_rows and not self.plan.is_decided and not self._is_small(left)
                 cost = CallCost() if is_counted else None
+                if cost is not None:
+                    self._foresee(left, cost)
                 whole = cost is None and left <= (self.plan.rows or left)
                 size = left if whole else self._rows_of_call(left, is_counted=cost is not None)
                 try:
@@ -177,9 +187,10 @@ class Batching:
         most = min(left, self.plan.rows or left)
         if not is_counted:
             return -(-left // -(-left // most))  # equal calls: a short rest uses the machine badly
-        if self.device.type == "cuda":  # where few rows take as long as many
+        # on a GPU few rows take as long as many
+        if self.device.type == "cuda" or self.plan.optimizations is not None:
             return min(most, self._few_rows)
-        # few, as it may take more memory than any other, and runs without optimizations
+        # fewer, as it may take more memory than any other, and runs without optimizations
         return min(most, max(1, self._few_rows // 2), max(1, left // (4 * self._few_rows)))
 
     def _can_retry(self, error: Exception, size: int) -> bool:
@@ -194,6 +205,16 @@ class Batching:
             torch.cuda.empty_cache()
         return True
 
+    def _foresee(self, left: int, cost: CallCost) -> None:
+        """Plan the call that ``cost`` counts by the model's modules, when so many rows are left."""
+        plan = self.plan
+        if not plan.is_foreseen:  # nor found to be impossible since
+            plan.is_foreseen = True
+            calls, images = -(-left // self._few_rows), self._few_rows * self._row_bytes
+            plan.optimizations = foresee_optimizations(self.model, images, device=self.device, calls=calls)
+        if plan.optimizations is not None:
+            plan.optimizations.cost = cost
+
     def _decide(self, cost: CallCost, rows: int, left: int) -> None:
         """Plan the other calls by what one of ``rows`` rows cost, when so many were left."""
         plan = self.plan
@@ -203,7 +224,7 @@ class Batching:
         plan.rows = plan.rows or self.affordable_rows(cost, rows)
         of_call = min(plan.rows, left)
         how: Keywords = {"device": self.device, "graph": self.graph, "calls": -(-left // of_call)}
-        plan.optimizations = choose_optimizations(self.model, cost, of_call / rows, **how)
+        plan.optimizations = choose_optimizations(self.model, cost, of_call / rows, foreseen=plan.optimizations, **how)
 
     def affordable_rows(self, cost: CallCost, rows: int) -> int:
         """Return how many rows a call can have, after one of ``rows`` rows had this cost."""

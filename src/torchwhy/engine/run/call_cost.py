@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from torchwhy.engine.structure import tensors_in
@@ -29,9 +32,21 @@ class CallCost(DispatchMode):
         super().__init__()
         self.total = self.largest = self.convolutions = self.batch_norms = self.convolved = self.summed = 0
         self.dtype: torch.dtype | None = None
+        self._pauses = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing while open: what is made once, and not for each row."""
+        self._pauses = True
+        try:
+            yield
+        finally:
+            self._pauses = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
+        if self._pauses:
+            return out
         if func is _CONVOLUTION and args[0].dim() in (4, 5):
             self.convolutions += 1
             self.convolved += out.numel() * out.element_size()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +35,7 @@ from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.structure import Keywords, Model
 from torchwhy.engine.torch_internals import (
     COMPILED_MARK,
+    BatchNormModule,
     compiled_call,
     make_wrapper,
     version_of,
@@ -56,9 +58,36 @@ LAST_ON_CPU = (torch.float, *HALF)  # of which torch has fast convolutions with 
 _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
 
-def choose_optimizations(
-    model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool, calls: int = 1
+def foresee_optimizations(
+    model: Model, size: float, *, device: torch.device, calls: int = 1
 ) -> CallOptimizations | None:
+    """Return the optimizations that a model's modules tell before a call of it was counted, None if they do not.
+
+    They do of networks in float32 on a CPU that have batch norms in eval mode for their convolutions, and whose images are so
+    large that what convolutions make of them is not short. Their first call can be as long and as fast as the others.
+    :func:`choose_optimizations` has the last word, after it.
+
+    Args:
+        model: what is called.
+        size: bytes of that call's inputs.
+        device: of the inputs.
+        calls: how many of these there are.
+    """
+    if not isinstance(model, nn.Module) or device.type != "cpu" or size < SHORT_CONVOLUTION or is_compiled(model):
+        return None
+    modules = list(model.modules())
+    convolutions = [m for m in modules if isinstance(m, (nn.Conv2d, nn.Conv3d))]
+    normed = sum(isinstance(m, BatchNormModule) and not m.training for m in modules)
+    is_float = all(m.weight.dtype == torch.float for m in convolutions)
+    if not convolutions or not is_float or normed < NORMED * len(convolutions):
+        return None
+    return CallOptimizations(calls=calls)
+
+
+def choose_optimizations(
+    model: Model, cost: CallCost, times: float, *, device: torch.device, graph: bool, calls: int = 1,
+    foreseen: CallOptimizations | None = None,
+) -> CallOptimizations | None:  # fmt: skip
     """Return the optimizations that pay for calls of a model, None if none do. All follows from shapes and types.
 
     A network is one of convolutions if these make a good part of all that a call makes, and not only small tensors. On a CPU
@@ -76,6 +105,7 @@ def choose_optimizations(
         device: of the inputs.
         graph: whether gradients are computed.
         calls: how many of these there are.
+        foreseen: what the counted call ran under, whose copies of weights are kept if it is chosen.
     """
     if is_compiled(model) or (graph and device.type == "cuda"):
         return None
@@ -84,8 +114,11 @@ def choose_optimizations(
     long = cost.convolved * times >= SHORT_CONVOLUTION * cost.convolutions
     convolves = cost.convolutions > 0 and long and cost.convolved >= CONVOLUTIONAL * made
     last = convolves and cost.dtype in (LAST_ON_CPU if on_cpu else HALF) and cost.summed < SUMMED * cost.convolved
-    normed = cost.batch_norms >= NORMED * cost.convolutions
+    normed = foreseen is not None or cost.batch_norms >= NORMED * cost.convolutions
     fold = convolves and normed and cost.dtype not in HALF and (last or graph or not on_cpu)
+    if foreseen is not None and last and fold:
+        foreseen.calls, foreseen.cost = calls, None
+        return foreseen
     if last or fold:
         return CallOptimizations(channels_last=last, fold=fold, calls=calls)
     attends = isinstance(model, nn.Module) and any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
@@ -207,11 +240,15 @@ class CallOptimizations(TorchFunctionMode):
         fold: fold batch norms into convolutions, but for images of one pixel: these are nothing to norm. Not while rules of
             modified backpropagation are active: these are of the operations that the model runs by itself.
         calls: of the model, of about the same number of rows, for which a copy is made once.
+
+    Attributes:
+        cost: what counts the calls, and is to count no copies; None if nothing does.
     """
 
     def __init__(self, *, channels_last: bool = True, fold: bool = True, calls: int = 1) -> None:
         super().__init__()
         self.channels_last, self.fold, self.calls = channels_last, fold, calls
+        self.cost: CallCost | None = None
         self._folds_now = fold
         self._copies: dict[int, tuple[tuple, Any]] = {}  # by the id of the weight
         self._deferred: list[weakref.ref[_DeferredConv]] = []
@@ -293,7 +330,7 @@ class CallOptimizations(TorchFunctionMode):
             state = make, options, tuple(map(id, sources)), [version_of(t) for t in sources], sources
             known = self._copies.get(id(weight))
             if known is None or known[0][:4] != state[:4]:
-                with torch.no_grad():
+                with torch.no_grad(), nullcontext() if self.cost is None else self.cost.paused():
                     known = self._copies[id(weight)] = state, make(weight, *others, **options)
         return known[1]
 
