@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import torchwhy as tw
+from torchwhy.engine.run import batching
 from torchwhy.engine.run.batching import Batching
 from torchwhy.engine.run.call_cost import CallCost
 from torchwhy.engine.run.optimizations import CallOptimizations, choose_optimizations, foresee_optimizations
@@ -90,6 +91,18 @@ def test_the_first_call_is_optimized_and_has_as_many_rows_as_others():
 def test_others_have_few_rows_until_one_was_counted():
     rows, ran_under, _ = rows_of(network(norms=0), torch.randn(20, 3, 160, 160))
     assert (rows[0], ran_under[0]) == (1, None)
+
+
+def test_what_was_counted_of_few_rows_is_scaled_to_those_of_a_call(monkeypatch):
+    times = []
+
+    def chosen(model, cost, of_counted, **how):
+        times.append((of_counted, how["calls"]))
+
+    monkeypatch.setattr(batching, "choose_optimizations", chosen)
+    rows, _, _ = rows_of(network(), torch.randn(40, 3, 160, 160), batch_size=10)
+    assert rows == [8, 8, 8, 8, 8]
+    assert times == [(10 / 8, 4)]
 
 
 def test_the_calls_left_share_the_copies():

@@ -58,9 +58,7 @@ LAST_ON_CPU = (torch.float, *HALF)  # of which torch has fast convolutions with 
 _OF_THE_SHAPE = (Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
 
-def foresee_optimizations(
-    model: Model, size: float, *, device: torch.device, calls: int = 1
-) -> CallOptimizations | None:
+def foresee_optimizations(model: Model, size: float, *, device: torch.device, calls: int) -> CallOptimizations | None:
     """Return the optimizations that a model's modules tell before a call of it was counted, None if they do not.
 
     They do of networks in float32 on a CPU that have batch norms in eval mode for their convolutions, and whose images are so
