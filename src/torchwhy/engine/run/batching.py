@@ -79,7 +79,7 @@ class CallPlan:
         rows: the most rows of a call, None until a call was counted.
         optimizations: what the model runs under, None for the model as it is.
         is_decided: whether that was chosen already, for good.
-        is_foreseen: whether it was looked for in the model's modules.
+        is_foreseen: whether the model's modules were asked already which optimizations pay.
         jobs: rows of the longest work so far.
     """
 
