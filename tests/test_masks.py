@@ -138,6 +138,11 @@ def test_windows_cover_every_element_and_are_cut_off_at_the_edge():
     assert values[0, :, 1].tolist() == [1, 1, 2, 2, 3]
 
 
+def test_windows_side_by_side_are_not_rounded_by_one_another():
+    mean = SlidingWindows((5,), (2,), (2,)).mean_over(torch.tensor([[1e17, 1.0, 3.0]], dtype=torch.double))
+    assert mean.tolist() == [[1e17, 1e17, 1.0, 1.0, 3.0]]
+
+
 def test_overlapping_windows_are_averaged():
     assert SlidingWindows((4,), (3,), (1,)).mean_over(torch.tensor([[1.0, 3.0]])).tolist() == [[1, 2, 2, 3]]
 

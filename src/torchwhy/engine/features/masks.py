@@ -160,14 +160,15 @@ class SlidingWindows:
 
         Shape: (M, *), 1 along the dimensions that every window covers whole.
         """
-        total = math.prod(self.counts)
+        counts = self.counts
+        total = math.prod(counts)
         valid = (index >= 0) & (index < total)
         inside = to_device(valid, device).view(-1, *[1] * len(self.shape))
         left = index.clamp(0, total - 1)
         for dim in reversed(range(len(self.shape))):  # the last dimension counts fastest
-            if self.counts[dim] == 1 and self.size[dim] == self.shape[dim]:
+            if counts[dim] == 1 and self.size[dim] == self.shape[dim]:
                 continue
-            at, left = left % self.counts[dim], left // self.counts[dim]
+            at, left = left % counts[dim], left // counts[dim]
             start, here = to_device(at, device)[:, None] * self.step[dim], torch.arange(self.shape[dim], device=device)
             line = (here >= start) & (here < start + self.size[dim])
             inside = inside & line.view(-1, *[self.shape[dim] if k == dim else 1 for k in range(len(self.shape))])
@@ -182,6 +183,9 @@ class SlidingWindows:
                 mean = mean.expand(*mean.shape[:-1], n)
                 continue
             at = torch.arange(n, device=values.device)
+            if size == step:  # one window covers each element
+                mean = mean[..., at // step]
+                continue
             first, last = ((at - size) // step + 1).clamp(min=0), (at // step).clamp(max=count - 1)  # that cover it
             total = F.pad(mean.cumsum(-1), (1, 0))
             mean = (total[..., last + 1] - total[..., first]) / (last - first + 1)
