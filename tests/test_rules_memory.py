@@ -34,6 +34,24 @@ def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
         torch.autograd.grad(y, x)
 
 
+def test_what_nothing_goes_back_through_is_freed_at_once():
+    held = []
+
+    def rule(call):
+        y = call.value()
+        factor = torch.ones_like(y)
+        held.append(weakref.ref(factor))
+        return custom_pointwise_backward(call, y, lambda m: (m * factor,))
+
+    with RuleMode({"relu": rule}) as rules:
+        y = F.relu(torch.randn(4, requires_grad=True) * 2)
+        y.sum()  # an operation that the node of y is given to
+        assert held[0]() is not None
+        del y
+        assert held[0]() is None
+    assert not rules.unreached
+
+
 def test_the_epsilon_rule_of_linear_layers_holds_no_input():
     seen = []
 

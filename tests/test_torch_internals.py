@@ -292,7 +292,7 @@ def test_nodes_of_the_graph_are_numbered_in_the_order_that_they_are_made():
     x = torch.ones(2, requires_grad=True)
     number = internals.next_sequence_number()
     first, second = x.exp(), x.sin()
-    assert internals.sequence_number(first.grad_fn) == number
+    assert internals.sequence_number(first.grad_fn) == internals.number_of_node(first.grad_fn) == number
     assert internals.sequence_number(first.grad_fn) < internals.sequence_number(second.grad_fn)
     both = first + second
     assert internals.sequence_number(second.grad_fn) < internals.sequence_number(both.grad_fn)

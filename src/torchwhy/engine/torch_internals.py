@@ -9,7 +9,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from functools import cache
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import TypeVar
 
 import torch
@@ -134,6 +134,10 @@ def saved_input(node: torch.autograd.graph.Node) -> Tensor:
     return node._saved_input  # type: ignore[attr-defined]
 
 
+# The number of the node of a tensor that is still there, as :func:`sequence_number` tells it.
+number_of_node: Callable[[torch.autograd.graph.Node], int] = methodcaller("_sequence_nr")
+
+
 def sequence_number(node: torch.autograd.graph.Node) -> int:
     """Return how many nodes of the graph were made before one, on its thread: later ones have larger numbers.
 
@@ -144,7 +148,7 @@ def sequence_number(node: torch.autograd.graph.Node) -> int:
             node.name()
         except RuntimeError:
             return -1
-    return node._sequence_nr()
+    return number_of_node(node)
 
 
 # The number that the next node of the graph gets, on this thread.

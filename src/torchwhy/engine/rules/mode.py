@@ -62,6 +62,7 @@ from torchwhy.engine.torch_internals import (
     compiled_call,
     hooks_on_saved_tensors,
     next_sequence_number,
+    number_of_node,
     transforms_are_active,
     version_of,
     without_torch_functions,
@@ -110,7 +111,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
         self.applied: Counter[str] = Counter()
         self.without_rule: Counter[str] = Counter()
         self.unreached: set[str] = set()  # those of them that no rule can reach
-        self._depth, self.made, self.taken = 0, set(), set()
+        self._depth, self.made, self.unknown = 0, set(), set()
         self.tables: list[RuleTable] = []  # that of the method, and of the modules that are running: the last one holds
         self._hooks: list[RemovableHandle] = []
         self._saved: dict[int, list[weakref.ref[opaque.SavedTensor]]] = defaultdict(list)
@@ -123,7 +124,7 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
                     "rules do not nest: a method with rules of its own is running on this thread already; "
                     "leave its `with` block first"
                 )
-            self.made, self.taken = set(), set()
+            self.made, self.unknown = set(), set()
             self.first_number = next_sequence_number()
             self.tables = [self.table]
             self._hooks = [hook for module, table in self.modules.items() for hook in self._watch(module, table)]
@@ -140,10 +141,9 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             self._saved.clear()
             for hook in self._hooks:
                 hook.remove()
-            unknown, self.taken = {node for node in self.taken - self.made if node is not None}, set()
+            unknown, self.unknown = self.unknown, set()
             if unknown and not any(error) and not self.unreached:
                 self.count_unseen(unknown)
-            self.made = set()
 
     def __torch_function__(
         self, function: TorchFunction, types: object, args: tuple = (), kwargs: Keywords | None = None
@@ -160,21 +160,22 @@ class RuleMode(HoldsHooks, WatchesGraph, TorchFunctionMode):
             opaque.refuse_gradient_inside()
         if isinstance(function, OPERATORS):
             out = run_operator(self, function, args, kwargs)
-            self.made.update(t.grad_fn for t in tensors_in([out]))
+            self.made.update(number_of_node(t.grad_fn) for t in tensors_in([out]) if t.grad_fn is not None)
             return out
         if op.asks:
             return function(*args, **kwargs)
         inside = transforms_are_active()
         if has_graph:
             given = [t for v in (*args, *kwargs.values()) for t in (v if isinstance(v, (tuple, list)) else (v,))]
-            self.taken.update([t.grad_fn for t in given if isinstance(t, Tensor)])
+            nodes = [t.grad_fn for t in given if isinstance(t, Tensor)]
+            self.unknown.update([node for node in nodes if node is not None and number_of_node(node) not in self.made])
         out = (self._run_in_transform if inside else self.run_operation)(op, function, args, kwargs)
         if not has_graph:
             return out
         results = map_nested(outside_transforms, out) if inside else out
         for t in results if isinstance(results, (tuple, list)) else (results, *args[: op.in_place]):
-            if isinstance(t, Tensor):
-                self.made.add(t.grad_fn)
+            if isinstance(t, Tensor) and t.grad_fn is not None:
+                self.made.add(number_of_node(t.grad_fn))
         return out
 
     def _run_in_transform(self, op: Operation, function: TorchFunction, args: tuple, kwargs: Keywords) -> object:

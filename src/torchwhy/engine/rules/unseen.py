@@ -1,8 +1,8 @@
 """What computes beside the functions of torch that a mode is told of: functions of TorchScript, extensions in C++.
 
 Nothing calls a mode of rules for their operations, and what comes out looks like any other tensor. But its node in the graph was
-made by none of the operations that the mode ran. So the nodes of their results are kept, and those of what they are given; the
-unknown ones are looked through, up to the known ones.
+made by none of the operations that the mode ran. So the numbers of their results' nodes are kept, and of what they are given the
+nodes with other numbers; these are looked through, up to the known ones.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class WatchesGraph:
     """What a mode of rules does about tensors that come from none of its operations."""
 
     tables: list[RuleTable]
-    made: set[torch.autograd.graph.Node | None]  # the nodes of the results of its operations
-    taken: set[torch.autograd.graph.Node | None]  # those of what they were given
+    made: set[int]  # the numbers of the nodes of its operations' results: the nodes would keep what is saved in them
+    unknown: set[torch.autograd.graph.Node]  # those of what the operations were given, made by none of them
     first_number: int  # of the first node that was made since the mode began
 
     def count_unreached(self, name: str, where: str) -> None:
@@ -37,10 +37,11 @@ class WatchesGraph:
 
     def count_unseen(self, unknown: Iterable[torch.autograd.graph.Node]) -> None:
         """Count what made nodes that none of the mode's operations did, where it needs a rule."""
-        waiting, seen = list(unknown), set(self.made)
+        waiting, seen = list(unknown), set()
         while waiting:
             node = waiting.pop()
-            if node in seen or sequence_number(node) < self.first_number:
+            number = sequence_number(node)
+            if node in seen or number in self.made or number < self.first_number:
                 continue
             seen.add(node)
             written = node.name().endswith("CopySlices")  # then the second is what a rule wrote there
