@@ -4,11 +4,15 @@ import weakref
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
+import torchwhy as tw
+from torchwhy.backprop.deeplift_rules import APART, RULES
 from torchwhy.backprop.propagation import Propagation, rule_table
 from torchwhy.engine.rules.in_place import custom_pointwise_backward, in_place_rule
 from torchwhy.engine.rules.mode import RuleMode
+from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 from torchwhy.lrp import Epsilon, Gamma
 
 
@@ -66,3 +70,52 @@ def test_the_epsilon_rule_of_linear_layers_holds_no_input():
         with Seen(rule_table(rule, rule)):
             F.linear(x, weight)
         assert seen == shapes
+
+
+NORMS = {
+    "layer norm": lambda h: F.layer_norm(h, (4, 4)),
+    "group norm": lambda h: F.group_norm(h, 3),
+    "RMS norm": lambda h: F.rms_norm(h, (4,)),
+}
+# what only the shapes of their inputs are needed of on the way back: beside these, a rule keeps factors
+NEED_SHAPES = {
+    **NORMS,
+    "extreme of a dimension": lambda h: h.amax(-1),
+    "max-pooling": lambda h: F.max_pool2d(h, 2),
+    "extreme of two": lambda h: torch.maximum(h, h.flip(1)),
+    "quotient": lambda h: h / (h.flip(1) + 9),
+    "product with an inverse": lambda h: h * (h.flip(1) + 9).reciprocal(),
+    "power with a signal for exponent": lambda h: 2.0**h,
+    "selection by the signal": lambda h: torch.where(h > 0.1, h, h.flip(1)),
+    "pointwise": lambda h: h.sigmoid(),
+}
+
+
+def _signal_watched(operation, x):
+    """Return the operation's value of a signal that nothing else keeps, and a weak reference to the signal's memory."""
+    h = x * 2.0
+    watched = StorageWeakRef(h.untyped_storage())
+    return operation(h), watched
+
+
+@pytest.mark.parametrize("operation", NEED_SHAPES.values(), ids=NEED_SHAPES)
+def test_rules_of_deeplift_keep_no_tensor_for_its_shape(operation):
+    x, baseline = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)
+    recording = RecordedRun(RULES, APART)
+    with torch.no_grad(), recording:
+        _, of_baseline = _signal_watched(operation, baseline)
+    with PairedRules(RULES, APART, recording) as rules:
+        y, of_input = _signal_watched(operation, x)
+    assert rules.applied
+    assert y.requires_grad
+    assert of_input.expired()
+    assert of_baseline.expired()
+
+
+@pytest.mark.parametrize("operation", NORMS.values(), ids=NORMS)
+def test_norms_of_lrp_keep_no_tensor_for_its_shape(operation):
+    with tw.LRP.rules() as rules:
+        y, of_input = _signal_watched(operation, torch.randn(2, 3, 4, 4, requires_grad=True))
+    assert rules.applied
+    assert y.requires_grad
+    assert of_input.expired()

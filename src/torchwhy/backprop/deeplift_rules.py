@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchwhy.backprop.deeplift_selections import REDUCTIONS, SELECTION_RULES, share_gate
+from torchwhy.backprop.deeplift_selections import REDUCTIONS, SELECTION_RULES, share_by_factors, share_gate
 from torchwhy.backprop.deeplift_softmax import (
     rescale_attention,
     rescale_log_softmax,
@@ -88,7 +88,7 @@ def _rescale_at(call: OpCall, signals: list[int]) -> Tensor:
 
     y1 = call.value()
     factor = difference_slope(y1, call.base.value(), x1, x0, limit)
-    return custom_backward(y1, lambda m: ((m * factor).sum_to_size(x1.shape),), call.args[i])
+    return share_by_factors(y1, [(call.args[i], factor)])
 
 
 @in_place_rule
@@ -168,7 +168,7 @@ def _scaled_by(y: Tensor, factor: tuple[Tensor, Tensor], inverse: tuple[Tensor, 
     one, zero = r1.detach(), r0
     of_a, of_sigma = _share_of_quotient(a1.detach(), 1 / one, a0, 1 / zero)
     of_r = -of_sigma / (one * zero)
-    return custom_backward(y, lambda m: ((m * of_a).sum_to_size(a1.shape), (m * of_r).sum_to_size(r1.shape)), a1, r1)
+    return share_by_factors(y, [(a1, of_a), (r1, of_r)])
 
 
 def _signals(new: object, old: object) -> list[tuple[Tensor, Tensor]]:
@@ -205,10 +205,7 @@ def rescale_quotient(call: OpCall) -> Tensor:
         return call()
     y, wide = call.value(), [torch.as_tensor(t, dtype=b1.dtype, device=b1.device) for t in (a1, b1, a0, b0)]
     share = _share_of_quotient(*(t.detach() for t in wide))
-    signals = [(s, f) for s, f in zip((a1, b1), share) if carries_signal(s)]
-    out = custom_backward(
-        y, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
-    )
+    out = share_by_factors(y, [(s, f) for s, f in zip((a1, b1), share) if carries_signal(s)])
     if not carries_signal(a1):
         call.mode.inverses[out] = True
     return out
@@ -236,7 +233,7 @@ def rescale_norm(call: OpCall) -> Tensor:
         m = norm.fold(m if norm.weight is None else m * norm.weight) / sigma
         back = m - spread / sigma * (m * middle).mean(norm.dims, keepdim=True)
         back = back - back.mean(norm.dims, keepdim=True) if norm.centred else back
-        return (back.reshape(x1.shape),)
+        return (back.reshape(norm.shape),)
 
     return custom_backward(y, backward, call.x)
 
@@ -298,6 +295,7 @@ def rescale_maximum(call: OpCall) -> object:
         return x.permute(order).flatten(x.dim() - len(dims))
 
     wide1, wide0 = flatten(x1), flatten(x0)
+    wide, shape = wide1.shape, [x1.shape[d] for d in order]
     find = torch.min if low else torch.max
     (y1, i1), (y0, i0) = find(wide1, -1, keepdim=True), find(wide0, -1, keepdim=True)
     where = torch.where((y1 > y0) if low else (y1 < y0), i0, i1)
@@ -305,8 +303,8 @@ def rescale_maximum(call: OpCall) -> object:
     factor = difference_slope(y1, y0, a, b, lambda: torch.ones_like(y1))
 
     def backward(m: Tensor) -> tuple[Tensor]:
-        part = torch.zeros_like(wide1).scatter_(-1, where, m.reshape(factor.shape) * factor)
-        return (part.reshape([x1.shape[d] for d in order]).permute(back),)
+        part = factor.new_zeros(wide).scatter_(-1, where, m.reshape(factor.shape) * factor)
+        return (part.reshape(shape).permute(back),)
 
     if isinstance(out, Tensor):
         return custom_backward(out, backward, call.x)
@@ -339,10 +337,7 @@ def _extreme_of_two(call: OpCall) -> Tensor:
         return torch.where(mask, found, 0)
 
     factors = (slope(first, a1, a0), slope(~first, b1, b0))
-    signals = [(s, f) for s, f in zip((a1, b1), factors) if carries_signal(s)]
-    return custom_backward(
-        y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
-    )
+    return share_by_factors(y1, [(s, f) for s, f in zip((a1, b1), factors) if carries_signal(s)])
 
 
 def _max_pool(call: OpCall) -> object:
@@ -355,11 +350,11 @@ def _max_pool(call: OpCall) -> object:
     where = torch.where(y1 >= y0, i1, i0).flatten(-spatial)  # positions within one map
     a, b = (x.flatten(-spatial).gather(-1, where) for x in (x1, x0))
     flat1, flat0 = y1.flatten(-spatial), y0.flatten(-spatial)
-    factor = difference_slope(flat1, flat0, a, b, lambda: torch.ones_like(flat1))
+    factor, shape = difference_slope(flat1, flat0, a, b, lambda: torch.ones_like(flat1)), x1.shape
 
     def backward(m: Tensor) -> tuple[Tensor]:
-        back = torch.zeros_like(x1).flatten(-spatial)
-        return (back.scatter_add_(-1, where, m.flatten(-spatial) * factor).view(x1.shape),)
+        back = factor.new_zeros(shape).flatten(-spatial)
+        return (back.scatter_add_(-1, where, m.flatten(-spatial) * factor).view(shape),)
 
     y = custom_backward(y1, backward, call.x)
     return (y, i1) if call.kwargs.get("return_indices") is True else y

@@ -6,7 +6,7 @@ passes, the mask, has changed the output too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,18 @@ def recorded_if(condition: Callable[[OpCall], bool]) -> Callable[[OpRule], OpRul
         return rule
 
     return mark
+
+
+def share_by_factors(y: Tensor, shares: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the value y, of whose multiplier m each signal gets ``m factor``: of the signals the node keeps only the shapes.
+
+    Args:
+        y: the value ``(...)``.
+        shares: pairs of a signal, whose shape broadcasts to that of y, and its factor ``(...)``.
+    """
+    signals, factors = zip(*shares)
+    kept = [(factor, signal.shape) for signal, factor in zip(signals, factors)]
+    return custom_backward(y, lambda m: tuple((m * factor).sum_to_size(shape) for factor, shape in kept), *signals)
 
 
 def are_same(new: Tensor, old: Tensor) -> bool:
@@ -81,10 +93,7 @@ def share_selection(call: OpCall, new: Selected, old: Selected) -> Tensor:
         call.mode.count_without_rule(f"{call.name} by value", call.args, call.kwargs)
     share = torch.where(size == 0, 0, rest / torch.where(size == 0, 1, size))
     factors = [weight + change.sign() * share for weight, change in zip(weights, changes)]
-    signals = [(s, f) for s, f in zip(new[1:], factors) if carries_signal(s)]
-    return custom_backward(
-        y1, lambda m: tuple((m * f).sum_to_size(s.shape) for s, f in signals), *(s for s, _ in signals)
-    )
+    return share_by_factors(y1, [(s, f) for s, f in zip(new[1:], factors) if carries_signal(s)])
 
 
 def _change(now: object, then: object, like: Tensor) -> Tensor:

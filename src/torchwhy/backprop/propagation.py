@@ -345,7 +345,7 @@ def norm_rule(call: OpCall) -> Tensor:
     def backward(m: Tensor) -> tuple[Tensor]:
         back = norm.fold(m if norm.weight is None else m * norm.weight) / sigma
         back = back - back.mean(norm.dims, keepdim=True) if norm.centred else back
-        return (back.reshape(x.shape),)
+        return (back.reshape(norm.shape),)
 
     return custom_backward(call.value(), backward, call.x)
 
