@@ -238,6 +238,14 @@ def test_second_derivatives_are_refused():
         torch.autograd.grad(g.sum(), x)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", ["guided", "deeplift", "flat", "excitation"])
+def test_a_compiled_function_runs_as_it_was_written_under_rules(method):
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).double()
+    compiled = torch.compile(lambda x: net(x), backend="eager")  # torch warns where it goes through the rules
+    assert torch.equal(METHODS[method](compiled).attribute(X, 1), METHODS[method](net).attribute(X, 1))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.jit", "ignore::FutureWarning")
 @pytest.mark.parametrize("method", ["guided", "deeplift", "flat", "excitation"])
 def test_models_that_python_does_not_see_are_refused(method):

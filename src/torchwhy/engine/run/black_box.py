@@ -17,6 +17,7 @@ from torchwhy.engine.copies import copy_holder
 from torchwhy.engine.run.black_box_output import is_scores, output_to_tensors, same_scores
 from torchwhy.engine.run.estimators import ScoresOfClasses, form_of_scores, labels_of_estimator, of_outputs
 from torchwhy.engine.structure import PREDICTING, AnyModel, AnyOutput, Keywords, Model, Output
+from torchwhy.engine.torch_internals import COMPILED_MARK
 from torchwhy.targets.score_target import ScoreTarget
 
 
@@ -60,17 +61,22 @@ class BlackBox:
         if self.arrays:
             return output_to_tensors(self._with_arrays(args, kwargs), m, device)
         try:
-            out = self.function(*args, **kwargs)
+            out = self._call(*args, **kwargs)
         except RuntimeError as error:
             if "numpy() on Tensor that requires grad" not in str(error):
                 raise
             raise TypeError(NO_GRADIENT) from error
         return output_to_tensors(out, m, device)
 
+    def _call(self, *args: object, **kwargs: object) -> Output:
+        """Call the function; under rules as it was before ``torch.compile``, which would trace the rules, too."""
+        function = self.function if state.rules.mode is None else getattr(self.function, COMPILED_MARK, self.function)
+        return function(*args, **kwargs)
+
     def _with_arrays(self, args: tuple, kwargs: Keywords) -> Output:
         convert = self.to_call or _to_array
         args = tuple(convert(a) if isinstance(a, Tensor) else a for a in args)
-        return self.function(*args, **{k: _to_array(v) for k, v in kwargs.items()})
+        return self._call(*args, **{k: _to_array(v) for k, v in kwargs.items()})
 
     def _try_both(self, args: tuple, kwargs: Keywords, m: int | None, device: torch.device) -> Output:
         """Return the output, and find out what the function takes.
@@ -84,7 +90,7 @@ class BlackBox:
             dict(zip(kwargs, _first_rows(tuple(kwargs.values()), m))),
         )  # before they are written to
         try:
-            out = output_to_tensors(self.function(*args, **kwargs), m, device)
+            out = output_to_tensors(self._call(*args, **kwargs), m, device)
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as tensor_error:
