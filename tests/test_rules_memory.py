@@ -16,9 +16,8 @@ from torchwhy.engine.rules.paired_run import PairedRules, RecordedRun
 from torchwhy.lrp import Epsilon, Gamma
 
 
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("in_place", [False, True])
-def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
+def rule_that_holds_a_factor():
+    """Return a rule, and the list of weak references to the factors that its calls hold for the backward pass."""
     held = []
 
     def rule(call):
@@ -27,6 +26,13 @@ def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
         held.append(weakref.ref(factor))
         return custom_pointwise_backward(call, y, lambda m: (m * factor,))
 
+    return rule, held
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
+    rule, held = rule_that_holds_a_factor()
     x = torch.randn(4, requires_grad=True)
     with RuleMode({"relu": in_place_rule(rule)}):
         y = F.relu(x * 2, inplace=in_place).sum()
@@ -39,14 +45,7 @@ def test_what_rules_hold_is_freed_as_autograd_frees(keep, in_place):
 
 
 def test_what_nothing_goes_back_through_is_freed_at_once():
-    held = []
-
-    def rule(call):
-        y = call.value()
-        factor = torch.ones_like(y)
-        held.append(weakref.ref(factor))
-        return custom_pointwise_backward(call, y, lambda m: (m * factor,))
-
+    rule, held = rule_that_holds_a_factor()
     with RuleMode({"relu": rule}) as rules:
         y = F.relu(torch.randn(4, requires_grad=True) * 2)
         y.sum()  # an operation that the node of y is given to

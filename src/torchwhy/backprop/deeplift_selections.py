@@ -6,7 +6,7 @@ passes, the mask, has changed the output too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,16 +29,17 @@ def recorded_if(condition: Callable[[OpCall], bool]) -> Callable[[OpRule], OpRul
     return mark
 
 
-def share_by_factors(y: Tensor, shares: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def share_by_factors(y: Tensor, shares: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Return the value y, of whose multiplier m each signal gets ``m factor``: of the signals the node keeps only the shapes.
 
     Args:
         y: the value ``(...)``.
         shares: pairs of a signal, whose shape broadcasts to that of y, and its factor ``(...)``.
     """
-    signals, factors = zip(*shares)
-    kept = [(factor, signal.shape) for signal, factor in zip(signals, factors)]
-    return custom_backward(y, lambda m: tuple((m * factor).sum_to_size(shape) for factor, shape in kept), *signals)
+    kept = [(factor, signal.shape) for signal, factor in shares]
+    return custom_backward(
+        y, lambda m: tuple((m * factor).sum_to_size(shape) for factor, shape in kept), *(signal for signal, _ in shares)
+    )
 
 
 def are_same(new: Tensor, old: Tensor) -> bool:
